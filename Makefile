@@ -1,0 +1,31 @@
+# `make search` and `make test` set up .venv by themselves; a second call installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: search test setup check constraints clean
+
+search: setup            ## find the best VAE among 50 trials on the embedded MNIST
+	$(BIN)/python search.py --num-samples 50
+
+test: check              ## ruff, mypy --strict and all tests
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY)          ## create .venv with the pinned dependencies and this package
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vae_tune needs Python 3.11 or newer, but %s is %s: make PYTHON=python3.x" % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+constraints: setup       ## pin the newest compatible versions of everything
+	$(BIN)/uv pip compile --quiet --universal --upgrade --all-extras --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
+
+clean:                   ## remove .venv and caches, never results
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -1,0 +1,134 @@
+"""Training state to and from disk: one safetensors file an epoch, never a pickle.
+
+A checkpoint holds the weights, Adam's moments, the configuration and the epoch's report. It appears under its
+name only when it is complete, and the newest two are kept, so a crash at any moment leaves a good one.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+
+from vae_tune.config import TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.files import atomic, read_json, write_json
+from vae_tune.model import VAE, build
+from vae_tune.names import CONFIG_FILE, MODEL_FILE
+from vae_tune.training import EpochReport, TrainingState, new_state
+
+KEPT = 2
+
+
+class Checkpoint(NamedTuple):
+    """A training that can go on, and what its newest epoch reported."""
+
+    config: TrialConfig
+    state: TrainingState
+    report: EpochReport
+
+
+def write_checkpoint(folder: Path, config: TrialConfig, state: TrainingState, report: EpochReport) -> Path:
+    """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    metadata = {"config": json.dumps(to_dict(config)), "report": json.dumps(asdict(report))}
+    path = checkpoint_file(folder, state.epoch)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as file:
+        file.write(save(tensors, metadata))
+    for old in checkpoints(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def read_newest(folder: Path, device: torch.device) -> Checkpoint | None:
+    """Return the newest readable checkpoint in ``folder``, or None where there is none.
+
+    A damaged checkpoint is passed over with a warning.
+    """
+    for path in checkpoints(folder):
+        try:
+            return read_checkpoint(path, device)
+        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"{path} is damaged ({reason}); using the checkpoint before it.", stacklevel=2)
+    return None
+
+
+def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
+    """Return what :func:`write_checkpoint` wrote, its tensors on ``device``.
+
+    Raises:
+        SafetensorError, OSError, KeyError, ValueError, RuntimeError: the file is damaged.
+
+    """
+    tensors, metadata = load_file(path), _metadata(path)
+    config = from_dict(TrialConfig, json.loads(metadata["config"]))
+    report = EpochReport(**json.loads(metadata["report"]))
+    weights = _part(tensors, "model.")
+    state = new_state(config, _pixels(weights), device)
+    state.model.load_state_dict(weights)
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in _part(tensors, "optimizer.").items():
+        index, _, moment = name.partition(".")
+        moments.setdefault(int(index), {})[moment] = tensor
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.epoch = report.epoch
+    return Checkpoint(config, state, report)
+
+
+def checkpoint_file(folder: Path, epoch: int) -> Path:
+    """Return the name of the checkpoint after ``epoch`` epochs."""
+    return folder / f"epoch_{epoch:04d}.safetensors"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in ``folder``, the newest first."""
+    return sorted(folder.glob("epoch_*.safetensors"), reverse=True)
+
+
+def write_model(folder: Path, model: VAE, config: TrialConfig) -> None:
+    """Write ``model.safetensors`` and ``config.json`` into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / MODEL_FILE) as file:
+        file.write(save(model.state_dict()))
+    write_json(folder / CONFIG_FILE, to_dict(config))
+
+
+def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
+    """Return the model that :func:`write_model` wrote, on the CPU, and its configuration.
+
+    Raises:
+        UsageError: a file is missing, damaged, or does not fit the other.
+
+    """
+    try:
+        config = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
+        weights = load_file(folder / MODEL_FILE)
+        model = build(config, _pixels(weights))
+        model.load_state_dict(weights)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UsageError(f"No usable model in {folder}: {str(error).splitlines()[0]}") from error
+    return model, config
+
+
+def _pixels(weights: dict[str, torch.Tensor]) -> int:
+    """Return the number of pixels that a model's weights are for."""
+    return weights["encoder.hidden.weight"].shape[1]
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}

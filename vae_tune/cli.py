@@ -1,0 +1,103 @@
+"""The console command ``vae-tune`` and its subcommands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from vae_tune.config import SearchConfig, UsageError
+
+_INTERRUPTED = 130
+_BAD_INPUT = 2
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A subcommand: its options as a configuration, and what it does with them."""
+
+    options: type[Any]
+    summary: str
+    run: Callable[[Any], int]
+
+
+def _search(config: SearchConfig) -> int:
+    from vae_tune.tuning import run_search
+
+    return 0 if run_search(config).best is not None else 1
+
+
+_COMMANDS = {
+    "search": _Command(
+        SearchConfig, "Search the best variational autoencoder for an image data set.", _search
+    ),
+}
+
+
+def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
+    """Run the command line: ``words`` followed by the process's own arguments."""
+    arguments = [*words, *sys.argv[1:]]
+    try:
+        sys.exit(_run(arguments, prog, shown=not words))
+    except UsageError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("Interrupted; the record keeps all that was computed.", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+
+
+def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_overview(prog))
+        return 0
+    if name not in _COMMANDS:
+        raise UsageError(f"unknown command {name!r}. Commands: {', '.join(_COMMANDS)}.")
+    command = _COMMANDS[name]
+    return command.run(_parse(command, arguments[1:], f"{prog} {name}" if shown else prog))
+
+
+def _overview(prog: str) -> str:
+    lines = [
+        f"usage: {prog} COMMAND [OPTIONS]",
+        "",
+        "Hyperparameter search for variational autoencoders.",
+        "",
+    ]
+    lines += [f"  {name:10s} {command.summary}" for name, command in _COMMANDS.items()]
+    return "\n".join([*lines, "", f"{prog} COMMAND --help tells the options of each."])
+
+
+def _parse(command: _Command, arguments: Sequence[str], prog: str) -> Any:
+    """Turn words into the command's configuration; what does not fit is a UsageError of one line."""
+    import tyro
+    from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
+
+    def refuse(event: tyro_errors.ParseErrorEvent) -> None:
+        raise UsageError(_explain(event))
+
+    with tyro_errors.on_parse_error(refuse):
+        return tyro.cli(
+            command.options,
+            prog=prog,
+            args=arguments,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        )
+
+
+def _explain(event: Any) -> str:
+    """Return one line for what tyro refused."""
+    argument = getattr(event, "argument", None)
+    flag = argument.lowered.name_or_flags[-1] if argument is not None else ""
+    match type(event).__name__:
+        case "UnrecognizedArgs":
+            return f"unknown option {event.tokens[0]}; see {event.prog} --help."
+        case "InvalidChoice":
+            return f"{flag} must be one of {', '.join(event.choices)}, but got {event.value!r}."
+        case "BadValue":
+            return f"{flag} needs a value; see {event.prog} --help."
+        case "InstantiationFailure":
+            return f"{flag or 'the options'}: {event.message}".rstrip(".") + "."
+    return f"the options do not fit ({type(event).__name__}); see {event.prog} --help."

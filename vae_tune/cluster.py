@@ -1,0 +1,119 @@
+"""Ray itself: starting or joining it, quietly, and how many trials fit on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+import ray
+
+from vae_tune.config import ResourceConfig, UsageError
+
+_ENVIRONMENT = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the view is ours
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record is ours
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own state is never read: resume asks the study
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What a trial gets and how many run side by side."""
+
+    count: int
+    cpus: int
+    gpus: float
+
+
+@contextmanager
+def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
+    """Start Ray on this machine, bound to loopback, or join the cluster at ``config.address``.
+
+    A Ray that runs in this process already is used and left running.
+
+    Raises:
+        UsageError: there is no cluster at that address.
+
+    """
+    log = RayLog()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield log
+        return
+    try:
+        if config.address is None:
+            ray.init("local", include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+        else:
+            ray.init(config.address, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if config.address is None:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"No Ray cluster at address {config.address!r}: {reason}") from error
+    try:
+        yield log
+    finally:
+        ray.shutdown()
+
+
+def find_slots(config: ResourceConfig) -> Slots:
+    """Return how many trials fit on the running Ray, node by node.
+
+    Raises:
+        UsageError: not one does.
+
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    share = _fair_share(cpus, gpus, config) if config.gpus_per_trial is None else config.gpus_per_trial
+    count = sum(_fitting(node, config.cpus_per_trial, share) for node in nodes)
+    if count == 0:
+        where = "this machine has" if config.address is None else "no node of the cluster has more than"
+        most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
+        raise UsageError(
+            f"cpus_per_trial={config.cpus_per_trial} and gpus_per_trial={share:g} do not fit: "
+            f"{where} {most['CPU']:g} CPUs and {most['GPU']:g} GPUs."
+        )
+    return Slots(min(count, config.max_concurrent or count), config.cpus_per_trial, share)
+
+
+def _fair_share(cpus: float, gpus: float, config: ResourceConfig) -> float:
+    """Divide the GPUs among the trials that fit on the CPUs."""
+    by_cpu = max(1, int(cpus // config.cpus_per_trial))
+    share = gpus / min(by_cpu, config.max_concurrent or by_cpu)
+    return float(int(share)) if share >= 1 else int(share * 10_000) / 10_000
+
+
+def _fitting(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+    by_cpu = int(node.get("CPU", 0) // cpus)
+    return by_cpu if gpus == 0 else min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-9))
+
+
+class RayLog:
+    """Holds back what Ray logs in the driver until there is a file for it."""
+
+    def __init__(self) -> None:
+        self._handler = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+        logger = logging.getLogger("ray")
+        logger.handlers = [self._handler]
+        logger.propagate = False
+
+    def write_to(self, path: Path) -> None:
+        """Send all of it to ``path``."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path)
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._handler.setTarget(file)
+        self._handler.flush()
+        logging.getLogger("ray").handlers = [file]

@@ -1,0 +1,233 @@
+"""What a trial trains and how a search runs, as values that validate themselves.
+
+A field is default, type, docstring and command-line help in one. Nothing heavy is imported here: the help
+must answer at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
+Precision = Literal["float32", "bfloat16"]
+Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes"]
+Dataset = Literal[
+    "mnist",
+    "fashion-mnist",
+    "kmnist",
+    "qmnist",
+    "emnist-balanced",
+    "emnist-byclass",
+    "emnist-bymerge",
+    "emnist-digits",
+    "emnist-letters",
+    "emnist-mnist",
+]
+
+
+class UsageError(Exception):
+    """Input that cannot be used: one or two lines that say what was wrong, which value, and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """What one trial trains; in a search these values are the reference configuration, trial 0."""
+
+    latent_size: int = 20
+    """Dimensions of the latent code."""
+    hidden_width: int = 400
+    """Units of the hidden layer of encoder and decoder."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    batch_size: int = 128
+    """Images per optimiser step."""
+    encoder_activation: Activation = "linear"
+    """Non-linearity of the encoder's hidden layer; linear means none, as in the VAE that this project grew from."""
+    max_epochs: int = 10
+    """Passes over the training images of a trial that is not stopped."""
+    precision: Precision = "float32"
+    """Arithmetic of the matrix products; bfloat16 by autocast, with float32 weights and loss."""
+    seed: int = 0
+    """Seed of the weights, the batch order, the noise, and the sampler's suggestions."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be trained."""
+        _check_types(self)
+        for name in ("latent_size", "hidden_width", "batch_size", "max_epochs"):
+            _require(self, name, getattr(self, name) >= 1, ">= 1")
+        _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "> 0 and finite")
+        _require(self, "seed", 0 <= self.seed < 2**32, "in 0..4294967295")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images are trained on."""
+
+    dataset: Dataset = "mnist"
+    """Image data set. MNIST ships with the package; torchvision downloads the others where they are missing."""
+    data_dir: Path | None = None
+    """Folder in torchvision's layout (DIR/FashionMNIST/raw/...); default: $VAE_TUNE_CACHE, else the user's cache."""
+    train_size: int | None = None
+    """Use only the first N training images, for a quick look; default: all but the last 10,000, which validate."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no data set can satisfy."""
+        _check_types(self)
+        if self.train_size is not None:
+            _require(self, "train_size", self.train_size >= 1, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AshaConfig:
+    """When poor trials are stopped (ASHA: Li et al. 2018, arXiv:1810.05934)."""
+
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha stops a trial that is not among the best 1/reduction-factor at a rung; none trains all to the end."""
+    grace_period: int = 1
+    """Epochs that every trial gets: the first rung. Further rungs follow at this times reduction-factor^k."""
+    reduction_factor: int = 3
+    """One trial in this many passes a rung."""
+
+    def __post_init__(self) -> None:
+        """Refuse rungs that make no sense."""
+        _check_types(self)
+        _require(self, "grace_period", self.grace_period >= 1, ">= 1")
+        _require(self, "reduction_factor", self.reduction_factor >= 2, ">= 2")
+
+    def rungs(self, max_epochs: int) -> tuple[int, ...]:
+        """Epochs at which a trial may be stopped: grace_period * reduction_factor^k below ``max_epochs``."""
+        if self.scheduler == "none":
+            return ()
+        rungs = []
+        epoch = self.grace_period
+        while epoch < max_epochs:
+            rungs.append(epoch)
+            epoch *= self.reduction_factor
+        return tuple(rungs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceConfig:
+    """Where trials run and what each one gets."""
+
+    cpus_per_trial: int = 1
+    """CPU cores, and so threads, of a trial."""
+    gpus_per_trial: float | None = None
+    """GPUs of a trial, fractions allowed; default: the GPUs shared fairly by the trials that fit on the CPUs."""
+    max_concurrent: int | None = None
+    """Trials side by side at most; default: as many as fit."""
+    address: str | None = None
+    """Join a running Ray cluster, for instance auto; default: start Ray on this machine alone."""
+
+    def __post_init__(self) -> None:
+        """Refuse resources that no trial could have."""
+        _check_types(self)
+        _require(self, "cpus_per_trial", self.cpus_per_trial >= 1, ">= 1")
+        if self.gpus_per_trial is not None:
+            gpus = self.gpus_per_trial
+            _require(self, "gpus_per_trial", 0 <= gpus < math.inf, ">= 0")
+            _require(self, "gpus_per_trial", gpus <= 1 or gpus == int(gpus), "a fraction below 1 or whole")
+        if self.max_concurrent is not None:
+            _require(self, "max_concurrent", self.max_concurrent >= 1, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Search the best variational autoencoder for an image data set."""
+
+    num_samples: int = 50
+    """Trials of the search, the reference configuration included."""
+    study_name: str | None = None
+    """Name of the study, its folder in results-dir; default: data set, date and time."""
+    results_dir: Path = Path("results")
+    """Folder that holds the studies."""
+    space: Path | None = None
+    """YAML file with the search space; default: latent_size 2..64, hidden_width 64..1024, learning_rate 1e-4..1e-2."""
+    sampler: Sampler = "tpe"
+    """Optuna sampler that proposes configurations."""
+    asha: AshaConfig = field(default_factory=AshaConfig)
+    resources: ResourceConfig = field(default_factory=ResourceConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a search that cannot run, before anything is created."""
+        _check_types(self)
+        _require(self, "num_samples", self.num_samples >= 1, ">= 1")
+        grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
+        if self.asha.scheduler == "asha" and grace_period > max_epochs:
+            raise UsageError(f"grace_period <= max_epochs must hold, but got {grace_period} > {max_epochs}.")
+        if self.study_name is not None:
+            plain = (
+                self.study_name.strip() == self.study_name and Path(self.study_name).name == self.study_name
+            )
+            _require(
+                self, "study_name", plain and self.study_name not in ("", ".", ".."), "a plain folder name"
+            )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain JSON values (paths as strings)."""
+    return {key: _plain(value) for key, value in asdict(config).items()}
+
+
+def from_dict(cls: type[Any], values: dict[str, Any]) -> Any:
+    """Rebuild the configuration of type ``cls`` that :func:`to_dict` wrote.
+
+    Raises:
+        UsageError: a key is no field of ``cls``, or a value is refused by its validation.
+
+    """
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise UsageError(f"{cls.__name__} has no field {unknown[0]!r}. Its fields: {', '.join(hints)}.")
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if is_dataclass(hint) and isinstance(value, dict):
+            arguments[name] = from_dict(hint, value)  # type: ignore[arg-type]
+        else:
+            arguments[name] = value
+    return cls(**arguments)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def _check_types(config: Any) -> None:
+    """Refuse a value of the wrong type, for configurations that come from Python, YAML or JSON."""
+    hints = get_type_hints(type(config))
+    for spec in fields(config):
+        value, hint = getattr(config, spec.name), hints[spec.name]
+        choices = getattr(hint, "__args__", ()) if getattr(hint, "__origin__", None) is Literal else None
+        if choices is not None:
+            expected = value in choices, "one of " + ", ".join(map(str, choices))
+        elif isinstance(value, bool):
+            expected = _accepts(hint, bool), "a number or a text, not true or false"
+        elif isinstance(value, int) and not _accepts(hint, int) and _accepts(hint, float):
+            object.__setattr__(config, spec.name, float(value))
+            continue
+        elif isinstance(value, str) and not _accepts(hint, str) and _accepts(hint, Path):
+            object.__setattr__(config, spec.name, Path(value))
+            continue
+        else:
+            expected = _accepts(hint, type(value)), f"of type {getattr(hint, '__name__', hint)}"
+        _require(config, spec.name, *expected)
+
+
+def _accepts(hint: Any, cls: type) -> bool:
+    """Whether the annotation ``hint`` allows an instance of ``cls``."""
+    options = getattr(hint, "__args__", (hint,))
+    return any(isinstance(option, type) and issubclass(cls, option) for option in options)
+
+
+def _require(config: Any, name: str, holds: bool, rule: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} must be {rule}, but got {getattr(config, name)!r}.")

@@ -1,0 +1,210 @@
+"""Images as uint8 arrays: the embedded MNIST, torchvision's other 28 x 28 grey sets, and their splits."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_tune.config import DataConfig, UsageError
+from vae_tune.files import atomic
+
+if TYPE_CHECKING:
+    import torch
+
+VALIDATION_SIZE = 10_000
+
+_MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+_TORCHVISION_CLASSES = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "qmnist": "QMNIST",
+    "emnist": "EMNIST",
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """The three splits of a data set, each (images, height, width), uint8 grey values 0..255."""
+
+    train: npt.NDArray[np.uint8]
+    validation: npt.NDArray[np.uint8]
+    test: npt.NDArray[np.uint8]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one image."""
+        return int(np.prod(self.train.shape[1:]))
+
+    def sha256(self) -> str:
+        """Checksum of the images as they are used, splits included: what makes two studies comparable."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            digest.update(repr(split.shape).encode())
+            digest.update(np.ascontiguousarray(split))
+        return digest.hexdigest()
+
+
+def load_images(config: DataConfig) -> Images:
+    """Read a data set and split it: the last 10,000 of the training file validate, the test file tests.
+
+    MNIST comes with the package and is unpacked once into the cache; other sets are read from ``data_dir`` or
+    the cache, and downloaded by torchvision where they are missing.
+
+    Raises:
+        UsageError: a file is corrupt, the set is neither there nor downloadable, or ``train_size`` exceeds it.
+
+    """
+    root = config.data_dir or cache_dir()
+    if config.dataset == "mnist":
+        if config.data_dir is None:
+            _unpack_mnist(root / "MNIST" / "raw")
+        _check_mnist(root / "MNIST" / "raw")
+    train, test = _read(config, root)
+    available = len(train) - VALIDATION_SIZE
+    if available < 1:
+        raise UsageError(
+            f"{config.dataset} in {root} has only {len(train)} training images; 10,000 validate."
+        )
+    size = available if config.train_size is None else config.train_size
+    if size > available:
+        raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {size}.")
+    return Images(train=train[:size], validation=train[-VALIDATION_SIZE:], test=test)
+
+
+def cache_dir() -> Path:
+    """Where data sets live: ``$VAE_TUNE_CACHE``, else the platform's cache folder for this program."""
+    if configured := os.environ.get("VAE_TUNE_CACHE"):
+        return Path(configured)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("vae_tune")
+
+
+def to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """Flatten images to a uint8 tensor (images, pixels) on ``device``; on the CPU it shares their memory.
+
+    The arrays may be read-only (Ray's object store); nothing here writes to them.
+    """
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images.reshape(len(images), -1)).to(device)
+
+
+def _unpack_mnist(raw: Path) -> None:
+    """Unpack the embedded files that ``raw`` lacks; any number of processes may do so at once."""
+    packed = resources.files("vae_tune") / "mnist"
+    try:
+        for name in _MNIST_SHA256:
+            if (raw / name).exists():
+                continue
+            raw.mkdir(parents=True, exist_ok=True)
+            with (
+                (packed / f"{name}.gz").open("rb") as source,
+                gzip.open(source) as unpacked,
+                atomic(raw / name) as target,
+            ):
+                shutil.copyfileobj(unpacked, target)
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UsageError(
+            f"The MNIST files in {packed} are corrupt ({error}): install vae_tune again."
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"Cannot unpack MNIST into {raw}: {error.strerror or error}.\nSet VAE_TUNE_CACHE to a writable folder."
+        ) from error
+
+
+def _check_mnist(raw: Path) -> None:
+    for name, expected in _MNIST_SHA256.items():
+        path = raw / name
+        if not path.exists():
+            raise UsageError(
+                f"{path} is missing. Without --data-dir the MNIST that ships with vae_tune is used."
+            )
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise UsageError(
+                f"{path} is corrupt: its SHA-256 is {found[:12]}..., not {expected[:12]}...\n"
+                "Delete that file (vae_tune unpacks it again) or leave out --data-dir."
+            )
+
+
+def _read(config: DataConfig, root: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return training and test file of a set, read by torchvision, downloaded first where they are missing."""
+    try:
+        return tuple(_open(config.dataset, root, train=train) for train in (True, False))  # type: ignore[return-value]
+    except RuntimeError as error:  # torchvision: "Dataset not found"
+        if "not found" not in str(error):
+            raise _unreadable(config, root, error) from error
+    except (AssertionError, ValueError, TypeError, KeyError, IndexError, OSError) as error:
+        raise _unreadable(config, root, error) from error
+    _download(config, root)
+    return _read(config, root)
+
+
+def _unreadable(config: DataConfig, root: Path, error: Exception) -> UsageError:
+    folder = root / _folder(config.dataset) / "raw"
+    reason = str(error).splitlines()[0] if str(error) else "it is no IDX file"
+    return UsageError(
+        f"{config.dataset} in {folder} cannot be read, a file is corrupt: {reason}\nReplace the files."
+    )
+
+
+def _download(config: DataConfig, root: Path) -> None:
+    """Let torchvision download a set beside its place, then move it there: all of it or nothing appears."""
+    folder = root / _folder(config.dataset)
+    existing = next(parent for parent in (root, *root.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".vae_tune-download-") as temporary:
+            for train in (True, False):
+                _open(config.dataset, Path(temporary), train=train, download=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            (folder / "raw").mkdir(parents=True, exist_ok=True)
+            for file in (Path(temporary) / folder.name / "raw").iterdir():
+                os.replace(file, folder / "raw" / file.name)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UsageError(
+            f"{config.dataset} is not in {folder / 'raw'} and could not be downloaded: {reason}\n"
+            "Connect to the network, or name a folder in torchvision's layout with --data-dir."
+        ) from error
+
+
+def _folder(dataset: str) -> str:
+    """Return the name of torchvision's class, which is also its folder."""
+    return _TORCHVISION_CLASSES[dataset.partition("-")[0] if dataset.startswith("emnist") else dataset]
+
+
+def _open(dataset: str, root: Path, *, train: bool, download: bool = False) -> npt.NDArray[np.uint8]:
+    """Return one file of a torchvision data set: (images, height, width), uint8."""
+    from torchvision import datasets
+
+    if dataset.startswith("emnist-"):
+        split = dataset.removeprefix("emnist-")
+        images = datasets.EMNIST(root, split=split, train=train, download=download).data
+        images = images.transpose(1, 2)  # EMNIST stores its images on their side
+    else:
+        images = getattr(datasets, _folder(dataset))(root, train=train, download=download).data
+    return np.ascontiguousarray(images.numpy())

@@ -1,0 +1,106 @@
+"""The variational autoencoder of Kingma & Welling (arXiv:1312.6114) in the form this project started from.
+
+Legend: ``batch`` images, ``pixels`` per image, ``hidden_width`` units, ``latent_size`` latent dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vae_tune.config import Activation, TrialConfig
+
+_ACTIVATIONS = {
+    "linear": lambda x: x,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+    "elu": F.elu,
+}
+
+
+class Encoder(nn.Module):
+    """q(z|x): a hidden layer, then one linear head for the mean and one for the log-variance."""
+
+    def __init__(self, pixels: int, hidden_width: int, latent_size: int, activation: Activation = "linear"):
+        super().__init__()
+        self.hidden = nn.Linear(pixels, hidden_width)
+        self.mean = nn.Linear(hidden_width, latent_size)
+        self.log_variance = nn.Linear(hidden_width, latent_size)
+        self.activation = _ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``x``: (batch, pixels) in [0, 1] to mean and log-variance: (batch, latent_size) each."""
+        hidden = self.activation(self.hidden(x))
+        return self.mean(hidden), self.log_variance(hidden)
+
+
+class Decoder(nn.Module):
+    """p(x|z): a ReLU layer, then one logit per pixel."""
+
+    def __init__(self, latent_size: int, hidden_width: int, pixels: int):
+        super().__init__()
+        self.hidden = nn.Linear(latent_size, hidden_width)
+        self.logits = nn.Linear(hidden_width, pixels)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map ``z``: (batch, latent_size) to logits: (batch, pixels)."""
+        logits: Tensor = self.logits(F.relu(self.hidden(z)))
+        return logits
+
+    def probabilities(self, z: Tensor) -> Tensor:
+        """Map ``z``: (batch, latent_size) to the pixels' means in [0, 1]: (batch, pixels)."""
+        return torch.sigmoid(self(z))
+
+
+class Output(NamedTuple):
+    """What one forward pass yields, all that the loss needs."""
+
+    logits: Tensor
+    """(batch, pixels)"""
+    mean: Tensor
+    """(batch, latent_size)"""
+    log_variance: Tensor
+    """(batch, latent_size)"""
+
+
+class VAE(nn.Module):
+    """Encoder and decoder, joined by the reparameterisation."""
+
+    def __init__(
+        self,
+        pixels: int,
+        hidden_width: int,
+        latent_size: int,
+        encoder_activation: Activation = "linear",
+    ):
+        super().__init__()
+        self.latent_size = latent_size
+        self.encoder = Encoder(pixels, hidden_width, latent_size, encoder_activation)
+        self.decoder = Decoder(latent_size, hidden_width, pixels)
+
+    @staticmethod
+    def reparameterize(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+        """Return ``z = mean + exp(log_variance / 2) * noise`` (section 2.4 of the paper), all (batch, latent_size).
+
+        With ``noise`` ~ N(0, 1), z ~ N(mean, exp(log_variance)), and z is differentiable in both.
+        """
+        return mean + torch.exp(0.5 * log_variance) * noise
+
+    def forward(self, x: Tensor, noise: Tensor) -> Output:
+        """Encode ``x``: (batch, pixels) in [0, 1], sample with ``noise``: (batch, latent_size), decode."""
+        mean, log_variance = self.encoder(x)
+        return Output(self.decoder(self.reparameterize(mean, log_variance, noise)), mean, log_variance)
+
+
+def build(config: TrialConfig, pixels: int) -> VAE:
+    """Return the VAE that ``config`` describes for images of ``pixels`` pixels, initialised from its seed.
+
+    The global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return VAE(pixels, config.hidden_width, config.latent_size, config.encoder_activation)

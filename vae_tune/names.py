@@ -1,0 +1,57 @@
+"""Every reported key, column and file name, written once."""
+
+# Keys of a report and columns of epochs.csv and trials.csv
+TRIAL = "trial"
+EPOCH = "epoch"
+TRAIN_LOSS = "train_loss"
+VAL_LOSS = "val_loss"
+VAL_RECONSTRUCTION = "val_reconstruction"
+VAL_KL = "val_kl"
+ACTIVE_UNITS = "active_units"
+SECONDS = "seconds"
+IMAGES_PER_SECOND = "images_per_second"
+TIME = "time"
+STATE = "state"
+REASON = "reason"
+EPOCHS = "epochs"
+STARTED = "started"
+NODE = "node"
+DEVICE = "device"
+
+REPORT_COLUMNS = (
+    EPOCH,
+    TRAIN_LOSS,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
+    VAL_KL,
+    ACTIVE_UNITS,
+    SECONDS,
+    IMAGES_PER_SECOND,
+)
+EPOCH_COLUMNS = (TRIAL, *REPORT_COLUMNS, TIME)
+TRIAL_COLUMNS_BEFORE = (TRIAL, STATE, REASON, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL)
+TRIAL_COLUMNS_AFTER = (STARTED, SECONDS, NODE, DEVICE)
+
+VALUES = "values"
+"""Key of the hyperparameters in a Ray Tune trial's config, beside the trial's number."""
+
+# Trial states are Optuna's
+COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
+
+# A study folder
+STUDY_FILE = "study.json"
+JOURNAL_FILE = "optuna.journal"
+LOCK_FILE = "study.lock"
+TRIALS_FILE = "trials.csv"
+EPOCHS_FILE = "epochs.csv"
+BEST_FOLDER = "best"
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.json"
+SAMPLES_FILE = "samples.png"
+RECONSTRUCTIONS_FILE = "reconstructions.png"
+CHECKPOINTS_FOLDER = "checkpoints"
+RAY_FOLDER = "ray"
+
+REFERENCE_TRIAL = 0
+"""The number of the trial that trains the reference configuration."""

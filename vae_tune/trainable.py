@@ -1,0 +1,60 @@
+"""What a Ray Tune worker runs: one trial after another, in a process that is reused."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from vae_tune.checkpoint import read_newest, write_checkpoint
+from vae_tune.config import TrialConfig
+from vae_tune.data import Images
+from vae_tune.names import CHECKPOINTS_FOLDER, DEVICE, EPOCH, REASON, TRIAL, VAL_LOSS, VALUES
+from vae_tune.training import Diverged, EpochReport, fit, new_state
+
+
+def train_trial(
+    config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int
+) -> None:
+    """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
+
+    Args:
+        config: the trial's number and its hyperparameters, as the searcher suggested them.
+        images: shared by all trials of a node, read-only.
+        base: the reference configuration; the hyperparameters replace its fields.
+        folder: the study folder.
+        threads: CPU threads of the trial.
+
+    """
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    trial_config = dataclasses.replace(base, **config[VALUES])
+    checkpoints = checkpoint_folder(folder, config[TRIAL])
+
+    def report(epoch: EpochReport) -> None:
+        tune.report({**asdict(epoch), DEVICE: name})
+
+    checkpoint = read_newest(checkpoints, device)
+    if checkpoint is None:
+        state = new_state(trial_config, images.pixels, device)
+    elif checkpoint.config != trial_config:
+        raise ValueError(f"{checkpoints} holds checkpoints of another configuration: {checkpoint.config}")
+    else:
+        state = checkpoint.state
+        report(checkpoint.report)  # perhaps it was never received; the record ignores an epoch that it knows
+    try:
+        for epoch in fit(trial_config, images, device, state):
+            write_checkpoint(checkpoints, trial_config, state, epoch)
+            report(epoch)
+    except Diverged as diverged:
+        tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
+
+
+def checkpoint_folder(folder: Path, trial: int) -> Path:
+    """Return where a trial of the study in ``folder`` keeps its checkpoints."""
+    return folder / CHECKPOINTS_FOLDER / f"trial_{trial:05d}"

@@ -1,0 +1,184 @@
+"""Training one VAE: a generator that yields a report an epoch. It knows nothing of Ray or Optuna.
+
+All randomness of an epoch is a function of (seed, epoch): a training that goes on from a checkpoint draws the
+same batches and the same noise as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vae_tune.config import TrialConfig
+from vae_tune.data import Images, to_tensor
+from vae_tune.model import VAE, build
+from vae_tune.objective import kl, negative_elbo, reconstruction
+
+ACTIVE_UNIT_THRESHOLD = 0.01
+"""A latent dimension counts as active where Var_x(E[z|x]) exceeds this (Burda et al. 2016, section 5.2)."""
+
+_EVALUATION_BATCH = 2_000
+_EVALUATION_SEED = 2**40  # outside the range of trial seeds: the same noise for every trial and epoch
+_CUDA_CHECK_INTERVAL = 64  # steps; reading a loss from the GPU stalls it
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch showed. Losses are nats per image."""
+
+    epoch: int
+    """1-based."""
+    train_loss: float
+    """Mean negative ELBO over the epoch's batches, while the weights changed."""
+    val_loss: float
+    """Validation negative ELBO at KL weight 1, the number that ranks trials."""
+    val_reconstruction: float
+    val_kl: float
+    active_units: int
+    """Latent dimensions that carry information (see ``ACTIVE_UNIT_THRESHOLD``)."""
+    seconds: float
+    """The whole epoch, validation included."""
+    images_per_second: float
+    """Training images over the seconds spent training."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Negative ELBO of a model on a set of images and its two parts, in nats per image."""
+
+    negative_elbo: float
+    reconstruction: float
+    kl: float
+    active_units: int
+
+
+class Diverged(ArithmeticError):
+    """The loss became NaN or infinite; the weights are worth nothing."""
+
+    def __init__(self, epoch: int, where: str):
+        super().__init__(f"diverged: non-finite {where} in epoch {epoch}")
+        self.epoch = epoch
+
+
+@dataclass
+class TrainingState:
+    """All that training changes: what a checkpoint holds."""
+
+    model: VAE
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    """Epochs done."""
+
+
+def new_state(config: TrialConfig, pixels: int, device: torch.device) -> TrainingState:
+    """Return the state before the first epoch, its weights drawn from the configuration's seed."""
+    model = build(config, pixels).to(device)
+    return TrainingState(model, torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True))
+
+
+def fit(
+    config: TrialConfig, images: Images, device: torch.device, state: TrainingState | None = None
+) -> Iterator[EpochReport]:
+    """Train up to ``config.max_epochs`` and yield a report after each epoch.
+
+    Pass a ``state`` to see it change, to checkpoint it between reports, or to go on from one.
+
+    Raises:
+        Diverged: as soon as a loss is not finite (on CUDA within 64 steps).
+
+    """
+    train, validation = to_tensor(images.train, device), to_tensor(images.validation, device)
+    if state is None:
+        state = new_state(config, images.pixels, device)
+    for epoch in range(state.epoch + 1, config.max_epochs + 1):
+        start = time.perf_counter()
+        train_loss = _train_epoch(config, train, state, epoch)
+        trained = time.perf_counter()
+        result = evaluate(state.model, validation, config)
+        if not torch.isfinite(torch.tensor(result.negative_elbo)):
+            raise Diverged(epoch, "validation loss")
+        state.epoch = epoch
+        yield EpochReport(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_loss=result.negative_elbo,
+            val_reconstruction=result.reconstruction,
+            val_kl=result.kl,
+            active_units=result.active_units,
+            seconds=time.perf_counter() - start,
+            images_per_second=len(train) / (trained - start),
+        )
+
+
+@torch.no_grad()
+def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
+    """Return the negative ELBO over ``images``: (images, pixels), uint8, with one noise sample each.
+
+    The noise depends only on the number of images and the latent size, so trials and epochs differ by their
+    weights alone. Sums are taken in float64.
+    """
+    model.eval()
+    device = images.device
+    generator = torch.Generator(device).manual_seed(_EVALUATION_SEED)
+    noise = torch.randn(len(images), model.latent_size, generator=generator, device=device)
+    totals = torch.zeros(2, dtype=torch.float64, device=device)
+    means = []
+    for batch, batch_noise in zip(
+        images.split(_EVALUATION_BATCH), noise.split(_EVALUATION_BATCH), strict=True
+    ):
+        x = _scale(batch)
+        with _autocast(config, device):
+            logits, mean, log_variance = model(x, batch_noise)
+        logits, mean, log_variance = logits.float(), mean.float(), log_variance.float()
+        totals[0] += reconstruction(logits, x).sum(dtype=torch.float64)
+        totals[1] += kl(mean, log_variance).sum(dtype=torch.float64)
+        means.append(mean)
+    variance = torch.cat(means).var(dim=0, correction=0)
+    rec, divergence = (totals / len(images)).tolist()
+    active_units = int((variance > ACTIVE_UNIT_THRESHOLD).sum())
+    return Evaluation(rec + divergence, rec, divergence, active_units)
+
+
+def _train_epoch(config: TrialConfig, images: Tensor, state: TrainingState, epoch: int) -> float:
+    """Take one pass over ``images``; return the mean loss in nats per image."""
+    model, device = state.model, images.device
+    model.train()
+    shuffler = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
+    noise_source = torch.Generator(device).manual_seed(_epoch_seed(config.seed, epoch))
+    order = torch.randperm(len(images), generator=shuffler).to(device)
+    check_interval = 1 if device.type == "cpu" else _CUDA_CHECK_INTERVAL
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for step, index in enumerate(order.split(config.batch_size), start=1):
+        x = _scale(images[index])
+        noise = torch.randn(len(index), config.latent_size, generator=noise_source, device=device)
+        with _autocast(config, device):
+            logits, mean, log_variance = model(x, noise)
+        loss = negative_elbo(logits.float(), x, mean.float(), log_variance.float()).mean()
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        total += loss.detach() * len(index)
+        if step % check_interval == 0 and not torch.isfinite(total):
+            raise Diverged(epoch, f"training loss at step {step}")
+    mean_loss = float(total) / len(images)
+    if not torch.isfinite(total):
+        raise Diverged(epoch, "training loss")
+    return mean_loss
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """Return a seed of its own for each (seed, epoch)."""
+    return (seed << 20) + epoch
+
+
+def _scale(images: Tensor) -> Tensor:
+    """Grey values 0..255, uint8, to [0, 1], float32."""
+    return images.float().div_(255)
+
+
+def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
