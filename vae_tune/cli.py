@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vae_tune.config import SearchConfig, UsageError
@@ -20,6 +21,7 @@ class _Command:
     options: type[Any]
     summary: str
     run: Callable[[Any], int]
+    defaults: Callable[[Sequence[str]], Any]
 
 
 def _search(config: SearchConfig) -> int:
@@ -28,9 +30,23 @@ def _search(config: SearchConfig) -> int:
     return 0 if run_search(config).best is not None else 1
 
 
+def _search_defaults(arguments: Sequence[str]) -> SearchConfig:
+    """Return what holds where no option says otherwise: with --resume, the study's own settings."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--resume", nargs="?", type=Path)
+    folder = parser.parse_known_args(arguments)[0].resume
+    if folder is None or {"-h", "--help"} & set(arguments):
+        return SearchConfig()
+    from vae_tune.manifest import read_config
+
+    return read_config(folder)
+
+
 _COMMANDS = {
     "search": _Command(
-        SearchConfig, "Search the best variational autoencoder for an image data set.", _search
+        SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
     ),
 }
 
@@ -82,6 +98,7 @@ def _parse(command: _Command, arguments: Sequence[str], prog: str) -> Any:
         return tyro.cli(
             command.options,
             prog=prog,
+            default=command.defaults(arguments),
             args=arguments,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
         )

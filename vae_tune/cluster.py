@@ -34,6 +34,12 @@ class Slots:
     cpus: int
     gpus: float
 
+    def __str__(self) -> str:
+        """Say it in words."""
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        many = "s side by side" if self.count > 1 else " at a time"
+        return f"{self.count} trial{many}, {self.cpus} CPU{'s' if self.cpus > 1 else ''}{gpus} each"
+
 
 @contextmanager
 def running_ray(config: ResourceConfig) -> Iterator[RayLog]:

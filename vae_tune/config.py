@@ -7,6 +7,7 @@ must answer at once.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -146,6 +147,12 @@ class SearchConfig:
     """Folder that holds the studies."""
     space: Path | None = None
     """YAML file with the search space; default: latent_size 2..64, hidden_width 64..1024, learning_rate 1e-4..1e-2."""
+    resume: Path | None = None
+    """Go on with the study in this folder; its settings hold, and only what leaves trials comparable may change."""
+    time_budget: str | None = None
+    """End everything, the final evaluation included, within this time, for instance 45m or 1h30m."""
+    target_loss: float | None = None
+    """End when a trial trained to max-epochs has a validation loss this low, nats per image."""
     sampler: Sampler = "tpe"
     """Optuna sampler that proposes configurations."""
     asha: AshaConfig = field(default_factory=AshaConfig)
@@ -157,16 +164,22 @@ class SearchConfig:
         """Refuse a search that cannot run, before anything is created."""
         _check_types(self)
         _require(self, "num_samples", self.num_samples >= 1, ">= 1")
+        _require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
+        if self.time_budget is not None:
+            _require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
         if self.asha.scheduler == "asha" and grace_period > max_epochs:
             raise UsageError(f"grace_period <= max_epochs must hold, but got {grace_period} > {max_epochs}.")
         if self.study_name is not None:
-            plain = (
-                self.study_name.strip() == self.study_name and Path(self.study_name).name == self.study_name
-            )
-            _require(
-                self, "study_name", plain and self.study_name not in ("", ".", ".."), "a plain folder name"
-            )
+            plain = self.study_name.strip() == self.study_name and Path(self.study_name).name == self.study_name
+            _require(self, "study_name", plain and self.study_name not in ("", ".", ".."), "a plain folder name")
+
+
+def duration_seconds(text: str) -> float:
+    """Return the seconds in a duration such as 90s, 45m or 1h30m; 0 where it is none."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    hours, minutes, seconds = (int(group or 0) for group in match.groups()) if match else (0, 0, 0)
+    return hours * 3600.0 + minutes * 60.0 + seconds
 
 
 def to_dict(config: Any) -> dict[str, Any]:

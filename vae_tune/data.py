@@ -57,7 +57,7 @@ class Images:
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             digest.update(repr(split.shape).encode())
-            digest.update(np.ascontiguousarray(split))
+            digest.update(np.ascontiguousarray(split).data)
         return digest.hexdigest()
 
 
@@ -79,9 +79,7 @@ def load_images(config: DataConfig) -> Images:
     train, test = _read(config, root)
     available = len(train) - VALIDATION_SIZE
     if available < 1:
-        raise UsageError(
-            f"{config.dataset} in {root} has only {len(train)} training images; 10,000 validate."
-        )
+        raise UsageError(f"{config.dataset} in {root} has only {len(train)} training images; 10,000 validate.")
     size = available if config.train_size is None else config.train_size
     if size > available:
         raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {size}.")
@@ -126,9 +124,7 @@ def _unpack_mnist(raw: Path) -> None:
             ):
                 shutil.copyfileobj(unpacked, target)
     except (gzip.BadGzipFile, EOFError) as error:
-        raise UsageError(
-            f"The MNIST files in {packed} are corrupt ({error}): install vae_tune again."
-        ) from error
+        raise UsageError(f"The MNIST files in {packed} are corrupt ({error}): install vae_tune again.") from error
     except OSError as error:
         raise UsageError(
             f"Cannot unpack MNIST into {raw}: {error.strerror or error}.\nSet VAE_TUNE_CACHE to a writable folder."
@@ -139,9 +135,7 @@ def _check_mnist(raw: Path) -> None:
     for name, expected in _MNIST_SHA256.items():
         path = raw / name
         if not path.exists():
-            raise UsageError(
-                f"{path} is missing. Without --data-dir the MNIST that ships with vae_tune is used."
-            )
+            raise UsageError(f"{path} is missing. Without --data-dir the MNIST that ships with vae_tune is used.")
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != expected:
@@ -167,9 +161,7 @@ def _read(config: DataConfig, root: Path) -> tuple[npt.NDArray[np.uint8], npt.ND
 def _unreadable(config: DataConfig, root: Path, error: Exception) -> UsageError:
     folder = root / _folder(config.dataset) / "raw"
     reason = str(error).splitlines()[0] if str(error) else "it is no IDX file"
-    return UsageError(
-        f"{config.dataset} in {folder} cannot be read, a file is corrupt: {reason}\nReplace the files."
-    )
+    return UsageError(f"{config.dataset} in {folder} cannot be read, a file is corrupt: {reason}\nReplace the files.")
 
 
 def _download(config: DataConfig, root: Path) -> None:

@@ -36,9 +36,7 @@ def grid(pictures: Pictures, columns: int, gap: int = 2) -> Pictures:
     rows = -(-count // columns)
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap), 255, np.uint8)
     for index, picture in enumerate(pictures):
-        top, left = (
-            gap + n * (size + gap) for n, size in zip(divmod(index, columns), (height, width), strict=True)
-        )
+        top, left = (gap + n * (size + gap) for n, size in zip(divmod(index, columns), (height, width), strict=True))
         sheet[top : top + height, left : left + width] = picture
     return sheet
 
@@ -46,9 +44,7 @@ def grid(pictures: Pictures, columns: int, gap: int = 2) -> Pictures:
 def side_by_side(originals: Pictures, copies: Pictures, columns: int) -> Pictures:
     """Lay out rows of originals, each above the row of its copies: (count, height, width) for :func:`grid`."""
     pairs = [
-        part[start : start + columns]
-        for start in range(0, len(originals), columns)
-        for part in (originals, copies)
+        part[start : start + columns] for start in range(0, len(originals), columns) for part in (originals, copies)
     ]
     return np.concatenate(pairs)
 
@@ -58,9 +54,7 @@ def write_png(path: Path, sheet: Pictures, zoom: int = 2) -> None:
     from PIL import Image
 
     with atomic(path) as file:
-        Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)).save(
-            file, format="png", optimize=True
-        )
+        Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)).save(file, format="png", optimize=True)
 
 
 def _grey(probabilities: torch.Tensor, shape: tuple[int, int]) -> Pictures:

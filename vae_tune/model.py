@@ -5,6 +5,7 @@ Legend: ``batch`` images, ``pixels`` per image, ``hidden_width`` units, ``latent
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from vae_tune.config import Activation, TrialConfig
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
     "relu": F.relu,
     "gelu": F.gelu,

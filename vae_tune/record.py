@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from vae_tune.files import atomic, read_json, write_json
+from vae_tune.files import atomic, write_json
+from vae_tune.journal import StudyLock, mend_journal, open_journal
 from vae_tune.names import (
     COMPLETE,
     DEVICE,
@@ -32,6 +31,7 @@ from vae_tune.names import (
     IMAGES_PER_SECOND,
     JOURNAL_FILE,
     NODE,
+    ORDER,
     PRUNED,
     REASON,
     REPORT_COLUMNS,
@@ -49,11 +49,10 @@ from vae_tune.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.space import Space
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
 _REPORT_ATTRIBUTE = "report:"
-_REFERENCE_ATTRIBUTE = "reference"
+_VALUES_ATTRIBUTE = "values"
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ class TrialRow:
     @property
     def val_loss(self) -> float | None:
         """Newest validation negative ELBO, nats per image."""
-        return self._last(VAL_LOSS)
+        loss: float | None = self._last(VAL_LOSS)
+        return loss
 
     @property
     def seconds(self) -> float:
@@ -90,7 +90,8 @@ class TrialRow:
     @property
     def images_per_second(self) -> float | None:
         """Training speed of the newest epoch."""
-        return self._last(IMAGES_PER_SECOND)
+        speed: float | None = self._last(IMAGES_PER_SECOND)
+        return speed
 
     def cells(self) -> dict[str, Any]:
         """Return the row by column name."""
@@ -117,13 +118,20 @@ class Ranked(Protocol):
     """What it takes to rank a trial."""
 
     @property
-    def trial(self) -> int: ...
+    def trial(self) -> int:
+        """Its number."""
+
     @property
-    def state(self) -> str: ...
+    def state(self) -> str:
+        """COMPLETE, PRUNED, FAIL or RUNNING."""
+
     @property
-    def epochs(self) -> int: ...
+    def epochs(self) -> int:
+        """Epochs done."""
+
     @property
-    def val_loss(self) -> float | None: ...
+    def val_loss(self) -> float | None:
+        """Nats per image."""
 
 
 _Row = TypeVar("_Row", bound=Ranked)
@@ -142,37 +150,37 @@ def winner(rows: Iterable[_Row], max_epochs: int) -> _Row | None:
     return min(best, key=lambda row: (row.val_loss or 0, row.trial), default=None)
 
 
-def open_journal(path: Path, *, read_only_lock: bool = False) -> JournalStorage:
-    """Open the Optuna journal at ``path``.
-
-    The driver holds the study's own lock, so Optuna's lock per write (30 s of waiting after a crash) is left
-    out; appending one line is atomic for those who only watch.
-    """
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=None if read_only_lock else _NoLock()))  # type: ignore[arg-type]
-
-
 class StudyRecord:
-    """A study folder, opened for writing by the one driver."""
+    """A study folder, opened for writing by the one driver. Listeners are called with each row that changed."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], space: Space):
-        """Create the folder's files; see :meth:`create`."""
+    def __init__(self, folder: Path, manifest: dict[str, Any], lock: StudyLock):
+        """Open the files; use :meth:`create` or :meth:`resume`."""
         self.folder = folder
         self.manifest = manifest
         self.listeners: list[Callable[[TrialRow], None]] = []
-        self._hyperparameters = tuple(space.distributions)
+        self._lock = lock
         self._rows: dict[int, TrialRow] = {}
         self._trials: dict[int, optuna.Trial] = {}
         self._lines: dict[int, str] = {}
         self.study = optuna.create_study(
-            storage=open_journal(folder / JOURNAL_FILE), study_name=folder.name, direction="minimize"
+            storage=open_journal(folder / JOURNAL_FILE),
+            study_name=manifest["name"],
+            direction="minimize",
+            load_if_exists=True,
         )
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state != TrialState.WAITING:
+                self._adopt(trial)
+        reports = [(row.trial, report) for row in self._rows.values() for report in row.reports]
+        reports.sort(key=lambda pair: pair[1][ORDER])
+        self._reports = len(reports)
+        self._rewrite_epochs(reports)
         self._epochs = (folder / EPOCHS_FILE).open("a", newline="", encoding="utf-8")
-        self._write_epochs(EPOCH_COLUMNS)
         self._write_trials()
-        write_json(folder / STUDY_FILE, manifest)
+        self.set_status("running")
 
     @classmethod
-    def create(cls, folder: Path, manifest: dict[str, Any], space: Space) -> StudyRecord:
+    def create(cls, folder: Path, manifest: dict[str, Any]) -> StudyRecord:
         """Make a new study folder.
 
         Raises:
@@ -180,34 +188,55 @@ class StudyRecord:
 
         """
         folder.mkdir(parents=True)
-        return cls(folder, manifest, space)
+        return cls(folder, manifest, StudyLock(folder))
+
+    @classmethod
+    def resume(cls, folder: Path, manifest: dict[str, Any]) -> StudyRecord:
+        """Open an existing study folder after any kind of end; the tables are made again from the journal.
+
+        Raises:
+            UsageError: another driver writes it.
+
+        """
+        lock = StudyLock(folder)
+        mend_journal(folder / JOURNAL_FILE)
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink()
+        return cls(folder, manifest, lock)
 
     @property
     def rows(self) -> Sequence[TrialRow]:
         """All trials by number."""
         return [self._rows[number] for number in sorted(self._rows)]
 
-    def start(self, trial: optuna.Trial, values: Mapping[str, Any], *, reference: bool = False) -> None:
-        """Note that a trial was asked for; ``values`` are its hyperparameters."""
-        if reference and dict(values) != trial.params:
-            trial.set_user_attr(_REFERENCE_ATTRIBUTE, dict(values))
+    def unfinished(self) -> list[optuna.Trial]:
+        """Return the trials that a search that ended early left RUNNING, by number."""
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
+        """Note that a trial is about to run; ``values`` are its hyperparameters."""
+        if dict(values) != trial.params:
+            trial.set_user_attr(_VALUES_ATTRIBUTE, dict(values))
         self._trials[trial.number] = trial
-        self._update(TrialRow(trial.number, dict(values), now()))
+        row = self._rows.get(trial.number) or TrialRow(trial.number, {}, now())
+        self._update(replace(row, values=dict(values)))
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Record one epoch; an epoch that is known already (a trial came back from a checkpoint) is ignored."""
         row = self._rows[number]
         if result[EPOCH] <= row.epochs:
             return
-        report = {name: result[name] for name in REPORT_COLUMNS} | {TIME: now()}
+        self._reports += 1
+        report = {name: result[name] for name in REPORT_COLUMNS} | {TIME: now(), ORDER: self._reports}
+        where = {name: result.get(name) or getattr(row, name) for name in (NODE, DEVICE)}
         trial = self._trials[number]
-        for name in (NODE, DEVICE):
-            if result.get(name) and result[name] != getattr(row, name):
-                trial.set_user_attr(name, result[name])
+        for name, value in where.items():
+            if value != getattr(row, name):
+                trial.set_user_attr(name, value)
         trial.set_user_attr(f"{_REPORT_ATTRIBUTE}{report[EPOCH]}", report)
         trial.report(report[VAL_LOSS], report[EPOCH])
-        self._write_epochs([number, *report.values()])
-        where = {name: result.get(name) or getattr(row, name) for name in (NODE, DEVICE)}
+        self._epochs.write(_epochs_line(number, report))
+        self._epochs.flush()
         self._update(replace(row, reports=(*row.reports, report), **where))
 
     def finish(self, number: int, state: str, reason: str = "") -> None:
@@ -224,28 +253,46 @@ class StudyRecord:
         write_json(self.folder / STUDY_FILE, self.manifest)
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files and let others write."""
         self._epochs.close()
+        self._lock.release()
+
+    def _adopt(self, frozen: optuna.trial.FrozenTrial) -> None:
+        """Take over a trial from the journal; one that is unfinished gets the report a crash cut short."""
+        row = row_from_trial(frozen)
+        self._rows[row.trial] = row
+        self._lines[row.trial] = self._trials_line(row)
+        if row.state == RUNNING:
+            trial = optuna.Trial(self.study, frozen._trial_id)
+            self._trials[row.trial] = trial
+            for report in row.reports:
+                if report[EPOCH] not in frozen.intermediate_values:
+                    trial.report(report[VAL_LOSS], report[EPOCH])
 
     def _update(self, row: TrialRow) -> None:
         known = self._rows.get(row.trial)
         self._rows[row.trial] = row
-        if known is None or known.state != row.state:
-            self._write_trials(row)
+        if known is None or (known.state, known.values) != (row.state, row.values):
+            self._lines[row.trial] = self._trials_line(row)
+            self._write_trials()
         for listener in self.listeners:
             listener(row)
 
-    def _write_epochs(self, cells: Iterable[Any]) -> None:
-        csv.writer(self._epochs, lineterminator="\n").writerow(cells)
-        self._epochs.flush()
+    def _rewrite_epochs(self, reports: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        with atomic(self.folder / EPOCHS_FILE) as file:
+            file.write(_line(EPOCH_COLUMNS).encode())
+            file.writelines(_epochs_line(number, report).encode() for number, report in reports)
 
-    def _write_trials(self, row: TrialRow | None = None) -> None:
-        columns = (*TRIAL_COLUMNS_BEFORE, *self._hyperparameters, *TRIAL_COLUMNS_AFTER)
-        if row is not None:
-            cells = row.cells()
-            self._lines[row.trial] = _line(cells.get(column, "") for column in columns)
+    def _trials_line(self, row: TrialRow) -> str:
+        cells = row.cells()
+        return _line(cells.get(column, "") for column in self._trial_columns())
+
+    def _trial_columns(self) -> tuple[str, ...]:
+        return (*TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *TRIAL_COLUMNS_AFTER)
+
+    def _write_trials(self) -> None:
         with atomic(self.folder / TRIALS_FILE) as file:
-            lines = [_line(columns), *(self._lines[number] for number in sorted(self._lines))]
+            lines = [_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())
 
 
@@ -255,7 +302,7 @@ def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
     epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(_REPORT_ATTRIBUTE))
     return TrialRow(
         trial=trial.number,
-        values=attributes.get(_REFERENCE_ATTRIBUTE, trial.params),
+        values=attributes.get(_VALUES_ATTRIBUTE, trial.params),
         started=_iso(trial.datetime_start.astimezone(UTC)) if trial.datetime_start else "",
         state=trial.state.name,
         reason=attributes.get(REASON, ""),
@@ -265,17 +312,8 @@ def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
     )
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return ``study.json``.
-
-    Raises:
-        OSError, ValueError: the folder is no study.
-
-    """
-    manifest = read_json(folder / STUDY_FILE)
-    if not isinstance(manifest, dict) or "config" not in manifest:
-        raise ValueError(f"{folder / STUDY_FILE} is no study")
-    return manifest
+def _epochs_line(number: int, report: Mapping[str, Any]) -> str:
+    return _line([number, *(report[column] for column in EPOCH_COLUMNS[1:])])
 
 
 def now() -> str:
@@ -291,13 +329,3 @@ def _line(cells: Iterable[Any]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow("" if cell is None else cell for cell in cells)
     return text.getvalue()
-
-
-class _NoLock:
-    """A lock that is always free."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass

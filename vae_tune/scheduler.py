@@ -11,13 +11,14 @@ reached, so that rungs survive a restart.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from vae_tune.names import EPOCH, REFERENCE_TRIAL, TRIAL, VAL_LOSS
+from vae_tune.names import COMPLETE, EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, TRIAL, VAL_LOSS
+from vae_tune.record import StudyRecord, TrialRow
 
 
 class Rungs:
@@ -27,17 +28,13 @@ class Rungs:
         self._losses: dict[int, dict[int, float]] = {epoch: {} for epoch in sorted(epochs)}
         self._reduction_factor = reduction_factor
 
-    def record(self, trial: int, epoch: int, loss: float) -> None:
-        """Note what a trial had at an epoch; ignored where the epoch is no rung or the loss is not finite."""
-        if epoch in self._losses and math.isfinite(loss):
-            self._losses[epoch].setdefault(trial, loss)
-
     def promotes(self, trial: int, epoch: int, loss: float) -> bool:
         """Record ``loss`` and say whether the trial goes on.
 
         At a rung it does when it is among the best ``max(1, n // reduction_factor)`` of the n trials that
         reached the rung so far, itself included. A trial that was there before (it was restored from a
-        checkpoint) is not judged again.
+        checkpoint) is not judged again. The decision depends on the order of the reports alone, so the same
+        reports in the same order lead to the same decisions: that is how rungs are rebuilt after a restart.
         """
         losses = self._losses.get(epoch)
         if losses is None or trial in losses:
@@ -47,26 +44,47 @@ class Rungs:
         return loss <= sorted(losses.values())[quota - 1]
 
 
-class Asha(FIFOScheduler):  # type: ignore[misc]
+class Asha(FIFOScheduler):
     """Ray Tune's view of :class:`Rungs`: ends trials at ``max_epochs``, at a rung, or when they diverge.
 
     The reference configuration is never stopped: the winner is compared with it at ``max_epochs``.
     """
 
     def __init__(self, rungs: Rungs, max_epochs: int):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._rungs = rungs
         self._max_epochs = max_epochs
 
+    def goes_on(self, number: int, epoch: int, loss: float) -> bool:
+        """Record a report of trial ``number`` and decide whether it trains another epoch."""
+        if not math.isfinite(loss) or epoch >= self._max_epochs:
+            return False
+        return self._rungs.promotes(number, epoch, loss) or number == REFERENCE_TRIAL
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:  # noqa: ARG002
         """Decide on one report."""
-        epoch, loss, number = result[EPOCH], result[VAL_LOSS], trial.config[TRIAL]
-        if not math.isfinite(loss) or epoch >= self._max_epochs:
-            return str(TrialScheduler.STOP)
-        promoted = self._rungs.promotes(number, epoch, loss)
-        goes_on = promoted or number == REFERENCE_TRIAL
+        goes_on = self.goes_on(trial.config[TRIAL], result[EPOCH], result[VAL_LOSS])
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def debug_string(self) -> str:
         """Name the scheduler in Ray's logs."""
         return "ASHA"
+
+
+def replay(scheduler: Asha, rows: Sequence[TrialRow]) -> dict[int, bool]:
+    """Take the reports of recorded trials in the order they came, as if they came now.
+
+    Returns:
+        For each trial that reported, whether it was to train another epoch after its last report.
+
+    """
+    reports = [(report[ORDER], row.trial, report[EPOCH], report[VAL_LOSS]) for row in rows for report in row.reports]
+    return {trial: scheduler.goes_on(trial, epoch, loss) for _, trial, epoch, loss in sorted(reports)}
+
+
+def settle(record: StudyRecord, scheduler: Asha, max_epochs: int) -> None:
+    """Rebuild the rungs of a resumed study and finish the trials whose end a crash kept from being told."""
+    goes_on = replay(scheduler, record.rows)
+    for row in record.rows:
+        if row.state == RUNNING and not goes_on.get(row.trial, True):
+            record.finish(row.trial, COMPLETE if row.epochs >= max_epochs else PRUNED)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from ray.tune.callback import Callback
@@ -20,6 +22,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from vae_tune.config import Sampler, TrialConfig
+from vae_tune.ending import Ending
 from vae_tune.names import (
     COMPLETE,
     EPOCH,
@@ -58,23 +61,33 @@ def make_sampler(name: Sampler, seed: int, trial: int) -> BaseSampler:
                 return CmaEsSampler(seed=stream, consider_pruned_trials=True, warn_independent_sampling=False)
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]
+class StudySearcher(Searcher):
     """Ray Tune's searcher on the Optuna study of a :class:`StudyRecord`."""
 
-    def __init__(self, record: StudyRecord, space: Space, base: TrialConfig, sampler: Sampler):
+    def __init__(self, record: StudyRecord, space: Space, base: TrialConfig, sampler: Sampler, ending: Ending):
         super().__init__(metric=VAL_LOSS, mode="min")
+        self._ending = ending
         self._record = record
         self._space = space
         self._base = base
         self._sampler = sampler
         self._numbers: dict[str, int] = {}
+        self._unfinished = deque(record.unfinished())
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Ask the study for a configuration; the first is the reference."""
-        number = len(self._record.rows)
-        trial, values = self._ask_reference() if number == REFERENCE_TRIAL else self._ask(number)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
+        """Hand out a configuration: unfinished trials first, then the reference, then what the sampler proposes."""
+        if self._ending.refuses_new_trials():
+            return str(Searcher.FINISHED)
+        if self._unfinished:
+            trial = self._unfinished.popleft()
+            if trial.number != REFERENCE_TRIAL or self._space.contains(self._base):
+                self._use_sampler(trial.number)
+                _complete(trial, self._space)
+        else:
+            trial = self._ask()
+        values = self._reference_values() if trial.number == REFERENCE_TRIAL else trial.params
         self._numbers[trial_id] = trial.number
-        self._record.start(trial, values, reference=trial.number == REFERENCE_TRIAL)
+        self._record.start(trial, values)
         return {TRIAL: trial.number, VALUES: values}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -89,8 +102,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     ) -> None:
         """Tell Optuna how a trial ended; ``result`` is its last report.
 
-        A broken trial (``error``) is told by :class:`FailureReasons`, which knows why. A trial that never
-        reported was taken back by an interruption: it stays RUNNING, for the resume.
+        A broken trial (``error``) is told by :class:`FailureReasons`, which knows why. A trial that the end of the
+        search stopped stays RUNNING, for the resume.
         """
         if error or trial_id not in self._numbers or not result or EPOCH not in result:
             return
@@ -99,8 +112,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]
             self.fail(trial_id, reason)
             return
         self.on_trial_result(trial_id, result)
-        reached_end = result[EPOCH] >= self._base.max_epochs
-        self._record.finish(self._numbers.pop(trial_id), COMPLETE if reached_end else PRUNED)
+        number = self._numbers.pop(trial_id)
+        if result[EPOCH] >= self._base.max_epochs:
+            self._record.finish(number, COMPLETE)
+        elif trial_id not in self._ending.paused:
+            self._record.finish(number, PRUNED)
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Tell Optuna that a trial failed."""
@@ -120,21 +136,37 @@ class StudySearcher(Searcher):  # type: ignore[misc]
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default", **kwargs: Any) -> None:
         """Save nothing: the study is the record."""
 
-    def _ask(self, number: int) -> tuple[optuna.Trial, dict[str, Any]]:
+    def _ask(self) -> optuna.Trial:
+        """Ask for a new trial; the sampler learns from the reference only where it lies in the space."""
+        study, distributions = self._record.study, dict(self._space.distributions)
+        trials = study.get_trials(deepcopy=False)
+        if not trials and self._space.contains(self._base):
+            study.enqueue_trial(self._reference_values())
+        if not self._record.rows and not self._space.contains(self._base):
+            distributions = {}
+        self._use_sampler(len(self._record.rows))
+        return study.ask(distributions)
+
+    def _use_sampler(self, number: int) -> None:
         self._record.study.sampler = make_sampler(self._sampler, self._base.seed, number)
-        trial = self._record.study.ask(dict(self._space.distributions))
-        return trial, trial.params
 
-    def _ask_reference(self) -> tuple[optuna.Trial, dict[str, Any]]:
-        """Ask for the base configuration; the sampler learns from it only where it lies in the space."""
-        values = {name: getattr(self._base, name) for name in self._space.distributions}
-        if not self._space.contains(self._base):
-            return self._record.study.ask(), values
-        self._record.study.enqueue_trial(values)
-        return self._ask(REFERENCE_TRIAL)[0], values
+    def _reference_values(self) -> dict[str, Any]:
+        return {name: getattr(self._base, name) for name in self._space.distributions}
 
 
-class FailureReasons(Callback):  # type: ignore[misc]
+def _complete(trial: optuna.Trial, space: Space) -> None:
+    """Suggest what a crash in the middle of a suggestion left out; what is there stays as it is."""
+    for name, distribution in space.distributions.items():
+        match distribution:
+            case IntDistribution(low=low, high=high, log=log, step=step):
+                trial.suggest_int(name, low, high, log=log, step=step)
+            case FloatDistribution(low=low, high=high, log=log, step=step):
+                trial.suggest_float(name, low, high, log=log, step=step)
+            case CategoricalDistribution(choices=choices):
+                trial.suggest_categorical(name, choices)
+
+
+class FailureReasons(Callback):
     """Tells the study why a trial broke, which Ray Tune tells callbacks but not searchers."""
 
     def __init__(self, searcher: StudySearcher):

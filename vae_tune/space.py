@@ -106,11 +106,11 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
 def _construct(node: yaml.Node) -> Any:
     loader = yaml.SafeLoader("")
     try:
-        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node, deep=True)
     except yaml.YAMLError as error:
         raise UsageError(f"line {node.start_mark.line + 1}: {error}.") from error
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 @dataclass(frozen=True)

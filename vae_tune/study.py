@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from vae_tune.config import SearchConfig, UsageError, from_dict
 from vae_tune.files import read_json
+from vae_tune.manifest import read_manifest
 from vae_tune.names import (
     BEST_FOLDER,
     EPOCHS_FILE,
     METRICS_FILE,
     REASON,
     STARTED,
-    STUDY_FILE,
     TIME,
     TRIAL,
     TRIALS_FILE,
 )
-from vae_tune.record import read_manifest, winner
+from vae_tune.record import winner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,8 @@ class Study:
     @cached_property
     def best(self) -> pd.Series[Any] | None:
         """The winner's row of ``trials`` (its name is the trial's number), or None where there is none."""
-        best = winner(self.trials.reset_index().itertuples(), self.config.trial.max_epochs)  # type: ignore[type-var]
+        rows: Any = self.trials.reset_index().itertuples()
+        best = winner(rows, self.config.trial.max_epochs)
         return None if best is None else self.trials.loc[best.trial]
 
 
@@ -64,17 +65,17 @@ def load_study(folder: str | Path) -> Study:
     import pandas as pd
 
     folder = Path(folder)
+    manifest = read_manifest(folder)
     try:
-        manifest = read_manifest(folder)
-        config = from_dict(SearchConfig, manifest["config"])
         trials = pd.read_csv(folder / TRIALS_FILE, keep_default_na=True, dtype={REASON: "str"})
         epochs = pd.read_csv(folder / EPOCHS_FILE)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{STUDY_FILE} is missing" if isinstance(error, FileNotFoundError) else str(error)
-        raise UsageError(f"{folder} is no study: {reason}.") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The tables of the study {folder} cannot be read: {error}.") from error
     trials[REASON] = trials[REASON].fillna("")
     trials[STARTED] = pd.to_datetime(trials[STARTED], utc=True)
     epochs[TIME] = pd.to_datetime(epochs[TIME], utc=True)
     metrics_file = folder / BEST_FOLDER / METRICS_FILE
     metrics = read_json(metrics_file) if metrics_file.exists() else None
-    return Study(folder, manifest, config, trials.set_index(TRIAL), epochs, metrics)
+    return Study(
+        folder, manifest, from_dict(SearchConfig, manifest["config"]), trials.set_index(TRIAL), epochs, metrics
+    )

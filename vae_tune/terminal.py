@@ -215,7 +215,7 @@ def summary(
         table.add_column(name.replace("_", "\n"), justify="left" if name == "state" else "right")
     for row in ranked[:10]:
         table.add_row(
-            ("reference " if row.trial == REFERENCE_TRIAL else "") + str(row.trial),
+            ("ref. " if row.trial == REFERENCE_TRIAL else "") + str(row.trial),
             Text(row.state, style=_COLOURS[row.state]),
             str(row.epochs),
             f"{row.val_loss:.2f}",
@@ -261,9 +261,7 @@ def _table(title: str) -> Table:
 
 
 def _outlook(console: Console, folder: Path) -> None:
-    console.print(
-        f"Record: {folder}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)", highlight=False
-    )
+    console.print(f"Record: {folder}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)", highlight=False)
     console.print("Look further:", highlight=False)
     for command in (
         f"python -c \"from vae_tune import load_study; print(load_study('{folder}').trials)\"",

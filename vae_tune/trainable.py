@@ -17,9 +17,7 @@ from vae_tune.names import CHECKPOINTS_FOLDER, DEVICE, EPOCH, REASON, TRIAL, VAL
 from vae_tune.training import Diverged, EpochReport, fit, new_state
 
 
-def train_trial(
-    config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int
-) -> None:
+def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int) -> None:
     """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
 
     Args:

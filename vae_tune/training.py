@@ -127,9 +127,7 @@ def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     noise = torch.randn(len(images), model.latent_size, generator=generator, device=device)
     totals = torch.zeros(2, dtype=torch.float64, device=device)
     means = []
-    for batch, batch_noise in zip(
-        images.split(_EVALUATION_BATCH), noise.split(_EVALUATION_BATCH), strict=True
-    ):
+    for batch, batch_noise in zip(images.split(_EVALUATION_BATCH), noise.split(_EVALUATION_BATCH), strict=True):
         x = _scale(batch)
         with _autocast(config, device):
             logits, mean, log_variance = model(x, batch_noise)

@@ -2,97 +2,123 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
-from subprocess import DEVNULL, run
-from types import FrameType
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
 from ray import tune
-from ray.tune.stopper import Stopper
 
 from vae_tune.cluster import Slots, find_slots, running_ray
-from vae_tune.config import SearchConfig, TrialConfig, UsageError, to_dict
+from vae_tune.config import SearchConfig, TrialConfig, UsageError, duration_seconds, to_dict
 from vae_tune.data import Images, load_images
-from vae_tune.names import RAY_FOLDER, TRIAL
+from vae_tune.ending import INTERRUPTED, Ending, interruptible
+from vae_tune.manifest import (
+    new_manifest,
+    read_config,
+    read_manifest,
+    read_space,
+    refuse_changes,
+    refuse_other_data,
+    this_run,
+)
+from vae_tune.names import RAY_FOLDER, RUNNING, TRIAL
 from vae_tune.record import StudyRecord, now
-from vae_tune.scheduler import Asha, Rungs
+from vae_tune.scheduler import Asha, Rungs, settle
 from vae_tune.searcher import FailureReasons, StudySearcher
 from vae_tune.space import Space, load_space
 from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
 from vae_tune.trainable import train_trial
-from vae_tune.winner import KIND, WinnerKeeper
+from vae_tune.winner import WinnerKeeper
 
 _MAX_FAILURES = 3
 """Times that a trial is tried again after its worker died or raised."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """A search that passed all checks that need no Ray and no images."""
+
+    config: SearchConfig
+    folder: Path
+    space: Space
+    base: TrialConfig
+    """The reference configuration: the configuration's own, with what the space fixes."""
+    manifest: Mapping[str, Any] | None
+    """``study.json`` of the study to resume, or None for a new one."""
+
+
 def run_search(config: SearchConfig, *, view: View | None = None) -> Study:
-    """Run a search from its first trial to ``best/`` and return the study.
+    """Run a search, new or resumed, to its end and return the study.
 
     Args:
         config: what to search and how.
         view: where to show it; by default the terminal, or plain lines elsewhere.
 
     Raises:
-        UsageError: the search cannot run as configured; nothing was created.
+        UsageError: the search cannot run as configured; nothing was created or changed.
         KeyboardInterrupt: it was interrupted; the record holds all that was computed.
 
     """
-    space = load_space(config.space, config.trial)
-    base = dataclasses.replace(config.trial, **space.fixed)
-    folder = _new_folder(config)
+    plan = _plan(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with view or make_view() as view, ThreadPoolExecutor(1) as reader:
+    budget = None if config.time_budget is None else duration_seconds(config.time_budget)
+    ending = Ending(budget, config.target_loss)
+    with view or make_view() as view, ThreadPoolExecutor(1) as reader:  # noqa: PLR1704
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
         reading = reader.submit(load_images, config.data)
         with running_ray(config.resources) as ray_log:
-            images = _result(reading)
+            images = reading.result()
             slots = find_slots(config.resources)
-            record = StudyRecord.create(folder, _manifest(config, base, space, images), space)
-            ray_log.write_to(folder / RAY_FOLDER / "driver.log")
-            keeper = WinnerKeeper(record, images, base.max_epochs)
-            view.begin(config.num_samples, base.max_epochs, record.rows)
-            view.say(f"Study {folder.name}: {slots.count} trials side by side, {_resources(slots)} each.")
-            record.listeners += [keeper, view]
-            with _interruptible() as stop:
-                _run_trials(config, base, space, record, images, slots, stop)
-        return _finish(record, keeper, view, interrupted=stop.requested)
+            record = _open(plan, images)
+            ray_log.write_to(plan.folder / RAY_FOLDER / "driver.log")
+            keeper = WinnerKeeper(record, images, plan.base.max_epochs)
+            view.begin(config.num_samples, plan.base.max_epochs, record.rows)
+            view.say(f"Study {plan.folder}: {slots}")
+            record.listeners += [ending.listen, keeper, view]
+            trainable = tune.with_parameters(
+                train_trial, images=images, base=plan.base, folder=plan.folder.absolute(), threads=slots.cpus
+            )
+            with interruptible(ending):
+                run_trials(trainable, plan.config, plan.space, record, slots, ending)
+        return _finish(record, keeper, view, ending)
 
 
-def _run_trials(
+def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:
+    """Go on with the study in ``folder``; ``changes`` are fields of :class:`SearchConfig`.
+
+    Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``.
+    """
+    return run_search(dataclasses.replace(read_config(Path(folder)), **changes), view=view)
+
+
+def run_trials(
+    trainable: Callable[..., Any],
     config: SearchConfig,
-    base: TrialConfig,
     space: Space,
     record: StudyRecord,
-    images: Images,
     slots: Slots,
-    stop: StopOnRequest,
+    ending: Ending,
 ) -> None:
-    """Let Ray Tune run trials until there are enough or ``stop`` is requested."""
-    searcher = StudySearcher(record, space, base, config.sampler)
-    rungs = Rungs(config.asha.rungs(base.max_epochs), config.asha.reduction_factor)
-    trainable = tune.with_parameters(
-        train_trial, images=images, base=base, folder=record.folder.absolute(), threads=slots.cpus
-    )
+    """Let Ray Tune run trials until ``config.num_samples`` have finished or ``ending`` says so."""
+    base = dataclasses.replace(config.trial, **space.fixed)
+    scheduler = Asha(Rungs(config.asha.rungs(base.max_epochs), config.asha.reduction_factor), base.max_epochs)
+    settle(record, scheduler, base.max_epochs)
+    to_run = config.num_samples - sum(row.state != RUNNING for row in record.rows)
+    if to_run <= 0:
+        return
+    searcher = StudySearcher(record, space, base, config.sampler, ending)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=Asha(rungs, base.max_epochs),
-            num_samples=config.num_samples,
+            scheduler=scheduler,
+            num_samples=to_run,
             max_concurrent_trials=slots.count,  # also lets Ray start as many actors at once
             reuse_actors=True,
             trial_name_creator=_trial_name,
@@ -101,7 +127,7 @@ def _run_trials(
         run_config=tune.RunConfig(
             name=RAY_FOLDER,
             storage_path=str(record.folder.absolute()),
-            stop=stop,
+            stop=ending,
             callbacks=[FailureReasons(searcher)],
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             verbose=0,
@@ -114,20 +140,17 @@ def _run_trials(
         raise
 
 
-def _finish(record: StudyRecord, keeper: WinnerKeeper, view: View, *, interrupted: bool) -> Study:
-    """Evaluate the winner, close the record and show it."""
-    if interrupted:
-        record.set_status("interrupted", ended=now())
-    else:
-        view.say("Evaluating the winner on the test images ...")
-        keeper.finish()
-        record.set_status("complete", ended=now())
-    record.close()
-    study = load_study(record.folder)
-    view.end(record.rows, study.metrics, record.folder)
-    if interrupted:
-        raise KeyboardInterrupt
-    return study
+def _plan(config: SearchConfig) -> _Plan:
+    if config.resume is None:
+        space = load_space(config.space, config.trial)
+        return _Plan(config, _new_folder(config), space, dataclasses.replace(config.trial, **space.fixed), None)
+    manifest = read_manifest(config.resume)
+    space = read_space(manifest)
+    recorded = manifest["config"]["space"]
+    given = None if config.space is None else str(config.space)
+    refuse_changes(manifest, config, space if given == recorded else load_space(config.space, config.trial))
+    base = dataclasses.replace(config.trial, **space.fixed)
+    return _Plan(config, config.resume, space, base, manifest)
 
 
 def _new_folder(config: SearchConfig) -> Path:
@@ -143,101 +166,37 @@ def _new_folder(config: SearchConfig) -> Path:
         raise UsageError(f"The study {folder} exists already.\nTo go on with it: --resume {folder}")
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder."
-        )
+        raise UsageError(f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder.")
     return folder
 
 
-def _manifest(config: SearchConfig, base: TrialConfig, space: Space, images: Images) -> dict[str, Any]:
-    """Return the content of ``study.json``."""
-    return {
-        "name": config.study_name,
-        "status": "running",
-        "started": now(),
-        "command": sys.argv,
-        "seed": base.seed,
-        "config": to_dict(config),
-        "reference": to_dict(base),
-        "space": {name: distribution_to_json(dist) for name, dist in space.distributions.items()},
-        "fixed": dict(space.fixed),
-        "data": {
-            "dataset": config.data.dataset,
-            "sha256": images.sha256(),
-            "train": len(images.train),
-            "validation": len(images.validation),
-            "test": len(images.test),
-            "shape": list(images.train.shape[1:]),
-        },
-        "metric": {"name": "val_loss", "unit": "nats per image", "kind": KIND, "mode": "min"},
-        "rungs": list(config.asha.rungs(base.max_epochs)),
-        "versions": _versions(),
-    }
+def _open(plan: _Plan, images: Images) -> StudyRecord:
+    if plan.manifest is None:
+        manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images)
+        return StudyRecord.create(plan.folder, manifest | {"runs": [_run_entry(plan.config)]})
+    refuse_other_data(dict(plan.manifest), plan.config, images)
+    runs = [*plan.manifest["runs"], _run_entry(plan.config)]
+    config = to_dict(dataclasses.replace(plan.config, resume=None))
+    return StudyRecord.resume(plan.folder, {**plan.manifest, "config": config, "runs": runs})
 
 
-def _versions() -> dict[str, str]:
-    names = ("vae-tune", "torch", "torchvision", "ray", "optuna", "pandas", "numpy")
-    here = Path(__file__).parent
-    git = run(
-        ["git", "-C", str(here), "describe", "--always", "--dirty"],
-        stdout=-1,
-        stderr=DEVNULL,
-        text=True,
-        check=False,
-    )
-    return {
-        "python": sys.version.split()[0],
-        **{name: metadata.version(name) for name in names},
-        "git": git.stdout.strip() if git.returncode == 0 else "",
-    }
+def _run_entry(config: SearchConfig) -> dict[str, Any]:
+    return {"started": now(), "num_samples": config.num_samples, **this_run()}
 
 
-def _result(reading: Future[Images]) -> Images:
-    return reading.result()
-
-
-def _resources(slots: Slots) -> str:
-    cpus = f"{slots.cpus} CPU{'s' if slots.cpus > 1 else ''}"
-    return f"{cpus} and {slots.gpus:g} GPU" if slots.gpus else cpus
+def _finish(record: StudyRecord, keeper: WinnerKeeper, view: View, ending: Ending) -> Study:
+    """Evaluate the winner, close the record and show it."""
+    if ending.reason != INTERRUPTED:
+        view.say("Evaluating the winner on the test images ...")
+        keeper.finish()
+    record.set_status(ending.reason or "complete", ended=now())
+    record.close()
+    study = load_study(record.folder)
+    view.end(record.rows, study.metrics, record.folder)
+    if ending.reason == INTERRUPTED:
+        raise KeyboardInterrupt
+    return study
 
 
 def _trial_name(trial: Any) -> str:
     return f"trial_{trial.config[TRIAL]:05d}"
-
-
-class StopOnRequest(Stopper):  # type: ignore[misc]
-    """Lets Ray Tune end in order, between two of its steps, once it is requested."""
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """Never stop a single trial."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Whether to end the search."""
-        return self.requested
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[StopOnRequest]:
-    """Turn the first Ctrl-C or SIGTERM into an orderly end; a second one acts as usual."""
-    stop = StopOnRequest()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        stop.requested = True
-        signal.signal(number, before[number])
-
-    for number in signals:
-        signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number in signals:
-            signal.signal(number, before[number])

@@ -12,6 +12,7 @@ from vae_tune.checkpoint import Checkpoint, checkpoint_file, read_checkpoint, wr
 from vae_tune.data import Images, to_tensor
 from vae_tune.files import write_json
 from vae_tune.generate import grid, reconstructions, samples, side_by_side, write_png
+from vae_tune.manifest import KIND
 from vae_tune.names import (
     BEST_FOLDER,
     COMPLETE,
@@ -28,9 +29,6 @@ from vae_tune.record import StudyRecord, TrialRow, winner
 from vae_tune.trainable import checkpoint_folder
 from vae_tune.training import evaluate
 
-KIND = "grey"
-"""Kind of the numbers: Bernoulli cross-entropy of grey values, which is no likelihood of binary pixels."""
-
 _COLUMNS = 8
 _CPU = torch.device("cpu")
 
@@ -45,7 +43,10 @@ class WinnerKeeper:
         self._record = record
         self._images = images
         self._max_epochs = max_epochs
-        self._best: TrialRow | None = None
+        finished = [row for row in record.rows if row.state != RUNNING]
+        self._best = winner(finished, max_epochs)
+        for row in finished:
+            self._discard_loser(row)
 
     def __call__(self, row: TrialRow) -> None:
         """Handle a change of one trial."""
@@ -53,12 +54,11 @@ class WinnerKeeper:
             return
         best = winner((other for other in self._record.rows if other.state != RUNNING), self._max_epochs)
         if best is not None and best != self._best:
-            if self._best is not None:
-                self._discard(self._best)
-            self._best = best
+            previous, self._best = self._best, best
             self._write(best, test=False)
-        if row != self._best:
-            self._discard(row)
+            if previous is not None:
+                self._discard_loser(previous)
+        self._discard_loser(row)
 
     def finish(self) -> dict[str, Any] | None:
         """Write ``best/`` with the test numbers of winner and reference: the one use of the test images.
@@ -81,11 +81,7 @@ class WinnerKeeper:
 
     def _metrics(self, best: TrialRow, *, test: bool) -> dict[str, Any]:
         complete = best.state == COMPLETE
-        rule = (
-            f"at max_epochs={self._max_epochs}"
-            if complete
-            else "at the deepest epoch reached, none is complete"
-        )
+        rule = f"at max_epochs={self._max_epochs}" if complete else "at the deepest epoch reached, none is complete"
         metrics: dict[str, Any] = {
             "kind": KIND,
             "unit": "nats per image",
@@ -96,8 +92,7 @@ class WinnerKeeper:
         if reference.epochs == best.epochs and reference.state in (COMPLETE, best.state):
             metrics["reference"] = self._numbers(reference, test=test)
             metrics["improvement"] = {
-                split: metrics["reference"][split]["negative_elbo"]
-                - metrics["winner"][split]["negative_elbo"]
+                split: metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"]
                 for split in ("validation", "test")
                 if split in metrics["winner"]
             }
@@ -134,6 +129,6 @@ class WinnerKeeper:
         folder = checkpoint_folder(self._record.folder, row.trial)
         return read_checkpoint(checkpoint_file(folder, row.epochs), _CPU)
 
-    def _discard(self, row: TrialRow) -> None:
-        if row.trial != REFERENCE_TRIAL:
+    def _discard_loser(self, row: TrialRow) -> None:
+        if row.trial != REFERENCE_TRIAL and row != self._best:
             shutil.rmtree(checkpoint_folder(self._record.folder, row.trial), ignore_errors=True)

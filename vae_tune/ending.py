@@ -1,0 +1,106 @@
+"""When a search ends before its last trial: a signal, a time budget, a loss that is good enough.
+
+An unfinished trial stays RUNNING in the study and goes on from its checkpoint when the search is resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+from ray.tune.stopper import Stopper
+
+from vae_tune.names import COMPLETE, SECONDS
+from vae_tune.record import TrialRow
+
+INTERRUPTED = "interrupted"
+TIME_BUDGET = "time budget used"
+TARGET_LOSS = "target loss reached"
+
+_MARGIN = 1.25
+"""An epoch may take this much longer than the one before it."""
+_CLOSING_SECONDS = 5.0
+"""Set aside for ending Ray, besides what evaluating the winner has been seen to take."""
+
+
+class Ending(Stopper):
+    """Ray Tune asks it after each report and each step whether a trial, or all of them, should stop."""
+
+    def __init__(self, time_budget: float | None = None, target_loss: float | None = None):
+        """Start the clock.
+
+        Args:
+            time_budget: seconds from now until everything has ended, the final evaluation included.
+            target_loss: validation negative ELBO, nats per image, of a COMPLETE trial that is good enough.
+
+        """
+        self.reason = ""
+        self.paused: set[str] = set()
+        """Ray Tune ids of trials that were stopped by the end of the search, not by the scheduler."""
+        self._deadline = None if time_budget is None else time.monotonic() + time_budget
+        self._target_loss = target_loss
+        self._at_once = False
+        self._longest_epoch = 0.0
+        self.closing_seconds = _CLOSING_SECONDS
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether a trial that reported ``result`` should not begin another epoch."""
+        seconds = result.get(SECONDS, 0.0)
+        self._longest_epoch = max(self._longest_epoch, seconds)
+        pause = bool(self.reason) or self._too_late(seconds)
+        if pause:
+            self.paused.add(trial_id)
+        return pause
+
+    def stop_all(self) -> bool:
+        """Whether to end everything now, epochs in flight included."""
+        if self._deadline is not None and time.monotonic() > self._deadline - self.closing_seconds:
+            self.request(TIME_BUDGET, at_once=True)
+        return self._at_once
+
+    def refuses_new_trials(self) -> bool:
+        """Whether it is too late for another trial's first epoch."""
+        if not self.reason and self._too_late(self._longest_epoch):
+            self.request(TIME_BUDGET)
+        return bool(self.reason)
+
+    def listen(self, row: TrialRow) -> None:
+        """End the search when a complete trial reaches the target."""
+        if self._target_loss is not None and row.state == COMPLETE and (row.val_loss or 0) <= self._target_loss:
+            self.request(TARGET_LOSS)
+
+    def request(self, reason: str, *, at_once: bool = False) -> None:
+        """End the search: after the running epochs, or at once."""
+        self.reason = self.reason or reason
+        self._at_once = self._at_once or at_once
+
+    def _too_late(self, epoch_seconds: float) -> bool:
+        if self._deadline is None:
+            return False
+        return time.monotonic() + _MARGIN * epoch_seconds > self._deadline - self.closing_seconds
+
+
+@contextlib.contextmanager
+def interruptible(ending: Ending) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into an orderly end; a second one acts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        ending.request(INTERRUPTED, at_once=True)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

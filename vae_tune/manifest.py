@@ -1,0 +1,148 @@
+"""``study.json``: what a study is, and which of it may change when the search is resumed."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, run
+from typing import Any
+
+from optuna.distributions import distribution_to_json, json_to_distribution
+
+from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.data import Images
+from vae_tune.files import read_json
+from vae_tune.names import STUDY_FILE, VAL_LOSS
+from vae_tune.space import Space
+
+KIND = "grey"
+"""Kind of the numbers: Bernoulli cross-entropy of grey values, which is no likelihood of binary pixels."""
+
+_MAY_CHANGE = {
+    "num_samples",
+    "resources",
+    "resume",
+    "results_dir",
+    "study_name",
+    "space",
+    "time_budget",
+    "target_loss",
+}
+"""Fields of a search that leave its trials comparable; ``space`` is compared by content."""
+
+
+def new_manifest(name: str, config: SearchConfig, base: TrialConfig, space: Space, images: Images) -> dict[str, Any]:
+    """Return the content of ``study.json`` for a new study; ``base`` is the reference configuration."""
+    return {
+        "name": name,
+        "config": to_dict(config),
+        "reference": to_dict(base),
+        **_space_to_dict(space),
+        "data": describe_data(config, images),
+        "metric": {"name": VAL_LOSS, "unit": "nats per image", "kind": KIND, "direction": "minimize"},
+        "rungs": list(config.asha.rungs(base.max_epochs)),
+    }
+
+
+def describe_data(config: SearchConfig, images: Images) -> dict[str, Any]:
+    """Return which images were used, so that another study can be told to be comparable or not."""
+    return {
+        "dataset": config.data.dataset,
+        "sha256": images.sha256(),
+        "train": len(images.train),
+        "validation": len(images.validation),
+        "test": len(images.test),
+        "shape": list(images.train.shape[1:]),
+    }
+
+
+def this_run() -> dict[str, Any]:
+    """Return the command and the versions of this process."""
+    names = ("vae-tune", "torch", "torchvision", "ray", "optuna", "pandas", "numpy")
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        git = run(command, stdout=PIPE, stderr=DEVNULL, text=True, check=False).stdout.strip()
+    except OSError:
+        git = ""
+    versions = {name: metadata.version(name) for name in names}
+    return {"command": sys.argv, "versions": {"python": sys.version.split()[0], **versions, "git": git}}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the ``study.json`` in ``folder``.
+
+    Raises:
+        UsageError: the folder is no study.
+
+    """
+    try:
+        manifest = read_json(folder / STUDY_FILE)
+        from_dict(SearchConfig, manifest["config"])
+        read_space(manifest)
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} is no study: {STUDY_FILE} is missing.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise UsageError(f"{folder} is no study: {STUDY_FILE} is damaged ({str(error).splitlines()[0]}).") from error
+    return dict(manifest)
+
+
+def read_config(folder: Path) -> SearchConfig:
+    """Return how the search in ``folder`` was configured, as it is to be resumed."""
+    config: SearchConfig = from_dict(SearchConfig, read_manifest(folder)["config"] | {"resume": str(folder)})
+    return config
+
+
+def read_space(manifest: dict[str, Any]) -> Space:
+    """Return the space that a study searches."""
+    distributions = {name: json_to_distribution(text) for name, text in manifest["space"].items()}
+    return Space(distributions, manifest["fixed"])
+
+
+def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space) -> None:
+    """Refuse to resume with what would make its trials incomparable.
+
+    Raises:
+        UsageError: names the field, the value of the study, and the new one.
+
+    """
+    old, new = _flat(manifest["config"]), _flat(to_dict(config))
+    for name, value in new.items():
+        if name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
+            _refuse(name.rpartition(".")[2], old.get(name), value)
+    before = {"space": manifest["space"], "fixed": manifest["fixed"]}
+    for part, values in _space_to_dict(space).items():
+        for name in {*values, *before[part]}:
+            if values.get(name) != before[part].get(name):
+                _refuse(f"{part} {name}", before[part].get(name), values.get(name))
+
+
+def refuse_other_data(manifest: dict[str, Any], config: SearchConfig, images: Images) -> None:
+    """Refuse to resume on other images.
+
+    Raises:
+        UsageError: names what differs.
+
+    """
+    for name, value in describe_data(config, images).items():
+        if manifest["data"].get(name) != value:
+            _refuse(f"data {name}", manifest["data"].get(name), value)
+
+
+def _refuse(name: str, old: Any, new: Any) -> None:
+    raise UsageError(
+        f"{name} is {old!r} in this study, but got {new!r}: its trials could not be compared.\n"
+        "Leave that option out to go on, or start a new study."
+    )
+
+
+def _space_to_dict(space: Space) -> dict[str, dict[str, Any]]:
+    distributions = {name: distribution_to_json(dist) for name, dist in space.distributions.items()}
+    return {"space": distributions, "fixed": dict(space.fixed)}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
