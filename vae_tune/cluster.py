@@ -14,6 +14,7 @@ import ray
 
 from vae_tune.config import ResourceConfig, UsageError
 
+_WARM_UP = "vae_tune.trainable.warm_up"
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the view is ours
@@ -59,7 +60,13 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
         return
     try:
         if config.address is None:
-            ray.init("local", include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+            ray.init(
+                "local",
+                include_dashboard=False,
+                log_to_driver=False,
+                runtime_env={"worker_process_setup_hook": _WARM_UP},
+                _node_ip_address="127.0.0.1",
+            )
         else:
             ray.init(config.address, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import optuna
+from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from vae_tune.files import atomic, write_json
-from vae_tune.journal import StudyLock, mend_journal, open_journal
+from vae_tune.journal import Journal, StudyLock
 from vae_tune.names import (
     COMPLETE,
     DEVICE,
@@ -162,8 +163,10 @@ class StudyRecord:
         self._rows: dict[int, TrialRow] = {}
         self._trials: dict[int, optuna.Trial] = {}
         self._lines: dict[int, str] = {}
+        self._journal = Journal(folder / JOURNAL_FILE)
+        self.transaction = self._journal.transaction
         self.study = optuna.create_study(
-            storage=open_journal(folder / JOURNAL_FILE),
+            storage=JournalStorage(self._journal),
             study_name=manifest["name"],
             direction="minimize",
             load_if_exists=True,
@@ -199,7 +202,6 @@ class StudyRecord:
 
         """
         lock = StudyLock(folder)
-        mend_journal(folder / JOURNAL_FILE)
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
         return cls(folder, manifest, lock)
@@ -230,11 +232,12 @@ class StudyRecord:
         report = {name: result[name] for name in REPORT_COLUMNS} | {TIME: now(), ORDER: self._reports}
         where = {name: result.get(name) or getattr(row, name) for name in (NODE, DEVICE)}
         trial = self._trials[number]
-        for name, value in where.items():
-            if value != getattr(row, name):
-                trial.set_user_attr(name, value)
-        trial.set_user_attr(f"{_REPORT_ATTRIBUTE}{report[EPOCH]}", report)
-        trial.report(report[VAL_LOSS], report[EPOCH])
+        with self.transaction():
+            for name, value in where.items():
+                if value != getattr(row, name):
+                    trial.set_user_attr(name, value)
+            trial.set_user_attr(f"{_REPORT_ATTRIBUTE}{report[EPOCH]}", report)
+            trial.report(report[VAL_LOSS], report[EPOCH])
         self._epochs.write(_epochs_line(number, report))
         self._epochs.flush()
         self._update(replace(row, reports=(*row.reports, report), **where))
@@ -242,9 +245,10 @@ class StudyRecord:
     def finish(self, number: int, state: str, reason: str = "") -> None:
         """Tell Optuna how a trial ended: COMPLETE, PRUNED or FAIL, with a reason for FAIL."""
         trial, row = self._trials.pop(number), self._rows[number]
-        if reason:
-            trial.set_user_attr(REASON, reason)
-        self.study.tell(trial, row.val_loss if state == COMPLETE else None, _STATES[state])
+        with self.transaction():
+            if reason:
+                trial.set_user_attr(REASON, reason)
+            self.study.tell(trial, row.val_loss if state == COMPLETE else None, _STATES[state])
         self._update(replace(row, state=state, reason=reason))
 
     def set_status(self, status: str, **more: Any) -> None:
@@ -255,6 +259,7 @@ class StudyRecord:
     def close(self) -> None:
         """Close the files and let others write."""
         self._epochs.close()
+        self._journal.close()
         self._lock.release()
 
     def _adopt(self, frozen: optuna.trial.FrozenTrial) -> None:

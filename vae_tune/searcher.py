@@ -11,6 +11,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -78,16 +79,11 @@ class StudySearcher(Searcher):
         """Hand out a configuration: unfinished trials first, then the reference, then what the sampler proposes."""
         if self._ending.refuses_new_trials():
             return str(Searcher.FINISHED)
-        if self._unfinished:
-            trial = self._unfinished.popleft()
-            if trial.number != REFERENCE_TRIAL or self._space.contains(self._base):
-                self._use_sampler(trial.number)
-                _complete(trial, self._space)
-        else:
-            trial = self._ask()
-        values = self._reference_values() if trial.number == REFERENCE_TRIAL else trial.params
+        with self._record.transaction():
+            trial = self._next()
+            values = self._reference_values() if trial.number == REFERENCE_TRIAL else trial.params
+            self._record.start(trial, values)
         self._numbers[trial_id] = trial.number
-        self._record.start(trial, values)
         return {TRIAL: trial.number, VALUES: values}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -136,6 +132,15 @@ class StudySearcher(Searcher):
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default", **kwargs: Any) -> None:
         """Save nothing: the study is the record."""
 
+    def _next(self) -> optuna.Trial:
+        if not self._unfinished:
+            return self._ask()
+        trial = self._unfinished.popleft()
+        if trial.number != REFERENCE_TRIAL or self._space.contains(self._base):
+            self._use_sampler(trial.number)
+            _complete(trial, self._space)
+        return trial
+
     def _ask(self) -> optuna.Trial:
         """Ask for a new trial; the sampler learns from the reference only where it lies in the space."""
         study, distributions = self._record.study, dict(self._space.distributions)
@@ -178,6 +183,15 @@ class FailureReasons(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Note the last line of the error after the last retry."""
-        error = trial.get_error()
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        self._searcher.fail(trial.trial_id, lines[-1])
+        self._searcher.fail(trial.trial_id, _last_error(trial))
+
+
+def _last_error(trial: Trial) -> str:
+    """Return the end of what Ray Tune wrote about a trial's newest failure."""
+    if not trial.error_file:
+        return "broken for a reason that Ray Tune did not record"
+    text = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2]
+    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
+    if lines and lines[0].startswith("The actor died"):  # a dead worker: what follows describes the actor
+        return f"worker died: {lines[-1]}"
+    return lines[-1] if lines else "broken without a message"

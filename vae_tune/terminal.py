@@ -92,7 +92,7 @@ class PlainView:
 
     def end(self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path) -> None:
         """Print the summary."""
-        summary(self._console, rows, self._max_epochs, metrics, folder)
+        summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder)
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -141,7 +141,7 @@ class LiveView:
     def end(self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path) -> None:
         """Stop redrawing and print the summary."""
         self._live.stop()
-        summary(self._console, rows, self._max_epochs, metrics, folder)
+        summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder)
 
     def _draw(self) -> RenderableType:
         rows = self._rows
@@ -200,6 +200,7 @@ class LiveView:
 def summary(
     console: Console,
     rows: Sequence[TrialRow],
+    num_samples: int,
     max_epochs: int,
     metrics: Mapping[str, Any] | None,
     folder: Path,
@@ -233,7 +234,7 @@ def summary(
         console.print("No trial reported a loss: there is no winner.", style="red")
     else:
         _compare(console, metrics)
-    _outlook(console, folder)
+    _outlook(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
 
 
 def _compare(console: Console, metrics: Mapping[str, Any]) -> None:
@@ -260,10 +261,11 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
 
 
-def _outlook(console: Console, folder: Path) -> None:
+def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
     console.print(f"Record: {folder}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)", highlight=False)
-    console.print("Look further:", highlight=False)
+    console.print("Look further:" if not unfinished else "Go on, or look further:", highlight=False)
     for command in (
+        *([f"python search.py --resume {folder}"] if unfinished else []),
         f"python -c \"from vae_tune import load_study; print(load_study('{folder}').trials)\"",
         f"optuna-dashboard {folder}/optuna.journal",
     ):

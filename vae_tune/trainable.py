@@ -56,3 +56,7 @@ def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, fo
 def checkpoint_folder(folder: Path, trial: int) -> Path:
     """Return where a trial of the study in ``folder`` keeps its checkpoints."""
     return folder / CHECKPOINTS_FOLDER / f"trial_{trial:05d}"
+
+
+def warm_up() -> None:
+    """Do nothing: to find this, a worker imports torch and Ray Tune, early and while the driver is still busy."""

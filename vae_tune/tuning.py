@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from ray import tune
@@ -33,8 +33,9 @@ from vae_tune.searcher import FailureReasons, StudySearcher
 from vae_tune.space import Space, load_space
 from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
-from vae_tune.trainable import train_trial
-from vae_tune.winner import WinnerKeeper
+
+if TYPE_CHECKING:
+    from vae_tune.winner import WinnerKeeper
 
 _MAX_FAILURES = 3
 """Times that a trial is tried again after its worker died or raised."""
@@ -73,6 +74,9 @@ def run_search(config: SearchConfig, *, view: View | None = None) -> Study:
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
         reading = reader.submit(load_images, config.data)
         with running_ray(config.resources) as ray_log:
+            from vae_tune.trainable import train_trial  # torch, which the reader imports while Ray starts
+            from vae_tune.winner import WinnerKeeper
+
             images = reading.result()
             slots = find_slots(config.resources)
             record = _open(plan, images)

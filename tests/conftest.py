@@ -1,0 +1,26 @@
+"""Images that several test modules share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vae_tune.config import DataConfig
+from vae_tune.data import Images, load_images
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Images:
+    """2,000 training images of MNIST, with all of its validation and test images."""
+    return load_images(DataConfig(train_size=2000))
+
+
+@pytest.fixture
+def tiny() -> Images:
+    """Noise in odd sizes, so that a swapped axis or a forgotten last batch shows."""
+    random = np.random.default_rng(0)
+    return Images(
+        train=random.integers(0, 256, (60, 5, 7), np.uint8),
+        validation=random.integers(0, 256, (40, 5, 7), np.uint8),
+        test=random.integers(0, 256, (30, 5, 7), np.uint8),
+    )

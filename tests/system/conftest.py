@@ -1,0 +1,71 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vae_tune.cluster import Slots, running_ray
+from vae_tune.config import ResourceConfig
+
+ROOT = Path(__file__).parents[2]
+SLOTS = Slots(count=2, cpus=1, gpus=0)
+
+
+@pytest.fixture(scope="session")
+def local_ray():
+    """One Ray for all tests that run cheap trainables in this process."""
+    with running_ray(ResourceConfig()):
+        yield
+
+
+class Command:
+    """A search in a process of its own, as a person starts it."""
+
+    def __init__(self, *options, cwd):
+        self.options = [str(option) for option in options]
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "search.py"), *self.options],
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait(self, timeout=240):
+        output, _ = self.process.communicate(timeout=timeout)
+        return self.process.returncode, output
+
+    def kill(self, number=signal.SIGKILL):
+        self.process.send_signal(number)
+
+
+@pytest.fixture
+def search(tmp_path):
+    """Start searches in ``tmp_path``; whatever of them is left at the end is killed by process group."""
+    started = []
+
+    def start(*options):
+        started.append(Command(*options, cwd=tmp_path))
+        return started[-1]
+
+    yield start
+    for command in started:
+        if command.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.process.pid, signal.SIGKILL)
+            command.process.wait()
+
+
+def wait_for(condition, timeout=120.0):
+    """Wait until ``condition()`` is true and return what it returned."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.05)
+    raise AssertionError(f"not within {timeout} s: {condition}")

@@ -1,0 +1,166 @@
+"""Whole searches on embedded images, started as a person starts them."""
+
+import csv
+import json
+import re
+import signal
+
+import optuna
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.system.conftest import wait_for
+from vae_tune import DataConfig, SearchConfig, TrialConfig, load_study, run_search
+from vae_tune.checkpoint import read_model
+from vae_tune.config import UsageError
+
+pytestmark = pytest.mark.system
+
+SMALL = ("--train-size", 5000, "--max-epochs", 3, "--results-dir", "out")
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def journal(folder):
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+    return optuna.load_study(study_name=folder.name, storage=optuna.storages.JournalStorage(backend))
+
+
+def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
+    code, output = search("--num-samples", 6, "--study-name", "six", *SMALL).wait()
+    assert code == 0, output
+    folder = tmp_path / "out" / "six"
+
+    lines = re.findall(r"^\[ ?\d/6\] trial \d .*$", output, re.MULTILINE)
+    assert len(lines) == 6
+    assert "Winner: trial" in output
+    assert not re.search(r"ray::|Traceback|WARNING|INFO", output)  # Ray's chatter stays in its log
+
+    trials, epochs = table(folder / "trials.csv"), table(folder / "epochs.csv")
+    assert [row["trial"] for row in trials] == [str(number) for number in range(6)]
+    assert {row["state"] for row in trials} <= {"COMPLETE", "PRUNED"}
+    assert trials[0]["state"] == "COMPLETE"
+    assert (trials[0]["latent_size"], trials[0]["hidden_width"]) == ("20", "400")
+    study = journal(folder)
+    for row, trial in zip(trials, study.trials, strict=True):
+        mine = [epoch for epoch in epochs if epoch["trial"] == row["trial"]]
+        assert row["state"] == trial.state.name
+        assert {int(epoch["epoch"]): float(epoch["val_loss"]) for epoch in mine} == trial.intermediate_values
+        assert float(row["val_loss"]) == float(mine[-1]["val_loss"])
+        assert int(row["epochs"]) == len(mine) == (3 if row["state"] == "COMPLETE" else 1)
+
+    manifest = json.loads((folder / "study.json").read_text())
+    assert manifest["status"] == "complete"
+    assert manifest["rungs"] == [1]
+    assert manifest["data"]["train"] == 5000
+    assert manifest["runs"][0]["versions"]["ray"].startswith("2.60")
+
+    metrics = json.loads((folder / "best" / "metrics.json").read_text())
+    complete = [row for row in trials if row["state"] == "COMPLETE"]
+    best = min(complete, key=lambda row: float(row["val_loss"]))
+    assert metrics["winner"]["trial"] == int(best["trial"])
+    assert metrics["winner"]["validation"]["negative_elbo"] == float(best["val_loss"])
+    assert metrics["kind"] == "grey"
+    for who in ("winner", "reference"):
+        test = metrics[who]["test"]
+        assert test["negative_elbo"] == pytest.approx(test["reconstruction"] + test["kl"])
+        assert abs(test["negative_elbo"] - metrics[who]["validation"]["negative_elbo"]) < 5
+    gain = metrics["reference"]["test"]["negative_elbo"] - metrics["winner"]["test"]["negative_elbo"]
+    assert metrics["improvement"]["test"] == gain
+
+    model, config = read_model(folder / "best")
+    assert config.latent_size == model.latent_size == int(best["latent_size"])
+    assert load_file(folder / "best" / "model.safetensors")
+    for name in ("samples.png", "reconstructions.png"):
+        assert Image.open(folder / "best" / name).convert("L").getextrema()[1] > 200
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == sorted(
+        {"trial_00000", f"trial_{int(best['trial']):05d}"}
+    )
+    assert not list(folder.rglob("*.tmp"))
+
+    again = load_study(folder)
+    assert again.best.name == int(best["trial"])
+    assert len(again.epochs) == len(epochs)
+
+
+def test_python_does_what_the_command_does(tmp_path, capsys):
+    config = SearchConfig(
+        num_samples=2,
+        results_dir=tmp_path,
+        study_name="py",
+        data=DataConfig(train_size=1000),
+        trial=TrialConfig(max_epochs=1, hidden_width=32),
+    )
+    study = run_search(config)
+    assert study.name == "py"
+    assert list(study.trials.state) == ["COMPLETE", "COMPLETE"]
+    assert study.config == config
+    assert study.best.val_loss == study.trials.val_loss.min()
+    assert "Winner: trial" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="exists already"):
+        run_search(config)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_an_interruption_keeps_everything_and_the_resume_completes_it(search, tmp_path, number, code):
+    running = search("--num-samples", 5, "--study-name", "cut", *SMALL)
+    folder = tmp_path / "out" / "cut"
+    wait_for(lambda: (folder / "epochs.csv").exists() and len(table(folder / "epochs.csv")) >= 2)
+    running.kill(number)
+    returned, output = running.wait()
+    assert returned == code, output
+    assert "Traceback" not in output
+    assert "--resume" in output
+    before = table(folder / "epochs.csv")
+    assert json.loads((folder / "study.json").read_text())["status"] == "interrupted"
+
+    returned, output = search("--resume", folder).wait()
+    assert returned == 0, output
+    assert table(folder / "epochs.csv")[: len(before)] == before
+    trials = table(folder / "trials.csv")
+    assert len(trials) == 5
+    assert "RUNNING" not in {row["state"] for row in trials}
+    seen = [(row["trial"], row["epoch"]) for row in table(folder / "epochs.csv")]
+    assert len(seen) == len(set(seen))
+
+
+def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken_search(search, tmp_path):
+    one_at_a_time = ("--num-samples", 4, "--max-concurrent", 1, *SMALL)
+    whole = search("--study-name", "whole", *one_at_a_time)
+    assert whole.wait()[0] == 0
+
+    running = search("--study-name", "killed", *one_at_a_time)
+    folder = tmp_path / "out" / "killed"
+    for reports in (1, 4):
+        wait_for(lambda count=reports: (folder / "epochs.csv").exists() and len(table(folder / "epochs.csv")) >= count)
+        running.kill(signal.SIGKILL)
+        running.wait()
+        running = search("--resume", folder)
+    code, output = running.wait()
+    assert code == 0, output
+    columns = ("trial", "epoch", "train_loss", "val_loss", "val_reconstruction", "val_kl", "active_units")
+    numbers = [
+        [[row[name] for name in columns] for row in table(tmp_path / "out" / name / "epochs.csv")]
+        for name in ("whole", "killed")
+    ]
+    assert numbers[0] == numbers[1]
+    kept = [{k: v for k, v in row.items() if k not in ("started", "seconds")} for row in table(folder / "trials.csv")]
+    expected = table(tmp_path / "out" / "whole" / "trials.csv")
+    assert kept == [{k: v for k, v in row.items() if k not in ("started", "seconds")} for row in expected]
+
+
+def test_a_time_budget_ends_the_search_in_time_and_the_record_says_so(search, tmp_path):
+    import time
+
+    start = time.monotonic()
+    code, output = search("--num-samples", 500, "--study-name", "brief", "--time-budget", "40s", *SMALL).wait()
+    assert code == 0, output
+    assert time.monotonic() - start < 40 + 8  # the budget, and the start of Python itself
+    folder = tmp_path / "out" / "brief"
+    assert json.loads((folder / "study.json").read_text())["status"] == "time budget used"
+    assert 1 <= len(table(folder / "trials.csv")) < 500
+    assert "test" in json.loads((folder / "best" / "metrics.json").read_text())["winner"]

@@ -1,0 +1,197 @@
+import csv
+import os
+import subprocess
+import sys
+
+import optuna
+import pytest
+
+from vae_tune.config import UsageError
+from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
+from vae_tune.record import StudyRecord, TrialRow, winner
+from vae_tune.space import DEFAULT_SPACE
+
+MANIFEST = {"name": "study", "config": {}, "space": dict.fromkeys(DEFAULT_SPACE.distributions, ""), "fixed": {}}
+
+
+def report(epoch, loss):
+    return {
+        EPOCH: epoch,
+        "train_loss": loss + 1,
+        VAL_LOSS: loss,
+        "val_reconstruction": loss - 20,
+        "val_kl": 20.0,
+        "active_units": 7,
+        "seconds": 2.5,
+        "images_per_second": 1000.0,
+        "node": "host",
+        "device": "cpu",
+    }
+
+
+def ask(record):
+    trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+    record.start(trial, trial.params)
+    return trial.number
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def record(tmp_path):
+    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    yield record
+    record.close()
+
+
+def reopen(record):
+    record.close()
+    return StudyRecord.resume(record.folder, MANIFEST)
+
+
+def three_trials(record):
+    for losses, state, reason in (
+        ([120.0, 110.0], COMPLETE, ""),
+        ([150.0], PRUNED, ""),
+        ([130.0], FAIL, "ValueError: no, really"),
+    ):
+        number = ask(record)
+        for epoch, loss in enumerate(losses, start=1):
+            record.report(number, report(epoch, loss))
+        record.finish(number, state, reason)
+    record.report(ask(record), report(1, 140.0))
+
+
+def test_optuna_is_told_the_truth(record):
+    three_trials(record)
+    complete, pruned, failed, running = record.study.trials
+    assert (complete.state.name, complete.value, complete.intermediate_values) == ("COMPLETE", 110.0, {1: 120, 2: 110})
+    assert (pruned.state.name, pruned.intermediate_values) == ("PRUNED", {1: 150.0})
+    assert (failed.state.name, failed.user_attrs["reason"]) == ("FAIL", "ValueError: no, really")
+    assert running.state.name == "RUNNING"
+
+
+def test_the_tables_show_every_trial_and_report(record):
+    three_trials(record)
+    trials, epochs = table(record.folder / "trials.csv"), table(record.folder / "epochs.csv")
+    assert [row["state"] for row in trials] == [COMPLETE, PRUNED, FAIL, RUNNING]
+    assert trials[0]["val_loss"] == "110.0"
+    assert trials[0]["seconds"] == "5.0"
+    assert trials[2]["reason"] == "ValueError: no, really"
+    assert float(trials[0]["learning_rate"]) == record.study.trials[0].params["learning_rate"]
+    assert [(row["trial"], row["epoch"]) for row in epochs] == [
+        ("0", "1"),
+        ("0", "2"),
+        ("1", "1"),
+        ("2", "1"),
+        ("3", "1"),
+    ]
+
+
+def test_a_report_that_comes_twice_is_recorded_once(record):
+    number = ask(record)
+    record.report(number, report(1, 120.0))
+    record.report(number, report(1, 120.0))
+    assert len(table(record.folder / "epochs.csv")) == 1
+    assert record.rows[0].epochs == 1
+
+
+def test_a_resumed_record_is_the_same_from_the_journal_alone(record):
+    three_trials(record)
+    rows = record.rows
+    before = {name: (record.folder / name).read_text() for name in ("trials.csv", "epochs.csv")}
+    for name in before:
+        (record.folder / name).unlink()
+    again = reopen(record)
+    assert [row.cells() | {"started": ""} for row in again.rows] == [row.cells() | {"started": ""} for row in rows]
+    assert [row.reports for row in again.rows] == [row.reports for row in rows]
+    assert (record.folder / "epochs.csv").read_text() == before["epochs.csv"]
+    assert [trial.number for trial in again.unfinished()] == [3]
+    again.close()
+
+
+def test_an_unfinished_trial_goes_on_after_a_resume(record):
+    three_trials(record)
+    again = reopen(record)
+    again.report(3, report(2, 125.0))
+    again.finish(3, COMPLETE)
+    assert again.study.trials[3].intermediate_values == {1: 140.0, 2: 125.0}
+    assert again.study.trials[3].state.name == COMPLETE
+    again.close()
+
+
+@pytest.mark.parametrize("cut", [1, 10, 40])
+def test_a_torn_last_line_of_the_journal_costs_only_that_line(record, cut):
+    three_trials(record)
+    record.close()
+    journal = record.folder / "optuna.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines)[:-cut])
+    again = StudyRecord.resume(record.folder, MANIFEST)
+    assert [row.epochs for row in again.rows] == [2, 1, 1, 1]  # the report is there; its intermediate value is mended
+    assert again.study.trials[3].intermediate_values == {1: 140.0}
+    again.close()
+
+
+def test_a_torn_last_line_of_epochs_is_made_again(record):
+    three_trials(record)
+    record.close()
+    path = record.folder / "epochs.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-15])
+    StudyRecord.resume(record.folder, MANIFEST).close()
+    assert path.read_bytes() == whole
+
+
+def test_a_second_driver_is_refused_with_the_pid_and_host_of_the_first(record):
+    with pytest.raises(UsageError, match=f"process {os.getpid()} on host"):
+        StudyRecord.resume(record.folder, MANIFEST)
+
+
+def test_a_lock_whose_process_was_killed_is_free(record):
+    record.close()
+    code = (
+        "import sys, os, signal; from pathlib import Path; from vae_tune.journal import StudyLock;"
+        "lock = StudyLock(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(record.folder)], check=False).returncode == -9
+    assert (record.folder / "study.lock").read_text()  # it still names the dead process
+    StudyRecord.resume(record.folder, MANIFEST).close()
+
+
+def test_an_existing_folder_is_not_overwritten(record):
+    with pytest.raises(FileExistsError):
+        StudyRecord.create(record.folder, MANIFEST)
+
+
+def test_optunas_own_tools_open_the_journal(record):
+    three_trials(record)
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(record.folder / "optuna.journal"))
+    )
+    assert len(optuna.load_study(study_name="study", storage=storage).trials) == 4
+
+
+def row(trial, state, *losses):
+    return TrialRow(trial, {}, "", state, reports=tuple(report(epoch, loss) for epoch, loss in enumerate(losses, 1)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], None),
+        ([row(0, FAIL, 1.0)], None),
+        ([row(0, RUNNING)], None),
+        ([row(0, COMPLETE, 9, 8), row(1, COMPLETE, 9, 7), row(2, PRUNED, 1)], 1),
+        ([row(0, PRUNED, 9, 8), row(1, PRUNED, 3)], 0),  # none complete: the deepest epoch counts
+        ([row(0, RUNNING, 9, 8), row(1, PRUNED, 9, 7)], 1),
+        ([row(0, COMPLETE, 9, 8), row(1, FAIL, 9, 7)], 0),
+        ([row(1, COMPLETE, 9, 8), row(0, COMPLETE, 9, 8)], 0),  # a tie goes to the earlier trial
+    ],
+)
+def test_one_rule_picks_the_winner(rows, expected):
+    best = winner(rows, max_epochs=2)
+    assert (best.trial if best else None) == expected

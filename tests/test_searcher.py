@@ -1,0 +1,173 @@
+"""The searcher driven as Ray Tune drives it, one trial at a time, without Ray."""
+
+import math
+
+import pytest
+from ray.tune.search import Searcher
+
+from vae_tune.config import TrialConfig
+from vae_tune.ending import Ending
+from vae_tune.names import TRIAL, VALUES
+from vae_tune.record import StudyRecord
+from vae_tune.scheduler import Asha, Rungs
+from vae_tune.searcher import StudySearcher
+from vae_tune.space import DEFAULT_SPACE
+
+BASE = TrialConfig(max_epochs=9)
+MANIFEST = {"name": "study", "config": {}, "space": dict.fromkeys(DEFAULT_SPACE.distributions, ""), "fixed": {}}
+
+
+def result(epoch, loss):
+    names = ("train_loss", "val_loss", "val_reconstruction", "val_kl", "active_units", "seconds", "images_per_second")
+    return {"epoch": epoch, **dict.fromkeys(names, loss), "hostname": "host", "device": "cpu"}
+
+
+def loss_of(values, epoch):
+    return 100 + math.log(values["learning_rate"] / 2e-3) ** 2 + 10 / epoch + 20 / values["latent_size"]
+
+
+def make(record, sampler="tpe", seed=0, ending=None):
+    base = TrialConfig(max_epochs=BASE.max_epochs, seed=seed)
+    return StudySearcher(record, DEFAULT_SPACE, base, sampler, ending or Ending())
+
+
+def drive(searcher, scheduler, names):
+    """Run one trial after another to its end, as Ray Tune does with one slot."""
+    for name in names:
+        config = searcher.suggest(name)
+        for epoch in range(1, BASE.max_epochs + 1):
+            loss = loss_of(config[VALUES], epoch)
+            if not scheduler.goes_on(config[TRIAL], epoch, loss):
+                searcher.on_trial_complete(name, result(epoch, loss))
+                break
+            searcher.on_trial_result(name, result(epoch, loss))
+
+
+def asha():
+    return Asha(Rungs([1, 3], 3), BASE.max_epochs)
+
+
+@pytest.fixture
+def record(tmp_path):
+    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    yield record
+    record.close()
+
+
+def proposals(folder, sampler, seed, count=14):
+    record = StudyRecord.create(folder, MANIFEST)
+    drive(make(record, sampler, seed), asha(), [str(number) for number in range(count)])
+    record.close()
+    return [trial.params for trial in record.study.trials]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "cmaes"])
+def test_a_seed_repeats_the_proposals_of_every_sampler(tmp_path, sampler):
+    first, again = (proposals(tmp_path / name, sampler, seed=1) for name in "ab")
+    assert first == again
+    assert len({tuple(params.values()) for params in first}) == len(first)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "cmaes"])
+def test_another_seed_proposes_something_else(tmp_path, sampler):
+    first, other = (proposals(tmp_path / str(seed), sampler, seed, count=4) for seed in (1, 2))
+    assert first[0] == other[0]  # the reference
+    assert not [pair for pair in zip(first[1:], other[1:], strict=True) if pair[0] == pair[1]]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_an_interruption_between_trials_changes_no_proposal(tmp_path, sampler):
+    whole = proposals(tmp_path / "whole", sampler, seed=3)
+    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    drive(make(record, sampler, seed=3), scheduler := asha(), map(str, range(6)))
+    record.close()
+    record = StudyRecord.resume(record.folder, MANIFEST)
+    drive(make(record, sampler, seed=3), scheduler, map(str, range(8)))
+    record.close()
+    assert [trial.params for trial in record.study.trials] == whole
+
+
+def test_a_trial_that_was_asked_for_but_never_reported_is_handed_out_again(record):
+    searcher = make(record)
+    configs = [searcher.suggest(name) for name in "abc"]
+    record.close()
+    again = StudyRecord.resume(record.folder, MANIFEST)
+    assert [make(again).suggest("x")] == configs[:1]
+    searcher = make(again)
+    assert [searcher.suggest(name) for name in "def"] == configs
+    assert searcher.suggest("g")[TRIAL] == 3
+    again.close()
+
+
+def test_a_power_cut_in_the_middle_of_a_suggestion_leaves_a_whole_trial(record):
+    searcher = make(record)
+    searcher.suggest("a")
+    expected = searcher.suggest("b")[VALUES]
+    record.close()
+    journal = record.folder / "optuna.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert b"learning_rate" in lines[-1]
+    for cut in (1, 2, 3):  # the last parameter, the last two, all three
+        journal.write_bytes(b"".join(lines[:-cut]))
+        again = StudyRecord.resume(record.folder, MANIFEST)
+        searcher = make(again)
+        searcher.suggest("a")
+        values = searcher.suggest("b")[VALUES]
+        names = list(expected)
+        assert [values[name] for name in names[:-cut]] == [expected[name] for name in names[:-cut]]
+        assert again.study.trials[1].params == values
+        assert set(values) == set(names)
+        again.close()
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3, 4, 5, 6])
+def test_a_crash_in_the_very_first_suggestion_still_gives_the_reference(record, kept):
+    make(record).suggest("a")
+    record.close()
+    journal = record.folder / "optuna.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:kept]))
+    again = StudyRecord.resume(record.folder, MANIFEST)
+    searcher = make(again)
+    assert searcher.suggest("a") == {
+        TRIAL: 0,
+        VALUES: {"latent_size": 20, "hidden_width": 400, "learning_rate": 1e-3},
+    }
+    assert searcher.suggest("b")[TRIAL] == 1
+    assert again.study.trials[0].params == {"latent_size": 20, "hidden_width": 400, "learning_rate": 1e-3}
+    again.close()
+
+
+def test_no_trial_is_handed_out_once_the_end_is_requested(record):
+    ending = Ending()
+    searcher = make(record, ending=ending)
+    searcher.suggest("a")
+    ending.request("interrupted")
+    assert searcher.suggest("b") == Searcher.FINISHED
+    assert len(record.study.trials) == 1
+
+
+def test_a_trial_stopped_by_the_end_of_the_search_stays_running(record):
+    ending = Ending(target_loss=1.0)
+    searcher = make(record, ending=ending)
+    searcher.suggest("a")
+    ending.request("target loss reached")
+    assert ending("a", result(2, 50.0))
+    searcher.on_trial_complete("a", result(2, 50.0))
+    assert record.study.trials[0].state.name == "RUNNING"
+    assert record.rows[0].epochs == 2
+
+
+def test_a_diverged_trial_is_told_with_the_reason_that_it_gave(record):
+    searcher = make(record)
+    searcher.suggest("a")
+    reason = "diverged: non-finite training loss in epoch 1"
+    searcher.on_trial_complete("a", {"epoch": 1, "val_loss": math.nan, "reason": reason})
+    assert record.study.trials[0].state.name == "FAIL"
+    assert record.rows[0].reason == reason
+
+
+def test_the_searcher_pickles_to_nothing(record):
+    import pickle
+
+    assert pickle.loads(pickle.dumps(make(record))).__dict__ == {}

@@ -1,0 +1,351 @@
+"""Training learns, repeats itself bit for bit, and stops where nothing is left to learn."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vae_tune.checkpoint import read_checkpoint, write_checkpoint
+from vae_tune.config import TrialConfig
+from vae_tune.data import Images, to_tensor
+from vae_tune.model import VAE, build
+from vae_tune.objective import kl, reconstruction
+from vae_tune.training import Diverged, EpochReport, TrainingState, evaluate, fit, new_state
+
+CPU = torch.device("cpu")
+SMALL = TrialConfig(latent_size=3, hidden_width=8, batch_size=16, max_epochs=4, learning_rate=1e-2)
+
+
+def _numbers(reports: list[EpochReport]) -> list[dict[str, Any]]:
+    """Return the reports without what a clock decides."""
+    clock = {"seconds", "images_per_second"}
+    return [{key: value for key, value in asdict(report).items() if key not in clock} for report in reports]
+
+
+def _weights(state: TrainingState) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+
+
+def _without_noise(model: VAE) -> VAE:
+    """Narrow the posterior to a point, so that a loss can be worked out by hand."""
+    torch.nn.init.zeros_(model.encoder.log_variance.weight)
+    torch.nn.init.constant_(model.encoder.log_variance.bias, -60.0)
+    return model
+
+
+def _loss_by_hand(model: VAE, images: np.ndarray) -> tuple[float, float]:
+    """Return reconstruction and KL per image of a model without noise."""
+    x = torch.from_numpy(images.reshape(len(images), -1) / np.float32(255))
+    with torch.no_grad():
+        mean, log_variance = model.encoder(x)
+        return reconstruction(model.decoder(mean), x).mean().item(), kl(mean, log_variance).mean().item()
+
+
+@pytest.fixture(scope="module")
+def learned(mnist) -> list[EpochReport]:
+    """Three epochs of a small model on MNIST."""
+    return list(fit(TrialConfig(latent_size=4, hidden_width=32, batch_size=64, max_epochs=3), mnist, CPU))
+
+
+def test_training_lowers_the_training_loss(learned):
+    losses = [report.train_loss for report in learned]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_training_lowers_the_validation_loss(learned):
+    losses = [report.val_loss for report in learned]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_the_losses_are_of_the_size_of_one_image(learned):
+    assert all(150 < loss < 784 * math.log(2) for report in learned for loss in (report.train_loss, report.val_loss))
+
+
+def test_there_is_one_report_an_epoch_counted_from_one(learned):
+    assert [report.epoch for report in learned] == [1, 2, 3]
+
+
+def test_the_parts_of_a_reported_loss_add_up(learned):
+    for report in learned:
+        assert report.val_loss == pytest.approx(report.val_reconstruction + report.val_kl, rel=1e-12)
+
+
+def test_no_more_units_are_active_than_there_are(learned):
+    assert all(0 <= report.active_units <= 4 for report in learned)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit(tiny, precision):
+    config = replace(SMALL, precision=precision, seed=5)
+    assert _numbers(list(fit(config, tiny, CPU))) == _numbers(list(fit(config, tiny, CPU)))
+
+
+def test_another_seed_gives_other_numbers(tiny):
+    first, second = (_numbers(list(fit(replace(SMALL, seed=seed), tiny, CPU))) for seed in (5, 6))
+    assert all(
+        a["train_loss"] != b["train_loss"] and a["val_loss"] != b["val_loss"]
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.mark.parametrize("other", [6, 5 + 2**12, 5 + 2**20, 5 + 2**31])
+def test_another_seed_draws_other_batches_and_noise_for_the_same_weights(tiny, other):
+    """Seeds far apart too: torch's CPU generator looks only at the low 32 bits of what it is given."""
+    losses = []
+    for seed in (5, other):
+        config = replace(SMALL, seed=seed, max_epochs=1)
+        losses.append(next(fit(config, tiny, CPU, new_state(SMALL, tiny.pixels, CPU))).train_loss)
+    assert losses[0] != losses[1]
+
+
+def test_every_epoch_draws_other_batches_and_noise(tiny):
+    frozen = replace(SMALL, learning_rate=1e-30)
+    losses = [report.train_loss for report in fit(frozen, tiny, CPU)]
+    assert len(set(losses)) == len(losses)
+
+
+def test_bfloat16_changes_the_numbers_but_only_a_little(tiny):
+    full, half = (list(fit(replace(SMALL, precision=precision), tiny, CPU)) for precision in ("float32", "bfloat16"))
+    assert full[-1].val_loss != half[-1].val_loss
+    assert full[-1].val_loss == pytest.approx(half[-1].val_loss, rel=0.02)
+
+
+def test_the_weights_stay_float32_in_bfloat16(tiny):
+    state = new_state(SMALL, tiny.pixels, CPU)
+    list(fit(replace(SMALL, precision="bfloat16"), tiny, CPU, state))
+    assert {parameter.dtype for parameter in state.model.parameters()} == {torch.float32}
+
+
+def test_the_global_seed_does_not_matter(tiny):
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        runs.append(_numbers(list(fit(SMALL, tiny, CPU))))
+    assert runs[0] == runs[1]
+
+
+def test_training_leaves_the_global_random_state_alone(tiny):
+    before = torch.get_rng_state()
+    list(fit(SMALL, tiny, CPU))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("epochs_before", [1, 2, 3])
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tiny, tmp_path, precision, epochs_before):
+    config = replace(SMALL, precision=precision)
+    whole = new_state(config, tiny.pixels, CPU)
+    expected = _numbers(list(fit(config, tiny, CPU, whole)))
+
+    interrupted = new_state(config, tiny.pixels, CPU)
+    training = fit(config, tiny, CPU, interrupted)
+    reports = [next(training) for _ in range(epochs_before)]
+    path = write_checkpoint(tmp_path, config, interrupted, reports[-1])
+    del interrupted, training
+    checkpoint = read_checkpoint(path, CPU)
+    reports += fit(checkpoint.config, tiny, CPU, checkpoint.state)
+
+    assert _numbers(reports) == expected
+    continued = _weights(checkpoint.state)
+    assert all(torch.equal(continued[name], tensor) for name, tensor in _weights(whole).items())
+
+
+def test_a_finished_training_has_nothing_to_go_on_with(tiny):
+    state = new_state(SMALL, tiny.pixels, CPU)
+    list(fit(SMALL, tiny, CPU, state))
+    before = _weights(state)
+    assert list(fit(SMALL, tiny, CPU, state)) == []
+    assert all(torch.equal(before[name], tensor) for name, tensor in _weights(state).items())
+
+
+def test_more_epochs_can_be_asked_for_later(tiny):
+    state = new_state(SMALL, tiny.pixels, CPU)
+    reports = [*fit(replace(SMALL, max_epochs=2), tiny, CPU, state), *fit(SMALL, tiny, CPU, state)]
+    assert _numbers(reports) == _numbers(list(fit(SMALL, tiny, CPU)))
+
+
+def test_the_state_is_at_the_epoch_of_its_report(tiny):
+    state = new_state(SMALL, tiny.pixels, CPU)
+    for report in fit(SMALL, tiny, CPU, state):
+        assert state.epoch == report.epoch
+
+
+def test_the_training_loss_is_the_mean_over_images_not_over_batches(tiny):
+    """60 images in batches of 16 end with a batch of 12, which must not count as much as the others."""
+    bright = Images(
+        train=tiny.train // np.arange(1, 61, dtype=np.uint8)[:, None, None], validation=tiny.train, test=tiny.test
+    )
+    config = replace(SMALL, learning_rate=1e-30, max_epochs=1)
+    state = new_state(config, bright.pixels, CPU)
+    _without_noise(state.model)
+    report = next(fit(config, bright, CPU, state))
+    assert report.train_loss == pytest.approx(sum(_loss_by_hand(state.model, bright.train)), rel=1e-6)
+
+
+def test_every_training_image_is_used_once_an_epoch(tiny):
+    config = replace(SMALL, max_epochs=1)
+    state = new_state(config, tiny.pixels, CPU)
+    seen: list[torch.Tensor] = []
+    state.model.encoder.register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0].detach()) if module.training else None
+    )
+    next(fit(config, tiny, CPU, state))
+    grey = (torch.cat(seen) * 255).round().to(torch.uint8).tolist()
+    assert [len(batch) for batch in seen] == [16, 16, 16, 12]
+    assert sorted(grey) == sorted(tiny.train.reshape(60, -1).tolist())
+    assert grey != tiny.train.reshape(60, -1).tolist()
+
+
+@pytest.mark.parametrize("learning_rate", [1e6, 1e30])
+def test_a_learning_rate_out_of_reason_diverges_in_the_first_epoch(mnist, learning_rate):
+    config = TrialConfig(latent_size=4, hidden_width=16, batch_size=64, learning_rate=learning_rate)
+    with pytest.raises(Diverged, match=r"in epoch 1$") as caught:
+        list(fit(config, mnist, CPU))
+    assert caught.value.epoch == 1
+
+
+def test_a_divergence_is_raised_before_the_epoch_is_over(mnist):
+    config = TrialConfig(latent_size=4, hidden_width=16, batch_size=64, learning_rate=1e6)
+    state = new_state(config, mnist.pixels, CPU)
+    steps: list[None] = []
+    state.optimizer.register_step_post_hook(lambda *_: steps.append(None))
+    with pytest.raises(Diverged) as caught:
+        next(fit(config, mnist, CPU, state))
+    assert len(steps) < 10 < len(mnist.train) / config.batch_size
+    assert re.search(rf"at step {len(steps)} in epoch 1$", str(caught.value))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_weights_that_are_not_finite_diverge_in_the_epoch_where_they_are_met(tiny, value):
+    state = new_state(SMALL, tiny.pixels, CPU)
+    training = fit(SMALL, tiny, CPU, state)
+    next(training)
+    torch.nn.init.constant_(state.model.decoder.logits.weight, value)
+    with pytest.raises(Diverged, match=r"at step 1 in epoch 2$") as caught:
+        next(training)
+    assert (caught.value.epoch, state.epoch) == (2, 1)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_inputs_that_are_not_finite_diverge(tiny, value):
+    broken = tiny.train.astype(np.float32)
+    broken[-1, 0, 0] = value
+    with pytest.raises(Diverged, match=r"training loss at step [1-4] in epoch 1$"):
+        list(fit(SMALL, Images(train=broken, validation=tiny.validation, test=tiny.test), CPU))  # type: ignore[arg-type]
+
+
+def test_a_last_step_that_ruins_the_weights_is_found_by_the_validation(tiny):
+    """With one batch an epoch the training loss is still the one before the step."""
+    config = replace(SMALL, batch_size=60, learning_rate=1e30)
+    with pytest.raises(Diverged, match=r"^diverged: non-finite validation loss in epoch 1$"):
+        list(fit(config, tiny, CPU))
+
+
+def test_evaluating_twice_gives_the_same_number(tiny):
+    model, images = build(SMALL, tiny.pixels), to_tensor(tiny.validation, CPU)
+    assert evaluate(model, images, SMALL) == evaluate(model, images, SMALL)
+
+
+def test_the_validation_noise_depends_on_no_seed(tiny):
+    model, images = build(SMALL, tiny.pixels), to_tensor(tiny.validation, CPU)
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        results.append(evaluate(model, images, replace(SMALL, seed=seed)))
+    assert results[0] == results[1]
+
+
+def test_every_image_gets_noise_of_its_own(tiny):
+    """Latents are pure noise here, so equal noise would give equal losses and no spread of the logits."""
+    model, seen = build(SMALL, tiny.pixels), []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for head in (model.encoder.mean, model.encoder.log_variance):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+    evaluate(model, to_tensor(tiny.validation, CPU), SMALL)
+    z = torch.cat(seen)
+    assert len(z.unique()) == z.numel() == 40 * SMALL.latent_size
+    assert z.std().item() == pytest.approx(1, abs=0.2)
+
+
+def test_the_parts_of_an_evaluation_add_up(mnist):
+    result = evaluate(build(SMALL, mnist.pixels), to_tensor(mnist.validation, CPU), SMALL)
+    assert result.negative_elbo == pytest.approx(result.reconstruction + result.kl, rel=1e-12)
+
+
+def test_an_evaluation_is_the_mean_of_the_loss_over_the_images(mnist):
+    model = _without_noise(build(SMALL, mnist.pixels))
+    expected = _loss_by_hand(model, mnist.validation[:4321])
+    result = evaluate(model, to_tensor(mnist.validation[:4321], CPU), SMALL)
+    assert (result.reconstruction, result.kl) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 40, 1000])
+def test_an_evaluation_does_not_depend_on_how_images_are_batched(tiny, monkeypatch, batch):
+    model, images = build(SMALL, tiny.pixels), to_tensor(tiny.validation, CPU)
+    expected = evaluate(model, images, SMALL)
+    monkeypatch.setattr("vae_tune.training._EVALUATION_BATCH", batch)  # nothing public changes it
+    result = evaluate(model, images, SMALL)
+    assert asdict(result) == pytest.approx(asdict(expected), abs=1e-4)
+
+
+def test_an_evaluation_changes_no_weight(tiny):
+    state = new_state(SMALL, tiny.pixels, CPU)
+    before = _weights(state)
+    evaluate(state.model, to_tensor(tiny.validation, CPU), SMALL)
+    assert all(torch.equal(before[name], tensor) for name, tensor in _weights(state).items())
+
+
+def test_a_model_that_ignores_its_input_has_no_active_unit(tiny):
+    model = build(SMALL, tiny.pixels)
+    torch.nn.init.zeros_(model.encoder.mean.weight)
+    assert evaluate(model, to_tensor(tiny.validation, CPU), SMALL).active_units == 0
+
+
+def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth():
+    """One pixel is 0 or 1 with variance 1/4; the means are that pixel times a factor each."""
+    images = np.zeros((100, 2, 3), np.uint8)
+    images[::2, 0, 0] = 255
+    model = build(SMALL, pixels=6)
+    hidden, mean = model.encoder.hidden, model.encoder.mean
+    for tensor in (hidden.weight, hidden.bias, mean.weight, mean.bias):
+        torch.nn.init.zeros_(tensor)
+    with torch.no_grad():
+        hidden.weight[0, 0] = 1
+        mean.weight[:, 0] = torch.tensor([0.0101, 0.0099, 0.5]).mul(4).sqrt()
+    assert evaluate(model, to_tensor(images, CPU), SMALL).active_units == 2
+
+
+def test_training_leaves_the_images_as_they_were(tiny):
+    before = [split.copy() for split in (tiny.train, tiny.validation, tiny.test)]
+    list(fit(SMALL, tiny, CPU))
+    for split, copy in zip((tiny.train, tiny.validation, tiny.test), before, strict=True):
+        np.testing.assert_array_equal(split, copy)
+
+
+def test_read_only_images_are_trained_on_without_a_warning(tiny):
+    for split in (tiny.train, tiny.validation, tiny.test):
+        split.flags.writeable = False
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns of such an array only once a process, perhaps in an earlier test
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(list(fit(SMALL, tiny, CPU))) == SMALL.max_epochs
+    finally:
+        torch.set_warn_always(always)
+
+
+def test_the_test_images_are_never_looked_at(tiny):
+    unusable = Images(train=tiny.train, validation=tiny.validation, test=np.zeros((0, 1, 1), np.uint8))
+    assert _numbers(list(fit(SMALL, unusable, CPU))) == _numbers(list(fit(SMALL, tiny, CPU)))

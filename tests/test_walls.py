@@ -1,0 +1,66 @@
+"""Which module may import what: DESIGN's walls, read from the source and checked in fresh interpreters."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vae_tune
+
+PACKAGE = Path(vae_tune.__file__).parent
+NEVER = {
+    "config": {"torch", "ray", "optuna", "pandas", "numpy"},
+    "data": {"ray", "optuna", "pandas"},
+    "model": {"ray", "optuna", "vae_tune.data"},
+    "objective": {"ray", "optuna"},
+    "training": {"ray", "optuna"},
+    "checkpoint": {"ray", "optuna"},
+    "study": {"ray", "torch"},
+    "record": {"ray", "torch", "pandas"},
+}
+
+
+def imports(path):
+    """Every module that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("module", NEVER)
+def test_a_module_names_nothing_beyond_its_wall(module):
+    names = set(imports(PACKAGE / f"{module}.py"))
+    crossed = {name for name in names for wall in NEVER[module] if name == wall or name.startswith(f"{wall}.")}
+    assert not crossed
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("vae_tune", {"torch", "ray", "optuna", "pandas"}),
+        ("vae_tune.cli", {"torch", "ray", "optuna", "pandas", "numpy"}),
+        ("vae_tune.config", {"torch", "ray", "optuna", "pandas", "numpy"}),
+        ("vae_tune.study", {"torch", "ray"}),
+        ("vae_tune.training", {"ray", "optuna", "pandas", "torchvision"}),
+        ("vae_tune.trainable", {"optuna", "torchvision"}),
+        ("vae_tune.checkpoint", {"ray", "optuna"}),
+    ],
+)
+def test_importing_a_module_loads_nothing_heavy_behind_its_wall(module, heavy):
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not heavy & set(loaded)
+
+
+def test_nothing_imports_the_script():
+    for path in PACKAGE.rglob("*.py"):
+        assert "search" not in set(imports(path))
+
+
+def test_no_module_passes_400_lines():
+    assert not [path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 400]
