@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import ray
 from vae_tune.config import ResourceConfig, UsageError
 
 _WARM_UP = "vae_tune.trainable.warm_up"
+_KNOCK_SECONDS = 10
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the view is ours
@@ -68,8 +70,9 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
                 _node_ip_address="127.0.0.1",
             )
         else:
+            _knock(config.address)
             ray.init(config.address, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         if config.address is None:
             raise
         reason = str(error).strip().splitlines()[0]
@@ -78,6 +81,13 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
         yield log
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Try a plain connection to host:port, since Ray tries for minutes where nobody listens."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def find_slots(config: ResourceConfig) -> Slots:

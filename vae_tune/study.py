@@ -67,7 +67,7 @@ def load_study(folder: str | Path) -> Study:
     folder = Path(folder)
     manifest = read_manifest(folder)
     try:
-        trials = pd.read_csv(folder / TRIALS_FILE, keep_default_na=True, dtype={REASON: "str"})
+        trials = pd.read_csv(folder / TRIALS_FILE, keep_default_na=False, na_values=[""], dtype={REASON: "str"})
         epochs = pd.read_csv(folder / EPOCHS_FILE)
     except (OSError, ValueError) as error:
         raise UsageError(f"The tables of the study {folder} cannot be read: {error}.") from error

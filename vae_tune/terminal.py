@@ -20,6 +20,7 @@ from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING
 from vae_tune.record import TrialRow, winner
 
 _COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
+_WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed"}
 
 
 class View(Protocol):
@@ -171,7 +172,7 @@ class LiveView:
         counts = Counter(row.state for row in rows.values())
         text = Text()
         for state in (COMPLETE, PRUNED, FAIL):
-            text.append(f"{state.lower()} {counts[state]}  ", style=_COLOURS[state])
+            text.append(f"{_WORDS[state]} {counts[state]}  ", style=_COLOURS[state])
         speed = sum(row.images_per_second or 0 for row in rows.values() if row.state == RUNNING)
         text.append(f"{speed:,.0f} images/s", style="dim")
         best = winner(rows.values(), self._max_epochs)

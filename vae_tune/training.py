@@ -6,8 +6,10 @@ same batches and the same noise as one that was never interrupted.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,7 +102,7 @@ def fit(
         train_loss = _train_epoch(config, train, state, epoch)
         trained = time.perf_counter()
         result = evaluate(state.model, validation, config)
-        if not torch.isfinite(torch.tensor(result.negative_elbo)):
+        if not math.isfinite(result.negative_elbo):
             raise Diverged(epoch, "validation loss")
         state.epoch = epoch
         yield EpochReport(
@@ -152,7 +154,7 @@ def _train_epoch(config: TrialConfig, images: Tensor, state: TrainingState, epoc
     check_interval = 1 if device.type == "cpu" else _CUDA_CHECK_INTERVAL
     total = torch.zeros((), dtype=torch.float64, device=device)
     for step, index in enumerate(order.split(config.batch_size), start=1):
-        x = _scale(images[index])
+        x = _scale(images.index_select(0, index))
         noise = torch.randn(len(index), config.latent_size, generator=noise_source, device=device)
         with _autocast(config, device):
             logits, mean, log_variance = model(x, noise)
@@ -161,12 +163,11 @@ def _train_epoch(config: TrialConfig, images: Tensor, state: TrainingState, epoc
         loss.backward()
         state.optimizer.step()
         total += loss.detach() * len(index)
-        if step % check_interval == 0 and not torch.isfinite(total):
+        if step % check_interval == 0 and not math.isfinite(total.item()):
             raise Diverged(epoch, f"training loss at step {step}")
-    mean_loss = float(total) / len(images)
-    if not torch.isfinite(total):
+    if not math.isfinite(total.item()):
         raise Diverged(epoch, "training loss")
-    return mean_loss
+    return total.item() / len(images)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
@@ -176,8 +177,8 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 def _scale(images: Tensor) -> Tensor:
     """Grey values 0..255, uint8, to [0, 1], float32."""
-    return images.float().div_(255)
+    return images.div(255.0)
 
 
-def _autocast(config: TrialConfig, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+def _autocast(config: TrialConfig, device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()

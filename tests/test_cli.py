@@ -1,0 +1,138 @@
+"""What a person types: the help, and every wrong input."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vae_tune import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(monkeypatch, capsys, *words, command="search"):
+    """Run the command in this process; return exit code, output and errors."""
+    monkeypatch.setattr(sys, "argv", ["search.py", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command] if command else [], prog="search.py")
+    captured = capsys.readouterr()
+    return stop.value.code, captured.out, captured.err
+
+
+def everything_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working folder with what the wrong inputs name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "taken").mkdir(parents=True)
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "empty").mkdir()
+    for name, text in {
+        "list": "- 1\n- 2\n",
+        "no_yaml": "a: [1, 2\n",
+        "unknown": "latent_size: {type: int, low: 2, high: 8}\ndropout: 0.5\n",
+        "order": "latent_size: {type: int, low: 9, high: 8}\n",
+        "log": "batch_size: 64\nlearning_rate: {type: float, low: 0, high: 1.0, log: true}\n",
+        "negative": "learning_rate: {type: float, low: -0.1, high: 1.0}\n",
+        "nan": "learning_rate: {type: float, low: .nan, high: 1.0}\n",
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    corrupt = tmp_path / "corrupt" / "MNIST" / "raw"
+    corrupt.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (corrupt / f"{name}-ubyte").write_bytes(b"no images")
+    return tmp_path
+
+
+BAD = [
+    ("--dataset cifar", "--dataset must be one of mnist"),
+    ("--sampler grid", "--sampler must be one of tpe"),
+    ("--num-samples 0", "num_samples must be >= 1, but got 0"),
+    ("--num-samples -1", "num_samples must be >= 1, but got -1"),
+    ("--num-samples many", "--num-samples"),
+    ("--num-samples", "--num-samples needs a value"),
+    ("--samples 3", "unknown option --samples"),
+    ("--grace-period 11", "grace_period <= max_epochs must hold, but got 11 > 10"),
+    ("--reduction-factor 1", "reduction_factor must be >= 2, but got 1"),
+    ("--learning-rate nan", "learning_rate must be > 0 and finite, but got nan"),
+    ("--learning-rate -1", "learning_rate must be > 0 and finite, but got -1.0"),
+    ("--batch-size 0", "batch_size must be >= 1"),
+    ("--seed -1", "seed must be in 0..4294967295, but got -1"),
+    ("--space missing.yaml", "missing.yaml cannot be read"),
+    ("--space list.yaml", "list.yaml:1: a space is a mapping"),
+    ("--space no_yaml.yaml", "no_yaml.yaml:2: this is no YAML"),
+    ("--space unknown.yaml", "unknown.yaml:2: dropout is no field of a trial"),
+    ("--space order.yaml", "order.yaml:1: latent_size low < high must hold, but got 9 >= 8"),
+    ("--space log.yaml", "log.yaml:2: learning_rate"),
+    ("--space negative.yaml", "negative.yaml:1: learning_rate must be > 0 and finite, but got -0.1"),
+    ("--space nan.yaml", "nan.yaml:1: learning_rate must be > 0 and finite, but got nan"),
+    ("--cpus-per-trial 0", "cpus_per_trial must be >= 1"),
+    ("--cpus-per-trial 4096", "cpus_per_trial=4096"),
+    ("--gpus-per-trial 64", "gpus_per_trial=64"),
+    ("--gpus-per-trial 1.5", "gpus_per_trial must be a fraction below 1 or whole, but got 1.5"),
+    ("--max-concurrent 0", "max_concurrent must be >= 1"),
+    ("--results-dir file", "results_dir file cannot be written"),
+    ("--results-dir file/deeper", "results_dir file/deeper cannot be written"),
+    ("--study-name taken", "--resume results/taken"),
+    ("--study-name a/b", "study_name must be a plain folder name, but got 'a/b'"),
+    ("--train-size 0", "train_size must be >= 1, but got 0"),
+    ("--train-size 50001", "train_size must be <= 50000 for mnist, but got 50001"),
+    ("--data-dir corrupt", "train-images-idx3-ubyte is corrupt"),
+    ("--data-dir empty", "train-images-idx3-ubyte is missing"),
+    ("--time-budget soon", "time_budget must be a time such as 90s, 45m or 1h30m, but got 'soon'"),
+    ("--target-loss nan", "target_loss must be finite"),
+    ("--resume nowhere", "nowhere is no study: study.json is missing"),
+    ("--resume", "--resume needs a value"),
+    ("--address 127.0.0.1:1", "No Ray cluster at address '127.0.0.1:1'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[words for words, _ in BAD])
+def test_bad_input_is_refused_in_two_lines_and_creates_nothing(place, monkeypatch, capsys, words, message):
+    before = everything_below(place)
+    code, _, errors = run(monkeypatch, capsys, *words.split())
+    assert code == 2
+    assert message in errors
+    assert "Traceback" not in errors
+    assert 1 <= len(errors.strip().splitlines()) <= 2
+    assert everything_below(place) == before
+
+
+def test_an_unknown_command_names_the_known_ones(monkeypatch, capsys):
+    code, _, errors = run(monkeypatch, capsys, "serach", command=None)
+    assert code == 2
+    assert "unknown command 'serach'. Commands: search" in errors
+
+
+def shown(*command):
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def test_help_is_grouped_and_shows_every_option_with_its_default():
+    text = re.sub(r"[\s│]+", " ", shown("search.py", "--help"))
+    for group in ("asha options", "resources options", "data options", "trial options"):
+        assert group in text
+    for option, default in (
+        ("--num-samples", 50),
+        ("--grace-period", 1),
+        ("--learning-rate", 0.001),
+        ("--sampler", "tpe"),
+    ):
+        assert option in text
+        assert f"(default: {default})" in text
+
+
+def test_the_script_is_the_search_command():
+    command = shown("-c", "from vae_tune.cli import main; main()", "search", "--help")
+    assert shown("search.py", "--help").replace("search.py", "vae-tune search").split() == command.split()
+
+
+def test_without_a_command_the_commands_are_listed(monkeypatch, capsys):
+    code, text, _ = run(monkeypatch, capsys, command=None)
+    assert code == 0
+    assert "search" in text
