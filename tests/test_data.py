@@ -231,10 +231,11 @@ def test_a_file_that_is_missing_in_the_cache_is_unpacked_again(unpacked):
 
 
 def test_many_first_runs_at_once_leave_whole_files_and_nothing_else(tmp_path, monkeypatch, mnist):
-    """Six processes unpack at the same moment; only that part runs in them, as torchvision takes seconds to import."""
+    """Six processes unpack and check at the same moment, without torchvision, which takes seconds to import."""
     code = (
-        "import sys; from pathlib import Path; from vae_tune.data import _unpack_mnist\n"
-        "print('ready', flush=True); sys.stdin.readline(); _unpack_mnist(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from vae_tune.data import _check_mnist, _unpack_mnist\n"
+        "print('ready', flush=True); sys.stdin.readline(); raw = Path(sys.argv[1])\n"
+        "_unpack_mnist(raw); _check_mnist(raw)"
     )
     raw = tmp_path / "MNIST" / "raw"
     runs = [

@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,34 @@ def test_another_seed_draws_other_batches_and_noise_for_the_same_weights(tiny, o
     assert losses[0] != losses[1]
 
 
-def test_every_epoch_draws_other_batches_and_noise(tiny):
+def _inputs_of(module: torch.nn.Module, of: VAE) -> list[torch.Tensor]:
+    """Return a list that fills with what ``module`` is given while ``of`` trains."""
+    seen: list[torch.Tensor] = []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()) if of.training else None)
+    return seen
+
+
+def test_every_epoch_draws_other_batches(tiny):
+    state = new_state(SMALL, tiny.pixels, CPU)
+    seen = _inputs_of(state.model.encoder, state.model)
+    list(fit(SMALL, tiny, CPU, state))
+    epochs = torch.cat(seen).reshape(SMALL.max_epochs, 60, 35)
+    assert all(not torch.equal(first, second) for first, second in pairwise(epochs))
+
+
+def test_every_epoch_draws_other_noise(tiny):
+    """The posterior is the prior here, and stays it: what is decoded is the noise itself."""
     frozen = replace(SMALL, learning_rate=1e-30)
-    losses = [report.train_loss for report in fit(frozen, tiny, CPU)]
-    assert len(set(losses)) == len(losses)
+    state = new_state(frozen, tiny.pixels, CPU)
+    for head in (state.model.encoder.mean, state.model.encoder.log_variance):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+    seen = _inputs_of(state.model.decoder, state.model)
+    list(fit(frozen, tiny, CPU, state))
+    noise = torch.cat(seen)
+    assert noise.shape == (SMALL.max_epochs * 60, SMALL.latent_size)
+    assert len(noise.unique()) > 0.99 * noise.numel()
+    assert noise.std().item() == pytest.approx(1, abs=0.1)
 
 
 def test_bfloat16_changes_the_numbers_but_only_a_little(tiny):
@@ -135,6 +160,7 @@ def test_the_global_seed_does_not_matter(tiny):
 
 
 def test_training_leaves_the_global_random_state_alone(tiny):
+    torch.manual_seed(123)  # a state that the training before cannot have left
     before = torch.get_rng_state()
     list(fit(SMALL, tiny, CPU))
     assert torch.equal(torch.get_rng_state(), before)
@@ -195,10 +221,7 @@ def test_the_training_loss_is_the_mean_over_images_not_over_batches(tiny):
 def test_every_training_image_is_used_once_an_epoch(tiny):
     config = replace(SMALL, max_epochs=1)
     state = new_state(config, tiny.pixels, CPU)
-    seen: list[torch.Tensor] = []
-    state.model.encoder.register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs[0].detach()) if module.training else None
-    )
+    seen = _inputs_of(state.model.encoder, state.model)
     next(fit(config, tiny, CPU, state))
     grey = (torch.cat(seen) * 255).round().to(torch.uint8).tolist()
     assert [len(batch) for batch in seen] == [16, 16, 16, 12]
@@ -322,7 +345,7 @@ def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth():
         torch.nn.init.zeros_(tensor)
     with torch.no_grad():
         hidden.weight[0, 0] = 1
-        mean.weight[:, 0] = torch.tensor([0.0101, 0.0099, 0.5]).mul(4).sqrt()
+        mean.weight[:, 0] = torch.tensor([0.01005, 0.00995, 0.5]).mul(4).sqrt()
     assert evaluate(model, to_tensor(images, CPU), SMALL).active_units == 2
 
 

@@ -16,13 +16,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from vae_tune.config import TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.config import TrialConfig, UsageError, from_dict, telling_line, to_dict
 from vae_tune.files import atomic, read_json, write_json
 from vae_tune.model import VAE, build
 from vae_tune.names import CONFIG_FILE, MODEL_FILE
 from vae_tune.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
+DAMAGE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, UsageError)
+"""What reading a file raises that was cut, changed, or written by something else."""
 
 
 class Checkpoint(NamedTuple):
@@ -56,8 +58,8 @@ def read_newest(folder: Path, device: torch.device) -> Checkpoint | None:
     for path in checkpoints(folder):
         try:
             return read_checkpoint(path, device)
-        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except DAMAGE as error:
+            reason = telling_line(error)
             warnings.warn(f"{path} is damaged ({reason}); using the checkpoint before it.", stacklevel=2)
     return None
 
@@ -66,7 +68,7 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     """Return what :func:`write_checkpoint` wrote, its tensors on ``device``.
 
     Raises:
-        SafetensorError, OSError, KeyError, ValueError, RuntimeError: the file is damaged.
+        One of DAMAGE: the file is damaged.
 
     """
     tensors, metadata = load_file(path), _metadata(path)
@@ -92,7 +94,9 @@ def checkpoint_file(folder: Path, epoch: int) -> Path:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, the newest first."""
-    return sorted(folder.glob("epoch_*.safetensors"), reverse=True)
+    epochs = {path: path.stem.removeprefix("epoch_") for path in folder.glob("epoch_*.safetensors")}
+    own = [path for path, epoch in epochs.items() if epoch.isdecimal()]
+    return sorted(own, key=lambda path: int(epochs[path]), reverse=True)
 
 
 def write_model(folder: Path, model: VAE, config: TrialConfig) -> None:
@@ -115,14 +119,17 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
         weights = load_file(folder / MODEL_FILE)
         model = build(config, _pixels(weights))
         model.load_state_dict(weights)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"No usable model in {folder}: {str(error).splitlines()[0]}") from error
+    except DAMAGE as error:
+        raise UsageError(f"No usable model in {folder}: {telling_line(error)}") from error
     return model, config
 
 
 def _pixels(weights: dict[str, torch.Tensor]) -> int:
     """Return the number of pixels that a model's weights are for."""
-    return weights["encoder.hidden.weight"].shape[1]
+    weight = weights.get("encoder.hidden.weight")
+    if weight is None or weight.ndim != 2:
+        raise ValueError("encoder.hidden.weight is missing or no matrix")
+    return weight.shape[1]
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

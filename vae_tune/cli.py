@@ -6,12 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from vae_tune.config import SearchConfig, UsageError
+import tyro
+from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
+
+from vae_tune.config import SearchConfig, SearchError, UsageError
 
 _INTERRUPTED = 130
 _BAD_INPUT = 2
+_FAILED = 1
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class _Command:
     options: type[Any]
     summary: str
     run: Callable[[Any], int]
-    defaults: Callable[[Sequence[str]], Any]
+    defaults: Callable[[Sequence[str]], Any] | None = None
+    """What holds where no option says otherwise, given the words; by default what the options say themselves."""
 
 
 def _search(config: SearchConfig) -> int:
@@ -44,10 +49,29 @@ def _search_defaults(arguments: Sequence[str]) -> SearchConfig:
     return read_config(folder)
 
 
+@dataclass(frozen=True)
+class AuditOptions:
+    """Check a study's record against itself, without training: states, numbers, rung decisions, winner."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of the study."""
+
+
+def _audit(options: AuditOptions) -> int:
+    from vae_tune.audit import audit
+
+    contradictions = audit(options.folder)
+    for line in contradictions:
+        print(line)
+    print(f"{options.folder}: {len(contradictions) or 'no'} contradiction{'s' if len(contradictions) > 1 else ''}.")
+    return 1 if contradictions else 0
+
+
 _COMMANDS = {
     "search": _Command(
         SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
     ),
+    "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
 }
 
 
@@ -59,6 +83,9 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     except UsageError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         sys.exit(_BAD_INPUT)
+    except SearchError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(_FAILED)
     except KeyboardInterrupt:
         print("Interrupted; the record keeps all that was computed.", file=sys.stderr)
         sys.exit(_INTERRUPTED)
@@ -88,8 +115,6 @@ def _overview(prog: str) -> str:
 
 def _parse(command: _Command, arguments: Sequence[str], prog: str) -> Any:
     """Turn words into the command's configuration; what does not fit is a UsageError of one line."""
-    import tyro
-    from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 
     def refuse(event: tyro_errors.ParseErrorEvent) -> None:
         raise UsageError(_explain(event))
@@ -98,9 +123,9 @@ def _parse(command: _Command, arguments: Sequence[str], prog: str) -> Any:
         return tyro.cli(
             command.options,
             prog=prog,
-            default=command.defaults(arguments),
+            default=command.defaults(arguments) if command.defaults else tyro.MISSING_NONPROP,
             args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.UseAppendAction),
         )
 
 
@@ -109,6 +134,9 @@ def _explain(event: Any) -> str:
     argument = getattr(event, "argument", None)
     flag = argument.lowered.name_or_flags[-1] if argument is not None else ""
     match type(event).__name__:
+        case "MissingArgs":
+            names = ", ".join(missing.arg.display_name() for missing in event.missing_arguments)
+            return f"missing {names}; see {event.prog} --help."
         case "UnrecognizedArgs":
             return f"unknown option {event.tokens[0]}; see {event.prog} --help."
         case "InvalidChoice":

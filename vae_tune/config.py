@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "bfloat16"]
@@ -31,6 +31,16 @@ Dataset = Literal[
 
 class UsageError(Exception):
     """Input that cannot be used: one or two lines that say what was wrong, which value, and what to do."""
+
+
+def telling_line(error: object) -> str:
+    """Return the first line of an error that does not merely announce the next, as ``Error(s) in loading x:`` does."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
+
+
+class SearchError(Exception):
+    """A search that could not go on: what happened, and how to go on from its record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +163,12 @@ class SearchConfig:
     """End everything, the final evaluation included, within this time, for instance 45m or 1h30m."""
     target_loss: float | None = None
     """End when a trial trained to max-epochs has a validation loss this low, nats per image."""
+    points: Path | None = None
+    """YAML (a list of mappings) or CSV file of configurations to try first, after the reference."""
+    warm_start: tuple[Path, ...] = ()
+    """Folder of another study whose finished trials teach the sampler; they are no trials of this one. Repeatable."""
+    keep: int = 1
+    """Best trials whose last checkpoint is kept after the end."""
     sampler: Sampler = "tpe"
     """Optuna sampler that proposes configurations."""
     asha: AshaConfig = field(default_factory=AshaConfig)
@@ -164,6 +180,7 @@ class SearchConfig:
         """Refuse a search that cannot run, before anything is created."""
         _check_types(self)
         _require(self, "num_samples", self.num_samples >= 1, ">= 1")
+        _require(self, "keep", self.keep >= 1, ">= 1")
         _require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
         if self.time_budget is not None:
             _require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
@@ -171,13 +188,14 @@ class SearchConfig:
         if self.asha.scheduler == "asha" and grace_period > max_epochs:
             raise UsageError(f"grace_period <= max_epochs must hold, but got {grace_period} > {max_epochs}.")
         if self.study_name is not None:
-            plain = self.study_name.strip() == self.study_name and Path(self.study_name).name == self.study_name
-            _require(self, "study_name", plain and self.study_name not in ("", ".", ".."), "a plain folder name")
+            name = self.study_name
+            plain = name.strip() == name == Path(name).name and name.isprintable() and name not in ("", "..")
+            _require(self, "study_name", plain, "a plain folder name")
 
 
 def duration_seconds(text: str) -> float:
-    """Return the seconds in a duration such as 90s, 45m or 1h30m; 0 where it is none."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    """Return the seconds in a duration such as 90s, 45m or 1h30m (nine digits each at most); 0 where it is none."""
+    match = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
     hours, minutes, seconds = (int(group or 0) for group in match.groups()) if match else (0, 0, 0)
     return hours * 3600.0 + minutes * 60.0 + seconds
 
@@ -187,16 +205,17 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {key: _plain(value) for key, value in asdict(config).items()}
 
 
-def from_dict(cls: type[Any], values: dict[str, Any]) -> Any:
+def from_dict(cls: type[Any], values: Any) -> Any:
     """Rebuild the configuration of type ``cls`` that :func:`to_dict` wrote.
 
     Raises:
-        UsageError: a key is no field of ``cls``, or a value is refused by its validation.
+        UsageError: ``values`` is no mapping, a key is no field of ``cls``, or a value is refused by its validation.
 
     """
+    if not isinstance(values, dict):
+        raise UsageError(f"{cls.__name__} must be a mapping of its fields, but got {values!r}.")
     hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
+    if unknown := [name for name in values if name not in hints]:
         raise UsageError(f"{cls.__name__} has no field {unknown[0]!r}. Its fields: {', '.join(hints)}.")
     arguments: dict[str, Any] = {}
     for name, value in values.items():
@@ -211,6 +230,8 @@ def from_dict(cls: type[Any], values: dict[str, Any]) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -219,15 +240,22 @@ def _check_types(config: Any) -> None:
     hints = get_type_hints(type(config))
     for spec in fields(config):
         value, hint = getattr(config, spec.name), hints[spec.name]
-        choices = getattr(hint, "__args__", ()) if getattr(hint, "__origin__", None) is Literal else None
-        if choices is not None:
-            expected = value in choices, "one of " + ", ".join(map(str, choices))
+        if isinstance(value, int) and (bits := value.bit_length()) > 63:  # repr(), float() or torch would fail on it
+            raise UsageError(f"{spec.name} must be a number of at most 63 bits, but got one of {bits}.")
+        if get_origin(hint) is tuple:
+            paths = isinstance(value, (list, tuple)) and all(isinstance(path, (str, Path)) and path for path in value)
+            _require(config, spec.name, paths, "a list of paths")
+            object.__setattr__(config, spec.name, tuple(Path(path) for path in value))
+            continue
+        elif get_origin(hint) is Literal:
+            expected = value in get_args(hint), "one of " + ", ".join(map(str, get_args(hint)))
         elif isinstance(value, bool):
             expected = _accepts(hint, bool), "a number or a text, not true or false"
         elif isinstance(value, int) and not _accepts(hint, int) and _accepts(hint, float):
             object.__setattr__(config, spec.name, float(value))
             continue
         elif isinstance(value, str) and not _accepts(hint, str) and _accepts(hint, Path):
+            _require(config, spec.name, value != "" and "\0" not in value, "a path")  # Path("") is Path(".")
             object.__setattr__(config, spec.name, Path(value))
             continue
         else:
@@ -236,9 +264,9 @@ def _check_types(config: Any) -> None:
 
 
 def _accepts(hint: Any, cls: type) -> bool:
-    """Whether the annotation ``hint`` allows an instance of ``cls``."""
-    options = getattr(hint, "__args__", (hint,))
-    return any(isinstance(option, type) and issubclass(cls, option) for option in options)
+    """Whether the annotation ``hint`` allows an instance of ``cls``; a bool is no int, whatever Python says."""
+    options = get_args(hint) or (hint,)
+    return any(option is bool if cls is bool else issubclass(cls, option) for option in options)
 
 
 def _require(config: Any, name: str, holds: bool, rule: str) -> None:

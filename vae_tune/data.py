@@ -7,7 +7,11 @@ import hashlib
 import os
 import shutil
 import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune.config import DataConfig, UsageError
+from vae_tune.config import DataConfig, UsageError, telling_line
 from vae_tune.files import atomic
 
 if TYPE_CHECKING:
@@ -123,7 +127,7 @@ def _unpack_mnist(raw: Path) -> None:
                 atomic(raw / name) as target,
             ):
                 shutil.copyfileobj(unpacked, target)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UsageError(f"The MNIST files in {packed} are corrupt ({error}): install vae_tune again.") from error
     except OSError as error:
         raise UsageError(
@@ -134,10 +138,14 @@ def _unpack_mnist(raw: Path) -> None:
 def _check_mnist(raw: Path) -> None:
     for name, expected in _MNIST_SHA256.items():
         path = raw / name
-        if not path.exists():
-            raise UsageError(f"{path} is missing. Without --data-dir the MNIST that ships with vae_tune is used.")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            message = f"{path} is missing. Without --data-dir the MNIST that ships with vae_tune is used."
+            raise UsageError(message) from error
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from error
         if found != expected:
             raise UsageError(
                 f"{path} is corrupt: its SHA-256 is {found[:12]}..., not {expected[:12]}...\n"
@@ -166,22 +174,32 @@ def _unreadable(config: DataConfig, root: Path, error: Exception) -> UsageError:
 
 def _download(config: DataConfig, root: Path) -> None:
     """Let torchvision download a set beside its place, then move it there: all of it or nothing appears."""
-    folder = root / _folder(config.dataset)
-    existing = next(parent for parent in (root, *root.parents) if parent.exists())
+    raw = root / _folder(config.dataset) / "raw"
     try:
-        with tempfile.TemporaryDirectory(dir=existing, prefix=".vae_tune-download-") as temporary:
+        with _created(raw), tempfile.TemporaryDirectory(dir=root, prefix=".vae_tune-download-") as temporary:
             for train in (True, False):
                 _open(config.dataset, Path(temporary), train=train, download=True)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            (folder / "raw").mkdir(parents=True, exist_ok=True)
-            for file in (Path(temporary) / folder.name / "raw").iterdir():
-                os.replace(file, folder / "raw" / file.name)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+            for file in (Path(temporary) / _folder(config.dataset) / "raw").iterdir():
+                os.replace(file, raw / file.name)
+    except (OSError, RuntimeError, HTTPException) as error:
         raise UsageError(
-            f"{config.dataset} is not in {folder / 'raw'} and could not be downloaded: {reason}\n"
+            f"{config.dataset} is not in {raw} and could not be downloaded: {telling_line(error)}\n"
             "Connect to the network, or name a folder in torchvision's layout with --data-dir."
         ) from error
+
+
+@contextmanager
+def _created(folder: Path) -> Iterator[None]:
+    """Create ``folder`` and its parents; where the block fails, remove again those that were missing."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):  # never there, or another process has put something into it
+                path.rmdir()
+        raise
 
 
 def _folder(dataset: str) -> str:

@@ -21,6 +21,7 @@ from vae_tune.record import TrialRow
 INTERRUPTED = "interrupted"
 TIME_BUDGET = "time budget used"
 TARGET_LOSS = "target loss reached"
+FAILED = "failed"
 
 _MARGIN = 1.25
 """An epoch may take this much longer than the one before it."""
@@ -40,6 +41,8 @@ class Ending(Stopper):
 
         """
         self.reason = ""
+        self.error: OSError | None = None
+        """Why the record could not be written, where that ended the search."""
         self.paused: set[str] = set()
         """Ray Tune ids of trials that were stopped by the end of the search, not by the scheduler."""
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
@@ -73,6 +76,11 @@ class Ending(Stopper):
         """End the search when a complete trial reaches the target."""
         if self._target_loss is not None and row.state == COMPLETE and (row.val_loss or 0) <= self._target_loss:
             self.request(TARGET_LOSS)
+
+    def fail(self, error: OSError) -> None:
+        """End the search at once: its record cannot be written, so nothing more may be computed."""
+        self.error = self.error or error
+        self.request(FAILED, at_once=True)
 
     def request(self, reason: str, *, at_once: bool = False) -> None:
         """End the search: after the running epochs, or at once."""

@@ -42,11 +42,16 @@ def grid(pictures: Pictures, columns: int, gap: int = 2) -> Pictures:
 
 
 def side_by_side(originals: Pictures, copies: Pictures, columns: int) -> Pictures:
-    """Lay out rows of originals, each above the row of its copies: (count, height, width) for :func:`grid`."""
-    pairs = [
-        part[start : start + columns] for start in range(0, len(originals), columns) for part in (originals, copies)
+    """Lay out rows of originals, each above the row of its copies: (count, height, width) for :func:`grid`.
+
+    White pictures fill the last row, so that each copy stands below its original there too.
+    """
+    _, height, width = originals.shape
+    fill = ((0, -len(originals) % columns), (0, 0), (0, 0))
+    rows = [
+        np.pad(part, fill, constant_values=255).reshape(-1, columns, height, width) for part in (originals, copies)
     ]
-    return np.concatenate(pairs)
+    return np.stack(rows, axis=1).reshape(-1, height, width)
 
 
 def write_png(path: Path, sheet: Pictures, zoom: int = 2) -> None:

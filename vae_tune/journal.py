@@ -27,7 +27,7 @@ class Journal(BaseJournalBackend):
 
     def __init__(self, path: Path):
         """Open or create the file; a last line that a crash tore is cut off, the rest is never touched."""
-        self._file = path.open("ab+")
+        self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
@@ -67,11 +67,16 @@ class Journal(BaseJournalBackend):
 
     def _write(self) -> None:
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in self._pending]
-        if lines:
+        if not lines:
+            return
+        end = self._file.tell()
+        try:
             self._file.write(b"".join(lines))
-            self._file.flush()
             os.fsync(self._file.fileno())
-            self._pending = []
+        except OSError:  # the disk is full: leave no half a line behind
+            self._file.truncate(end)
+            raise
+        self._pending = []
 
 
 class StudyLock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, run
@@ -28,6 +29,8 @@ _MAY_CHANGE = {
     "space",
     "time_budget",
     "target_loss",
+    "keep",
+    "sampler",
 }
 """Fields of a search that leave its trials comparable; ``space`` is compared by content."""
 
@@ -117,7 +120,7 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
                 _refuse(f"{part} {name}", before[part].get(name), values.get(name))
 
 
-def refuse_other_data(manifest: dict[str, Any], config: SearchConfig, images: Images) -> None:
+def refuse_other_data(manifest: Mapping[str, Any], config: SearchConfig, images: Images) -> None:
     """Refuse to resume on other images.
 
     Raises:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import optuna
 from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from vae_tune.files import atomic, write_json
@@ -49,6 +50,7 @@ from vae_tune.names import (
     VAL_KL,
     VAL_LOSS,
     VAL_RECONSTRUCTION,
+    WARM_START,
 )
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
@@ -138,23 +140,30 @@ class Ranked(Protocol):
 _Row = TypeVar("_Row", bound=Ranked)
 
 
-def winner(rows: Iterable[_Row], max_epochs: int) -> _Row | None:
-    """Return the best trial: the lowest ``val_loss`` among COMPLETE trials at ``max_epochs``.
+def ranked(rows: Iterable[_Row], max_epochs: int) -> list[_Row]:
+    """Return the trials that could win, the best first: COMPLETE at ``max_epochs``, by ``val_loss``.
 
-    Where none is complete it is the lowest at the deepest epoch that any trial reached; FAIL trials never win.
+    Where none is complete it is those at the deepest epoch that any trial reached; FAIL trials never win.
     """
     candidates = [row for row in rows if row.epochs and row.state != FAIL]
     best = [row for row in candidates if row.state == COMPLETE and row.epochs == max_epochs]
     if not best and candidates:
         deepest = max(row.epochs for row in candidates)
         best = [row for row in candidates if row.epochs == deepest]
-    return min(best, key=lambda row: (row.val_loss or 0, row.trial), default=None)
+    return sorted(best, key=lambda row: (row.val_loss or 0, row.trial))
+
+
+def winner(rows: Iterable[_Row], max_epochs: int) -> _Row | None:
+    """Return the best trial by the one rule of :func:`ranked`, or None where there is none."""
+    return next(iter(ranked(rows, max_epochs)), None)
 
 
 class StudyRecord:
     """A study folder, opened for writing by the one driver. Listeners are called with each row that changed."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], lock: StudyLock):
+    def __init__(
+        self, folder: Path, manifest: dict[str, Any], lock: StudyLock, plant: Callable[[optuna.Study], None] | None
+    ):
         """Open the files; use :meth:`create` or :meth:`resume`."""
         self.folder = folder
         self.manifest = manifest
@@ -171,8 +180,11 @@ class StudyRecord:
             direction="minimize",
             load_if_exists=True,
         )
+        if plant is not None:
+            with self.transaction():
+                plant(self.study)
         for trial in self.study.get_trials(deepcopy=False):
-            if trial.state != TrialState.WAITING:
+            if trial.state != TrialState.WAITING and WARM_START not in trial.user_attrs:
                 self._adopt(trial)
         reports = [(row.trial, report) for row in self._rows.values() for report in row.reports]
         reports.sort(key=lambda pair: pair[1][ORDER])
@@ -183,15 +195,17 @@ class StudyRecord:
         self.set_status("running")
 
     @classmethod
-    def create(cls, folder: Path, manifest: dict[str, Any]) -> StudyRecord:
-        """Make a new study folder.
+    def create(
+        cls, folder: Path, manifest: dict[str, Any], plant: Callable[[optuna.Study], None] | None = None
+    ) -> StudyRecord:
+        """Make a new study folder; ``plant`` gives the study what it starts from, before the folder counts as one.
 
         Raises:
             FileExistsError: there is one already.
 
         """
         folder.mkdir(parents=True)
-        return cls(folder, manifest, StudyLock(folder))
+        return cls(folder, manifest, StudyLock(folder), plant)
 
     @classmethod
     def resume(cls, folder: Path, manifest: dict[str, Any]) -> StudyRecord:
@@ -204,7 +218,7 @@ class StudyRecord:
         lock = StudyLock(folder)
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
-        return cls(folder, manifest, lock)
+        return cls(folder, manifest, lock, None)
 
     @property
     def rows(self) -> Sequence[TrialRow]:
@@ -226,6 +240,9 @@ class StudyRecord:
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Record one epoch; an epoch that is known already (a trial came back from a checkpoint) is ignored."""
         row = self._rows[number]
+        if result.get(REASON):
+            self.note(number, result[REASON])
+            row = self._rows[number]
         if result[EPOCH] <= row.epochs:
             return
         self._reports += 1
@@ -242,9 +259,15 @@ class StudyRecord:
         self._epochs.flush()
         self._update(replace(row, reports=(*row.reports, report), **where))
 
+    def note(self, number: int, reason: str) -> None:
+        """Note something about a trial that goes on, for its ``reason`` column."""
+        self._trials[number].set_user_attr(REASON, reason)
+        self._update(replace(self._rows[number], reason=reason))
+
     def finish(self, number: int, state: str, reason: str = "") -> None:
         """Tell Optuna how a trial ended: COMPLETE, PRUNED or FAIL, with a reason for FAIL."""
         trial, row = self._trials.pop(number), self._rows[number]
+        reason = reason or row.reason
         with self.transaction():
             if reason:
                 trial.set_user_attr(REASON, reason)
@@ -277,7 +300,7 @@ class StudyRecord:
     def _update(self, row: TrialRow) -> None:
         known = self._rows.get(row.trial)
         self._rows[row.trial] = row
-        if known is None or (known.state, known.values) != (row.state, row.values):
+        if known is None or (known.state, known.reason, known.values) != (row.state, row.reason, row.values):
             self._lines[row.trial] = self._trials_line(row)
             self._write_trials()
         for listener in self.listeners:
@@ -299,6 +322,12 @@ class StudyRecord:
         with atomic(self.folder / TRIALS_FILE) as file:
             lines = [_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())
+
+
+def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """Return all trials in a study's journal, which is only read; another driver may be writing it."""
+    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL_FILE)))
+    return optuna.load_study(study_name=storage.get_all_studies()[0].study_name, storage=storage).trials
 
 
 def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ from vae_tune.names import (
     PRUNED,
     REASON,
     REFERENCE_TRIAL,
+    STORAGE_ERROR,
     TRIAL,
     VAL_LOSS,
     VALUES,
 )
+from vae_tune.prior import Prior, reference_values
 from vae_tune.record import StudyRecord
 from vae_tune.space import Space
 
@@ -74,21 +76,32 @@ class StudySearcher(Searcher):
         self._sampler = sampler
         self._numbers: dict[str, int] = {}
         self._unfinished = deque(record.unfinished())
+        if not record.study.get_trials(deepcopy=False):
+            with record.transaction():
+                Prior().plant(record.study, space, base)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
         """Hand out a configuration: unfinished trials first, then the reference, then what the sampler proposes."""
         if self._ending.refuses_new_trials():
             return str(Searcher.FINISHED)
-        with self._record.transaction():
-            trial = self._next()
-            values = self._reference_values() if trial.number == REFERENCE_TRIAL else trial.params
-            self._record.start(trial, values)
+        try:
+            with self._record.transaction():
+                trial = self._next()
+                is_reference = trial.number == REFERENCE_TRIAL
+                values = reference_values(self._space, self._base) if is_reference else trial.params
+                self._record.start(trial, values)
+        except OSError as error:
+            self._ending.fail(error)
+            return str(Searcher.FINISHED)
         self._numbers[trial_id] = trial.number
         return {TRIAL: trial.number, VALUES: values}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Record one epoch of a trial that goes on."""
-        self._record.report(self._numbers[trial_id], {**result, NODE: result.get("hostname", "")})
+        if STORAGE_ERROR in result:
+            self._ending.fail(OSError(result[STORAGE_ERROR]))
+        else:
+            self._write(self._record.report, self._numbers[trial_id], {**result, NODE: result.get("hostname", "")})
 
     def on_trial_complete(
         self,
@@ -108,16 +121,27 @@ class StudySearcher(Searcher):
             self.fail(trial_id, reason)
             return
         self.on_trial_result(trial_id, result)
-        number = self._numbers.pop(trial_id)
+        if STORAGE_ERROR in result or self._ending.error:
+            return
         if result[EPOCH] >= self._base.max_epochs:
-            self._record.finish(number, COMPLETE)
+            self._finish(trial_id, COMPLETE)
         elif trial_id not in self._ending.paused:
-            self._record.finish(number, PRUNED)
+            self._finish(trial_id, PRUNED)
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Tell Optuna that a trial failed."""
         if trial_id in self._numbers:
-            self._record.finish(self._numbers.pop(trial_id), FAIL, reason)
+            self._finish(trial_id, FAIL, reason)
+
+    def _finish(self, trial_id: str, state: str, reason: str = "") -> None:
+        self._write(self._record.finish, self._numbers.pop(trial_id), state, reason)
+
+    def _write(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Write to the record; where that fails the search ends, since what it computes would be lost."""
+        try:
+            write(*arguments)
+        except OSError as error:
+            self._ending.fail(error)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle to an empty shell: Ray's Tuner pickles its settings, and nothing here reads a pickle."""
@@ -143,20 +167,13 @@ class StudySearcher(Searcher):
 
     def _ask(self) -> optuna.Trial:
         """Ask for a new trial; the sampler learns from the reference only where it lies in the space."""
-        study, distributions = self._record.study, dict(self._space.distributions)
-        trials = study.get_trials(deepcopy=False)
-        if not trials and self._space.contains(self._base):
-            study.enqueue_trial(self._reference_values())
-        if not self._record.rows and not self._space.contains(self._base):
-            distributions = {}
+        is_reference = not self._record.rows
+        known = not is_reference or self._space.contains(self._base)
         self._use_sampler(len(self._record.rows))
-        return study.ask(distributions)
+        return self._record.study.ask(dict(self._space.distributions) if known else {})
 
     def _use_sampler(self, number: int) -> None:
         self._record.study.sampler = make_sampler(self._sampler, self._base.seed, number)
-
-    def _reference_values(self) -> dict[str, Any]:
-        return {name: getattr(self._base, name) for name in self._space.distributions}
 
 
 def _complete(trial: optuna.Trial, space: Space) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -17,7 +17,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from vae_tune.config import TrialConfig, UsageError
+from vae_tune.config import TrialConfig, UsageError, telling_line
 
 _KEYS = {
     "int": {"type", "low", "high", "log", "step"},
@@ -44,7 +44,7 @@ class Space:
                     return False
             elif not distribution._contains(distribution.to_internal_repr(value)):
                 return False
-        return True
+        return all(getattr(config, name) == value for name, value in self.fixed.items())
 
 
 DEFAULT_SPACE = Space(
@@ -75,15 +75,12 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
         return DEFAULT_SPACE
     try:
         text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"The space file {path} cannot be read: {error}.") from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{path}:{line}: this is no YAML: {error.problem}.") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: this is no YAML: {error}.") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path}:{_line(error, text)}: this is no YAML: {_problem(error)}.") from error
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise UsageError(
             f"{path}:1: a space is a mapping from fields to ranges, for instance\n  learning_rate: {_EXAMPLE}"
@@ -91,7 +88,7 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
     distributions: dict[str, BaseDistribution] = {}
     fixed: dict[str, Any] = {}
     for key, node in root.value:
-        entry = _Entry(f"{path}:{key.start_mark.line + 1}", key.value, _construct(node), base)
+        entry = _entry(f"{path}:{key.start_mark.line + 1}", key, node, base)
         if entry.name in distributions or entry.name in fixed:
             entry.refuse("is there twice")
         if isinstance(entry.spec, dict):
@@ -103,14 +100,38 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
     return Space(distributions, fixed)
 
 
+def _entry(where: str, key: yaml.Node, node: yaml.Node, base: TrialConfig) -> _Entry:
+    if not isinstance(key, yaml.ScalarNode):
+        raise UsageError(f"{where}: a field is a plain name, such as latent_size.")
+    try:
+        return _Entry(where, key.value, _construct(node), base)
+    except Exception as error:  # PyYAML lets through what int(), date() and the like raise at a bad value
+        raise UsageError(f"{where}: {key.value} cannot be read: {_problem(error)}.") from error
+
+
 def _construct(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode) and (twice := _repeated([key.value for key, _ in node.value])):
+        raise ValueError(f"its key {twice[0]!r} is there twice")
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node, deep=True)
-    except yaml.YAMLError as error:
-        raise UsageError(f"line {node.start_mark.line + 1}: {error}.") from error
     finally:
         loader.dispose()
+
+
+def _repeated(values: list[Any]) -> list[Any]:
+    return [value for index, value in enumerate(values) if value in values[:index]]
+
+
+def _line(error: Any, text: str) -> int:
+    """Return the line of a syntax error: PyYAML knows the mark, of a bad character only the position."""
+    if mark := getattr(error, "problem_mark", None):
+        return int(mark.line) + 1
+    return text.count("\n", 0, getattr(error, "position", 0)) + 1
+
+
+def _problem(error: Exception) -> str:
+    return telling_line(getattr(error, "problem", None) or error)
 
 
 @dataclass(frozen=True)
@@ -130,7 +151,7 @@ class _Entry:
         hint = self._hint()
         if isinstance(value, str) and hint in (int, float):  # YAML 1.1 reads 1e-4, without a dot, as a text
             try:
-                value = hint(value) if hint is int else float(value)
+                value = hint(value)
             except ValueError:
                 self.refuse(f"must be a number, but got {value!r}")
         try:
@@ -143,7 +164,7 @@ class _Entry:
         if self.name == "max_epochs":
             self.refuse("cannot be searched: it is what trials are compared at; use --max-epochs")
         kind = self.spec.get("type")
-        if kind not in _KEYS:
+        if not isinstance(kind, str) or kind not in _KEYS:
             self.refuse(f"needs a type, one of {', '.join(_KEYS)}, but got {kind!r}")
         if unknown := sorted(set(map(str, self.spec)) - _KEYS[kind]):
             self.refuse(f"has an unknown key {unknown[0]!r}; {kind} takes {', '.join(sorted(_KEYS[kind]))}")
@@ -151,7 +172,10 @@ class _Entry:
             choices = self.spec.get("choices")
             if not isinstance(choices, list) or not choices:
                 self.refuse(f"needs choices, a list, but got {choices!r}")
-            return CategoricalDistribution([self.value(choice) for choice in choices])
+            values = [self.value(choice) for choice in choices]
+            if twice := _repeated(values):
+                self.refuse(f"has the choice {twice[0]!r} twice")
+            return CategoricalDistribution(values)
         if hint is not {"int": int, "float": float}[kind]:
             self.refuse(f"is of type {getattr(hint, '__name__', 'text')}, which {kind} does not fit")
         return self._range(kind)
@@ -163,22 +187,38 @@ class _Entry:
                 self.refuse(f"needs {key}")
             bounds.append(self.value(self.spec[key]))
         low, high = bounds
-        log, step = self.spec.get("log", False), self.spec.get("step")
+        log = self.spec.get("log", False)
         if not isinstance(log, bool):
             self.refuse(f"log must be true or false, but got {log!r}")
         if not low < high:
             self.refuse(f"low < high must hold, but got {low!r} >= {high!r}")
         if log and low <= 0:
             self.refuse(f"low must be > 0 on a log scale, but got {low!r}")
-        if step is not None:
-            if log:
-                self.refuse("takes log or step, not both")
-            number = isinstance(step, (int, float)) and not isinstance(step, bool)
-            if not number or not 0 < step < math.inf or (kind == "int" and step != int(step)):
-                self.refuse(f"step must be {'a whole number ' if kind == 'int' else ''}> 0, but got {step!r}")
+        step = None if self.spec.get("step") is None else self._step(low, high, log)
         if kind == "int":
-            return IntDistribution(low, high, log=log, step=1 if step is None else int(step))
+            return IntDistribution(low, high, log=log, step=step or 1)
         return FloatDistribution(low, high, log=log, step=step)
+
+    def _step(self, low: float, high: float, log: bool) -> Any:
+        """Return the step of a range, which must lead from ``low`` to ``high``: Optuna would lower ``high``."""
+        if log:
+            self.refuse("takes log or step, not both")
+        kind, step = type(low), self.spec["step"]
+        try:
+            step = self.value(step)
+        except UsageError:  # what the field cannot hold is no step either
+            step = 0
+        if step <= 0:
+            rule = "a whole number > 0" if kind is int else "> 0"
+            self.refuse(f"step must be {rule}, but got {self.spec['step']!r}")
+        first, last, exact_step = (Fraction(str(number)) for number in (low, high, step))  # as written, in decimals
+        count = (last - first) / exact_step
+        if not 1 <= count < 2**53:
+            self.refuse(f"step must go 1 to 2**53 times into high - low, but got {step!r} for {low!r} to {high!r}")
+        if count.denominator != 1:
+            reached = kind(first + int(count) * exact_step)
+            self.refuse(f"step {step!r} does not lead from {low!r} to {high!r}; high {reached!r} would fit")
+        return step
 
     def _hint(self) -> Any:
         hints = get_type_hints(TrialConfig)

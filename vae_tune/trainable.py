@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ray import tune
 from vae_tune.checkpoint import read_newest, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
-from vae_tune.names import CHECKPOINTS_FOLDER, DEVICE, EPOCH, REASON, TRIAL, VAL_LOSS, VALUES
+from vae_tune.names import CHECKPOINTS_FOLDER, DEVICE, EPOCH, REASON, STORAGE_ERROR, TRIAL, VAL_LOSS, VALUES
 from vae_tune.training import Diverged, EpochReport, fit, new_state
 
 
@@ -34,20 +35,26 @@ def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, fo
     trial_config = dataclasses.replace(base, **config[VALUES])
     checkpoints = checkpoint_folder(folder, config[TRIAL])
 
-    def report(epoch: EpochReport) -> None:
-        tune.report({**asdict(epoch), DEVICE: name})
+    def report(epoch: EpochReport, **more: str) -> None:
+        tune.report({**asdict(epoch), DEVICE: name, **more})
 
-    checkpoint = read_newest(checkpoints, device)
+    with warnings.catch_warnings(record=True) as damage:
+        checkpoint = read_newest(checkpoints, device)
+    note = {REASON: str(damage[0].message)} if damage else {}
     if checkpoint is None:
         state = new_state(trial_config, images.pixels, device)
     elif checkpoint.config != trial_config:
         raise ValueError(f"{checkpoints} holds checkpoints of another configuration: {checkpoint.config}")
     else:
         state = checkpoint.state
-        report(checkpoint.report)  # perhaps it was never received; the record ignores an epoch that it knows
+        report(checkpoint.report, **note)  # perhaps it was never received; the record ignores an epoch that it knows
     try:
         for epoch in fit(trial_config, images, device, state):
-            write_checkpoint(checkpoints, trial_config, state, epoch)
+            try:
+                write_checkpoint(checkpoints, trial_config, state, epoch)
+            except OSError as error:  # no fault of the trial: the search has to end, and goes on from the epoch before
+                report(epoch, **{STORAGE_ERROR: str(error)})
+                return
             report(epoch)
     except Diverged as diverged:
         tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +16,9 @@ import optuna
 from ray import tune
 
 from vae_tune.cluster import Slots, find_slots, running_ray
-from vae_tune.config import SearchConfig, TrialConfig, UsageError, duration_seconds, to_dict
+from vae_tune.config import SearchConfig, SearchError, TrialConfig, UsageError, duration_seconds, to_dict
 from vae_tune.data import Images, load_images
-from vae_tune.ending import INTERRUPTED, Ending, interruptible
+from vae_tune.ending import FAILED, INTERRUPTED, Ending, interruptible
 from vae_tune.manifest import (
     new_manifest,
     read_config,
@@ -26,7 +28,8 @@ from vae_tune.manifest import (
     refuse_other_data,
     this_run,
 )
-from vae_tune.names import RAY_FOLDER, RUNNING, TRIAL
+from vae_tune.names import RAY_FOLDER, RAY_LOG_FILE, RUNNING, TRIAL
+from vae_tune.prior import Prior, read_points, read_warm_start
 from vae_tune.record import StudyRecord, now
 from vae_tune.scheduler import Asha, Rungs, settle
 from vae_tune.searcher import FailureReasons, StudySearcher
@@ -50,6 +53,7 @@ class _Plan:
     space: Space
     base: TrialConfig
     """The reference configuration: the configuration's own, with what the space fixes."""
+    points: Sequence[Mapping[str, Any]]
     manifest: Mapping[str, Any] | None
     """``study.json`` of the study to resume, or None for a new one."""
 
@@ -80,8 +84,8 @@ def run_search(config: SearchConfig, *, view: View | None = None) -> Study:
             images = reading.result()
             slots = find_slots(config.resources)
             record = _open(plan, images)
-            ray_log.write_to(plan.folder / RAY_FOLDER / "driver.log")
-            keeper = WinnerKeeper(record, images, plan.base.max_epochs)
+            ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
+            keeper = WinnerKeeper(record, images, plan.base.max_epochs, config.keep)
             view.begin(config.num_samples, plan.base.max_epochs, record.rows)
             view.say(f"Study {plan.folder}: {slots}")
             record.listeners += [ending.listen, keeper, view]
@@ -140,21 +144,43 @@ def run_trials(
     try:
         tuner.fit()
     except BaseException:
-        record.set_status("failed", ended=now())
+        with contextlib.suppress(OSError):
+            record.set_status(FAILED, ended=now())
         raise
+    finally:
+        _clear_ray_state(record.folder / RAY_FOLDER)
+    if ending.error is not None:
+        with contextlib.suppress(OSError):
+            record.set_status(FAILED, ended=now())
+        reason = ending.error.strerror or str(ending.error)
+        raise SearchError(
+            f"The record in {record.folder} cannot be written: {reason}. What it holds is whole.\n"
+            f"Mend that (make space), then go on: --resume {record.folder}"
+        )
+
+
+def _clear_ray_state(folder: Path) -> None:
+    """Delete the state that Ray Tune wrote for a restore of its own; a resume here asks the study instead."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != RAY_LOG_FILE:
+            path.unlink()
 
 
 def _plan(config: SearchConfig) -> _Plan:
     if config.resume is None:
         space = load_space(config.space, config.trial)
-        return _Plan(config, _new_folder(config), space, dataclasses.replace(config.trial, **space.fixed), None)
+        base = dataclasses.replace(config.trial, **space.fixed)
+        points = read_points(config.points, space, base)
+        return _Plan(config, _new_folder(config), space, base, points, None)
     manifest = read_manifest(config.resume)
     space = read_space(manifest)
     recorded = manifest["config"]["space"]
     given = None if config.space is None else str(config.space)
     refuse_changes(manifest, config, space if given == recorded else load_space(config.space, config.trial))
     base = dataclasses.replace(config.trial, **space.fixed)
-    return _Plan(config, config.resume, space, base, manifest)
+    return _Plan(config, config.resume, space, base, [], manifest)
 
 
 def _new_folder(config: SearchConfig) -> Path:
@@ -175,17 +201,16 @@ def _new_folder(config: SearchConfig) -> Path:
 
 
 def _open(plan: _Plan, images: Images) -> StudyRecord:
-    if plan.manifest is None:
-        manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images)
-        return StudyRecord.create(plan.folder, manifest | {"runs": [_run_entry(plan.config)]})
-    refuse_other_data(dict(plan.manifest), plan.config, images)
-    runs = [*plan.manifest["runs"], _run_entry(plan.config)]
+    """Create or reopen the study folder, after the last checks."""
     config = to_dict(dataclasses.replace(plan.config, resume=None))
-    return StudyRecord.resume(plan.folder, {**plan.manifest, "config": config, "runs": runs})
-
-
-def _run_entry(config: SearchConfig) -> dict[str, Any]:
-    return {"started": now(), "num_samples": config.num_samples, **this_run()}
+    entry = {"started": now(), "num_samples": plan.config.num_samples, **this_run()}
+    if plan.manifest is not None:
+        refuse_other_data(plan.manifest, plan.config, images)
+        runs = [*plan.manifest["runs"], entry]
+        return StudyRecord.resume(plan.folder, {**plan.manifest, "config": config, "runs": runs})
+    manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images) | {"runs": [entry]}
+    prior = Prior(plan.points, read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base))
+    return StudyRecord.create(plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base))
 
 
 def _finish(record: StudyRecord, keeper: WinnerKeeper, view: View, ending: Ending) -> Study:

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
-from vae_tune.checkpoint import Checkpoint, checkpoint_file, read_checkpoint, write_model
+from vae_tune.checkpoint import Checkpoint, checkpoint_file, checkpoints, read_checkpoint, write_model
 from vae_tune.data import Images, to_tensor
-from vae_tune.files import write_json
+from vae_tune.files import read_json, write_json
 from vae_tune.generate import grid, reconstructions, samples, side_by_side, write_png
 from vae_tune.manifest import KIND
 from vae_tune.names import (
+    ACTIVE_UNITS,
     BEST_FOLDER,
     COMPLETE,
+    FAIL,
     METRICS_FILE,
     RECONSTRUCTIONS_FILE,
     REFERENCE_TRIAL,
@@ -25,7 +27,7 @@ from vae_tune.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.record import StudyRecord, TrialRow, winner
+from vae_tune.record import StudyRecord, TrialRow, ranked, winner
 from vae_tune.trainable import checkpoint_folder
 from vae_tune.training import evaluate
 
@@ -36,69 +38,88 @@ _CPU = torch.device("cpu")
 class WinnerKeeper:
     """Listens to the record: writes ``best/`` whenever the best trial changes, and deletes what lost.
 
-    Checkpoints stay only of running trials, of the best one so far, and of the reference, which the end needs.
+    While the search runs, checkpoints stay of running trials, of the best ``keep`` ended ones, and of the reference,
+    which the end needs; afterwards the last one of the best ``keep``.
     """
 
-    def __init__(self, record: StudyRecord, images: Images, max_epochs: int):
+    def __init__(self, record: StudyRecord, images: Images, max_epochs: int, keep: int):
+        """Take up ``best/`` where an earlier run of the search left it."""
         self._record = record
         self._images = images
         self._max_epochs = max_epochs
-        finished = [row for row in record.rows if row.state != RUNNING]
-        self._best = winner(finished, max_epochs)
-        for row in finished:
-            self._discard_loser(row)
+        self._keep = keep
+        self._folder = record.folder / BEST_FOLDER
+        self._metrics = read_json(self._folder / METRICS_FILE) if (self._folder / METRICS_FILE).exists() else {}
+        self._update()
 
     def __call__(self, row: TrialRow) -> None:
         """Handle a change of one trial."""
-        if row.state == RUNNING:
-            return
-        best = winner((other for other in self._record.rows if other.state != RUNNING), self._max_epochs)
-        if best is not None and best != self._best:
-            previous, self._best = self._best, best
-            self._write(best, test=False)
-            if previous is not None:
-                self._discard_loser(previous)
-        self._discard_loser(row)
+        if row.state != RUNNING:
+            self._update()
 
-    def finish(self) -> dict[str, Any] | None:
-        """Write ``best/`` with the test numbers of winner and reference: the one use of the test images.
+    def finish(self) -> None:
+        """Add the test numbers of winner and reference, the one use of the test images; delete what only they needed.
 
-        Returns:
-            What ``best/metrics.json`` holds, or None where no trial reported anything.
-
+        Numbers that an earlier end of the search has written are taken from there.
         """
         best = winner(self._record.rows, self._max_epochs)
-        return None if best is None else self._write(best, test=True)
+        if best is None:
+            return
+        if (best.trial, best.epochs) != self._written():
+            self._write(best)
+        self._write_metrics(best, test=True)
+        kept = self._best()
+        for row in self._ended():
+            self._discard_checkpoints(row, keep=1 if row in kept else 0)
 
-    def _write(self, best: TrialRow, *, test: bool) -> dict[str, Any]:
-        folder = self._record.folder / BEST_FOLDER
+    def _update(self) -> None:
+        best = self._best()
+        if best and (best[0].trial, best[0].epochs) != self._written():
+            self._write(best[0])
+        for row in self._ended():
+            if row not in best and row.trial != REFERENCE_TRIAL:
+                self._discard_checkpoints(row, keep=0)
+
+    def _ended(self) -> list[TrialRow]:
+        return [row for row in self._record.rows if row.state != RUNNING]
+
+    def _best(self) -> list[TrialRow]:
+        return ranked(self._ended(), self._max_epochs)[: self._keep]
+
+    def _written(self) -> tuple[int, int] | None:
+        """Return trial and epochs of what ``best/`` holds; the metrics are written last, so the rest is there too."""
+        written = self._metrics.get("winner")
+        return (written["trial"], written["epochs"]) if written else None
+
+    def _write(self, best: TrialRow) -> None:
         checkpoint = self._checkpoint(best)
-        write_model(folder, checkpoint.state.model, checkpoint.config)
-        metrics = self._metrics(best, test=test)
-        write_json(folder / METRICS_FILE, metrics)
+        write_model(self._folder, checkpoint.state.model, checkpoint.config)
         self._draw(checkpoint)
-        return metrics
+        self._write_metrics(best, test=False)
 
-    def _metrics(self, best: TrialRow, *, test: bool) -> dict[str, Any]:
-        complete = best.state == COMPLETE
-        rule = f"at max_epochs={self._max_epochs}" if complete else "at the deepest epoch reached, none is complete"
+    def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
+        at = f"at max_epochs={self._max_epochs}" if best.state == COMPLETE else "at the deepest epoch reached"
         metrics: dict[str, Any] = {
             "kind": KIND,
             "unit": "nats per image",
-            "rule": f"lowest {VAL_LOSS} {rule}",
+            "rule": f"lowest {VAL_LOSS} {at}" + ("" if best.state == COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),
         }
         reference = self._record.rows[REFERENCE_TRIAL]
-        if reference.epochs == best.epochs and reference.state in (COMPLETE, best.state):
+        if reference.epochs == best.epochs and reference.state != FAIL:
             metrics["reference"] = self._numbers(reference, test=test)
             metrics["improvement"] = {
                 split: metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"]
                 for split in ("validation", "test")
-                if split in metrics["winner"]
+                if split in metrics["winner"] and split in metrics["reference"]
             }
-        return metrics
+        write_json(self._folder / METRICS_FILE, metrics)
+        self._metrics = metrics
 
     def _numbers(self, row: TrialRow, *, test: bool) -> dict[str, Any]:
+        for known in (self._metrics.get("winner"), self._metrics.get("reference")):
+            if known and known["trial"] == row.trial and known["epochs"] == row.epochs and "test" in known:
+                return dict(known)
         report = row.reports[-1]
         numbers = {
             "trial": row.trial,
@@ -108,7 +129,7 @@ class WinnerKeeper:
                 "negative_elbo": report[VAL_LOSS],
                 "reconstruction": report[VAL_RECONSTRUCTION],
                 "kl": report[VAL_KL],
-                "active_units": report["active_units"],
+                "active_units": report[ACTIVE_UNITS],
             },
         }
         if test:
@@ -118,7 +139,7 @@ class WinnerKeeper:
         return numbers
 
     def _draw(self, checkpoint: Checkpoint) -> None:
-        model, folder = checkpoint.state.model, self._record.folder / BEST_FOLDER
+        model, folder = checkpoint.state.model, self._folder
         originals = self._images.validation[: 4 * _COLUMNS]
         drawn = samples(model, _COLUMNS * _COLUMNS, originals.shape[1:])
         write_png(folder / SAMPLES_FILE, grid(drawn, _COLUMNS))
@@ -129,6 +150,9 @@ class WinnerKeeper:
         folder = checkpoint_folder(self._record.folder, row.trial)
         return read_checkpoint(checkpoint_file(folder, row.epochs), _CPU)
 
-    def _discard_loser(self, row: TrialRow) -> None:
-        if row.trial != REFERENCE_TRIAL and row != self._best:
-            shutil.rmtree(checkpoint_folder(self._record.folder, row.trial), ignore_errors=True)
+    def _discard_checkpoints(self, row: TrialRow, *, keep: int) -> None:
+        folder = checkpoint_folder(self._record.folder, row.trial)
+        for path in checkpoints(folder)[keep:]:
+            path.unlink(missing_ok=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)

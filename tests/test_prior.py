@@ -1,0 +1,151 @@
+import json
+
+import pytest
+
+from tests.test_record import report
+from vae_tune.config import SearchConfig, TrialConfig, UsageError
+from vae_tune.ending import Ending
+from vae_tune.manifest import new_manifest
+from vae_tune.names import TRIAL, VALUES
+from vae_tune.prior import Prior, read_points, read_warm_start
+from vae_tune.record import StudyRecord, winner
+from vae_tune.searcher import StudySearcher
+from vae_tune.space import DEFAULT_SPACE, load_space
+
+BASE = TrialConfig()
+CONFIG = SearchConfig()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.yaml", "- {latent_size: 32, learning_rate: 2e-3}\n- {hidden_width: 512}\n"),
+        ("p.csv", "latent_size,learning_rate\n32,2e-3\n"),
+    ],
+)
+def test_points_come_from_yaml_or_csv(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    points = read_points(tmp_path / name, DEFAULT_SPACE, BASE)
+    assert points[0] == {"latent_size": 32, "learning_rate": 0.002}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\n", "points are a list of mappings"),
+        ("- 3\n", "points are a list of mappings"),
+        ("- {latent_size: 1000}\n", "point 1: .* lies outside of the search space"),
+        ("- {latent_size: 3}\n- {batch_size: 64}\n", "point 2: 'batch_size' is not searched"),
+        ("- {latent_size: many}\n", "point 1: latent_size"),
+        ("- {learning_rate: -1}\n", "point 1: learning_rate: .*must be > 0"),
+        ("- {\n", "cannot be read"),
+    ],
+)
+def test_a_bad_point_is_named(tmp_path, text, message):
+    path = tmp_path / "points.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message) as error:
+        read_points(path, DEFAULT_SPACE, BASE)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def study(folder, tiny, prior=None, config=CONFIG, space=DEFAULT_SPACE):
+    prior = prior or Prior()
+    manifest = new_manifest(folder.name, config, config.trial, space, tiny)
+    return StudyRecord.create(folder, manifest, lambda s: prior.plant(s, space, config.trial))
+
+
+def searcher_of(record):
+    return StudySearcher(record, DEFAULT_SPACE, BASE, "random", Ending())
+
+
+def test_points_are_tried_right_after_the_reference(tmp_path, tiny):
+    point = {"latent_size": 33, "hidden_width": 100, "learning_rate": 0.002}
+    record = study(tmp_path / "s", tiny, Prior(points=[point, {"latent_size": 7}]))
+    searcher = searcher_of(record)
+    assert searcher.suggest("a")[VALUES]["latent_size"] == 20
+    record.close()
+    again = StudyRecord.resume(record.folder, record.manifest)
+    searcher = searcher_of(again)
+    assert searcher.suggest("a")[TRIAL] == 0
+    assert searcher.suggest("b")[VALUES] == point
+    assert searcher.suggest("c")[VALUES]["latent_size"] == 7
+    again.close()
+
+
+def finished(folder, tiny):
+    record = study(folder, tiny)
+    searcher = searcher_of(record)
+    for number, epochs in enumerate((10, 1, 10)):
+        searcher.suggest(str(number))
+        for epoch in range(1, epochs + 1):
+            record.report(number, report(epoch, 50.0 - number))
+        record.finish(number, "COMPLETE" if epochs == 10 else "PRUNED")
+    searcher.suggest("running")
+    record.close()
+    return record
+
+
+def test_a_warm_start_teaches_the_sampler_but_counts_nowhere(tmp_path, tiny):
+    source = finished(tmp_path / "old", tiny)
+    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    trials = read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
+    assert trials[1].intermediate_values == {1: 49.0}
+
+    record = study(tmp_path / "new", tiny, Prior(trials=trials))
+    searcher = searcher_of(record)
+    assert searcher.suggest("a")[TRIAL] == 0
+    second = searcher.suggest("b")[TRIAL]
+    assert [row.trial for row in record.rows] == [0, second]
+    learned = [trial for trial in record.study.trials if trial.user_attrs.get("warm_start")]
+    assert [trial.value for trial in learned] == [50.0, 49.0, 48.0]
+    assert learned[2].user_attrs["warm_start"] == f"{source.folder}: trial 2"
+    record.report(0, report(1, 60.0))
+    assert winner(record.rows, 10).trial == 0
+    record.close()
+    lines = (record.folder / "trials.csv").read_text().splitlines()
+    assert len(lines) == 3
+
+    # a chain of warm starts passes on only what the study itself trained
+    assert read_warm_start([record.folder], manifest, DEFAULT_SPACE, BASE) == []
+    again = StudyRecord.resume(record.folder, record.manifest)
+    assert [row.trial for row in again.rows] == [0, second]
+    again.close()
+
+
+def test_trials_outside_of_the_ranges_are_left_out(tmp_path, tiny):
+    source = finished(tmp_path / "old", tiny)
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "latent_size: {type: int, low: 20, high: 21}\nhidden_width: {type: int, low: 64, high: 1024}\n"
+        "learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2}\n"
+    )
+    space = load_space(path, BASE)
+    manifest = new_manifest("new", CONFIG, BASE, space, tiny)
+    kept = read_warm_start([source.folder], manifest, space, BASE)
+    assert [trial.params["latent_size"] for trial in kept] == [20]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("data", "sha256"), "data is 'other'"),
+        (("reference", "max_epochs"), "max_epochs is 'other'"),
+        (("metric", "kind"), "metric is"),
+    ],
+)
+def test_a_study_whose_losses_mean_something_else_is_refused(tmp_path, tiny, change, message):
+    source = finished(tmp_path / "old", tiny)
+    stored = json.loads((source.folder / "study.json").read_text())
+    stored[change[0]][change[1]] = "other"
+    (source.folder / "study.json").write_text(json.dumps(stored))
+    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    with pytest.raises(UsageError, match=message):
+        read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path, tiny):
+    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    with pytest.raises(UsageError, match="is no study"):
+        read_warm_start([tmp_path], manifest, DEFAULT_SPACE, BASE)

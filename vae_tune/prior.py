@@ -1,0 +1,141 @@
+"""What a study starts from: the reference configuration, points to try first, and other studies' trials."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from vae_tune.config import TrialConfig, UsageError
+from vae_tune.manifest import read_manifest
+from vae_tune.names import WARM_START
+from vae_tune.record import read_trials
+from vae_tune.space import Space
+
+_MUST_AGREE = ("data", "metric", "fixed")
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What a new study is given before its first suggestion."""
+
+    points: Sequence[Mapping[str, Any]] = ()
+    """Configurations to try first, each with some or all hyperparameters."""
+    trials: Sequence[FrozenTrial] = ()
+    """Finished trials of other studies, marked with the folder they come from."""
+
+    def plant(self, study: optuna.Study, space: Space, base: TrialConfig) -> None:
+        """Enqueue the reference, as trial 0, and the points; add the trials of other studies."""
+        study.enqueue_trial(reference_values(space, base) if space.contains(base) else {})
+        for point in self.points:
+            study.enqueue_trial(dict(point))
+        study.add_trials(self.trials)
+
+
+def reference_values(space: Space, base: TrialConfig) -> dict[str, Any]:
+    """Return the reference configuration's hyperparameters."""
+    return {name: getattr(base, name) for name in space.distributions}
+
+
+def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict[str, Any]]:
+    """Read configurations to try first from a YAML list of mappings or a CSV table.
+
+    Raises:
+        UsageError: the file cannot be read, or a value is none that the space allows; names file and entry.
+    """
+    if path is None:
+        return []
+    try:
+        text = path.read_text()
+        csv_rows = list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else None
+        entries = csv_rows if csv_rows is not None else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError) as error:
+        raise UsageError(f"The points file {path} cannot be read: {str(error).splitlines()[0]}.") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UsageError(f"{path}: points are a list of mappings, for instance\n  - {{latent_size: 32}}")
+    return [_point(f"{path}: point {number}", entry, space, base) for number, entry in enumerate(entries, start=1)]
+
+
+def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig) -> dict[str, Any]:
+    point = {}
+    for name, text in entry.items():
+        if name not in space.distributions:
+            raise UsageError(f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}.")
+        point[name] = _read(where, name, text, base)
+    if not space.contains(replace(base, **{**space.fixed, **_inside(space), **point})):
+        raise UsageError(f"{where}: {point} lies outside of the search space.")
+    return point
+
+
+def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
+    """Return a value as the field holds it; CSV has only texts, and YAML 1.1 takes 1e-4 for one."""
+    kind = type(getattr(base, name))
+    try:
+        if isinstance(value, str) and kind in (int, float):
+            value = kind(value)
+        return getattr(replace(base, **{name: value}), name)
+    except (UsageError, ValueError) as error:
+        raise UsageError(f"{where}: {name}: {error}") from error
+
+
+def _inside(space: Space) -> dict[str, Any]:
+    """Return some values that the space allows, for the hyperparameters that a point leaves open."""
+    return {
+        name: distribution.choices[0] if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]
+        for name, distribution in space.distributions.items()
+    }
+
+
+def read_warm_start(
+    folders: Sequence[Path], manifest: Mapping[str, Any], space: Space, base: TrialConfig
+) -> list[FrozenTrial]:
+    """Return the finished trials of other studies that this one's sampler can learn from.
+
+    Their losses must mean the same: same images, metric and fixed fields, the same hyperparameters searched, and the
+    same ``max_epochs``. Trials outside of this study's ranges are left out.
+
+    Raises:
+        UsageError: a folder is no study, or its trials cannot be compared; says in what they differ.
+    """
+    trials = []
+    for folder in folders:
+        other = read_manifest(folder)
+        mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
+        mine["max_epochs"], theirs["max_epochs"] = (m["reference"]["max_epochs"] for m in (manifest, other))
+        mine["space"], theirs["space"] = sorted(manifest["space"]), sorted(other["space"])
+        for name, value in mine.items():
+            if theirs[name] != value:
+                raise UsageError(
+                    f"--warm-start {folder}: its trials cannot be compared: {name} is {theirs[name]!r} there, "
+                    f"{value!r} here."
+                )
+        trials += [_as_prior(trial, folder, space) for trial in read_trials(folder) if _teaches(trial, space, base)]
+    return trials
+
+
+def _common(name: str, manifest: Mapping[str, Any]) -> Any:
+    return manifest["data"]["sha256"] if name == "data" else manifest[name]
+
+
+def _teaches(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
+    finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and WARM_START not in trial.user_attrs
+    if not finished or set(trial.params) != set(space.distributions):
+        return False
+    return space.contains(replace(base, **trial.params))
+
+
+def _as_prior(trial: FrozenTrial, folder: Path, space: Space) -> FrozenTrial:
+    return create_trial(
+        state=trial.state,
+        value=trial.value,
+        params=trial.params,
+        distributions=dict(space.distributions),
+        intermediate_values=trial.intermediate_values,
+        user_attrs={WARM_START: f"{folder}: trial {trial.number}"},
+    )
