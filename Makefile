@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: search test setup check constraints clean
+.PHONY: search test chaos setup check constraints clean
 
 search: setup            ## find the best VAE among 50 trials on the embedded MNIST
 	$(BIN)/python search.py --num-samples 50
 
 test: check              ## ruff, mypy --strict and all tests
 	$(BIN)/pytest
+
+chaos: setup             ## kill a search -9 at random moments, 30 times, and audit what it leaves
+	$(BIN)/python -m tests.system.chaos --kills 30
 
 check: setup
 	$(BIN)/ruff check .

@@ -30,6 +30,9 @@ def place(tmp_path, monkeypatch):
     """A working folder with what the wrong inputs name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results" / "taken").mkdir(parents=True)
+    (tmp_path / "results" / "taken" / "study.json").write_text("{}")
+    (tmp_path / "results" / "foreign").mkdir()
+    (tmp_path / "results" / "foreign" / "thesis.tex").write_text("")
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "empty").mkdir()
     for name, text in {
@@ -79,6 +82,7 @@ BAD = [
     ("--results-dir file", "results_dir file cannot be written"),
     ("--results-dir file/deeper", "results_dir file/deeper cannot be written"),
     ("--study-name taken", "--resume results/taken"),
+    ("--study-name foreign", "results/foreign exists already and is no study"),
     ("--study-name a/b", "study_name must be a plain folder name, but got 'a/b'"),
     ("--train-size 0", "train_size must be >= 1, but got 0"),
     ("--train-size 50001", "train_size must be <= 50000 for mnist, but got 50001"),

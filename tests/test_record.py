@@ -167,6 +167,18 @@ def test_an_existing_folder_is_not_overwritten(record):
         StudyRecord.create(record.folder, MANIFEST)
 
 
+@pytest.mark.parametrize("torn", ["", '{"op_code": 0, "wor'])
+def test_a_creation_that_was_killed_gives_way_to_the_next(tmp_path, torn):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    (folder / "optuna.journal").write_text(torn)
+    (folder / ".study.json.abc.tmp").write_text("{")
+    record = StudyRecord.create(folder, MANIFEST)
+    assert ask(record) == 0
+    record.close()
+    assert not list(folder.glob(".*"))
+
+
 def test_optunas_own_tools_open_the_journal(record):
     three_trials(record)
     storage = optuna.storages.JournalStorage(

@@ -69,7 +69,6 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
 
     Raises:
         One of DAMAGE: the file is damaged.
-
     """
     tensors, metadata = load_file(path), _metadata(path)
     config = from_dict(TrialConfig, json.loads(metadata["config"]))
@@ -112,7 +111,6 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
 
     Raises:
         UsageError: a file is missing, damaged, or does not fit the other.
-
     """
     try:
         config = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))

@@ -52,7 +52,6 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
 
     Raises:
         UsageError: there is no cluster at that address.
-
     """
     log = RayLog()
     for name, value in _ENVIRONMENT.items():
@@ -95,7 +94,6 @@ def find_slots(config: ResourceConfig) -> Slots:
 
     Raises:
         UsageError: not one does.
-
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))

@@ -210,7 +210,6 @@ def from_dict(cls: type[Any], values: Any) -> Any:
 
     Raises:
         UsageError: ``values`` is no mapping, a key is no field of ``cls``, or a value is refused by its validation.
-
     """
     if not isinstance(values, dict):
         raise UsageError(f"{cls.__name__} must be a mapping of its fields, but got {values!r}.")
@@ -247,7 +246,7 @@ def _check_types(config: Any) -> None:
             _require(config, spec.name, paths, "a list of paths")
             object.__setattr__(config, spec.name, tuple(Path(path) for path in value))
             continue
-        elif get_origin(hint) is Literal:
+        if get_origin(hint) is Literal:
             expected = value in get_args(hint), "one of " + ", ".join(map(str, get_args(hint)))
         elif isinstance(value, bool):
             expected = _accepts(hint, bool), "a number or a text, not true or false"

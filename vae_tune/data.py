@@ -73,7 +73,6 @@ def load_images(config: DataConfig) -> Images:
 
     Raises:
         UsageError: a file is corrupt, the set is neither there nor downloadable, or ``train_size`` exceeds it.
-
     """
     root = config.data_dir or cache_dir()
     if config.dataset == "mnist":

@@ -38,7 +38,6 @@ class Ending(Stopper):
         Args:
             time_budget: seconds from now until everything has ended, the final evaluation included.
             target_loss: validation negative ELBO, nats per image, of a COMPLETE trial that is good enough.
-
         """
         self.reason = ""
         self.error: OSError | None = None

@@ -90,7 +90,6 @@ class StudyLock:
 
         Raises:
             UsageError: another driver holds it.
-
         """
         path = folder / LOCK_FILE
         self._file = path.open("a+", encoding="utf-8")

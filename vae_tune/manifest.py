@@ -77,7 +77,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: the folder is no study.
-
     """
     try:
         manifest = read_json(folder / STUDY_FILE)
@@ -107,7 +106,6 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
 
     Raises:
         UsageError: names the field, the value of the study, and the new one.
-
     """
     old, new = _flat(manifest["config"]), _flat(to_dict(config))
     for name, value in new.items():
@@ -125,7 +123,6 @@ def refuse_other_data(manifest: Mapping[str, Any], config: SearchConfig, images:
 
     Raises:
         UsageError: names what differs.
-
     """
     for name, value in describe_data(config, images).items():
         if manifest["data"].get(name) != value:

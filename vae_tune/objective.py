@@ -22,7 +22,6 @@ def reconstruction(logits: Tensor, x: Tensor) -> Tensor:
 
     Returns:
         (batch,) nats per image.
-
     """
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=-1)
 
@@ -36,7 +35,6 @@ def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     Returns:
         (batch,) nats per image.
-
     """
     return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=-1)
 

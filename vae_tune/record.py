@@ -32,6 +32,7 @@ from vae_tune.names import (
     FAIL,
     IMAGES_PER_SECOND,
     JOURNAL_FILE,
+    LOCK_FILE,
     NODE,
     ORDER,
     PRUNED,
@@ -200,12 +201,21 @@ class StudyRecord:
     ) -> StudyRecord:
         """Make a new study folder; ``plant`` gives the study what it starts from, before the folder counts as one.
 
-        Raises:
-            FileExistsError: there is one already.
+        What a creation that was killed left behind gives way: without ``study.json`` a folder is no study yet.
 
+        Raises:
+            FileExistsError: there is a study already.
+            UsageError: another driver is creating it.
         """
-        folder.mkdir(parents=True)
-        return cls(folder, manifest, StudyLock(folder), plant)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = StudyLock(folder)
+        if (folder / STUDY_FILE).exists():
+            lock.release()
+            raise FileExistsError(folder)
+        for name in (JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE):
+            (folder / name).unlink(missing_ok=True)
+        _delete_temporary_files(folder)
+        return cls(folder, manifest, lock, plant)
 
     @classmethod
     def resume(cls, folder: Path, manifest: dict[str, Any]) -> StudyRecord:
@@ -213,11 +223,9 @@ class StudyRecord:
 
         Raises:
             UsageError: another driver writes it.
-
         """
         lock = StudyLock(folder)
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
+        _delete_temporary_files(folder)
         return cls(folder, manifest, lock, None)
 
     @property
@@ -322,6 +330,17 @@ class StudyRecord:
         with atomic(self.folder / TRIALS_FILE) as file:
             lines = [_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())
+
+
+def unfinished_creation(folder: Path) -> bool:
+    """Whether ``folder`` holds nothing but what a creation that was killed leaves behind."""
+    ours = {LOCK_FILE, JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE}
+    return all(path.name in ours or path.name.endswith(".tmp") for path in folder.iterdir())
+
+
+def _delete_temporary_files(folder: Path) -> None:
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:

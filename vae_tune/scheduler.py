@@ -76,7 +76,6 @@ def replay(scheduler: Asha, rows: Sequence[TrialRow]) -> dict[int, bool]:
 
     Returns:
         For each trial that reported, whether it was to train another epoch after its last report.
-
     """
     reports = [(report[ORDER], row.trial, report[EPOCH], report[VAL_LOSS]) for row in rows for report in row.reports]
     return {trial: scheduler.goes_on(trial, epoch, loss) for _, trial, epoch, loss in sorted(reports)}

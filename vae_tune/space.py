@@ -69,7 +69,6 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
 
     Raises:
         UsageError: names the file, the line, the field and the value at fault.
-
     """
     if path is None:
         return DEFAULT_SPACE

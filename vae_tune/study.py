@@ -60,7 +60,6 @@ def load_study(folder: str | Path) -> Study:
 
     Raises:
         UsageError: the folder is no study.
-
     """
     import pandas as pd
 

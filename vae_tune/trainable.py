@@ -27,7 +27,6 @@ def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, fo
         base: the reference configuration; the hyperparameters replace its fields.
         folder: the study folder.
         threads: CPU threads of the trial.
-
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -92,7 +92,6 @@ def fit(
 
     Raises:
         Diverged: as soon as a loss is not finite (on CUDA within 64 steps).
-
     """
     train, validation = to_tensor(images.train, device), to_tensor(images.validation, device)
     if state is None:

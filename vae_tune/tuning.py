@@ -28,9 +28,9 @@ from vae_tune.manifest import (
     refuse_other_data,
     this_run,
 )
-from vae_tune.names import RAY_FOLDER, RAY_LOG_FILE, RUNNING, TRIAL
+from vae_tune.names import RAY_FOLDER, RAY_LOG_FILE, RUNNING, STUDY_FILE, TRIAL
 from vae_tune.prior import Prior, read_points, read_warm_start
-from vae_tune.record import StudyRecord, now
+from vae_tune.record import StudyRecord, now, unfinished_creation
 from vae_tune.scheduler import Asha, Rungs, settle
 from vae_tune.searcher import FailureReasons, StudySearcher
 from vae_tune.space import Space, load_space
@@ -68,7 +68,6 @@ def run_search(config: SearchConfig, *, view: View | None = None) -> Study:
     Raises:
         UsageError: the search cannot run as configured; nothing was created or changed.
         KeyboardInterrupt: it was interrupted; the record holds all that was computed.
-
     """
     plan = _plan(config)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -188,12 +187,13 @@ def _new_folder(config: SearchConfig) -> Path:
 
     Raises:
         UsageError: it exists, or cannot be made.
-
     """
     name = config.study_name or f"{config.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = config.results_dir / name
-    if folder.exists():
+    if (folder / STUDY_FILE).exists():
         raise UsageError(f"The study {folder} exists already.\nTo go on with it: --resume {folder}")
+    if folder.exists() and not (folder.is_dir() and unfinished_creation(folder)):
+        raise UsageError(f"{folder} exists already and is no study.\nChoose another --study-name.")
     parent = next(parent for parent in folder.absolute().parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder.")

@@ -22,6 +22,30 @@ def local_ray():
         yield
 
 
+def descendants(pid):
+    """All processes below ``pid``, by id and command line."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                found[int(folder.name)] = parent, (folder / "cmdline").read_text().replace("\0", " ")
+            except (OSError, IndexError):
+                continue
+    below, frontier = {}, {pid}
+    while frontier:
+        frontier = {child for child, (parent, _) in found.items() if parent in frontier}
+        below |= {child: found[child][1] for child in frontier}
+    return below
+
+
+def alive(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 class Command:
     """A search in a process of its own, as a person starts it."""
 
@@ -39,6 +63,10 @@ class Command:
     def wait(self, timeout=240):
         output, _ = self.process.communicate(timeout=timeout)
         return self.process.returncode, output
+
+    def children(self, pattern=""):
+        """Ids of the processes below the search whose command line has ``pattern`` in it."""
+        return [pid for pid, command in descendants(self.process.pid).items() if pattern in command]
 
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)

@@ -4,11 +4,10 @@ import csv
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import wait_for
+from tests.system.conftest import alive, wait_for
 from vae_tune.audit import audit
 from vae_tune.record import read_trials
 
@@ -22,34 +21,6 @@ def epochs(folder):
     return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
 
 
-def descendants(pid):
-    """All processes below ``pid``, by id and command line."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                found[int(folder.name)] = parent, (folder / "cmdline").read_text().replace("\0", " ")
-            except (OSError, IndexError):
-                continue
-    below, frontier = {}, {pid}
-    while frontier:
-        frontier = {child for child, (parent, _) in found.items() if parent in frontier}
-        below |= {child: found[child][1] for child in frontier}
-    return below
-
-
-def of(search, pattern):
-    return [pid for pid, command in descendants(search.process.pid).items() if pattern in command]
-
-
-def alive(pid):
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
 def is_whole(folder, trials=4):
     assert audit(folder) == []
     states = [trial.state.name for trial in read_trials(folder)]
@@ -58,15 +29,18 @@ def is_whole(folder, trials=4):
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_a_worker_killed_in_an_epoch_costs_no_trial(search, tmp_path):
-    running = search("--study-name", "s", *SMALL)
+def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile(search, tmp_path):
+    running = search("--study-name", "s", *SMALL, "--num-samples", 30)
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(epochs(folder)) >= 1)
-    workers = wait_for(lambda: of(running, "ray::ImplicitFunc.train"))
+    workers = wait_for(lambda: running.children("ray::ImplicitFunc.train"))
     os.kill(workers[0], signal.SIGKILL)
+    code, output = search("--resume", folder).wait()
+    assert code == 2, output
+    assert f"is being written by process {running.process.pid} on host" in output
     code, output = running.wait()
     assert code == 0, output
-    is_whole(folder)
+    is_whole(folder, trials=30)
 
 
 def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp_path):
@@ -74,34 +48,25 @@ def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(epochs(folder)) >= 1)
     before = epochs(folder)
-    children = descendants(running.process.pid)
-    for pid in of(running, "raylet/raylet --raylet"):
+    for pid in running.children("raylet/raylet --raylet"):
         os.kill(pid, signal.SIGKILL)
     code, output = running.wait()
     assert code not in (0, 2), output
-    wait_for(lambda: not [pid for pid in children if alive(pid)])
     code, output = search("--resume", folder).wait()
     assert code == 0, output
     assert epochs(folder)[: len(before)] == before
     is_whole(folder)
 
 
-def test_the_processes_of_a_killed_driver_end_by_themselves(search, tmp_path):
-    running = search("--study-name", "s", *SMALL)
-    wait_for(lambda: len(epochs(tmp_path / "out" / "s")) >= 1)
-    children = descendants(running.process.pid)
-    assert len(children) >= 3
-    running.kill(signal.SIGKILL)
-    running.process.wait()
-    wait_for(lambda: not [pid for pid in children if alive(pid)], timeout=60)
-
-
-def test_a_checkpoint_cut_in_half_falls_back_to_the_one_before_and_says_so(search, tmp_path):
+def test_the_processes_of_a_killed_driver_end_and_a_half_checkpoint_falls_back(search, tmp_path):
     running = search("--study-name", "s", "--max-concurrent", 1, *SMALL)
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(epochs(folder)) >= 2)
+    children = running.children()
+    workers = running.children("ray::ImplicitFunc")
     running.kill(signal.SIGKILL)
     running.process.wait()
+    wait_for(lambda: not [pid for pid in workers if alive(pid)])
     newest = sorted((folder / "checkpoints" / "trial_00000").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     code, output = search("--resume", folder).wait()
@@ -109,17 +74,8 @@ def test_a_checkpoint_cut_in_half_falls_back_to_the_one_before_and_says_so(searc
     is_whole(folder)
     assert f"{newest.name} is damaged" in output
     assert f"{newest.name} is damaged" in (folder / "trials.csv").read_text()
-
-
-def test_two_drivers_on_one_study_are_refused(search, tmp_path):
-    running = search("--study-name", "s", *SMALL)
-    folder = tmp_path / "out" / "s"
-    wait_for(lambda: len(epochs(folder)) >= 1)
-    code, output = search("--resume", folder).wait()
-    assert code == 2
-    assert f"is being written by process {running.process.pid} on host" in output
-    assert running.wait()[0] == 0
-    is_whole(folder)
+    assert len(children) >= 3
+    wait_for(lambda: not [pid for pid in children if alive(pid)])  # Ray's agents notice after a minute
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests.system.conftest import wait_for
 from vae_tune import DataConfig, SearchConfig, TrialConfig, load_study, run_search
+from vae_tune.audit import audit
 from vae_tune.checkpoint import read_model
 from vae_tune.config import UsageError
 
@@ -77,10 +78,11 @@ def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
     assert load_file(folder / "best" / "model.safetensors")
     for name in ("samples.png", "reconstructions.png"):
         assert Image.open(folder / "best" / name).convert("L").getextrema()[1] > 200
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == sorted(
-        {"trial_00000", f"trial_{int(best['trial']):05d}"}
-    )
+    kept = [path.relative_to(folder / "checkpoints").as_posix() for path in folder.glob("checkpoints/*/*")]
+    assert kept == [f"trial_{int(best['trial']):05d}/epoch_0003.safetensors"]
     assert not list(folder.rglob("*.tmp"))
+    assert [path.name for path in (folder / "ray").iterdir()] == ["driver.log"]
+    assert audit(folder) == []
 
     again = load_study(folder)
     assert again.best.name == int(best["trial"])
@@ -105,24 +107,23 @@ def test_python_does_what_the_command_does(tmp_path, capsys):
         run_search(config)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_an_interruption_keeps_everything_and_the_resume_completes_it(search, tmp_path, number, code):
-    running = search("--num-samples", 5, "--study-name", "cut", *SMALL)
+def test_an_interruption_keeps_everything_and_the_resume_completes_it(search, tmp_path):
+    running = search("--num-samples", 4, "--study-name", "cut", *SMALL)
     folder = tmp_path / "out" / "cut"
     wait_for(lambda: (folder / "epochs.csv").exists() and len(table(folder / "epochs.csv")) >= 2)
-    running.kill(number)
-    returned, output = running.wait()
-    assert returned == code, output
+    running.kill(signal.SIGINT)
+    code, output = running.wait()
+    assert code == 130, output
     assert "Traceback" not in output
     assert "--resume" in output
     before = table(folder / "epochs.csv")
     assert json.loads((folder / "study.json").read_text())["status"] == "interrupted"
 
-    returned, output = search("--resume", folder).wait()
-    assert returned == 0, output
+    code, output = search("--resume", folder).wait()
+    assert code == 0, output
     assert table(folder / "epochs.csv")[: len(before)] == before
     trials = table(folder / "trials.csv")
-    assert len(trials) == 5
+    assert len(trials) == 4
     assert "RUNNING" not in {row["state"] for row in trials}
     seen = [(row["trial"], row["epoch"]) for row in table(folder / "epochs.csv")]
     assert len(seen) == len(set(seen))
@@ -135,7 +136,7 @@ def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken
 
     running = search("--study-name", "killed", *one_at_a_time)
     folder = tmp_path / "out" / "killed"
-    for reports in (1, 4):
+    for reports in (1, 3):
         wait_for(lambda count=reports: (folder / "epochs.csv").exists() and len(table(folder / "epochs.csv")) >= count)
         running.kill(signal.SIGKILL)
         running.wait()
@@ -157,9 +158,9 @@ def test_a_time_budget_ends_the_search_in_time_and_the_record_says_so(search, tm
     import time
 
     start = time.monotonic()
-    code, output = search("--num-samples", 500, "--study-name", "brief", "--time-budget", "40s", *SMALL).wait()
+    code, output = search("--num-samples", 500, "--study-name", "brief", "--time-budget", "25s", *SMALL).wait()
     assert code == 0, output
-    assert time.monotonic() - start < 40 + 8  # the budget, and the start of Python itself
+    assert time.monotonic() - start < 25 + 8  # the budget, and the start of Python itself
     folder = tmp_path / "out" / "brief"
     assert json.loads((folder / "study.json").read_text())["status"] == "time budget used"
     assert 1 <= len(table(folder / "trials.csv")) < 500

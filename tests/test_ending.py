@@ -1,0 +1,73 @@
+import os
+import signal
+
+import pytest
+
+from tests.test_record import row
+from vae_tune.ending import INTERRUPTED, TARGET_LOSS, TIME_BUDGET, Ending, interruptible
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_requests_an_end_at_once_and_a_second_one_acts_as_before(number):
+    caught = []
+    before = signal.signal(number, lambda *_: caught.append("before"))
+    try:
+        ending = Ending()
+        with interruptible(ending):
+            os.kill(os.getpid(), number)
+            assert (ending.reason, ending.stop_all(), caught) == (INTERRUPTED, True, [])
+            os.kill(os.getpid(), number)
+            assert caught == ["before"]
+    finally:
+        signal.signal(number, before)
+
+
+def test_nothing_ends_a_search_without_a_reason():
+    ending = Ending()
+    assert not ending("a", {"epoch": 1, "seconds": 1e9})
+    assert not ending.stop_all()
+    assert not ending.refuses_new_trials()
+
+
+def test_a_target_ends_it_after_the_running_epochs_and_only_a_complete_trial_counts():
+    ending = Ending(target_loss=100.0)
+    ending.listen(row(1, "PRUNED", 90.0))
+    ending.listen(row(2, "COMPLETE", 100.5))
+    assert not ending.reason
+    ending.listen(row(3, "COMPLETE", 99.0))
+    assert ending.reason == TARGET_LOSS
+    assert not ending.stop_all()
+    assert ending.refuses_new_trials()
+    assert ending("a", {"epoch": 1, "seconds": 1.0})
+    assert ending.paused == {"a"}
+
+
+def test_a_budget_begins_no_epoch_that_it_cannot_end(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    ending = Ending(time_budget=100.0)
+    now[0] += 60  # 40 left, 5 of them set aside
+    assert not ending("short", {"seconds": 10.0})
+    assert ending("long", {"seconds": 30.0})  # with a margin of a quarter 37.5 would be needed
+    assert ending.paused == {"long"}
+    assert ending.refuses_new_trials()  # its first epoch may be as long as the longest
+    assert ending.reason == TIME_BUDGET
+    assert not ending.stop_all()
+    now[0] += 36
+    assert ending.stop_all()
+
+
+def test_the_first_reason_stays():
+    ending = Ending()
+    ending.request(TARGET_LOSS)
+    ending.request(INTERRUPTED, at_once=True)
+    assert ending.reason == TARGET_LOSS
+    assert ending.stop_all()
+
+
+def test_a_record_that_cannot_be_written_ends_it_at_once_with_the_first_error():
+    ending = Ending()
+    ending.fail(OSError(28, "No space left on device"))
+    ending.fail(OSError(5, "later"))
+    assert ending.stop_all()
+    assert ending.error.errno == 28

@@ -1,0 +1,46 @@
+"""What the README shows is there: options, files, snippets."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
+from vae_tune.space import load_space
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_every_option_that_is_named_exists():
+    fields = {
+        name.replace("_", "-")
+        for config in (SearchConfig, AshaConfig, ResourceConfig, DataConfig, TrialConfig)
+        for name in config.__dataclass_fields__
+    }
+    named = set(re.findall(r"--([a-z][a-z-]+)", re.sub(r"pip install.*|mypy --strict", "", TEXT)))
+    assert len(named) > 10
+    assert named - fields - {"help"} == set()
+
+
+def test_every_file_in_the_map_exists_and_every_module_is_in_it():
+    section = TEXT.partition("## Map of the code")[2].partition("\n## ")[0]
+    named = set(re.findall(r"([a-z]+\.py)", section))
+    modules = {path.name for path in (ROOT / "vae_tune").glob("*.py")} - {"__init__.py"}
+    assert named == modules | {"search.py"}
+
+
+def test_the_space_that_is_shown_loads(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[1])
+    assert load_space(path, TrialConfig()).fixed == {"encoder_activation": "relu"}
+
+
+@pytest.mark.parametrize("name", re.findall(r"\]\(([^):]+)\)", TEXT) + re.findall(r'src="([^"]+)"', TEXT))
+def test_every_link_leads_somewhere(name):
+    assert (ROOT / name).exists()
+
+
+def test_make_knows_the_targets():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", TEXT, re.MULTILINE)) <= targets
