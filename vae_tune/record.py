@@ -207,11 +207,10 @@ class StudyRecord:
             FileExistsError: there is a study already.
             UsageError: another driver is creating it.
         """
+        if (folder / STUDY_FILE).exists():
+            raise FileExistsError(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock = StudyLock(folder)
-        if (folder / STUDY_FILE).exists():
-            lock.release()
-            raise FileExistsError(folder)
         for name in (JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE):
             (folder / name).unlink(missing_ok=True)
         _delete_temporary_files(folder)
