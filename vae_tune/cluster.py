@@ -12,11 +12,13 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import ray
+import ray.exceptions
 
 from vae_tune.config import ResourceConfig, UsageError
 
 _WARM_UP = "vae_tune.trainable.warm_up"
 _KNOCK_SECONDS = 10
+_PING_SECONDS = 20
 _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the view is ours
@@ -87,6 +89,21 @@ def _knock(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+def ray_is_alive() -> bool:
+    """Whether Ray still runs anything: a task that does nothing is tried.
+
+    Ray's own list of nodes is not asked: it takes a while to notice that a node is gone.
+    """
+    try:
+        return bool(ray.get(ray.remote(num_cpus=0)(_nothing).remote(), timeout=_PING_SECONDS))
+    except ray.exceptions.RayError:
+        return False
+
+
+def _nothing() -> bool:
+    return True
 
 
 def find_slots(config: ResourceConfig) -> Slots:

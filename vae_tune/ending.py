@@ -40,8 +40,8 @@ class Ending(Stopper):
             target_loss: validation negative ELBO, nats per image, of a COMPLETE trial that is good enough.
         """
         self.reason = ""
-        self.error: OSError | None = None
-        """Why the record could not be written, where that ended the search."""
+        self.error = ""
+        """What broke, where that ended the search."""
         self.paused: set[str] = set()
         """Ray Tune ids of trials that were stopped by the end of the search, not by the scheduler."""
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
@@ -76,8 +76,8 @@ class Ending(Stopper):
         if self._target_loss is not None and row.state == COMPLETE and (row.val_loss or 0) <= self._target_loss:
             self.request(TARGET_LOSS)
 
-    def fail(self, error: OSError) -> None:
-        """End the search at once: its record cannot be written, so nothing more may be computed."""
+    def fail(self, error: str) -> None:
+        """End the search at once: what it goes on to compute would be lost."""
         self.error = self.error or error
         self.request(FAILED, at_once=True)
 

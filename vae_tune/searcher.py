@@ -22,6 +22,7 @@ from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
+from vae_tune.cluster import ray_is_alive
 from vae_tune.config import Sampler, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import (
@@ -91,7 +92,7 @@ class StudySearcher(Searcher):
                 values = reference_values(self._space, self._base) if is_reference else trial.params
                 self._record.start(trial, values)
         except OSError as error:
-            self._ending.fail(error)
+            self._fail_to_write(error)
             return str(Searcher.FINISHED)
         self._numbers[trial_id] = trial.number
         return {TRIAL: trial.number, VALUES: values}
@@ -99,7 +100,7 @@ class StudySearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Record one epoch of a trial that goes on."""
         if STORAGE_ERROR in result:
-            self._ending.fail(OSError(result[STORAGE_ERROR]))
+            self._fail_to_write(OSError(result[STORAGE_ERROR]))
         else:
             self._write(self._record.report, self._numbers[trial_id], {**result, NODE: result.get("hostname", "")})
 
@@ -141,7 +142,11 @@ class StudySearcher(Searcher):
         try:
             write(*arguments)
         except OSError as error:
-            self._ending.fail(error)
+            self._fail_to_write(error)
+
+    def _fail_to_write(self, error: OSError) -> None:
+        reason = error.strerror or error
+        self._ending.fail(f"The record in {self._record.folder} cannot be written: {reason}. What it holds is whole.")
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle to an empty shell: Ray's Tuner pickles its settings, and nothing here reads a pickle."""
@@ -189,10 +194,14 @@ def _complete(trial: optuna.Trial, space: Space) -> None:
 
 
 class FailureReasons(Callback):
-    """Tells the study why a trial broke, which Ray Tune tells callbacks but not searchers."""
+    """Tells the study why a trial broke, which Ray Tune tells callbacks but not searchers.
 
-    def __init__(self, searcher: StudySearcher):
+    Where Ray itself has died the trial is not to blame: it stays RUNNING and the search ends.
+    """
+
+    def __init__(self, searcher: StudySearcher, ending: Ending):
         self._searcher = searcher
+        self._ending = ending
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle to an empty shell, as :class:`StudySearcher` does."""
@@ -200,15 +209,16 @@ class FailureReasons(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Note the last line of the error after the last retry."""
-        self._searcher.fail(trial.trial_id, _last_error(trial))
+        lines = _last_error(trial)
+        worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
+        if worker_died and not self._ending.error and not ray_is_alive():
+            self._ending.fail("Ray has died: it runs no task any more.")
+        if not self._ending.error:
+            self._searcher.fail(trial.trial_id, f"worker died: {lines[-1]}" if worker_died else lines[-1])
 
 
-def _last_error(trial: Trial) -> str:
-    """Return the end of what Ray Tune wrote about a trial's newest failure."""
-    if not trial.error_file:
-        return "broken for a reason that Ray Tune did not record"
-    text = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2]
-    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
-    if lines and lines[0].startswith("The actor died"):  # a dead worker: what follows describes the actor
-        return f"worker died: {lines[-1]}"
-    return lines[-1] if lines else "broken without a message"
+def _last_error(trial: Trial) -> list[str]:
+    """Return the lines that Ray Tune wrote about a trial's newest failure."""
+    text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+    lines = text.rpartition("Failure # ")[2].splitlines()[1:]
+    return [line.strip() for line in lines if line.strip()] or ["broken without a message"]

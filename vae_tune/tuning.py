@@ -135,7 +135,7 @@ def run_trials(
             name=RAY_FOLDER,
             storage_path=str(record.folder.absolute()),
             stop=ending,
-            callbacks=[FailureReasons(searcher)],
+            callbacks=[FailureReasons(searcher, ending)],
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             verbose=0,
         ),
@@ -148,14 +148,10 @@ def run_trials(
         raise
     finally:
         _clear_ray_state(record.folder / RAY_FOLDER)
-    if ending.error is not None:
+    if ending.error:
         with contextlib.suppress(OSError):
             record.set_status(FAILED, ended=now())
-        reason = ending.error.strerror or str(ending.error)
-        raise SearchError(
-            f"The record in {record.folder} cannot be written: {reason}. What it holds is whole.\n"
-            f"Mend that (make space), then go on: --resume {record.folder}"
-        )
+        raise SearchError(f"{ending.error}\nMend that, then go on: --resume {record.folder}")
 
 
 def _clear_ray_state(folder: Path) -> None:
