@@ -150,14 +150,15 @@ def _check_count(rows: Sequence[TrialRow], manifest: Mapping[str, Any], config: 
 def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int) -> Iterator[str]:
     path = folder / BEST_FOLDER / METRICS_FILE
     best = winner([row for row in rows if row.state != RUNNING], max_epochs)
+    so_far = winner(rows, max_epochs)
     if not path.exists():
         if best is not None:
             yield f"{path} is missing, though trial {best.trial} has ended"
         return
     named = read_json(path)["winner"]
-    # an interrupted study without any ended trial may name a running one
-    if best is not None and named["trial"] != best.trial:
-        yield f"{path} names trial {named['trial']} as the winner, but it is trial {best.trial}"
+    allowed = {row.trial for row in (best, so_far) if row is not None}  # an interrupted search may name a running one
+    if named["trial"] not in allowed:
+        yield f"{path} names trial {named['trial']} as the winner, but it is trial {best.trial if best else None}"
         return
     row = next((row for row in rows if row.trial == named["trial"]), None)
     if row is None or named["validation"]["negative_elbo"] not in {report[VAL_LOSS] for report in row.reports}:

@@ -24,6 +24,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the view is ours
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # how long the rest outlives a killed driver; Ray's own is 60
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record is ours
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own state is never read: resume asks the study

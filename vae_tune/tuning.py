@@ -211,7 +211,9 @@ def _open(plan: _Plan, images: Images) -> StudyRecord:
 
 def _finish(record: StudyRecord, keeper: WinnerKeeper, view: View, ending: Ending) -> Study:
     """Evaluate the winner, close the record and show it."""
-    if ending.reason != INTERRUPTED:
+    if ending.reason == INTERRUPTED:
+        keeper.pause()
+    else:
         view.say("Evaluating the winner on the test images ...")
         keeper.finish()
     record.set_status(ending.reason or "complete", ended=now())

@@ -57,16 +57,21 @@ class WinnerKeeper:
         if row.state != RUNNING:
             self._update()
 
+    def pause(self) -> None:
+        """Write the best so far, running trials included: the search was interrupted."""
+        best = winner(self._record.rows, self._max_epochs)
+        if best is not None and (best.trial, best.epochs) != self._written():
+            self._write(best)
+
     def finish(self) -> None:
         """Add the test numbers of winner and reference, the one use of the test images; delete what only they needed.
 
         Numbers that an earlier end of the search has written are taken from there.
         """
+        self.pause()
         best = winner(self._record.rows, self._max_epochs)
         if best is None:
             return
-        if (best.trial, best.epochs) != self._written():
-            self._write(best)
         self._write_metrics(best, test=True)
         kept = self._best()
         for row in self._ended():

@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,19 +75,37 @@ def test_without_a_scheduler_all_trials_train_to_the_end(tmp_path, tiny):
     assert states(run(tmp_path, tiny, good, config)) == ["COMPLETE"] * 4
 
 
-def test_a_diverging_trial_fails_at_its_first_non_finite_report(tmp_path, tiny):
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_diverging_trial_fails_at_its_first_non_finite_report(tmp_path, tiny, loss):
     def diverging(config):
         for epoch in range(1, MAX_EPOCHS + 1):
             bad = config["trial"] % 2 == 1 and epoch == 2
-            report(epoch, math.nan if bad else 100.0 - epoch - config["trial"])
+            report(epoch, loss if bad else 100.0 - epoch - config["trial"])
 
     config = replace(CONFIG, num_samples=6)
     record = run(tmp_path, tiny, diverging, config)
     for trial in record.study.trials[1::2]:
         assert trial.state.name == "FAIL"
-        assert trial.user_attrs["reason"] == "diverged: val_loss nan in epoch 2"
+        assert trial.user_attrs["reason"] == f"diverged: val_loss {loss} in epoch 2"
         assert list(trial.intermediate_values) == [1]
     assert set(states(record)[::2]) == {"COMPLETE"}
+
+
+def test_a_worker_out_of_memory_costs_only_its_trial(tmp_path, tiny):
+    def greedy(config):
+        report(1, 100.0 - config["trial"])
+        if config["trial"] == 1:
+            now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (now + 2**28, resource.RLIM_INFINITY))
+            try:
+                bytearray(2**30)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        report(MAX_EPOCHS, 90.0)
+
+    record = run(tmp_path, tiny, greedy, replace(CONFIG, num_samples=3))
+    assert states(record) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert "MemoryError" in record.study.trials[1].user_attrs["reason"]
 
 
 def test_a_broken_trial_fails_with_the_last_line_of_its_error_and_the_search_goes_on(tmp_path, tiny):

@@ -141,8 +141,14 @@ def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken
         running.kill(signal.SIGKILL)
         running.wait()
         running = search("--resume", folder)
-    code, output = running.wait()
+    # once more when all trials have ended and only the winner's evaluation is left
+    wait_for(lambda: [row["state"] != "RUNNING" for row in table(folder / "trials.csv")] == [True] * 4)
+    running.kill(signal.SIGKILL)
+    running.wait()
+    code, output = search("--resume", folder).wait()
     assert code == 0, output
+    assert audit(folder) == []
+    assert "test" in json.loads((folder / "best" / "metrics.json").read_text())["winner"]
     columns = ("trial", "epoch", "train_loss", "val_loss", "val_reconstruction", "val_kl", "active_units")
     numbers = [
         [[row[name] for name in columns] for row in table(tmp_path / "out" / name / "epochs.csv")]

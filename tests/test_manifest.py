@@ -1,0 +1,88 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vae_tune.config import (
+    AshaConfig,
+    DataConfig,
+    ResourceConfig,
+    SearchConfig,
+    TrialConfig,
+    UsageError,
+    to_dict,
+)
+from vae_tune.data import Images
+from vae_tune.manifest import new_manifest, read_config, read_space, refuse_changes, refuse_other_data
+from vae_tune.space import DEFAULT_SPACE, Space, load_space
+
+CONFIG = SearchConfig()
+
+
+@pytest.fixture
+def manifest(tiny):
+    """As it is read back from study.json."""
+    return json.loads(json.dumps(new_manifest("s", CONFIG, CONFIG.trial, DEFAULT_SPACE, tiny)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (replace(CONFIG, trial=TrialConfig(max_epochs=20)), "max_epochs is 10 in this study, but got 20"),
+        (replace(CONFIG, trial=TrialConfig(seed=1)), "seed is 0 in this study, but got 1"),
+        (replace(CONFIG, trial=TrialConfig(precision="bfloat16")), "precision is 'float32' in this study"),
+        (replace(CONFIG, trial=TrialConfig(latent_size=8)), "latent_size is 20 in this study, but got 8"),
+        (replace(CONFIG, trial=TrialConfig(batch_size=64)), "batch_size is 128"),
+        (replace(CONFIG, data=DataConfig(dataset="kmnist")), "dataset is 'mnist' in this study, but got 'kmnist'"),
+        (replace(CONFIG, data=DataConfig(train_size=5)), "train_size is None in this study, but got 5"),
+        (replace(CONFIG, asha=AshaConfig(reduction_factor=4)), "reduction_factor is 3 in this study, but got 4"),
+        (replace(CONFIG, asha=AshaConfig(grace_period=2)), "grace_period is 1 in this study, but got 2"),
+        (replace(CONFIG, asha=AshaConfig(scheduler="none")), "scheduler is 'asha' in this study, but got 'none'"),
+        (replace(CONFIG, points=Path("p.yaml")), "points is None in this study"),
+        (replace(CONFIG, warm_start=(Path("other"),)), "warm_start is"),
+    ],
+)
+def test_what_makes_trials_incomparable_is_refused_with_old_and_new_value(manifest, changed, message):
+    with pytest.raises(UsageError) as error:
+        refuse_changes(manifest, changed, DEFAULT_SPACE)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_another_space_is_refused_field_by_field(manifest, tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("latent_size: {type: int, low: 2, high: 32, log: true}\n")
+    with pytest.raises(UsageError, match=r"space .* is .* in this study, but got"):
+        refuse_changes(manifest, CONFIG, load_space(path, CONFIG.trial))
+    with pytest.raises(UsageError, match="fixed batch_size is None in this study, but got 64"):
+        refuse_changes(manifest, CONFIG, Space(DEFAULT_SPACE.distributions, {"batch_size": 64}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        CONFIG,
+        replace(CONFIG, num_samples=200),
+        replace(CONFIG, resources=ResourceConfig(cpus_per_trial=4, max_concurrent=7, address="auto")),
+        replace(CONFIG, time_budget="45m", target_loss=100.0, keep=3),
+        replace(CONFIG, sampler="random"),
+        replace(CONFIG, results_dir=Path("elsewhere")),
+    ],
+)
+def test_what_leaves_trials_comparable_may_change(manifest, changed):
+    refuse_changes(manifest, changed, DEFAULT_SPACE)
+
+
+def test_other_images_are_refused(manifest, tiny):
+    refuse_other_data(manifest, CONFIG, tiny)
+    with pytest.raises(UsageError, match="data sha256 is"):
+        refuse_other_data(manifest, CONFIG, Images(tiny.train, tiny.validation, tiny.test[::-1]))
+
+
+def test_a_study_gives_back_its_space_and_its_settings(manifest, tmp_path):
+    assert read_space(manifest) == DEFAULT_SPACE
+    manifest["config"] = to_dict(replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d"))))
+    (tmp_path / "study.json").write_text(json.dumps(manifest))
+    config = read_config(tmp_path)
+    assert config == replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d")), resume=tmp_path)
