@@ -41,7 +41,7 @@ def run_chaos(place: Path, kills: int, seed: int, num_samples: int) -> dict[str,
         counts["rounds"] += 1
         resumed = (folder / "study.json").exists()
         search = Command(*(("--resume", folder) if resumed else (*options, "--study-name", "chaos")), cwd=place)
-        if counts["kills"] < kills and _killed(search, chance, everyone):
+        if counts["kills"] < kills and _killed(search, chance, folder, everyone):
             counts["kills"] += 1
             counts["epochs repeated"] += _in_flight(folder)
             print(f"kill {counts['kills']}: {_epochs(folder)} epochs of {_trials(folder)} trials recorded", flush=True)
@@ -54,10 +54,13 @@ def run_chaos(place: Path, kills: int, seed: int, num_samples: int) -> dict[str,
     return counts
 
 
-def _killed(search: Command, chance: random.Random, everyone: set[int]) -> bool:
-    """Kill the driver while it starts or while it trains, at random; False if it ended before."""
-    patience = time.monotonic() + chance.choice((chance.uniform(0, 8), chance.uniform(8, 16)))
+def _killed(search: Command, chance: random.Random, folder: Path, everyone: set[int]) -> bool:
+    """Kill the driver, one time in four while it starts, else while it trains; False if it ended before."""
+    early, before = chance.random() < 0.25, _epochs(folder)
+    patience = time.monotonic() + (chance.uniform(0, 8) if early else 300)
     while search.process.poll() is None and time.monotonic() < patience:
+        if not early and _epochs(folder) > before:
+            early, patience = True, time.monotonic() + chance.uniform(0, 3)
         everyone.update(search.children())
         time.sleep(0.02)
     if search.process.poll() is not None:
