@@ -11,9 +11,10 @@ from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, t
 from vae_tune.ending import Ending
 from vae_tune.files import write_json
 from vae_tune.manifest import new_manifest
-from vae_tune.record import StudyRecord, winner
+from vae_tune.record import StudyRecord
 from vae_tune.searcher import StudySearcher
 from vae_tune.space import DEFAULT_SPACE
+from vae_tune.trials import winner
 
 BASE = TrialConfig(max_epochs=9)
 CONFIG = SearchConfig(num_samples=12, trial=BASE, asha=AshaConfig(reduction_factor=3))

@@ -87,7 +87,6 @@ BAD = [
     ("--train-size 0", "train_size must be >= 1, but got 0"),
     ("--train-size 50001", "train_size must be <= 50000 for mnist, but got 50001"),
     ("--data-dir corrupt", "train-images-idx3-ubyte is corrupt"),
-    ("--data-dir empty", "train-images-idx3-ubyte is missing"),
     ("--time-budget soon", "time_budget must be a time such as 90s, 45m or 1h30m, but got 'soon'"),
     ("--target-loss nan", "target_loss must be finite"),
     ("--resume nowhere", "nowhere is no study: study.json is missing"),

@@ -316,11 +316,10 @@ def test_mnist_is_read_from_a_data_dir_too(unpacked, mnist, monkeypatch):
     assert load_images(config).sha256() == mnist.sha256()
 
 
-def test_a_data_dir_without_mnist_is_refused_and_left_empty(tmp_path):
-    message = _refusal(DataConfig(data_dir=tmp_path))
-    assert str(tmp_path / "MNIST" / "raw") in message
-    assert "--data-dir" in message
-    assert _everything_in(tmp_path) == []
+def test_a_data_dir_without_mnist_gets_the_embedded_one(tmp_path):
+    images = load_images(DataConfig(data_dir=tmp_path, train_size=10))
+    assert images.train.shape == (10, 28, 28)
+    assert len(list((tmp_path / "MNIST" / "raw").iterdir())) == 4
 
 
 def test_a_train_size_beyond_the_data_is_refused():

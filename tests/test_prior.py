@@ -8,9 +8,10 @@ from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
 from vae_tune.names import TRIAL, VALUES
 from vae_tune.prior import Prior, read_points, read_warm_start
-from vae_tune.record import StudyRecord, winner
+from vae_tune.record import StudyRecord
 from vae_tune.searcher import StudySearcher
 from vae_tune.space import DEFAULT_SPACE, load_space
+from vae_tune.trials import winner
 
 BASE = TrialConfig()
 CONFIG = SearchConfig()

@@ -8,8 +8,9 @@ import pytest
 
 from vae_tune.config import UsageError
 from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
-from vae_tune.record import StudyRecord, TrialRow, winner
+from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
+from vae_tune.trials import TrialRow, winner
 
 MANIFEST = {"name": "study", "config": {}, "space": dict.fromkeys(DEFAULT_SPACE.distributions, ""), "fixed": {}}
 

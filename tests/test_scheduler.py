@@ -5,8 +5,8 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from vae_tune.names import EPOCH, ORDER, TRIAL, VAL_LOSS
-from vae_tune.record import TrialRow
 from vae_tune.scheduler import Asha, Rungs, replay
+from vae_tune.trials import TrialRow
 
 
 def test_the_first_trial_at_a_rung_goes_on():

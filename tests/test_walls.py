@@ -18,6 +18,7 @@ NEVER = {
     "training": {"ray", "optuna"},
     "checkpoint": {"ray", "optuna"},
     "study": {"ray", "torch"},
+    "trials": {"ray", "torch", "pandas"},
     "record": {"ray", "torch", "pandas"},
 }
 

@@ -29,8 +29,8 @@ from vae_tune.names import (
     VAL_LOSS,
     WARM_START,
 )
-from vae_tune.record import TrialRow, read_trials, row_from_trial, winner
 from vae_tune.scheduler import Asha, Rungs
+from vae_tune.trials import TrialRow, read_trials, row_from_trial, winner
 
 
 def audit(folder: Path) -> list[str]:
@@ -48,7 +48,7 @@ def audit(folder: Path) -> list[str]:
     try:
         trials = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
         tables = [_read_table(folder / name) for name in (TRIALS_FILE, EPOCHS_FILE)]
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"The record of {folder} cannot be read: {error}.") from error
     rows = [row_from_trial(trial) for trial in trials if trial.state.name != "WAITING"]
     found: list[str] = []
@@ -58,7 +58,7 @@ def audit(folder: Path) -> list[str]:
         found += _check_state(row, max_epochs)
     found += _check_order(rows)
     found += _check_decisions(rows, config, max_epochs)
-    found += _check_tables(rows, *tables)
+    found += _check_tables(manifest["status"] == "running", rows, *tables)
     found += _check_count(rows, manifest, config)
     found += _check_best(folder, rows, max_epochs)
     return found
@@ -115,15 +115,15 @@ def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs:
 
 
 def _check_tables(
-    rows: Sequence[TrialRow], trials: Sequence[Mapping[str, str]], epochs: Sequence[Mapping[str, str]]
+    live: bool, rows: Sequence[TrialRow], trials: Sequence[Mapping[str, str]], epochs: Sequence[Mapping[str, str]]
 ) -> Iterator[str]:
     if [line.get(TRIAL) for line in trials] != [str(row.trial) for row in rows]:
         yield f"{TRIALS_FILE} does not list the study's trials, each once"
         return
     for row, line in zip(rows, trials, strict=True):
         for name, value in row.cells().items():
-            # a running trial's row is written when it starts; its later reports are in epochs.csv
-            if row.state != RUNNING and _text(value) != line.get(name) and name != "started":
+            # while a search runs, a running trial's row may be a second old
+            if not (live and row.state == RUNNING) and _text(value) != line.get(name) and name != "started":
                 yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
     expected = [
         {TRIAL: str(row.trial), **{name: _text(report[name]) for name in EPOCH_COLUMNS[1:]}}
@@ -155,7 +155,11 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int) -> Iter
         if best is not None:
             yield f"{path} is missing, though trial {best.trial} has ended"
         return
-    named = read_json(path)["winner"]
+    try:
+        named, written = read_json(path)["winner"], read_json(folder / BEST_FOLDER / CONFIG_FILE)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{folder / BEST_FOLDER} is damaged: {error}"
+        return
     allowed = {row.trial for row in (best, so_far) if row is not None}  # an interrupted search may name a running one
     if named["trial"] not in allowed:
         yield f"{path} names trial {named['trial']} as the winner, but it is trial {best.trial if best else None}"
@@ -163,7 +167,6 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int) -> Iter
     row = next((row for row in rows if row.trial == named["trial"]), None)
     if row is None or named["validation"]["negative_elbo"] not in {report[VAL_LOSS] for report in row.reports}:
         yield f"{path} gives trial {named['trial']} a loss that it never reported"
-    written = read_json(folder / BEST_FOLDER / CONFIG_FILE)
     if row is not None and any(written.get(name) != value for name, value in row.values.items()):
         yield f"{folder / BEST_FOLDER / CONFIG_FILE} is not the winner's configuration"
 

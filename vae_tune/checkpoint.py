@@ -46,7 +46,7 @@ def write_checkpoint(folder: Path, config: TrialConfig, state: TrainingState, re
     with atomic(path) as file:
         file.write(save(tensors, metadata))
     for old in checkpoints(folder)[KEPT:]:
-        old.unlink()
+        old.unlink(missing_ok=True)
     return path
 
 

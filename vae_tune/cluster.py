@@ -60,6 +60,8 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
+        if config.address is not None:
+            raise UsageError(f"Ray runs in this process already: leave out address {config.address!r}.")
         yield log
         return
     try:

@@ -76,8 +76,7 @@ def load_images(config: DataConfig) -> Images:
     """
     root = config.data_dir or cache_dir()
     if config.dataset == "mnist":
-        if config.data_dir is None:
-            _unpack_mnist(root / "MNIST" / "raw")
+        _unpack_mnist(root / "MNIST" / "raw")
         _check_mnist(root / "MNIST" / "raw")
     train, test = _read(config, root)
     available = len(train) - VALIDATION_SIZE

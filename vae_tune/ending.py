@@ -15,8 +15,8 @@ from typing import Any
 
 from ray.tune.stopper import Stopper
 
-from vae_tune.names import COMPLETE, SECONDS
-from vae_tune.record import TrialRow
+from vae_tune.names import COMPLETE, EVALUATION_SECONDS, SECONDS
+from vae_tune.trials import TrialRow
 
 INTERRUPTED = "interrupted"
 TIME_BUDGET = "time budget used"
@@ -26,7 +26,7 @@ FAILED = "failed"
 _MARGIN = 1.25
 """An epoch may take this much longer than the one before it."""
 _CLOSING_SECONDS = 5.0
-"""Set aside for ending Ray, besides what evaluating the winner has been seen to take."""
+"""Set aside for ending Ray, besides two evaluations (winner and reference) of the length that was measured."""
 
 
 class Ending(Stopper):
@@ -47,13 +47,13 @@ class Ending(Stopper):
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
         self._target_loss = target_loss
         self._at_once = False
-        self._longest_epoch = 0.0
-        self.closing_seconds = _CLOSING_SECONDS
+        self._longest_epoch = self._longest_evaluation = 0.0
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial that reported ``result`` should not begin another epoch."""
         seconds = result.get(SECONDS, 0.0)
         self._longest_epoch = max(self._longest_epoch, seconds)
+        self._longest_evaluation = max(self._longest_evaluation, result.get(EVALUATION_SECONDS, 0.0))
         pause = bool(self.reason) or self._too_late(seconds)
         if pause:
             self.paused.add(trial_id)
@@ -85,6 +85,11 @@ class Ending(Stopper):
         """End the search: after the running epochs, or at once."""
         self.reason = self.reason or reason
         self._at_once = self._at_once or at_once
+
+    @property
+    def closing_seconds(self) -> float:
+        """Time set aside for what follows the last epoch."""
+        return _CLOSING_SECONDS + _MARGIN * 2 * self._longest_evaluation
 
     def _too_late(self, epoch_seconds: float) -> bool:
         if self._deadline is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -26,13 +27,20 @@ class Journal(BaseJournalBackend):
     """
 
     def __init__(self, path: Path):
-        """Open or create the file; a last line that a crash tore is cut off, the rest is never touched."""
-        self._file = path.open("ab+", buffering=0)
-        self._file.seek(0)
-        content = self._file.read()
+        """Open or create the file; a last line that a crash tore is cut off, the rest is never touched.
+
+        Raises:
+            UsageError: the file is damaged elsewhere; nothing was changed.
+        """
+        content = path.read_bytes() if path.exists() else b""
         whole = content.rfind(b"\n") + 1
-        self._file.truncate(whole)
-        self._logs: list[dict[str, Any]] = [json.loads(line) for line in content[:whole].splitlines()]
+        try:
+            self._logs: list[dict[str, Any]] = [json.loads(line) for line in content[:whole].splitlines()]
+        except ValueError as error:
+            raise UsageError(f"{path} is damaged: {error}. Nothing was changed.") from error
+        if whole < len(content) and self._logs:
+            os.truncate(path, whole)
+        self._file = path.open("ab", buffering=0)
         self._first = 0
         self._pending: list[dict[str, Any]] = []
         self._depth = 0
@@ -47,6 +55,10 @@ class Journal(BaseJournalBackend):
             self._depth -= 1
             if not self._depth:
                 self._write()
+
+    def holds(self, study_name: str) -> bool:
+        """Whether a study of that name was begun in this file."""
+        return any(log.get("study_name") == study_name for log in self._logs)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Return the logs from a number on; those before it are read already and are let go."""
@@ -69,12 +81,14 @@ class Journal(BaseJournalBackend):
         lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in self._pending]
         if not lines:
             return
-        end = self._file.tell()
+        end = os.fstat(self._file.fileno()).st_size
         try:
-            self._file.write(b"".join(lines))
+            content = b"".join(lines)
+            if self._file.write(content) < len(content):  # a disk that is almost full takes a part, and says no more
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError:  # the disk is full: leave no half a line behind
-            self._file.truncate(end)
+            os.ftruncate(self._file.fileno(), end)
             raise
         self._pending = []
 

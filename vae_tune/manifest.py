@@ -109,7 +109,7 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
     """
     old, new = _flat(manifest["config"]), _flat(to_dict(config))
     for name, value in new.items():
-        if name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
+        if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
             _refuse(name.rpartition(".")[2], old.get(name), value)
     before = {"space": manifest["space"], "fixed": manifest["fixed"]}
     for part, values in _space_to_dict(space).items():

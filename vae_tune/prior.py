@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from vae_tune.config import TrialConfig, UsageError
 from vae_tune.manifest import read_manifest
 from vae_tune.names import WARM_START
-from vae_tune.record import read_trials
 from vae_tune.space import Space
+from vae_tune.trials import read_trials
 
 _MUST_AGREE = ("data", "metric", "fixed")
 
@@ -98,7 +98,7 @@ def read_warm_start(
     """Return the finished trials of other studies that this one's sampler can learn from.
 
     Their losses must mean the same: same images, metric and fixed fields, the same hyperparameters searched, and the
-    same ``max_epochs``. Trials outside of this study's ranges are left out.
+    same values of all other settings but the seed. Trials outside of this study's ranges are left out.
 
     Raises:
         UsageError: a folder is no study, or its trials cannot be compared; says in what they differ.
@@ -107,7 +107,10 @@ def read_warm_start(
     for folder in folders:
         other = read_manifest(folder)
         mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
-        mine["max_epochs"], theirs["max_epochs"] = (m["reference"]["max_epochs"] for m in (manifest, other))
+        for study, values in ((manifest, mine), (other, theirs)):
+            values |= {
+                name: v for name, v in study["reference"].items() if name not in manifest["space"] and name != "seed"
+            }
         mine["space"], theirs["space"] = sorted(manifest["space"]), sorted(other["space"])
         for name, value in mine.items():
             if theirs[name] != value:

@@ -6,20 +6,20 @@ a user attribute), so that ``trials.csv`` and ``epochs.csv`` can be made again f
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from vae_tune.config import UsageError
 from vae_tune.files import atomic, write_json
 from vae_tune.journal import Journal, StudyLock
 from vae_tune.names import (
@@ -27,10 +27,8 @@ from vae_tune.names import (
     DEVICE,
     EPOCH,
     EPOCH_COLUMNS,
-    EPOCHS,
     EPOCHS_FILE,
     FAIL,
-    IMAGES_PER_SECOND,
     JOURNAL_FILE,
     LOCK_FILE,
     NODE,
@@ -39,131 +37,30 @@ from vae_tune.names import (
     REASON,
     REPORT_COLUMNS,
     RUNNING,
-    SECONDS,
-    STARTED,
-    STATE,
     STUDY_FILE,
     TIME,
-    TRIAL,
     TRIAL_COLUMNS_AFTER,
     TRIAL_COLUMNS_BEFORE,
     TRIALS_FILE,
-    VAL_KL,
     VAL_LOSS,
-    VAL_RECONSTRUCTION,
     WARM_START,
 )
+from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, TrialRow, now, row_from_trial
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
-_REPORT_ATTRIBUTE = "report:"
-_VALUES_ATTRIBUTE = "values"
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """One trial as it stands: a row of ``trials.csv``."""
-
-    trial: int
-    values: Mapping[str, Any]
-    """The hyperparameters by their own names."""
-    started: str
-    """UTC, ISO 8601."""
-    state: str = RUNNING
-    reason: str = ""
-    reports: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
-    """One per epoch, in order: the columns of ``epochs.csv`` without the trial."""
-    node: str = ""
-    device: str = ""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs reported."""
-        return int(self.reports[-1][EPOCH]) if self.reports else 0
-
-    @property
-    def val_loss(self) -> float | None:
-        """Newest validation negative ELBO, nats per image."""
-        loss: float | None = self._last(VAL_LOSS)
-        return loss
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in this trial's epochs."""
-        return math.fsum(report[SECONDS] for report in self.reports)
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Training speed of the newest epoch."""
-        speed: float | None = self._last(IMAGES_PER_SECOND)
-        return speed
-
-    def cells(self) -> dict[str, Any]:
-        """Return the row by column name."""
-        return {
-            TRIAL: self.trial,
-            STATE: self.state,
-            REASON: self.reason,
-            EPOCHS: self.epochs,
-            VAL_LOSS: self.val_loss,
-            VAL_RECONSTRUCTION: self._last(VAL_RECONSTRUCTION),
-            VAL_KL: self._last(VAL_KL),
-            **self.values,
-            STARTED: self.started,
-            SECONDS: round(self.seconds, 3),
-            NODE: self.node,
-            DEVICE: self.device,
-        }
-
-    def _last(self, name: str) -> Any:
-        return self.reports[-1][name] if self.reports else None
-
-
-class Ranked(Protocol):
-    """What it takes to rank a trial."""
-
-    @property
-    def trial(self) -> int:
-        """Its number."""
-
-    @property
-    def state(self) -> str:
-        """COMPLETE, PRUNED, FAIL or RUNNING."""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs done."""
-
-    @property
-    def val_loss(self) -> float | None:
-        """Nats per image."""
-
-
-_Row = TypeVar("_Row", bound=Ranked)
-
-
-def ranked(rows: Iterable[_Row], max_epochs: int) -> list[_Row]:
-    """Return the trials that could win, the best first: COMPLETE at ``max_epochs``, by ``val_loss``.
-
-    Where none is complete it is those at the deepest epoch that any trial reached; FAIL trials never win.
-    """
-    candidates = [row for row in rows if row.epochs and row.state != FAIL]
-    best = [row for row in candidates if row.state == COMPLETE and row.epochs == max_epochs]
-    if not best and candidates:
-        deepest = max(row.epochs for row in candidates)
-        best = [row for row in candidates if row.epochs == deepest]
-    return sorted(best, key=lambda row: (row.val_loss or 0, row.trial))
-
-
-def winner(rows: Iterable[_Row], max_epochs: int) -> _Row | None:
-    """Return the best trial by the one rule of :func:`ranked`, or None where there is none."""
-    return next(iter(ranked(rows, max_epochs)), None)
+_TABLE_SECONDS = 1.0  # a running trial's row in trials.csv may be this old
 
 
 class StudyRecord:
     """A study folder, opened for writing by the one driver. Listeners are called with each row that changed."""
 
     def __init__(
-        self, folder: Path, manifest: dict[str, Any], lock: StudyLock, plant: Callable[[optuna.Study], None] | None
+        self,
+        folder: Path,
+        manifest: dict[str, Any],
+        lock: StudyLock,
+        journal: Journal,
+        plant: Callable[[optuna.Study], None] | None = None,
     ):
         """Open the files; use :meth:`create` or :meth:`resume`."""
         self.folder = folder
@@ -173,7 +70,8 @@ class StudyRecord:
         self._rows: dict[int, TrialRow] = {}
         self._trials: dict[int, optuna.Trial] = {}
         self._lines: dict[int, str] = {}
-        self._journal = Journal(folder / JOURNAL_FILE)
+        self._written = 0.0
+        self._journal = journal
         self.transaction = self._journal.transaction
         self.study = optuna.create_study(
             storage=JournalStorage(self._journal),
@@ -192,7 +90,6 @@ class StudyRecord:
         self._reports = len(reports)
         self._rewrite_epochs(reports)
         self._epochs = (folder / EPOCHS_FILE).open("a", newline="", encoding="utf-8")
-        self._write_trials()
         self.set_status("running")
 
     @classmethod
@@ -214,18 +111,28 @@ class StudyRecord:
         for name in (JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE):
             (folder / name).unlink(missing_ok=True)
         _delete_temporary_files(folder)
-        return cls(folder, manifest, lock, plant)
+        return cls(folder, manifest, lock, Journal(folder / JOURNAL_FILE), plant)
 
     @classmethod
     def resume(cls, folder: Path, manifest: dict[str, Any]) -> StudyRecord:
         """Open an existing study folder after any kind of end; the tables are made again from the journal.
 
         Raises:
-            UsageError: another driver writes it.
+            UsageError: another driver writes it, or its journal is missing or damaged; nothing was changed.
         """
+        path = folder / JOURNAL_FILE
+        if not path.exists():
+            raise UsageError(f"{folder} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
         lock = StudyLock(folder)
+        try:
+            journal = Journal(path)
+            if not journal.holds(manifest["name"]):
+                raise UsageError(f"{path} is damaged: it holds no study {manifest['name']!r}. Nothing was changed.")
+        except UsageError:
+            lock.release()
+            raise
         _delete_temporary_files(folder)
-        return cls(folder, manifest, lock, None)
+        return cls(folder, manifest, lock, journal)
 
     @property
     def rows(self) -> Sequence[TrialRow]:
@@ -239,7 +146,7 @@ class StudyRecord:
     def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
         """Note that a trial is about to run; ``values`` are its hyperparameters."""
         if dict(values) != trial.params:
-            trial.set_user_attr(_VALUES_ATTRIBUTE, dict(values))
+            trial.set_user_attr(VALUES_ATTRIBUTE, dict(values))
         self._trials[trial.number] = trial
         row = self._rows.get(trial.number) or TrialRow(trial.number, {}, now())
         self._update(replace(row, values=dict(values)))
@@ -260,7 +167,7 @@ class StudyRecord:
             for name, value in where.items():
                 if value != getattr(row, name):
                     trial.set_user_attr(name, value)
-            trial.set_user_attr(f"{_REPORT_ATTRIBUTE}{report[EPOCH]}", report)
+            trial.set_user_attr(f"{REPORT_ATTRIBUTE}{report[EPOCH]}", report)
             trial.report(report[VAL_LOSS], report[EPOCH])
         self._epochs.write(_epochs_line(number, report))
         self._epochs.flush()
@@ -282,14 +189,16 @@ class StudyRecord:
         self._update(replace(row, state=state, reason=reason))
 
     def set_status(self, status: str, **more: Any) -> None:
-        """Write what became of the search into ``study.json``."""
+        """Write what became of the search into ``study.json``, and the tables as they are now."""
+        self._write_trials()
         self.manifest = {**self.manifest, "status": status, **more}
         write_json(self.folder / STUDY_FILE, self.manifest)
 
     def close(self) -> None:
-        """Close the files and let others write."""
-        self._epochs.close()
-        self._journal.close()
+        """Close the files and let others write; a disk that is full changes nothing about that."""
+        for file in (self._epochs, self._journal):
+            with contextlib.suppress(OSError):
+                file.close()
         self._lock.release()
 
     def _adopt(self, frozen: optuna.trial.FrozenTrial) -> None:
@@ -307,8 +216,9 @@ class StudyRecord:
     def _update(self, row: TrialRow) -> None:
         known = self._rows.get(row.trial)
         self._rows[row.trial] = row
-        if known is None or (known.state, known.reason, known.values) != (row.state, row.reason, row.values):
-            self._lines[row.trial] = self._trials_line(row)
+        self._lines[row.trial] = self._trials_line(row)
+        changed = known is None or (known.state, known.reason, known.values) != (row.state, row.reason, row.values)
+        if changed or time.monotonic() - self._written > _TABLE_SECONDS:
             self._write_trials()
         for listener in self.listeners:
             listener(row)
@@ -326,6 +236,7 @@ class StudyRecord:
         return (*TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *TRIAL_COLUMNS_AFTER)
 
     def _write_trials(self) -> None:
+        self._written = time.monotonic()
         with atomic(self.folder / TRIALS_FILE) as file:
             lines = [_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())
@@ -342,39 +253,8 @@ def _delete_temporary_files(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """Return all trials in a study's journal, which is only read; another driver may be writing it."""
-    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL_FILE)))
-    return optuna.load_study(study_name=storage.get_all_studies()[0].study_name, storage=storage).trials
-
-
-def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
-    """Return the row of a trial from the Optuna study alone."""
-    attributes = trial.user_attrs
-    epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(_REPORT_ATTRIBUTE))
-    return TrialRow(
-        trial=trial.number,
-        values=attributes.get(_VALUES_ATTRIBUTE, trial.params),
-        started=_iso(trial.datetime_start.astimezone(UTC)) if trial.datetime_start else "",
-        state=trial.state.name,
-        reason=attributes.get(REASON, ""),
-        reports=tuple(attributes[f"{_REPORT_ATTRIBUTE}{epoch}"] for epoch in epochs),
-        node=attributes.get(NODE, ""),
-        device=attributes.get(DEVICE, ""),
-    )
-
-
 def _epochs_line(number: int, report: Mapping[str, Any]) -> str:
     return _line([number, *(report[column] for column in EPOCH_COLUMNS[1:])])
-
-
-def now() -> str:
-    """Return the time in UTC, ISO 8601 with milliseconds."""
-    return _iso(datetime.now(UTC))
-
-
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")
 
 
 def _line(cells: Iterable[Any]) -> str:

@@ -18,7 +18,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from vae_tune.names import COMPLETE, EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, TRIAL, VAL_LOSS
-from vae_tune.record import StudyRecord, TrialRow
+from vae_tune.record import StudyRecord
+from vae_tune.trials import TrialRow
 
 
 class Rungs:

@@ -20,7 +20,7 @@ from vae_tune.names import (
     TRIAL,
     TRIALS_FILE,
 )
-from vae_tune.record import winner
+from vae_tune.trials import winner
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING
-from vae_tune.record import TrialRow, winner
+from vae_tune.trials import TrialRow, winner
 
 _COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed"}

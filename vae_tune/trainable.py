@@ -14,11 +14,23 @@ from ray import tune
 from vae_tune.checkpoint import read_newest, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
-from vae_tune.names import CHECKPOINTS_FOLDER, DEVICE, EPOCH, REASON, STORAGE_ERROR, TRIAL, VAL_LOSS, VALUES
+from vae_tune.names import (
+    CHECKPOINTS_FOLDER,
+    DEVICE,
+    EPOCH,
+    EVALUATION_SECONDS,
+    REASON,
+    STORAGE_ERROR,
+    TRIAL,
+    VAL_LOSS,
+    VALUES,
+)
 from vae_tune.training import Diverged, EpochReport, fit, new_state
 
 
-def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int) -> None:
+def train_trial(
+    config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int, gpu: bool = False
+) -> None:
     """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
 
     Args:
@@ -27,15 +39,17 @@ def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, fo
         base: the reference configuration; the hyperparameters replace its fields.
         folder: the study folder.
         threads: CPU threads of the trial.
+        gpu: whether the trial was given a share of a GPU.
     """
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if gpu else "cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     trial_config = dataclasses.replace(base, **config[VALUES])
     checkpoints = checkpoint_folder(folder, config[TRIAL])
 
     def report(epoch: EpochReport, **more: str) -> None:
-        tune.report({**asdict(epoch), DEVICE: name, **more})
+        evaluating = epoch.seconds - len(images.train) / epoch.images_per_second
+        tune.report({**asdict(epoch), DEVICE: name, EVALUATION_SECONDS: evaluating, **more})
 
     with warnings.catch_warnings(record=True) as damage:
         checkpoint = read_newest(checkpoints, device)

@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from ray import tune
 
-from vae_tune.cluster import Slots, find_slots, running_ray
+from vae_tune.cluster import RayLog, Slots, find_slots, running_ray
 from vae_tune.config import SearchConfig, SearchError, TrialConfig, UsageError, duration_seconds, to_dict
 from vae_tune.data import Images, load_images
-from vae_tune.ending import FAILED, INTERRUPTED, Ending, interruptible
+from vae_tune.ending import FAILED, INTERRUPTED, TIME_BUDGET, Ending, interruptible
 from vae_tune.manifest import (
     new_manifest,
     read_config,
@@ -28,17 +28,15 @@ from vae_tune.manifest import (
     refuse_other_data,
     this_run,
 )
-from vae_tune.names import RAY_FOLDER, RAY_LOG_FILE, RUNNING, STUDY_FILE, TRIAL
-from vae_tune.prior import Prior, read_points, read_warm_start
-from vae_tune.record import StudyRecord, now, unfinished_creation
+from vae_tune.names import RAY_FOLDER, RAY_LOG_FILE, RUNNING, STUDY_FILE, TRIAL, WARM_START
+from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
+from vae_tune.record import StudyRecord, unfinished_creation
 from vae_tune.scheduler import Asha, Rungs, settle
 from vae_tune.searcher import FailureReasons, StudySearcher
 from vae_tune.space import Space, load_space
 from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
-
-if TYPE_CHECKING:
-    from vae_tune.winner import WinnerKeeper
+from vae_tune.trials import now, read_trials
 
 _MAX_FAILURES = 3
 """Times that a trial is tried again after its worker died or raised."""
@@ -77,23 +75,57 @@ def run_search(config: SearchConfig, *, view: View | None = None) -> Study:
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
         reading = reader.submit(load_images, config.data)
         with running_ray(config.resources) as ray_log:
-            from vae_tune.trainable import train_trial  # torch, which the reader imports while Ray starts
-            from vae_tune.winner import WinnerKeeper
-
             images = reading.result()
             slots = find_slots(config.resources)
             record = _open(plan, images)
-            ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
-            keeper = WinnerKeeper(record, images, plan.base.max_epochs, config.keep)
-            view.begin(config.num_samples, plan.base.max_epochs, record.rows)
-            view.say(f"Study {plan.folder}: {slots}")
-            record.listeners += [ending.listen, keeper, view]
-            trainable = tune.with_parameters(
-                train_trial, images=images, base=plan.base, folder=plan.folder.absolute(), threads=slots.cpus
-            )
-            with interruptible(ending):
-                run_trials(trainable, plan.config, plan.space, record, slots, ending)
-        return _finish(record, keeper, view, ending)
+            try:
+                return _search(plan, record, images, slots, view, ending, ray_log)
+            except OSError as error:
+                reason = error.strerror or error
+                raise SearchError(
+                    f"The record in {plan.folder} cannot be written: {reason}. What it holds is whole.\n"
+                    f"Mend that, then go on: --resume {plan.folder}"
+                ) from error
+            finally:
+                record.close()
+
+
+def _search(
+    plan: _Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
+) -> Study:
+    """Run the trials, evaluate the winner, and show what was found."""
+    from vae_tune.trainable import train_trial  # torch, which another thread imported while Ray started
+    from vae_tune.winner import WinnerKeeper
+
+    ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
+    keeper = WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep)
+    view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
+    view.say(f"Study {plan.folder}: {slots}")
+    for row in record.rows:
+        ending.listen(row)
+    record.listeners += [ending.listen, keeper, view]
+    trainable = tune.with_parameters(
+        train_trial,
+        images=images,
+        base=plan.base,
+        folder=plan.folder.absolute(),
+        threads=slots.cpus,
+        gpu=slots.gpus > 0,
+    )
+    with interruptible(ending):
+        run_trials(trainable, plan.config, plan.space, record, slots, ending)
+    if ending.reason == INTERRUPTED:
+        keeper.pause()
+    else:
+        view.say("Evaluating the winner on the test images ...")
+        keeper.finish()
+    unfinished = any(row.state == RUNNING for row in record.rows)  # paused by the budget after the last suggestion
+    record.set_status(ending.reason or (TIME_BUDGET if unfinished else "complete"), ended=now())
+    study = load_study(record.folder)
+    view.end(record.rows, study.metrics, record.folder)
+    if ending.reason == INTERRUPTED:
+        raise KeyboardInterrupt
+    return study
 
 
 def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:
@@ -156,11 +188,11 @@ def run_trials(
 
 def _clear_ray_state(folder: Path) -> None:
     """Delete the state that Ray Tune wrote for a restore of its own; a resume here asks the study instead."""
-    for path in folder.iterdir():
+    for path in folder.glob("*"):
         if path.is_dir():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         elif path.name != RAY_LOG_FILE:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _plan(config: SearchConfig) -> _Plan:
@@ -168,14 +200,29 @@ def _plan(config: SearchConfig) -> _Plan:
         space = load_space(config.space, config.trial)
         base = dataclasses.replace(config.trial, **space.fixed)
         points = read_points(config.points, space, base)
+        _check_sampler(config, space, base)
         return _Plan(config, _new_folder(config), space, base, points, None)
     manifest = read_manifest(config.resume)
     space = read_space(manifest)
     recorded = manifest["config"]["space"]
     given = None if config.space is None else str(config.space)
     refuse_changes(manifest, config, space if given == recorded else load_space(config.space, config.trial))
+    started = sum(WARM_START not in t.user_attrs and t.state.name != "WAITING" for t in read_trials(config.resume))
+    if config.num_samples < started:
+        raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
     base = dataclasses.replace(config.trial, **space.fixed)
+    _check_sampler(config, space, base)
     return _Plan(config, config.resume, space, base, [], manifest)
+
+
+def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
+    """Refuse samplers that learn from all trials alike where the reference has no place in the space."""
+    if config.sampler in ("qmc", "gp", "cmaes") and not space.contains(base):
+        values = reference_values(space, base)
+        raise UsageError(
+            f"--sampler {config.sampler} needs a reference inside of the space, but it is {values}.\n"
+            f"Choose one with --{next(iter(values)).replace('_', '-')} and the like, or take --sampler tpe."
+        )
 
 
 def _new_folder(config: SearchConfig) -> Path:
@@ -206,23 +253,10 @@ def _open(plan: _Plan, images: Images) -> StudyRecord:
         return StudyRecord.resume(plan.folder, {**plan.manifest, "config": config, "runs": runs})
     manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images) | {"runs": [entry]}
     prior = Prior(plan.points, read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base))
-    return StudyRecord.create(plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base))
-
-
-def _finish(record: StudyRecord, keeper: WinnerKeeper, view: View, ending: Ending) -> Study:
-    """Evaluate the winner, close the record and show it."""
-    if ending.reason == INTERRUPTED:
-        keeper.pause()
-    else:
-        view.say("Evaluating the winner on the test images ...")
-        keeper.finish()
-    record.set_status(ending.reason or "complete", ended=now())
-    record.close()
-    study = load_study(record.folder)
-    view.end(record.rows, study.metrics, record.folder)
-    if ending.reason == INTERRUPTED:
-        raise KeyboardInterrupt
-    return study
+    try:
+        return StudyRecord.create(plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base))
+    except OSError as error:
+        raise UsageError(f"The study {plan.folder} cannot be created: {error.strerror or error}.") from error
 
 
 def _trial_name(trial: Any) -> str:

@@ -27,9 +27,10 @@ from vae_tune.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.record import StudyRecord, TrialRow, ranked, winner
+from vae_tune.record import StudyRecord
 from vae_tune.trainable import checkpoint_folder
 from vae_tune.training import evaluate
+from vae_tune.trials import TrialRow, ranked, winner
 
 _COLUMNS = 8
 _CPU = torch.device("cpu")
@@ -49,7 +50,10 @@ class WinnerKeeper:
         self._max_epochs = max_epochs
         self._keep = keep
         self._folder = record.folder / BEST_FOLDER
-        self._metrics = read_json(self._folder / METRICS_FILE) if (self._folder / METRICS_FILE).exists() else {}
+        try:
+            self._metrics: dict[str, Any] = read_json(self._folder / METRICS_FILE)
+        except (FileNotFoundError, ValueError):  # none yet, or damaged: best/ is written again
+            self._metrics = {}
         self._update()
 
     def __call__(self, row: TrialRow) -> None:

@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[2]
 SLOTS = Slots(count=2, cpus=1, gpus=0)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray():
-    """One Ray for all tests that run cheap trainables in this process."""
+    """One Ray for all tests of a module that run cheap trainables in this process."""
     with running_ray(ResourceConfig()):
         yield
 

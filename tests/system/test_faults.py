@@ -9,7 +9,7 @@ import pytest
 
 from tests.system.conftest import alive, wait_for
 from vae_tune.audit import audit
-from vae_tune.record import read_trials
+from vae_tune.trials import read_trials
 
 pytestmark = pytest.mark.system
 
