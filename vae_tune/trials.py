@@ -163,7 +163,7 @@ def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
     return TrialRow(
         trial=trial.number,
         values=attributes.get(VALUES_ATTRIBUTE, trial.params),
-        started=iso(trial.datetime_start.astimezone(UTC)) if trial.datetime_start else "",
+        started=_iso(trial.datetime_start.astimezone(UTC)) if trial.datetime_start else "",
         state=trial.state.name,
         reason=attributes.get(REASON, ""),
         reports=tuple(attributes[f"{REPORT_ATTRIBUTE}{epoch}"] for epoch in epochs),
@@ -174,8 +174,8 @@ def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
 
 def now() -> str:
     """Return the time in UTC, ISO 8601 with milliseconds."""
-    return iso(datetime.now(UTC))
+    return _iso(datetime.now(UTC))
 
 
-def iso(moment: datetime) -> str:
+def _iso(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds")

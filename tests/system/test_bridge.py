@@ -75,17 +75,17 @@ def test_without_a_scheduler_all_trials_train_to_the_end(tmp_path, tiny):
     assert states(run(tmp_path, tiny, good, config)) == ["COMPLETE"] * 4
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_diverging_trial_fails_at_its_first_non_finite_report(tmp_path, tiny, loss):
+def test_a_diverging_trial_fails_at_its_first_non_finite_report(tmp_path, tiny):
     def diverging(config):
         for epoch in range(1, MAX_EPOCHS + 1):
             bad = config["trial"] % 2 == 1 and epoch == 2
-            report(epoch, loss if bad else 100.0 - epoch - config["trial"])
+            report(epoch, (math.nan, math.inf)[config["trial"] == 3] if bad else 100.0 - epoch - config["trial"])
 
     config = replace(CONFIG, num_samples=6)
     record = run(tmp_path, tiny, diverging, config)
     for trial in record.study.trials[1::2]:
         assert trial.state.name == "FAIL"
+        loss = "inf" if trial.number == 3 else "nan"
         assert trial.user_attrs["reason"] == f"diverged: val_loss {loss} in epoch 2"
         assert list(trial.intermediate_values) == [1]
     assert set(states(record)[::2]) == {"COMPLETE"}

@@ -30,7 +30,7 @@ def is_whole(folder, trials=4):
 
 
 def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile(search, tmp_path):
-    running = search("--study-name", "s", *SMALL, "--num-samples", 30)
+    running = search("--study-name", "s", *SMALL, "--num-samples", 16)
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(epochs(folder)) >= 1)
     workers = wait_for(lambda: running.children("ray::ImplicitFunc.train"))
@@ -40,7 +40,7 @@ def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile
     assert f"is being written by process {running.process.pid} on host" in output
     code, output = running.wait()
     assert code == 0, output
-    is_whole(folder, trials=30)
+    is_whole(folder, trials=16)
 
 
 def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp_path):
