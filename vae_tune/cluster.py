@@ -24,12 +24,13 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the view is ours
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # how long the rest outlives a killed driver; Ray's own is 60
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record is ours
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own state is never read: resume asks the study
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+
+RAY_DIED = "Ray has died: it runs no task any more."
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def ray_is_alive() -> bool:
     """
     try:
         return bool(ray.get(ray.remote(num_cpus=0)(_nothing).remote(), timeout=_PING_SECONDS))
-    except ray.exceptions.RayError:
+    except (ray.exceptions.RayError, RuntimeError, OSError):
         return False
 
 

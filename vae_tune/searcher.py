@@ -22,7 +22,7 @@ from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from vae_tune.cluster import ray_is_alive
+from vae_tune.cluster import RAY_DIED, ray_is_alive
 from vae_tune.config import Sampler, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import (
@@ -212,7 +212,7 @@ class FailureReasons(Callback):
         lines = _last_error(trial)
         worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
         if worker_died and not self._ending.error and not ray_is_alive():
-            self._ending.fail("Ray has died: it runs no task any more.")
+            self._ending.fail(RAY_DIED)
         if not self._ending.error:
             self._searcher.fail(trial.trial_id, f"worker died: {lines[-1]}" if worker_died else lines[-1])
 

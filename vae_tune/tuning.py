@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from ray import tune
 
-from vae_tune.cluster import RayLog, Slots, find_slots, running_ray
+from vae_tune.cluster import RAY_DIED, RayLog, Slots, find_slots, ray_is_alive, running_ray
 from vae_tune.config import SearchConfig, SearchError, TrialConfig, UsageError, duration_seconds, to_dict
 from vae_tune.data import Images, load_images
 from vae_tune.ending import FAILED, INTERRUPTED, TIME_BUDGET, Ending, interruptible
@@ -174,10 +174,12 @@ def run_trials(
     )
     try:
         tuner.fit()
-    except BaseException:
-        with contextlib.suppress(OSError):
-            record.set_status(FAILED, ended=now())
-        raise
+    except Exception:
+        if ray_is_alive():
+            with contextlib.suppress(OSError):
+                record.set_status(FAILED, ended=now())
+            raise
+        ending.fail(RAY_DIED)  # whatever Tune stumbled over is a consequence
     finally:
         _clear_ray_state(record.folder / RAY_FOLDER)
     if ending.error:
