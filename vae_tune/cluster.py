@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -85,7 +85,8 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
     try:
         yield log
     finally:
-        ray.shutdown()
+        with suppress(ray.exceptions.RayError, OSError, RuntimeError):  # a Ray that has died cannot be ended
+            ray.shutdown()
 
 
 def _knock(address: str) -> None:
