@@ -5,9 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vae_tune import cli
+from vae_tune import SearchConfig, cli
+from vae_tune.data import Images
+from vae_tune.files import write_json
+from vae_tune.manifest import new_manifest
+from vae_tune.space import DEFAULT_SPACE
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +39,11 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "results" / "foreign").mkdir()
     (tmp_path / "results" / "foreign" / "thesis.tex").write_text("")
     (tmp_path / "file").write_text("no folder")
+    config = SearchConfig(sampler="cmaes")
+    nothing = np.zeros((1, 1, 1), np.uint8)
+    images = Images(nothing, nothing, nothing)
+    (tmp_path / "cma").mkdir()
+    write_json(tmp_path / "cma" / "study.json", new_manifest("cma", config, config.trial, DEFAULT_SPACE, images))
     (tmp_path / "empty").mkdir()
     for name, text in {
         "list": "- 1\n- 2\n",
@@ -91,6 +101,7 @@ BAD = [
     ("--target-loss nan", "target_loss must be finite"),
     ("--resume nowhere", "nowhere is no study: study.json is missing"),
     ("--resume", "--resume needs a value"),
+    ("--resume cma", "as a pickle, which is not read"),
     ("--address 127.0.0.1:1", "No Ray cluster at address '127.0.0.1:1'"),
 ]
 

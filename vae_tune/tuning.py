@@ -204,6 +204,8 @@ def _plan(config: SearchConfig) -> _Plan:
         points = read_points(config.points, space, base)
         _check_sampler(config, space, base)
         return _Plan(config, _new_folder(config), space, base, points, None)
+    if config.sampler == "cmaes":
+        raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
     manifest = read_manifest(config.resume)
     space = read_space(manifest)
     recorded = manifest["config"]["space"]
