@@ -1,0 +1,264 @@
+"""Study folders made up in a moment, with plausible numbers: for all that reads a study, without Ray and training.
+
+The trials run on simulated workers and a simulated clock; ASHA decides as in a search, so that ``audit`` finds
+nothing. The folder is written by the real :class:`StudyRecord`.
+"""
+
+import heapq
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+from PIL import Image
+
+from vae_tune.config import AshaConfig, DataConfig, SearchConfig, TrialConfig, to_dict
+from vae_tune.data import Images
+from vae_tune.files import write_json
+from vae_tune.manifest import KIND, new_manifest, this_run
+from vae_tune.names import COMPLETE, FAIL, PRUNED, RUNNING
+from vae_tune.record import StudyRecord
+from vae_tune.space import DEFAULT_SPACE
+from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, winner
+
+START = datetime(2026, 1, 5, 8, tzinfo=UTC)
+TRAIN = 5000
+
+
+@dataclass
+class Simulated:
+    """A trial of the simulation."""
+
+    number: int
+    values: dict
+    started: float
+    node: str
+    fails_at: int | None
+    state: str = RUNNING
+    reason: str = ""
+    reports: list = field(default_factory=list)
+
+
+def make_study(
+    folder,
+    *,
+    trials=40,
+    max_epochs=9,
+    seed=0,
+    slots=2,
+    nodes=("host",),
+    failed=0.05,
+    ended=None,
+    status="complete",
+    space=DEFAULT_SPACE,
+    scheduler="asha",
+    sampler="tpe",
+    reference=None,
+):
+    """Write a study of made-up trials into ``folder`` and return the folder.
+
+    ``failed`` is the share of trials that fail; 1.0 spares not even the reference. With ``ended`` the clock stops when
+    so many trials have ended: what is running then stays RUNNING, which goes with ``status`` running or interrupted.
+    ``nodes`` each have ``slots`` workers. ``reference`` replaces the reference configuration.
+    """
+    folder = Path(folder)
+    config = SearchConfig(
+        num_samples=max(trials, 1),
+        study_name=folder.name,
+        results_dir=folder.parent,
+        sampler=sampler,
+        asha=AshaConfig(scheduler=scheduler),
+        data=DataConfig(train_size=TRAIN),
+        trial=reference or TrialConfig(max_epochs=max_epochs),
+    )
+    workers = [node for node in nodes for _ in range(slots)]
+    simulated = simulate(config, space, trials, workers, failed, trials if ended is None else ended, seed)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    blank = np.zeros((1, 28, 28), np.uint8)
+    manifest = new_manifest(folder.name, config, config.trial, space, Images(blank, blank, blank))
+    manifest["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
+    run = {"started": START.isoformat(timespec="milliseconds"), "num_samples": config.num_samples, **this_run()}
+    manifest["runs"] = [run | {"command": ["search.py", "--num-samples", str(trials)]}]
+    last = max([report["order"] for trial in simulated for report in trial.reports], default=0)
+    record = StudyRecord.create(
+        folder, manifest, lambda study: study.add_trials([frozen(trial, space) for trial in simulated])
+    )
+    write_best(folder, record.rows, config)
+    seconds = max([clock(report["time"]) for t in simulated for report in t.reports if report["order"] == last] or [0])
+    record.set_status(status, **({} if status == "running" else {"ended": iso(seconds + 3)}))
+    record.close()
+    return folder
+
+
+def simulate(config, space, count, workers, failed, ended, seed):
+    """Run ``count`` trials on ``workers`` until ``ended`` of them have ended."""
+    random = np.random.default_rng(seed)
+    rungs = {epoch: {} for epoch in config.asha.rungs(config.trial.max_epochs)}
+    trials, events, order, over = [], [], 0, 0
+
+    def start(slot, now):
+        if len(trials) == count:
+            return
+        number = len(trials)
+        values = {name: getattr(config.trial, name) for name in space.distributions}
+        if number:
+            values = {name: draw(random, dist, number) for name, dist in space.distributions.items()}
+        fails_at = int(random.geometric(0.6)) if number and random.random() < failed else None
+        fails_at = 1 if failed >= 1 else fails_at
+        trials.append(Simulated(number, values, now, workers[slot], fails_at))
+        heapq.heappush(events, (now + epoch_seconds(random, values), slot, number))
+
+    for slot in range(len(workers)):
+        start(slot, 0.4 * slot)
+    while events and over < ended:
+        now, slot, number = heapq.heappop(events)
+        trial = trials[number]
+        epoch = len(trial.reports) + 1
+        if epoch == trial.fails_at:
+            broken = random.random() < 0.3
+            trial.reason = "RuntimeError: out of memory" if broken else f"diverged: non-finite loss in epoch {epoch}"
+            trial.state = FAIL
+        else:
+            order += 1
+            previous = clock(trial.reports[-1]["time"]) if trial.reports else trial.started
+            trial.reports.append(report(random, trial.values, epoch, now, now - previous, order))
+            trial.state = decide(rungs, config, trial)
+        if trial.state == RUNNING:
+            heapq.heappush(events, (now + epoch_seconds(random, trial.values), slot, number))
+        else:
+            over += 1
+            start(slot, now + random.uniform(0.05, 0.3))
+    return trials
+
+
+def decide(rungs, config, trial):
+    """Tell what becomes of a trial after its newest report, by the rule of ``scheduler.Rungs``."""
+    epoch, loss = len(trial.reports), trial.reports[-1]["val_loss"]
+    if epoch == config.trial.max_epochs:
+        return COMPLETE
+    if epoch in rungs:
+        losses = rungs[epoch]
+        losses[trial.number] = loss
+        quota = max(1, len(losses) // config.asha.reduction_factor)
+        if loss > sorted(losses.values())[quota - 1] and trial.number:
+            return PRUNED
+    return RUNNING
+
+
+def draw(random, distribution, number):
+    """Draw a value, log-uniform where the space is; later trials stay nearer to the middle, as a sampler would."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(random.integers(len(distribution.choices)))]
+    low, high = float(distribution.low), float(distribution.high)
+    place = random.random()
+    if number > 10 and random.random() < 0.7:
+        place = float(np.clip(random.normal(0.65, 0.12), 0, 1))
+    value = low * (high / low) ** place if distribution.log else low + (high - low) * place
+    if distribution.step is not None and not distribution.log:
+        value = low + round((value - low) / distribution.step) * distribution.step
+    return min(max(round(value), int(low)), int(high)) if isinstance(distribution, IntDistribution) else float(value)
+
+
+def epoch_seconds(random, values):
+    return (0.4 + values.get("hidden_width", 400) / 400) * random.uniform(0.95, 1.1)
+
+
+def report(random, values, epoch, now, seconds, order):
+    """Make up the numbers of an epoch: loss falls to a floor that the hyperparameters set."""
+    latent, width = values.get("latent_size", 20), values.get("hidden_width", 400)
+    speed = math.log10(values.get("learning_rate", 1e-3)) + 2.6
+    floor = 104 + 9 * math.log(latent / 24) ** 2 / (1 + 0.2 * latent / 24) + 2.5 * math.log(1000 / width)
+    floor += 0.02 * sum(len(str(value)) for value in values.values() if isinstance(value, str))
+    loss = floor + 9 * speed**2 + (55 + 12 * speed**2) * epoch ** (-0.95 + 0.1 * abs(speed))
+    loss = float(loss + random.normal(0, 0.25))
+    kl = float(min(26, 4.2 * latent**0.55) * (1 - 0.5 / epoch))
+    return {
+        "epoch": epoch,
+        "train_loss": float(loss - 1.2 * math.log1p(epoch) + 20 / epoch * random.uniform(0.9, 1.1)),
+        "val_loss": loss,
+        "val_reconstruction": loss - kl,
+        "val_kl": kl,
+        "active_units": int(min(latent, 6 + 5 * math.log(latent + 1) + random.integers(3))),
+        "seconds": round(seconds, 3),
+        "images_per_second": float(TRAIN / (0.85 * seconds)),
+        "time": iso(now),
+        "order": order,
+    }
+
+
+def frozen(trial, space):
+    """Return what the Optuna study holds of a simulated trial."""
+    inside = set(trial.values) == set(space.distributions) and all(
+        dist._contains(dist.to_internal_repr(trial.values[name])) for name, dist in space.distributions.items()
+    )
+    attributes = {f"{REPORT_ATTRIBUTE}{report['epoch']}": report for report in trial.reports}
+    attributes |= {"node": trial.node, "device": "cpu"} if trial.reports else {}
+    attributes |= {"reason": trial.reason} if trial.reason else {}
+    attributes |= {} if inside else {VALUES_ATTRIBUTE: trial.values}
+    end = trial.reports[-1]["time"] if trial.reports else iso(trial.started)
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=trial.number,
+        state=TrialState[trial.state],
+        value=trial.reports[-1]["val_loss"] if trial.state in (COMPLETE, PRUNED) else None,
+        datetime_start=local(iso(trial.started)),
+        datetime_complete=None if trial.state == RUNNING else local(end),
+        params=trial.values if inside else {},
+        distributions=dict(space.distributions) if inside else {},
+        user_attrs=attributes,
+        system_attrs={},
+        intermediate_values={report["epoch"]: report["val_loss"] for report in trial.reports},
+    )
+
+
+def write_best(folder, rows, config):
+    """Write ``best/`` without weights: numbers, configuration and two pictures."""
+    best = winner(rows, config.trial.max_epochs)
+    if best is None:
+        return
+    chosen = {"winner": best}
+    if rows[0].epochs == best.epochs and rows[0].state != FAIL:
+        chosen["reference"] = rows[0]
+    metrics = {
+        "kind": KIND,
+        "unit": "nats per image",
+        "rule": f"lowest val_loss at max_epochs={config.trial.max_epochs}",
+        **{who: numbers(row) for who, row in chosen.items()},
+    }
+    if "reference" in metrics:
+        metrics["improvement"] = {
+            split: metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"]
+            for split in ("validation", "test")
+        }
+    (folder / "best").mkdir()
+    write_json(folder / "best" / "metrics.json", metrics)
+    write_json(folder / "best" / "config.json", to_dict(config.trial) | dict(best.values))
+    for name in ("samples.png", "reconstructions.png"):
+        noise = np.random.default_rng(0).integers(0, 256, (240, 240), np.uint8)
+        Image.fromarray(noise).save(folder / "best" / name)
+
+
+def numbers(row):
+    last = row.reports[-1]
+    elbo = {"negative_elbo": last["val_loss"], "reconstruction": last["val_reconstruction"], "kl": last["val_kl"]}
+    elbo |= {"active_units": last["active_units"]}
+    test = elbo | {"negative_elbo": elbo["negative_elbo"] - 0.9, "reconstruction": elbo["reconstruction"] - 0.9}
+    identity = {"trial": row.trial, "epochs": row.epochs, "hyperparameters": dict(row.values)}
+    return identity | {"validation": elbo, "test": test}
+
+
+def iso(seconds):
+    return (START + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+def clock(text):
+    return (datetime.fromisoformat(text) - START).total_seconds()
+
+
+def local(text):
+    """Return the time as Optuna keeps it: on this machine's clock, without a zone."""
+    return datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
