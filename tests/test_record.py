@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def test_the_tables_show_every_trial_and_report(record):
     assert trials[0]["seconds"] == "5.0"
     assert trials[2]["reason"] == "ValueError: no, really"
     assert float(trials[0]["learning_rate"]) == record.study.trials[0].params["learning_rate"]
+    assert [bool(row["ended"]) for row in trials] == [True, True, True, False]
     assert [(row["trial"], row["epoch"]) for row in epochs] == [
         ("0", "1"),
         ("0", "2"),
@@ -112,6 +114,18 @@ def test_a_resumed_record_is_the_same_from_the_journal_alone(record):
     assert (record.folder / "epochs.csv").read_text() == before["epochs.csv"]
     assert [trial.number for trial in again.unfinished()] == [3]
     again.close()
+
+
+def test_each_run_says_when_it_ended(tmp_path):
+    runs = [{"started": "2026-01-01T08:00:00.000+00:00"}, {"started": "2026-01-02T08:00:00.000+00:00"}]
+    record = StudyRecord.create(tmp_path / "study", {**MANIFEST, "runs": runs[:1]})
+    record.set_status("interrupted", "2026-01-01T09:00:00.000+00:00")
+    record.close()
+    record = StudyRecord.resume(tmp_path / "study", {**record.manifest, "runs": [*record.manifest["runs"], runs[1]]})
+    record.close()  # as after a kill
+    manifest = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert [run.get("ended") for run in manifest["runs"]] == ["2026-01-01T09:00:00.000+00:00", None]
+    assert manifest["status"] == "running"
 
 
 def test_an_unfinished_trial_goes_on_after_a_resume(record):

@@ -19,6 +19,7 @@ STATE = "state"
 REASON = "reason"
 EPOCHS = "epochs"
 STARTED = "started"
+ENDED = "ended"
 NODE = "node"
 DEVICE = "device"
 
@@ -34,7 +35,7 @@ REPORT_COLUMNS = (
 )
 EPOCH_COLUMNS = (TRIAL, *REPORT_COLUMNS, TIME)
 TRIAL_COLUMNS_BEFORE = (TRIAL, STATE, REASON, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL)
-TRIAL_COLUMNS_AFTER = (STARTED, SECONDS, NODE, DEVICE)
+TRIAL_COLUMNS_AFTER = (STARTED, ENDED, SECONDS, NODE, DEVICE)
 
 VALUES = "values"
 """Key of the hyperparameters in a Ray Tune trial's config, beside the trial's number."""
@@ -55,6 +56,7 @@ METRICS_FILE = "metrics.json"
 SAMPLES_FILE = "samples.png"
 RECONSTRUCTIONS_FILE = "reconstructions.png"
 CHECKPOINTS_FOLDER = "checkpoints"
+REPORT_FILE = "report.html"
 RAY_FOLDER = "ray"
 RAY_LOG_FILE = "driver.log"
 

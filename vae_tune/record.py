@@ -45,7 +45,7 @@ from vae_tune.names import (
     VAL_LOSS,
     WARM_START,
 )
-from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, TrialRow, now, row_from_trial
+from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, TrialRow, iso, now, row_from_trial
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
 _TABLE_SECONDS = 1.0  # a running trial's row in trials.csv may be this old
@@ -185,13 +185,19 @@ class StudyRecord:
         with self.transaction():
             if reason:
                 trial.set_user_attr(REASON, reason)
-            self.study.tell(trial, row.val_loss if state == COMPLETE else None, _STATES[state])
-        self._update(replace(row, state=state, reason=reason))
+            told = self.study.tell(trial, row.val_loss if state == COMPLETE else None, _STATES[state])
+        self._update(replace(row, state=state, reason=reason, ended=iso(told.datetime_complete)))
 
-    def set_status(self, status: str, **more: Any) -> None:
-        """Write what became of the search into ``study.json``, and the tables as they are now."""
+    def set_status(self, status: str, ended: str | None = None) -> None:
+        """Write what became of the search into ``study.json``, and the tables as they are now.
+
+        ``ended`` is when this run of the search ended, for its entry among the study's runs.
+        """
         self._write_trials()
-        self.manifest = {**self.manifest, "status": status, **more}
+        runs = list(self.manifest.get("runs", []))
+        if ended is not None and runs:
+            runs[-1] = {**runs[-1], "ended": ended}
+        self.manifest = {**self.manifest, "status": status, "runs": runs}
         write_json(self.folder / STUDY_FILE, self.manifest)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from vae_tune.files import read_json
 from vae_tune.manifest import read_manifest
 from vae_tune.names import (
     BEST_FOLDER,
+    ENDED,
     EPOCHS_FILE,
     METRICS_FILE,
     REASON,
@@ -36,7 +37,7 @@ class Study:
     config: SearchConfig
     trials: pd.DataFrame
     """A row a trial, indexed by its number: state, reason, epochs, losses in nats per image, the hyperparameters,
-    started (UTC), seconds, node, device."""
+    started, ended (UTC), seconds (in epochs), node, device."""
     epochs: pd.DataFrame
     """A row a report: trial, epoch, losses in nats per image, active_units, seconds, images_per_second, time."""
     metrics: dict[str, Any] | None
@@ -71,7 +72,8 @@ def load_study(folder: str | Path) -> Study:
     except (OSError, ValueError) as error:
         raise UsageError(f"The tables of the study {folder} cannot be read: {error}.") from error
     trials[REASON] = trials[REASON].fillna("")
-    trials[STARTED] = pd.to_datetime(trials[STARTED], utc=True)
+    for column in (STARTED, ENDED):
+        trials[column] = pd.to_datetime(trials[column], utc=True)
     epochs[TIME] = pd.to_datetime(epochs[TIME], utc=True)
     metrics_file = folder / BEST_FOLDER / METRICS_FILE
     metrics = read_json(metrics_file) if metrics_file.exists() else None

@@ -17,6 +17,7 @@ from vae_tune.config import UsageError
 from vae_tune.names import (
     COMPLETE,
     DEVICE,
+    ENDED,
     EPOCH,
     EPOCHS,
     FAIL,
@@ -53,6 +54,8 @@ class TrialRow:
     reason: str = ""
     reports: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """One per epoch, in order: the columns of ``epochs.csv`` without the trial."""
+    ended: str = ""
+    """UTC, ISO 8601; empty while it runs."""
     node: str = ""
     device: str = ""
 
@@ -90,6 +93,7 @@ class TrialRow:
             VAL_KL: self._last(VAL_KL),
             **self.values,
             STARTED: self.started,
+            ENDED: self.ended,
             SECONDS: round(self.seconds, 3),
             NODE: self.node,
             DEVICE: self.device,
@@ -163,10 +167,11 @@ def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
     return TrialRow(
         trial=trial.number,
         values=attributes.get(VALUES_ATTRIBUTE, trial.params),
-        started=_iso(trial.datetime_start.astimezone(UTC)) if trial.datetime_start else "",
+        started=iso(trial.datetime_start),
         state=trial.state.name,
         reason=attributes.get(REASON, ""),
         reports=tuple(attributes[f"{REPORT_ATTRIBUTE}{epoch}"] for epoch in epochs),
+        ended=iso(trial.datetime_complete),
         node=attributes.get(NODE, ""),
         device=attributes.get(DEVICE, ""),
     )
@@ -174,8 +179,9 @@ def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
 
 def now() -> str:
     """Return the time in UTC, ISO 8601 with milliseconds."""
-    return _iso(datetime.now(UTC))
+    return iso(datetime.now(UTC))
 
 
-def _iso(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")
+def iso(moment: datetime | None) -> str:
+    """Return a time (without a zone: this machine's) in UTC, ISO 8601 with milliseconds; for None an empty text."""
+    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds")

@@ -77,7 +77,7 @@ def run_search(config: SearchConfig, *, view: View | None = None) -> Study:
         with running_ray(config.resources) as ray_log:
             images = reading.result()
             slots = find_slots(config.resources)
-            record = _open(plan, images)
+            record = _open(plan, images, slots)
             try:
                 return _search(plan, record, images, slots, view, ending, ray_log)
             except OSError as error:
@@ -247,10 +247,15 @@ def _new_folder(config: SearchConfig) -> Path:
     return folder
 
 
-def _open(plan: _Plan, images: Images) -> StudyRecord:
+def _open(plan: _Plan, images: Images, slots: Slots) -> StudyRecord:
     """Create or reopen the study folder, after the last checks."""
     config = to_dict(dataclasses.replace(plan.config, resume=None))
-    entry = {"started": now(), "num_samples": plan.config.num_samples, **this_run()}
+    entry = {
+        "started": now(),
+        "num_samples": plan.config.num_samples,
+        "slots": dataclasses.asdict(slots),
+        **this_run(),
+    }
     if plan.manifest is not None:
         refuse_other_data(plan.manifest, plan.config, images)
         runs = [*plan.manifest["runs"], entry]
