@@ -38,6 +38,7 @@ class Simulated:
     started: float
     node: str
     fails_at: int | None
+    ended: float = 0.0
     state: str = RUNNING
     reason: str = ""
     reports: list = field(default_factory=list)
@@ -81,7 +82,8 @@ def make_study(
     blank = np.zeros((1, 28, 28), np.uint8)
     manifest = new_manifest(folder.name, config, config.trial, space, Images(blank, blank, blank))
     manifest["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
-    run = {"started": START.isoformat(timespec="milliseconds"), "num_samples": config.num_samples, **this_run()}
+    run = {"started": iso(0), "num_samples": config.num_samples, **this_run()}
+    run |= {"slots": {"count": len(workers), "cpus": 1, "gpus": 0}}
     manifest["runs"] = [run | {"command": ["search.py", "--num-samples", str(trials)]}]
     last = max([report["order"] for trial in simulated for report in trial.reports], default=0)
     record = StudyRecord.create(
@@ -131,6 +133,7 @@ def simulate(config, space, count, workers, failed, ended, seed):
             heapq.heappush(events, (now + epoch_seconds(random, trial.values), slot, number))
         else:
             over += 1
+            trial.ended = now
             start(slot, now + random.uniform(0.05, 0.3))
     return trials
 
@@ -199,14 +202,13 @@ def frozen(trial, space):
     attributes |= {"node": trial.node, "device": "cpu"} if trial.reports else {}
     attributes |= {"reason": trial.reason} if trial.reason else {}
     attributes |= {} if inside else {VALUES_ATTRIBUTE: trial.values}
-    end = trial.reports[-1]["time"] if trial.reports else iso(trial.started)
     return FrozenTrial(
         number=trial.number,
         trial_id=trial.number,
         state=TrialState[trial.state],
         value=trial.reports[-1]["val_loss"] if trial.state in (COMPLETE, PRUNED) else None,
         datetime_start=local(iso(trial.started)),
-        datetime_complete=None if trial.state == RUNNING else local(end),
+        datetime_complete=None if trial.state == RUNNING else local(iso(trial.ended)),
         params=trial.values if inside else {},
         distributions=dict(space.distributions) if inside else {},
         user_attrs=attributes,
