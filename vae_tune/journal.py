@@ -128,6 +128,18 @@ class StudyLock:
             self._file.close()
 
 
+def is_being_written(folder: Path) -> bool:
+    """Whether a driver holds the lock of the study in ``folder`` right now."""
+    try:
+        with (folder / LOCK_FILE).open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file: the study was copied from elsewhere
+        return False
+    return False
+
+
 def _holder(text: str) -> dict[str, Any]:
     try:
         return {"pid": "?", "host": "?", **json.loads(text)}
