@@ -19,7 +19,7 @@ from PIL import Image
 from vae_tune.config import AshaConfig, DataConfig, SearchConfig, TrialConfig, to_dict
 from vae_tune.data import Images
 from vae_tune.files import write_json
-from vae_tune.manifest import KIND, new_manifest, this_run
+from vae_tune.manifest import new_manifest, this_run
 from vae_tune.names import COMPLETE, FAIL, PRUNED, RUNNING
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
@@ -226,7 +226,7 @@ def write_best(folder, rows, config):
     if rows[0].epochs == best.epochs and rows[0].state != FAIL:
         chosen["reference"] = rows[0]
     metrics = {
-        "kind": KIND,
+        "kind": "grey",
         "unit": "nats per image",
         "rule": f"lowest val_loss at max_epochs={config.trial.max_epochs}",
         **{who: numbers(row) for who, row in chosen.items()},

@@ -35,6 +35,7 @@ BAD_VALUES = [
     *((TrialConfig, "seed", value) for value in (-1, 2**32, 0.5, "0", True)),
     *((DataConfig, "dataset", value) for value in ("cifar10", "MNIST", "", "emnist", 3, None)),
     *((DataConfig, "data_dir", value) for value in (3, 1.5, ["data"], True)),
+    *((DataConfig, "binarization", value) for value in ("gray", "", None, True)),
     *((DataConfig, "train_size", value) for value in (0, -5, 10.0, "100", math.inf, True)),
     *((AshaConfig, "scheduler", value) for value in ("hyperband", None, True)),
     *((AshaConfig, "grace_period", value) for value in (0, -1, 1.0, "1", True)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torchvision import datasets
 
 from vae_tune.config import DataConfig, UsageError
-from vae_tune.data import Images, cache_dir, load_images, to_tensor
+from vae_tune.data import Images, binarize, cache_dir, load_images, to_tensor
 
 MNIST_FILES = {
     "train-images-idx3-ubyte",
@@ -68,6 +69,35 @@ def test_a_train_size_takes_the_first_images_and_leaves_the_other_splits(whole_m
     np.testing.assert_array_equal(mnist.train, whole_mnist.train[:2000])
     np.testing.assert_array_equal(mnist.validation, whole_mnist.validation)
     np.testing.assert_array_equal(mnist.test, whole_mnist.test)
+
+
+@pytest.fixture(scope="module")
+def static() -> Images:
+    return load_images(DataConfig(train_size=2000, binarization="static"))
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_static_binarisation_makes_every_pixel_black_or_white(static, split):
+    assert np.unique(getattr(static, split)).tolist() == [0, 255]
+
+
+def test_a_pixel_is_white_as_often_as_its_grey_value_says():
+    grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 20_000, axis=1)
+    share = binarize(grey, (1,)).mean(axis=1) / 255
+    assert share[0] == 0
+    assert share[255] == 1
+    assert np.abs(share - np.arange(256) / 255).max() < 5 * 0.5 / math.sqrt(20_000)
+
+
+def test_static_binarisation_is_the_same_in_every_study(static):
+    again = load_images(DataConfig(train_size=1000, binarization="static"))
+    np.testing.assert_array_equal(again.train, static.train[:1000])
+    np.testing.assert_array_equal(again.test, static.test)
+
+
+def test_images_know_how_they_were_binarised(static, mnist):
+    assert (static.binarization, mnist.binarization) == ("static", "grey")
+    assert static.sha256() != mnist.sha256()
 
 
 def test_the_pixels_are_those_of_one_image(mnist, tiny):

@@ -36,6 +36,10 @@ def manifest(tiny):
         (replace(CONFIG, trial=TrialConfig(batch_size=64)), "batch_size is 128"),
         (replace(CONFIG, data=DataConfig(dataset="kmnist")), "dataset is 'mnist' in this study, but got 'kmnist'"),
         (replace(CONFIG, data=DataConfig(train_size=5)), "train_size is None in this study, but got 5"),
+        (
+            replace(CONFIG, data=DataConfig(binarization="static")),
+            "binarization is 'grey' in this study, but got 'static'",
+        ),
         (replace(CONFIG, asha=AshaConfig(reduction_factor=4)), "reduction_factor is 3 in this study, but got 4"),
         (replace(CONFIG, asha=AshaConfig(grace_period=2)), "grace_period is 1 in this study, but got 2"),
         (replace(CONFIG, asha=AshaConfig(scheduler="none")), "scheduler is 'asha' in this study, but got 'none'"),
@@ -86,3 +90,16 @@ def test_a_study_gives_back_its_space_and_its_settings(manifest, tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(manifest))
     config = read_config(tmp_path)
     assert config == replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d")), resume=tmp_path)
+
+
+def test_a_study_older_than_an_option_goes_on_with_its_default(manifest):
+    del manifest["config"]["data"]["binarization"]
+    refuse_changes(manifest, CONFIG, DEFAULT_SPACE)
+    with pytest.raises(UsageError, match="binarization is 'grey' in this study"):
+        refuse_changes(manifest, replace(CONFIG, data=DataConfig(binarization="static")), DEFAULT_SPACE)
+
+
+@pytest.mark.parametrize("kind", ["grey", "static"])
+def test_the_metric_carries_the_kind_of_its_numbers(tiny, kind):
+    config = replace(CONFIG, data=DataConfig(binarization=kind))
+    assert new_manifest("s", config, CONFIG.trial, DEFAULT_SPACE, tiny)["metric"]["kind"] == kind

@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from tests.test_record import report
-from vae_tune.config import SearchConfig, TrialConfig, UsageError
+from vae_tune.config import DataConfig, SearchConfig, TrialConfig, UsageError
 from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
 from vae_tune.names import TRIAL, VALUES
@@ -144,6 +145,23 @@ def test_a_study_whose_losses_mean_something_else_is_refused(tmp_path, tiny, cha
     manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
     with pytest.raises(UsageError, match=message):
         read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
+
+
+def test_a_warm_start_from_another_kind_of_numbers_is_refused(tmp_path, tiny):
+    source = finished(tmp_path / "old", tiny)
+    config = replace(CONFIG, data=DataConfig(binarization="static"))
+    manifest = new_manifest("new", config, BASE, DEFAULT_SPACE, tiny)
+    with pytest.raises(UsageError, match=r"cannot be compared: metric is .*'grey'.* there, .*'static'.* here"):
+        read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
+
+
+def test_a_study_older_than_a_field_has_its_default(tmp_path, tiny):
+    source = finished(tmp_path / "old", tiny)
+    stored = json.loads((source.folder / "study.json").read_text())
+    del stored["reference"]["precision"]
+    (source.folder / "study.json").write_text(json.dumps(stored))
+    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    assert read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path, tiny):

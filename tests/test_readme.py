@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
+from vae_tune.options import EvaluateOptions
 from vae_tune.space import load_space
 
 ROOT = Path(__file__).parents[1]
@@ -15,7 +16,7 @@ TEXT = (ROOT / "README.md").read_text()
 def test_every_option_that_is_named_exists():
     fields = {
         name.replace("_", "-")
-        for config in (SearchConfig, AshaConfig, ResourceConfig, DataConfig, TrialConfig)
+        for config in (SearchConfig, AshaConfig, ResourceConfig, DataConfig, TrialConfig, EvaluateOptions)
         for name in config.__dataclass_fields__
     }
     named = set(re.findall(r"--([a-z][a-z-]+)", re.sub(r"pip install.*|mypy --strict", "", TEXT)))

@@ -17,6 +17,9 @@ NEVER = {
     "objective": {"ray", "optuna"},
     "training": {"ray", "optuna"},
     "checkpoint": {"ray", "optuna"},
+    "likelihood": {"ray", "optuna", "vae_tune.data", "vae_tune.model"},
+    "evaluate": {"ray", "optuna", "pandas"},
+    "options": {"ray", "optuna", "torch", "numpy"},
     "study": {"ray", "torch"},
     "ledger": {"ray", "torch"},
     "trials": {"ray", "torch", "pandas"},
@@ -51,6 +54,7 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         ("vae_tune.training", {"ray", "optuna", "pandas", "torchvision"}),
         ("vae_tune.trainable", {"optuna", "torchvision"}),
         ("vae_tune.checkpoint", {"ray", "optuna"}),
+        ("vae_tune.evaluate", {"ray", "optuna", "pandas", "torchvision"}),
     ],
 )
 def test_importing_a_module_loads_nothing_heavy_behind_its_wall(module, heavy):

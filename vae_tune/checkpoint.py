@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from vae_tune.config import TrialConfig, UsageError, from_dict, telling_line, to_dict
+from vae_tune.config import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
 from vae_tune.files import atomic, read_json, write_json
 from vae_tune.model import VAE, build
-from vae_tune.names import CONFIG_FILE, MODEL_FILE
+from vae_tune.names import BEST_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
 from vae_tune.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
@@ -98,12 +98,19 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(own, key=lambda path: int(epochs[path]), reverse=True)
 
 
-def write_model(folder: Path, model: VAE, config: TrialConfig) -> None:
-    """Write ``model.safetensors`` and ``config.json`` into ``folder``."""
+def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
+    """Write ``model.safetensors``, which also says what ``data`` it was trained on, and ``config.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / MODEL_FILE) as file:
-        file.write(save(model.state_dict()))
+        file.write(save(model.state_dict(), {"data": json.dumps(to_dict(data or DataConfig()))}))
     write_json(folder / CONFIG_FILE, to_dict(config))
+
+
+def find_model(path: Path) -> Path:
+    """Return the folder of a model that a person named: by its folder, its file, or the study whose best it is."""
+    if (path / STUDY_FILE).exists():
+        return path / BEST_FOLDER
+    return path.parent if path.name == MODEL_FILE else path
 
 
 def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
@@ -120,6 +127,19 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
     except DAMAGE as error:
         raise UsageError(f"No usable model in {folder}: {telling_line(error)}") from error
     return model, config
+
+
+def read_data_config(folder: Path) -> DataConfig:
+    """Return what data the model in ``folder`` was trained on; the default where its file does not say.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
+    try:
+        data: DataConfig = from_dict(DataConfig, json.loads(_metadata(folder / MODEL_FILE).get("data", "{}")))
+    except DAMAGE as error:
+        raise UsageError(f"No usable model in {folder}: {telling_line(error)}") from error
+    return data
 
 
 def _pixels(weights: dict[str, torch.Tensor]) -> int:

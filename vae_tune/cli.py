@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 import tyro
 from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 
-from vae_tune.config import SearchConfig, SearchError, UsageError
+from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
+from vae_tune.options import EvaluateOptions
 
 _INTERRUPTED = 130
 _BAD_INPUT = 2
@@ -67,10 +68,18 @@ def _audit(options: AuditOptions) -> int:
     return 1 if contradictions else 0
 
 
+def _evaluate(options: EvaluateOptions) -> int:
+    from vae_tune.evaluate import run_evaluation
+
+    run_evaluation(options)
+    return 0
+
+
 _COMMANDS = {
     "search": _Command(
         SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
     ),
+    "evaluate": _Command(EvaluateOptions, "Evaluate a trained model: negative ELBO, likelihood.", _evaluate),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
 }
 
@@ -125,7 +134,7 @@ def _parse(command: _Command, arguments: Sequence[str], prog: str) -> Any:
             prog=prog,
             default=command.defaults(arguments) if command.defaults else tyro.MISSING_NONPROP,
             args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff, tyro.conf.UseAppendAction),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction),
         )
 
 
@@ -144,5 +153,5 @@ def _explain(event: Any) -> str:
         case "BadValue":
             return f"{flag} needs a value; see {event.prog} --help."
         case "InstantiationFailure":
-            return f"{flag or 'the options'}: {event.message}".rstrip(".") + "."
+            return f"{flag or 'the options'}: {telling_line(event.message)}".rstrip(".") + "."
     return f"the options do not fit ({type(event).__name__}); see {event.prog} --help."

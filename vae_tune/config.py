@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "bfloat16"]
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes"]
+Binarization = Literal["grey", "static"]
 Dataset = Literal[
     "mnist",
     "fashion-mnist",
@@ -68,9 +69,9 @@ class TrialConfig:
         """Refuse values that cannot be trained."""
         _check_types(self)
         for name in ("latent_size", "hidden_width", "batch_size", "max_epochs"):
-            _require(self, name, getattr(self, name) >= 1, ">= 1")
-        _require(self, "learning_rate", 0 < self.learning_rate < math.inf, "> 0 and finite")
-        _require(self, "seed", 0 <= self.seed < 2**32, "in 0..4294967295")
+            require(self, name, getattr(self, name) >= 1, ">= 1")
+        require(self, "learning_rate", 0 < self.learning_rate < math.inf, "> 0 and finite")
+        require(self, "seed", 0 <= self.seed < 2**32, "in 0..4294967295")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +84,15 @@ class DataConfig:
     """Folder in torchvision's layout (DIR/FashionMNIST/raw/...); default: $VAE_TUNE_CACHE, else the user's cache."""
     train_size: int | None = None
     """Use only the first N training images, for a quick look; default: all but the last 10,000, which validate."""
+    binarization: Binarization = "grey"
+    """grey takes pixels as they are; static draws each once as black or white, with its grey value as probability.
+    Numbers of different kinds never compare."""
 
     def __post_init__(self) -> None:
         """Refuse what no data set can satisfy."""
         _check_types(self)
         if self.train_size is not None:
-            _require(self, "train_size", self.train_size >= 1, ">= 1")
+            require(self, "train_size", self.train_size >= 1, ">= 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +109,8 @@ class AshaConfig:
     def __post_init__(self) -> None:
         """Refuse rungs that make no sense."""
         _check_types(self)
-        _require(self, "grace_period", self.grace_period >= 1, ">= 1")
-        _require(self, "reduction_factor", self.reduction_factor >= 2, ">= 2")
+        require(self, "grace_period", self.grace_period >= 1, ">= 1")
+        require(self, "reduction_factor", self.reduction_factor >= 2, ">= 2")
 
     def rungs(self, max_epochs: int) -> tuple[int, ...]:
         """Epochs at which a trial may be stopped: grace_period * reduction_factor^k below ``max_epochs``."""
@@ -136,13 +140,13 @@ class ResourceConfig:
     def __post_init__(self) -> None:
         """Refuse resources that no trial could have."""
         _check_types(self)
-        _require(self, "cpus_per_trial", self.cpus_per_trial >= 1, ">= 1")
+        require(self, "cpus_per_trial", self.cpus_per_trial >= 1, ">= 1")
         if self.gpus_per_trial is not None:
             gpus = self.gpus_per_trial
-            _require(self, "gpus_per_trial", 0 <= gpus < math.inf, ">= 0")
-            _require(self, "gpus_per_trial", gpus <= 1 or gpus == int(gpus), "a fraction below 1 or whole")
+            require(self, "gpus_per_trial", 0 <= gpus < math.inf, ">= 0")
+            require(self, "gpus_per_trial", gpus <= 1 or gpus == int(gpus), "a fraction below 1 or whole")
         if self.max_concurrent is not None:
-            _require(self, "max_concurrent", self.max_concurrent >= 1, ">= 1")
+            require(self, "max_concurrent", self.max_concurrent >= 1, ">= 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,18 +183,18 @@ class SearchConfig:
     def __post_init__(self) -> None:
         """Refuse a search that cannot run, before anything is created."""
         _check_types(self)
-        _require(self, "num_samples", self.num_samples >= 1, ">= 1")
-        _require(self, "keep", self.keep >= 1, ">= 1")
-        _require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
+        require(self, "num_samples", self.num_samples >= 1, ">= 1")
+        require(self, "keep", self.keep >= 1, ">= 1")
+        require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
         if self.time_budget is not None:
-            _require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
+            require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
         if self.asha.scheduler == "asha" and grace_period > max_epochs:
             raise UsageError(f"grace_period <= max_epochs must hold, but got {grace_period} > {max_epochs}.")
         if self.study_name is not None:
             name = self.study_name
             plain = name.strip() == name == Path(name).name and name.isprintable() and name not in ("", "..")
-            _require(self, "study_name", plain, "a plain folder name")
+            require(self, "study_name", plain, "a plain folder name")
 
 
 def duration_seconds(text: str) -> float:
@@ -243,7 +247,7 @@ def _check_types(config: Any) -> None:
             raise UsageError(f"{spec.name} must be a number of at most 63 bits, but got one of {bits}.")
         if get_origin(hint) is tuple:
             paths = isinstance(value, (list, tuple)) and all(isinstance(path, (str, Path)) and path for path in value)
-            _require(config, spec.name, paths, "a list of paths")
+            require(config, spec.name, paths, "a list of paths")
             object.__setattr__(config, spec.name, tuple(Path(path) for path in value))
             continue
         if get_origin(hint) is Literal:
@@ -254,12 +258,12 @@ def _check_types(config: Any) -> None:
             object.__setattr__(config, spec.name, float(value))
             continue
         elif isinstance(value, str) and not _accepts(hint, str) and _accepts(hint, Path):
-            _require(config, spec.name, value != "" and "\0" not in value, "a path")  # Path("") is Path(".")
+            require(config, spec.name, value != "" and "\0" not in value, "a path")  # Path("") is Path(".")
             object.__setattr__(config, spec.name, Path(value))
             continue
         else:
             expected = _accepts(hint, type(value)), f"of type {getattr(hint, '__name__', hint)}"
-        _require(config, spec.name, *expected)
+        require(config, spec.name, *expected)
 
 
 def _accepts(hint: Any, cls: type) -> bool:
@@ -268,6 +272,7 @@ def _accepts(hint: Any, cls: type) -> bool:
     return any(option is bool if cls is bool else issubclass(cls, option) for option in options)
 
 
-def _require(config: Any, name: str, holds: bool, rule: str) -> None:
+def require(config: Any, name: str, holds: bool, rule: str) -> None:
+    """Refuse the value of the field ``name`` unless ``holds``."""
     if not holds:
         raise UsageError(f"{name} must be {rule}, but got {getattr(config, name)!r}.")

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune.config import DataConfig, UsageError, telling_line
+from vae_tune.config import Binarization, DataConfig, UsageError, telling_line
 from vae_tune.files import atomic
 
 if TYPE_CHECKING:
     import torch
 
 VALIDATION_SIZE = 10_000
+_BINARIZATION_SEED = 150_900_519  # the same draws in every study
 
 _MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -50,6 +51,7 @@ class Images:
     train: npt.NDArray[np.uint8]
     validation: npt.NDArray[np.uint8]
     test: npt.NDArray[np.uint8]
+    binarization: Binarization = "grey"
 
     @property
     def pixels(self) -> int:
@@ -85,7 +87,19 @@ def load_images(config: DataConfig) -> Images:
     size = available if config.train_size is None else config.train_size
     if size > available:
         raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {size}.")
-    return Images(train=train[:size], validation=train[-VALIDATION_SIZE:], test=test)
+    splits = [train[:size], train[-VALIDATION_SIZE:], test]
+    if config.binarization != "grey":
+        splits = [binarize(split, (_BINARIZATION_SEED, number)) for number, split in enumerate(splits)]
+    return Images(splits[0], splits[1], splits[2], config.binarization)
+
+
+def binarize(images: npt.NDArray[np.uint8], seed: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """Draw each pixel as 255, with probability grey value / 255, or as 0 (Salakhutdinov & Murray 2008).
+
+    Under a Bernoulli decoder the images then have a likelihood. The first images of a longer array are drawn alike.
+    """
+    draws = np.random.default_rng(seed).integers(0, 255, images.shape, np.uint8)
+    return np.where(draws < images, np.uint8(255), np.uint8(0))
 
 
 def cache_dir() -> Path:

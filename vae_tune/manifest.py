@@ -17,9 +17,6 @@ from vae_tune.files import read_json
 from vae_tune.names import STUDY_FILE, VAL_LOSS
 from vae_tune.space import Space
 
-KIND = "grey"
-"""Kind of the numbers: Bernoulli cross-entropy of grey values, which is no likelihood of binary pixels."""
-
 _MAY_CHANGE = {
     "num_samples",
     "resources",
@@ -43,7 +40,12 @@ def new_manifest(name: str, config: SearchConfig, base: TrialConfig, space: Spac
         "reference": to_dict(base),
         **_space_to_dict(space),
         "data": describe_data(config, images),
-        "metric": {"name": VAL_LOSS, "unit": "nats per image", "kind": KIND, "direction": "minimize"},
+        "metric": {
+            "name": VAL_LOSS,
+            "unit": "nats per image",
+            "kind": config.data.binarization,  # of grey values, the Bernoulli cross-entropy is no likelihood
+            "direction": "minimize",
+        },
         "rungs": list(config.asha.rungs(base.max_epochs)),
     }
 
@@ -107,15 +109,17 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
     Raises:
         UsageError: names the field, the value of the study, and the new one.
     """
-    old, new = _flat(manifest["config"]), _flat(to_dict(config))
+    before: SearchConfig = from_dict(
+        SearchConfig, manifest["config"]
+    )  # with the defaults of what is newer than the study
+    old, new = _flat(to_dict(before)), _flat(to_dict(config))
     for name, value in new.items():
         if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
             _refuse(name.rpartition(".")[2], old.get(name), value)
-    before = {"space": manifest["space"], "fixed": manifest["fixed"]}
     for part, values in _space_to_dict(space).items():
-        for name in {*values, *before[part]}:
-            if values.get(name) != before[part].get(name):
-                _refuse(f"{part} {name}", before[part].get(name), values.get(name))
+        for name in {*values, *manifest[part]}:
+            if values.get(name) != manifest[part].get(name):
+                _refuse(f"{part} {name}", manifest[part].get(name), values.get(name))
 
 
 def refuse_other_data(manifest: Mapping[str, Any], config: SearchConfig, images: Images) -> None:

@@ -12,13 +12,13 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from vae_tune.config import TrialConfig, UsageError
+from vae_tune.config import TrialConfig, UsageError, to_dict
 from vae_tune.manifest import read_manifest
 from vae_tune.names import WARM_START
 from vae_tune.space import Space
 from vae_tune.trials import read_trials
 
-_MUST_AGREE = ("data", "metric", "fixed")
+_MUST_AGREE = ("metric", "data", "fixed")
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,10 @@ def read_warm_start(
         other = read_manifest(folder)
         mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
         for study, values in ((manifest, mine), (other, theirs)):
-            values |= {
-                name: v for name, v in study["reference"].items() if name not in manifest["space"] and name != "seed"
-            }
+            reference = (
+                to_dict(TrialConfig()) | study["reference"]
+            )  # with the defaults of what is newer than the study
+            values |= {name: v for name, v in reference.items() if name not in manifest["space"] and name != "seed"}
         mine["space"], theirs["space"] = sorted(manifest["space"]), sorted(other["space"])
         for name, value in mine.items():
             if theirs[name] != value:

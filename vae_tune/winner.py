@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from vae_tune.checkpoint import Checkpoint, checkpoint_file, checkpoints, read_checkpoint, write_model
+from vae_tune.config import DataConfig, from_dict
 from vae_tune.data import Images, to_tensor
 from vae_tune.files import read_json, write_json
 from vae_tune.generate import grid, reconstructions, samples, side_by_side, write_png
-from vae_tune.manifest import KIND
 from vae_tune.names import (
     ACTIVE_UNITS,
     BEST_FOLDER,
@@ -102,14 +102,15 @@ class WinnerKeeper:
 
     def _write(self, best: TrialRow) -> None:
         checkpoint = self._checkpoint(best)
-        write_model(self._folder, checkpoint.state.model, checkpoint.config)
+        data = from_dict(DataConfig, self._record.manifest["config"]["data"])
+        write_model(self._folder, checkpoint.state.model, checkpoint.config, data)
         self._draw(checkpoint)
         self._write_metrics(best, test=False)
 
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
         at = f"at max_epochs={self._max_epochs}" if best.state == COMPLETE else "at the deepest epoch reached"
         metrics: dict[str, Any] = {
-            "kind": KIND,
+            "kind": self._images.binarization,
             "unit": "nats per image",
             "rule": f"lowest {VAL_LOSS} {at}" + ("" if best.state == COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),

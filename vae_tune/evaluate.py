@@ -1,0 +1,108 @@
+"""A trained model's numbers on images: negative ELBO, its parts, active units, importance-weighted likelihood."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vae_tune.checkpoint import find_model, read_data_config, read_model
+from vae_tune.config import TrialConfig, UsageError
+from vae_tune.data import Images, load_images, to_tensor
+from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
+from vae_tune.model import VAE
+from vae_tune.options import EvaluateOptions, ModelOptions
+from vae_tune.training import evaluate
+
+
+def load_model(options: ModelOptions) -> tuple[Path, VAE, TrialConfig, Images, str]:
+    """Return the folder, the model, its configuration, images for it, and the name of their data set.
+
+    Raises:
+        UsageError: the model or the images cannot be used, or do not fit each other.
+    """
+    folder = find_model(options.model)
+    model, config = read_model(folder)
+    data = read_data_config(folder)
+    if data.data_dir is not None and not data.data_dir.exists():  # the model was brought from another machine
+        data = replace(data, data_dir=None)
+    given = {name: getattr(options, name) for name in ("dataset", "data_dir", "binarization")}
+    data = replace(data, **{name: value for name, value in given.items() if value is not None})
+    images = load_images(data)
+    pixels = model.decoder.logits.out_features
+    if pixels != images.pixels:
+        raise UsageError(
+            f"The model in {folder} is for {pixels} pixels, but an image of {data.dataset} has {images.pixels}."
+        )
+    return folder, model, config, images, data.dataset
+
+
+def run_evaluation(options: EvaluateOptions, console: Console | None = None) -> dict[str, Any]:
+    """Evaluate a model, print and return its numbers; each in nats per image and of the kind that is named.
+
+    Raises:
+        UsageError: the model or the images cannot be used.
+    """
+    folder, model, config, loaded, dataset = load_model(options)
+    images = getattr(loaded, options.split)
+    count = options.images or len(images)
+    if count > len(images):
+        raise UsageError(f"images must be <= {len(images)}, the {options.split} images of {dataset}, but got {count}.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    tensor = to_tensor(images[:count], device)
+    model = model.to(device)
+    result: dict[str, Any] = {
+        "model": str(folder),
+        "dataset": dataset,
+        "split": options.split,
+        "images": count,
+        "kind": loaded.binarization,
+        "unit": "nats per image",
+        **asdict(evaluate(model, tensor, config)),
+        "latent_size": model.latent_size,
+    }
+    if options.nll_samples is not None:
+        result["nll"] = _likelihood(model, tensor, options.nll_samples)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        _show(result, console or Console())
+    return result
+
+
+def _likelihood(model: VAE, images: torch.Tensor, samples: int) -> dict[str, Any]:
+    columns = TextColumn("likelihood"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn()
+    start = time.perf_counter()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(images))
+        step: Callable[[], object] = lambda: progress.advance(task)  # noqa: E731
+        values = negative_log_likelihoods(
+            images.div(255.0), model.encoder, bernoulli(model.decoder), samples, progress=step
+        )
+    return {"samples": samples, **asdict(over_images(values)), "seconds": round(time.perf_counter() - start, 2)}
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    say(f"{result['model']} on {result['images']:,} {result['split']} images of {result['dataset']}")
+    say(f"In nats per image, {result['kind']} values:")
+    say(f"  negative ELBO     {result['negative_elbo']:9.2f}")
+    say(f"    reconstruction  {result['reconstruction']:9.2f}")
+    say(f"    KL              {result['kl']:9.2f}")
+    if nll := result.get("nll"):
+        error = (
+            "" if nll["standard_error"] is None else f" +- {nll['standard_error']:.2f} (standard error over images)"
+        )
+        say(f"  NLL               {nll['mean']:9.2f}{error}, {nll['samples']:,} samples an image")
+        if result["kind"] == "grey":
+            say("  Grey values have no likelihood: this NLL compares with none of binary images. See --binarization.")
+    say(f"{result['active_units']} of {result['latent_size']} latents active")
