@@ -43,6 +43,27 @@ VALUES = "values"
 # Trial states are Optuna's
 COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
 
+# Columns of what vae_tune.plots computes
+STUDY = "study"
+BEST = "best"
+FINISHED = "finished"
+HOURS = "hours"
+RUNG = "rung"
+HYPERPARAMETER = "hyperparameter"
+VALUE = "value"
+METHOD = "method"
+IMPORTANCE = "importance"
+REACHED, STOPPED, SHARE = "reached", "stopped", "share"
+EPOCH_A, EPOCH_B, SPEARMAN = "epoch_a", "epoch_b", "spearman"
+TRIALS = "trials"
+WORKER = "worker"
+START, END, START_HOURS, END_HOURS = "start", "end", "start_hours", "end_hours"
+GAP = "gap"
+PARAMETERS = "parameters"
+ON_FRONT = "on_front"
+IDLE = "IDLE"
+"""State of a worker, in a timeline, that trains no trial."""
+
 # A study folder
 STUDY_FILE = "study.json"
 JOURNAL_FILE = "optuna.journal"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.config import SearchConfig, UsageError, from_dict
+from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict
 from vae_tune.files import read_json
-from vae_tune.manifest import read_manifest
+from vae_tune.manifest import read_manifest, read_space
 from vae_tune.names import (
     BEST_FOLDER,
     ENDED,
@@ -21,6 +22,7 @@ from vae_tune.names import (
     TRIAL,
     TRIALS_FILE,
 )
+from vae_tune.space import Space
 from vae_tune.trials import winner
 
 if TYPE_CHECKING:
@@ -48,12 +50,40 @@ class Study:
         """Name of the study, which is its folder's."""
         return self.folder.name
 
+    @property
+    def space(self) -> Space:
+        """What was searched."""
+        return read_space(self.manifest)
+
+    @property
+    def reference(self) -> TrialConfig:
+        """The reference configuration, trial 0; the other trials differ from it in the hyperparameters alone."""
+        reference: TrialConfig = from_dict(TrialConfig, self.manifest["reference"])
+        return reference
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of a trial that is not stopped."""
+        return self.reference.max_epochs
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which ASHA may stop a trial."""
+        return tuple(self.manifest["rungs"])
+
     @cached_property
     def best(self) -> pd.Series[Any] | None:
         """The winner's row of ``trials`` (its name is the trial's number), or None where there is none."""
         rows: Any = self.trials.reset_index().itertuples()
-        best = winner(rows, self.config.trial.max_epochs)
+        best = winner(rows, self.max_epochs)
         return None if best is None else self.trials.loc[best.trial]
+
+
+def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
+    """Return the whole configuration of each of ``trials``, given by number."""
+    reference, names = study.reference, list(study.space.distributions)
+    rows = study.trials.loc[list(trials), names].to_dict("records")
+    return [replace(reference, **{name: row[name] for name in names}) for row in rows]
 
 
 def load_study(folder: str | Path) -> Study:
