@@ -20,9 +20,10 @@ from vae_tune.config import AshaConfig, DataConfig, SearchConfig, TrialConfig, t
 from vae_tune.data import Images
 from vae_tune.files import write_json
 from vae_tune.manifest import new_manifest, this_run
-from vae_tune.names import COMPLETE, FAIL, PRUNED, RUNNING
+from vae_tune.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
+from vae_tune.study import load_study
 from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, winner
 
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
@@ -78,13 +79,18 @@ def make_study(
     )
     workers = [node for node in nodes for _ in range(slots)]
     simulated = simulate(config, space, trials, workers, failed, trials if ended is None else ended, seed)
+    return write_study(folder, config, simulated, space=space, status=status, slots=len(workers))
+
+
+def write_study(folder, config, simulated, *, space=DEFAULT_SPACE, status="complete", slots=2, resumed=()):
+    """Write a study of given trials; ``resumed`` are the seconds after the start at which further runs began."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     blank = np.zeros((1, 28, 28), np.uint8)
     manifest = new_manifest(folder.name, config, config.trial, space, Images(blank, blank, blank))
     manifest["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
-    run = {"started": iso(0), "num_samples": config.num_samples, **this_run()}
-    run |= {"slots": {"count": len(workers), "cpus": 1, "gpus": 0}}
-    manifest["runs"] = [run | {"command": ["search.py", "--num-samples", str(trials)]}]
+    run = {"num_samples": config.num_samples, "slots": {"count": slots, "cpus": 1, "gpus": 0}, **this_run()}
+    run |= {"command": ["search.py", "--num-samples", str(config.num_samples)]}
+    manifest["runs"] = [{"started": iso(seconds), **run} for seconds in (0, *resumed)]
     last = max([report["order"] for trial in simulated for report in trial.reports], default=0)
     record = StudyRecord.create(
         folder, manifest, lambda study: study.add_trials([frozen(trial, space) for trial in simulated])
@@ -94,6 +100,34 @@ def make_study(
     record.set_status(status, **({} if status == "running" else {"ended": iso(seconds + 3)}))
     record.close()
     return folder
+
+
+def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), **options):
+    """Write a study of trials that are given as dicts, and return it loaded.
+
+    Each has ``losses``, one an epoch, and may have ``state``, ``started`` and ``times`` (one an epoch; seconds after
+    the study's start; by default an epoch a second), ``values`` beside the reference's, ``node``, and more columns of
+    its reports.
+    """
+    base = TrialConfig(max_epochs=max_epochs)
+    reference = {name: getattr(base, name) for name in space.distributions}
+    simulated = []
+    for number, given in enumerate(trials):
+        trial = {"losses": (), "state": COMPLETE, "started": 0.0, "node": "host", "values": {}} | given
+        times = trial.get("times") or [trial["started"] + epoch for epoch, _ in enumerate(trial["losses"], start=1)]
+        made = Simulated(number, reference | trial["values"], trial["started"], trial["node"], None)
+        made.state, made.ended = trial["state"], max([trial["started"], *times])
+        columns = {name: value for name, value in given.items() if name in REPORT_COLUMNS}
+        for epoch, (loss, time) in enumerate(zip(trial["losses"], times, strict=True), start=1):
+            numbers = {"train_loss": loss, "val_loss": loss, "val_reconstruction": loss - 20, "val_kl": 20.0}
+            numbers |= {"active_units": 7, "seconds": 1.0, "images_per_second": 1000.0}
+            made.reports.append({"epoch": epoch, **numbers, **columns, "time": iso(time), "order": 0})
+        simulated.append(made)
+    ordered = sorted((report for trial in simulated for report in trial.reports), key=lambda report: report["time"])
+    for order, report in enumerate(ordered, start=1):
+        report["order"] = order
+    config = SearchConfig(num_samples=max(len(trials), 1), trial=base, **options)
+    return load_study(write_study(folder, config, simulated, space=space, resumed=resumed))
 
 
 def simulate(config, space, count, workers, failed, ended, seed):

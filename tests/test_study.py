@@ -36,7 +36,7 @@ def test_a_study_loads_with_right_types(folder):
     assert np.isnan(study.trials.val_loss[2])
     assert study.trials.reason[2] == "NA"  # a text that pandas would take for a missing value
     assert study.trials.reason[0] == ""
-    assert study.trials.latent_size.dtype == np.int64
+    assert study.trials.latent_size.dtype == pd.Int64Dtype()
     assert isinstance(study.trials.started.dtype, pd.DatetimeTZDtype)
     assert isinstance(study.epochs.time.dtype, pd.DatetimeTZDtype)
     assert len(study.epochs) == 13

@@ -42,6 +42,7 @@ VALUES = "values"
 
 # Trial states are Optuna's
 COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
+STATES = (COMPLETE, PRUNED, FAIL, RUNNING)
 
 # Columns of what vae_tune.plots computes
 STUDY = "study"

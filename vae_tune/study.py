@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
 from vae_tune.files import read_json
 from vae_tune.manifest import read_manifest, read_space
 from vae_tune.names import (
+    ACTIVE_UNITS,
     BEST_FOLDER,
+    DEVICE,
     ENDED,
+    EPOCH,
+    EPOCH_COLUMNS,
+    EPOCHS,
     EPOCHS_FILE,
     METRICS_FILE,
+    NODE,
     REASON,
+    SECONDS,
     STARTED,
+    STATE,
+    STATES,
+    STUDY,
     TIME,
     TRIAL,
     TRIALS_FILE,
+    VAL_KL,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
 )
 from vae_tune.space import Space
 from vae_tune.trials import winner
@@ -87,26 +103,100 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
 
 
 def load_study(folder: str | Path) -> Study:
-    """Load the study in ``folder``; it may still be running.
+    """Load the study in ``folder``; it may still be running, or have been interrupted at any moment.
+
+    ``docs/tables.md`` tells each column's type and unit.
 
     Raises:
-        UsageError: the folder is no study.
+        UsageError: the folder is no study, or a file of it cannot be read.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    path = folder / EPOCHS_FILE
+    try:
+        epochs = _read_epochs(path)  # before the trials, which then are all there
+        path = folder / TRIALS_FILE
+        trials = _read_trials(path, read_space(manifest), manifest["reference"])
+        path = folder / BEST_FOLDER / METRICS_FILE
+        metrics = read_json(path) if path.exists() else None
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} cannot be read: {telling_line(error)}.") from error
+    return Study(folder, manifest, from_dict(SearchConfig, manifest["config"]), trials, epochs, metrics)
+
+
+@dataclass(frozen=True)
+class Studies:
+    """Several studies side by side."""
+
+    studies: tuple[Study, ...]
+    trials: pd.DataFrame
+    """The trials of all, with the columns study and trial in front; a hyperparameter is missing where a study did not
+    search it."""
+    epochs: pd.DataFrame
+    """The reports of all, with the column study in front."""
+
+
+def load_studies(folders: Iterable[str | Path]) -> Studies:
+    """Load several studies and stack their tables, told apart by a column ``study``.
+
+    That is the study's name, or its folder where two have the same name.
+
+    Raises:
+        UsageError: there is none, or one cannot be loaded.
     """
     import pandas as pd
 
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    try:
-        trials = pd.read_csv(folder / TRIALS_FILE, keep_default_na=False, na_values=[""], dtype={REASON: "str"})
-        epochs = pd.read_csv(folder / EPOCHS_FILE)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"The tables of the study {folder} cannot be read: {error}.") from error
-    trials[REASON] = trials[REASON].fillna("")
-    for column in (STARTED, ENDED):
-        trials[column] = pd.to_datetime(trials[column], utc=True)
-    epochs[TIME] = pd.to_datetime(epochs[TIME], utc=True)
-    metrics_file = folder / BEST_FOLDER / METRICS_FILE
-    metrics = read_json(metrics_file) if metrics_file.exists() else None
-    return Study(
-        folder, manifest, from_dict(SearchConfig, manifest["config"]), trials.set_index(TRIAL), epochs, metrics
+    studies = tuple(load_study(folder) for folder in folders)
+    if not studies:
+        raise UsageError("No study to load: give at least one folder.")
+    names = [study.name for study in studies]
+    keys = [study.name if names.count(study.name) == 1 else str(study.folder) for study in studies]
+
+    def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+        labelled = [table.assign(study=key) for key, table in zip(keys, tables, strict=True)]
+        stacked = pd.concat(labelled, ignore_index=True)
+        return stacked[[STUDY, *stacked.columns.drop(STUDY)]]
+
+    return Studies(
+        studies, stack(study.trials.reset_index() for study in studies), stack(study.epochs for study in studies)
     )
+
+
+def _read_trials(path: Path, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
+    """Read ``trials.csv``, indexed by trial. A trial that has not reported yet has no losses, node and device."""
+    import pandas as pd
+
+    numbers: dict[type, Any] = {IntDistribution: "Int64", FloatDistribution: "float64"}
+    kinds = {name: numbers.get(type(distribution), "str") for name, distribution in space.distributions.items()}
+    kinds |= {TRIAL: "int64", STATE: pd.CategoricalDtype([*STATES]), EPOCHS: "int64", SECONDS: "float64"}
+    kinds |= dict.fromkeys((VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL), "float64")
+    kinds |= dict.fromkeys((REASON, NODE, DEVICE, STARTED, ENDED), "str")
+    table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
+    for column in (REASON, NODE, DEVICE):
+        table[column] = table[column].fillna("")
+    for column in (STARTED, ENDED):
+        table[column] = _moments(table[column])
+    for name, distribution in space.distributions.items():
+        if isinstance(distribution, CategoricalDistribution):
+            choices = dict.fromkeys([*distribution.choices, reference[name]])  # the reference may lie outside
+            texts = {str(choice): choice for choice in choices}
+            table[name] = pd.Categorical([texts.get(text) for text in table[name]], categories=list(choices))
+    return table.set_index(TRIAL)
+
+
+def _read_epochs(path: Path) -> pd.DataFrame:
+    """Read ``epochs.csv`` up to its last whole line: the search may be in the middle of writing the next."""
+    import pandas as pd
+
+    content = path.read_bytes()
+    kinds: dict[str, Any] = dict.fromkeys(EPOCH_COLUMNS, "float64")
+    kinds |= {TRIAL: "int64", EPOCH: "int64", ACTIVE_UNITS: "int64", TIME: "str"}
+    table = pd.read_csv(BytesIO(content[: content.rfind(b"\n") + 1]), dtype=kinds)
+    table[TIME] = _moments(table[TIME])
+    return table
+
+
+def _moments(texts: pd.Series[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.to_datetime(texts, utc=True, format="ISO8601").dt.as_unit("ms")

@@ -105,5 +105,5 @@ def _newest(study: Study) -> pd.DataFrame:
     """Return the newest report of each trial, with its state."""
     newest = study.epochs.drop_duplicates(TRIAL, keep="last").sort_values(TRIAL, ignore_index=True)
     newest = newest.rename(columns={"epoch": EPOCHS})
-    newest[STATE] = study.trials[STATE].reindex(newest[TRIAL]).to_numpy()
+    newest[STATE] = study.trials[STATE].reindex(newest[TRIAL]).array
     return newest

@@ -18,6 +18,7 @@ from vae_tune.names import (
     COMPLETE,
     END,
     END_HOURS,
+    ENDED,
     EPOCH,
     EPOCH_A,
     EPOCH_B,
@@ -70,7 +71,7 @@ def best_so_far(study: Study) -> pd.DataFrame:
     return pd.DataFrame(
         {
             TRIAL: ended.index,
-            STATE: ended[STATE].to_numpy(),
+            STATE: ended[STATE].array,
             ORDER: np.arange(1, len(ended) + 1),
             FINISHED: np.searchsorted(reports, moments.to_numpy(), side="right"),
             HOURS: SearchClock.of(study).hours(moments).to_numpy(),
@@ -147,11 +148,11 @@ class SearchClock:
     @classmethod
     def of(cls, study: Study) -> SearchClock:
         """Read the clock off a study's record."""
-        signs = pd.concat([study.trials[STARTED], study.epochs[TIME]]).sort_values()
-        runs = pd.to_datetime(sorted(run[STARTED] for run in study.manifest.get("runs", ())), utc=True)
+        signs = pd.concat([study.trials[STARTED], study.trials[ENDED], study.epochs[TIME]]).dropna().sort_values()
+        runs = [pd.Timestamp(run[STARTED]) for run in study.manifest.get("runs", ())]
         origin = min([*runs[:1], *signs[:1]], default=pd.Timestamp(0, tz="UTC"))
-        lasts = [(max([run, *signs[signs < again][-1:]]), again) for run, again in pairwise(runs)]
-        return cls(origin, tuple(lasts))
+        pauses = [(max([run, *signs[signs < again][-1:]]), again) for run, again in pairwise(runs)]
+        return cls(origin, tuple(pauses))
 
     def hours(self, moments: pd.Series[Any]) -> pd.Series[Any]:
         """Return the hours of searching by each of ``moments``."""
@@ -172,8 +173,9 @@ def timeline(study: Study) -> pd.DataFrame:
     """Return which worker trained what and when, and when it idled.
 
     The record knows a trial's node, not its worker: workers are told apart as the trials of a node overlap. A trial
-    that a resume continued has a row for each run. The time before a worker's first trial of a run, Ray's start
-    included, and after its last one is idle as long as others work; pauses between runs are not.
+    that a resume continued has a row for each run; one that never reported, so that its node is not known, has none
+    where there are several nodes. The time before a worker's first trial of a run, Ray's start included, and after its
+    last one is idle as long as others work; pauses between runs are not.
 
     Returns:
         A row a stretch, by worker and time: worker (node and number), trial (missing for idle ones), state (IDLE or
@@ -185,25 +187,31 @@ def timeline(study: Study) -> pd.DataFrame:
     workers = []
     for node, start, end in zip(stretches[NODE], stretches[START], stretches[END], strict=True):
         slots = ends.setdefault(node, {})
-        free = [slot for slot, busy in slots.items() if busy <= start + pd.Timedelta(seconds=_OVERLAP)]
+        free = [slot for slot, busy in slots.items() if busy <= start] or [
+            slot for slot, busy in slots.items() if busy <= start + pd.Timedelta(seconds=_OVERLAP)
+        ]
         slot = max(free, key=slots.__getitem__) if free else len(slots) + 1  # the one that has just become free
         slots[slot] = end
-        workers.append(f"{node or 'worker'} {slot}")
+        workers.append(f"{node} {slot}")
     stretches[WORKER] = np.array(workers, dtype="str")
-    table = pd.concat([stretches, _idle(stretches, clock)]) if len(stretches) else stretches
+    idle = _idle(stretches, clock)
+    table = pd.concat([stretches, idle]) if len(idle) else stretches
     table = table.sort_values([WORKER, START], ignore_index=True)
+    for column in (START, END):
+        table[column] = table[column].dt.as_unit("ms")
     table[START_HOURS], table[END_HOURS] = clock.hours(table[START]), clock.hours(table[END])
     return table[[WORKER, TRIAL, STATE, START, END, START_HOURS, END_HOURS]]
 
 
 def _ends(study: Study) -> pd.Series[Any]:
     """Return when each trial ended or was last heard of, by trial."""
-    last = study.epochs.groupby(TRIAL)[TIME].max().reindex(study.trials.index)
-    return last.fillna(study.trials[STARTED])
+    reported = study.epochs.groupby(TRIAL)[TIME].max().reindex(study.trials.index)
+    ended: pd.Series[Any] = study.trials[ENDED].fillna(reported).fillna(study.trials[STARTED])
+    return ended
 
 
 def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
-    """Return when each trial trained, run by run, by start; a RUNNING trial trains until the study's last report."""
+    """Return when each trial trained, run by run, by start; what did not end trains until the run's last report."""
     reports = study.epochs[[TRIAL, TIME]].rename(columns={TIME: END})
     reports[START] = reports[END] - pd.to_timedelta(study.epochs[SECONDS], unit="s")
     silent = study.trials[~study.trials.index.isin(reports[TRIAL])]
@@ -211,11 +219,19 @@ def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
         begun = pd.DataFrame({TRIAL: silent.index, END: _ends(study)[silent.index], START: silent[STARTED]})
         reports = pd.concat([reports, begun], ignore_index=True)
     reports[_RUN] = clock.run(reports[END])
+    started = study.trials[STARTED].reindex(reports[TRIAL]).reset_index(drop=True)
+    reports[START] = reports[START].where(reports[START] > started, started)
     table = reports.groupby([TRIAL, _RUN], as_index=False).agg({START: "min", END: "max"})
     table[STATE] = study.trials[STATE].astype("str").reindex(table[TRIAL]).array
     table[NODE] = study.trials[NODE].reindex(table[TRIAL]).array
-    unfinished = (table[STATE] == RUNNING) & ~table.duplicated(TRIAL, keep="last")
-    table.loc[unfinished, END] = reports[END].max()
+    ends = study.trials[ENDED].reindex(table[TRIAL]).reset_index(drop=True)
+    ends = ends.fillna(reports.groupby(_RUN)[END].max().reindex(table[_RUN]).reset_index(drop=True))
+    ended_here = ~table.duplicated(TRIAL, keep="last") & (clock.run(ends) == table[_RUN])
+    table[END] = table[END].mask(ended_here, ends)
+    nodes = table.loc[table[NODE] != "", NODE].unique()
+    if len(nodes) > 1:
+        table = table[table[NODE] != ""]
+    table[NODE] = table[NODE].replace("", nodes[0] if len(nodes) else "worker")
     return table.astype({TRIAL: "Int64"}).sort_values(START, ignore_index=True)
 
 

@@ -1,0 +1,55 @@
+import pytest
+
+from tests.studies import hand_made
+from vae_tune import TrialConfig
+from vae_tune.model import build
+from vae_tune.plots import active_units, loss_parts, pareto, train_validation_gap
+from vae_tune.plots.models import parameters
+from vae_tune.space import DEFAULT_SPACE, Space
+
+
+def test_loss_parts_are_those_of_the_newest_report(tmp_path):
+    study = hand_made(
+        tmp_path / "s", {"losses": [120, 110, 100], "val_kl": 30.0, "val_reconstruction": 70.0}, {"state": "FAIL"}
+    )
+    assert loss_parts(study).to_dict("records") == [
+        {"trial": 0, "state": "COMPLETE", "epochs": 3, "val_reconstruction": 70, "val_kl": 30, "val_loss": 100}
+    ]
+
+
+def test_active_units_stand_beside_the_latent_size(tmp_path):
+    study = hand_made(tmp_path / "s", {"losses": [3, 2, 1]}, {"losses": [3, 2, 1], "values": {"latent_size": 10}})
+    table = active_units(study)
+    assert list(table.latent_size) == [20, 10]
+    assert list(table.share) == [0.35, 0.7]
+
+
+def test_a_latent_size_that_is_not_searched_is_the_references(tmp_path):
+    space = Space({"learning_rate": DEFAULT_SPACE.distributions["learning_rate"]})
+    study = hand_made(tmp_path / "s", {"losses": [3, 2, 1]}, space=space)
+    assert list(active_units(study).latent_size) == [20]
+
+
+def test_the_gap_is_validation_minus_training(tmp_path):
+    study = hand_made(tmp_path / "s", {"losses": [120, 110, 103.5], "train_loss": 101.0})
+    assert list(train_validation_gap(study).gap) == [2.5]
+
+
+@pytest.mark.parametrize("pixels", [784, 35])
+@pytest.mark.parametrize(
+    "config", [TrialConfig(), TrialConfig(latent_size=3, hidden_width=7, encoder_activation="relu")]
+)
+def test_parameters_are_those_that_torch_counts(config, pixels):
+    assert parameters(config, pixels) == sum(weights.numel() for weights in build(config, pixels).parameters())
+
+
+def test_the_front_holds_complete_trials_that_no_smaller_one_matches(tmp_path):
+    sizes_and_losses = {400: [9, 8, 100], 100: [9, 8, 110], 200: [9, 8, 120], 300: [9, 8, 110], 800: [9, 8, 99]}
+    study = hand_made(
+        tmp_path / "s",
+        *({"losses": losses, "values": {"hidden_width": width}} for width, losses in sizes_and_losses.items()),
+        {"losses": [50], "state": "PRUNED", "values": {"hidden_width": 64}},
+    )
+    table = pareto(study)
+    assert table.parameters.is_monotonic_increasing
+    assert list(table.trial[table.on_front]) == [1, 0, 4]
