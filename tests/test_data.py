@@ -14,7 +14,7 @@ import torch
 from torchvision import datasets
 
 from vae_tune.config import DataConfig, UsageError
-from vae_tune.data import Images, binarize, cache_dir, load_images, to_tensor
+from vae_tune.data import Images, binarize, cache_dir, load_images, load_labels, to_tensor
 
 MNIST_FILES = {
     "train-images-idx3-ubyte",
@@ -98,6 +98,18 @@ def test_static_binarisation_is_the_same_in_every_study(static):
 def test_images_know_how_they_were_binarised(static, mnist):
     assert (static.binarization, mnist.binarization) == ("static", "grey")
     assert static.sha256() != mnist.sha256()
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_labels_belong_to_their_images(mnist, split):
+    labels, classes = load_labels(DataConfig(), split)
+    whole = datasets.MNIST(cache_dir(), train=split == "validation")
+    images = getattr(mnist, split)
+    assert classes == list("0123456789")
+    assert len(labels) == len(images)
+    for number in (0, 77, len(labels) - 1):
+        (place,) = (whole.data.numpy() == images[number]).all(axis=(1, 2)).nonzero()[0]
+        assert labels[number] == whole.targets[place]
 
 
 def test_the_pixels_are_those_of_one_image(mnist, tiny):

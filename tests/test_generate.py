@@ -9,8 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from vae_tune.config import TrialConfig
-from vae_tune.generate import grid, reconstructions, samples, side_by_side, write_png
+from vae_tune.config import TrialConfig, UsageError
+from vae_tune.generate import (
+    by_information,
+    grid,
+    interpolations,
+    manifold,
+    principal_plane,
+    reconstructions,
+    samples,
+    side_by_side,
+    traversals,
+    write_png,
+)
 from vae_tune.model import VAE, build
 
 
@@ -138,3 +149,71 @@ def test_a_png_has_every_pixel_as_wide_as_zoom(tmp_path, zoom, tiny):
 def test_writing_a_png_leaves_nothing_else(tmp_path, tiny):
     write_png(tmp_path / "sheet.png", tiny.test[0])
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+@pytest.fixture
+def plain(model) -> VAE:
+    """A model whose pictures tell the code: pixel 0 is sigmoid(first), pixel 1 sigmoid(second)."""
+    model.decoder.hidden.weight.data = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1], *[[0, 0]] * 4])
+    model.decoder.hidden.bias.data.zero_()
+    model.decoder.logits.weight.data.zero_()
+    model.decoder.logits.bias.data.zero_()
+    model.decoder.logits.weight.data[0, :2] = torch.tensor([1.0, -1])
+    model.decoder.logits.weight.data[1, 2:4] = torch.tensor([1.0, -1])
+    return model
+
+
+def _codes(pictures: np.ndarray) -> np.ndarray:
+    """Return the codes that the pictures of the plain model tell: (count, 2)."""
+    share = pictures.reshape(len(pictures), -1)[:, :2] / 255
+    return np.log(share / (1 - share))
+
+
+def test_an_interpolation_leads_from_one_latent_mean_to_the_other_in_equal_steps(plain, tiny):
+    starts, ends = tiny.test[:3], tiny.test[3:6]
+    codes = _codes(interpolations(plain, starts, ends, steps=5)).reshape(3, 5, 2)
+    first, last = (_codes(reconstructions(plain, images)) for images in (starts, ends))
+    for step in range(5):
+        np.testing.assert_allclose(codes[:, step], first + step / 4 * (last - first), atol=0.02)
+
+
+def test_the_manifold_grows_to_the_right_and_upwards_in_steps_of_equal_prior_mass(plain):
+    codes = _codes(manifold(plain, 5, (5, 7))).reshape(5, 5, 2)
+    values = torch.distributions.Normal(0, 1).icdf(torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])).numpy()
+    np.testing.assert_allclose(codes[:, :, 0], np.tile(values, (5, 1)), atol=0.02)
+    np.testing.assert_allclose(codes[:, :, 1], np.tile(values[::-1, None], (1, 5)), atol=0.02)
+
+
+@pytest.mark.parametrize("latents", [1, 3])
+def test_there_is_no_manifold_of_other_than_two_latents(latents):
+    model = build(TrialConfig(latent_size=latents, hidden_width=8), pixels=35)
+    with pytest.raises(UsageError, match=f"latent_size=2 alone, but this model has {latents}"):
+        manifold(model, 5, (5, 7))
+
+
+def test_a_traversal_moves_one_latent_and_leaves_the_others(plain, tiny):
+    codes = _codes(traversals(plain, tiny.test[:1], [1, 0], steps=3)).reshape(2, 3, 2)
+    kept = _codes(reconstructions(plain, tiny.test[:1]))[0]
+    np.testing.assert_allclose(codes[0, :, 1], [-3, 0, 3], atol=0.05)
+    np.testing.assert_allclose(codes[0, :, 0], kept[0], atol=0.02)
+    np.testing.assert_allclose(codes[1, :, 0], [-3, 0, 3], atol=0.05)
+    np.testing.assert_allclose(codes[1, :, 1], kept[1], atol=0.02)
+
+
+def test_the_latents_are_ordered_by_the_kl_that_they_cost(tiny):
+    model = build(TrialConfig(latent_size=3, hidden_width=8), pixels=35)
+    for head in (model.encoder.mean, model.encoder.log_variance):
+        head.weight.data.zero_()
+        head.bias.data.zero_()
+    model.encoder.mean.bias.data = torch.tensor([0.5, 0.0, 0.0])
+    model.encoder.log_variance.bias.data = torch.tensor([0.0, 0.0, -4.0])
+    assert by_information(model, tiny.test) == [2, 0, 1]
+
+
+def test_the_principal_plane_is_that_of_the_covariance():
+    random = np.random.default_rng(0)
+    codes = random.normal(size=(200, 4)) @ random.normal(size=(4, 4)) + 7
+    points, shares = principal_plane(torch.from_numpy(codes))
+    variances = np.linalg.eigvalsh(np.cov(codes.T))[::-1]
+    np.testing.assert_allclose(np.cov(points.T), np.diag(variances[:2]), atol=1e-9)
+    np.testing.assert_allclose(shares, variances[:2] / variances.sum())

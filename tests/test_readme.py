@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
-from vae_tune.options import EvaluateOptions
+from vae_tune.options import EvaluateOptions, GenerateOptions
 from vae_tune.space import load_space
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +16,15 @@ TEXT = (ROOT / "README.md").read_text()
 def test_every_option_that_is_named_exists():
     fields = {
         name.replace("_", "-")
-        for config in (SearchConfig, AshaConfig, ResourceConfig, DataConfig, TrialConfig, EvaluateOptions)
+        for config in (
+            SearchConfig,
+            AshaConfig,
+            ResourceConfig,
+            DataConfig,
+            TrialConfig,
+            EvaluateOptions,
+            GenerateOptions,
+        )
         for name in config.__dataclass_fields__
     }
     named = set(re.findall(r"--([a-z][a-z-]+)", re.sub(r"pip install.*|mypy --strict", "", TEXT)))

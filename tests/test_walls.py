@@ -19,6 +19,8 @@ NEVER = {
     "checkpoint": {"ray", "optuna"},
     "likelihood": {"ray", "optuna", "vae_tune.data", "vae_tune.model"},
     "evaluate": {"ray", "optuna", "pandas"},
+    "generate": {"ray", "optuna", "pandas"},
+    "gallery": {"ray", "optuna", "pandas"},
     "options": {"ray", "optuna", "torch", "numpy"},
     "study": {"ray", "torch"},
     "plots/progress": {"ray", "torch", "matplotlib", "plotly"},

@@ -12,7 +12,7 @@ import tyro
 from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 
 from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
-from vae_tune.options import EvaluateOptions
+from vae_tune.options import EvaluateOptions, GenerateOptions
 
 _INTERRUPTED = 130
 _BAD_INPUT = 2
@@ -75,11 +75,20 @@ def _evaluate(options: EvaluateOptions) -> int:
     return 0
 
 
+def _generate(options: GenerateOptions) -> int:
+    from vae_tune.gallery import draw_gallery
+
+    for path in draw_gallery(options):
+        print(path)
+    return 0
+
+
 _COMMANDS = {
     "search": _Command(
         SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
     ),
     "evaluate": _Command(EvaluateOptions, "Evaluate a trained model: negative ELBO, likelihood.", _evaluate),
+    "generate": _Command(GenerateOptions, "Draw samples, reconstructions, latent space of a model.", _generate),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
 }
 

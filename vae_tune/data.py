@@ -102,6 +102,18 @@ def binarize(images: npt.NDArray[np.uint8], seed: Sequence[int]) -> npt.NDArray[
     return np.where(draws < images, np.uint8(255), np.uint8(0))
 
 
+def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return the labels of the validation or test images that :func:`load_images` read, and the classes' names."""
+    from torchvision import datasets
+
+    options = {"split": config.dataset.removeprefix("emnist-")} if config.dataset.startswith("emnist-") else {}
+    kind = getattr(datasets, _folder(config.dataset))
+    data = kind(config.data_dir or cache_dir(), train=split == "validation", **options)
+    labels = data.targets.numpy().reshape(len(data.targets), -1)[:, 0]  # QMNIST adds columns of other facts
+    names = [name.partition(" - ")[0] for name in data.classes]  # "3 - three"
+    return (labels[-VALIDATION_SIZE:] if split == "validation" else labels), names
+
+
 def cache_dir() -> Path:
     """Where data sets live: ``$VAE_TUNE_CACHE``, else the platform's cache folder for this program."""
     if configured := os.environ.get("VAE_TUNE_CACHE"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vae_tune.checkpoint import find_model, read_data_config, read_model
-from vae_tune.config import TrialConfig, UsageError
+from vae_tune.config import DataConfig, TrialConfig, UsageError
 from vae_tune.data import Images, load_images, to_tensor
 from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
 from vae_tune.model import VAE
@@ -22,8 +22,19 @@ from vae_tune.options import EvaluateOptions, ModelOptions
 from vae_tune.training import evaluate
 
 
-def load_model(options: ModelOptions) -> tuple[Path, VAE, TrialConfig, Images, str]:
-    """Return the folder, the model, its configuration, images for it, and the name of their data set.
+@dataclass(frozen=True)
+class Loaded:
+    """A model and images for it."""
+
+    folder: Path
+    model: VAE
+    config: TrialConfig
+    data: DataConfig
+    images: Images
+
+
+def load_model(options: ModelOptions) -> Loaded:
+    """Return the model that was named, and the images that were chosen or else it was trained on.
 
     Raises:
         UsageError: the model or the images cannot be used, or do not fit each other.
@@ -41,7 +52,7 @@ def load_model(options: ModelOptions) -> tuple[Path, VAE, TrialConfig, Images, s
         raise UsageError(
             f"The model in {folder} is for {pixels} pixels, but an image of {data.dataset} has {images.pixels}."
         )
-    return folder, model, config, images, data.dataset
+    return Loaded(folder, model, config, data, images)
 
 
 def run_evaluation(options: EvaluateOptions, console: Console | None = None) -> dict[str, Any]:
@@ -50,22 +61,22 @@ def run_evaluation(options: EvaluateOptions, console: Console | None = None) -> 
     Raises:
         UsageError: the model or the images cannot be used.
     """
-    folder, model, config, loaded, dataset = load_model(options)
-    images = getattr(loaded, options.split)
+    loaded = load_model(options)
+    images, dataset = getattr(loaded.images, options.split), loaded.data.dataset
     count = options.images or len(images)
     if count > len(images):
         raise UsageError(f"images must be <= {len(images)}, the {options.split} images of {dataset}, but got {count}.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tensor = to_tensor(images[:count], device)
-    model = model.to(device)
+    model = loaded.model.to(device)
     result: dict[str, Any] = {
-        "model": str(folder),
+        "model": str(loaded.folder),
         "dataset": dataset,
         "split": options.split,
         "images": count,
-        "kind": loaded.binarization,
+        "kind": loaded.images.binarization,
         "unit": "nats per image",
-        **asdict(evaluate(model, tensor, config)),
+        **asdict(evaluate(model, tensor, loaded.config)),
         "latent_size": model.latent_size,
     }
     if options.nll_samples is not None:

@@ -12,7 +12,7 @@ from vae_tune.checkpoint import Checkpoint, checkpoint_file, checkpoints, read_c
 from vae_tune.config import DataConfig, from_dict
 from vae_tune.data import Images, to_tensor
 from vae_tune.files import read_json, write_json
-from vae_tune.generate import grid, reconstructions, samples, side_by_side, write_png
+from vae_tune.gallery import reconstruction_sheet, sample_sheet
 from vae_tune.names import (
     ACTIVE_UNITS,
     BEST_FOLDER,
@@ -32,7 +32,6 @@ from vae_tune.trainable import checkpoint_folder
 from vae_tune.training import evaluate
 from vae_tune.trials import TrialRow, ranked, winner
 
-_COLUMNS = 8
 _CPU = torch.device("cpu")
 
 
@@ -150,11 +149,9 @@ class WinnerKeeper:
 
     def _draw(self, checkpoint: Checkpoint) -> None:
         model, folder = checkpoint.state.model, self._folder
-        originals = self._images.validation[: 4 * _COLUMNS]
-        drawn = samples(model, _COLUMNS * _COLUMNS, originals.shape[1:])
-        write_png(folder / SAMPLES_FILE, grid(drawn, _COLUMNS))
-        pairs = side_by_side(originals, reconstructions(model, originals), _COLUMNS)
-        write_png(folder / RECONSTRUCTIONS_FILE, grid(pairs, _COLUMNS))
+        originals = self._images.validation
+        sample_sheet(model, originals.shape[1:]).write_png(folder / SAMPLES_FILE)
+        reconstruction_sheet(model, originals).write_png(folder / RECONSTRUCTIONS_FILE)
 
     def _checkpoint(self, row: TrialRow) -> Checkpoint:
         folder = checkpoint_folder(self._record.folder, row.trial)
