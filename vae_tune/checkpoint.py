@@ -129,6 +129,19 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
     return model, config
 
 
+def read_config(path: Path) -> TrialConfig:
+    """Return the configuration in a ``config.json``.
+
+    Raises:
+        UsageError: it is missing or damaged.
+    """
+    try:
+        config: TrialConfig = from_dict(TrialConfig, read_json(path))
+    except DAMAGE as error:
+        raise UsageError(f"No usable configuration in {path}: {telling_line(error)}") from error
+    return config
+
+
 def read_data_config(folder: Path) -> DataConfig:
     """Return what data the model in ``folder`` was trained on; the default where its file does not say.
 

@@ -12,7 +12,7 @@ import tyro
 from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 
 from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
-from vae_tune.options import EvaluateOptions, GenerateOptions
+from vae_tune.options import EvaluateOptions, GenerateOptions, TrainOptions, path_option, train_defaults
 
 _INTERRUPTED = 130
 _BAD_INPUT = 2
@@ -38,12 +38,8 @@ def _search(config: SearchConfig) -> int:
 
 def _search_defaults(arguments: Sequence[str]) -> SearchConfig:
     """Return what holds where no option says otherwise: with --resume, the study's own settings."""
-    from argparse import ArgumentParser
-
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--resume", nargs="?", type=Path)
-    folder = parser.parse_known_args(arguments)[0].resume
-    if folder is None or {"-h", "--help"} & set(arguments):
+    folder = path_option("resume", arguments)
+    if folder is None:
         return SearchConfig()
     from vae_tune.manifest import read_config
 
@@ -68,6 +64,13 @@ def _audit(options: AuditOptions) -> int:
     return 1 if contradictions else 0
 
 
+def _train(options: TrainOptions) -> int:
+    from vae_tune.single import train
+
+    train(options)
+    return 0
+
+
 def _evaluate(options: EvaluateOptions) -> int:
     from vae_tune.evaluate import run_evaluation
 
@@ -87,6 +90,7 @@ _COMMANDS = {
     "search": _Command(
         SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
     ),
+    "train": _Command(TrainOptions, "Train one configuration, without a search.", _train, train_defaults),
     "evaluate": _Command(EvaluateOptions, "Evaluate a trained model: negative ELBO, likelihood.", _evaluate),
     "generate": _Command(GenerateOptions, "Draw samples, reconstructions, latent space of a model.", _generate),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),

@@ -65,7 +65,7 @@ ON_FRONT = "on_front"
 IDLE = "IDLE"
 """State of a worker, in a timeline, that trains no trial."""
 
-# A study folder
+# A study folder, and that of a single training
 STUDY_FILE = "study.json"
 JOURNAL_FILE = "optuna.journal"
 LOCK_FILE = "study.lock"
@@ -77,6 +77,8 @@ CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.json"
 SAMPLES_FILE = "samples.png"
 RECONSTRUCTIONS_FILE = "reconstructions.png"
+TRAINING_FILE = "training.json"
+EPOCH_METRICS_FILE = "metrics.csv"
 CHECKPOINTS_FOLDER = "checkpoints"
 REPORT_FILE = "report.html"
 RAY_FOLDER = "ray"

@@ -1,14 +1,16 @@
-"""The options of the commands that work on one model. Nothing heavy is imported: the help must answer at once."""
+"""The options of the commands that train or use one model. Nothing heavy is imported: the help must answer at once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from vae_tune.config import Binarization, Dataset, UsageError, require
+from vae_tune.config import Binarization, DataConfig, Dataset, TrialConfig, UsageError, require, to_dict
+from vae_tune.names import MODEL_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +77,61 @@ class EvaluateOptions(ModelOptions):
         for name in ("images", "nll_samples"):
             value = getattr(self, name)
             require(self, name, value is None or value >= 1, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedConfig(TrialConfig):
+    """A trial's configuration, trained to the end."""
+
+    max_epochs: Annotated[int, tyro.conf.arg(name="epochs")] = 20
+    """Passes over the training images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train one configuration, without Ray and without a search."""
+
+    output: Path | None = None
+    """Folder of the training, which must be new; default: models/, data set, date and time."""
+    config: Path | None = None
+    """A model's config.json, such as a study's best/config.json: its values hold, and the data of the model beside it,
+    where no option says otherwise."""
+    resume: Path | None = None
+    """Go on with the training in this folder, to --epochs if given; all else must stay as it is."""
+    data: DataConfig = field(default_factory=DataConfig)
+    trial: TrainedConfig = field(default_factory=TrainedConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse options that exclude each other."""
+        for name in ("config", "output"):
+            if self.resume is not None and getattr(self, name) is not None:
+                raise UsageError(f"--resume takes no --{name}: the training's own holds.")
+
+
+def train_defaults(arguments: Sequence[str]) -> TrainOptions:
+    """Return what holds where no option says otherwise: the settings of the training or model that is named.
+
+    Raises:
+        UsageError: there is none, or it is damaged.
+    """
+    resume, config = (path_option(name, arguments) for name in ("resume", "config"))
+    if resume is not None:
+        from vae_tune.single import read_settings
+
+        return read_settings(resume)
+    if config is None:
+        return TrainOptions()
+    from vae_tune.checkpoint import read_config, read_data_config
+
+    data = read_data_config(config.parent) if (config.parent / MODEL_FILE).exists() else DataConfig()
+    return TrainOptions(config=config, data=data, trial=TrainedConfig(**to_dict(read_config(config))))
+
+
+def path_option(name: str, arguments: Sequence[str]) -> Path | None:
+    """Return the value of a path option, before the rest is parsed; None where it is missing or help is asked for."""
+    from argparse import ArgumentParser
+
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(f"--{name}", nargs="?", type=Path)
+    path: Path | None = getattr(parser.parse_known_args(arguments)[0], name)
+    return None if {"-h", "--help"} & set(arguments) else path

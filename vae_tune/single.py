@@ -1,0 +1,185 @@
+"""One training without Ray: a folder with checkpoints, a row an epoch, and at the end the model and its pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vae_tune.checkpoint import read_newest, write_checkpoint, write_model
+from vae_tune.config import DataConfig, SearchError, TrialConfig, UsageError, from_dict, telling_line, to_dict
+from vae_tune.data import Images, load_images
+from vae_tune.files import atomic, read_json, write_json
+from vae_tune.gallery import reconstruction_sheet, sample_sheet
+from vae_tune.names import (
+    CHECKPOINTS_FOLDER,
+    EPOCH,
+    EPOCH_METRICS_FILE,
+    RECONSTRUCTIONS_FILE,
+    SAMPLES_FILE,
+    TRAINING_FILE,
+)
+from vae_tune.options import TrainedConfig, TrainOptions
+from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
+
+_MAY_CHANGE = ("max_epochs", "data_dir")
+
+
+def train(options: TrainOptions, console: Console | None = None) -> Path:
+    """Train a configuration to its end, or go on with a training, and return its folder.
+
+    Raises:
+        UsageError: it cannot be trained as configured; nothing was created or changed.
+        SearchError: it diverged, or its folder cannot be written.
+        KeyboardInterrupt: it was interrupted; at most the epoch in flight is lost.
+    """
+    console = console or Console()
+    config: TrialConfig = from_dict(TrialConfig, to_dict(options.trial))
+    if options.resume is not None:
+        _refuse_changes(read_settings(options.resume), options)
+    folder = options.resume or _new_folder(options)
+    images = load_images(options.data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state, reports = _open(folder, config, options, images, device)
+    kind = images.binarization
+    _say(console, f"{folder}: {options.data.dataset}, {kind} values, on {device.type}")
+    try:
+        _run(folder, config, images, device, state, reports, console)
+        _finish(folder, config, options.data, images, state)
+    except OSError as error:
+        raise SearchError(f"{folder} cannot be written: {error.strerror or error}. {_go_on(folder)}") from error
+    except KeyboardInterrupt:
+        _say(console, _go_on(folder))
+        raise
+    _say(console, f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
+    _say(console, f"Look further: vae-tune evaluate {folder}, vae-tune generate {folder}")
+    return folder
+
+
+def read_settings(folder: Path) -> TrainOptions:
+    """Return how the training in ``folder`` was configured, as it is to be resumed.
+
+    Raises:
+        UsageError: the folder holds no training.
+    """
+    try:
+        settings = read_json(folder / TRAINING_FILE)
+        data = from_dict(DataConfig, settings["data"])
+        return TrainOptions(resume=folder, data=data, trial=from_dict(TrainedConfig, settings["trial"]))
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} is no training: {TRAINING_FILE} is missing.") from error
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+        raise UsageError(f"{folder} is no training: {TRAINING_FILE} is damaged ({telling_line(error)}).") from error
+
+
+def _run(
+    folder: Path,
+    config: TrialConfig,
+    images: Images,
+    device: torch.device,
+    state: TrainingState,
+    reports: list[dict[str, Any]],
+    console: Console,
+) -> None:
+    """Train epoch by epoch; what an epoch showed is on disk before the next one begins."""
+    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=config.max_epochs, completed=state.epoch)
+        try:
+            for report in fit(config, images, device, state):
+                reports.append(asdict(report))
+                _write_reports(folder / EPOCH_METRICS_FILE, reports)
+                write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
+                progress.update(task, completed=report.epoch)
+                _say(progress.console, _line(report, config))
+        except Diverged as diverged:
+            raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
+
+
+def _open(
+    folder: Path, config: TrialConfig, options: TrainOptions, images: Images, device: torch.device
+) -> tuple[TrainingState, list[dict[str, Any]]]:
+    """Return where to begin: the state, and the reports of the epochs before it. The folder is there then."""
+    settings = {"trial": to_dict(config), "data": to_dict(options.data), "sha256": images.sha256()}
+    if options.resume is not None and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
+        raise UsageError(f"The images of {options.data.dataset} are not those that {folder} was trained on.")
+    newest = read_newest(folder / CHECKPOINTS_FOLDER, device)
+    state = new_state(config, images.pixels, device) if newest is None else newest.state
+    if state.epoch > config.max_epochs:
+        raise UsageError(f"epochs must be >= {state.epoch}, trained already, but got {config.max_epochs}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / TRAINING_FILE, settings)
+    except OSError as error:
+        raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
+    return state, _read_reports(folder / EPOCH_METRICS_FILE, state.epoch)
+
+
+def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images, state: TrainingState) -> None:
+    model = state.model.cpu()
+    sample_sheet(model, images.validation.shape[1:]).write_png(folder / SAMPLES_FILE)
+    reconstruction_sheet(model, images.validation).write_png(folder / RECONSTRUCTIONS_FILE)
+    write_model(folder, model, config, data)
+
+
+def _new_folder(options: TrainOptions) -> Path:
+    folder = options.output or Path("models") / f"{options.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    if (folder / TRAINING_FILE).exists():
+        raise UsageError(f"The training {folder} exists already.\nTo go on with it: --resume {folder}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists already and is no training.\nChoose another --output.")
+    return folder
+
+
+def _refuse_changes(before: TrainOptions, now: TrainOptions) -> None:
+    for part in ("trial", "data"):
+        old, new = to_dict(getattr(before, part)), to_dict(getattr(now, part))
+        for name in old:
+            if name not in _MAY_CHANGE and old[name] != new[name]:
+                raise UsageError(
+                    f"{name} is {old[name]!r} in this training, but got {new[name]!r}.\n"
+                    "Leave that option out to go on, or train anew with another --output."
+                )
+
+
+def _write_reports(path: Path, reports: Sequence[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [spec.name for spec in fields(EpochReport)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(reports)
+    with atomic(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _read_reports(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """Return the rows of the first ``epochs`` epochs; a crash may have left one more than was checkpointed."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if int(row[EPOCH]) <= epochs]
+    except (FileNotFoundError, KeyError, ValueError):
+        return []  # deleted or damaged by hand: the table begins anew
+
+
+def _line(report: EpochReport, config: TrialConfig) -> str:
+    width = len(str(config.max_epochs))
+    return (
+        f"epoch {report.epoch:{width}d}/{config.max_epochs}  train {report.train_loss:7.2f}"
+        f"  validation {report.val_loss:7.2f} = {report.val_reconstruction:.2f} + KL {report.val_kl:.2f}"
+        f"  active {report.active_units}/{config.latent_size}  {report.seconds:.1f} s"
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _go_on(folder: Path) -> str:
+    return f"To go on: vae-tune train --resume {folder}"
