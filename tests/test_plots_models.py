@@ -49,6 +49,7 @@ def test_the_front_holds_complete_trials_that_no_smaller_one_matches(tmp_path):
         tmp_path / "s",
         *({"losses": losses, "values": {"hidden_width": width}} for width, losses in sizes_and_losses.items()),
         {"losses": [50], "state": "PRUNED", "values": {"hidden_width": 64}},
+        {"losses": [50], "state": "PRUNED", "values": {"hidden_width": 150}},
     )
     table = pareto(study)
     assert table.parameters.is_monotonic_increasing

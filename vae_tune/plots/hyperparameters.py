@@ -59,7 +59,7 @@ class Axis:
     def edges(self, cells: int) -> npt.NDArray[np.float64]:
         """Return the ends of ``cells`` equal parts of the range, of equal ratio on a log scale."""
         space = np.geomspace if self.scale == "log" else np.linspace
-        return space(self.low, self.high, cells + 1)
+        return np.asarray(space(self.low, self.high, cells + 1), np.float64)
 
 
 def axes(study: Study) -> dict[str, Axis]:
@@ -200,14 +200,15 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
     Returns:
         A row a hyperparameter and method: hyperparameter, method (ped-anova or fanova), importance (the shares of a
         method sum to 1), epoch at which the trials were compared, trials compared. No rows for fewer than
-        ``MIN_TRIALS`` trials.
+        ``MIN_TRIALS`` trials, or where they do not differ.
     """
     space = dict(study.space.distributions)
     trials = comparable(study, epoch).dropna()
     inside = [study.space.contains(config) for config in trial_configs(study, trials[TRIAL])]
     trials = trials[np.array(inside, dtype=bool)]
     rows = []
-    if len(trials) >= MIN_TRIALS:
+    differ = trials[VAL_LOSS].nunique() > 1 and len(trials[[*space]].drop_duplicates()) > 1
+    if len(trials) >= MIN_TRIALS and differ:
         ped_anova = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, _TOP / len(trials))))
         shares = {
             PED_ANOVA: _evaluate(ped_anova, trials, space),

@@ -88,7 +88,7 @@ def pareto(study: Study) -> pd.DataFrame:
     rows: Any = study.trials.reset_index().itertuples()
     candidates = table[TRIAL].isin([row.trial for row in ranked(rows, study.max_epochs)])
     losses = table[VAL_LOSS].where(candidates)
-    smaller = losses.cummin().shift().fillna(math.inf)
+    smaller = losses.cummin().ffill().shift().fillna(math.inf)
     table[ON_FRONT] = candidates & (losses < smaller)
     return table[[TRIAL, STATE, EPOCHS, PARAMETERS, VAL_LOSS, ON_FRONT]]
 

@@ -1,0 +1,99 @@
+"""Every figure is drawn for every study: what there is, or in words why there is nothing."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from tests.studies import hand_made, make_study
+from tests.test_plots import STUDIES, TABLES
+from tests.test_plots_hyperparameters import SPACE
+from vae_tune import TrialConfig, load_study, plots
+from vae_tune.config import UsageError
+from vae_tune.plots.captions import CAPTIONS
+from vae_tune.plots.style import BLUE, stretch
+
+
+def drawn(name, study):
+    """Draw a figure to the last glyph and return it."""
+    figure = getattr(plots, f"draw_{name}")(study)
+    figure.draw_without_rendering()
+    return figure
+
+
+def texts(figure):
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return load_study(make_study(tmp_path_factory.mktemp("results") / "s", trials=60))
+
+
+def test_every_table_has_a_caption_and_a_drawing():
+    assert list(CAPTIONS) == sorted(TABLES, key=list(CAPTIONS).index)
+    assert {f"draw_{name}" for name in TABLES} <= set(plots.__all__)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_figure_is_drawn(name, study):
+    figure = drawn(name, study)
+    assert figure.get_suptitle() == CAPTIONS[name].title
+    assert CAPTIONS[name].nothing not in texts(figure)
+
+
+@pytest.mark.parametrize("condition", set(STUDIES) - {"whole"})
+@pytest.mark.parametrize("name", TABLES)
+def test_no_study_is_too_poor_to_be_drawn(name, condition, tmp_path):
+    study = load_study(make_study(tmp_path / "s", **STUDIES[condition]))
+    figure = getattr(plots, f"draw_{name}")(study)
+    if getattr(plots, name)(study).empty:
+        assert texts(figure) == [CAPTIONS[name].nothing]
+
+
+@pytest.mark.parametrize("name", ["slices", "pair_grid", "parallel", "importance"])
+def test_categories_steps_and_a_reference_outside_of_the_space_are_drawn(name, tmp_path):
+    reference = TrialConfig(batch_size=512, encoder_activation="tanh", max_epochs=3)
+    drawn(name, load_study(make_study(tmp_path / "s", space=SPACE, reference=reference, trials=25)))
+
+
+@pytest.mark.parametrize("name", ["best_so_far", "pair_grid", "parallel", "importance", "loss_parts", "pareto"])
+def test_equal_losses_are_drawn(name, tmp_path):
+    drawn(name, hand_made(tmp_path / "s", *[{"losses": [100, 100, 100]}] * 12))
+
+
+def test_the_figures_show_the_tables(study):
+    survival = plots.rung_survival(study)
+    (ax,) = drawn("rung_survival", study).axes
+    passed = [bar.get_height() for bar in ax.patches if to_hex(bar.get_facecolor()) == BLUE.lower()]
+    assert passed == list(survival.reached - survival.stopped)
+    front = plots.pareto(study)
+    line = drawn("pareto", study).axes[0].lines[0]
+    assert list(line.get_xdata()) == list(front.parameters[front.on_front])
+
+
+def test_axes_are_logarithmic_where_the_space_is(study):
+    assert [ax.get_xscale() for ax in drawn("slices", study).axes] == ["log"] * 3
+
+
+def test_losses_have_their_unit(study):
+    for name in ("best_so_far", "learning_curves", "slices"):
+        assert drawn(name, study).axes[0].get_ylabel() == "validation loss (nats per image)"
+
+
+def test_a_pair_that_is_not_searched_is_refused(study):
+    with pytest.raises(UsageError, match="'batch_size' is not searched"):
+        plots.draw_pair_grid(study, "batch_size", "latent_size")
+
+
+def test_the_loss_axis_keeps_order_and_can_be_inverted():
+    forward, inverse, ticks = stretch(np.array([100.0, 100.2, 101.0, 130.0, 500.0]))
+    losses = [100.0, 100.1, 105.0, 500.0]
+    assert list(forward(losses)) == sorted(forward(losses))
+    assert list(inverse(forward(losses))) == pytest.approx(losses)
+    assert 4 <= len(ticks) <= 12
+    assert all(100 <= tick <= 500 for tick in ticks)
+
+
+def test_a_figure_that_does_not_exist_is_no_attribute():
+    with pytest.raises(AttributeError, match="draw_nonsense"):
+        plots.draw_nonsense  # noqa: B018

@@ -1,0 +1,174 @@
+"""Drawings of what the trained models are like, with matplotlib; the tables are from :mod:`vae_tune.plots.models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from vae_tune.names import (
+    ACTIVE_UNITS,
+    EPOCHS,
+    GAP,
+    ON_FRONT,
+    PARAMETERS,
+    STATE,
+    TRIAL,
+    VAL_KL,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
+)
+from vae_tune.plots import style
+from vae_tune.plots.hyperparameters import Axis
+from vae_tune.plots.hyperparameters import axes as axes_of
+from vae_tune.plots.models import active_units, loss_parts, pareto, train_validation_gap
+from vae_tune.study import Study
+from vae_tune.trials import ranked
+
+_LATENT_SIZE = "latent_size"
+
+
+_FEW = 3
+
+
+def draw_loss_parts(study: Study) -> Figure:
+    """Draw reconstruction against KL, with lines of equal loss."""
+    table = _finalists(study, loss_parts(study))
+    if table.empty:
+        return style.nothing("loss_parts")
+    table, left_out = _without_outliers(table)
+    figure, (ax,) = style.sheet("loss_parts", width=6.4, height=4.6)
+    _trials(ax, study, table, VAL_KL, VAL_RECONSTRUCTION, left_out)
+    _fit(ax, table[VAL_KL], table[VAL_RECONSTRUCTION])
+    _equal_losses(ax)
+    ax.set_xlabel("KL (nats per image)")
+    ax.set_ylabel("reconstruction (nats per image)")
+    style.legend(figure, ax)
+    return figure
+
+
+def draw_active_units(study: Study) -> Figure:
+    """Draw active units against latent size."""
+    table = _finalists(study, active_units(study))
+    if table.empty:
+        return style.nothing("active_units")
+    figure, (ax,) = style.sheet("active_units", width=6.4, height=4.6)
+    sizes = table[_LATENT_SIZE]
+    shown = axes_of(study).get(_LATENT_SIZE, Axis(_LATENT_SIZE, "linear", sizes.min() - 1, sizes.max() + 1))
+    if shown.scale == "category":  # sizes are numbers all the same
+        shown = Axis(_LATENT_SIZE, "linear", sizes.min() - 1, sizes.max() + 1)
+    _trials(ax, study, table, _LATENT_SIZE, ACTIVE_UNITS)
+    for which in ("x", "y"):
+        style.hyperparameter_axis(ax, which, shown, sizes)
+    low = min(ax.get_ylim()[0], max(table[ACTIVE_UNITS].min(), 0.8) * 0.9)
+    ax.set_ylim(bottom=low)
+    ax.axline((1, 1), (2, 2), color=style.GREY, linewidth=1, linestyle="--", zorder=1)
+    ax.set_xlabel("latent size")
+    ax.set_ylabel("active units")
+    style.legend(figure, ax)
+    return figure
+
+
+def draw_train_validation_gap(study: Study) -> Figure:
+    """Draw by how much the validation loss is above the training loss."""
+    table = _finalists(study, train_validation_gap(study))
+    if table.empty:
+        return style.nothing("train_validation_gap")
+    figure, (ax,) = style.sheet("train_validation_gap", width=6.4, height=4.6)
+    ax.axhline(0, color=style.GREY, linewidth=1, linestyle="--", zorder=1)
+    _trials(ax, study, table, VAL_LOSS, GAP)
+    style.loss_axis(ax, "x", table[VAL_LOSS])
+    ax.set_ylabel("validation - training loss (nats per image)")
+    ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+    style.legend(figure, ax)
+    return figure
+
+
+def draw_pareto(study: Study) -> Figure:
+    """Draw quality against the number of parameters, with the front."""
+    table = _finalists(study, pareto(study))
+    if table.empty:
+        return style.nothing("pareto")
+    figure, (ax,) = style.sheet("pareto", width=6.4, height=4.6)
+    front = table[table[ON_FRONT]]
+    ax.step(
+        front[PARAMETERS], front[VAL_LOSS], where="post", color=style.BLACK, linewidth=1.6, label="front", zorder=5
+    )
+    _trials(ax, study, table, PARAMETERS, VAL_LOSS)
+    style.loss_axis(ax, "y", table[VAL_LOSS])
+    ax.set_xscale("log")
+    ax.set_xlim(table[PARAMETERS].min() / 1.15, table[PARAMETERS].max() * 1.25)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("parameters")
+    _name(ax, front)
+    style.legend(figure, ax)
+    return figure
+
+
+def _finalists(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the trials that could win, or all rows where these are few.
+
+    A model that was stopped after an epoch says little of what its configuration is like, and hides what the others
+    are like by the range that its numbers need.
+    """
+    rows: Any = study.trials.reset_index().itertuples()
+    finalists = table[table[TRIAL].isin([row.trial for row in ranked(rows, study.max_epochs)])]
+    return finalists if len(finalists) >= _FEW else table
+
+
+def _trials(ax: Axes, study: Study, table: pd.DataFrame, x: str, y: str, more: str = "") -> None:
+    """Draw the trials of ``table`` and say which they are."""
+    style.scatter(ax, table[x], table[y], table[STATE])
+    style.star(ax, study, table, x, y)
+    which = f"{len(table)} trials trained for {table[EPOCHS].max()} epochs" if len(table) < len(study.trials) else ""
+    style.note(ax, ", ".join(text for text in (which, more) if text))
+
+
+def _name(ax: Axes, front: pd.DataFrame) -> None:
+    """Write the trials' numbers at their points, the best first, as far as there is room."""
+    taken: list[Any] = []
+    for row in front[::-1].itertuples():
+        point: Any = getattr(row, PARAMETERS), row.val_loss
+        place = ax.transAxes.inverted().transform(ax.transData.transform(point))
+        if all(abs(place - other)[0] > 0.12 or abs(place - other)[1] > 0.06 for other in taken):
+            ax.annotate(f"trial {row.trial}", point, (5, 6), textcoords="offset points", fontsize=8, zorder=7)
+            taken.append(place)
+
+
+def _without_outliers(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Leave out trials whose loss is far above the others', which would hide all differences; say how many."""
+    low, high = table[VAL_LOSS].quantile([0.25, 0.75])
+    near = table[table[VAL_LOSS] <= high + 3 * (high - low)]
+    if len(near) < _FEW or len(near) == len(table):
+        return table, ""
+    return near, f"{len(table) - len(near)} with a far higher loss not shown"
+
+
+def _fit(ax: Axes, x: pd.Series[Any], y: pd.Series[Any]) -> None:
+    """Show the points with a margin; an axis of equal numbers gets a unit."""
+    for values, limit in ((x, ax.set_xlim), (y, ax.set_ylim)):
+        margin = 0.07 * (values.max() - values.min()) or 0.5
+        limit(values.min() - margin, values.max() + margin)
+
+
+def _equal_losses(ax: Axes) -> None:
+    """Draw the diagonals on which the sum of both axes is the same."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    for loss in MaxNLocator(7).tick_values(left + bottom, right + top):
+        ax.axline((left, loss - left), slope=-1, color=style.PALE, linewidth=1, zorder=0)
+        x = min(right, loss - bottom)  # where the line leaves the axes
+        if left < x and loss - x < top:
+            ax.annotate(
+                f"{loss:g}",
+                (x, loss - x),
+                xytext=(-3, 3),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=style.GREY,
+                ha="right",
+            )
