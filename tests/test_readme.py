@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
-from vae_tune.options import EvaluateOptions, GenerateOptions, TrainOptions
+from vae_tune.options import EvaluateOptions, ExploreOptions, GenerateOptions, TrainOptions
 from vae_tune.space import load_space
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +25,7 @@ def test_every_option_that_is_named_exists():
             EvaluateOptions,
             GenerateOptions,
             TrainOptions,
+            ExploreOptions,
         )
         for name in config.__dataclass_fields__
     }

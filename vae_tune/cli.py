@@ -12,7 +12,14 @@ import tyro
 from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 
 from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
-from vae_tune.options import EvaluateOptions, GenerateOptions, TrainOptions, path_option, train_defaults
+from vae_tune.options import (
+    EvaluateOptions,
+    ExploreOptions,
+    GenerateOptions,
+    TrainOptions,
+    path_option,
+    train_defaults,
+)
 
 _INTERRUPTED = 130
 _BAD_INPUT = 2
@@ -71,6 +78,13 @@ def _train(options: TrainOptions) -> int:
     return 0
 
 
+def _explore(options: ExploreOptions) -> int:
+    from vae_tune.explore import explore
+
+    explore(options)
+    return 0
+
+
 def _evaluate(options: EvaluateOptions) -> int:
     from vae_tune.evaluate import run_evaluation
 
@@ -91,6 +105,7 @@ _COMMANDS = {
         SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
     ),
     "train": _Command(TrainOptions, "Train one configuration, without a search.", _train, train_defaults),
+    "explore": _Command(ExploreOptions, "Compare latent sizes, each trained several times.", _explore),
     "evaluate": _Command(EvaluateOptions, "Evaluate a trained model: negative ELBO, likelihood.", _evaluate),
     "generate": _Command(GenerateOptions, "Draw samples, reconstructions, latent space of a model.", _generate),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),

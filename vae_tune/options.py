@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vae_tune.config import Binarization, DataConfig, Dataset, TrialConfig, UsageError, require, to_dict
+from vae_tune.config import (
+    Binarization,
+    DataConfig,
+    Dataset,
+    ResourceConfig,
+    TrialConfig,
+    UsageError,
+    require,
+    to_dict,
+)
 from vae_tune.names import MODEL_FILE
 
 
@@ -135,3 +144,43 @@ def path_option(name: str, arguments: Sequence[str]) -> Path | None:
     parser.add_argument(f"--{name}", nargs="?", type=Path)
     path: Path | None = getattr(parser.parse_known_args(arguments)[0], name)
     return None if {"-h", "--help"} & set(arguments) else path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploredConfig(TrainedConfig):
+    """What all trials have in common."""
+
+    latent_size: Annotated[int, tyro.conf.Suppress] = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreOptions:
+    """Train every latent size several times, each with a seed of its own, and compare them on the test images."""
+
+    latent_size: str = "1,2,3,5,10,20,30,40"
+    """Latent sizes, comma-separated."""
+    repeats: int = 5
+    """Trainings of each size, with the seeds --seed, --seed + 1, ..."""
+    study_name: str | None = None
+    """Name of the study, its folder in results-dir; default: explore, data set, date and time."""
+    results_dir: Path = Path("results")
+    """Folder that holds the studies."""
+    resume: Path | None = None
+    """Go on with the exploration in this folder; its settings hold."""
+    resources: ResourceConfig = field(default_factory=ResourceConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trial: ExploredConfig = field(default_factory=ExploredConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be explored."""
+        require(self, "repeats", self.repeats >= 1, ">= 1")
+        sizes = self.latent_size.split(",")
+        valid = all(size.strip().isdecimal() and int(size) >= 1 for size in sizes) and len(set(self.sizes)) == len(
+            sizes
+        )
+        require(self, "latent_size", valid, "different whole numbers >= 1, such as 2,10,20")
+
+    @property
+    def sizes(self) -> list[int]:
+        """The latent sizes."""
+        return [int(size) for size in self.latent_size.split(",")]

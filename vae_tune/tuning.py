@@ -56,18 +56,27 @@ class _Plan:
     """``study.json`` of the study to resume, or None for a new one."""
 
 
-def run_search(config: SearchConfig, *, view: View | None = None) -> Study:
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Configurations to train, each to the end: what there is beside the reference, trial 0."""
+
+    space: Space
+    points: Sequence[Mapping[str, Any]]
+
+
+def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | None = None) -> Study:
     """Run a search, new or resumed, to its end and return the study.
 
     Args:
         config: what to search and how.
         view: where to show it; by default the terminal, or plain lines elsewhere.
+        grid: a new search's space and points, in place of the files that ``config`` names.
 
     Raises:
         UsageError: the search cannot run as configured; nothing was created or changed.
         KeyboardInterrupt: it was interrupted; the record holds all that was computed.
     """
-    plan = _plan(config)
+    plan = _plan(config, grid)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     budget = None if config.time_budget is None else duration_seconds(config.time_budget)
     ending = Ending(budget, config.target_loss)
@@ -197,11 +206,11 @@ def _clear_ray_state(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _plan(config: SearchConfig) -> _Plan:
+def _plan(config: SearchConfig, grid: Grid | None) -> _Plan:
     if config.resume is None:
-        space = load_space(config.space, config.trial)
+        space = grid.space if grid else load_space(config.space, config.trial)
         base = dataclasses.replace(config.trial, **space.fixed)
-        points = read_points(config.points, space, base)
+        points = grid.points if grid else read_points(config.points, space, base)
         _check_sampler(config, space, base)
         return _Plan(config, _new_folder(config), space, base, points, None)
     if config.sampler == "cmaes":

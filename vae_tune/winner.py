@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vae_tune.checkpoint import Checkpoint, checkpoint_file, checkpoints, read_checkpoint, write_model
+from vae_tune.checkpoint import Checkpoint, checkpoints, write_model
 from vae_tune.config import DataConfig, from_dict
 from vae_tune.data import Images, to_tensor
 from vae_tune.files import read_json, write_json
@@ -28,6 +28,7 @@ from vae_tune.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.record import StudyRecord
+from vae_tune.repeats import last_checkpoint
 from vae_tune.trainable import checkpoint_folder
 from vae_tune.training import evaluate
 from vae_tune.trials import TrialRow, ranked, winner
@@ -100,7 +101,7 @@ class WinnerKeeper:
         return (written["trial"], written["epochs"]) if written else None
 
     def _write(self, best: TrialRow) -> None:
-        checkpoint = self._checkpoint(best)
+        checkpoint = last_checkpoint(self._record.folder, best)
         data = from_dict(DataConfig, self._record.manifest["config"]["data"])
         write_model(self._folder, checkpoint.state.model, checkpoint.config, data)
         self._draw(checkpoint)
@@ -142,7 +143,7 @@ class WinnerKeeper:
             },
         }
         if test:
-            checkpoint = self._checkpoint(row)
+            checkpoint = last_checkpoint(self._record.folder, row)
             result = evaluate(checkpoint.state.model, to_tensor(self._images.test, _CPU), checkpoint.config)
             numbers["test"] = asdict(result)
         return numbers
@@ -152,10 +153,6 @@ class WinnerKeeper:
         originals = self._images.validation
         sample_sheet(model, originals.shape[1:]).write_png(folder / SAMPLES_FILE)
         reconstruction_sheet(model, originals).write_png(folder / RECONSTRUCTIONS_FILE)
-
-    def _checkpoint(self, row: TrialRow) -> Checkpoint:
-        folder = checkpoint_folder(self._record.folder, row.trial)
-        return read_checkpoint(checkpoint_file(folder, row.epochs), _CPU)
 
     def _discard_checkpoints(self, row: TrialRow, *, keep: int) -> None:
         folder = checkpoint_folder(self._record.folder, row.trial)

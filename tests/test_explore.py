@@ -1,0 +1,82 @@
+"""The grid of an exploration, how it is shown, and what it refuses."""
+
+import io
+import sys
+
+import pandas as pd
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from tests.studies import make_study
+from vae_tune import cli
+from vae_tune.explore import draw, plan, show
+from vae_tune.options import ExploredConfig, ExploreOptions
+from vae_tune.repeats import summarise
+
+SUMMARISED = ("test_loss", "test_reconstruction", "test_kl", "test_active_units")
+
+
+def test_the_grid_has_every_size_with_every_seed_and_all_sizes_first():
+    options = ExploreOptions(latent_size="2,10", repeats=3, trial=ExploredConfig(seed=7, hidden_width=50))
+    config, grid = plan(options)
+    points = [{"latent_size": config.trial.latent_size, "seed": config.trial.seed}, *grid.points]
+    assert points == [{"latent_size": size, "seed": seed} for seed in (7, 8, 9) for size in (2, 10)]
+    assert config.num_samples == config.keep == 6
+    assert config.trial.hidden_width == 50
+    assert config.asha.scheduler == "none"
+    assert grid.space.contains(config.trial)  # trial 0 is a point like the others
+
+
+def test_one_repeat_of_one_size_is_a_grid():
+    config, grid = plan(ExploreOptions(latent_size="3", repeats=1))
+    assert (config.num_samples, list(grid.points)) == (1, [])
+
+
+@pytest.fixture
+def sizes():
+    """A summary of three sizes, the last with one trial."""
+    rows = [(2, 160.0), (2, 162.0), (10, 112.0), (10, 113.0), (20, 108.0)]
+    table = pd.DataFrame([{"latent_size": size, **dict.fromkeys(SUMMARISED, loss)} for size, loss in rows])
+    return summarise(table, ["latent_size"], SUMMARISED)
+
+
+def test_the_table_is_markdown_and_names_the_kind(sizes):
+    console = Console(file=io.StringIO(), width=200)
+    show(sizes, "static", 20, console)
+    text = console.file.getvalue()
+    assert "after 20 epochs, nats per image, static values" in text
+    assert "| 2 | 2 | 161.00 | 1.41 | 148.29 to 173.71 |" in text
+    assert "| 20 | 1 | 108.00 |  |  |" in text
+
+
+def test_the_plot_is_a_picture(sizes, tmp_path):
+    draw(sizes, "grey", tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.format == "PNG"
+
+
+BAD = [
+    ("--latent-size 2,2", "latent_size must be different whole numbers >= 1, such as 2,10,20, but got '2,2'"),
+    ("--latent-size 2,x", "latent_size must be different whole numbers"),
+    ("--latent-size 0", "latent_size must be different whole numbers"),
+    ("--latent-size 2,", "latent_size must be different whole numbers"),
+    ("--repeats 0", "repeats must be >= 1, but got 0"),
+    ("--epochs 0", "max_epochs must be >= 1, but got 0"),
+    ("--resume nowhere", "nowhere is no study"),
+    ("--resume study", "study is a search, no exploration"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[words for words, _ in BAD])
+def test_bad_input_is_refused_in_two_lines(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    make_study(tmp_path / "study", trials=2)
+    monkeypatch.setattr(sys, "argv", ["vae-tune", *words.split()])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["explore"])
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in errors
+    assert len(errors.strip().splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]

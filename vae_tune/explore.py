@@ -1,0 +1,148 @@
+"""Exploring the latent size: a grid of sizes and seeds, trained by Ray without early stopping, compared on test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from rich.console import Console
+
+from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.files import atomic
+from vae_tune.manifest import read_config, read_manifest
+from vae_tune.names import COMPLETE, EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, TEST_LOSS
+from vae_tune.options import ExploreOptions
+from vae_tune.space import Space
+from vae_tune.terminal import LiveView, PlainView
+from vae_tune.trials import TrialRow, read_trials, row_from_trial
+from vae_tune.tuning import Grid, run_search
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIZE, SEED = "latent_size", "seed"
+_SUMMARISED = (TEST_LOSS, "test_reconstruction", "test_kl", "test_active_units")
+
+
+def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataFrame:
+    """Train the grid, or the rest of it, and return a row for each latent size.
+
+    Raises:
+        UsageError: it cannot run as configured, or ``resume`` names no exploration.
+        KeyboardInterrupt: it was interrupted; the record holds all that was computed.
+    """
+    console = console or Console()
+    config, grid = plan(options) if options.resume is None else (_resumed(options, options.resume), None)
+    study = run_search(config, view=_Picture(console) if console.is_terminal else _Lines(console), grid=grid)
+    rows = [row for row in map(row_from_trial, read_trials(study.folder)) if row.state == COMPLETE]
+    return _compare(study.folder, rows, config, console)
+
+
+def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
+    """Return the search that trains the grid: every size once with one seed, then with the next."""
+    first = options.trial.seed
+    trial: TrialConfig = from_dict(TrialConfig, to_dict(options.trial))
+    space = Space(
+        {SIZE: CategoricalDistribution(options.sizes), SEED: IntDistribution(first, first + options.repeats - 1)}
+    )
+    points = [{SIZE: size, SEED: first + n} for n in range(options.repeats) for size in options.sizes]
+    name = options.study_name or f"explore-{options.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    config = SearchConfig(
+        num_samples=len(points),
+        study_name=name,
+        results_dir=options.results_dir,
+        keep=len(points),
+        sampler="random",  # it is never asked: every trial is a point of the grid
+        asha=AshaConfig(scheduler="none"),
+        resources=options.resources,
+        data=options.data,
+        trial=replace(trial, latent_size=options.sizes[0]),  # trial 0, and the first point
+    )
+    return config, Grid(space, points[1:])
+
+
+def _resumed(options: ExploreOptions, folder: Path) -> SearchConfig:
+    """Return the search that goes on with the exploration in ``folder``, perhaps on other resources."""
+    if set(read_manifest(folder)["space"]) != {SIZE, SEED}:
+        raise UsageError(f"{folder} is a search, no exploration.\nGo on with: search.py --resume {folder}")
+    if options != ExploreOptions(resume=folder, resources=options.resources):
+        raise UsageError("--resume takes no other option than those of resources: the exploration's settings hold.")
+    return replace(read_config(folder), resources=options.resources)
+
+
+class _Lines(PlainView):
+    """One line per trial, and no summary: the table by latent size follows."""
+
+    def end(self, *_: Any) -> None:
+        """Leave the end to the comparison."""
+
+
+class _Picture(LiveView):
+    """The live view, and no summary."""
+
+    def end(self, *_: Any) -> None:
+        """Leave the end to the comparison."""
+        self.__exit__(None, None, None)
+
+
+def _compare(folder: Path, rows: list[TrialRow], config: SearchConfig, console: Console) -> pd.DataFrame:
+    from vae_tune.data import load_images
+    from vae_tune.gallery import sample_sheet
+    from vae_tune.repeats import last_checkpoint, summarise, test_numbers
+
+    if not rows:
+        raise UsageError(f"No trial of {folder} was trained to the end.")
+    images = load_images(config.data)
+    table = test_numbers(folder, rows, images)
+    sizes = summarise(table, [SIZE], _SUMMARISED)
+    for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
+        with atomic(folder / name) as file:
+            file.write(frame.to_csv(index=False).encode())
+    for row in {row.values[SIZE]: row for row in reversed(rows)}.values():  # the first of each size
+        model = last_checkpoint(folder, row).state.model
+        sample_sheet(model, images.test.shape[1:]).write_png(folder / f"samples_{row.values[SIZE]:03d}.png")
+    draw(sizes, images.binarization, folder / LATENT_SIZES_PLOT)
+    show(sizes, images.binarization, config.trial.max_epochs, console)
+    say = f"{folder}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png"
+    console.print(say, highlight=False, markup=False, soft_wrap=True)
+    return sizes
+
+
+def show(sizes: pd.DataFrame, kind: str, epochs: int, console: Console) -> None:
+    """Print the table as Markdown, so that it can be pasted."""
+    lines = [
+        f"Test negative ELBO by latent size after {epochs} epoch{'s' * (epochs > 1)}, nats per image, {kind} values",
+        "",
+        "| latent size | trials | mean | sd | 95 % interval | reconstruction | KL | active |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sizes.to_dict("records"):
+        mean, sd, low, high = (row[f"{TEST_LOSS}_{part}"] for part in ("mean", "sd", "low", "high"))
+        certain = (f"{sd:.2f}", f"{low:.2f} to {high:.2f}") if row["trials"] > 1 else ("", "")
+        parts = (f"{row[f'test_{part}_mean']:.1f}" for part in ("reconstruction", "kl", "active_units"))
+        cells = (str(row[SIZE]), str(row["trials"]), f"{mean:.2f}", *certain, *parts)
+        lines.append(f"| {' | '.join(cells)} |")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:
+    """Draw mean and 95 % interval over the latent sizes, as PNG."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
+
+    mean, high = sizes[f"{TEST_LOSS}_mean"], sizes[f"{TEST_LOSS}_high"]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.errorbar(sizes[SIZE], mean, yerr=(high - mean).fillna(0), marker="o", markersize=4, capsize=4)
+    axes.set_xscale("log")
+    axes.set_xticks(sizes[SIZE].tolist())
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.set(xlabel="latent size", ylabel=f"test negative ELBO, nats per image ({kind})")
+    axes.set_title("Mean over seeds, with its 95 % interval")
+    with atomic(path) as file:
+        figure.savefig(file, format="png", dpi=110)

@@ -1,0 +1,77 @@
+"""The same configuration trained with several seeds: test numbers of each trial, mean and interval over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vae_tune.checkpoint import Checkpoint, checkpoint_file, read_checkpoint
+from vae_tune.data import Images, to_tensor
+from vae_tune.names import TEST_LOSS, TRIAL, VAL_LOSS
+from vae_tune.trainable import checkpoint_folder
+from vae_tune.training import evaluate
+from vae_tune.trials import TrialRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CPU = torch.device("cpu")
+CONFIDENCE = 0.95
+
+
+def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images) -> pd.DataFrame:
+    """Evaluate the last checkpoint of each trial on the test images.
+
+    Returns:
+        A row a trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image.
+    """
+    import pandas as pd
+
+    test = to_tensor(images.test, _CPU)
+    table = []
+    for row in rows:
+        checkpoint = last_checkpoint(folder, row)
+        result = asdict(evaluate(checkpoint.state.model, test, checkpoint.config))
+        numbers = {TRIAL: row.trial, **row.values, VAL_LOSS: row.val_loss, TEST_LOSS: result.pop("negative_elbo")}
+        table.append({**numbers, **{f"test_{name}": value for name, value in result.items()}})
+    return pd.DataFrame(table)
+
+
+def last_checkpoint(folder: Path, row: TrialRow) -> Checkpoint:
+    """Return the newest checkpoint of a trial of the study in ``folder``."""
+    return read_checkpoint(checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs), _CPU)
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each value of ``by``: trials, and for each of ``columns`` mean, deviation and 95 % interval.
+
+    The interval is that of the mean, by Student's t: it says what another set of seeds would give. One trial has none.
+    """
+    rows = []
+    for values, group in table.groupby(list(by), sort=True):
+        row: dict[str, Any] = dict(zip(by, values, strict=True)) | {"trials": len(group)}
+        for name in columns:
+            mean, deviation, half = spread(group[name].tolist())
+            row |= {f"{name}_mean": mean, f"{name}_sd": deviation}
+            row |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
+        rows.append(row)
+    import pandas as pd
+
+    return pd.DataFrame(rows)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return mean, standard deviation, and half the width of the mean's 95 % interval; NaN for one value."""
+    from scipy.stats import t
+
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, math.nan, math.nan
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    return mean, deviation, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation / math.sqrt(count)
