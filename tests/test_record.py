@@ -13,7 +13,13 @@ from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
 from vae_tune.trials import TrialRow, winner
 
-MANIFEST = {"name": "study", "config": {}, "space": dict.fromkeys(DEFAULT_SPACE.distributions, ""), "fixed": {}}
+MANIFEST = {
+    "name": "study",
+    "config": {"asha": {"grace_period": 2}},
+    "reference": {"latent_size": 20},
+    "space": dict.fromkeys(DEFAULT_SPACE.distributions, ""),
+    "fixed": {},
+}
 
 
 def report(epoch, loss):
@@ -92,6 +98,17 @@ def test_the_tables_show_every_trial_and_report(record):
         ("2", "1"),
         ("3", "1"),
     ]
+
+
+@pytest.mark.parametrize(("epochs", "reason"), [(1, ""), (2, "collapsed: 2 of 30 latents active")])
+def test_a_trial_that_collapsed_is_named_when_it_ends(record, epochs, reason):
+    trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+    record.start(trial, {**trial.params, "latent_size": 30})
+    for epoch in range(1, epochs + 1):
+        record.report(trial.number, {**report(epoch, 150.0), "active_units": 2})
+    record.finish(trial.number, PRUNED)
+    assert table(record.folder / "trials.csv")[0]["reason"] == reason
+    assert reopen(record).rows[0].reason == reason
 
 
 def test_a_report_that_comes_twice_is_recorded_once(record):

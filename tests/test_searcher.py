@@ -5,6 +5,7 @@ import math
 import pytest
 from ray.tune.search import Searcher
 
+from tests.test_record import MANIFEST
 from vae_tune.config import TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import TRIAL, VALUES
@@ -14,7 +15,6 @@ from vae_tune.searcher import StudySearcher
 from vae_tune.space import DEFAULT_SPACE
 
 BASE = TrialConfig(max_epochs=9)
-MANIFEST = {"name": "study", "config": {}, "space": dict.fromkeys(DEFAULT_SPACE.distributions, ""), "fixed": {}}
 
 
 def result(epoch, loss):

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from vae_tune.config import UsageError
 from vae_tune.files import atomic, write_json
+from vae_tune.guards import collapse
 from vae_tune.journal import Journal, StudyLock
 from vae_tune.names import (
     COMPLETE,
@@ -179,9 +180,9 @@ class StudyRecord:
         self._update(replace(self._rows[number], reason=reason))
 
     def finish(self, number: int, state: str, reason: str = "") -> None:
-        """Tell Optuna how a trial ended: COMPLETE, PRUNED or FAIL, with a reason for FAIL."""
+        """Tell Optuna how a trial ended: COMPLETE, PRUNED or FAIL, with a reason for FAIL or where it collapsed."""
         trial, row = self._trials.pop(number), self._rows[number]
-        reason = reason or row.reason
+        reason = reason or row.reason or self._collapse(row)
         with self.transaction():
             if reason:
                 trial.set_user_attr(REASON, reason)
@@ -206,6 +207,10 @@ class StudyRecord:
             with contextlib.suppress(OSError):
                 file.close()
         self._lock.release()
+
+    def _collapse(self, row: TrialRow) -> str:
+        latent_size = row.values.get("latent_size", self.manifest["reference"]["latent_size"])
+        return collapse(row, latent_size, self.manifest["config"]["asha"]["grace_period"])
 
     def _adopt(self, frozen: optuna.trial.FrozenTrial) -> None:
         """Take over a trial from the journal; one that is unfinished gets the report a crash cut short."""

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vae_tune.guards import advice
 from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING
 from vae_tune.trials import TrialRow, winner
 
@@ -235,6 +236,8 @@ def summary(
         console.print("No trial reported a loss: there is no winner.", style="red")
     else:
         _compare(console, metrics)
+    for line in advice(rows, metrics):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     _outlook(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
 
 

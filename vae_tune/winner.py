@@ -135,6 +135,7 @@ class WinnerKeeper:
             "trial": row.trial,
             "epochs": row.epochs,
             "hyperparameters": dict(row.values),
+            "latent_size": row.values.get("latent_size", self._record.manifest["reference"]["latent_size"]),
             "validation": {
                 "negative_elbo": report[VAL_LOSS],
                 "reconstruction": report[VAL_RECONSTRUCTION],

@@ -1,0 +1,56 @@
+"""Collapsed and diverged trials are named, and the end of a search says what follows."""
+
+import pytest
+
+from tests.test_record import report
+from vae_tune.guards import advice, collapse
+from vae_tune.names import COMPLETE, FAIL
+from vae_tune.trials import TrialRow
+
+
+def row(number=0, state=COMPLETE, reason="", active=None, epochs=1, **values):
+    reports = tuple({**report(epoch, 100.0), "active_units": active} for epoch in range(1, epochs + 1))
+    return TrialRow(number, values, "", state, reason, reports if active is not None else ())
+
+
+@pytest.mark.parametrize(
+    ("active", "latents", "collapsed"),
+    [(0, 2, True), (1, 2, False), (1, 10, False), (0, 10, True), (4, 48, True), (5, 48, False), (48, 48, False)],
+)
+def test_a_trial_with_below_a_tenth_of_its_latents_active_has_collapsed(active, latents, collapsed):
+    reason = collapse(row(active=active), latents, grace_period=1)
+    assert reason == (f"collapsed: {active} of {latents} latents active" if collapsed else "")
+
+
+def test_within_the_grace_period_nothing_has_collapsed():
+    assert collapse(row(active=0, epochs=2), 20, grace_period=3) == ""
+    assert collapse(row(active=0, epochs=3), 20, grace_period=3) != ""
+    assert collapse(row(), 20, grace_period=0) == ""
+
+
+def metrics(active, latents):
+    return {"winner": {"latent_size": latents, "validation": {"active_units": active}}}
+
+
+def test_a_winner_with_idle_latents_suggests_a_smaller_space():
+    assert advice([], metrics(11, 48)) == ["11 of the winner's 48 latents active: a smaller latent_size would do."]
+    assert advice([], metrics(40, 48)) == []
+
+
+def test_diverged_and_collapsed_trials_are_counted():
+    rows = [
+        row(0, active=20, learning_rate=0.001),
+        row(1, FAIL, "diverged: non-finite training loss in epoch 1", learning_rate=0.02),
+        row(2, FAIL, "diverged: non-finite training loss in epoch 2", learning_rate=0.0081),
+        row(3, FAIL, "worker died", learning_rate=0.0001),
+        row(4, COMPLETE, "collapsed: 0 of 20 latents active", active=0, learning_rate=0.003),
+    ]
+    assert advice(rows, None) == [
+        "1 of 5 trials collapsed: below a tenth of their latents active.",
+        "2 of 5 trials diverged, the lowest learning_rate of them 0.0081: the space could end below it.",
+    ]
+
+
+def test_without_trouble_there_is_no_advice():
+    assert advice([row(active=20)], None) == []
+    assert advice([row(state=FAIL, reason="diverged: x")], None) == ["1 of 1 trials diverged."]

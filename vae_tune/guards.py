@@ -1,0 +1,45 @@
+"""What a trained VAE may suffer from without an error: latents that nothing uses, losses that run away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vae_tune.names import ACTIVE_UNITS, FAIL
+from vae_tune.trials import TrialRow
+
+COLLAPSED, DIVERGED = "collapsed", "diverged"
+"""How the reasons of such trials begin."""
+
+_COLLAPSE_SHARE = 0.1
+_SPARE_SHARE = 0.75
+
+
+def collapse(row: TrialRow, latent_size: int, grace_period: int) -> str:
+    """Return the reason to name a trial collapsed: below a tenth of its latents active after the grace period.
+
+    Such a posterior ignores its image (posterior collapse; Bowman et al. 2016, arXiv:1511.06349). Else return "".
+    """
+    if row.epochs < grace_period or not row.reports:
+        return ""
+    active = row.reports[-1][ACTIVE_UNITS]
+    return f"{COLLAPSED}: {active} of {latent_size} latents active" if active < _COLLAPSE_SHARE * latent_size else ""
+
+
+def advice(rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None) -> list[str]:
+    """Return what the end of a search suggests for the next, a sentence each; ``metrics``: ``best/metrics.json``."""
+    found = []
+    best = metrics["winner"] if metrics else {}
+    if "latent_size" in best:
+        active, size = best["validation"][ACTIVE_UNITS], best["latent_size"]
+        if active < _SPARE_SHARE * size:
+            found.append(f"{active} of the winner's {size} latents active: a smaller latent_size would do.")
+    collapsed = [row for row in rows if row.reason.startswith(COLLAPSED)]
+    if collapsed:
+        found.append(f"{len(collapsed)} of {len(rows)} trials collapsed: below a tenth of their latents active.")
+    diverged = [row for row in rows if row.state == FAIL and row.reason.startswith(DIVERGED)]
+    if diverged:
+        rates = [row.values["learning_rate"] for row in diverged if "learning_rate" in row.values]
+        lowest = f", the lowest learning_rate of them {min(rates):.2g}: the space could end below it" if rates else ""
+        found.append(f"{len(diverged)} of {len(rows)} trials diverged{lowest}.")
+    return found
