@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
 from vae_tune.config import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
 from vae_tune.files import atomic, read_json, write_json
 from vae_tune.model import VAE, build
-from vae_tune.names import BEST_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
+from vae_tune.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
 from vae_tune.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
@@ -84,6 +84,25 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.epoch = report.epoch
     return Checkpoint(config, state, report)
+
+
+def load_model(content: bytes) -> tuple[VAE, TrialConfig]:
+    """Return the model in a checkpoint's bytes, on the CPU, and its configuration.
+
+    Raises:
+        One of DAMAGE: these are not the bytes of a checkpoint.
+    """
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # safetensors: its length, then JSON
+    config = from_dict(TrialConfig, json.loads(header["__metadata__"]["config"]))
+    weights = _part(load(content), "model.")
+    model = build(config, _pixels(weights))
+    model.load_state_dict(weights)
+    return model, config
+
+
+def checkpoint_folder(study: Path, trial: int) -> Path:
+    """Return where a trial of the study in the folder ``study`` keeps its checkpoints."""
+    return study / CHECKPOINTS_FOLDER / f"trial_{trial:05d}"
 
 
 def checkpoint_file(folder: Path, epoch: int) -> Path:

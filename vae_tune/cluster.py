@@ -20,6 +20,7 @@ _WARM_UP = "vae_tune.trainable.warm_up"
 _KNOCK_SECONDS = 10
 _PING_SECONDS = 20
 _ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # Ray Tune imports MLflow wherever it is installed
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the view is ours
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

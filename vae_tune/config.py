@@ -11,6 +11,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "bfloat16"]
@@ -28,6 +29,11 @@ Dataset = Literal[
     "emnist-letters",
     "emnist-mnist",
 ]
+
+_MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+"""What keeps MLflow's runs: a server, or a database through SQLAlchemy."""
+_SECRET = re.compile(r"^https?:.*@|//.*:.*@|[?&;][^=]*(pass|pwd|token|secret|key)", re.IGNORECASE)
+"""A login or a password in a URL, also in one that is no proper URL."""
 
 
 class UsageError(Exception):
@@ -150,6 +156,36 @@ class ResourceConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Where a search can be watched; a view that is down or dies never harms the search."""
+
+    tensorboard: bool = False
+    """Write scalars, hyperparameters and samples of each trial for TensorBoard, into tensorboard/ of the study."""
+    mlflow: str | None = None
+    """MLflow tracking URI, for instance http://127.0.0.1:5000 or sqlite:///mlflow.db: a run for each trial."""
+    visdom: str | None = None
+    """URL of a visdom server, for instance http://127.0.0.1:8097: loss curves, and samples of the best so far."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no address, and passwords in one: they would be recorded."""
+        _check_types(self)
+        for name, environment in (
+            ("mlflow", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD,"),
+            ("visdom", "VISDOM_USERNAME and VISDOM_PASSWORD"),
+        ):
+            if _SECRET.search(getattr(self, name) or ""):
+                raise UsageError(
+                    f"{name} must be without a login or password, which would end up in the record.\n"
+                    f"Set {environment} in the environment instead."
+                )
+        if self.mlflow is not None:
+            rule = "a URL such as http://127.0.0.1:5000 or sqlite:///mlflow.db"
+            _require(self, "mlflow", _is_url(self.mlflow, *_MLFLOW), rule)
+        if self.visdom is not None:
+            _require(self, "visdom", _is_url(self.visdom, "http", "https"), "a URL such as http://127.0.0.1:8097")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """Search the best variational autoencoder for an image data set."""
 
@@ -177,6 +213,7 @@ class SearchConfig:
     """Optuna sampler that proposes configurations."""
     asha: AshaConfig = field(default_factory=AshaConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
 
@@ -202,6 +239,19 @@ def duration_seconds(text: str) -> float:
     match = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
     hours, minutes, seconds = (int(group or 0) for group in match.groups()) if match else (0, 0, 0)
     return hours * 3600.0 + minutes * 60.0 + seconds
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    """Whether ``text`` is an address with one of ``schemes``; http and https need a host."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:  # no port, or no IPv6 address
+        return False
+    scheme = parts.scheme.partition("+")[0]  # postgresql+psycopg names its driver
+    web = scheme in ("http", "https")
+    whole = bool(parts.hostname) and port != 0 and not parts.query and not parts.fragment if web else "://" in text
+    return scheme in schemes and whole and text.isprintable() and " " not in text
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _MAY_CHANGE = {
     "target_loss",
     "keep",
     "sampler",
+    "views",
 }
 """Fields of a search that leave its trials comparable; ``space`` is compared by content."""
 

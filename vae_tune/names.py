@@ -86,6 +86,7 @@ EXPLORED_FILE = "explored.csv"
 LATENT_SIZES_FILE = "latent_sizes.csv"
 LATENT_SIZES_PLOT = "latent_sizes.png"
 RAY_FOLDER = "ray"
+TENSORBOARD_FOLDER = "tensorboard"
 RAY_LOG_FILE = "driver.log"
 
 REFERENCE_TRIAL = 0

@@ -41,6 +41,9 @@ class View(Protocol):
     def say(self, text: str) -> None:
         """Show what happens outside of the trials."""
 
+    def warn(self, text: str) -> None:
+        """Show, to stay, what went wrong beside the search; any thread may call it."""
+
     def end(self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path) -> None:
         """Show what the search found; ``metrics`` is what ``best/metrics.json`` holds."""
 
@@ -92,6 +95,10 @@ class PlainView:
         """Print a line."""
         self._print(text)
 
+    def warn(self, text: str) -> None:
+        """Print a line."""
+        self._print(text)
+
     def end(self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path) -> None:
         """Print the summary."""
         summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder)
@@ -139,6 +146,10 @@ class LiveView:
     def say(self, text: str) -> None:
         """Show a line below the picture."""
         self._message = text
+
+    def warn(self, text: str) -> None:
+        """Print a line above the picture."""
+        self._console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def end(self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path) -> None:
         """Stop redrawing and print the summary."""

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from ray import tune
 
-from vae_tune.checkpoint import read_newest, write_checkpoint
+from vae_tune.checkpoint import checkpoint_folder, read_newest, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
 from vae_tune.names import (
-    CHECKPOINTS_FOLDER,
     DEVICE,
     EPOCH,
     EVALUATION_SECONDS,
@@ -71,11 +70,6 @@ def train_trial(
             report(epoch)
     except Diverged as diverged:
         tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
-
-
-def checkpoint_folder(folder: Path, trial: int) -> Path:
-    """Return where a trial of the study in ``folder`` keeps its checkpoints."""
-    return folder / CHECKPOINTS_FOLDER / f"trial_{trial:05d}"
 
 
 def warm_up() -> None:

@@ -19,6 +19,7 @@ from vae_tune.cluster import RAY_DIED, RayLog, Slots, find_slots, ray_is_alive, 
 from vae_tune.config import SearchConfig, SearchError, TrialConfig, UsageError, duration_seconds, to_dict
 from vae_tune.data import Images, load_images
 from vae_tune.ending import FAILED, INTERRUPTED, TIME_BUDGET, Ending, interruptible
+from vae_tune.loggers import live_views, require_packages
 from vae_tune.manifest import (
     new_manifest,
     read_config,
@@ -88,7 +89,10 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
             slots = find_slots(config.resources)
             record = _open(plan, images, slots)
             try:
-                return _search(plan, record, images, slots, view, ending, ray_log)
+                with live_views(config.views, record, view.warn) as names:
+                    for name in names:
+                        view.say(f"Live view: {name}")
+                    return _search(plan, record, images, slots, view, ending, ray_log)
             except OSError as error:
                 reason = error.strerror or error
                 raise SearchError(
@@ -207,6 +211,7 @@ def _clear_ray_state(folder: Path) -> None:
 
 
 def _plan(config: SearchConfig, grid: Grid | None) -> _Plan:
+    require_packages(config.views)
     if config.resume is None:
         space = grid.space if grid else load_space(config.space, config.trial)
         base = dataclasses.replace(config.trial, **space.fixed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vae_tune.checkpoint import Checkpoint, checkpoints, write_model
+from vae_tune.checkpoint import Checkpoint, checkpoint_folder, checkpoints, write_model
 from vae_tune.config import DataConfig, from_dict
 from vae_tune.data import Images, to_tensor
 from vae_tune.files import read_json, write_json
@@ -29,7 +29,6 @@ from vae_tune.names import (
 )
 from vae_tune.record import StudyRecord
 from vae_tune.repeats import last_checkpoint
-from vae_tune.trainable import checkpoint_folder
 from vae_tune.training import evaluate
 from vae_tune.trials import TrialRow, ranked, winner
 

@@ -19,9 +19,8 @@ from pathlib import Path
 
 from tests.system.conftest import Command, alive
 from vae_tune.audit import audit
-from vae_tune.checkpoint import checkpoints
+from vae_tune.checkpoint import checkpoint_folder, checkpoints
 from vae_tune.files import read_json
-from vae_tune.trainable import checkpoint_folder
 from vae_tune.trials import read_trials
 
 LOSSES = ("train_loss", "val_loss", "val_reconstruction", "val_kl", "active_units")
