@@ -86,7 +86,7 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     return Checkpoint(config, state, report)
 
 
-def load_model(content: bytes) -> tuple[VAE, TrialConfig]:
+def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
     """Return the model in a checkpoint's bytes, on the CPU, and its configuration.
 
     Raises:

@@ -13,6 +13,7 @@ from tyro import _errors as tyro_errors  # the only way to take over its boxes o
 
 from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
 from vae_tune.options import (
+    DashboardOptions,
     EvaluateOptions,
     ExploreOptions,
     GenerateOptions,
@@ -100,6 +101,13 @@ def _generate(options: GenerateOptions) -> int:
     return 0
 
 
+def _dashboard(options: DashboardOptions) -> int:
+    from vae_tune.dashboard import run_dashboard
+
+    run_dashboard(options)
+    return 0
+
+
 _COMMANDS = {
     "search": _Command(
         SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
@@ -108,6 +116,7 @@ _COMMANDS = {
     "explore": _Command(ExploreOptions, "Compare latent sizes, each trained several times.", _explore),
     "evaluate": _Command(EvaluateOptions, "Evaluate a trained model: negative ELBO, likelihood.", _evaluate),
     "generate": _Command(GenerateOptions, "Draw samples, reconstructions, latent space of a model.", _generate),
+    "dashboard": _Command(DashboardOptions, "Show a study in the browser, on this machine alone.", _dashboard),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
 }
 

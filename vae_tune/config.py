@@ -180,9 +180,9 @@ class ViewsConfig:
                 )
         if self.mlflow is not None:
             rule = "a URL such as http://127.0.0.1:5000 or sqlite:///mlflow.db"
-            _require(self, "mlflow", _is_url(self.mlflow, *_MLFLOW), rule)
+            require(self, "mlflow", _is_url(self.mlflow, *_MLFLOW), rule)
         if self.visdom is not None:
-            _require(self, "visdom", _is_url(self.visdom, "http", "https"), "a URL such as http://127.0.0.1:8097")
+            require(self, "visdom", _is_url(self.visdom, "http", "https"), "a URL such as http://127.0.0.1:8097")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The options of the commands that train or use one model. Nothing heavy is imported: the help must answer at once."""
+"""The options of the commands besides the search. Nothing heavy is imported: the help must answer at once."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ class ModelOptions:
     """Kind of the images, and so of the numbers; default: as in training."""
     split: Literal["test", "validation"] = "test"
     """Which images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DashboardOptions:
+    """Show a study, running or not, in the browser with optuna-dashboard; nothing can be changed there."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of the study."""
+    port: int = 8080
+    """Port on 127.0.0.1; 0 takes any that is free."""
+    open: bool = False
+    """Open the page in the browser."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no port."""
+        require(self, "port", 0 <= self.port < 2**16, "in 0..65535")
 
 
 PICTURES = ("samples", "reconstructions", "interpolations", "traversals", "manifold", "map")

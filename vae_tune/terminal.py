@@ -282,7 +282,7 @@ def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
     for command in (
         *([f"python search.py --resume {folder}"] if unfinished else []),
         f"python -c \"from vae_tune import load_study; print(load_study('{folder}').trials)\"",
-        f"optuna-dashboard {folder}/optuna.journal",
+        f"vae-tune dashboard {folder}",
     ):
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
 

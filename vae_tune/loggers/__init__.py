@@ -104,7 +104,7 @@ def _visdom(url: str, environment: str, max_epochs: int) -> Logger:
     return Visdom(url, environment, max_epochs)
 
 
-def _listener(folder: Path, shape: tuple[int, int], channels: Sequence[Channel]) -> Callable[[TrialRow], None]:
+def _listener(folder: Path, shape: tuple[int, ...], channels: Sequence[Channel]) -> Callable[[TrialRow], None]:
     def show(row: TrialRow) -> None:
         draw = sketch(folder, row, shape)
         for channel in channels:

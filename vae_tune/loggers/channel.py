@@ -96,11 +96,12 @@ class Channel:
     def _work(self) -> None:
         while (task := self._next()) is not None:
             row, draw = task
+            last = bool(self._status)
             try:
                 self._show(row, draw)
             except Exception as error:  # whatever a library raises
                 self._tell(_cause(error))
-                if self._status:
+                if last:
                     break
                 self._come_back(row)
         try:
@@ -161,5 +162,7 @@ def _cause(error: BaseException) -> str:
             reason = link.strerror
         elif isinstance(link, TimeoutError):
             reason = "no answer in time"
+        elif isinstance(link, ConnectionError):
+            reason = telling_line(link)
         link = link.__cause__ or link.__context__
     return reason.rstrip(".")[:200]

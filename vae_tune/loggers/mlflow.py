@@ -32,7 +32,7 @@ from vae_tune.names import (
     TIME,
     VAL_LOSS,
 )
-from vae_tune.trials import TrialRow, winner
+from vae_tune.trials import TrialRow, now, winner
 
 EXPERIMENT = "vae_tune"
 """MLflow's experiment, where $MLFLOW_EXPERIMENT_NAME names no other."""
@@ -118,8 +118,10 @@ class MLflow:
         self._client.set_tag(self._study, "vae_tune.status", status)
         best = self._folder / BEST_FOLDER
         if (best / METRICS_FILE).exists():
-            for name, value in _flat(read_json(best / METRICS_FILE)).items():
-                self._client.log_metric(self._study, name, value)
+            numbers = _flat(read_json(best / METRICS_FILE)).items()
+            moment = _milliseconds(now())
+            metrics = [self._entities.Metric(name, float(value), moment, 0) for name, value in numbers]
+            self._client.log_batch(self._study, metrics=metrics)
             self._client.log_artifacts(self._study, str(best), BEST_FOLDER)
         ends = {"interrupted": "KILLED", "failed": "FAILED", "running": "FAILED"}
         self._client.set_terminated(self._study, ends.get(status, "FINISHED"))
@@ -173,8 +175,9 @@ class MLflow:
         ended = [row for row in self._rows.values() if row.state != RUNNING]
         best = winner(ended, self._max_epochs)
         if best is not None:
-            self._client.log_metric(self._study, f"best_{VAL_LOSS}", best.val_loss, step=len(ended))
-            self._client.set_tag(self._study, "vae_tune.best_trial", str(best.trial))
+            metric = self._entities.Metric(f"best_{VAL_LOSS}", best.val_loss, _milliseconds(now()), len(ended))
+            tag = self._entities.RunTag("vae_tune.best_trial", str(best.trial))
+            self._client.log_batch(self._study, metrics=[metric], tags=[tag])
 
     def _set_status(self, run: _Run, status: str, ended: str = "") -> None:
         if status in ("RUNNING", _PAUSED):

@@ -21,7 +21,7 @@ class Sketch:
     The checkpoint is opened at once, which costs microseconds, and read later: the search may have deleted it by then.
     """
 
-    def __init__(self, checkpoint: BinaryIO, shape: tuple[int, int]):
+    def __init__(self, checkpoint: BinaryIO, shape: tuple[int, ...]):
         self._checkpoint = checkpoint
         self._shape = shape
         self._lock = threading.Lock()
@@ -29,18 +29,18 @@ class Sketch:
 
     def __call__(self) -> npt.NDArray[np.uint8]:
         """Return the sheet: (height, width), grey values."""
-        from vae_tune.checkpoint import load_model
+        from vae_tune.checkpoint import model_from_bytes
         from vae_tune.generate import grid, samples
 
         with self._lock:
             if self._sheet is None:
                 with self._checkpoint as file:
-                    model, _ = load_model(file.read())
+                    model, _ = model_from_bytes(file.read())
                 self._sheet = grid(samples(model, _COLUMNS * _COLUMNS, self._shape), _COLUMNS)
             return self._sheet
 
 
-def sketch(folder: Path, row: TrialRow, shape: tuple[int, int]) -> Sketch | None:
+def sketch(folder: Path, row: TrialRow, shape: tuple[int, ...]) -> Sketch | None:
     """Return the samples of an ended trial of the study in ``folder``; None while it runs, or without checkpoint."""
     from vae_tune.checkpoint import checkpoint_file, checkpoint_folder
 

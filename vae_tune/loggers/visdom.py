@@ -14,7 +14,7 @@ from vae_tune.names import EPOCH, TRAIN_LOSS, VAL_LOSS
 from vae_tune.terminal import describe
 from vae_tune.trials import TrialRow, winner
 
-_SECONDS = 10
+SECONDS = 10
 """How long a request may take."""
 _CURVES = {VAL_LOSS: "validation negative ELBO", TRAIN_LOSS: "training negative ELBO"}
 
@@ -83,7 +83,7 @@ def _connect(url: str, environment: str) -> Any:
         """Says so where the server does not take what it is sent, or does not answer; the original waits forever."""
 
         def _handle_post(self, url: str, data: Any = None) -> str:
-            reply = self.session.post(url, data=data or {}, timeout=_SECONDS)
+            reply = self.session.post(url, data=data or {}, timeout=SECONDS)
             reply.raise_for_status()
             return str(reply.text)
 

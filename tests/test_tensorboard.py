@@ -1,0 +1,73 @@
+"""Event files, read with TensorBoard's own reader."""
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from tests.views import VALUES, trial
+from vae_tune.loggers.tensorboard import TensorBoard
+from vae_tune.names import FAIL, PRUNED
+
+SHEET = np.arange(1200, dtype=np.uint8).reshape(30, 40)
+
+
+def read(folder):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    return events.Reload()
+
+
+def scalars(folder, tag="val_loss"):
+    return [(event.step, event.value) for event in read(folder).Scalars(tag)]
+
+
+def test_a_trial_becomes_scalars_by_epoch_at_the_time_of_each_report(tmp_path):
+    view = TensorBoard(tmp_path)
+    row = trial(3, 120.0, 110.0)
+    view.show(trial(3, 120.0), None)
+    assert scalars(tmp_path / "trial_00003") == [(1, 120.0)]  # while it runs
+    view.show(row, None)
+    events = read(tmp_path / "trial_00003")
+    assert set(events.Tags()["scalars"]) == set(row.reports[0]) - {"epoch", "time"}
+    assert [(event.step, event.value) for event in events.Scalars("train_loss")] == [(1, 121.0), (2, 111.0)]
+    moments = [event.wall_time for event in events.Scalars("val_loss")]
+    assert moments[1] - moments[0] == 1
+    assert events.Tags()["images"] == []
+
+
+def test_samples_are_drawn_at_the_end_of_a_trial(tmp_path):
+    view = TensorBoard(tmp_path)
+    view.show(trial(0, 120.0, state=PRUNED), lambda: SHEET)
+    (image,) = read(tmp_path / "trial_00000").Images("samples")
+    assert (image.step, image.width, image.height) == (1, 40, 30)
+
+
+@pytest.mark.parametrize(("state", "success"), [(PRUNED, True), (FAIL, False)])
+def test_the_hyperparameters_are_there_for_the_hparams_tab(tmp_path, state, success):
+    view = TensorBoard(tmp_path)
+    view.show(trial(0, 120.0, state=state, values={**VALUES, "encoder_activation": "relu"}), None)
+    plugin = read(tmp_path / "trial_00000").SummaryMetadata
+    data = HParamsPluginData.FromString(plugin("_hparams_/session_start_info").plugin_data.content)
+    found = data.session_start_info.hparams
+    assert found["latent_size"].number_value == 20
+    assert found["learning_rate"].number_value == 1e-3
+    assert found["encoder_activation"].string_value == "relu"
+    experiment = HParamsPluginData.FromString(plugin("_hparams_/experiment").plugin_data.content).experiment
+    assert [metric.name.tag for metric in experiment.metric_infos] == ["val_loss"]
+    ended = "_hparams_/session_end_info" in read(tmp_path / "trial_00000").summary_metadata
+    assert ended == success
+
+
+def test_a_resumed_search_goes_on_with_each_epoch_once_and_leaves_whole_trials_alone(tmp_path):
+    view = TensorBoard(tmp_path)
+    view.show(trial(0, 120.0, 110.0), lambda: SHEET)
+    view.show(trial(1, 130.0), None)  # and then the search is killed
+    again = TensorBoard(tmp_path)
+    again.show(trial(0, 120.0, 110.0), None)
+    again.show(trial(1, 130.0), None)
+    again.show(trial(1, 130.0, 125.0), None)
+    again.close("complete")
+    assert scalars(tmp_path / "trial_00000") == [(1, 120.0), (2, 110.0)]
+    assert len(read(tmp_path / "trial_00000").Images("samples")) == 1
+    assert scalars(tmp_path / "trial_00001") == [(1, 130.0), (2, 125.0)]
+    assert len(list((tmp_path / "trial_00001").glob("events.*"))) == 1

@@ -1,0 +1,108 @@
+"""optuna-dashboard on a study's journal: on this machine alone, and unable to change what it shows."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import webbrowser
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+
+from vae_tune.config import UsageError
+from vae_tune.manifest import read_manifest
+from vae_tune.names import JOURNAL_FILE
+from vae_tune.options import DashboardOptions
+from vae_tune.trials import read_trials
+
+_HOST = "127.0.0.1"
+_REFUSAL = b'{"reason": "This dashboard only shows the study: a change could tear the record of a running search."}'
+
+
+class ReadOnlyJournal(BaseJournalBackend):
+    """A journal that another process may be writing: what is read is always whole lines, and nothing is written."""
+
+    def __init__(self, path: Path):
+        self._file = JournalFileBackend(str(path))
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        """Return the logs from a number on."""
+        return self._file.read_logs(log_number_from)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Refuse.
+
+        Raises:
+            PermissionError: always.
+        """
+        raise PermissionError(f"The journal is read-only: {len(logs)} changes were refused.")
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Print no line a request."""
+
+
+def run_dashboard(options: DashboardOptions, say: Callable[[str], None] = print) -> None:
+    """Serve the dashboard until Ctrl-C.
+
+    Raises:
+        UsageError: the folder is no study, the port is taken, or optuna-dashboard is not installed.
+    """
+    server = make_dashboard(options.folder, options.port)
+    url = f"http://{_HOST}:{server.server_port}/dashboard/studies/0"  # the journal holds one study
+    say(f"{options.folder} is shown at {url} (Ctrl-C ends it)")
+    if options.open:
+        webbrowser.open(url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        say("")
+    finally:
+        server.server_close()
+
+
+def make_dashboard(folder: Path, port: int) -> WSGIServer:
+    """Return a server that is bound but does not serve yet.
+
+    Raises:
+        UsageError: the folder is no study, the port is taken, or optuna-dashboard is not installed.
+    """
+    if find_spec("optuna_dashboard") is None:
+        raise UsageError("The dashboard needs the package optuna-dashboard: pip install 'vae-tune[dashboard]'")
+    read_manifest(folder)
+    read_trials(folder)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    import optuna_dashboard
+
+    logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)  # what fails is said on the page
+    app = optuna_dashboard.wsgi(JournalStorage(ReadOnlyJournal(folder / JOURNAL_FILE)))
+    try:
+        return make_server(_HOST, port, _refuse_changes(app), server_class=_Server, handler_class=_QuietHandler)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(f"Port {port} on {_HOST} is taken: choose another with --port.") from error
+        raise UsageError(f"Port {port} on {_HOST} cannot be used: {error.strerror}.") from error
+
+
+def _refuse_changes(app: Any) -> Any:
+    """Wrap a WSGI application so that only what reads reaches it."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return app(environ, start_response)
+        start_response("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
+        return [_REFUSAL]
+
+    return answer
