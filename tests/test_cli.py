@@ -99,6 +99,11 @@ BAD = [
     ("--data-dir corrupt", "train-images-idx3-ubyte is corrupt"),
     ("--time-budget soon", "time_budget must be a time such as 90s, 45m or 1h30m, but got 'soon'"),
     ("--target-loss nan", "target_loss must be finite"),
+    ("--mlflow localhost:5000", "mlflow must be a URL such as http://127.0.0.1:5000 or sqlite:///mlflow.db, but got"),
+    ("--mlflow http://me:pw@host", "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    ("--visdom localhost:8097", "visdom must be a URL such as http://127.0.0.1:8097, but got 'localhost:8097'"),
+    ("--visdom", "--visdom needs a value"),
+    ("--tensorboard yes", "unknown option yes"),
     ("--resume nowhere", "nowhere is no study: study.json is missing"),
     ("--resume", "--resume needs a value"),
     ("--resume cma", "as a pickle, which is not read"),
@@ -129,7 +134,7 @@ def shown(*command):
 
 def test_help_is_grouped_and_shows_every_option_with_its_default():
     text = re.sub(r"[\s│]+", " ", shown("search.py", "--help"))
-    for group in ("asha options", "resources options", "data options", "trial options"):
+    for group in ("asha options", "resources options", "views options", "data options", "trial options"):
         assert group in text
     for option, default in (
         ("--num-samples", 50),

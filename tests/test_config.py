@@ -17,12 +17,13 @@ from vae_tune.config import (
     SearchConfig,
     TrialConfig,
     UsageError,
+    ViewsConfig,
     duration_seconds,
     from_dict,
     to_dict,
 )
 
-ALL = (TrialConfig, DataConfig, AshaConfig, ResourceConfig, SearchConfig)
+ALL = (TrialConfig, DataConfig, AshaConfig, ResourceConfig, ViewsConfig, SearchConfig)
 
 BAD_VALUES = [
     *((TrialConfig, "latent_size", value) for value in (0, -3, 2.0, math.nan, "20", None, True)),
@@ -44,6 +45,16 @@ BAD_VALUES = [
     *((ResourceConfig, "gpus_per_trial", value) for value in (-0.5, 1.5, math.nan, math.inf, "1", True)),
     *((ResourceConfig, "max_concurrent", value) for value in (0, -2, 2.0, "2", True)),
     *((ResourceConfig, "address", value) for value in (6379, Path("auto"), True)),
+    *((ViewsConfig, "tensorboard", value) for value in (1, None, "yes")),
+    *(
+        (ViewsConfig, "mlflow", value)
+        for value in ("", "localhost:5000", "http://", "ftp://h", "http://h:x", "mlruns", 3)
+    ),
+    *((ViewsConfig, "mlflow", value) for value in ("http://h/a b", "http://h?q=1", "http://[::1", "http://h:0", True)),
+    *(
+        (ViewsConfig, "visdom", value)
+        for value in ("", "localhost", "localhost:8097", "sqlite:///x.db", "http://h#x", 1)
+    ),
     *((SearchConfig, "num_samples", value) for value in (0, -50, 50.0, "50", None, True)),
     *((SearchConfig, "study_name", value) for value in ("", ".", "..", "a/b", "/a", "a/", " a", "a ", 3, True)),
     *((SearchConfig, "results_dir", value) for value in (3, None, True)),
@@ -67,6 +78,7 @@ NESTED = SearchConfig(
     sampler="random",
     asha=AshaConfig(scheduler="none", grace_period=2, reduction_factor=4),
     resources=ResourceConfig(cpus_per_trial=2, gpus_per_trial=0.25, max_concurrent=3, address="auto"),
+    views=ViewsConfig(tensorboard=True, mlflow="sqlite:///runs.db", visdom="http://127.0.0.1:8097"),
     data=DataConfig(dataset="emnist-letters", data_dir=Path("data"), train_size=100),
     trial=TrialConfig(latent_size=3, learning_rate=5e-4, encoder_activation="relu", precision="bfloat16", seed=9),
 )
@@ -92,6 +104,23 @@ def test_a_bad_value_is_refused_by_field_and_value(cls: type[Any], name: str, va
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mlflow", "http://me:hunter2@host:5000"),
+        ("mlflow", "https://hunter2@host"),
+        ("mlflow", "htp://me:hun/ter2@host"),
+        ("mlflow", "postgresql://me:hunter2@host/mlflow"),
+        ("mlflow", "mysql://host/mlflow?user=me&Password=hunter2"),
+        ("visdom", "http://me:hunter2@host:8097"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_repeated(name, value):
+    with pytest.raises(UsageError, match=r"_PASSWORD.* in the environment instead") as caught:
+        ViewsConfig(**{name: value})
+    assert "ter2" not in str(caught.value)
+
+
 def test_a_whole_number_too_large_for_a_float_is_refused_by_field():
     with pytest.raises(UsageError, match="learning_rate"):
         TrialConfig(learning_rate=10**400)
@@ -110,6 +139,11 @@ def test_a_whole_number_too_large_for_a_float_is_refused_by_field():
         (ResourceConfig, "gpus_per_trial", 1.0),
         (ResourceConfig, "gpus_per_trial", 4.0),
         (ResourceConfig, "address", "ray://head:10001"),
+        (ViewsConfig, "mlflow", "http://127.0.0.1:5000"),
+        (ViewsConfig, "mlflow", "https://mlflow.example/team"),
+        (ViewsConfig, "mlflow", "sqlite:////tmp/a folder/mlflow.db".replace(" ", "-")),
+        (ViewsConfig, "mlflow", "postgresql+psycopg://me@host/mlflow"),
+        (ViewsConfig, "visdom", "http://[::1]:8097"),
         (SearchConfig, "num_samples", 1),
         (SearchConfig, "study_name", "mnist 2026.01.01-12_00"),
         (SearchConfig, "target_loss", -1.0),

@@ -11,6 +11,7 @@ from vae_tune.config import (
     SearchConfig,
     TrialConfig,
     UsageError,
+    ViewsConfig,
     to_dict,
 )
 from vae_tune.data import Images
@@ -72,6 +73,7 @@ def test_another_space_is_refused_field_by_field(manifest, tmp_path):
         replace(CONFIG, time_budget="45m", target_loss=100.0, keep=3),
         replace(CONFIG, sampler="random"),
         replace(CONFIG, results_dir=Path("elsewhere")),
+        replace(CONFIG, views=ViewsConfig(tensorboard=True, visdom="http://127.0.0.1:8097")),
     ],
 )
 def test_what_leaves_trials_comparable_may_change(manifest, changed):

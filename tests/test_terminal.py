@@ -73,6 +73,15 @@ def test_a_terminal_shows_progress_counts_the_incumbent_and_what_runs():
         assert expected in shown
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_warning_stays_whatever_is_said_afterwards(terminal):
+    target = console(terminal=terminal)
+    with make_view(target) as view:
+        view.warn("visdom at [X]: Connection refused.")
+        view.say("Evaluating the winner ...")
+    assert text_of(target).count("visdom at [X]: Connection refused.") == 1
+
+
 def test_more_running_trials_than_lines_are_counted():
     target = console(terminal=True)
     view = LiveView(target)

@@ -35,6 +35,13 @@ NEVER = {
     "ledger": {"ray", "torch"},
     "trials": {"ray", "torch", "pandas"},
     "record": {"ray", "torch", "pandas"},
+    "dashboard": {"ray", "torch"},
+    "loggers/__init__": {"ray", "torch", "vae_tune.tuning"},
+    "loggers/channel": {"ray", "torch", "vae_tune.record"},
+    "loggers/pictures": {"ray", "torch", "vae_tune.record"},
+    "loggers/tensorboard": {"ray", "torch", "vae_tune.record"},
+    "loggers/mlflow": {"ray", "torch", "vae_tune.record"},
+    "loggers/visdom": {"ray", "torch", "vae_tune.record"},
 }
 
 
@@ -62,6 +69,11 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         ("vae_tune.cli", {"torch", "ray", "optuna", "pandas", "numpy"}),
         ("vae_tune.config", {"torch", "ray", "optuna", "pandas", "numpy"}),
         ("vae_tune.ledger", {"torch", "ray"}),  # and so study, journal
+        ("vae_tune.dashboard", {"torch", "ray", "optuna_dashboard"}),
+        (
+            "vae_tune.loggers.tensorboard, vae_tune.loggers.mlflow, vae_tune.loggers.visdom",
+            {"torch", "ray", "pandas", "mlflow", "visdom", "tensorboardX"},
+        ),
         ("vae_tune.training", {"ray", "optuna", "pandas", "torchvision"}),
         ("vae_tune.trainable", {"optuna", "torchvision"}),
         ("vae_tune.checkpoint", {"ray", "optuna"}),

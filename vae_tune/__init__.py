@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
+from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
 
 if TYPE_CHECKING:
     from vae_tune.study import load_study
@@ -17,6 +17,7 @@ __all__ = [
     "ResourceConfig",
     "SearchConfig",
     "TrialConfig",
+    "ViewsConfig",
     "load_study",
     "run_search",
 ]
