@@ -89,7 +89,7 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
             slots = find_slots(config.resources)
             record = _open(plan, images, slots)
             try:
-                with live_views(config.views, record, view.warn) as names:
+                with live_views(config.views, record, view.warn, hurry=budget is not None) as names:
                     for name in names:
                         view.say(f"Live view: {name}")
                     return _search(plan, record, images, slots, view, ending, ray_log)

@@ -33,8 +33,9 @@ def journal(folder):
     return optuna.load_study(study_name=folder.name, storage=optuna.storages.JournalStorage(backend))
 
 
-def live_views_agree(place, folder, trials, metrics):
-    """What TensorBoard and MLflow were shown is what the record holds."""
+def live_views_agree(place, folder, trials, metrics, output):
+    """What TensorBoard and MLflow were shown is what the record holds; that visdom was down is said once."""
+    assert output.count("visdom at http://127.0.0.1:9: Connection refused. The search goes on") == 1
     for row in trials:
         shown = EventAccumulator(str(folder / "tensorboard" / f"trial_{int(row['trial']):05d}")).Reload()
         assert len(shown.Scalars("val_loss")) == int(row["epochs"])
@@ -51,7 +52,6 @@ def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
     views = ("--tensorboard", "--mlflow", "sqlite:///mlflow.db", "--visdom", "http://127.0.0.1:9")
     code, output = search("--num-samples", 6, "--study-name", "six", *views, *SMALL).wait()
     assert code == 0, output
-    assert output.count("visdom at http://127.0.0.1:9: Connection refused. The search goes on") == 1
     folder = tmp_path / "out" / "six"
 
     lines = re.findall(r"^\[ ?\d/6\] trial \d .*$", output, re.MULTILINE)
@@ -104,18 +104,7 @@ def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
     assert [path.name for path in (folder / "ray").iterdir()] == ["driver.log"]
     assert audit(folder) == []
 
-    for number, row in enumerate(trials):
-        shown = EventAccumulator(str(folder / "tensorboard" / f"trial_{number:05d}")).Reload()
-        assert len(shown.Scalars("val_loss")) == int(row["epochs"])
-        assert len(shown.Images("samples")) == 1
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    runs = {run.info.run_name: run for run in client.search_runs(["1"])}
-    assert set(runs) == {"six", *(f"trial {number}" for number in range(6))}
-    assert [runs[f"trial {row['trial']}"].data.tags["vae_tune.state"] for row in trials] == [
-        r["state"] for r in trials
-    ]
-    assert runs["six"].data.metrics["winner/test/negative_elbo"] == metrics["winner"]["test"]["negative_elbo"]
-    assert list(tmp_path.glob("mlartifacts/*/artifacts/best/model.safetensors"))
+    live_views_agree(tmp_path, folder, trials, metrics, output)
 
     again = load_study(folder)
     assert again.best.name == int(best["trial"])

@@ -20,8 +20,7 @@ from vae_tune.names import TENSORBOARD_FOLDER
 from vae_tune.record import StudyRecord
 from vae_tune.trials import TrialRow
 
-_PATIENCE_SECONDS = 5.0
-_ROUNDS = 12
+_PATIENCE_SECONDS = 10.0
 
 
 def require_packages(config: ViewsConfig) -> None:
@@ -36,10 +35,13 @@ def require_packages(config: ViewsConfig) -> None:
 
 
 @contextmanager
-def live_views(config: ViewsConfig, record: StudyRecord, warn: Callable[[str], None]) -> Iterator[list[str]]:
+def live_views(
+    config: ViewsConfig, record: StudyRecord, warn: Callable[[str], None], *, hurry: bool = False
+) -> Iterator[list[str]]:
     """Show the record's trials, those it has and those to come, in the views asked for; yields their names.
 
     At the end the views get a moment for what they have not shown yet; one that makes no progress is left behind.
+    The moment is short where one is in a ``hurry``.
     """
     if not (config.tensorboard or config.mlflow or config.visdom):
         yield []
@@ -54,20 +56,21 @@ def live_views(config: ViewsConfig, record: StudyRecord, warn: Callable[[str], N
     try:
         yield [channel.name for channel in channels]
     finally:
-        close(channels, record.manifest["status"])
+        close(channels, record.manifest["status"], *((1.0, 2.0) if hurry else ()))
 
 
-def close(channels: Iterable[Channel], status: str, patience_seconds: float = _PATIENCE_SECONDS) -> None:
-    """End the views, and wait for them as long as they make progress, a minute at most."""
+def close(
+    channels: Iterable[Channel], status: str, patience_seconds: float = _PATIENCE_SECONDS, limit_seconds: float = 60.0
+) -> None:
+    """End the views, and wait for them as long as they make progress, though not beyond the limit."""
     alive = list(channels)
     for channel in alive:
         channel.end(status)
-    for _ in range(_ROUNDS):
-        before = [channel.progress for channel in alive]
-        deadline = time.monotonic() + patience_seconds
-        alive = [channel for channel in alive if not channel.join(max(0.0, deadline - time.monotonic()))]
-        if [channel.progress for channel in alive] == before:
-            break
+    end = time.monotonic() + limit_seconds
+    progress = [-1]
+    while alive and progress != (progress := [channel.progress for channel in alive]) and time.monotonic() < end:
+        round_end = time.monotonic() + patience_seconds
+        alive = [channel for channel in alive if not channel.join(max(0.0, round_end - time.monotonic()))]
     for channel in alive:
         channel.abandon()
 
