@@ -9,11 +9,10 @@ import pytest
 import torch
 from scipy import stats
 
-from vae_tune.checkpoint import write_checkpoint
+from vae_tune.checkpoint import checkpoint_folder, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import to_tensor
 from vae_tune.repeats import spread, summarise, test_numbers
-from vae_tune.trainable import checkpoint_folder
 from vae_tune.training import evaluate, fit, new_state
 from vae_tune.trials import TrialRow
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vae_tune.checkpoint import Checkpoint, checkpoint_file, read_checkpoint
+from vae_tune.checkpoint import Checkpoint, checkpoint_file, checkpoint_folder, read_checkpoint
 from vae_tune.data import Images, to_tensor
 from vae_tune.names import TEST_LOSS, TRIAL, VAL_LOSS
-from vae_tune.trainable import checkpoint_folder
 from vae_tune.training import evaluate
 from vae_tune.trials import TrialRow
 
