@@ -6,7 +6,7 @@ nothing. The folder is written by the real :class:`StudyRecord`.
 
 import heapq
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def write_study(folder, config, simulated, *, space=DEFAULT_SPACE, status="compl
     manifest["runs"] = [{"started": iso(seconds), **run} for seconds in (0, *resumed)]
     last = max([report["order"] for trial in simulated for report in trial.reports], default=0)
     record = StudyRecord.create(
-        folder, manifest, lambda study: study.add_trials([frozen(trial, space) for trial in simulated])
+        folder, manifest, lambda study: study.add_trials([frozen(trial, space, config.trial) for trial in simulated])
     )
     write_best(folder, record.rows, config)
     seconds = max([clock(report["time"]) for t in simulated for report in t.reports if report["order"] == last] or [0])
@@ -227,11 +227,9 @@ def report(random, values, epoch, now, seconds, order):
     }
 
 
-def frozen(trial, space):
+def frozen(trial, space, base):
     """Return what the Optuna study holds of a simulated trial."""
-    inside = set(trial.values) == set(space.distributions) and all(
-        dist._contains(dist.to_internal_repr(trial.values[name])) for name, dist in space.distributions.items()
-    )
+    inside = space.contains(replace(base, **trial.values))
     attributes = {f"{REPORT_ATTRIBUTE}{report['epoch']}": report for report in trial.reports}
     attributes |= {"node": trial.node, "device": "cpu"} if trial.reports else {}
     attributes |= {"reason": trial.reason} if trial.reason else {}

@@ -1,14 +1,18 @@
 import numpy as np
 import pandas as pd
 import pytest
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
+from tests.studies import hand_made, make_study
 from tests.test_record import report
-from vae_tune import SearchConfig, load_study
+from vae_tune import SearchConfig, TrialConfig, load_studies, load_study
 from vae_tune.config import UsageError
 from vae_tune.manifest import new_manifest
 from vae_tune.record import StudyRecord
-from vae_tune.space import DEFAULT_SPACE
+from vae_tune.space import DEFAULT_SPACE, Space
 
+ACTIVATIONS = Space({"encoder_activation": CategoricalDistribution(("linear", "relu"))})
+BATCHES = Space({"batch_size": CategoricalDistribution((64, 128, 256)), "latent_size": IntDistribution(2, 64)})
 CONFIG = SearchConfig(num_samples=4)
 
 
@@ -64,3 +68,104 @@ def test_a_folder_that_is_no_study_is_refused_in_one_line(tmp_path, text):
     with pytest.raises(UsageError, match="is no study") as error:
         load_study(tmp_path)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_types_do_not_depend_on_what_a_study_holds(tmp_path):
+    whole = load_study(make_study(tmp_path / "whole", trials=20))
+    for name, options in {
+        "empty": {"trials": 0},
+        "failed": {"trials": 3, "failed": 1.0},
+        "one": {"trials": 1},
+    }.items():
+        study = load_study(make_study(tmp_path / name, **options))
+        assert study.trials.dtypes.equals(whole.trials.dtypes)
+        assert study.epochs.dtypes.equals(whole.epochs.dtypes)
+
+
+def test_choices_keep_their_type_and_order(tmp_path):
+    batches = hand_made(
+        tmp_path / "b", {"losses": [3, 2, 1]}, {"losses": [3], "values": {"batch_size": 256}}, space=BATCHES
+    )
+    assert list(batches.trials.batch_size) == [128, 256]
+    assert list(batches.trials.batch_size.cat.categories) == [64, 128, 256]
+
+
+def test_a_reference_that_is_no_choice_is_kept(tmp_path):
+    reference = TrialConfig(encoder_activation="tanh", max_epochs=2)
+    study = load_study(make_study(tmp_path / "s", trials=2, reference=reference, space=ACTIVATIONS))
+    assert study.trials.encoder_activation[0] == "tanh"
+
+
+@pytest.mark.parametrize("cut", [1, 20])
+def test_a_line_that_is_being_written_does_not_count_yet(tmp_path, cut):
+    folder = make_study(tmp_path / "s", ended=5, status="running")
+    whole = load_study(folder).epochs
+    path = folder / "epochs.csv"
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert load_study(folder).epochs.equals(whole[:-1])
+
+
+def test_an_interrupted_study_shows_what_was_done(tmp_path):
+    study = load_study(make_study(tmp_path / "s", ended=5, status="interrupted"))
+    assert list(study.trials.state).count("RUNNING") == 2
+    assert study.trials.ended.isna().sum() == 2
+    assert study.best is not None
+
+
+@pytest.mark.parametrize("name", ["trials.csv", "epochs.csv"])
+@pytest.mark.parametrize("content", [None, "", "nonsense\n", "trial,state\n1,WHAT"])
+def test_a_damaged_table_is_refused_in_one_line_that_names_it(tmp_path, name, content):
+    folder = make_study(tmp_path / "s", trials=1)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    with pytest.raises(UsageError, match=f"{name} cannot be read") as error:
+        load_study(folder)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_damaged_metrics_are_refused_by_name(tmp_path):
+    folder = make_study(tmp_path / "s", trials=1)
+    (folder / "best" / "metrics.json").write_text("{")
+    with pytest.raises(UsageError, match=r"metrics.json cannot be read"):
+        load_study(folder)
+
+
+def test_max_epochs_that_the_space_fixes_are_the_studys(tmp_path):
+    study = load_study(make_study(tmp_path / "s", trials=3, max_epochs=4))
+    assert study.max_epochs == study.reference.max_epochs == 4
+    assert study.rungs == (1, 3)
+
+
+def test_several_studies_stack_with_their_names(tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        make_study(tmp_path / name, trials=10, seed=seed)
+    both = load_studies([tmp_path / "a", tmp_path / "b"])
+    assert list(both.trials.columns[:2]) == ["study", "trial"]
+    assert both.trials.study.value_counts().to_dict() == {"a": 10, "b": 10}
+    single = load_study(tmp_path / "b")
+    assert both.epochs[both.epochs.study == "b"].val_loss.tolist() == single.epochs.val_loss.tolist()
+    assert both.trials.drop(columns=["study", "trial"]).dtypes.equals(single.trials.dtypes)
+    assert [study.name for study in both.studies] == ["a", "b"]
+
+
+def test_studies_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
+    folders = [make_study(tmp_path / name / "s", trials=1) for name in ("x", "y")]
+    assert list(load_studies(folders).trials.study) == [str(folder) for folder in folders]
+
+
+def test_studies_of_different_spaces_stack_without_losing_types(tmp_path):
+    other = Space({"encoder_activation": CategoricalDistribution(("gelu", "linear")), **BATCHES.distributions})
+    folders = [
+        make_study(tmp_path / "a", trials=3, space=ACTIVATIONS),
+        make_study(tmp_path / "b", trials=3, space=other),
+    ]
+    trials = load_studies(folders).trials
+    assert list(trials.encoder_activation.cat.categories) == ["linear", "relu", "gelu"]
+    assert trials.latent_size.dtype == pd.Int64Dtype()
+    assert list(trials.latent_size.isna()) == [True] * 3 + [False] * 3
+
+
+def test_no_study_at_all_is_refused():
+    with pytest.raises(UsageError, match="at least one folder"):
+        load_studies([])

@@ -27,6 +27,8 @@ NEVER = {
     "plots/progress": {"ray", "torch", "matplotlib", "plotly"},
     "plots/hyperparameters": {"ray", "torch", "matplotlib", "plotly"},
     "plots/models": {"ray", "torch", "matplotlib", "plotly"},
+    "advice": {"ray", "torch", "matplotlib", "plotly"},
+    "refine": {"ray", "torch", "matplotlib", "plotly"},
     "plots/captions": {"ray", "torch", "matplotlib", "plotly"},
     "plots/style": {"ray", "torch", "matplotlib.pyplot"},
     "plots/draw_progress": {"ray", "torch", "matplotlib.pyplot"},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
 
 if TYPE_CHECKING:
-    from vae_tune.study import load_study
+    from vae_tune.study import load_studies, load_study
     from vae_tune.tuning import run_search
 
 __version__ = "0.1.0"
@@ -18,6 +18,7 @@ __all__ = [
     "SearchConfig",
     "TrialConfig",
     "ViewsConfig",
+    "load_studies",
     "load_study",
     "run_search",
 ]
@@ -29,8 +30,8 @@ def __getattr__(name: str) -> Any:
         from vae_tune.tuning import run_search
 
         return run_search
-    if name == "load_study":
-        from vae_tune.study import load_study
+    if name in ("load_study", "load_studies"):
+        from vae_tune import study
 
-        return load_study
+        return getattr(study, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
@@ -94,6 +94,11 @@ class Study:
         best = winner(rows, self.max_epochs)
         return None if best is None else self.trials.loc[best.trial]
 
+    @property
+    def best_trial(self) -> int | None:
+        """The winner's number, or None where there is none."""
+        return None if self.best is None else int(str(self.best.name))
+
 
 def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     """Return the whole configuration of each of ``trials``, given by number."""
@@ -153,13 +158,29 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
     keys = [study.name if names.count(study.name) == 1 else str(study.folder) for study in studies]
 
     def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-        labelled = [table.assign(study=key) for key, table in zip(keys, tables, strict=True)]
-        stacked = pd.concat(labelled, ignore_index=True)
-        return stacked[[STUDY, *stacked.columns.drop(STUDY)]]
+        tables = list(tables)
+        for column in {name for table in tables for name in table.columns}:
+            _agree_on_categories([table for table in tables if column in table], column)
+        stacked = pd.concat(tables, keys=keys, names=[STUDY])
+        return stacked.reset_index(STUDY).reset_index(drop=True)
 
     return Studies(
-        studies, stack(study.trials.reset_index() for study in studies), stack(study.epochs for study in studies)
+        studies,
+        stack(study.trials.reset_index() for study in studies),
+        stack(study.epochs.copy() for study in studies),
     )
+
+
+def _agree_on_categories(tables: Sequence[pd.DataFrame], column: str) -> None:
+    """Give a categorical column the same choices in all tables: else it would lose its type when they are stacked."""
+    import pandas as pd
+
+    kinds = [table[column].dtype for table in tables]
+    choices = [kind.categories for kind in kinds if isinstance(kind, pd.CategoricalDtype)]
+    if len(choices) == len(kinds):
+        together = list(dict.fromkeys(choice for some in choices for choice in some))
+        for table in tables:
+            table[column] = table[column].cat.set_categories(together)
 
 
 def _read_trials(path: Path, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
@@ -168,10 +189,13 @@ def _read_trials(path: Path, space: Space, reference: Mapping[str, Any]) -> pd.D
 
     numbers: dict[type, Any] = {IntDistribution: "Int64", FloatDistribution: "float64"}
     kinds = {name: numbers.get(type(distribution), "str") for name, distribution in space.distributions.items()}
-    kinds |= {TRIAL: "int64", STATE: pd.CategoricalDtype([*STATES]), EPOCHS: "int64", SECONDS: "float64"}
+    kinds |= {TRIAL: "int64", EPOCHS: "int64", SECONDS: "float64"}
     kinds |= dict.fromkeys((VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL), "float64")
-    kinds |= dict.fromkeys((REASON, NODE, DEVICE, STARTED, ENDED), "str")
+    kinds |= dict.fromkeys((STATE, REASON, NODE, DEVICE, STARTED, ENDED), "str")
     table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
+    if unknown := set(table[STATE]) - {*STATES}:
+        raise ValueError(f"{unknown.pop()!r} is no state of a trial")
+    table[STATE] = pd.Categorical(table[STATE], categories=STATES)
     for column in (REASON, NODE, DEVICE):
         table[column] = table[column].fillna("")
     for column in (STARTED, ENDED):

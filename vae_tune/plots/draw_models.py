@@ -13,6 +13,7 @@ from vae_tune.names import (
     ACTIVE_UNITS,
     EPOCHS,
     GAP,
+    LATENT_SIZE,
     ON_FRONT,
     PARAMETERS,
     STATE,
@@ -27,9 +28,6 @@ from vae_tune.plots.hyperparameters import axes as axes_of
 from vae_tune.plots.models import active_units, loss_parts, pareto, train_validation_gap
 from vae_tune.study import Study
 from vae_tune.trials import ranked
-
-_LATENT_SIZE = "latent_size"
-
 
 _FEW = 3
 
@@ -56,11 +54,11 @@ def draw_active_units(study: Study) -> Figure:
     if table.empty:
         return style.nothing("active_units")
     figure, (ax,) = style.sheet("active_units", width=6.4, height=4.6)
-    sizes = table[_LATENT_SIZE]
-    shown = axes_of(study).get(_LATENT_SIZE, Axis(_LATENT_SIZE, "linear", sizes.min() - 1, sizes.max() + 1))
+    sizes = table[LATENT_SIZE]
+    shown = axes_of(study).get(LATENT_SIZE, Axis(LATENT_SIZE, "linear", sizes.min() - 1, sizes.max() + 1))
     if shown.scale == "category":  # sizes are numbers all the same
-        shown = Axis(_LATENT_SIZE, "linear", sizes.min() - 1, sizes.max() + 1)
-    _trials(ax, study, table, _LATENT_SIZE, ACTIVE_UNITS)
+        shown = Axis(LATENT_SIZE, "linear", sizes.min() - 1, sizes.max() + 1)
+    _trials(ax, study, table, LATENT_SIZE, ACTIVE_UNITS)
     for which in ("x", "y"):
         style.hyperparameter_axis(ax, which, shown, sizes)
     low = min(ax.get_ylim()[0], max(table[ACTIVE_UNITS].min(), 0.8) * 0.9)

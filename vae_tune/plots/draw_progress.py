@@ -84,7 +84,7 @@ def draw_learning_curves(study: Study) -> Figure:
     figure, (ax,) = style.sheet("learning_curves", width=8.4, height=4.8)
     for rung in study.rungs:
         ax.axvline(rung, color=style.GREY, linewidth=1, linestyle=":", zorder=1)
-    best = style.best_trial(study)
+    best = study.best_trial
     opaque = style.crowd(table[TRIAL].nunique()) ** 2
     mark = "o" if study.max_epochs < _MANY_EPOCHS else ""
     for state, zorder in ((PRUNED, 2), (FAIL, 3), (RUNNING, 3), (COMPLETE, 4)):

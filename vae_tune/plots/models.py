@@ -18,6 +18,7 @@ from vae_tune.names import (
     ACTIVE_UNITS,
     EPOCHS,
     GAP,
+    LATENT_SIZE,
     ON_FRONT,
     PARAMETERS,
     SHARE,
@@ -30,8 +31,6 @@ from vae_tune.names import (
 )
 from vae_tune.study import Study, trial_configs
 from vae_tune.trials import ranked
-
-_LATENT_SIZE = "latent_size"
 
 
 def loss_parts(study: Study) -> pd.DataFrame:
@@ -52,9 +51,9 @@ def active_units(study: Study) -> pd.DataFrame:
     """
     table = _newest(study)
     sizes = [config.latent_size for config in trial_configs(study, table[TRIAL])]
-    table[_LATENT_SIZE] = np.array(sizes, dtype=np.int64)
-    table[SHARE] = table[ACTIVE_UNITS] / table[_LATENT_SIZE]
-    return table[[TRIAL, STATE, EPOCHS, _LATENT_SIZE, ACTIVE_UNITS, SHARE, VAL_LOSS]]
+    table[LATENT_SIZE] = np.array(sizes, dtype=np.int64)
+    table[SHARE] = table[ACTIVE_UNITS] / table[LATENT_SIZE]
+    return table[[TRIAL, STATE, EPOCHS, LATENT_SIZE, ACTIVE_UNITS, SHARE, VAL_LOSS]]
 
 
 def train_validation_gap(study: Study) -> pd.DataFrame:

@@ -91,7 +91,7 @@ def star(ax: Axes, study: Study, table: pd.DataFrame, x: str, y: str) -> None:
     marks: dict[int | None, tuple[str, dict[str, Any]]] = {
         REFERENCE_TRIAL: (REFERENCE, {"marker": "D", "s": 46, "facecolors": "white", "edgecolors": PURPLE})
     }
-    label = WINNER if (best := best_trial(study)) != REFERENCE_TRIAL else f"{REFERENCE}, the {WINNER}"
+    label = WINNER if (best := study.best_trial) != REFERENCE_TRIAL else f"{REFERENCE}, the {WINNER}"
     marks[best] = (label, {"marker": "*", "s": 190, "color": ORANGE, "edgecolors": BLACK})
     for trial, (label, how) in marks.items():
         row = table[(table[TRIAL] == trial) & table[y].notna()]
@@ -106,15 +106,10 @@ def special_lines(study: Study) -> dict[int, dict[str, Any]]:
     lines: dict[int, dict[str, Any]] = {
         REFERENCE_TRIAL: {"label": REFERENCE, "color": PURPLE, "linestyle": "--", "linewidth": 2.4, "zorder": 5}
     }
-    if (best := best_trial(study)) is not None:
+    if (best := study.best_trial) is not None:
         label = WINNER if best != REFERENCE_TRIAL else f"{REFERENCE}, the {WINNER}"
         lines[best] = {"label": label, "color": ORANGE, "linewidth": 2.4, "zorder": 6, "path_effects": edge}
     return lines
-
-
-def best_trial(study: Study) -> int | None:
-    """Return the number of the winner."""
-    return None if study.best is None else int(str(study.best.name))
 
 
 def colorbar(figure: Figure, mappable: Any, ax: Axes, label: str, **how: Any) -> None:

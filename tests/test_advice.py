@@ -1,0 +1,148 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.studies import hand_made, make_study
+from tests.test_plots import STUDIES
+from vae_tune import load_study
+from vae_tune.advice import best_trials, conclusions, edges, stopping
+
+GOOD = {"losses": [120, 110, 100]}
+
+
+def said(study, topic):
+    return [str(finding) for finding in conclusions(study) if finding.topic == topic]
+
+
+def rates(*values, losses=None):
+    """Trials with these learning rates, the first the best."""
+    losses = losses or [100 + number for number in range(len(values))]
+    return [
+        {"losses": [150, 140, loss], "values": {"learning_rate": value}}
+        for value, loss in zip(values, losses, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("condition", STUDIES)
+def test_every_study_teaches_something_and_none_is_too_poor(condition, tmp_path):
+    findings = conclusions(load_study(make_study(tmp_path / "s", **STUDIES[condition])))
+    assert findings[0].topic == "result"
+    assert all(str(finding).endswith(".") for finding in findings)
+
+
+def test_the_result_names_the_winner_and_its_gain(tmp_path):
+    study = hand_made(tmp_path / "s", {"losses": [120, 110, 105.25]}, {"losses": [120, 110, 101.5]})
+    assert said(study, "result") == [
+        "The best is trial 1: 101.50 nats per image on validation at epoch 3, 3.75 below the reference."
+    ]
+
+
+def test_a_result_before_the_first_trial_is_complete_says_so(tmp_path):
+    study = hand_made(tmp_path / "s", {"losses": [120], "state": "RUNNING"}, {"losses": [130], "state": "PRUNED"})
+    assert said(study, "result")[0].endswith("No trial has been trained to the end yet.")
+
+
+def test_failed_trials_alone_are_no_result(tmp_path):
+    study = hand_made(tmp_path / "s", {"state": "FAIL"}, {"state": "FAIL", "losses": [120]})
+    assert said(study, "result") == ["No trial has succeeded."]
+    assert said(study, "failures")[0].startswith("2 of 2 trials failed")
+
+
+def test_the_best_quarter_is_compared_at_one_epoch(tmp_path):
+    study = hand_made(tmp_path / "s", *rates(*np.geomspace(1e-4, 1e-2, 40)), {"losses": [1], "state": "PRUNED"})
+    best = best_trials(study)
+    assert list(best.trial) == list(range(10))
+    assert set(best.epoch) == {3}
+
+
+def test_a_range_is_too_narrow_where_the_best_trial_is_at_its_end(tmp_path):
+    study = hand_made(tmp_path / "s", *rates(9e-3, *np.geomspace(1e-4, 8e-3, 20)))
+    row = edges(study).set_index("hyperparameter").loc["learning_rate"]
+    assert row.edge == "high"
+    assert row.best == 9e-3
+    assert row.place == pytest.approx(np.log10(9e-3 / 1e-4) / 2)
+    assert said(study, "edges")[0].endswith("Search above 0.01 too.")
+
+
+def test_a_range_is_wide_enough_where_trials_beyond_the_best_were_worse(tmp_path):
+    inner = [4.1e-3, 4.2e-3, 4.3e-3, 4.4e-3, 4.5e-3]  # in the outer fifth, the best quarter
+    worse = [1e-4, 1e-3, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4]
+    narrow = hand_made(tmp_path / "narrow", *rates(*inner, *worse))
+    assert edges(narrow).set_index("hyperparameter").edge["learning_rate"] == "high"
+    tried = hand_made(tmp_path / "tried", *rates(*inner, *worse, 7e-3, 8e-3, 9e-3))
+    assert edges(tried).set_index("hyperparameter").edge["learning_rate"] == ""
+
+
+def test_edges_of_few_trials_are_not_told(tmp_path):
+    assert edges(hand_made(tmp_path / "s", *rates(9e-3, 8e-3))).empty
+
+
+def test_stopping_shows_what_became_of_trials_that_were_lucky(tmp_path):
+    # six reach the rung at epoch 1, two of them would pass: trials 1 and 4, had they come last
+    firsts, lasts = [30, 10, 60, 50, 20, 40], [105, 100, 101, 104, 103, None]
+    trials = [
+        {"losses": [first, 106, last]} if last else {"losses": [first], "state": "PRUNED"}
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
+    row = stopping(hand_made(tmp_path / "s", *trials)).iloc[0]
+    assert (row.epoch, row.reached, row.stopped, row.quota) == (1, 6, 1, 2)
+    assert row.winner_rank == 1
+    assert row.lucky == 2  # 2 and 3, since the reference is never stopped
+    assert row.lucky_good == 1
+    order = [pd.Series(values).rank() for values in ([30, 10, 60, 50, 20], [105, 100, 101, 104, 103])]
+    assert row.spearman == pytest.approx(order[0].corr(order[1]))
+
+
+def test_a_rung_whose_order_does_not_last_is_doubted(tmp_path):
+    curves = [[100 + number, 100, 100 - number] for number in range(10)]
+    study = hand_made(tmp_path / "s", *({"losses": curve} for curve in curves), {"losses": [200], "state": "PRUNED"})
+    assert said(study, "stopping")[0].endswith("raise --grace-period or lower --reduction-factor.")
+    curves = [[100 + number, 95 + number, 90 + number] for number in range(10)]
+    faithful = hand_made(
+        tmp_path / "t", *({"losses": curve} for curve in curves), {"losses": [200], "state": "PRUNED"}
+    )
+    assert "raise" not in said(faithful, "stopping")[0]
+
+
+def test_a_search_without_gains_has_levelled_off(tmp_path):
+    def made(name, gain):
+        losses = [101] + [102] * 19
+        losses[gain] = 90
+        trials = [{"losses": [150, 140, loss], "started": number} for number, loss in enumerate(losses)]
+        return hand_made(tmp_path / name, *trials)
+
+    assert said(made("early", 3), "trials") == [
+        "Of 20 trials that ended the 4th brought the last gain: the search has levelled off. "
+        "More trials in this space promise little."
+    ]
+    assert said(made("late", 18), "trials")[0].startswith(
+        "Of 20 trials that ended the 19th brought the last gain, 11.00"
+    )
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([120, 110, 105, 100], "still falling by 5.00 nats an epoch at the end. Train longer"),
+        ([120, 100, 104, 108, 109], "best at epoch 2 and has lost 9.00 nats since. It overfits"),
+        ([120, 100.1, 100.05, 100], "had settled: -0.05 nats an epoch"),
+    ],
+)
+def test_the_winners_curve_tells_whether_the_epochs_suited(tmp_path, losses, expected):
+    study = hand_made(tmp_path / "s", {"losses": losses}, max_epochs=len(losses))
+    assert expected in said(study, "epochs")[0]
+
+
+def test_latents_that_are_not_used_are_named(tmp_path):
+    study = hand_made(tmp_path / "s", GOOD | {"values": {"latent_size": 48}, "active_units": 11})
+    assert said(study, "latents") == ["11 of the winner's 48 latents are active. A smaller latent size would do."]
+    assert said(hand_made(tmp_path / "t", GOOD | {"active_units": 20}), "latents") == [
+        "20 of the winner's 20 latents are active."
+    ]
+
+
+def test_importance_says_when_it_is_a_hint(tmp_path):
+    few = load_study(make_study(tmp_path / "few", trials=12, scheduler="none"))
+    many = load_study(make_study(tmp_path / "many", trials=40, scheduler="none"))
+    assert "a hint only" in said(few, "importance")[0]
+    assert "a hint only" not in said(many, "importance")[0]

@@ -1,0 +1,122 @@
+"""The space that a next search should cover, from what a study found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from vae_tune.advice import best_trials, edges, place
+from vae_tune.config import UsageError
+from vae_tune.names import EDGE, HIGH, HYPERPARAMETER, LOW
+from vae_tune.plots.hyperparameters import axes, comparable
+from vae_tune.space import Space
+from vae_tune.study import Study
+
+_MARGIN = 0.1  # of a range, kept on both sides of the best trials
+_BEYOND = 0.25  # of a range, added past an end that was too narrow
+_LEAST = 0.4  # of a range, kept at least: few trials are easily near to each other by chance
+_UNTRIED = 3
+"""Trials below which a choice counts as untried, and stays."""
+
+
+def next_space(study: Study) -> Space | None:
+    """Return the space for a next search: narrowed to where the best trials are, widened where a range ends too soon.
+
+    A range keeps the best trials (see :func:`vae_tune.advice.best_trials`) with a tenth of its length on both sides,
+    at least four tenths of its length in all, and gets a quarter more past an end that :func:`vae_tune.advice.edges`
+    calls too narrow; all on the range's own scale. Choices stay that are among the best or hardly tried. Ranges with a
+    step stay as they are.
+
+    Returns:
+        None where fewer than 10 trials can be compared.
+    """
+    top = best_trials(study)
+    if top.empty:
+        return None
+    table = edges(study)
+    narrow = dict(zip(table[HYPERPARAMETER], table[EDGE], strict=True))
+    searched: dict[str, BaseDistribution] = {}
+    fixed = dict(study.space.fixed)
+    for name, distribution in study.space.distributions.items():
+        if isinstance(distribution, CategoricalDistribution):
+            tried = comparable(study)[name].value_counts()
+            best = set(top[name])
+            choices = [value for value in distribution.choices if value in best or tried.get(value, 0) < _UNTRIED]
+            if len(choices) > 1:
+                searched[name] = CategoricalDistribution(choices)
+            else:
+                fixed[name] = choices[0]
+        else:
+            searched[name] = _range(study, name, top[name].to_numpy(np.float64), narrow[name])
+    return Space(searched, fixed) if searched else study.space
+
+
+def as_yaml(space: Space) -> str:
+    """Return a space as the file that ``--space`` takes."""
+    lines = [f"{name}: {yaml.safe_dump(value).splitlines()[0]}" for name, value in space.fixed.items()]
+    lines += [f"{name}: {_flow(distribution)}" for name, distribution in space.distributions.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _flow(distribution: BaseDistribution) -> str:
+    """Return a distribution in the space file's terms, on one line."""
+    values: dict[str, Any]
+    if isinstance(distribution, CategoricalDistribution):
+        values = {"type": "categorical", "choices": list(distribution.choices)}
+    else:
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        kind = "int" if isinstance(distribution, IntDistribution) else "float"
+        values = {"type": kind, "low": distribution.low, "high": distribution.high}
+        if distribution.log:
+            values["log"] = True
+        if distribution.step not in (None, 1):
+            values["step"] = distribution.step
+    return yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000).strip()
+
+
+def _range(study: Study, name: str, best: Any, edge: str) -> BaseDistribution:
+    """Return the next range of ``name``."""
+    old: Any = study.space.distributions[name]
+    if old.step not in (None, 1):
+        return old  # type: ignore[no-any-return]
+    axis = axes(study)[name]
+    places = place(axis, best)
+    start, stop = max(0.0, places.min() - _MARGIN), min(1.0, places.max() + _MARGIN)
+    missing = max(0.0, _LEAST - (stop - start))
+    start, stop = max(0.0, start - missing / 2), min(1.0, stop + missing / 2)
+    start, stop = (-_BEYOND if edge == LOW else start), (1 + _BEYOND if edge == HIGH else stop)
+    low = _bound(study, name, _value(old, start), old.low, math.floor)
+    high = _bound(study, name, _value(old, stop), old.high, math.ceil)
+    low, high = (low if start < 0 else max(low, old.low)), (high if stop > 1 else min(high, old.high))
+    if not low < high:
+        return old  # type: ignore[no-any-return]
+    if isinstance(old, IntDistribution):
+        return IntDistribution(low, high, log=old.log)
+    return FloatDistribution(low, high, log=old.log)
+
+
+def _value(old: Any, place: float) -> float:
+    """Return what lies at a place of a range, on its own scale."""
+    if old.log:
+        return float(old.low * (old.high / old.low) ** place)
+    return float(old.low + (old.high - old.low) * place)
+
+
+def _bound(study: Study, name: str, value: float, old: Any, away: Any) -> Any:
+    """Return ``value`` rounded away from the range to two digits; the old bound where no trial could have it."""
+    if value == 0:
+        return old
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    if isinstance(old, int):
+        rounded: Any = int(away(value / max(unit, 1)) * max(unit, 1))
+    else:
+        rounded = float(f"{away(round(value / unit, 6)) * unit:.2g}")
+    try:
+        return getattr(replace(study.reference, **{name: rounded}), name)
+    except UsageError:
+        return old
