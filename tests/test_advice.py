@@ -146,3 +146,9 @@ def test_importance_says_when_it_is_a_hint(tmp_path):
     many = load_study(make_study(tmp_path / "many", trials=40, scheduler="none"))
     assert "a hint only" in said(few, "importance")[0]
     assert "a hint only" not in said(many, "importance")[0]
+
+
+def test_collapsed_trials_are_counted(tmp_path):
+    collapsed = {"losses": [300], "state": "PRUNED", "reason": "collapsed: 1 of 20 latents active"}
+    study = hand_made(tmp_path / "s", GOOD, collapsed, collapsed)
+    assert said(study, "latents")[1] == "2 of 3 trials collapsed: below a tenth of their latents active."

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from vae_tune.guards import COLLAPSED, SPARE_SHARE
 from vae_tune.names import (
     ACTIVE_UNITS,
     BEST,
@@ -60,7 +61,6 @@ _FLAT = 0.5  # of the trials without any gain: where a search is said to have le
 _FALLING = 0.2  # nats an epoch: where training longer is said to pay
 _TRUSTED = 0.5  # rank correlation above which a rung is said to be trustworthy
 _FEW = 3  # trials from which on their fate says something
-_ACTIVE = 0.8  # of the latents: below this some are said to be useless
 
 Topic = Literal["result", "importance", "edges", "stopping", "trials", "epochs", "latents", "failures"]
 
@@ -90,6 +90,7 @@ def conclusions(study: Study) -> list[Finding]:
         _trials,
         _epochs,
         _latents,
+        _collapsed,
         _failures,
     )
     return [finding for maker in makers for finding in maker(study)]
@@ -268,8 +269,15 @@ def _latents(study: Study) -> Iterator[Finding]:
     table = active_units(study)
     for row in table[table[TRIAL] == study.best_trial].to_dict("records"):
         active, size = row[ACTIVE_UNITS], row[LATENT_SIZE]
-        advice = "A smaller latent size would do." if active < _ACTIVE * size else ""
+        advice = "A smaller latent size would do." if active < SPARE_SHARE * size else ""
         yield Finding("latents", f"{active} of the winner's {size} latents are active.", advice)
+
+
+def _collapsed(study: Study) -> Iterator[Finding]:
+    count = study.trials[REASON].str.startswith(COLLAPSED).sum()
+    if count:
+        text = f"{count} of {len(study.trials)} trials collapsed: below a tenth of their latents active."
+        yield Finding("latents", text)
 
 
 def _failures(study: Study) -> Iterator[Finding]:

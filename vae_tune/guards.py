@@ -12,7 +12,8 @@ COLLAPSED, DIVERGED = "collapsed", "diverged"
 """How the reasons of such trials begin."""
 
 _COLLAPSE_SHARE = 0.1
-_SPARE_SHARE = 0.75
+SPARE_SHARE = 0.75
+"""Of a model's latents: below this share of active ones some are spare."""
 
 
 def collapse(row: TrialRow, latent_size: int, grace_period: int) -> str:
@@ -32,7 +33,7 @@ def advice(rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None) -> list[
     best = metrics["winner"] if metrics else {}
     if "latent_size" in best:
         active, size = best["validation"][ACTIVE_UNITS], best["latent_size"]
-        if active < _SPARE_SHARE * size:
+        if active < SPARE_SHARE * size:
             found.append(f"{active} of the winner's {size} latents active: a smaller latent_size would do.")
     collapsed = [row for row in rows if row.reason.startswith(COLLAPSED)]
     if collapsed:
