@@ -56,6 +56,8 @@ BAD_VALUES = [
         for value in ("", "localhost", "localhost:8097", "sqlite:///x.db", "http://h#x", 1)
     ),
     *((SearchConfig, "num_samples", value) for value in (0, -50, 50.0, "50", None, True)),
+    *((SearchConfig, "confirm", value) for value in (-1, 1.0, None, True)),
+    *((SearchConfig, "confirm_seeds", value) for value in (0, "3", None)),
     *((SearchConfig, "study_name", value) for value in ("", ".", "..", "a/b", "/a", "a/", " a", "a ", 3, True)),
     *((SearchConfig, "results_dir", value) for value in (3, None, True)),
     *((SearchConfig, "space", value) for value in (3, {"latent_size": 3}, True)),

@@ -211,6 +211,11 @@ class SearchConfig:
     """Best trials whose last checkpoint is kept after the end."""
     sampler: Sampler = "tpe"
     """Optuna sampler that proposes configurations."""
+    confirm: int = 0
+    """After the search, train the best K configurations and the reference again with fresh seeds: the winner's own
+    number is too good, since it is the best of many."""
+    confirm_seeds: int = 3
+    """Fresh seeds of each configuration to confirm."""
     asha: AshaConfig = field(default_factory=AshaConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
@@ -221,6 +226,8 @@ class SearchConfig:
         """Refuse a search that cannot run, before anything is created."""
         _check_types(self)
         require(self, "num_samples", self.num_samples >= 1, ">= 1")
+        require(self, "confirm", self.confirm >= 0, ">= 0")
+        require(self, "confirm_seeds", self.confirm_seeds >= 1, ">= 1")
         require(self, "keep", self.keep >= 1, ">= 1")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
         if self.time_budget is not None:

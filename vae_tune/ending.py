@@ -86,6 +86,13 @@ class Ending(Stopper):
         self.reason = self.reason or reason
         self._at_once = self._at_once or at_once
 
+    def renewed(self) -> Ending:
+        """Return the ending of what follows the search: the same deadline, but no target and no reason yet."""
+        other = Ending()
+        other._deadline, other._longest_epoch = self._deadline, self._longest_epoch
+        other._longest_evaluation = self._longest_evaluation
+        return other
+
     @property
     def closing_seconds(self) -> float:
         """Time set aside for what follows the last epoch."""

@@ -15,10 +15,10 @@ from vae_tune.files import atomic
 from vae_tune.manifest import read_config, read_manifest
 from vae_tune.names import COMPLETE, EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, TEST_LOSS
 from vae_tune.options import ExploreOptions
-from vae_tune.space import Space
+from vae_tune.space import Grid, Space
 from vae_tune.terminal import LiveView, PlainView
 from vae_tune.trials import TrialRow, read_trials, row_from_trial
-from vae_tune.tuning import Grid, run_search
+from vae_tune.tuning import run_search
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.journal import is_being_written
-from vae_tune.names import COMPLETE, ENDED, EPOCHS, FAIL, PRUNED, RUNNING, SECONDS, STARTED, STATE, TIME, TRIAL
-from vae_tune.study import Study
+from vae_tune.names import (
+    COMPLETE,
+    CONFIRMATION_FOLDER,
+    ENDED,
+    EPOCHS,
+    FAIL,
+    PRUNED,
+    RUNNING,
+    SECONDS,
+    STARTED,
+    STATE,
+    STUDY_FILE,
+    TIME,
+    TRIAL,
+)
+from vae_tune.study import Study, load_study
 
 if TYPE_CHECKING:
     import pandas as pd
 
-UNFINISHED, REPEATED, IDLE = "unfinished", "repeated", "idle"
+UNFINISHED, REPEATED, IDLE, CONFIRMATION = "unfinished", "repeated", "idle", "confirmation"
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: UNFINISHED}
 _SHARES = {"cpu_hours": "cpus", "gpu_hours": "gpus"}
 
@@ -28,7 +43,8 @@ class Ledger:
 
     entries: pd.DataFrame
     """Indexed by complete, pruned, failed, unfinished, repeated, idle: ``trials``, ``epochs``, ``cpu_hours`` and
-    ``gpu_hours``. The hours add up to slots x wall-clock; idle is missing where a run's slots are not recorded."""
+    ``gpu_hours``; and by confirmation, all of it, where there was one (``--confirm``). The hours add up to slots x
+    wall-clock; idle is missing where a run's slots are not recorded."""
     wall_seconds: float
     """Time from start to end, summed over the runs."""
     saved_epochs: int
@@ -86,6 +102,10 @@ def make_ledger(study: Study) -> Ledger:
         trials.groupby(trials[STATE].map(_WORDS))[EPOCHS].agg(["size", "sum"]).reindex(entries.index, fill_value=0)
     )
     entries = entries.assign(trials=counted["size"].astype(int), epochs=counted["sum"].astype(int))
+    confirmations = [make_ledger(load_study(path.parent)) for path in _confirmations(study)]
+    if confirmations:
+        entries.loc[CONFIRMATION] = sum(other.entries.sum() for other in confirmations)
+        entries = entries.astype({"trials": int, "epochs": int})
     if entries["cpu_hours"][REPEATED] > 0:
         notes.append("Repeated is an upper bound: from a trial's last report to the end of that run of the search.")
     if runs["slots"].isna().any():
@@ -95,12 +115,17 @@ def make_ledger(study: Study) -> Ledger:
     spared = float((pruned[SECONDS] / pruned[EPOCHS] * left).sum()) / 3600
     return Ledger(
         entries=entries,
-        wall_seconds=float(wall.sum()),
+        wall_seconds=float(wall.sum()) + sum(other.wall_seconds for other in confirmations),
         saved_epochs=int(left.sum()),
         saved_cpu_hours=spared * float(runs["cpus"].iloc[-1]),
         saved_gpu_hours=spared * float(runs["gpus"].iloc[-1]),
         notes=tuple(notes),
     )
+
+
+def _confirmations(study: Study) -> list[Path]:
+    """Return the manifests of the studies that confirmed this one."""
+    return sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))
 
 
 def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any) -> pd.DataFrame:

@@ -29,6 +29,8 @@ _MAY_CHANGE = {
     "keep",
     "sampler",
     "views",
+    "confirm",
+    "confirm_seeds",
 }
 """Fields of a search that leave its trials comparable; ``space`` is compared by content."""
 
@@ -39,7 +41,7 @@ def new_manifest(name: str, config: SearchConfig, base: TrialConfig, space: Spac
         "name": name,
         "config": to_dict(config),
         "reference": to_dict(base),
-        **_space_to_dict(space),
+        **space_to_dict(space),
         "data": describe_data(config, images),
         "metric": {
             "name": VAL_LOSS,
@@ -117,7 +119,7 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
     for name, value in new.items():
         if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
             _refuse(name.rpartition(".")[2], old.get(name), value)
-    for part, values in _space_to_dict(space).items():
+    for part, values in space_to_dict(space).items():
         for name in {*values, *manifest[part]}:
             if values.get(name) != manifest[part].get(name):
                 _refuse(f"{part} {name}", manifest[part].get(name), values.get(name))
@@ -141,7 +143,8 @@ def _refuse(name: str, old: Any, new: Any) -> None:
     )
 
 
-def _space_to_dict(space: Space) -> dict[str, dict[str, Any]]:
+def space_to_dict(space: Space) -> dict[str, dict[str, Any]]:
+    """Return a space as ``study.json`` holds it."""
     distributions = {name: distribution_to_json(dist) for name, dist in space.distributions.items()}
     return {"space": distributions, "fixed": dict(space.fixed)}
 

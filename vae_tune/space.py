@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -45,6 +45,14 @@ class Space:
             elif not distribution._contains(distribution.to_internal_repr(value)):
                 return False
         return all(getattr(config, name) == value for name, value in self.fixed.items())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Configurations to train, each to the end: what there is beside the reference, trial 0."""
+
+    space: Space
+    points: Sequence[Mapping[str, Any]]
 
 
 DEFAULT_SPACE = Space(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_tune.guards import advice
-from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING
+from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, TEST_LOSS, VAL_LOSS
 from vae_tune.trials import TrialRow, winner
 
 _COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
@@ -247,6 +248,7 @@ def summary(
         console.print("No trial reported a loss: there is no winner.", style="red")
     else:
         _compare(console, metrics)
+    _show_confirmation(console, (metrics or {}).get("confirmation", ()))
     for line in advice(rows, metrics):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     _outlook(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
@@ -270,6 +272,33 @@ def _compare(console: Console, metrics: Mapping[str, Any]) -> None:
     if "improvement" in metrics:
         table.add_row("gain", *(f"{metrics['improvement'][split]:.2f}" for split in splits), style="bold")
     console.print(table)
+
+
+def _show_confirmation(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what fresh seeds said; ``rows`` are those of :func:`vae_tune.confirm.compare`, the winner first."""
+    if not rows:
+        return
+    table = _table("Confirmed with fresh seeds: mean with 95 % interval")
+    for name in ("trial", "search", "validation", "optimism", "test", "trainings"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            ("ref. " if row["trial"] == REFERENCE_TRIAL else "") + str(row["trial"]),
+            f"{row['searched_val_loss']:.2f}",
+            _interval(row, VAL_LOSS),
+            f"{row['optimism']:+.2f}",
+            _interval(row, TEST_LOSS),
+            str(int(row["trials"])),
+        )
+    console.print(table)
+    optimism = rows[0]["optimism"]
+    told = f"{optimism:.2f} nats too good" if optimism > 0 else "not too good"
+    console.print(f"The search's own number of trial {rows[0]['trial']} was {told}.", highlight=False)
+
+
+def _interval(row: Mapping[str, Any], name: str) -> str:
+    mean, high = row[f"{name}_mean"], row[f"{name}_high"]
+    return f"{mean:.2f}" if math.isnan(high) else f"{mean:.2f} +- {high - mean:.2f}"
 
 
 def _table(title: str) -> Table:

@@ -34,7 +34,7 @@ from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
 from vae_tune.record import StudyRecord, unfinished_creation
 from vae_tune.scheduler import Asha, Rungs, settle
 from vae_tune.searcher import FailureReasons, StudySearcher
-from vae_tune.space import Space, load_space
+from vae_tune.space import Grid, Space, load_space
 from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
 from vae_tune.trials import now, read_trials
@@ -55,14 +55,6 @@ class _Plan:
     points: Sequence[Mapping[str, Any]]
     manifest: Mapping[str, Any] | None
     """``study.json`` of the study to resume, or None for a new one."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Configurations to train, each to the end: what there is beside the reference, trial 0."""
-
-    space: Space
-    points: Sequence[Mapping[str, Any]]
 
 
 def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | None = None) -> Study:
@@ -106,7 +98,24 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
 def _search(
     plan: _Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
 ) -> Study:
-    """Run the trials, evaluate the winner, and show what was found."""
+    """Train the trials, confirm the best, and show what was found."""
+    _train(plan, record, images, slots, view, ending, ray_log)
+    study = load_study(record.folder)
+    metrics = study.metrics
+    if plan.config.confirm and ending.reason != INTERRUPTED:
+        ending = ending.renewed()
+        metrics = _confirm(plan, record, images, slots, view, ending, ray_log, metrics)
+        view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
+    view.end(record.rows, metrics, record.folder)
+    if ending.reason == INTERRUPTED:
+        raise KeyboardInterrupt
+    return study
+
+
+def _train(
+    plan: _Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
+) -> None:
+    """Run the trials and evaluate the winner."""
     from vae_tune.trainable import train_trial  # torch, which another thread imported while Ray started
     from vae_tune.winner import WinnerKeeper
 
@@ -134,11 +143,36 @@ def _search(
         keeper.finish()
     unfinished = any(row.state == RUNNING for row in record.rows)  # paused by the budget after the last suggestion
     record.set_status(ending.reason or (TIME_BUDGET if unfinished else "complete"), ended=now())
-    study = load_study(record.folder)
-    view.end(record.rows, study.metrics, record.folder)
-    if ending.reason == INTERRUPTED:
-        raise KeyboardInterrupt
-    return study
+
+
+def _confirm(
+    plan: _Plan,
+    record: StudyRecord,
+    images: Images,
+    slots: Slots,
+    view: View,
+    ending: Ending,
+    ray_log: RayLog,
+    metrics: dict[str, Any] | None,
+) -> dict[str, Any] | None:
+    """Train the best configurations again with fresh seeds; return ``metrics`` with what that showed."""
+    from vae_tune import confirm
+
+    rows = confirm.candidates(record.rows, plan.base.max_epochs, plan.config.confirm)
+    if not rows or ending.refuses_new_trials():
+        view.say("Nothing could be confirmed: no time is left, or no trial is complete.")
+        return metrics
+    config, grid = confirm.plan(rows, plan.base, plan.config, record.folder)
+    manifest = read_manifest(config.resume) if config.resume else None
+    again = _Plan(config, record.folder / str(config.study_name), grid.space, config.trial, grid.points, manifest)
+    view.say(f"Confirming {len(rows)} configurations with {config.num_samples // len(rows)} fresh seeds each ...")
+    confirmation = _open(again, images, slots)
+    try:
+        _train(again, confirmation, images, slots, view, ending, ray_log)
+        table = confirm.compare(again.folder, confirmation.rows, rows, images)
+    finally:
+        confirmation.close()
+    return {**(metrics or {}), "confirmation": table.to_dict("records")}
 
 
 def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:

@@ -48,9 +48,18 @@ def live_views_agree(place, folder, trials, metrics, output):
     assert list(place.glob("mlartifacts/*/artifacts/best/model.safetensors"))
 
 
+def is_confirmed(folder, output):
+    """The winner and the reference were trained again with a seed that the search never saw."""
+    assert "Confirmed with fresh seeds" in output
+    assert table(folder / "confirmation.csv")[-1]["trial"] == "0"
+    assert {trial.params["seed"] for trial in journal(folder / "confirmation").trials} == {1}
+
+
 def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
     views = ("--tensorboard", "--mlflow", "sqlite:///mlflow.db", "--visdom", "http://127.0.0.1:9")
-    code, output = search("--num-samples", 6, "--study-name", "six", *views, *SMALL).wait()
+    code, output = search(
+        "--num-samples", 6, "--study-name", "six", "--confirm", 1, "--confirm-seeds", 1, *views, *SMALL
+    ).wait()
     assert code == 0, output
     folder = tmp_path / "out" / "six"
 
@@ -75,6 +84,7 @@ def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
     manifest = json.loads((folder / "study.json").read_text())
     assert manifest["status"] == "complete"
     assert manifest["rungs"] == [1]
+    is_confirmed(folder, output)
     assert manifest["data"]["train"] == 5000
     assert manifest["runs"][0]["versions"]["ray"].startswith("2.60")
     assert manifest["runs"][0]["slots"]["cpus"] == 1
