@@ -21,7 +21,8 @@ from vae_tune.config import DataConfig, TrialConfig
 from vae_tune.data import cache_dir, load_images, to_tensor
 from vae_tune.model import build
 from vae_tune.objective import negative_elbo
-from vae_tune.training import _train_epoch, new_state
+from vae_tune.step import Step
+from vae_tune.training import new_state, train_epoch
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig()
@@ -29,8 +30,9 @@ CONFIG = TrialConfig()
 
 def ours(images: torch.Tensor) -> float:
     state = new_state(CONFIG, images.shape[1], CPU)
+    step = Step(state.model, CONFIG, CONFIG.batch_size)
     start = time.perf_counter()
-    _train_epoch(CONFIG, images, state, epoch=1)
+    train_epoch(CONFIG, images, state, step, epoch=1)
     return time.perf_counter() - start
 
 

@@ -231,8 +231,8 @@ def test_a_model_that_was_cut_is_refused_in_one_line(tiny, tmp_path, share):
     "tensors",
     [
         {"other": torch.zeros(3)},
-        {"encoder.hidden.weight": torch.zeros(8, 35)},
-        {"encoder.hidden.weight": torch.zeros(3)},
+        {"encoder.hidden.0.weight": torch.zeros(8, 35)},
+        {"encoder.hidden.0.weight": torch.zeros(3)},
     ],
     ids=["foreign", "partial", "one axis"],
 )

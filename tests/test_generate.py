@@ -154,8 +154,8 @@ def test_writing_a_png_leaves_nothing_else(tmp_path, tiny):
 @pytest.fixture
 def plain(model) -> VAE:
     """A model whose pictures tell the code: pixel 0 is sigmoid(first), pixel 1 sigmoid(second)."""
-    model.decoder.hidden.weight.data = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1], *[[0, 0]] * 4])
-    model.decoder.hidden.bias.data.zero_()
+    model.decoder.hidden[0].weight.data = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1], *[[0, 0]] * 4])
+    model.decoder.hidden[0].bias.data.zero_()
     model.decoder.logits.weight.data.zero_()
     model.decoder.logits.bias.data.zero_()
     model.decoder.logits.weight.data[0, :2] = torch.tensor([1.0, -1])

@@ -82,14 +82,14 @@ def test_an_activation_is_the_one_of_its_name(activation):
     encoder = build(TrialConfig(latent_size=2, hidden_width=16, encoder_activation=activation), 35).encoder
     x = _inputs(4, 35, 2)[0] * 4 - 2
     reference = {"relu": torch.nn.ReLU(), "gelu": torch.nn.GELU(), "tanh": torch.nn.Tanh(), "elu": torch.nn.ELU()}
-    hidden = reference[activation](encoder.hidden(x))
+    hidden = reference[activation](encoder.hidden[0](x))
     torch.testing.assert_close(encoder(x)[0], encoder.mean(hidden))
 
 
 def test_the_decoder_has_a_relu():
     decoder = build(TrialConfig(latent_size=2, hidden_width=16), 35).decoder
     z = _inputs(4, 35, 2)[1]
-    torch.testing.assert_close(decoder(z), decoder.logits(torch.relu(decoder.hidden(z))))
+    torch.testing.assert_close(decoder(z), decoder.logits(torch.relu(decoder.hidden[0](z))))
 
 
 def test_probabilities_are_the_sigmoid_of_the_logits():
@@ -128,7 +128,7 @@ def test_the_weights_do_not_depend_on_the_global_seed():
     first = build(TrialConfig(hidden_width=5), 35)
     torch.manual_seed(2)
     second = build(TrialConfig(hidden_width=5), 35)
-    assert torch.equal(first.encoder.hidden.weight, second.encoder.hidden.weight)
+    assert torch.equal(first.encoder.hidden[0].weight, second.encoder.hidden[0].weight)
 
 
 def test_building_leaves_the_global_random_state_alone():
@@ -143,5 +143,5 @@ def test_build_uses_the_sizes_and_the_activation_of_the_configuration(activation
     config = TrialConfig(latent_size=3, hidden_width=5, encoder_activation=activation)
     model = build(config, pixels=35)
     assert model.latent_size == 3
-    assert model.encoder.hidden.weight.shape == (5, 35)
+    assert model.encoder.hidden[0].weight.shape == (5, 35)
     assert model.encoder.activation is Encoder(35, 5, 3, activation).activation

@@ -18,6 +18,7 @@ from vae_tune.config import TrialConfig
 from vae_tune.data import Images, to_tensor
 from vae_tune.model import VAE, build
 from vae_tune.objective import kl, reconstruction
+from vae_tune.step import Step
 from vae_tune.training import Diverged, EpochReport, TrainingState, evaluate, fit, new_state
 
 CPU = torch.device("cpu")
@@ -108,31 +109,29 @@ def test_another_seed_draws_other_batches_and_noise_for_the_same_weights(tiny, o
     assert losses[0] != losses[1]
 
 
-def _inputs_of(module: torch.nn.Module, of: VAE) -> list[torch.Tensor]:
-    """Return a list that fills with what ``module`` is given while ``of`` trains."""
-    seen: list[torch.Tensor] = []
-    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()) if of.training else None)
-    return seen
+@pytest.fixture
+def seen(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return a list that fills with the images and the noise of every training step."""
+    steps: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Recorded(Step):
+        def __call__(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            steps.append((x.clone(), noise.clone()))
+            return super().__call__(x, noise)
+
+    monkeypatch.setattr("vae_tune.training.Step", Recorded)
+    return steps
 
 
-def test_every_epoch_draws_other_batches(tiny):
-    state = new_state(SMALL, tiny.pixels, CPU)
-    seen = _inputs_of(state.model.encoder, state.model)
-    list(fit(SMALL, tiny, CPU, state))
-    epochs = torch.cat(seen).reshape(SMALL.max_epochs, 60, 35)
+def test_every_epoch_draws_other_batches(tiny, seen):
+    list(fit(SMALL, tiny, CPU))
+    epochs = torch.cat([x for x, _ in seen]).reshape(SMALL.max_epochs, 60, 35)
     assert all(not torch.equal(first, second) for first, second in pairwise(epochs))
 
 
-def test_every_epoch_draws_other_noise(tiny):
-    """The posterior is the prior here, and stays it: what is decoded is the noise itself."""
-    frozen = replace(SMALL, learning_rate=1e-30)
-    state = new_state(frozen, tiny.pixels, CPU)
-    for head in (state.model.encoder.mean, state.model.encoder.log_variance):
-        torch.nn.init.zeros_(head.weight)
-        torch.nn.init.zeros_(head.bias)
-    seen = _inputs_of(state.model.decoder, state.model)
-    list(fit(frozen, tiny, CPU, state))
-    noise = torch.cat(seen)
+def test_every_epoch_draws_other_noise(tiny, seen):
+    list(fit(SMALL, tiny, CPU))
+    noise = torch.cat([drawn for _, drawn in seen])
     assert noise.shape == (SMALL.max_epochs * 60, SMALL.latent_size)
     assert len(noise.unique()) > 0.99 * noise.numel()
     assert noise.std().item() == pytest.approx(1, abs=0.1)
@@ -218,13 +217,10 @@ def test_the_training_loss_is_the_mean_over_images_not_over_batches(tiny):
     assert report.train_loss == pytest.approx(sum(_loss_by_hand(state.model, bright.train)), rel=1e-6)
 
 
-def test_every_training_image_is_used_once_an_epoch(tiny):
-    config = replace(SMALL, max_epochs=1)
-    state = new_state(config, tiny.pixels, CPU)
-    seen = _inputs_of(state.model.encoder, state.model)
-    next(fit(config, tiny, CPU, state))
-    grey = (torch.cat(seen) * 255).round().to(torch.uint8).tolist()
-    assert [len(batch) for batch in seen] == [16, 16, 16, 12]
+def test_every_training_image_is_used_once_an_epoch(tiny, seen):
+    next(fit(SMALL, tiny, CPU))
+    grey = (torch.cat([x for x, _ in seen]) * 255).round().to(torch.uint8).tolist()
+    assert [len(x) for x, _ in seen] == [16, 16, 16, 12]
     assert sorted(grey) == sorted(tiny.train.reshape(60, -1).tolist())
     assert grey != tiny.train.reshape(60, -1).tolist()
 
@@ -340,7 +336,7 @@ def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth():
     images = np.zeros((100, 2, 3), np.uint8)
     images[::2, 0, 0] = 255
     model = build(SMALL, pixels=6)
-    hidden, mean = model.encoder.hidden, model.encoder.mean
+    hidden, mean = model.encoder.hidden[0], model.encoder.mean
     for tensor in (hidden.weight, hidden.bias, mean.weight, mean.bias):
         torch.nn.init.zeros_(tensor)
     with torch.no_grad():

@@ -16,6 +16,7 @@ NEVER = {
     "model": {"ray", "optuna", "vae_tune.data"},
     "objective": {"ray", "optuna"},
     "training": {"ray", "optuna"},
+    "step": {"ray", "optuna", "vae_tune.data"},
     "checkpoint": {"ray", "optuna"},
     "likelihood": {"ray", "optuna", "vae_tune.data", "vae_tune.model"},
     "evaluate": {"ray", "optuna", "pandas"},

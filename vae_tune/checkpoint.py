@@ -176,9 +176,9 @@ def read_data_config(folder: Path) -> DataConfig:
 
 def _pixels(weights: dict[str, torch.Tensor]) -> int:
     """Return the number of pixels that a model's weights are for."""
-    weight = weights.get("encoder.hidden.weight")
+    weight = weights.get("encoder.hidden.0.weight")
     if weight is None or weight.ndim != 2:
-        raise ValueError("encoder.hidden.weight is missing or no matrix")
+        raise ValueError("encoder.hidden.0.weight is missing or no matrix")
     return weight.shape[1]
 
 

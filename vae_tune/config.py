@@ -57,13 +57,17 @@ class TrialConfig:
     latent_size: int = 20
     """Dimensions of the latent code."""
     hidden_width: int = 400
-    """Units of the hidden layer of encoder and decoder."""
+    """Units of each hidden layer of encoder and decoder."""
+    hidden_layers: int = 1
+    """Hidden layers of the encoder, and as many of the decoder."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
     batch_size: int = 128
     """Images per optimiser step."""
     encoder_activation: Activation = "linear"
-    """Non-linearity of the encoder's hidden layer; linear means none, as in the VAE that this project grew from."""
+    """Non-linearity of the encoder's hidden layers; linear means none, as in the VAE that this project grew from."""
+    decoder_activation: Activation = "relu"
+    """Non-linearity of the decoder's hidden layers."""
     max_epochs: int = 10
     """Passes over the training images of a trial that is not stopped."""
     precision: Precision = "float32"
@@ -74,7 +78,7 @@ class TrialConfig:
     def __post_init__(self) -> None:
         """Refuse values that cannot be trained."""
         _check_types(self)
-        for name in ("latent_size", "hidden_width", "batch_size", "max_epochs"):
+        for name in ("latent_size", "hidden_width", "hidden_layers", "batch_size", "max_epochs"):
             require(self, name, getattr(self, name) >= 1, ">= 1")
         require(self, "learning_rate", 0 < self.learning_rate < math.inf, "> 0 and finite")
         require(self, "seed", 0 <= self.seed < 2**32, "in 0..4294967295")

@@ -24,32 +24,50 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Encoder(nn.Module):
-    """q(z|x): a hidden layer, then one linear head for the mean and one for the log-variance."""
+    """q(z|x): hidden layers, then one linear head for the mean and one for the log-variance."""
 
-    def __init__(self, pixels: int, hidden_width: int, latent_size: int, activation: Activation = "linear"):
+    def __init__(
+        self,
+        pixels: int,
+        hidden_width: int,
+        latent_size: int,
+        activation: Activation = "linear",
+        hidden_layers: int = 1,
+    ):
         super().__init__()
-        self.hidden = nn.Linear(pixels, hidden_width)
+        self.hidden = _layers(pixels, hidden_width, hidden_layers)
         self.mean = nn.Linear(hidden_width, latent_size)
         self.log_variance = nn.Linear(hidden_width, latent_size)
         self.activation = _ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``x``: (batch, pixels) in [0, 1] to mean and log-variance: (batch, latent_size) each."""
-        hidden = self.activation(self.hidden(x))
-        return self.mean(hidden), self.log_variance(hidden)
+        for layer in self.hidden:
+            x = self.activation(layer(x))
+        return self.mean(x), self.log_variance(x)
 
 
 class Decoder(nn.Module):
-    """p(x|z): a ReLU layer, then one logit per pixel."""
+    """p(x|z): hidden layers, then one logit per pixel."""
 
-    def __init__(self, latent_size: int, hidden_width: int, pixels: int):
+    def __init__(
+        self,
+        latent_size: int,
+        hidden_width: int,
+        pixels: int,
+        activation: Activation = "relu",
+        hidden_layers: int = 1,
+    ):
         super().__init__()
-        self.hidden = nn.Linear(latent_size, hidden_width)
+        self.hidden = _layers(latent_size, hidden_width, hidden_layers)
         self.logits = nn.Linear(hidden_width, pixels)
+        self.activation = _ACTIVATIONS[activation]
 
     def forward(self, z: Tensor) -> Tensor:
         """Map ``z``: (batch, latent_size) to logits: (batch, pixels)."""
-        logits: Tensor = self.logits(F.relu(self.hidden(z)))
+        for layer in self.hidden:
+            z = self.activation(layer(z))
+        logits: Tensor = self.logits(z)
         return logits
 
     def probabilities(self, z: Tensor) -> Tensor:
@@ -77,11 +95,13 @@ class VAE(nn.Module):
         hidden_width: int,
         latent_size: int,
         encoder_activation: Activation = "linear",
+        decoder_activation: Activation = "relu",
+        hidden_layers: int = 1,
     ):
         super().__init__()
         self.latent_size = latent_size
-        self.encoder = Encoder(pixels, hidden_width, latent_size, encoder_activation)
-        self.decoder = Decoder(latent_size, hidden_width, pixels)
+        self.encoder = Encoder(pixels, hidden_width, latent_size, encoder_activation, hidden_layers)
+        self.decoder = Decoder(latent_size, hidden_width, pixels, decoder_activation, hidden_layers)
 
     @staticmethod
     def reparameterize(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
@@ -104,4 +124,15 @@ def build(config: TrialConfig, pixels: int) -> VAE:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return VAE(pixels, config.hidden_width, config.latent_size, config.encoder_activation)
+        return VAE(
+            pixels,
+            config.hidden_width,
+            config.latent_size,
+            config.encoder_activation,
+            config.decoder_activation,
+            config.hidden_layers,
+        )
+
+
+def _layers(size: int, width: int, count: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(size if layer == 0 else width, width) for layer in range(count))

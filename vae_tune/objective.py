@@ -6,8 +6,11 @@ KL divergence. Callers average over images.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 
 def reconstruction(logits: Tensor, x: Tensor) -> Tensor:
@@ -23,7 +26,38 @@ def reconstruction(logits: Tensor, x: Tensor) -> Tensor:
     Returns:
         (batch,) nats per image.
     """
-    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=-1)
+    nats: Tensor = _Reconstruction.apply(logits, x)
+    return nats
+
+
+def bernoulli(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return :func:`reconstruction`, (batch,), and the gradient of its sum in ``logits``, (batch, pixels).
+
+    softplus(l) = max(l, 0) - log p where p >= 1/2 is the probability of the likelier value, sigmoid(abs(l)). The
+    logarithm is taken of products: of up to 120 factors, which float32 holds as each is at least 1/2.
+    """
+    probability = torch.sigmoid(logits)
+    likelier = (probability - 0.5).abs_().add_(0.5)
+    factors = max(divisor for divisor in range(1, 121) if logits.shape[-1] % divisor == 0)
+    log_likelier = likelier.unflatten(-1, (-1, factors)).prod(dim=-1).log_().sum(dim=-1)
+    nats = torch.clamp_min(logits, 0, out=likelier).addcmul_(x, logits, value=-1).sum(dim=-1)
+    return nats.sub_(log_likelier), probability.sub_(x)
+
+
+class _Reconstruction(torch.autograd.Function):
+    """Makes :func:`bernoulli` known to autograd."""
+
+    @staticmethod
+    def forward(context: Any, logits: Tensor, x: Tensor) -> Tensor:
+        nats, gradient = bernoulli(logits, x)
+        context.save_for_backward(gradient)
+        return nats
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = context.saved_tensors
+        return gradient * grad.unsqueeze(-1), None
 
 
 def kl(mean: Tensor, log_variance: Tensor) -> Tensor:

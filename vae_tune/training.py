@@ -19,7 +19,8 @@ from torch import Tensor
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images, to_tensor
 from vae_tune.model import VAE, build
-from vae_tune.objective import kl, negative_elbo, reconstruction
+from vae_tune.objective import kl, reconstruction
+from vae_tune.step import Step
 
 ACTIVE_UNIT_THRESHOLD = 0.01
 """A latent dimension counts as active where Var_x(E[z|x]) exceeds this (Burda et al. 2016, section 5.2)."""
@@ -96,9 +97,10 @@ def fit(
     train, validation = to_tensor(images.train, device), to_tensor(images.validation, device)
     if state is None:
         state = new_state(config, images.pixels, device)
+    step = Step(state.model, config, rows=min(config.batch_size, len(train)))
     for epoch in range(state.epoch + 1, config.max_epochs + 1):
         start = time.perf_counter()
-        train_loss = _train_epoch(config, train, state, epoch)
+        train_loss = train_epoch(config, train, state, step, epoch)
         trained = time.perf_counter()
         result = evaluate(state.model, validation, config)
         if not math.isfinite(result.negative_elbo):
@@ -123,7 +125,6 @@ def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     The noise depends only on the number of images and the latent size, so trials and epochs differ by their
     weights alone. Sums are taken in float64.
     """
-    model.eval()
     device = images.device
     generator = torch.Generator(device).manual_seed(_EVALUATION_SEED)
     noise = torch.randn(len(images), model.latent_size, generator=generator, device=device)
@@ -143,27 +144,22 @@ def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     return Evaluation(rec + divergence, rec, divergence, active_units)
 
 
-def _train_epoch(config: TrialConfig, images: Tensor, state: TrainingState, epoch: int) -> float:
-    """Take one pass over ``images``; return the mean loss in nats per image."""
-    model, device = state.model, images.device
-    model.train()
+def train_epoch(config: TrialConfig, images: Tensor, state: TrainingState, step: Step, epoch: int) -> float:
+    """Take one pass over ``images``: (images, pixels), uint8; return the mean loss in nats per image."""
+    device = images.device
     shuffler = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
     noise_source = torch.Generator(device).manual_seed(_epoch_seed(config.seed, epoch))
     order = torch.randperm(len(images), generator=shuffler).to(device)
     check_interval = 1 if device.type == "cpu" else _CUDA_CHECK_INTERVAL
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for step, index in enumerate(order.split(config.batch_size), start=1):
+    for number, index in enumerate(order.split(config.batch_size), start=1):
         x = _scale(images.index_select(0, index))
         noise = torch.randn(len(index), config.latent_size, generator=noise_source, device=device)
-        with _autocast(config, device):
-            logits, mean, log_variance = model(x, noise)
-        loss = negative_elbo(logits.float(), x, mean.float(), log_variance.float()).mean()
-        state.optimizer.zero_grad()
-        loss.backward()
+        loss = step(x, noise)
         state.optimizer.step()
-        total += loss.detach() * len(index)
-        if step % check_interval == 0 and not math.isfinite(total.item()):
-            raise Diverged(epoch, f"training loss at step {step}")
+        total += loss * len(index)
+        if number % check_interval == 0 and not math.isfinite(total.item()):
+            raise Diverged(epoch, f"training loss at step {number}")
     if not math.isfinite(total.item()):
         raise Diverged(epoch, "training loss")
     return total.item() / len(images)
