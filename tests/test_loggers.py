@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import test_record
 from tests.test_cli import everything_below, run
 from tests.test_tensorboard import read, scalars
 from tests.views import Warnings
@@ -22,11 +23,8 @@ from vae_tune.training import EpochReport, new_state
 from vae_tune.trials import TrialRow
 
 MANIFEST = {
-    "name": "study",
-    "config": {},
-    "space": dict.fromkeys(DEFAULT_SPACE.distributions, ""),
-    "fixed": {},
-    "reference": {"max_epochs": 2},
+    **test_record.MANIFEST,
+    "reference": {"latent_size": 20, "max_epochs": 2},
     "data": {"shape": [5, 7]},
     "runs": [{"started": "2026-01-05T08:00:00.000+00:00"}],
 }
