@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: search test chaos setup check constraints clean
+.PHONY: search test notebook notebook-run chaos setup check constraints clean
 
 search: setup            ## find the best VAE among 50 trials on the embedded MNIST
 	$(BIN)/python search.py --num-samples 50
 
 test: check              ## ruff, mypy --strict and all tests
 	$(BIN)/pytest
+
+notebook: setup          ## open the notebook in JupyterLab, on this machine alone, behind its token
+	$(BIN)/jupyter lab --ip 127.0.0.1 analysis/search_analysis.ipynb
+
+notebook-run: setup      ## run it on STUDY=results/NAME and keep the outputs in it
+	$(BIN)/python analysis/run.py $(STUDY)
 
 chaos: setup             ## kill a search -9 at random moments, 30 times, and audit what it leaves
 	$(BIN)/python -m tests.system.chaos --kills 30

@@ -6,7 +6,7 @@ person, with the numbers it rests on; where there are too few trials for one, no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,6 +94,12 @@ def conclusions(study: Study) -> list[Finding]:
         _failures,
     )
     return [finding for maker in makers for finding in maker(study)]
+
+
+def about(findings: Iterable[Finding], topic: Topic) -> str:
+    """Return the findings on one topic, a line each; or that there are too few trials for any."""
+    lines = [str(finding) for finding in findings if finding.topic == topic]
+    return "\n".join(lines) or "Too few trials to tell."
 
 
 def best_trials(study: Study) -> pd.DataFrame:
@@ -286,6 +292,8 @@ def _failures(study: Study) -> Iterator[Finding]:
         kinds = failed[REASON].str.replace(r"\d+", "N", regex=True).value_counts()
         text = f"{len(failed)} of {len(study.trials)} trials failed, {kinds.iloc[0]} with: {kinds.index[0]}."
         yield Finding("failures", text, "trials.csv has each reason.")
+    elif len(study.trials):
+        yield Finding("failures", "No trial failed.")
 
 
 def _ends_too_soon(best: Any, tried: Any) -> bool:

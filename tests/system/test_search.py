@@ -5,6 +5,7 @@ import json
 import re
 import signal
 
+import nbformat
 import optuna
 import pytest
 from mlflow import MlflowClient
@@ -12,11 +13,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from analysis.run import execute
 from tests.system.conftest import wait_for
+from tests.test_notebook import pictures
 from vae_tune import DataConfig, SearchConfig, TrialConfig, load_study, run_search
 from vae_tune.audit import audit
 from vae_tune.checkpoint import read_model
 from vae_tune.config import UsageError
+from vae_tune.plots.captions import CAPTIONS
 
 pytestmark = pytest.mark.system
 
@@ -53,6 +57,18 @@ def is_confirmed(folder, output):
     assert re.search(r"Winner: trial.*Confirmed with fresh seeds", output, re.DOTALL)
     assert table(folder / "confirmation.csv")[-1]["trial"] == "0"
     assert {trial.params["seed"] for trial in journal(folder / "confirmation").trials} == {1}
+
+
+def tells_what_it_found(folder, best, reports, output):
+    """The study loads, and Jupyter runs the notebook on it."""
+    study = load_study(folder)
+    assert study.best_trial == best
+    assert len(study.epochs) == reports
+    execute(folder, output)
+    shown = nbformat.read(output, as_version=4)
+    assert pictures(shown) == len(CAPTIONS)
+    assert f"The best is trial {best}:" in json.dumps(shown)
+    assert '"name": "stderr"' not in json.dumps(shown)
 
 
 def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
@@ -114,10 +130,7 @@ def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
     assert audit(folder) == []
 
     live_views_agree(tmp_path, folder, trials, metrics, output)
-
-    again = load_study(folder)
-    assert again.best.name == int(best["trial"])
-    assert len(again.epochs) == len(epochs)
+    tells_what_it_found(folder, int(best["trial"]), len(epochs), tmp_path / "notebook.ipynb")
 
 
 def test_python_does_what_the_command_does(tmp_path, capsys):
