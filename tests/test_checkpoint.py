@@ -119,8 +119,12 @@ def test_where_all_checkpoints_are_damaged_none_is_read(tiny, tmp_path):
     _train_and_write(tmp_path, tiny)
     for path in checkpoints(tmp_path):
         _cut(path, path.stat().st_size // 2)
-    with pytest.warns(UserWarning, match="is damaged"):
+    with pytest.warns(UserWarning, match="is damaged") as caught:
         assert read_newest(tmp_path, CPU) is None
+    assert [str(warning.message).rpartition("; ")[2] for warning in caught] == [
+        "using the checkpoint before it.",
+        "training from the start.",
+    ]
 
 
 @pytest.mark.parametrize("key", ["config", "report"])

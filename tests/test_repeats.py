@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 
 from vae_tune.checkpoint import checkpoint_folder, write_checkpoint
-from vae_tune.config import TrialConfig
+from vae_tune.config import SearchError, TrialConfig
 from vae_tune.data import to_tensor
-from vae_tune.repeats import spread, summarise, test_numbers
+from vae_tune.repeats import last_checkpoint, spread, summarise, test_numbers
 from vae_tune.training import evaluate, fit, new_state
 from vae_tune.trials import TrialRow
 
@@ -66,3 +66,9 @@ def test_test_numbers_are_those_of_each_trials_last_checkpoint(tiny, tmp_path):
     assert table["test_loss"].tolist() == [result.negative_elbo for result in expected]
     assert table["test_kl"].tolist() == [result.kl for result in expected]
     assert table["val_loss"].tolist() == [row.val_loss for row in rows]
+
+
+def test_a_checkpoint_that_is_gone_is_named(tmp_path):
+    row = TrialRow(3, {}, "", reports=({"epoch": 2},))
+    with pytest.raises(SearchError, match=r"trial_00003/epoch_0002\.safetensors, from which trial 3 is evaluated"):
+        last_checkpoint(tmp_path, row)

@@ -6,7 +6,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from tests.test_record import MANIFEST
-from vae_tune.config import TrialConfig
+from vae_tune.config import SearchError, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import TRIAL, VALUES
 from vae_tune.record import StudyRecord
@@ -165,6 +165,19 @@ def test_a_diverged_trial_is_told_with_the_reason_that_it_gave(record):
     searcher.on_trial_complete("a", {"epoch": 1, "val_loss": math.nan, "reason": reason})
     assert record.study.trials[0].state.name == "FAIL"
     assert record.rows[0].reason == reason
+
+
+def test_a_winner_whose_checkpoint_is_damaged_ends_the_search_but_not_the_trial(record):
+    def keeper(row):
+        raise SearchError("epoch_0009.safetensors is damaged")
+
+    ending = Ending()
+    searcher = make(record, ending=ending)
+    searcher.suggest("a")
+    record.listeners.append(keeper)
+    searcher.on_trial_complete("a", result(9, 50.0))
+    assert ending.error == "epoch_0009.safetensors is damaged"
+    assert record.study.trials[0].user_attrs["report:9"]["val_loss"] == 50.0
 
 
 def test_the_searcher_pickles_to_nothing(record):

@@ -55,12 +55,13 @@ def read_newest(folder: Path, device: torch.device) -> Checkpoint | None:
 
     A damaged checkpoint is passed over with a warning.
     """
-    for path in checkpoints(folder):
+    found = checkpoints(folder)
+    for number, path in enumerate(found, start=1):
         try:
             return read_checkpoint(path, device)
         except DAMAGE as error:
-            reason = telling_line(error)
-            warnings.warn(f"{path} is damaged ({reason}); using the checkpoint before it.", stacklevel=2)
+            remedy = "using the checkpoint before it" if number < len(found) else "training from the start"
+            warnings.warn(f"{path} is damaged ({telling_line(error)}); {remedy}.", stacklevel=2)
     return None
 
 

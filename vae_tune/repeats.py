@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vae_tune.checkpoint import Checkpoint, checkpoint_file, checkpoint_folder, read_checkpoint
+from vae_tune.checkpoint import DAMAGE, Checkpoint, checkpoint_file, checkpoint_folder, read_checkpoint
+from vae_tune.config import SearchError, telling_line
 from vae_tune.data import Images, to_tensor
-from vae_tune.names import TEST_LOSS, TRIAL, VAL_LOSS
+from vae_tune.names import TEST_LOSS, TRIAL, TRIALS_FILE, VAL_LOSS
 from vae_tune.training import evaluate
 from vae_tune.trials import TrialRow
 
@@ -42,8 +43,19 @@ def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images) -> pd.D
 
 
 def last_checkpoint(folder: Path, row: TrialRow) -> Checkpoint:
-    """Return the newest checkpoint of a trial of the study in ``folder``."""
-    return read_checkpoint(checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs), _CPU)
+    """Return the newest checkpoint of a trial of the study in ``folder``.
+
+    Raises:
+        SearchError: it is missing or damaged.
+    """
+    path = checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs)
+    try:
+        return read_checkpoint(path, _CPU)
+    except DAMAGE as error:
+        raise SearchError(
+            f"{path}, from which trial {row.trial} is evaluated, is missing or damaged ({telling_line(error)}).\n"
+            f"Put it back, or find the trial's configuration in {folder / TRIALS_FILE} and train it: vae-tune train"
+        ) from error
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from vae_tune.cluster import RAY_DIED, ray_is_alive
-from vae_tune.config import Sampler, TrialConfig
+from vae_tune.config import Sampler, SearchError, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import (
     COMPLETE,
@@ -143,6 +143,8 @@ class StudySearcher(Searcher):
             write(*arguments)
         except OSError as error:
             self._fail_to_write(error)
+        except SearchError as error:
+            self._ending.fail(str(error))
 
     def _fail_to_write(self, error: OSError) -> None:
         reason = error.strerror or error

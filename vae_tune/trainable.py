@@ -52,7 +52,7 @@ def train_trial(
 
     with warnings.catch_warnings(record=True) as damage:
         checkpoint = read_newest(checkpoints, device)
-    note = {REASON: str(damage[0].message)} if damage else {}
+    note = {REASON: " ".join(str(warning.message) for warning in damage)} if damage else {}
     if checkpoint is None:
         state = new_state(trial_config, images.pixels, device)
     elif checkpoint.config != trial_config:
