@@ -118,6 +118,35 @@ def test_a_configuration_alone_is_trained_on_the_default_data(train, tmp_path, w
     assert read_data_config(tmp_path / "again") == DataConfig(train_size=100)
 
 
+def test_the_curves_of_the_whole_training_are_shown_on_visdom(train, monkeypatch):
+    shown = []
+
+    class Server:
+        def __init__(self, url, environment, max_epochs):
+            shown.append((url, environment, max_epochs))
+
+        def show(self, row, draw):
+            shown.append([report["epoch"] for report in row.reports])
+
+        def flush(self):
+            pass
+
+        def close(self, status):
+            shown.append(status)
+
+    monkeypatch.setattr("vae_tune.loggers.visdom.Visdom", Server)
+    assert train(*SMALL, "--epochs", 1, "--output", "a")[0] == 0
+    assert train("--resume", "a", "--epochs", 3, "--visdom", "http://127.0.0.1:9")[0] == 0
+    assert shown[0] == ("http://127.0.0.1:9", "a", 3)
+    assert shown[-2:] == [[1, 2, 3], "complete"]
+
+
+def test_a_visdom_server_that_is_down_does_not_harm_the_training(train):
+    code, out, _ = train(*SMALL, "--epochs", 1, "--output", "a", "--visdom", "http://127.0.0.1:9")
+    assert code == 0
+    assert "visdom at http://127.0.0.1:9: Connection refused" in out
+
+
 def test_a_training_that_diverges_ends_with_its_reason(train):
     code, _, errors = train(*SMALL, "--learning-rate", "1e6", "--output", "a")
     assert code == 1
@@ -151,6 +180,7 @@ BAD = [
     ("--resume a --train-size 61", "train_size is 60 in this training, but got 61"),
     ("--config nowhere/config.json", "No usable configuration in nowhere/config.json"),
     ("--config full/training.json", "No usable configuration in full/training.json"),
+    ("--visdom nowhere", "visdom must be a URL such as http://127.0.0.1:8097, but got 'nowhere'"),
     ("--max-epochs 3", "unknown option --max-epochs"),
 ]
 

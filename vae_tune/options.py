@@ -16,6 +16,7 @@ from vae_tune.config import (
     ResourceConfig,
     TrialConfig,
     UsageError,
+    ViewsConfig,
     require,
     to_dict,
 )
@@ -123,11 +124,14 @@ class TrainOptions:
     where no option says otherwise."""
     resume: Path | None = None
     """Go on with the training in this folder, to --epochs if given; all else must stay as it is."""
+    visdom: str | None = None
+    """URL of a visdom server that shows the loss curves, for instance http://127.0.0.1:8097."""
     data: DataConfig = field(default_factory=DataConfig)
     trial: TrainedConfig = field(default_factory=TrainedConfig)
 
     def __post_init__(self) -> None:
-        """Refuse options that exclude each other."""
+        """Refuse options that exclude each other, and what is no address."""
+        ViewsConfig(visdom=self.visdom)
         for name in ("config", "output"):
             if self.resume is not None and getattr(self, name) is not None:
                 raise UsageError(f"--resume takes no --{name}: the training's own holds.")

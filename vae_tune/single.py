@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vae_tune.checkpoint import read_newest, write_checkpoint, write_model
-from vae_tune.config import DataConfig, SearchError, TrialConfig, UsageError, from_dict, telling_line, to_dict
+from vae_tune.config import (
+    DataConfig,
+    SearchError,
+    TrialConfig,
+    UsageError,
+    ViewsConfig,
+    from_dict,
+    telling_line,
+    to_dict,
+)
 from vae_tune.data import Images, load_images
 from vae_tune.files import atomic, read_json, write_json
 from vae_tune.gallery import reconstruction_sheet, sample_sheet
@@ -30,6 +40,7 @@ from vae_tune.names import (
 from vae_tune.options import TrainedConfig, TrainOptions
 from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
 
+_NUMBERS = {spec.name: {"int": int, "float": float}[str(spec.type)] for spec in fields(EpochReport)}
 _MAY_CHANGE = ("max_epochs", "data_dir")
 
 
@@ -52,7 +63,8 @@ def train(options: TrainOptions, console: Console | None = None) -> Path:
     kind = images.binarization
     _say(console, f"{folder}: {options.data.dataset}, {kind} values, on {device.type}")
     try:
-        _run(folder, config, images, device, state, reports, console)
+        with _live_curves(options.visdom, folder, config, console) as show:
+            _run(folder, config, images, device, state, reports, console, show)
         _finish(folder, config, options.data, images, state)
     except OSError as error:
         raise SearchError(f"{folder} cannot be written: {error.strerror or error}. {_go_on(folder)}") from error
@@ -88,6 +100,7 @@ def _run(
     state: TrainingState,
     reports: list[dict[str, Any]],
     console: Console,
+    show: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
     """Train epoch by epoch; what an epoch showed is on disk before the next one begins."""
     columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
@@ -98,10 +111,36 @@ def _run(
                 reports.append(asdict(report))
                 _write_reports(folder / EPOCH_METRICS_FILE, reports)
                 write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
+                show(reports)
                 progress.update(task, completed=report.epoch)
                 _say(progress.console, _line(report, config))
         except Diverged as diverged:
             raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
+
+
+@contextmanager
+def _live_curves(
+    url: str | None, folder: Path, config: TrialConfig, console: Console
+) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
+    """Yield what shows the reports so far on a visdom server; one that is down does not harm the training."""
+    if url is None:
+        yield lambda _: None
+        return
+    from vae_tune.loggers import close, require_packages
+    from vae_tune.loggers.channel import Channel
+    from vae_tune.loggers.visdom import Visdom
+    from vae_tune.trials import TrialRow, now
+
+    require_packages(ViewsConfig(visdom=url))
+    started = now()
+    environment, max_epochs = folder.absolute().name, config.max_epochs
+    channel = Channel(
+        f"visdom at {url}", lambda: Visdom(url, environment, max_epochs), lambda text: _say(console, text)
+    )
+    try:
+        yield lambda reports: channel.put(TrialRow(0, {}, started, reports=tuple(reports)), None)
+    finally:
+        close([channel], "complete")
 
 
 def _open(
@@ -152,7 +191,7 @@ def _refuse_changes(before: TrainOptions, now: TrainOptions) -> None:
 
 def _write_reports(path: Path, reports: Sequence[dict[str, Any]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [spec.name for spec in fields(EpochReport)], lineterminator="\n")
+    writer = csv.DictWriter(text, list(_NUMBERS), lineterminator="\n")
     writer.writeheader()
     writer.writerows(reports)
     with atomic(path) as file:
@@ -163,7 +202,8 @@ def _read_reports(path: Path, epochs: int) -> list[dict[str, Any]]:
     """Return the rows of the first ``epochs`` epochs; a crash may have left one more than was checkpointed."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if int(row[EPOCH]) <= epochs]
+            rows = [{name: _NUMBERS[name](text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return [row for row in rows if row[EPOCH] <= epochs]
     except (FileNotFoundError, KeyError, ValueError):
         return []  # deleted or damaged by hand: the table begins anew
 
