@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: search test notebook notebook-run chaos setup check constraints clean
+.PHONY: search test notebook notebook-run screenshot chaos setup check constraints clean
 
 search: setup            ## find the best VAE among 50 trials on the embedded MNIST
 	$(BIN)/python search.py --num-samples 50
@@ -19,6 +19,9 @@ notebook-run: setup      ## run it on STUDY=results/NAME and keep the outputs in
 
 chaos: setup             ## kill a search -9 at random moments, 30 times, and audit what it leaves
 	$(BIN)/python -m tests.system.chaos --kills 30
+
+screenshot: setup        ## draw the top of a report for the README: make screenshot STUDY=results/NAME
+	$(BIN)/python -m tests.browser $(STUDY) docs/images/report.png
 
 check: setup
 	$(BIN)/ruff check .

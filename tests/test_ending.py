@@ -4,7 +4,8 @@ import signal
 import pytest
 
 from tests.test_record import row
-from vae_tune.ending import INTERRUPTED, TARGET_LOSS, TIME_BUDGET, Ending, interruptible
+from vae_tune.ending import Ending, interruptible
+from vae_tune.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
-from vae_tune.options import DashboardOptions, EvaluateOptions, ExploreOptions, GenerateOptions, TrainOptions
+from vae_tune.options import (
+    DashboardOptions,
+    EvaluateOptions,
+    ExploreOptions,
+    GenerateOptions,
+    ReportOptions,
+    TrainOptions,
+)
 from vae_tune.space import load_space
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +33,7 @@ def test_every_option_that_is_named_exists():
             DashboardOptions,
             EvaluateOptions,
             GenerateOptions,
+            ReportOptions,
             TrainOptions,
             ExploreOptions,
         )

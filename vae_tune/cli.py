@@ -17,6 +17,7 @@ from vae_tune.options import (
     EvaluateOptions,
     ExploreOptions,
     GenerateOptions,
+    ReportOptions,
     TrainOptions,
     path_option,
     train_defaults,
@@ -72,6 +73,18 @@ def _audit(options: AuditOptions) -> int:
     return 1 if contradictions else 0
 
 
+def _report(options: ReportOptions) -> int:
+    from vae_tune.report import write_report
+
+    path = write_report(options.folder, options.output)
+    print(path)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(path.absolute().as_uri())
+    return 0
+
+
 def _train(options: TrainOptions) -> int:
     from vae_tune.single import train
 
@@ -117,6 +130,7 @@ _COMMANDS = {
     "evaluate": _Command(EvaluateOptions, "Evaluate a trained model: negative ELBO, likelihood.", _evaluate),
     "generate": _Command(GenerateOptions, "Draw samples, reconstructions, latent space of a model.", _generate),
     "dashboard": _Command(DashboardOptions, "Show a study in the browser, on this machine alone.", _dashboard),
+    "report": _Command(ReportOptions, "Write report.html: what a search found, in one page.", _report),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
 }
 

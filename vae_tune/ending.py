@@ -15,18 +15,13 @@ from typing import Any
 
 from ray.tune.stopper import Stopper
 
-from vae_tune.names import COMPLETE, EVALUATION_SECONDS, SECONDS
+from vae_tune.names import COMPLETE, EVALUATION_SECONDS, FAILED, INTERRUPTED, SECONDS, TARGET_LOSS, TIME_BUDGET
 from vae_tune.trials import TrialRow
-
-INTERRUPTED = "interrupted"
-TIME_BUDGET = "time budget used"
-TARGET_LOSS = "target loss reached"
-FAILED = "failed"
 
 _MARGIN = 1.25
 """An epoch may take this much longer than the one before it."""
-_CLOSING_SECONDS = 5.0
-"""Set aside for ending Ray, besides two evaluations (winner and reference) of the length that was measured."""
+_CLOSING_SECONDS = 8.0
+"""Set aside for the report and for ending Ray, besides two evaluations (winner and reference) as long as measured."""
 
 
 class Ending(Stopper):

@@ -45,6 +45,12 @@ VALUES = "values"
 COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
 STATES = (COMPLETE, PRUNED, FAIL, RUNNING)
 
+# What became of a search, beside "running" and "complete"
+INTERRUPTED = "interrupted"
+TIME_BUDGET = "time budget used"
+TARGET_LOSS = "target loss reached"
+FAILED = "failed"
+
 # Columns of what vae_tune.plots computes
 STUDY = "study"
 BEST = "best"

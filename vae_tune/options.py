@@ -40,6 +40,18 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Write report.html, one page that tells what a search found, from the study folder alone; also while it runs."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of the study."""
+    output: Path | None = None
+    """File to write; default: report.html in the folder."""
+    open: bool = False
+    """Show it in the browser."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DashboardOptions:
     """Show a study, running or not, in the browser with optuna-dashboard; nothing can be changed there."""
 

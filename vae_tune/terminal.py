@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_tune.guards import advice
-from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, TEST_LOSS, VAL_LOSS
+from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, TEST_LOSS, VAL_LOSS
 from vae_tune.trials import TrialRow, winner
 
 _COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
@@ -306,6 +306,8 @@ def _table(title: str) -> Table:
 
 
 def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
+    if (folder / REPORT_FILE).is_file():
+        console.print(f"Report: {folder / REPORT_FILE}", highlight=False, soft_wrap=True)
     console.print(f"Record: {folder}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)", highlight=False)
     console.print("Look further:" if not unfinished else "Go on, or look further:", highlight=False)
     for command in (

@@ -16,9 +16,9 @@ import optuna
 from ray import tune
 
 from vae_tune.cluster import RAY_DIED, RayLog, Slots, find_slots, ray_is_alive, running_ray
-from vae_tune.config import SearchConfig, SearchError, TrialConfig, UsageError, duration_seconds, to_dict
+from vae_tune.config import SearchConfig, SearchError, TrialConfig, UsageError, duration_seconds, telling_line, to_dict
 from vae_tune.data import Images, load_images
-from vae_tune.ending import FAILED, INTERRUPTED, TIME_BUDGET, Ending, interruptible
+from vae_tune.ending import Ending, interruptible
 from vae_tune.loggers import live_views, require_packages
 from vae_tune.manifest import (
     new_manifest,
@@ -29,7 +29,17 @@ from vae_tune.manifest import (
     refuse_other_data,
     this_run,
 )
-from vae_tune.names import RAY_FOLDER, RAY_LOG_FILE, RUNNING, STUDY_FILE, TRIAL, WARM_START
+from vae_tune.names import (
+    FAILED,
+    INTERRUPTED,
+    RAY_FOLDER,
+    RAY_LOG_FILE,
+    RUNNING,
+    STUDY_FILE,
+    TIME_BUDGET,
+    TRIAL,
+    WARM_START,
+)
 from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
 from vae_tune.record import StudyRecord, unfinished_creation
 from vae_tune.scheduler import Asha, Rungs, settle
@@ -106,6 +116,7 @@ def _search(
         ending = ending.renewed()
         metrics = _confirm(plan, record, images, slots, view, ending, ray_log, metrics)
         view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
+    _report(record.folder, view)
     view.end(record.rows, metrics, record.folder)
     if ending.reason == INTERRUPTED:
         raise KeyboardInterrupt
@@ -314,6 +325,16 @@ def _open(plan: _Plan, images: Images, slots: Slots) -> StudyRecord:
         return StudyRecord.create(plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base))
     except OSError as error:
         raise UsageError(f"The study {plan.folder} cannot be created: {error.strerror or error}.") from error
+
+
+def _report(folder: Path, view: View) -> None:
+    """Write the report; what keeps it from being written harms nothing else."""
+    from vae_tune.report import write_report
+
+    try:
+        write_report(folder)
+    except Exception as error:
+        view.warn(f"There is no report: {telling_line(error)} To write it later: vae-tune report {folder}")
 
 
 def _trial_name(trial: Any) -> str:

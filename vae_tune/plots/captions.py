@@ -41,7 +41,7 @@ CAPTIONS = {
     ),
     "pair_grid": Caption(
         "Where good trials are",
-        "Colour: lowest loss in the cell, of the trials in it that trained longest. Figure: for how many epochs.",
+        "Colour: lowest loss in the cell, of the trials in it that trained longest. Number: for how many epochs.",
         "At least two searched hyperparameters and a trial with a loss are needed.",
     ),
     "parallel": Caption(
@@ -62,7 +62,7 @@ CAPTIONS = {
     ),
     "timeline": Caption(
         "Who worked when",
-        "A row a worker, a bar a trial. White is idle time.",
+        "A row a worker, a bar a trial; between them the worker was idle.",
         "No trial has started yet.",
     ),
     "loss_parts": Caption(

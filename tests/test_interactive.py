@@ -1,0 +1,144 @@
+"""The figures of the report: plotly takes them, and they show what the tables say."""
+
+import json
+
+import plotly.graph_objects as go
+import pytest
+
+from tests.studies import hand_made, make_study
+from tests.test_plots import STUDIES
+from tests.test_plots_hyperparameters import SPACE
+from vae_tune import TrialConfig, load_study, plots
+from vae_tune.plots import interactive
+from vae_tune.plots.coordinates import parallel
+
+DRAWINGS = {
+    "best_so_far": lambda study: interactive.best_so_far(study, "hours", "hours of searching"),
+    "learning_curves": interactive.learning_curves,
+    "rung_survival": interactive.rung_survival,
+    "rung_correlation": interactive.rung_correlation,
+    "timeline": interactive.timeline,
+    "importance": lambda study: interactive.importance(plots.importance(study)),
+    "slice": lambda study: next(iter(interactive.slices(study).values()), None),
+    "pair_grid": lambda study: interactive.pair_grid(study, *list(study.space.distributions)[:2]),
+    "parallel": lambda study: parallel(study, whole=True),
+    "parallel, all": lambda study: parallel(study, whole=False),
+    "loss_parts": interactive.loss_parts,
+    "active_units": interactive.active_units,
+    "train_validation_gap": interactive.train_validation_gap,
+    "pareto": interactive.pareto,
+}
+CONDITIONS = STUDIES | {
+    "other space": {
+        "space": SPACE,
+        "reference": TrialConfig(max_epochs=9, learning_rate=0.01, encoder_activation="tanh"),
+    },
+    "no early stopping": {"scheduler": "none", "trials": 12},
+}
+
+
+@pytest.fixture(scope="module", params=CONDITIONS)
+def study(request, tmp_path_factory):
+    return load_study(make_study(tmp_path_factory.mktemp("results") / "s", **CONDITIONS[request.param]))
+
+
+def in_colour(value):
+    """A figure with real colours in place of their names."""
+    if isinstance(value, str) and value.startswith("@"):
+        return "Blues" if value == "@scale" else "#123456"
+    if isinstance(value, dict):
+        return {key: in_colour(inner) for key, inner in value.items()}
+    return [in_colour(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_plotly_takes_every_figure_of_every_study(name, study):
+    figure = DRAWINGS[name](study)
+    if figure is not None:
+        json.dumps(figure, allow_nan=False)
+        go.Figure(in_colour(figure))  # refuses what it does not know
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_nothing_is_drawn_before_the_first_report(name, tmp_path):
+    assert DRAWINGS[name](hand_made(tmp_path / "s")) is None
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A reference that is complete, a better trial that is complete, and a pruned one."""
+    return hand_made(
+        tmp_path / "s",
+        {"losses": (140, 130, 120)},
+        {"losses": (135, 125, 110), "started": 0.5, "values": {"latent_size": 40, "learning_rate": 0.01}},
+        {"losses": (200,), "started": 4, "state": "PRUNED", "values": {"latent_size": 2, "learning_rate": 0.0001}},
+    )
+
+
+def trace(figure, name):
+    return next(trace for trace in figure["data"] if trace["name"] == name)
+
+
+def test_the_step_is_the_best_so_far(three):
+    figure = interactive.best_so_far(three, "order", "trials ended")
+    assert trace(figure, "best so far")["y"] == [120, 110, 110]
+    assert (trace(figure, "winner")["customdata"], trace(figure, "winner")["y"]) == ([1], [110])
+    assert trace(figure, "pruned")["customdata"] == [2]
+
+
+def test_gaps_part_the_curves_of_a_state(tmp_path):
+    complete = [{"losses": (140 - number, 130, 120 - number)} for number in range(4)]
+    curve = trace(interactive.learning_curves(hand_made(tmp_path / "s", *complete)), "complete")
+    assert curve["customdata"] == [1, 1, 1, None, 2, 2, 2]  # 0 is the reference, 3 the winner
+    assert curve["x"] == [1, 2, 3, None, 1, 2, 3]
+    assert curve["y"] == [139, 130, 119, None, 138, 130, 118]
+
+
+def test_a_reference_that_wins_is_drawn_once(tmp_path):
+    study = hand_made(tmp_path / "s", {"losses": (140, 130, 100)}, {"losses": (140, 130, 120)})
+    for name in ("learning_curves", "pareto", "loss_parts"):
+        names = [trace["name"] for trace in DRAWINGS[name](study)["data"]]
+        assert names.count("winner") == 1
+        assert "reference" not in names
+
+
+def test_axes_begin_with_the_trials_that_were_trained_in_full(tmp_path):
+    losses = [(150, 120, 100 + number) for number in range(5)]
+    pruned = [{"losses": (1000 + number,), "state": "PRUNED"} for number in range(20)]
+    study = hand_made(tmp_path / "s", *({"losses": each} for each in losses), *pruned)
+    low, high = interactive.pareto(study)["layout"]["yaxis"]["range"]
+    assert low < 100
+    assert 104 < high < 110
+
+
+def test_pruned_trials_are_ticks_above_a_slice(three):
+    figure = interactive.slices(three)["latent_size"]
+    rug = trace(figure, "pruned")
+    assert (rug["yaxis"], rug["x"], rug["y"]) == ("y2", [2], [0])
+    assert figure["layout"]["xaxis"]["type"] == "log"
+
+
+def test_the_cells_of_a_pair_have_the_edges_of_the_space_and_the_losses_in_rows_of_y(three):
+    heat = interactive.pair_grid(three, "latent_size", "learning_rate")["data"][0]
+    assert (heat["x"][0], heat["x"][-1], len(heat["x"])) == (2, 64, 11)
+    assert (heat["y"][0], heat["y"][-1]) == (0.0001, 0.01)
+    assert heat["z"][0][0] == 200
+    assert heat["z"][9][8] == 110
+    assert heat["customdata"][0][0] == [1, 1]  # after one epoch, of one trial
+
+
+def test_parallel_lines_go_from_the_ends_of_the_ranges_to_the_loss(three):
+    figure = parallel(three, whole=True)
+    assert figure["layout"]["xaxis"]["ticktext"] == ["latent_size", "hidden_width", "learning_rate", "val_loss"]
+    best = figure["data"][-1]
+    assert (best["customdata"], best["x"]) == ([1, 1, 1, 1, None], [0, 1, 2, 3, None])
+    assert best["y"][2] == 1  # its learning rate is the highest
+    assert {number for trace in figure["data"] for number in trace["customdata"]} == {0, 1, None}
+    assert len(parallel(three, whole=False)["layout"]["xaxis"]["ticktext"]) == 5  # the epochs too
+
+
+def test_what_a_rung_stopped_is_stacked_on_what_went_on(three):
+    figure = interactive.rung_survival(three)
+    assert trace(figure, "went on")["y"] == [2, 2]
+    assert trace(figure, "stopped")["y"] == [1, 0]
+    assert trace(figure, "stopped")["x"] == ["epoch 1", "epoch 3"]

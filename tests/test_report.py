@@ -1,0 +1,176 @@
+"""What report.html says, as text; what it does in a browser is tested in one."""
+
+import fcntl
+import html
+import json
+import re
+import sys
+
+import pytest
+
+from tests.studies import make_study
+from tests.test_cli import run
+from tests.test_interactive import CONDITIONS
+from tests.test_plots_hyperparameters import SPACE
+from vae_tune import TrialConfig, cli, load_study
+from vae_tune.advice import conclusions
+from vae_tune.config import UsageError
+from vae_tune.options import TrainOptions
+from vae_tune.report import write_report
+
+
+def read(folder, **options):
+    """The report's words and its data."""
+    page = write_report(folder, **options).read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
+    words = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", words))), json.loads(data)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return make_study(tmp_path_factory.mktemp("results") / "s", trials=40)
+
+
+def test_it_compares_winner_and_reference_and_names_kind_and_unit(whole):
+    words, _ = read(whole)
+    metrics = load_study(whole).metrics
+    winner, gain = metrics["winner"], metrics["improvement"]["test"]
+    assert f"Trial {winner['trial']} wins" in words
+    assert f"Test loss {winner['test']['negative_elbo']:.2f} negative ELBO" in words
+    assert "nats per image, grey values" in words
+    assert "which is no likelihood" in words
+    assert f"{gain:.2f} nats per image better than the reference" in words
+    numbers = [metrics[who]["test"]["negative_elbo"] for who in ("reference", "winner")]
+    assert f"test negative ELBO {numbers[0]:.2f} {numbers[1]:.2f} {-gain:+.2f}" in words
+
+
+def test_it_tells_what_early_stopping_saved_and_where_the_hours_went(whole):
+    words, _ = read(whole)
+    study = load_study(whole)
+    epochs, pruned = len(study.epochs), study.trials[study.trials.state == "PRUNED"]
+    saved = len(pruned) * 9 - pruned.epochs.sum()
+    assert (
+        f"{len(pruned)} trials were stopped early: {epochs} epochs were trained instead of {epochs + saved}" in words
+    )
+    for entry in ("complete", "pruned", "failed", "idle"):
+        assert re.search(rf" {entry} [\d ]*[\d.]+ [\d.]+% ", words)
+
+
+def test_it_tells_where_everything_came_from(whole):
+    words, _ = read(whole)
+    manifest = load_study(whole).manifest
+    assert manifest["data"]["sha256"] in words
+    assert "search.py --num-samples 40" in words
+    assert f"torch {manifest['runs'][0]['versions']['torch']}" in words
+    assert "ASHA with rungs at 1, 3 and reduction factor 3" in words
+
+
+def test_its_table_holds_every_trial(whole):
+    _, data = read(whole)
+    trials = load_study(whole).trials
+    names = [column["name"] for column in data["columns"]]
+    assert [row[names.index("trial")] for row in data["rows"]] == list(trials.index)
+    assert [row[names.index("state")] for row in data["rows"]] == list(trials.state)
+    assert {"latent_size", "val_loss", "seconds", "reason"} <= set(names)
+    assert "node" not in names  # there is but one
+
+
+@pytest.mark.parametrize("space", [None, SPACE])
+def test_its_command_trains_the_winner(space, tmp_path, monkeypatch):
+    folder = make_study(tmp_path / "a study", **({} if space is None else {"space": space}))
+    words, _ = read(folder)
+    command = re.search(r"vae-tune (train .*?--train-size 5000)", words)[1].replace("'models/a study'", "models/a")
+    caught = []
+    monkeypatch.setitem(cli._COMMANDS, "train", cli._Command(TrainOptions, "", lambda options: caught.append(options)))
+    monkeypatch.setattr(sys, "argv", ["vae-tune", *command.split()])
+    with pytest.raises(SystemExit):
+        cli.main()
+    study = load_study(folder)
+    values = study.metrics["winner"]["hyperparameters"]
+    expected = TrialConfig(max_epochs=9, **values)
+    assert {name: getattr(caught[0].trial, name) for name in expected.__dataclass_fields__} == vars(expected)
+    assert caught[0].data.train_size == 5000
+
+
+SAID = {
+    "whole": "complete",
+    "running": "To go on: python search.py --resume",  # nobody writes it any more
+    "no trial yet": "No trial has reported an epoch yet.",
+    "one trial": "1 complete, 0 pruned",
+    "one that runs": "No trial has reported an epoch yet.",
+    "all failed": "No trial has succeeded.",
+    "other space": "One of linear, relu.",
+    "no early stopping": "No trial was stopped early",
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_it_says_in_words_how_a_study_stands(condition, tmp_path):
+    words, data = read(make_study(tmp_path / "s", **CONDITIONS[condition]))
+    assert SAID[condition] in words
+    assert " nan" not in words.lower().replace("nanc", "")
+    assert data["cards"]
+
+
+def test_it_tells_a_search_that_runs_from_one_that_was_killed(tmp_path):
+    folder = make_study(tmp_path / "s", ended=20, status="running")
+    assert " killed " in read(folder)[0]
+    with (folder / "study.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "The search goes on: 20 of 40 trials have ended." in read(folder)[0]
+
+
+def test_it_says_all_that_the_study_teaches(whole):
+    words, _ = read(whole)
+    findings = conclusions(load_study(whole))
+    assert len(findings) > 4
+    for finding in findings:
+        assert finding.topic == "result" or re.sub(r"\s+", " ", str(finding)) in words
+
+
+def test_it_shows_what_fresh_seeds_confirmed(tmp_path):
+    folder = make_study(tmp_path / "s", trials=12)
+    assert "fresh seeds" not in read(folder)[0]
+    (folder / "confirmation.csv").write_text(
+        "trial,latent_size,searched_val_loss,optimism,trials,val_loss_mean,val_loss_high,test_loss_mean,test_loss_high\n"
+        "7,12,100.5,0.25,3,100.75,101.0,99.875,\n"
+    )
+    assert "trial 7 100.50 100.75 ± 0.25 +0.25 99.88 3" in read(folder)[0]
+
+
+def test_a_name_or_a_reason_stays_text(tmp_path):
+    folder = make_study(tmp_path / "<script>alert(1)<", trials=6, failed=1.0)
+    table = folder / "trials.csv"
+    table.write_text(table.read_text().replace("RuntimeError", "</script><b>").replace("diverged", "</script><b>"))
+    page = write_report(folder).read_text()
+    assert "<script>alert" not in page
+    assert "</script><b>" not in page
+
+
+def test_a_trial_of_30_epochs_costs_less_than_two_kilobytes(tmp_path):
+    sizes = []
+    for trials in (20, 120):
+        folder = make_study(tmp_path / str(trials), trials=trials, max_epochs=30, scheduler="none", failed=0)
+        sizes.append(write_report(folder).stat().st_size)
+    assert (sizes[1] - sizes[0]) / 100 < 2000  # so that 1,000 of them stay below 2 MB, beside plotly's 5
+
+
+def test_the_command_writes_it_where_it_is_told(whole, tmp_path, monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, whole, "--output", tmp_path / "r.html", command="report")
+    assert (code, out.strip()) == (0, str(tmp_path / "r.html"))
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("words", [("nothing",), ("{whole}", "--output", "nowhere/r.html"), ()])
+def test_bad_input_is_refused_in_one_line(words, whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = run(monkeypatch, capsys, *(word.format(whole=whole) for word in words), command="report")
+    assert code == 2
+    assert len(error.splitlines()) == 1
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="is no study"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())

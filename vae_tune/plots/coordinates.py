@@ -1,0 +1,127 @@
+"""Parallel coordinates as plain lines, where plotly's own need WebGL and know neither logarithms nor themes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from vae_tune.names import COMPLETE, EPOCHS, FAIL, STATE, TRIAL, VAL_LOSS
+from vae_tune.plots import hyperparameters
+from vae_tune.plots.hyperparameters import Axis
+from vae_tune.plots.traces import Figure, figure, log_ticks, loss_axis, plain
+from vae_tune.study import Study
+
+_BINS = 4
+_TICKS = 5
+_MARGIN = 0.35
+
+Ticks = dict[float, str]
+"""Places from 0 to 1, and what to write there."""
+
+
+def parallel(study: Study, *, whole: bool) -> Figure | None:
+    """Draw each configuration as a line across all hyperparameters to its loss; ``whole``: only of complete trials."""
+    table = hyperparameters.parallel(study).dropna(subset=[VAL_LOSS])
+    table = table[table[STATE] == COMPLETE] if whole else table[table[STATE] != FAIL]
+    if table.empty:
+        return None
+    columns = [_place(known, table[name]) for name, known in hyperparameters.axes(study).items()]
+    names = list(hyperparameters.axes(study))
+    if not whole:
+        columns.append(_on_line(table[EPOCHS], 0, study.max_epochs, _steps(0, study.max_epochs)))
+        names.append(EPOCHS)
+    low, high = loss_axis(table)["range"]
+    columns.append(_on_line(table[VAL_LOSS], low, high, _steps(low, high)))
+    names.append(VAL_LOSS)
+    places = np.column_stack([place for place, _ in columns])
+    order = table[VAL_LOSS].rank(method="first").to_numpy()
+    parts = np.ceil(order / len(table) * _BINS).astype(int)  # 1 holds the best
+    best = (table[TRIAL] == study.best_trial).to_numpy()
+    traces = [
+        _lines(table[TRIAL][chosen], places[chosen], f"@scale-{part - 1}", 1)
+        for part in range(_BINS, 0, -1)
+        if (chosen := (parts == part) & ~best).any()
+    ]
+    if best.any():
+        traces.append(_lines(table[TRIAL][best], places[best], "@winner", 3))
+    last = len(names) - 1
+    x = {
+        "range": [-_MARGIN / 2, last + _MARGIN],
+        "showgrid": False,
+        "fixedrange": True,
+        "side": "top",
+        "zeroline": False,
+    }
+    x |= {"tickvals": list(range(len(names))), "ticktext": names}
+    y = {"range": [-0.03, 1.03], "visible": False, "fixedrange": True}
+    return figure(traces, x, y, showlegend=False, shapes=_rulers(last), annotations=_labels([t for _, t in columns]))
+
+
+def _lines(trials: pd.Series[Any], places: npt.NDArray[Any], colour: str, width: float) -> dict[str, Any]:
+    """Return one trace of lines with gaps between them; ``places``: (trials, axes) from 0 to 1."""
+    count, axes = places.shape
+    gap = np.full((count, 1), np.nan)
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [*range(axes), None] * count,
+        "y": plain(np.hstack([places, gap]).ravel()),
+        "customdata": [number for trial in trials for number in (*[int(trial)] * axes, None)],
+        "hovertemplate": "trial %{customdata}<extra></extra>",
+        "line": {"color": colour, "width": width},
+        "opacity": 0.8 if width == 1 else 1,
+    }
+
+
+def _rulers(last: int) -> list[dict[str, Any]]:
+    line = {"color": "@soft", "width": 1}
+    return [
+        {"type": "line", "layer": "below", "x0": place, "x1": place, "y0": 0, "y1": 1, "line": line}
+        for place in range(last + 1)
+    ]
+
+
+def _labels(ticks: Sequence[Ticks]) -> list[dict[str, Any]]:
+    return [
+        {"x": axis, "y": place, "text": text, "xanchor": "left", "xshift": 3, "showarrow": False}
+        | {"font": {"size": 10, "color": "@soft"}}
+        for axis, labels in enumerate(ticks)
+        for place, text in labels.items()
+    ]
+
+
+def _place(known: Axis, values: pd.Series[Any]) -> tuple[npt.NDArray[Any], Ticks]:
+    """Return where on their axis the values of a hyperparameter lie, from 0 to 1, and the axis' ticks."""
+    if known.scale == "category":
+        names = list(dict.fromkeys(map(str, [*known.choices, *values])))  # a reference may lie outside
+        step = 1 / max(1, len(names) - 1)
+        places = np.array([names.index(str(value)) * step for value in values])
+        return places, {index * step: name for index, name in enumerate(names)}
+    low, high = min(known.low, *values), max(known.high, *values)
+    if known.scale == "linear":
+        return _on_line(values, low, high, _steps(low, high))
+    return _on_line(values, low, high, log_ticks(low, high)["tickvals"], math.log)
+
+
+def _on_line(
+    values: pd.Series[Any], low: float, high: float, ticks: Sequence[float], scale: Callable[[float], float] = float
+) -> tuple[npt.NDArray[Any], Ticks]:
+    """Return where values lie between ``low`` and ``high``, those beyond at the ends, and the ticks likewise."""
+    first, span = scale(low), scale(high) - scale(low) or 1.0
+    places = np.clip([(scale(value) - first) / span for value in values], 0, 1)
+    return places, {(scale(tick) - first) / span: f"{tick:g}" for tick in ticks if low <= tick <= high}
+
+
+def _steps(low: float, high: float) -> list[float]:
+    """Return round numbers from ``low`` to ``high``, about ``_TICKS`` of them."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / _TICKS
+    decade = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= rough)
+    return [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]

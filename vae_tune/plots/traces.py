@@ -1,0 +1,148 @@
+"""Parts of plotly figures as plain dicts: traces of trials, axes, numbers that cost few bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vae_tune.names import COMPLETE, EPOCH, FAIL, IDLE, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, TRIAL, VAL_LOSS
+from vae_tune.plots.hyperparameters import Axis
+from vae_tune.study import Study
+
+Figure = dict[str, Any]
+
+LOSS = "validation loss, nats per image"
+STATES = (PRUNED, FAIL, RUNNING, COMPLETE)
+"""In the order in which they are drawn: what matters most comes last, on top."""
+COLOURS = {COMPLETE: "@complete", PRUNED: "@pruned", FAIL: "@failed", RUNNING: "@running", IDLE: "@idle"}
+WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "running", IDLE: "idle"}
+_SYMBOLS = {COMPLETE: "circle", PRUNED: "circle", FAIL: "x", RUNNING: "triangle-up"}
+_ENOUGH = 3
+_SHOWN = 0.95  # quantile
+
+
+def figure(traces: Sequence[Any], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> Figure:
+    """Return a figure with two axes."""
+    return {"data": list(traces), "layout": {"xaxis": x, "yaxis": y, **layout}}
+
+
+def axis(title: str, **more: Any) -> dict[str, Any]:
+    """Return an axis with a title."""
+    return {"title": {"text": title}, **more}
+
+
+def loss_axis(table: pd.DataFrame, column: str = VAL_LOSS, title: str = LOSS) -> dict[str, Any]:
+    """Return an axis that begins with a view of the trials that were trained in full; a double click shows all.
+
+    Losses of pruned trials are those of early epochs: with all of them in view the others would lie on one line.
+    """
+    values = table[column].replace([np.inf, -np.inf], np.nan).dropna()
+    whole = values[table[STATE] == COMPLETE]
+    good = whole if len(whole) >= _ENOUGH else values
+    if values.empty:
+        return axis(title)
+    low, high = good.min(), good.quantile(_SHOWN)
+    span = high - low or 1.0
+    return axis(title, range=[number(low - 0.1 * span), number(min(high + 0.6 * span, values.max() + 0.1 * span))])
+
+
+def parameter_axis(known: Axis) -> dict[str, Any]:
+    """Return the axis of a hyperparameter over its range."""
+    if known.scale == "category":
+        return axis(known.name, type="category", categoryarray=[str(choice) for choice in known.choices])
+    return (
+        axis(known.name, type="log", **log_ticks(known.low, known.high)) if known.scale == "log" else axis(known.name)
+    )
+
+
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Return ticks that read well on a log axis: 1, 2, 5 of each decade where these are few, else the decades."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(decades) <= 4 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    ticks = [tick for tick in ticks if low * 0.7 <= tick <= high * 1.4]
+    return {"tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+
+
+def trials(study: Study, table: pd.DataFrame, x: str, y: str) -> list[Any]:
+    """Return a trace of points per state, one for the reference and one for the winner, which carry their names."""
+    best = study.best_trial
+    traces = []
+    for state in STATES:
+        part = table[(table[STATE] == state) & ~table[TRIAL].isin([best, REFERENCE_TRIAL])]
+        if len(part):
+            traces.append(points(part, x, y, WORDS[state], COLOURS[state], symbol=_SYMBOLS[state], opacity=0.75))
+    reference = table[table[TRIAL] == REFERENCE_TRIAL]
+    if len(reference) and best != REFERENCE_TRIAL:
+        traces.append(points(reference, x, y, "reference", "@reference", symbol="diamond", size=10))
+    if (table[TRIAL] == best).any():
+        traces.append(points(table[table[TRIAL] == best], x, y, "winner", "@winner", symbol="star", size=14))
+    return traces
+
+
+def points(
+    table: pd.DataFrame, x: str, y: str, name: str, colour: str, symbol: str = "circle", size: int = 7, **more: Any
+) -> dict[str, Any]:
+    """Return a trace of points, one a row, that know their trials."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": plain(table[x]),
+        "y": plain(table[y]),
+        "customdata": plain(table[TRIAL]),
+        "hovertemplate": f"trial %{{customdata}}<br>{x} %{{x:.5~g}}<br>{y} %{{y:.5~g}}<extra></extra>",
+        "marker": {"color": colour, "symbol": symbol, "size": size, "line": {"width": 1, "color": "@card"}},
+        **more,
+    }
+
+
+def curves(table: pd.DataFrame, name: str, colour: str, width: float, dash: str = "solid") -> dict[str, Any]:
+    """Return the learning curves of ``table`` (by trial and epoch) as one trace, in which a gap parts the trials."""
+    last = table[TRIAL].ne(table[TRIAL].shift(-1)).to_numpy()
+    gaps = np.flatnonzero(last)[:-1] + 1
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": _parted(table[EPOCH], gaps),
+        "y": _parted(table[VAL_LOSS], gaps),
+        "customdata": _parted(table[TRIAL], gaps),
+        "hovertemplate": "trial %{customdata}<br>epoch %{x}: %{y:.2f}<extra></extra>",
+        "line": {"color": colour, "width": width, "dash": dash},
+    }
+
+
+def line(x: Iterable[Any], y: Iterable[Any], name: str, **style: Any) -> dict[str, Any]:
+    """Return a line that stands for no trial."""
+    where = {"x": plain(x), "y": plain(y), "line": {"color": "@soft", "width": 2, **style}}
+    return {"type": "scatter", "mode": "lines", "name": name, "hoverinfo": "skip", **where}
+
+
+def plain(values: Iterable[Any]) -> list[Any]:
+    """Return values as JSON takes them, see :func:`number`."""
+    return [number(value) for value in values]
+
+
+def number(value: Any) -> Any:
+    """Return a number with six digits, None where it is not finite; anything else as text, but None as None."""
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, bool | np.bool_ | str):
+        return str(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return str(value)
+
+
+def _parted(values: pd.Series[Any], gaps: Any) -> list[Any]:
+    parted = plain(values)
+    for gap in reversed(gaps):
+        parted.insert(gap, None)
+    return parted
