@@ -69,6 +69,7 @@ def draw_slices(study: Study) -> Figure:
         ax.set_visible(index < len(known))
         if index % columns:
             ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
     style.legend(figure, *panels[: len(known)])
     return figure
 

@@ -72,6 +72,7 @@ def draw_best_so_far(study: Study) -> Figure:
         ax.set_xlim(left=0)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1].set_ylabel("")
+    axes[1].tick_params(labelleft=False)
     style.legend(figure, *axes)
     return figure
 
