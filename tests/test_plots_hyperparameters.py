@@ -135,16 +135,17 @@ def test_importance_finds_the_hyperparameter_that_matters(tmp_path):
 
 
 def test_fanova_counts_each_decade_of_a_log_range_alike(tmp_path):
-    """The loss depends on the learning rate below 1e-3 alone: half of the range, but a tenth of its length."""
+    """Two steps of equal height in the middle of a range each: of the log range that is a tenth of the length."""
+    space = Space({"learning_rate": FloatDistribution(1e-4, 1e-2, log=True), "batch_size": IntDistribution(1, 201)})
     random = np.random.default_rng(0)
     trials = []
-    for _ in range(80):
-        rate, width = 10 ** random.uniform(-4, -2), int(64 * 16 ** random.uniform())
-        loss = 100 + (10 if rate < 1e-3 else 0) + 6 * np.log(width / 64) / np.log(16)
-        trials.append({"losses": [loss] * 3, "values": {"learning_rate": rate, "hidden_width": width}})
-    table = importance(hand_made(tmp_path / "s", *trials))
+    for _ in range(100):
+        rate, size = 10 ** random.uniform(-4, -2), int(random.integers(1, 202))
+        loss = 100 + (10 if rate < 1e-3 else 0) + (10 if size < 101 else 0)
+        trials.append({"losses": [loss] * 3, "values": {"learning_rate": rate, "batch_size": size}})
+    table = importance(hand_made(tmp_path / "s", *trials, space=space))
     shares = table[table.method == "fanova"].set_index("hyperparameter").importance
-    assert shares["learning_rate"] == pytest.approx(25 / (25 + 3), abs=0.1)  # variances of 10 * coin and 6 * uniform
+    assert shares["learning_rate"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_importance_of_few_trials_is_not_told(tmp_path):

@@ -120,6 +120,11 @@ def test_a_timeline_gives_each_trial_a_worker_and_shows_who_idles(tmp_path):
     assert list(table.end_hours * HOUR) == pytest.approx([1, 4, 5, 7, 1, 2, 3, 7])
 
 
+def test_a_report_that_arrives_late_makes_no_second_worker(tmp_path):
+    study = hand_made(tmp_path / "s", {"losses": [3, 2, 1]}, {"losses": [3, 2, 1], "started": 2.8})
+    assert set(timeline(study).worker) == {"host 1"}
+
+
 def test_a_trial_that_was_resumed_has_a_stretch_in_each_run(tmp_path):
     study = hand_made(tmp_path / "s", {"losses": [3, 2, 1], "times": [1, 2, 1003]}, resumed=(1000,))
     table = timeline(study)
