@@ -37,7 +37,7 @@ def test_the_gap_is_validation_minus_training(tmp_path):
 
 @pytest.mark.parametrize("pixels", [784, 35])
 @pytest.mark.parametrize(
-    "config", [TrialConfig(), TrialConfig(latent_size=3, hidden_width=7, encoder_activation="relu")]
+    "config", [TrialConfig(), TrialConfig(latent_size=3, hidden_width=7, encoder_activation="relu", hidden_layers=3)]
 )
 def test_parameters_are_those_that_torch_counts(config, pixels):
     assert parameters(config, pixels) == sum(weights.numel() for weights in build(config, pixels).parameters())

@@ -95,8 +95,9 @@ def pareto(study: Study) -> pd.DataFrame:
 def parameters(config: TrialConfig, pixels: int) -> int:
     """Return the number of weights and biases of the model that ``vae_tune.model.build`` makes, without torch."""
     hidden, latent = config.hidden_width, config.latent_size
-    encoder = (pixels + 1) * hidden + 2 * (hidden + 1) * latent
-    decoder = (latent + 1) * hidden + (hidden + 1) * pixels
+    deeper = (config.hidden_layers - 1) * (hidden + 1) * hidden
+    encoder = (pixels + 1) * hidden + deeper + 2 * (hidden + 1) * latent
+    decoder = (latent + 1) * hidden + deeper + (hidden + 1) * pixels
     return encoder + decoder
 
 
