@@ -203,10 +203,10 @@ def test_the_warning_names_what_lies_at_the_bottom_of_wrapped_errors(warnings):
         try:
             try:
                 raise ConnectionRefusedError(111, "Connection refused")
-            except OSError as error:
-                raise RuntimeError("HTTPConnectionPool(...): Max retries exceeded") from error
-        except RuntimeError:
-            raise ValueError("API request failed")  # noqa: B904
+            except OSError:
+                raise RuntimeError("Max retries exceeded") from ValueError("as urllib3 does it")
+        except RuntimeError as error:
+            raise ValueError("API request failed") from error
 
     channel = Channel("view", connect, warnings)
     channel.put(trial(0))

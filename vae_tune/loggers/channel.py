@@ -156,13 +156,15 @@ class Channel:
 def _cause(error: BaseException) -> str:
     """Return what lies at the bottom of an error, in a line: libraries wrap a refused connection many times."""
     reason = telling_line(error)
-    link: BaseException | None = error
-    while link is not None:
+    links, seen = [error], set[int]()
+    while links:
+        link = links.pop()
+        seen.add(id(link))
         if isinstance(link, OSError) and link.strerror:
             reason = link.strerror
         elif isinstance(link, TimeoutError):
             reason = "no answer in time"
         elif isinstance(link, ConnectionError):
             reason = telling_line(link)
-        link = link.__cause__ or link.__context__
+        links += [below for below in (link.__context__, link.__cause__) if below is not None and id(below) not in seen]
     return reason.rstrip(".")[:200]
