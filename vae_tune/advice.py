@@ -80,11 +80,14 @@ class Finding:
         return f"{self.text} {self.advice}".rstrip()
 
 
-def conclusions(study: Study) -> list[Finding]:
-    """Return what ``study`` teaches, in the order in which it is told; at least what is missing."""
+def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Finding]:
+    """Return what ``study`` teaches, in the order in which it is told; at least what is missing.
+
+    ``shares`` spares the search for what matters: what :func:`vae_tune.plots.importance` returned.
+    """
     makers: tuple[Callable[[Study], Iterator[Finding]], ...] = (
         _result,
-        _importance,
+        lambda study: _importance(importance(study) if shares is None else shares),
         _edges,
         _stopping,
         _trials,
@@ -191,8 +194,7 @@ def _result(study: Study) -> Iterator[Finding]:
     yield Finding("result", text + ".", "" if whole else "No trial has been trained to the end yet.")
 
 
-def _importance(study: Study) -> Iterator[Finding]:
-    table = importance(study)
+def _importance(table: pd.DataFrame) -> Iterator[Finding]:
     shares = table.pivot_table(index=HYPERPARAMETER, columns=METHOD, values=IMPORTANCE)
     if len(shares) < 2:
         return

@@ -104,7 +104,7 @@ def render(study: Study) -> str:
         status=summary.make_status(study),
         facts=summary.make_facts(study, ledger),
         tiles=summary.make_tiles(study, ledger),
-        findings=summary.make_findings(study),
+        findings=summary.make_findings(study, shares),
         comparison=summary.make_comparison(study),
         confirmation=summary.make_confirmation(study),
         pictures=_pictures(study),

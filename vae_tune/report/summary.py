@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vae_tune.advice import Finding, conclusions
 from vae_tune.config import DataConfig, TrialConfig
@@ -38,6 +38,9 @@ from vae_tune.names import (
 from vae_tune.plots.hyperparameters import Axis, axes
 from vae_tune.study import Study, trial_configs
 from vae_tune.terminal import describe, duration, short
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LABELS = {"negative_elbo": "negative ELBO", "kl": "KL"}
 
@@ -110,9 +113,9 @@ def make_tiles(study: Study, ledger: Ledger) -> list[dict[str, str]]:
     return tiles
 
 
-def make_findings(study: Study) -> list[Finding]:
+def make_findings(study: Study, importance: pd.DataFrame) -> list[Finding]:
     """Return what the search found: the winner's numbers, and what the study teaches."""
-    findings = conclusions(study)
+    findings = conclusions(study, importance)
     if not study.metrics:
         return findings
     best = study.metrics["winner"]
