@@ -95,6 +95,15 @@ def test_static_binarisation_is_the_same_in_every_study(static):
     np.testing.assert_array_equal(again.test, static.test)
 
 
+def test_dynamic_binarisation_leaves_the_training_images_grey_and_draws_the_others_as_static_does(static, mnist):
+    dynamic = load_images(DataConfig(train_size=2000, binarization="dynamic"))
+    assert dynamic.binarization == "dynamic"
+    np.testing.assert_array_equal(dynamic.train, mnist.train)
+    np.testing.assert_array_equal(dynamic.validation, static.validation)
+    np.testing.assert_array_equal(dynamic.test, static.test)
+    assert len({images.sha256() for images in (dynamic, static, mnist)}) == 3
+
+
 def test_images_know_how_they_were_binarised(static, mnist):
     assert (static.binarization, mnist.binarization) == ("static", "grey")
     assert static.sha256() != mnist.sha256()

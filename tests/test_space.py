@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -296,3 +297,23 @@ def test_one_value_outside_is_enough_to_be_outside():
 
 def test_a_field_that_is_not_searched_may_have_any_value():
     assert DEFAULT_SPACE.contains(TrialConfig(batch_size=999, encoder_activation="relu"))
+
+
+SPACES = Path(__file__).parents[1] / "spaces"
+
+
+def test_the_default_space_file_is_the_built_in_space():
+    assert load_space(SPACES / "default.yaml", TrialConfig()) == DEFAULT_SPACE
+
+
+def test_the_wide_space_loads_and_every_corner_of_it_is_a_configuration():
+    base = TrialConfig()
+    space = load_space(SPACES / "wide.yaml", base)
+    for end in (0, -1):
+        values = {
+            name: distribution.choices[end]
+            if hasattr(distribution, "choices")
+            else (distribution.low, distribution.high)[end]
+            for name, distribution in space.distributions.items()
+        }
+        assert space.contains(replace(base, **values))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from vae_tune import training
 from vae_tune.checkpoint import read_checkpoint, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images, to_tensor
@@ -92,7 +93,7 @@ def test_the_same_seed_gives_the_same_numbers_bit_for_bit(tiny, precision):
 
 
 def test_another_seed_gives_other_numbers(tiny):
-    first, second = (_numbers(list(fit(replace(SMALL, seed=seed), tiny, CPU))) for seed in (5, 6))
+    first, second = (_numbers(list(fit(replace(SMALL, seed=seed), tiny, CPU))) for seed in (5, 7))
     assert all(
         a["train_loss"] != b["train_loss"] and a["val_loss"] != b["val_loss"]
         for a, b in zip(first, second, strict=True)
@@ -115,9 +116,9 @@ def seen(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     class Recorded(Step):
-        def __call__(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        def __call__(self, x: torch.Tensor, noise: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
             steps.append((x.clone(), noise.clone()))
-            return super().__call__(x, noise)
+            return super().__call__(x, noise, kl_weight)
 
     monkeypatch.setattr("vae_tune.training.Step", Recorded)
     return steps
@@ -165,10 +166,19 @@ def test_training_leaves_the_global_random_state_alone(tiny):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("epochs_before", [1, 2, 3])
-def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tiny, tmp_path, precision, epochs_before):
-    config = replace(SMALL, precision=precision)
+RICHER = [
+    {"precision": "bfloat16"},
+    {"hidden_layers": 2, "decoder_activation": "tanh"},
+    {"lr_schedule": "cosine", "weight_decay": 0.1, "grad_clip": 1.0},
+    {"kl_weight": 0.5, "kl_warmup_epochs": 2},
+    {"free_bits": 0.5, "iwae_samples": 3},
+]
+
+
+@pytest.mark.parametrize("change", [{}, *RICHER], ids=lambda change: "+".join(change))
+@pytest.mark.parametrize("epochs_before", [1, 3])
+def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tiny, tmp_path, change, epochs_before):
+    config = replace(SMALL, **change)
     whole = new_state(config, tiny.pixels, CPU)
     expected = _numbers(list(fit(config, tiny, CPU, whole)))
 
@@ -183,6 +193,47 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tiny, tmp_pa
     assert _numbers(reports) == expected
     continued = _weights(checkpoint.state)
     assert all(torch.equal(continued[name], tensor) for name, tensor in _weights(whole).items())
+
+
+@pytest.mark.parametrize("change", [{name: value} for change in RICHER for name, value in change.items()], ids=str)
+def test_every_setting_changes_what_is_learned(tiny, change):
+    losses = [list(fit(config, tiny, CPU))[-1].val_loss for config in (SMALL, replace(SMALL, **change))]
+    assert losses[0] != losses[1]
+
+
+def test_dynamic_binarisation_draws_the_training_images_anew_each_epoch_as_the_seed_says(tiny, monkeypatch):
+    seen: list[torch.Tensor] = []
+    learn = training.train_epoch
+
+    def spy(config, images, *rest):
+        seen.append(images)
+        return learn(config, images, *rest)
+
+    monkeypatch.setattr(training, "train_epoch", spy)
+    for seed in (5, 5, 6):
+        list(fit(replace(SMALL, max_epochs=2, seed=seed), replace(tiny, binarization="dynamic"), CPU))
+    first, second, first_again, _, other_seed, _ = seen
+    assert all(set(images.unique().tolist()) == {0, 255} for images in seen)
+    assert torch.equal(first, first_again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, other_seed)
+    grey = torch.from_numpy(tiny.train.reshape(60, -1)).double()
+    assert torch.corrcoef(torch.stack([first.flatten().double(), grey.flatten()]))[0, 1] > 0.4
+
+
+def test_a_clipped_gradient_is_no_longer_than_allowed(tiny):
+    config = replace(SMALL, grad_clip=0.01, max_epochs=1)
+    state = new_state(config, tiny.pixels, CPU)
+    norms: list[float] = []
+
+    def note(*_):
+        gradients = [parameter.grad for parameter in state.model.parameters()]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+    state.optimizer.register_step_pre_hook(note)
+    list(fit(config, tiny, CPU, state))
+    assert norms
+    assert max(norms) <= 0.01 * 1.001
 
 
 def test_a_finished_training_has_nothing_to_go_on_with(tiny):

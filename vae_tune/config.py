@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "bfloat16"]
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes"]
-Binarization = Literal["grey", "static"]
+Binarization = Literal["grey", "static", "dynamic"]
+LrSchedule = Literal["constant", "cosine", "staged"]
 Dataset = Literal[
     "mnist",
     "fashion-mnist",
@@ -68,6 +69,20 @@ class TrialConfig:
     """Non-linearity of the encoder's hidden layers; linear means none, as in the VAE that this project grew from."""
     decoder_activation: Activation = "relu"
     """Non-linearity of the decoder's hidden layers."""
+    kl_weight: float = 1.0
+    """Weight of the KL term in training; the validation loss always has weight 1."""
+    kl_warmup_epochs: int = 0
+    """Epochs over which the weight of the KL term grows linearly to kl-weight."""
+    free_bits: float = 0.0
+    """Nats of KL, mean over a minibatch, that each latent may have at no cost less than it has at that (0: off)."""
+    iwae_samples: int = 1
+    """Importance samples of the training bound (Burda et al. 2016); 1 is the ELBO."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of Adam (AdamW)."""
+    lr_schedule: LrSchedule = "constant"
+    """Learning rate over the epochs: constant, cosine to zero at max-epochs, or staged: 3^i epochs at 10^(-i/7)."""
+    grad_clip: float = 0.0
+    """Largest norm of the gradient (0: any)."""
     max_epochs: int = 10
     """Passes over the training images of a trial that is not stopped."""
     precision: Precision = "float32"
@@ -78,8 +93,10 @@ class TrialConfig:
     def __post_init__(self) -> None:
         """Refuse values that cannot be trained."""
         _check_types(self)
-        for name in ("latent_size", "hidden_width", "hidden_layers", "batch_size", "max_epochs"):
+        for name in ("latent_size", "hidden_width", "hidden_layers", "batch_size", "iwae_samples", "max_epochs"):
             require(self, name, getattr(self, name) >= 1, ">= 1")
+        for name in ("kl_weight", "kl_warmup_epochs", "free_bits", "weight_decay", "grad_clip"):
+            require(self, name, 0 <= getattr(self, name) < math.inf, ">= 0 and finite")
         require(self, "learning_rate", 0 < self.learning_rate < math.inf, "> 0 and finite")
         require(self, "seed", 0 <= self.seed < 2**32, "in 0..4294967295")
 
@@ -95,8 +112,9 @@ class DataConfig:
     train_size: int | None = None
     """Use only the first N training images, for a quick look; default: all but the last 10,000, which validate."""
     binarization: Binarization = "grey"
-    """grey takes pixels as they are; static draws each once as black or white, with its grey value as probability.
-    Numbers of different kinds never compare."""
+    """grey takes pixels as they are; static draws each once as black or white, with its grey value as probability;
+    dynamic draws the training images anew each epoch, the others as static does. Numbers of different kinds never
+    compare."""
 
     def __post_init__(self) -> None:
         """Refuse what no data set can satisfy."""

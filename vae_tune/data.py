@@ -52,6 +52,7 @@ class Images:
     validation: npt.NDArray[np.uint8]
     test: npt.NDArray[np.uint8]
     binarization: Binarization = "grey"
+    """How they were made black and white; ``dynamic``: ``train`` is grey, and drawn anew each epoch."""
 
     @property
     def pixels(self) -> int:
@@ -88,8 +89,9 @@ def load_images(config: DataConfig) -> Images:
     if size > available:
         raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {size}.")
     splits = [train[:size], train[-VALIDATION_SIZE:], test]
-    if config.binarization != "grey":
-        splits = [binarize(split, (_BINARIZATION_SEED, number)) for number, split in enumerate(splits)]
+    drawn = {"grey": (), "static": (0, 1, 2), "dynamic": (1, 2)}[config.binarization]  # the rest stays grey
+    for number in drawn:
+        splits[number] = binarize(splits[number], (_BINARIZATION_SEED, number))
     return Images(splits[0], splits[1], splits[2], config.binarization)
 
 

@@ -6,6 +6,7 @@ KL divergence. Callers average over images.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -70,7 +71,12 @@ def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     Returns:
         (batch,) nats per image.
     """
-    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=-1)
+    return kl_by_latent(mean, log_variance).sum(dim=-1)
+
+
+def kl_by_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return the part of each latent in :func:`kl`: (batch, latent_size) nats per image."""
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp())
 
 
 def negative_elbo(logits: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -80,3 +86,24 @@ def negative_elbo(logits: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor)
     size or training loss, because it is per image and always has KL weight 1.
     """
     return reconstruction(logits, x) + kl(mean, log_variance)
+
+
+def importance_bound(log_weights: Tensor) -> Tensor:
+    """Return ``-log (1/K sum_k w_k)``, which lies between the negative ELBO and the NLL (Burda et al. 2016, eq. 8).
+
+    Args:
+        log_weights: (batch, K), log p(x, z_k) - log q(z_k|x) with z_k drawn from q(z|x).
+
+    Returns:
+        (batch,) nats per image.
+    """
+    return math.log(log_weights.shape[-1]) - log_weights.logsumexp(dim=-1)
+
+
+def missing_bits(mean: Tensor, log_variance: Tensor, free_bits: float) -> Tensor:
+    """Return what makes KL below ``free_bits`` as costly as that: the sum over latents of max(0, free_bits - KL).
+
+    KL is the mean over the minibatch. Added to the negative ELBO this is the objective of Kingma et al. 2016
+    (arXiv:1606.04934, section C.8) with a group for each latent: a latent gains nothing by carrying less.
+    """
+    return (free_bits - kl_by_latent(mean, log_variance).mean(dim=0)).clamp(min=0).sum()

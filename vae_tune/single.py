@@ -182,7 +182,10 @@ def _refuse_changes(before: TrainOptions, now: TrainOptions) -> None:
     for part in ("trial", "data"):
         old, new = to_dict(getattr(before, part)), to_dict(getattr(now, part))
         for name in old:
-            if name not in _MAY_CHANGE and old[name] != new[name]:
+            ends_at = (
+                name == "max_epochs" and before.trial.lr_schedule == "cosine"
+            )  # another end, another rate before it
+            if (name not in _MAY_CHANGE or ends_at) and old[name] != new[name]:
                 raise UsageError(
                     f"{name} is {old[name]!r} in this training, but got {new[name]!r}.\n"
                     "Leave that option out to go on, or train anew with another --output."

@@ -50,12 +50,13 @@ class Step:
         self._logits = _Dense(decoder.logits, "linear", rows, precision)
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, noise: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> Tensor:
         """Return the mean negative ELBO in nats per image; every parameter's ``grad`` is overwritten.
 
         Args:
             x: (batch, pixels) in [0, 1].
             noise: (batch, latent_size), standard normal.
+            kl_weight: weight of the KL in what the gradient is of; in what is returned it is 1.
         """
         hidden = _forward(self._encoder, x)
         mean, log_variance = self._mean.forward(hidden[-1]), self._log_variance.forward(hidden[-1])
@@ -65,8 +66,9 @@ class Step:
         loss = (reconstruction + kl(mean, log_variance)).mean()
 
         grad_z = _backward([*self._decoder, self._logits], decoded, grad_logits.div_(len(x)))
-        grad_mean = grad_z + mean / len(x)
-        grad_log_variance = 0.5 * (grad_z * deviation * noise + (deviation.square() - 1) / len(x))
+        share = kl_weight / len(x)
+        grad_mean = grad_z + share * mean
+        grad_log_variance = 0.5 * (grad_z * deviation * noise + share * (deviation.square() - 1))
         grad_hidden = self._mean.backward(grad_mean, hidden[-1])
         grad_hidden += self._log_variance.backward(grad_log_variance, hidden[-1])
         _backward(self._encoder, hidden[:-1], grad_hidden, to_input=False)

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vae_tune.bound import BoundStep
 from vae_tune.config import TrialConfig
-from vae_tune.data import Images, to_tensor
+from vae_tune.data import Images, binarize, to_tensor
 from vae_tune.model import VAE, build
 from vae_tune.objective import kl, reconstruction
+from vae_tune.schedule import kl_weight, learning_rate
 from vae_tune.step import Step
 
 ACTIVE_UNIT_THRESHOLD = 0.01
@@ -37,7 +39,7 @@ class EpochReport:
     epoch: int
     """1-based."""
     train_loss: float
-    """Mean negative ELBO over the epoch's batches, while the weights changed."""
+    """Mean over the epoch's batches, while the weights changed: negative ELBO, or with iwae_samples that bound."""
     val_loss: float
     """Validation negative ELBO at KL weight 1, the number that ranks trials."""
     val_reconstruction: float
@@ -81,7 +83,10 @@ class TrainingState:
 def new_state(config: TrialConfig, pixels: int, device: torch.device) -> TrainingState:
     """Return the state before the first epoch, its weights drawn from the configuration's seed."""
     model = build(config, pixels).to(device)
-    return TrainingState(model, torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True))
+    decay = config.weight_decay
+    return TrainingState(
+        model, torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=decay, fused=True)
+    )
 
 
 def fit(
@@ -97,9 +102,11 @@ def fit(
     train, validation = to_tensor(images.train, device), to_tensor(images.validation, device)
     if state is None:
         state = new_state(config, images.pixels, device)
-    step = Step(state.model, config, rows=min(config.batch_size, len(train)))
+    step = make_step(state.model, config, rows=min(config.batch_size, len(train)))
     for epoch in range(state.epoch + 1, config.max_epochs + 1):
         start = time.perf_counter()
+        if images.binarization == "dynamic":
+            train = to_tensor(binarize(images.train, (config.seed, epoch)), device)
         train_loss = train_epoch(config, train, state, step, epoch)
         trained = time.perf_counter()
         result = evaluate(state.model, validation, config)
@@ -144,18 +151,32 @@ def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     return Evaluation(rec + divergence, rec, divergence, active_units)
 
 
-def train_epoch(config: TrialConfig, images: Tensor, state: TrainingState, step: Step, epoch: int) -> float:
+def make_step(model: VAE, config: TrialConfig, rows: int) -> Step | BoundStep:
+    """Return what computes the gradient of a minibatch of up to ``rows`` images, by the fastest way there is."""
+    plain = config.iwae_samples == 1 and config.free_bits == 0
+    return Step(model, config, rows) if plain else BoundStep(model, config)
+
+
+def train_epoch(
+    config: TrialConfig, images: Tensor, state: TrainingState, step: Step | BoundStep, epoch: int
+) -> float:
     """Take one pass over ``images``: (images, pixels), uint8; return the mean loss in nats per image."""
     device = images.device
     shuffler = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
     noise_source = torch.Generator(device).manual_seed(_epoch_seed(config.seed, epoch))
     order = torch.randperm(len(images), generator=shuffler).to(device)
+    weight = kl_weight(config, epoch)
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(config, epoch)
     check_interval = 1 if device.type == "cpu" else _CUDA_CHECK_INTERVAL
     total = torch.zeros((), dtype=torch.float64, device=device)
     for number, index in enumerate(order.split(config.batch_size), start=1):
         x = _scale(images.index_select(0, index))
-        noise = torch.randn(len(index), config.latent_size, generator=noise_source, device=device)
-        loss = step(x, noise)
+        draws = len(index) * config.iwae_samples
+        noise = torch.randn(draws, config.latent_size, generator=noise_source, device=device)
+        loss = step(x, noise, weight)
+        if config.grad_clip:
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
         state.optimizer.step()
         total += loss * len(index)
         if number % check_interval == 0 and not math.isfinite(total.item()):
