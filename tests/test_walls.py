@@ -17,6 +17,8 @@ NEVER = {
     "objective": {"ray", "optuna"},
     "training": {"ray", "optuna"},
     "step": {"ray", "optuna", "vae_tune.data"},
+    "bound": {"ray", "optuna", "vae_tune.data"},
+    "schedule": {"ray", "optuna", "torch"},
     "checkpoint": {"ray", "optuna"},
     "likelihood": {"ray", "optuna", "vae_tune.data", "vae_tune.model"},
     "evaluate": {"ray", "optuna", "pandas"},
