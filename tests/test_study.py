@@ -169,3 +169,11 @@ def test_studies_of_different_spaces_stack_without_losing_types(tmp_path):
 def test_no_study_at_all_is_refused():
     with pytest.raises(UsageError, match="at least one folder"):
         load_studies([])
+
+
+def test_studies_whose_losses_are_of_different_kinds_are_not_stacked(tmp_path):
+    folders = [make_study(tmp_path / name, trials=2) for name in "ab"]
+    text = (folders[1] / "study.json").read_text()
+    (folders[1] / "study.json").write_text(text.replace('"kind": "grey"', '"kind": "dynamic"'))
+    with pytest.raises(UsageError, match=r"different kinds cannot be compared \(.*a: grey, .*b: dynamic\)"):
+        load_studies(folders)

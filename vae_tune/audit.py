@@ -60,7 +60,7 @@ def audit(folder: Path) -> list[str]:
     found += _check_decisions(rows, config, max_epochs)
     found += _check_tables(manifest["status"] == "running", rows, *tables)
     found += _check_count(rows, manifest, config)
-    found += _check_best(folder, rows, max_epochs)
+    found += _check_best(folder, rows, max_epochs, manifest["metric"]["kind"])
     return found
 
 
@@ -147,7 +147,7 @@ def _check_count(rows: Sequence[TrialRow], manifest: Mapping[str, Any], config: 
         yield "the first trial is not the reference"
 
 
-def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int) -> Iterator[str]:
+def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: str) -> Iterator[str]:
     path = folder / BEST_FOLDER / METRICS_FILE
     best = winner([row for row in rows if row.state != RUNNING], max_epochs)
     so_far = winner(rows, max_epochs)
@@ -156,10 +156,13 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int) -> Iter
             yield f"{path} is missing, though trial {best.trial} has ended"
         return
     try:
-        named, written = read_json(path)["winner"], read_json(folder / BEST_FOLDER / CONFIG_FILE)
+        metrics, written = read_json(path), read_json(folder / BEST_FOLDER / CONFIG_FILE)
+        named, found = metrics["winner"], metrics["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield f"{folder / BEST_FOLDER} is damaged: {error}"
         return
+    if found != kind:
+        yield f"{path} has numbers of kind {found!r}, the study {kind!r}"
     allowed = {row.trial for row in (best, so_far) if row is not None}  # an interrupted search may name a running one
     if named["trial"] not in allowed:
         yield f"{path} names trial {named['trial']} as the winner, but it is trial {best.trial if best else None}"

@@ -147,13 +147,17 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
     That is the study's name, or its folder where two have the same name.
 
     Raises:
-        UsageError: there is none, or one cannot be loaded.
+        UsageError: there is none, one cannot be loaded, or their losses are of different kinds (grey, static, dynamic).
     """
     import pandas as pd
 
     studies = tuple(load_study(folder) for folder in folders)
     if not studies:
         raise UsageError("No study to load: give at least one folder.")
+    kinds = {str(study.manifest["metric"]["kind"]): study.folder for study in studies}
+    if len(kinds) > 1:
+        found = ", ".join(f"{folder}: {kind}" for kind, folder in kinds.items())
+        raise UsageError(f"Losses of different kinds cannot be compared ({found}).")
     names = [study.name for study in studies]
     keys = [study.name if names.count(study.name) == 1 else str(study.folder) for study in studies]
 
