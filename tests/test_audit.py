@@ -28,7 +28,7 @@ def folder(tmp_path, tiny):
     best = winner(record.rows, BASE.max_epochs)
     (record.folder / "best").mkdir()
     numbers = {"trial": best.trial, "validation": {"negative_elbo": best.val_loss}}
-    write_json(record.folder / "best" / "metrics.json", {"winner": numbers})
+    write_json(record.folder / "best" / "metrics.json", {"kind": "grey", "winner": numbers})
     write_json(record.folder / "best" / "config.json", to_dict(replace(BASE, **best.values)))
     record.set_status("complete")
     record.close()

@@ -147,7 +147,7 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
     That is the study's name, or its folder where two have the same name.
 
     Raises:
-        UsageError: there is none, one cannot be loaded, or their losses are of different kinds (grey, static, dynamic).
+        UsageError: there is none, one cannot be loaded, or their losses are of different kinds (grey, static, ...).
     """
     import pandas as pd
 
