@@ -317,3 +317,10 @@ def test_the_wide_space_loads_and_every_corner_of_it_is_a_configuration():
             for name, distribution in space.distributions.items()
         }
         assert space.contains(replace(base, **values))
+    assert space.contains(base)  # the samplers that need that can search it
+
+
+def test_a_reference_of_zero_lies_outside_of_a_logarithmic_range(load):
+    space = load("weight_decay: {type: float, low: 1.0e-6, high: 0.1, log: true}\n")
+    assert not space.contains(TrialConfig(weight_decay=0.0))
+    assert space.contains(TrialConfig(weight_decay=0.01))

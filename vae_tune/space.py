@@ -42,7 +42,7 @@ class Space:
             if isinstance(distribution, CategoricalDistribution):
                 if value not in distribution.choices:
                     return False
-            elif not distribution._contains(distribution.to_internal_repr(value)):
+            elif (value <= 0 and distribution.log) or not distribution._contains(distribution.to_internal_repr(value)):  # type: ignore[attr-defined]  # Optuna raises on it
                 return False
         return all(getattr(config, name) == value for name, value in self.fixed.items())
 

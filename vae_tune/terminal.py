@@ -22,6 +22,8 @@ from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE,
 from vae_tune.trials import TrialRow, winner
 
 _COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
+_OTHER_COLUMNS, _COLUMN = 46, 11
+"""Characters of the table of the best trials: without its hyperparameters, and of each of these."""
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed"}
 
 
@@ -226,6 +228,7 @@ def summary(
     )
     table = _table(f"The best of {len(rows)} trials")
     names = list(rows[0].values) if rows else []
+    names = names[: max(1, (console.width - _OTHER_COLUMNS) // _COLUMN)]  # trials.csv has them all
     for name in ("trial", "state", "epochs", "val_loss", *names, "seconds"):
         table.add_column(name.replace("_", "\n"), justify="left" if name == "state" else "right")
     for row in ranked[:10]:
