@@ -45,7 +45,7 @@ def browser(path):
         chromium.close()
 
 
-def screenshot(folder, output, width=1280, height=1500):
+def screenshot(folder, output, width=1280, height=1400):
     """Draw the top of the report of the study in ``folder``."""
     from vae_tune.report import write_report
 
@@ -55,7 +55,7 @@ def screenshot(folder, output, width=1280, height=1500):
     with tempfile.TemporaryDirectory() as place, browser(path) as chromium:
         page = chromium.new_page(viewport={"width": width, "height": height})
         page.goto(write_report(folder, Path(place) / "report.html").as_uri())
-        page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length > 2")
+        page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .main-svg').length > 2")
         page.screenshot(path=output)
 
 
