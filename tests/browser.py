@@ -45,7 +45,7 @@ def browser(path):
         chromium.close()
 
 
-def screenshot(folder, output, width=1280, height=1400):
+def screenshot(folder, output, width=1280, height=1670):
     """Draw the top of the report of the study in ``folder``."""
     from vae_tune.report import write_report
 

@@ -145,7 +145,7 @@ def make_comparison(study: Study) -> dict[str, Any] | None:
                 rows.append({"label": label, "cells": [*map(_cell, numbers), _cell(change, "+")]})
     kind = "a cross-entropy of grey values, which is no likelihood" if metrics["kind"] == "grey" else metrics["kind"]
     title = f"{metrics['unit']}; {kind}; of the negative ELBO the lower is the better"
-    columns = [f"{name}, trial {metrics[name]['trial']}" for name in who]
+    columns = [f"{name}, trial\u00a0{metrics[name]['trial']}" for name in who]
     return {"title": title, "columns": [*columns, "change"], "rows": rows}
 
 
