@@ -217,9 +217,9 @@ def test_a_time_budget_ends_the_search_in_time_and_the_record_says_so(search, tm
     import time
 
     start = time.monotonic()
-    code, output = search("--num-samples", 500, "--study-name", "brief", "--time-budget", "28s", *SMALL).wait()
+    code, output = search("--num-samples", 500, "--study-name", "brief", "--time-budget", "45s", *SMALL).wait()
     assert code == 0, output
-    assert time.monotonic() - start < 28 + 8  # the budget, and the start of Python itself
+    assert time.monotonic() - start < 45 + 15  # the budget, and the start of Python itself
     folder = tmp_path / "out" / "brief"
     assert json.loads((folder / "study.json").read_text())["status"] == "time budget used"
     assert 1 <= len(table(folder / "trials.csv")) < 500
