@@ -9,7 +9,6 @@ import torch
 from vae_tune.config import DataConfig
 from vae_tune.data import Images, load_images
 
-
 torch.set_num_threads(1)  # test processes run side by side, and more threads only wait for each other
 
 
