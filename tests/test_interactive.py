@@ -7,7 +7,7 @@ import pytest
 
 from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES
-from tests.test_plots_hyperparameters import SPACE
+from tests.test_plots_hyperparameters import SPACE, ZERO
 from vae_tune import TrialConfig, load_study, plots
 from vae_tune.plots import interactive
 from vae_tune.plots.coordinates import parallel
@@ -33,6 +33,7 @@ CONDITIONS = STUDIES | {
         "space": SPACE,
         "reference": TrialConfig(max_epochs=9, learning_rate=0.01, encoder_activation="tanh"),
     },
+    "zero on a log range": {"space": ZERO, "trials": 20},
     "no early stopping": {"scheduler": "none", "trials": 12},
 }
 
@@ -135,6 +136,11 @@ def test_parallel_lines_go_from_the_ends_of_the_ranges_to_the_loss(three):
     assert best["y"][2] == 1  # its learning rate is the highest
     assert {number for trace in figure["data"] for number in trace["customdata"]} == {0, 1, None}
     assert len(parallel(three, whole=False)["layout"]["xaxis"]["ticktext"]) == 5  # the epochs too
+
+
+def test_what_no_log_axis_has_lies_at_its_low_end_in_parallel(tmp_path):
+    figure = parallel(hand_made(tmp_path / "s", {"losses": [3, 2, 1]}, space=ZERO), whole=True)
+    assert figure["data"][-1]["y"][:2] == [0, 0]
 
 
 def test_what_a_rung_stopped_is_stacked_on_what_went_on(three):

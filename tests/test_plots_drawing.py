@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 
 from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES, TABLES
-from tests.test_plots_hyperparameters import SPACE
+from tests.test_plots_hyperparameters import SPACE, ZERO
 from vae_tune import TrialConfig, load_study, plots
 from vae_tune.config import UsageError
 from vae_tune.plots.captions import CAPTIONS
@@ -54,6 +54,19 @@ def test_no_study_is_too_poor_to_be_drawn(name, condition, tmp_path):
 def test_categories_steps_and_a_reference_outside_of_the_space_are_drawn(name, tmp_path):
     reference = TrialConfig(batch_size=512, encoder_activation="tanh", max_epochs=3)
     drawn(name, load_study(make_study(tmp_path / "s", space=SPACE, reference=reference, trials=25)))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_reference_that_no_log_axis_has_is_drawn(name, tmp_path):
+    drawn(name, load_study(make_study(tmp_path / "s", space=ZERO, trials=25)))
+
+
+def test_a_reference_that_no_log_axis_has_is_named_beside_its_slice_and_low_in_parallel(tmp_path):
+    study = hand_made(tmp_path / "s", *[{"losses": [3, 2, 1], "values": {"weight_decay": 0}}] * 2, space=ZERO)
+    titles = [ax.get_title(loc="right") for ax in drawn("slices", study).axes]
+    assert titles == ["reference not on this axis"] * 2 + [""]
+    reference = next(line for line in drawn("parallel", study).axes[0].lines if "reference" in line.get_label())
+    assert list(reference.get_ydata())[:2] == [-0.02] * 2
 
 
 @pytest.mark.parametrize("name", ["best_so_far", "pair_grid", "parallel", "importance", "loss_parts", "pareto"])

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -16,6 +17,14 @@ SPACE = Space(
         "encoder_activation": CategoricalDistribution(("linear", "relu")),
     }
 )
+ZERO = Space(
+    {
+        "weight_decay": FloatDistribution(1e-6, 1e-2, log=True),
+        "kl_warmup_epochs": IntDistribution(1, 8, log=True),
+        "latent_size": IntDistribution(2, 64, log=True),
+    }
+)
+"""Log ranges, of which the reference's zeros have no logarithm."""
 
 
 @pytest.fixture
@@ -47,6 +56,14 @@ def test_axes_follow_the_space(study):
     }
     assert list(axes(study)["learning_rate"].edges(2)) == pytest.approx([0.001, 0.01, 0.1])
     assert list(axes(study)["batch_size"].edges(2)) == [32, 144, 256]
+
+
+def test_places_are_shares_of_a_range_on_its_own_scale():
+    rate, size = Axis("learning_rate", "log", 1e-4, 1e-2), Axis("batch_size", "linear", 32, 232)
+    assert list(rate.place([1e-4, 1e-3, 1])) == pytest.approx([0, 0.5, 2])
+    assert list(rate.place([0, -1])) == [-np.inf] * 2
+    assert list(size.place(pd.Series([32, 82, None], dtype="Int64"))) == pytest.approx([0, 0.25, np.nan], nan_ok=True)
+    assert list(Axis("batch_size", "linear", 32, 32).place([32])) == [0]
 
 
 def test_parallel_holds_whole_configurations(study):

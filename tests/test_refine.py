@@ -3,7 +3,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tests.studies import hand_made, make_study
+from tests.test_plots_hyperparameters import ZERO
 from vae_tune import TrialConfig, load_study
+from vae_tune.advice import conclusions
 from vae_tune.refine import as_yaml, next_space
 from vae_tune.space import DEFAULT_SPACE, Space, load_space
 
@@ -32,6 +34,17 @@ def test_an_end_that_suits_is_not_passed_by_rounding(tmp_path):
     worse = [*range(100, 200, 10)]
     found = next_space(hand_made(tmp_path / "s", *trials("hidden_width", [500, 1000, 300, 250, 350, *worse])))
     assert found.distributions["hidden_width"].high == 1024
+
+
+def test_a_winner_that_no_log_range_has_lies_below_it(tmp_path):
+    best = {"losses": [3, 2, 1], "values": {"weight_decay": 0.0, "kl_warmup_epochs": 0}}
+    others = trials("weight_decay", [2e-6, 3e-6, 4e-6, 5e-6, *np.geomspace(1e-6, 1e-2, 9)])
+    study = hand_made(tmp_path / "s", best, *others, space=ZERO)
+    assert "Search below 1e-06 too." in [finding.advice for finding in conclusions(study)]
+    found = next_space(study).distributions["weight_decay"]
+    assert next_space(study).distributions["kl_warmup_epochs"].low == 1
+    assert found.low == pytest.approx(1e-7)  # a quarter of four decades below
+    assert found.high < 1e-3
 
 
 def test_choices_stay_that_are_good_or_hardly_tried(tmp_path):

@@ -101,6 +101,7 @@ SAID = {
     "one that runs": "No trial has reported an epoch yet.",
     "all failed": "No trial has succeeded.",
     "other space": "One of linear, relu.",
+    "zero on a log range": "The reference, 0, is not on this axis.",
     "no early stopping": "No trial was stopped early",
 }
 

@@ -49,7 +49,7 @@ from vae_tune.names import (
     WINNER_RANK,
 )
 from vae_tune.plots import active_units, best_so_far, importance, rung_correlation, rung_survival
-from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, Axis, axes, comparable
+from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, axes, comparable
 from vae_tune.study import Study
 
 SURE = 30
@@ -132,7 +132,7 @@ def edges(study: Study) -> pd.DataFrame:
         if axis.scale == "category" or top.empty:
             continue
         values = top[axis.name].to_numpy(np.float64)
-        places, tried = place(axis, values), place(axis, study.trials[axis.name].dropna().to_numpy(np.float64))
+        places, tried = axis.place(values), axis.place(study.trials[axis.name].dropna())
         ends = {LOW: (places, tried), HIGH: (1 - places, 1 - tried)}
         narrow = [end for end, (far, all_far) in ends.items() if _ends_too_soon(far, all_far)]
         edge = min(narrow, key=lambda end: ends[end][0][0], default="")
@@ -303,14 +303,6 @@ def _ends_too_soon(best: Any, tried: Any) -> bool:
     crowded = best[0] < _OUTER or np.mean(best < _CROWDED) >= 0.5
     beyond = (tried < best.min()).sum()
     return bool(crowded and (best.min() < _CLOSE or beyond < _FEW))
-
-
-def place(axis: Axis, values: Any) -> Any:
-    """Return where values lie in a hyperparameter's range, on its own scale: 0 at its low end, 1 at its high end."""
-    low, high = axis.low, axis.high
-    if axis.scale == "log":
-        low, high, values = np.log(low), np.log(high), np.log(values)
-    return (values - low) / (high - low if high > low else 1)
 
 
 def _ordinal(number: int) -> str:

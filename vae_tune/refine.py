@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vae_tune.advice import best_trials, edges, place
+from vae_tune.advice import best_trials, edges
 from vae_tune.config import UsageError
 from vae_tune.names import EDGE, HIGH, HYPERPARAMETER, LOW
 from vae_tune.plots.hyperparameters import axes, comparable
@@ -84,8 +84,7 @@ def _range(study: Study, name: str, best: Any, edge: str) -> BaseDistribution:
     old: Any = study.space.distributions[name]
     if old.step not in (None, 1):
         return old  # type: ignore[no-any-return]
-    axis = axes(study)[name]
-    places = place(axis, best)
+    places = np.clip(axes(study)[name].place(best), 0, 1)
     start, stop = max(0.0, places.min() - _MARGIN), min(1.0, places.max() + _MARGIN)
     missing = max(0.0, _LEAST - (stop - start))
     start, stop = max(0.0, start - missing / 2), min(1.0, stop + missing / 2)
@@ -103,7 +102,8 @@ def _range(study: Study, name: str, best: Any, edge: str) -> BaseDistribution:
 def _value(old: Any, place: float) -> float:
     """Return what lies at a place of a range, on its own scale."""
     if old.log:
-        return float(old.low * (old.high / old.low) ** place)
+        least = 1 if isinstance(old, IntDistribution) else 0  # Optuna's rule
+        return max(least, float(old.low * (old.high / old.low) ** place))
     return float(old.low + (old.high - old.low) * place)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,10 @@ def parallel(study: Study, *, whole: bool) -> Figure | None:
     columns = [_place(known, table[name]) for name, known in hyperparameters.axes(study).items()]
     names = list(hyperparameters.axes(study))
     if not whole:
-        columns.append(_on_line(table[EPOCHS], 0, study.max_epochs, _steps(0, study.max_epochs)))
+        columns.append(_on_line(Axis(EPOCHS, "linear", 0, study.max_epochs), table[EPOCHS]))
         names.append(EPOCHS)
     low, high = loss_axis(table)["range"]
-    columns.append(_on_line(table[VAL_LOSS], low, high, _steps(low, high)))
+    columns.append(_on_line(Axis(VAL_LOSS, "linear", low, high), table[VAL_LOSS]))
     names.append(VAL_LOSS)
     places = np.column_stack([place for place, _ in columns])
     order = table[VAL_LOSS].rank(method="first").to_numpy()
@@ -102,19 +103,17 @@ def _place(known: Axis, values: pd.Series[Any]) -> tuple[npt.NDArray[Any], Ticks
         step = 1 / max(1, len(names) - 1)
         places = np.array([names.index(str(value)) * step for value in values])
         return places, {index * step: name for index, name in enumerate(names)}
-    low, high = min(known.low, *values), max(known.high, *values)
-    if known.scale == "linear":
-        return _on_line(values, low, high, _steps(low, high))
-    return _on_line(values, low, high, log_ticks(low, high)["tickvals"], math.log)
+    shown = [value for value in values if value > 0 or known.scale == "linear"]
+    return _on_line(replace(known, low=min([known.low, *shown]), high=max([known.high, *shown])), values)
 
 
-def _on_line(
-    values: pd.Series[Any], low: float, high: float, ticks: Sequence[float], scale: Callable[[float], float] = float
-) -> tuple[npt.NDArray[Any], Ticks]:
-    """Return where values lie between ``low`` and ``high``, those beyond at the ends, and the ticks likewise."""
-    first, span = scale(low), scale(high) - scale(low) or 1.0
-    places = np.clip([(scale(value) - first) / span for value in values], 0, 1)
-    return places, {(scale(tick) - first) / span: f"{tick:g}" for tick in ticks if low <= tick <= high}
+def _on_line(known: Axis, values: pd.Series[Any]) -> tuple[npt.NDArray[Any], Ticks]:
+    """Return where numbers lie on their axis, those beyond at its ends, and its ticks likewise."""
+    low, high = known.low, known.high
+    marks = log_ticks(low, high)["tickvals"] if known.scale == "log" else _steps(low, high)
+    ticks = [mark for mark in marks if low <= mark <= high]
+    labels = (f"{tick:g}" for tick in ticks)
+    return np.clip(known.place(values), 0, 1), dict(zip(known.place(ticks).tolist(), labels, strict=True))
 
 
 def _steps(low: float, high: float) -> list[float]:

@@ -63,7 +63,9 @@ def draw_slices(study: Study) -> Figure:
         own["place"] = style.places(shown, list(own[VALUE]))
         style.scatter(ax, own["place"], own[VAL_LOSS], own[STATE])
         style.star(ax, study, own, "place", VAL_LOSS)
-        style.hyperparameter_axis(ax, "x", shown, own[VALUE])
+        style.hyperparameter_axis(ax, "x", shown, own["place"])
+        if own["place"].isna().any():  # no other trial may lie outside of the space
+            style.note(ax, "reference not on this axis")
         style.loss_axis(ax, "y", table[VAL_LOSS])
     for index, ax in enumerate(panels):
         ax.set_visible(index < len(known))
@@ -158,13 +160,10 @@ def draw_parallel(study: Study) -> Figure:
 
 
 def _height(shown: Axis, values: pd.Series[Any]) -> npt.NDArray[np.float64]:
-    """Return where values lie between the ends of a range, 0 to 1."""
+    """Return where values lie between the ends of a range, 0 to 1; a little beyond where they lie outside."""
     if shown.scale == "category":
         return style.places(shown, list(values), spread=0) / max(1, len(shown.choices) - 1)
-    low, high, numbers = shown.low, shown.high, values.to_numpy(np.float64, na_value=np.nan)
-    if shown.scale == "log":
-        low, high, numbers = math.log(low), math.log(high), np.log(numbers)
-    return np.clip((numbers - low) / (high - low or 1), -0.02, 1.02)
+    return np.clip(shown.place(values), -0.02, 1.02)
 
 
 def _ruler(ax: Axes, place: float, marks: Iterable[tuple[float, str]]) -> None:

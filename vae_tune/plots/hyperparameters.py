@@ -61,6 +61,17 @@ class Axis:
         space = np.geomspace if self.scale == "log" else np.linspace
         return np.asarray(space(self.low, self.high, cells + 1), np.float64)
 
+    def place(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return where numbers lie in the range, on its own scale: 0 is its low end, 1 its high end.
+
+        What no log scale has, such as a reference's weight decay of 0, lies infinitely far below.
+        """
+        low, high, numbers = self.low, self.high, np.asarray(values, dtype=np.float64)
+        if self.scale == "log":
+            with np.errstate(divide="ignore"):
+                low, high, numbers = math.log(low), math.log(high), np.log(np.maximum(numbers, 0))
+        return np.asarray((numbers - low) / (high - low or 1), np.float64)
+
 
 def axes(study: Study) -> dict[str, Axis]:
     """Return the searched hyperparameters as axes, by name, in the space's order."""

@@ -242,9 +242,13 @@ def short(value: Any) -> str:
 
 
 def places(shown: Axis, values: Sequence[Any], spread: float = 0.18) -> npt.NDArray[np.float64]:
-    """Return where ``values`` of a hyperparameter lie on its axis; choices are spread a little, to be told apart."""
+    """Return where ``values`` of a hyperparameter lie on its axis, NaN for what does not, as 0 on a log one.
+
+    Choices are spread a little, to be told apart.
+    """
     if shown.scale != "category":
-        return np.array([float(value) if pd.notna(value) else math.nan for value in values])
+        numbers = np.array([float(value) if pd.notna(value) else math.nan for value in values])
+        return np.where(numbers > 0, numbers, math.nan) if shown.scale == "log" else numbers
     known = {choice: float(place) for place, choice in enumerate(shown.choices)}
     shifts = np.random.default_rng(0).uniform(-spread, spread, len(values))
     return np.array([known.get(value, math.nan) for value in values]) + shifts

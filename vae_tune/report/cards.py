@@ -161,4 +161,7 @@ def _range(study: Study, axis: Axis) -> str:
     if axis.scale == "category":
         searched = f"One of {', '.join(map(str, axis.choices))}."
     best = "" if study.best is None else f" The winner: {short(study.best[axis.name])}."
+    reference = getattr(study.reference, axis.name)
+    if axis.scale == "log" and reference <= 0:
+        best += f" The reference, {short(reference)}, is not on this axis."
     return f"{searched}{best} Pruned trials are ticks above."
