@@ -44,6 +44,7 @@ NEVER = {
     "report/summary": {"ray", "torch", "matplotlib"},
     "report/cards": {"ray", "torch", "matplotlib"},
     "ledger": {"ray", "torch"},
+    "compare": {"ray", "torch", "matplotlib.pyplot"},
     "trials": {"ray", "torch", "pandas"},
     "record": {"ray", "torch", "pandas"},
     "dashboard": {"ray", "torch"},

@@ -13,6 +13,7 @@ from tyro import _errors as tyro_errors  # the only way to take over its boxes o
 
 from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
 from vae_tune.options import (
+    CompareOptions,
     DashboardOptions,
     EvaluateOptions,
     ExploreOptions,
@@ -85,6 +86,13 @@ def _report(options: ReportOptions) -> int:
     return 0
 
 
+def _compare(options: CompareOptions) -> int:
+    from vae_tune.compare import compare
+
+    compare(options)
+    return 0
+
+
 def _train(options: TrainOptions) -> int:
     from vae_tune.single import train
 
@@ -131,6 +139,7 @@ _COMMANDS = {
     "generate": _Command(GenerateOptions, "Draw samples, reconstructions, latent space of a model.", _generate),
     "dashboard": _Command(DashboardOptions, "Show a study in the browser, on this machine alone.", _dashboard),
     "report": _Command(ReportOptions, "Write report.html: what a search found, in one page.", _report),
+    "compare": _Command(CompareOptions, "Print and draw studies side by side.", _compare),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
 }
 

@@ -15,9 +15,11 @@ from vae_tune.journal import is_being_written
 from vae_tune.names import (
     COMPLETE,
     CONFIRMATION_FOLDER,
+    CPU_HOURS,
     ENDED,
     EPOCHS,
     FAIL,
+    GPU_HOURS,
     PRUNED,
     RUNNING,
     SECONDS,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 UNFINISHED, REPEATED, IDLE, CONFIRMATION = "unfinished", "repeated", "idle", "confirmation"
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: UNFINISHED}
-_SHARES = {"cpu_hours": "cpus", "gpu_hours": "gpus"}
+_SHARES = {CPU_HOURS: "cpus", GPU_HOURS: "gpus"}
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ class Ledger:
     @property
     def unit(self) -> str:
         """``GPU-hours`` where trials had GPUs, else ``core-hours``."""
-        return "GPU-hours" if self.entries["gpu_hours"].sum() > 0 else "core-hours"
+        return "GPU-hours" if self.entries[GPU_HOURS].sum() > 0 else "core-hours"
 
     @property
     def hours(self) -> pd.Series[float]:
         """The entries in :attr:`unit`."""
-        return self.entries["gpu_hours" if self.unit == "GPU-hours" else "cpu_hours"]
+        return self.entries[GPU_HOURS if self.unit == "GPU-hours" else CPU_HOURS]
 
     @property
     def saved_hours(self) -> float:
@@ -106,7 +108,7 @@ def make_ledger(study: Study) -> Ledger:
     if confirmations:
         entries.loc[CONFIRMATION] = sum(other.entries.sum() for other in confirmations)
         entries = entries.astype({"trials": int, "epochs": int})
-    if entries["cpu_hours"][REPEATED] > 0:
+    if entries[CPU_HOURS][REPEATED] > 0:
         notes.append("Repeated is an upper bound: from a trial's last report to the end of that run of the search.")
     if runs["slots"].isna().any():
         notes.append("Idle time is not known: how many trials ran side by side is not recorded.")

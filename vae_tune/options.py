@@ -52,6 +52,23 @@ class ReportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Print and draw studies side by side: what each found, what that cost, how it got there; also while they run."""
+
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Folders of the studies, two or more."""
+    output: Path = Path("comparison.png")
+    """Picture to write: png, svg or pdf."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared or written."""
+        if len(set(self.folders)) < max(2, len(self.folders)):
+            raise UsageError("Give two or more different studies to compare.")
+        if self.output.suffix not in (".png", ".svg", ".pdf"):
+            raise UsageError(f"output must be a .png, .svg or .pdf file, but got {str(self.output)!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DashboardOptions:
     """Show a study, running or not, in the browser with optuna-dashboard; nothing can be changed there."""
 

@@ -134,6 +134,8 @@ class Studies:
     """Several studies side by side."""
 
     studies: tuple[Study, ...]
+    names: tuple[str, ...]
+    """What the column study calls them."""
     trials: pd.DataFrame
     """The trials of all, with the columns study and trial in front; a hyperparameter is missing where a study did not
     search it."""
@@ -170,6 +172,7 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
 
     return Studies(
         studies,
+        tuple(keys),
         stack(study.trials.reset_index() for study in studies),
         stack(study.epochs.copy() for study in studies),
     )

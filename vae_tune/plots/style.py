@@ -43,12 +43,17 @@ _MARKS: dict[str, dict[str, Any]] = {
 }
 
 
-def sheet(
-    name: str, *, width: float = 7.2, height: float = 4.2, columns: int = 1, rows: int = 1
+def sheet(name: str, **size: Any) -> tuple[Figure, list[Axes]]:
+    """Return a figure for the caption ``name`` and its axes; ``size`` is that of :func:`panels`."""
+    return panels(CAPTIONS[name].title, **size)
+
+
+def panels(
+    title: str, *, width: float = 7.2, height: float = 4.2, columns: int = 1, rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure for the caption ``name`` and its axes, row by row; sizes are inches."""
+    """Return a figure and its axes, row by row; sizes are inches."""
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
-    figure.suptitle(CAPTIONS[name].title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=BLACK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=BLACK)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
