@@ -69,15 +69,15 @@ class LatentMap:
         from matplotlib import colormaps
         from matplotlib.figure import Figure
 
-        few = len(self.classes) <= 10
-        colours = colormaps["tab10" if few else "nipy_spectral"]
+        count = len(self.classes)
+        shades = colormaps["tab10"] if count <= 10 else colormaps["nipy_spectral"].resampled(count)
         figure = Figure(figsize=(8, 7), layout="constrained")
         axes = figure.add_subplot()
-        for label, name in enumerate(self.classes):
-            of_class = self.points[self.labels == label]
-            if len(of_class):
-                colour = colours(label if few else label / (len(self.classes) - 1))
-                axes.scatter(of_class[:, 0], of_class[:, 1], s=6, alpha=0.6, linewidths=0, color=colour, label=name)
+        style: dict[str, Any] = {"s": 6, "alpha": 0.6, "linewidths": 0}
+        # in the images' order, so that no class lies on top of the others
+        axes.scatter(self.points[:, 0], self.points[:, 1], color=shades(self.labels), **style)
+        for label in np.unique(self.labels):
+            axes.scatter([], [], color=shades(label), label=self.classes[label], **style)
         axes.set(xlabel=self.axes[0], ylabel=self.axes[1], title=f"Latent means of {len(self.points):,} images")
         axes.set_aspect("equal", adjustable="datalim")
         columns = 1 + (len(self.classes) - 1) // 24
