@@ -1,23 +1,27 @@
 """Published numbers of VAEs on MNIST, and what this code reaches in the same setting.
 
-    python benchmarks/published.py [--rows pytorch,start,burda] [--epochs N] [--seed 0] [--threads 1]
+    python benchmarks/published.py [--rows pytorch,start,burda-1] [--epochs N] [--seed 0] [--repeats 1] [--threads 1]
 
 Prints a Markdown table; each row says how many epochs it was trained. As in the sources, all 60,000 images of MNIST's
 training file are trained on and the 10,000 of the test file are tested on, so nothing is chosen by the test images:
-the last epoch counts. Burda et al.'s schedule has 3,280 epochs, which is days on a CPU: these rows show how far the
-epochs given go, with the schedule's first stages, and estimate the likelihood on the first test images.
+the last epoch counts. A published number is one training's; ``--repeats`` tells how far seeds lie apart.
+
+Burda et al.'s schedule has 3,280 epochs, which is days on a CPU: these rows show how far the epochs given go, with the
+schedule's first stages, and estimate the likelihood on the first test images. Adam's epsilon (1e-4 there) and the
+initial weights (Glorot's there) are PyTorch's.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from vae_tune.config import DataConfig, TrialConfig
+from vae_tune.config import Binarization, DataConfig, TrialConfig
 from vae_tune.data import Images, load_images, to_tensor
 from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
 from vae_tune.training import fit, new_state
@@ -51,83 +55,109 @@ BURDA = TrialConfig(
     max_epochs=13,  # the first three stages
 )
 ROWS = {
-    "pytorch": [
-        Row(
-            "PyTorch's VAE example",
-            "784-400-20, ReLU encoder",
-            TrialConfig(encoder_activation="relu", max_epochs=10),
-            105.6,
-            10,
-        )
-    ],
-    "start": [
-        Row(
-            "the VAE this project grew from",
-            f"784-400-{size}, linear encoder",
-            replace(START, latent_size=size),
-            nats,
-            20,
-        )
-        for size, nats in ((2, 165.8), (10, 115.4), (20, 108.3))
-    ],
-    "burda": [
-        Row("Burda et al. 2016, table 1", name, replace(BURDA, iwae_samples=samples), nats, 3280, nll=True)
-        for name, samples, nats in (("VAE", 1, 86.76), ("IWAE, k = 5", 5, 85.54), ("IWAE, k = 50", 50, 84.78))
-    ],
+    "pytorch": Row(
+        "PyTorch's VAE example",
+        "784-400-20, ReLU encoder",
+        TrialConfig(encoder_activation="relu", max_epochs=10),
+        105.6,
+        10,
+    )
+}
+ROWS |= {
+    f"start-{size}": Row(
+        "the VAE this project grew from",
+        f"784-400-{size}, linear encoder",
+        replace(START, latent_size=size),
+        nats,
+        20,
+    )
+    for size, nats in ((2, 165.8), (10, 115.4), (20, 108.3))
+}
+ROWS |= {
+    f"burda-{samples}": Row(
+        "Burda et al. 2016, table 1", name, replace(BURDA, iwae_samples=samples), nats, 3280, nll=True
+    )
+    for name, samples, nats in (("VAE", 1, 86.76), ("IWAE, k = 5", 5, 85.54), ("IWAE, k = 50", 50, 84.78))
 }
 
 
-def load(kind: str) -> Images:
+@dataclass(frozen=True)
+class Result:
+    """One training's number."""
+
+    nats: float
+    error: float | None
+    """Standard error over images; None of all test images' negative ELBO."""
+    seconds: float
+
+
+def load(kind: Binarization) -> Images:
     """Return MNIST with its whole training file to train on, evaluated on the test images."""
     images = load_images(DataConfig(binarization=kind))
     grey = load_images(DataConfig())  # of dynamic ones too, the training images are grey
     return replace(images, train=np.concatenate([grey.train, grey.validation]), validation=images.test)
 
 
-def measure(row: Row, epochs: int | None, seed: int, nll_images: int) -> str:
-    """Train one row and return its line of the table."""
-    config = replace(row.config, max_epochs=epochs or row.config.max_epochs, seed=seed)
+def train(row: Row, config: TrialConfig, nll_images: int) -> Result:
+    """Train a row's configuration once and return what it reaches on the test images."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = load("dynamic" if row.nll else "grey")
     state = new_state(config, images.pixels, device)
     start = time.perf_counter()
     *_, last = fit(config, images, device, state)
-    trained = time.perf_counter() - start
-    found, error = last.val_loss, ""
-    if row.nll:
-        test = to_tensor(images.test[:nll_images], device) / 255
-        likelihood = bernoulli(state.model.decoder)
-        estimate = over_images(negative_log_likelihoods(test, state.model.encoder, likelihood, NLL_SAMPLES))
-        found, error = estimate.mean, f" +- {estimate.standard_error or 0:.1f}, {nll_images:,} images"
+    seconds = time.perf_counter() - start
+    if not row.nll:
+        return Result(last.val_loss, None, seconds)
+    test = to_tensor(images.test[:nll_images], device) / 255
+    likelihood = bernoulli(state.model.decoder)
+    estimate = over_images(negative_log_likelihoods(test, state.model.encoder, likelihood, NLL_SAMPLES))
+    return Result(estimate.mean, estimate.standard_error, seconds)
+
+
+def measure(row: Row, epochs: int | None, seeds: range, nll_images: int) -> str:
+    """Train one row with each seed and return its line of the table."""
+    config = replace(row.config, max_epochs=epochs or row.config.max_epochs)
+    results = [train(row, replace(config, seed=seed), nll_images) for seed in seeds]
+    nats = [result.nats for result in results]
+    mean = statistics.fmean(nats)
     digits = 2 if row.nll else 1
+    details = [f"{config.max_epochs} epochs"]
+    if len(seeds) > 1:
+        details.append(f"{len(seeds)} seeds: {min(nats):.{digits}f} to {max(nats):.{digits}f}")
+    if row.nll:
+        details.append(f"{nll_images:,} images, standard error {results[0].error or 0:.1f}")
     cells = (
         row.source,
         row.model,
         "NLL, dynamic" if row.nll else "negative ELBO, grey",
         f"{row.published:.{digits}f} ({row.epochs:,} epochs)",
-        f"{found:.{digits}f} ({config.max_epochs} epochs{error})",
-        f"{found - row.published:+.1f}",
-        f"{trained:.0f}",
+        f"{mean:.{digits}f} ({'; '.join(details)})",
+        f"{mean - row.published:+.1f}",
+        f"{statistics.fmean(result.seconds for result in results):.0f}",
     )
     return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="pytorch,start", help=f"which, of {', '.join(ROWS)}")
+    parser.add_argument(
+        "--rows", default="pytorch,start", help=f"which, or the beginnings of which: {', '.join(ROWS)}"
+    )
     parser.add_argument("--epochs", type=int, help="instead of each row's own number of epochs")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="the first, or only one")
+    parser.add_argument("--repeats", type=int, default=1, help="trainings of each row, with a seed of its own")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--nll-images", type=int, default=1_000, help="test images of the likelihood")
     options = parser.parse_args()
-    if unknown := {*options.rows.split(",")} - {*ROWS}:
-        parser.error(f"--rows: {min(unknown)!r} is none of {', '.join(ROWS)}")
+    chosen = {name: [key for key in ROWS if f"{key}-".startswith(f"{name}-")] for name in options.rows.split(",")}
+    if unknown := [name for name, keys in chosen.items() if not keys]:
+        parser.error(f"--rows: {unknown[0]!r} is none of {', '.join(ROWS)}")
     torch.set_num_threads(options.threads)
-    print("| source | model | quantity | published, nats | here, nats | difference | seconds of training |")
+    print("| source | model | quantity | published, nats | here, nats | difference | seconds of a training |")
     print("|---|---|---|---|---|---|---|")
-    for name in options.rows.split(","):
-        for row in ROWS[name]:
-            print(measure(row, options.epochs, options.seed, options.nll_images), flush=True)
+    seeds = range(options.seed, options.seed + options.repeats)
+    for key in (key for keys in chosen.values() for key in keys):
+        print(measure(ROWS[key], options.epochs, seeds, options.nll_images), flush=True)
 
 
 if __name__ == "__main__":
