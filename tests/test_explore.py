@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -10,9 +11,13 @@ from rich.console import Console
 
 from tests.studies import make_study
 from vae_tune import cli
-from vae_tune.explore import draw, plan, show
+from vae_tune.config import ResourceConfig, UsageError
+from vae_tune.explore import draw, explore, plan, show
+from vae_tune.manifest import new_manifest
 from vae_tune.options import ExploredConfig, ExploreOptions
+from vae_tune.record import StudyRecord
 from vae_tune.repeats import summarise
+from vae_tune.study import load_study
 
 SUMMARISED = ("test_loss", "test_reconstruction", "test_kl", "test_active_units")
 
@@ -31,6 +36,20 @@ def test_the_grid_has_every_size_with_every_seed_and_all_sizes_first():
 def test_one_repeat_of_one_size_is_a_grid():
     config, grid = plan(ExploreOptions(latent_size="3", repeats=1))
     assert (config.num_samples, list(grid.points)) == (1, [])
+
+
+def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(tmp_path, tiny, monkeypatch):
+    trial, rooms = ExploredConfig(hidden_width=50), ResourceConfig(max_concurrent=1)
+    config, grid = plan(ExploreOptions(latent_size="2,10", study_name="e", results_dir=tmp_path, trial=trial))
+    manifest = new_manifest("e", config, config.trial, grid.space, tiny) | {"runs": []}
+    StudyRecord.create(tmp_path / "e", manifest).close()
+    searched = []
+    monkeypatch.setattr(
+        "vae_tune.explore.run_search", lambda config, **_: searched.append(config) or load_study(config.resume)
+    )
+    with pytest.raises(UsageError, match=r"No trial of .* was trained to the end"):
+        explore(ExploreOptions(resume=tmp_path / "e", resources=rooms))
+    assert searched == [replace(config, resume=tmp_path / "e", resources=rooms)]
 
 
 @pytest.fixture
