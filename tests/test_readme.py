@@ -14,6 +14,7 @@ from vae_tune.options import (
     ReportOptions,
     TrainOptions,
 )
+from vae_tune.replay.options import ReplayOptions
 from vae_tune.space import load_space
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +37,7 @@ def test_every_option_that_is_named_exists():
             ReportOptions,
             TrainOptions,
             ExploreOptions,
+            ReplayOptions,
         )
         for name in config.__dataclass_fields__
     }

@@ -18,8 +18,8 @@ BASE = TrialConfig(max_epochs=9)
 
 
 def result(epoch, loss):
-    names = ("train_loss", "val_loss", "val_reconstruction", "val_kl", "active_units", "seconds", "images_per_second")
-    return {"epoch": epoch, **dict.fromkeys(names, loss), "hostname": "host", "device": "cpu"}
+    names = ("train_loss", "val_loss", "val_reconstruction", "val_kl", "seconds", "images_per_second")
+    return {"epoch": epoch, **dict.fromkeys(names, loss), "active_units": 7, "hostname": "host", "device": "cpu"}
 
 
 def loss_of(values, epoch):

@@ -45,6 +45,12 @@ NEVER = {
     "report/cards": {"ray", "torch", "matplotlib"},
     "ledger": {"ray", "torch"},
     "compare": {"ray", "torch", "matplotlib.pyplot"},
+    "replay/options": {"torch", "ray", "optuna", "pandas", "numpy"},
+    "replay/curves": {"ray", "torch", "matplotlib"},
+    "replay/surrogate": {"ray", "torch", "matplotlib"},
+    "replay/simulator": {"torch", "matplotlib"},
+    "replay/tables": {"ray", "torch", "matplotlib"},
+    "replay/command": {"ray", "torch", "matplotlib.pyplot"},
     "trials": {"ray", "torch", "pandas"},
     "record": {"ray", "torch", "pandas"},
     "dashboard": {"ray", "torch"},
@@ -81,6 +87,7 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         ("vae_tune.cli", {"torch", "ray", "optuna", "pandas", "numpy"}),
         ("vae_tune.config", {"torch", "ray", "optuna", "pandas", "numpy"}),
         ("vae_tune.report.summary, vae_tune.report.cards", {"torch", "ray", "matplotlib"}),  # and so study, ledger
+        ("vae_tune.replay.simulator, vae_tune.replay.command", {"torch", "matplotlib", "sklearn"}),
         ("vae_tune.dashboard", {"torch", "ray", "optuna_dashboard"}),
         (
             "vae_tune.loggers.tensorboard, vae_tune.loggers.mlflow, vae_tune.loggers.visdom",

@@ -29,7 +29,7 @@ from vae_tune.names import (
     VAL_LOSS,
     WARM_START,
 )
-from vae_tune.scheduler import Asha, Rungs
+from vae_tune.scheduler import make_scheduler
 from vae_tune.trials import TrialRow, read_trials, row_from_trial, winner
 
 
@@ -102,7 +102,7 @@ def _check_order(rows: Sequence[TrialRow]) -> Iterator[str]:
 
 def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int) -> Iterator[str]:
     """Decide again at every report, with what had been reported before it."""
-    scheduler = Asha(Rungs(config.asha.rungs(max_epochs), config.asha.reduction_factor), max_epochs)
+    scheduler = make_scheduler(config.asha, max_epochs)
     by_trial = {row.trial: row for row in rows}
     reports = sorted((report[ORDER], row.trial, report) for row in rows for report in row.reports)
     for _, number, report in reports:

@@ -23,6 +23,7 @@ from vae_tune.options import (
     path_option,
     train_defaults,
 )
+from vae_tune.replay.options import ReplayOptions
 
 _INTERRUPTED = 130
 _BAD_INPUT = 2
@@ -129,6 +130,13 @@ def _dashboard(options: DashboardOptions) -> int:
     return 0
 
 
+def _replay(options: ReplayOptions) -> int:
+    from vae_tune.replay.command import replay
+
+    replay(options)
+    return 0
+
+
 _COMMANDS = {
     "search": _Command(
         SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
@@ -140,6 +148,7 @@ _COMMANDS = {
     "dashboard": _Command(DashboardOptions, "Show a study in the browser, on this machine alone.", _dashboard),
     "report": _Command(ReportOptions, "Write report.html: what a search found, in one page.", _report),
     "compare": _Command(CompareOptions, "Print and draw studies side by side.", _compare),
+    "replay": _Command(ReplayOptions, "Replay searches on recorded curves with other settings.", _replay),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from vae_tune.config import AshaConfig
 from vae_tune.names import COMPLETE, EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, TRIAL, VAL_LOSS
 from vae_tune.record import StudyRecord
 from vae_tune.trials import TrialRow
@@ -70,6 +71,11 @@ class Asha(FIFOScheduler):
     def debug_string(self) -> str:
         """Name the scheduler in Ray's logs."""
         return "ASHA"
+
+
+def make_scheduler(config: AshaConfig, max_epochs: int) -> Asha:
+    """Return the scheduler that ``config`` asks for, which knows no trial yet."""
+    return Asha(Rungs(config.rungs(max_epochs), config.reduction_factor), max_epochs)
 
 
 def replay(scheduler: Asha, rows: Sequence[TrialRow]) -> dict[int, bool]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -39,8 +40,8 @@ from vae_tune.names import (
     VALUES,
 )
 from vae_tune.prior import Prior, reference_values
-from vae_tune.record import StudyRecord
 from vae_tune.space import Space
+from vae_tune.trials import TrialRow
 
 
 def make_sampler(name: Sampler, seed: int, trial: int) -> BaseSampler:
@@ -65,10 +66,36 @@ def make_sampler(name: Sampler, seed: int, trial: int) -> BaseSampler:
                 return CmaEsSampler(seed=stream, consider_pruned_trials=True, warn_independent_sampling=False)
 
 
-class StudySearcher(Searcher):
-    """Ray Tune's searcher on the Optuna study of a :class:`StudyRecord`."""
+class Record(Protocol):
+    """What the searcher writes to: the study folder, see :class:`vae_tune.record.StudyRecord` for each."""
 
-    def __init__(self, record: StudyRecord, space: Space, base: TrialConfig, sampler: Sampler, ending: Ending):
+    folder: Path
+    study: optuna.Study
+
+    @property
+    def rows(self) -> Sequence[TrialRow]:
+        """All trials that were started."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Write all of a block in one piece."""
+
+    def unfinished(self) -> list[optuna.Trial]:
+        """Return the trials that an earlier end left RUNNING."""
+
+    def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
+        """Note that a trial is about to run."""
+
+    def report(self, number: int, result: Mapping[str, Any]) -> None:
+        """Record one epoch."""
+
+    def finish(self, number: int, state: str, reason: str = "") -> None:
+        """Tell Optuna how a trial ended."""
+
+
+class StudySearcher(Searcher):
+    """Ray Tune's searcher on the Optuna study of a :class:`Record`."""
+
+    def __init__(self, record: Record, space: Space, base: TrialConfig, sampler: Sampler, ending: Ending):
         super().__init__(metric=VAL_LOSS, mode="min")
         self._ending = ending
         self._record = record

@@ -42,7 +42,7 @@ from vae_tune.names import (
 )
 from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
 from vae_tune.record import StudyRecord, unfinished_creation
-from vae_tune.scheduler import Asha, Rungs, settle
+from vae_tune.scheduler import make_scheduler, settle
 from vae_tune.searcher import FailureReasons, StudySearcher
 from vae_tune.space import Grid, Space, load_space
 from vae_tune.study import Study, load_study
@@ -204,7 +204,7 @@ def run_trials(
 ) -> None:
     """Let Ray Tune run trials until ``config.num_samples`` have finished or ``ending`` says so."""
     base = dataclasses.replace(config.trial, **space.fixed)
-    scheduler = Asha(Rungs(config.asha.rungs(base.max_epochs), config.asha.reduction_factor), base.max_epochs)
+    scheduler = make_scheduler(config.asha, base.max_epochs)
     settle(record, scheduler, base.max_epochs)
     to_run = config.num_samples - sum(row.state != RUNNING for row in record.rows)
     if to_run <= 0:

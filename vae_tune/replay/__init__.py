@@ -1,0 +1,1 @@
+"""Replaying searches on recorded learning curves: what another sampler, scheduler or cluster would have found."""

@@ -1,0 +1,200 @@
+"""``vae-tune replay``: from recorded curves to tables, a figure and a page."""
+
+from __future__ import annotations
+
+import base64
+import time
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from vae_tune.config import UsageError
+from vae_tune.files import atomic
+from vae_tune.names import (
+    CURVES_FILE,
+    EPOCH,
+    EPOCHS,
+    HIGH,
+    HOURS,
+    LOW,
+    REPLAY_FOLDER,
+    REPLAY_PAGE_FILE,
+    REPLAY_PLOT_FILE,
+    REPLAY_REGRET_FILE,
+    REPLAY_SUMMARY_FILE,
+    SPEARMAN,
+    TRIALS,
+)
+from vae_tune.replay.curves import Source, Tabular, load_curves
+from vae_tune.replay.options import ReplayOptions
+from vae_tune.replay.simulator import Replayed, UnknownEpoch, simulate
+from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, LOWEST_CORRELATION, Surrogate, is_poor
+from vae_tune.replay.tables import AT, AXIS, NEAR, REGRET, SETTING, lowest, regret_table, summary_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_AXES = {EPOCHS: "epochs trained", HOURS: "simulated hours"}
+
+
+def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFrame:
+    """Replay the searches, show and write what they found, and return the summary.
+
+    Raises:
+        UsageError: the source cannot be replayed, or its surrogate is poor and ``force`` is not set.
+    """
+    console = console or Console()
+    source = _source(options, console)
+    began, searches = time.perf_counter(), {}
+    for setting in options.settings:
+        seeds = range(options.seed, options.seed + options.repeats)
+        searches[setting] = [_search(source, setting, options, seed) for seed in seeds]
+    count = len(searches) * options.repeats
+    seconds = time.perf_counter() - began
+    best = lowest(searches, source.best)
+    summary, regret = summary_table(searches, best), regret_table(searches, best)
+    _show(summary, best, source, console)
+    folder = options.output or _default_output(options.source)
+    _write(folder, summary, regret, source)
+    console.print(f"{count} searches in {seconds:.1f} s, {seconds / count:.2f} s each.", highlight=False)
+    files = ", ".join((REPLAY_SUMMARY_FILE, REPLAY_REGRET_FILE, REPLAY_PLOT_FILE, REPLAY_PAGE_FILE))
+    console.print(f"{folder}: {files}", highlight=False, markup=False, soft_wrap=True)
+    return summary
+
+
+def _source(options: ReplayOptions, console: Console) -> Source:
+    """Return where reports come from, after saying how good that is."""
+    curves = load_curves(options.source)
+    told = f"{options.source}: {len(curves.values)} configurations, {curves.whole.sum()} of them to epoch"
+    console.print(f"{told} {curves.max_epochs}; {curves.kind} values.", highlight=False, soft_wrap=True)
+    if options.curves == "tabular":
+        return Tabular(curves)
+    surrogate = Surrogate(curves)
+    validated = surrogate.validate()
+    title = "The surrogate, cross-validated: median error in nats, and of the best quarter"
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    for name in (EPOCH, TRIALS, SPEARMAN, ERROR, "error of best"):
+        table.add_column(name, justify="right")
+    for row in validated.to_dict("records"):
+        numbers = (f"{row[name]:.2f}" for name in (SPEARMAN, ERROR, ERROR_OF_BEST))
+        table.add_row(str(row[EPOCH]), str(row[TRIALS]), *numbers)
+    console.print(table)
+    console.print(f"An epoch's duration: median error {surrogate.pace_error():.0%}.", highlight=False)
+    if is_poor(validated) and not options.force:
+        raise UsageError(
+            f"the surrogate of {options.source} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
+            "Record more curves, replay those that there are with --curves tabular, or go on with --force."
+        )
+    return surrogate
+
+
+def _search(source: Source, setting: Any, options: ReplayOptions, seed: int) -> list[Replayed]:
+    try:
+        return simulate(source, setting, options.num_samples, seed)
+    except UnknownEpoch as error:
+        raise UsageError(
+            f"{setting}, seed {seed}: a trial goes on past its recorded curve: {error}.\n"
+            "Take --curves surrogate, or a source whose trials were not stopped."
+        ) from error
+
+
+def _default_output(source: Path) -> Path:
+    return Path(REPLAY_FOLDER) if (source / CURVES_FILE).exists() else source / REPLAY_FOLDER
+
+
+def _rows(summary: pd.DataFrame) -> list[list[str]]:
+    """Return the summary for people: a head, then a row a setting."""
+    head = ["setting", "epochs", "hours", "regret", "at equal epochs"]
+    head += [f"epochs to {nats:g} nat{'s' if nats != 1 else ''}" for nats in NEAR] + ["best stopped"]
+    rows = [head]
+    for row in summary.to_dict("records"):
+        cells = [str(row[SETTING]), f"{row[EPOCHS]:.0f}", f"{row[HOURS]:.3g}"]
+        cells += [_interval(row, name, ".2f") for name in (REGRET, f"fair_{REGRET}")]
+        for nats in NEAR:
+            cells.append(f"{_interval(row, f'epochs_to_{nats:g}', '.0f')}, {row[f'reached_{nats:g}']:.0%}")
+        rows.append([*cells, _interval(row, "best_stopped", ".0%")])
+    return rows
+
+
+def _interval(row: Any, name: str, form: str) -> str:
+    value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    if pd.isna(value):
+        return "not known"
+    return f"{_number(value, form)} ({_number(low, form)} to {_number(high, form)})"
+
+
+def _number(value: float, form: str) -> str:
+    return "never" if value == float("inf") else f"{value:{form}}"
+
+
+def _show(summary: pd.DataFrame, best: float, source: Source, console: Console) -> None:
+    runs = summary[["repeats", "trials"]].iloc[0]
+    head, *rows = _rows(summary)
+    lines = [f"{runs['repeats']} searches of {runs['trials']} trials each, with 95 % intervals", ""]
+    lines += [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    console.print("\n".join([*lines, ""]), highlight=False, markup=False, soft_wrap=True)  # Markdown, to be pasted
+    console.print(_legend(best, source), highlight=False, soft_wrap=True)
+
+
+def _legend(best: float, source: Source) -> str:
+    return (
+        f"Regret: nats per image above {best:.2f}, the lowest loss known at epoch {source.curves.max_epochs}; "
+        "at equal epochs: when the thriftiest setting ends. Epochs to: median, and the share of searches that come "
+        "so near. Best stopped: searches in which the best trial was stopped early."
+    )
+
+
+def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: Source) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in ((REPLAY_SUMMARY_FILE, summary), (REPLAY_REGRET_FILE, regret)):
+            with atomic(folder / name) as file:
+                file.write(table.to_csv(index=False, float_format="%.6g").encode())
+        with atomic(folder / REPLAY_PLOT_FILE) as file:
+            draw(regret).savefig(file, format="png", dpi=110)
+        with atomic(folder / REPLAY_PAGE_FILE) as file:
+            file.write(_page(folder, summary, source).encode())
+    except OSError as error:
+        raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
+
+
+def draw(regret: pd.DataFrame) -> Figure:
+    """Draw mean regret with its interval over epochs and over simulated time, a line a setting."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    for place, (axis, label) in zip(figure.subplots(1, 2, sharey=True), _AXES.items(), strict=True):
+        for number, (setting, line) in enumerate(regret[regret[AXIS] == axis].groupby(SETTING, sort=False)):
+            style = ("-", "--", ":", "-.")[number // 10 % 4]
+            place.step(line[AT], line[REGRET].clip(lower=1e-3), style, where="post", label=setting, color=f"C{number}")
+            place.fill_between(
+                line[AT], line[LOW].clip(lower=1e-3), line[HIGH], step="post", alpha=0.15, color=f"C{number}"
+            )
+        place.set(xlabel=label, yscale="log")
+        place.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("regret, nats per image")
+    if len(regret):
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def _page(folder: Path, summary: pd.DataFrame, source: Source) -> str:
+    """Return the figure and the summary as a page that loads nothing from elsewhere."""
+    picture = base64.b64encode((folder / REPLAY_PLOT_FILE).read_bytes()).decode()
+    head, *rows = [[escape(cell) for cell in row] for row in _rows(summary)]
+    body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+    title = f"Replay of {escape(source.curves.name)}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        "<style>body{font:15px sans-serif;margin:2em;max-width:1100px}img{max-width:100%}"
+        "table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
+        "td:first-child,th:first-child{text-align:left}</style>"
+        f'<section id="replay"><h1>{title}</h1><img alt="Regret over epochs and over time" '
+        f'src="data:image/png;base64,{picture}"><table><tr><th>{"</th><th>".join(head)}</th></tr>{body}</table>'
+        f"<p>{escape(_legend(source.best, source))}</p></section></html>\n"
+    )

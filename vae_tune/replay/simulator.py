@@ -1,0 +1,197 @@
+"""A whole search on a simulated clock: the real searcher and the real scheduler, with recorded curves for training.
+
+What Ray Tune does is reduced to what its controller does for them: a free worker asks the searcher for a trial; each
+report goes to the scheduler, then to the searcher. A suggestion takes no time on this clock, and starting a trial
+neither.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from vae_tune.ending import Ending
+from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
+from vae_tune.prior import reference_values
+from vae_tune.replay.curves import Curve, Source
+from vae_tune.replay.options import Setting
+from vae_tune.scheduler import make_scheduler
+from vae_tune.searcher import StudySearcher
+from vae_tune.trials import TrialRow
+
+_STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
+
+
+class UnknownEpoch(Exception):
+    """A replayed trial goes on past where its recorded curve ends."""
+
+
+@dataclass
+class Replayed:
+    """One trial of a replayed search."""
+
+    trial: int
+    values: Mapping[str, Any]
+    curve: Curve
+    state: str = RUNNING
+    epochs: int = 0
+    ended: float = 0.0
+    """Simulated seconds since the search began."""
+    spent: int = 0
+    """Epochs that all trials together had trained by then."""
+
+    @property
+    def val_loss(self) -> float:
+        """Its newest loss, nats per image."""
+        return float(self.curve.losses[self.epochs - 1])
+
+    @property
+    def final_loss(self) -> float:
+        """The loss that it has, or would have, at ``max_epochs``; NaN where that is not known."""
+        return float(self.curve.losses[-1])
+
+
+class MemoryRecord:
+    """What the searcher needs of a study's record, without a folder."""
+
+    folder = Path()
+
+    def __init__(self) -> None:
+        self.study = optuna.create_study(direction="minimize")
+        self.rows: list[TrialRow] = []
+        self._trials: dict[int, optuna.Trial] = {}
+
+    def transaction(self) -> nullcontext[None]:
+        """Write nothing."""
+        return nullcontext()
+
+    def unfinished(self) -> list[optuna.Trial]:
+        """Return the trials of an earlier run: none."""
+        return []
+
+    def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
+        """Note that a trial is about to run."""
+        self._trials[trial.number] = trial
+        self.rows.append(TrialRow(trial.number, values, ""))
+
+    def report(self, number: int, result: Mapping[str, Any]) -> None:
+        """Tell Optuna one epoch."""
+        self._trials[number].report(result[VAL_LOSS], result[EPOCH])
+
+    def finish(self, number: int, state: str, reason: str = "") -> None:  # noqa: ARG002
+        """Tell Optuna how a trial ended, as :class:`vae_tune.record.StudyRecord` does."""
+        trial = self._trials.pop(number)
+        values = trial.storage.get_trial(trial._trial_id).intermediate_values if state == COMPLETE else {}
+        self.study.tell(trial, values[max(values)] if values else None, _STATES[state])
+
+
+def simulate(source: Source, setting: Setting, num_samples: int, seed: int) -> list[Replayed]:
+    """Replay one search and return its trials by number.
+
+    Raises:
+        UnknownEpoch: it trains further than a tabular source knows.
+    """
+    with _quiet():
+        base = replace(source.curves.reference, seed=seed)
+        searcher = _make_searcher(source, setting, seed)
+        scheduler = make_scheduler(setting.asha, base.max_epochs)
+        return _run(searcher, scheduler, source.curve, num_samples, setting.workers)
+
+
+def _run(
+    searcher: Searcher,
+    scheduler: TrialScheduler,
+    curve_of: Callable[[Mapping[str, Any]], Curve],
+    num_samples: int,
+    workers: int,
+) -> list[Replayed]:
+    """Let free workers ask for trials, and the reports come in the order of the clock, until all have ended."""
+    trials: list[Replayed] = []
+    events: list[tuple[float, int, Any]] = []  # when the running epoch of a trial ends; ties in the order they began
+    clock, spent, free, order = 0.0, 0, workers, count()
+
+    def train(handle: Any) -> None:
+        replayed: Replayed = handle.replayed
+        seconds = replayed.curve.seconds[replayed.epochs]
+        if math.isnan(replayed.curve.losses[replayed.epochs]):
+            raise UnknownEpoch(f"its configuration {dict(replayed.values)} was trained for {replayed.epochs} epochs")
+        heapq.heappush(events, (clock + seconds, next(order), handle))
+
+    while True:
+        while free and len(trials) < num_samples:
+            name = str(len(trials))
+            config = searcher.suggest(name)
+            assert isinstance(config, dict)
+            replayed = Replayed(len(trials), config[VALUES], curve_of(config[VALUES]))
+            trials.append(replayed)
+            train(SimpleNamespace(trial_id=name, config=config, replayed=replayed))
+            free -= 1
+        if not events:
+            return trials
+        clock, _, handle = heapq.heappop(events)
+        replayed, spent = handle.replayed, spent + 1
+        replayed.epochs += 1
+        result = {EPOCH: replayed.epochs, VAL_LOSS: replayed.val_loss, "training_iteration": replayed.epochs}
+        if scheduler.on_trial_result(None, handle, result) == TrialScheduler.CONTINUE:  # type: ignore[arg-type]
+            searcher.on_trial_result(handle.trial_id, result)
+            train(handle)
+            continue
+        searcher.on_trial_complete(handle.trial_id, result)
+        replayed.state = _end(replayed)
+        replayed.ended, replayed.spent = clock, spent
+        free += 1
+
+
+def _end(replayed: Replayed) -> str:
+    if not math.isfinite(replayed.val_loss):
+        return FAIL
+    return COMPLETE if replayed.epochs == len(replayed.curve.losses) else PRUNED
+
+
+def _make_searcher(source: Source, setting: Setting, seed: int) -> Searcher:
+    base, space = replace(source.curves.reference, seed=seed), source.curves.space
+    if setting.bridge == "stock":
+        points = [reference_values(space, base)] if space.contains(base) else []
+        return _stock(dict(space.distributions), points, seed)
+    return StudySearcher(MemoryRecord(), space, base, setting.sampler, Ending())
+
+
+def _stock(distributions: dict[str, Any], points: Sequence[dict[str, Any]], seed: int) -> Searcher:
+    """Return Ray's own OptunaSearch with its own defaults, which begins with the reference too."""
+    from ray.tune.search.optuna import OptunaSearch
+
+    class Numbered(OptunaSearch):
+        """Hands out a trial's values beside its number, as the trainable and the scheduler here expect."""
+
+        def suggest(self, trial_id: str) -> dict[str, Any]:
+            return {TRIAL: int(trial_id), VALUES: super().suggest(trial_id)}
+
+    sampler = TPESampler(seed=seed)
+    return Numbered(distributions, metric=VAL_LOSS, mode="min", points_to_evaluate=list(points), sampler=sampler)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna and Ray from telling each trial."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)

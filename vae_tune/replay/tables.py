@@ -1,0 +1,145 @@
+"""What replayed searches show: regret over epochs and over time, what it took to come near, what was stopped wrongly.
+
+Regret is the loss of the best trial trained to ``max_epochs`` so far, less the lowest loss that is known; nats per
+image. Intervals are 95 %, from 1,000 bootstrap resamples of the repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from vae_tune.names import COMPLETE, EPOCHS, HIGH, HOURS, LOW, PRUNED
+from vae_tune.replay.curves import Array
+from vae_tune.replay.options import Setting
+from vae_tune.replay.simulator import Replayed
+
+SETTING, AXIS, AT, REGRET = "setting", "axis", "at", "regret"
+NEAR = (0.5, 1.0)
+"""Nats above the best: how near is near."""
+_RESAMPLES = 1000
+_POINTS = 200
+"""Of a regret curve."""
+_SECONDS_AN_HOUR = 3600.0
+
+Searches = Mapping[Setting, Sequence[Sequence[Replayed]]]
+"""For each setting its repeats, each a list of trials."""
+
+
+def lowest(searches: Searches, known: float) -> float:
+    """Return the lowest final loss: what the source knows, or what a replayed search reached beyond that."""
+    reached = (t.val_loss for runs in searches.values() for run in runs for t in run if t.state == COMPLETE)
+    return min([known, *reached])
+
+
+def regret_table(searches: Searches, best: float) -> pd.DataFrame:
+    """Return mean regret by epochs trained and by simulated hours.
+
+    Returns:
+        A row a setting, axis and point: setting, axis (epochs or hours), at, regret (mean over repeats), low and high
+        of its interval. A setting's line begins where all of its repeats have a trial trained to the end, and ends
+        where the first of them ends.
+    """
+    rows = []
+    for setting, runs in searches.items():
+        for axis in (EPOCHS, HOURS):
+            steps = [_steps(run, axis, best) for run in runs]
+            if any(len(at) == 0 for at, _, _ in steps):
+                continue
+            first, last = max(at[0] for at, _, _ in steps), min(end for _, _, end in steps)
+            grid = np.unique(np.linspace(first, max(first, last), _POINTS).round(6))
+            lines = np.array([regret[np.searchsorted(at, grid, side="right") - 1] for at, regret, _ in steps])
+            low, high = bootstrap(lines, lambda sample: sample.mean(axis=-2))
+            rows += [(str(setting), axis, *cells) for cells in zip(grid, lines.mean(axis=0), low, high, strict=True)]
+    return pd.DataFrame(rows, columns=[SETTING, AXIS, AT, REGRET, LOW, HIGH])
+
+
+def summary_table(searches: Searches, best: float) -> pd.DataFrame:
+    """Return a row a setting.
+
+    Returns:
+        setting; repeats; trials, epochs, hours of a search (means); ``regret`` at the end and ``fair_regret`` when the
+        epochs of the thriftiest setting were trained, with ``_low`` and ``_high``; for each of :data:`NEAR`
+        ``epochs_to_X`` (median over repeats, infinite where more than half never come so near) with its interval, and
+        ``reached_X`` (share of repeats that do); ``best_stopped``: of the repeats, the share in which the trial whose
+        final loss would have been the lowest was stopped early, with its interval (NaN where final losses are not
+        known).
+    """
+    fair = min(float(np.median([_spent(run) for run in runs])) for runs in searches.values())
+    rows = []
+    for setting, runs in searches.items():
+        ends = np.array([[_at(run, np.inf, best), _at(run, fair, best)] for run in runs])
+        near = np.array([[_reached(run, best + nats) for nats in NEAR] for run in runs])
+        stopped = np.array([[_stopped_the_best(run)] for run in runs])
+        row: dict[str, object] = {SETTING: str(setting), "repeats": len(runs), "trials": len(runs[0])}
+        row |= {EPOCHS: float(np.mean([_spent(run) for run in runs]))}
+        row |= {HOURS: float(np.mean([max(trial.ended for trial in run) for run in runs])) / _SECONDS_AN_HOUR}
+        for name, values, statistic in (
+            (REGRET, ends[:, [0]], _mean),
+            (f"fair_{REGRET}", ends[:, [1]], _mean),
+            *((f"epochs_to_{nats:g}", near[:, [index]], _median) for index, nats in enumerate(NEAR)),
+            ("best_stopped", stopped, _mean),
+        ):
+            low, high = bootstrap(values, statistic)
+            row |= {name: statistic(values)[0], f"{name}_low": low[0], f"{name}_high": high[0]}
+        row |= {f"reached_{nats:g}": np.isfinite(near[:, index]).mean() for index, nats in enumerate(NEAR)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def bootstrap(values: Array, statistic: Callable[[Array], Array]) -> tuple[Array, Array]:
+    """Return the 95 % percentile interval of a statistic over repeats.
+
+    Args:
+        values: (repeats, points).
+        statistic: reduces the axis before the last, of (resamples, repeats, points) too.
+
+    Returns:
+        Lower and upper ends, (points,) each.
+    """
+    picks = np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))
+    sampled = np.concatenate([statistic(values[part]) for part in np.array_split(picks, 20)])
+    low, high = np.quantile(sampled, [0.025, 0.975], axis=0, method="inverted_cdf")
+    return low, high
+
+
+def _mean(values: Array) -> Array:
+    return np.asarray(values.mean(axis=-2))
+
+
+def _median(values: Array) -> Array:
+    """Return the median that is one of the values, so that infinite ones do no harm."""
+    return np.asarray(np.quantile(values, 0.5, axis=-2, method="inverted_cdf"))
+
+
+def _steps(run: Sequence[Replayed], axis: str, best: float) -> tuple[Array, Array, float]:
+    """Return when the incumbent changed, its regret from then on, and when the search ended."""
+    whole = sorted((trial for trial in run if trial.state == COMPLETE), key=lambda trial: trial.spent)
+    losses = np.minimum.accumulate([trial.val_loss for trial in whole]) if whole else np.array([])
+    at = [trial.spent if axis == EPOCHS else trial.ended / _SECONDS_AN_HOUR for trial in whole]
+    end = _spent(run) if axis == EPOCHS else max(trial.ended for trial in run) / _SECONDS_AN_HOUR
+    return np.array(at, np.float64), losses - best, end
+
+
+def _spent(run: Sequence[Replayed]) -> int:
+    return sum(trial.epochs for trial in run)
+
+
+def _at(run: Sequence[Replayed], epochs: float, best: float) -> float:
+    """Return the regret when so many epochs were trained; before the first whole trial that of the first."""
+    at, regret, _ = _steps(run, EPOCHS, best)
+    return float(regret[max(0, int(np.searchsorted(at, epochs, side="right")) - 1)]) if len(at) else np.inf
+
+
+def _reached(run: Sequence[Replayed], loss: float) -> float:
+    """Return the epochs that were trained when a trial trained to the end was that good."""
+    return min((trial.spent for trial in run if trial.state == COMPLETE and trial.val_loss <= loss), default=np.inf)
+
+
+def _stopped_the_best(run: Sequence[Replayed]) -> float:
+    finals = np.array([trial.final_loss for trial in run])
+    if np.isnan(finals).any():
+        return np.nan
+    return float(run[int(finals.argmin())].state == PRUNED)
