@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from vae_tune.config import TrialConfig
 from vae_tune.model import VAE, build
-from vae_tune.step import Step
+from vae_tune.step import Step, saves_products
 
 PIXELS = 35
 CONFIG = TrialConfig(latent_size=3, hidden_width=9, batch_size=16)
@@ -49,6 +49,17 @@ def _gradients(model: VAE) -> list[torch.Tensor]:
 def test_loss_and_gradient_are_those_of_autograd(activation, hidden_layers, part):
     config = replace(CONFIG, hidden_layers=hidden_layers, **{part: activation})
     model, (x, noise) = _model(config), _batch(16)
+    loss, gradients = _by_autograd(model, x, noise)
+    torch.testing.assert_close(Step(model, config, rows=16)(x, noise), loss)
+    torch.testing.assert_close(_gradients(model), gradients)
+
+
+@pytest.mark.parametrize(("latent_size", "joint"), [(1, True), (9, False)])
+def test_a_linear_encoder_is_taken_as_one_layer_where_that_is_less_work_and_nothing_else_changes(latent_size, joint):
+    config = replace(CONFIG, latent_size=latent_size)
+    model, (x, _) = _model(config), _batch(16)
+    noise = torch.randn(16, latent_size, dtype=torch.float64)
+    assert saves_products(model, config, rows=16) == joint
     loss, gradients = _by_autograd(model, x, noise)
     torch.testing.assert_close(Step(model, config, rows=16)(x, noise), loss)
     torch.testing.assert_close(_gradients(model), gradients)

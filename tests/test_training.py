@@ -63,6 +63,25 @@ def test_training_lowers_the_training_loss(learned):
     assert losses[-1] < 0.75 * losses[0]
 
 
+def test_training_gives_the_losses_of_the_plain_loop(tiny):
+    config = replace(SMALL, max_epochs=1, learning_rate=0.01)
+    (report,) = fit(config, tiny, CPU)
+    model = build(config, tiny.pixels)
+    optimizer = torch.optim.Adam(model.parameters(), config.learning_rate)
+    shuffler, noise = (torch.Generator().manual_seed(training._epoch_seed(config.seed, 1)) for _ in range(2))
+    images, total = to_tensor(tiny.train, CPU).float().div(255), 0.0
+    for index in torch.randperm(len(images), generator=shuffler).split(config.batch_size):
+        x = images[index]
+        logits, mean, log_variance = model(x, torch.randn(len(x), config.latent_size, generator=noise))
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        loss = (loss - 0.5 * torch.sum(1 + log_variance - mean.square() - log_variance.exp())) / len(x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(x)
+    assert report.train_loss == pytest.approx(total / len(images), rel=1e-5)
+
+
 def test_training_lowers_the_validation_loss(learned):
     losses = [report.val_loss for report in learned]
     assert losses == sorted(losses, reverse=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from vae_tune.config import TrialConfig
 from vae_tune.model import VAE
 from vae_tune.objective import importance_bound, kl, missing_bits, reconstruction
+from vae_tune.parameters import gradient
 
 
 class BoundStep:
@@ -49,6 +50,6 @@ class BoundStep:
         if self._free_bits:
             loss = loss + kl_weight * missing_bits(mean, log_variance, self._free_bits)
         parameters = list(self._model.parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
+        for parameter, found in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            gradient(parameter).copy_(found)
         return bound.mean().detach()

@@ -21,6 +21,7 @@ from vae_tune.config import TrialConfig
 from vae_tune.data import Images, binarize, to_tensor
 from vae_tune.model import VAE, build
 from vae_tune.objective import kl, reconstruction
+from vae_tune.parameters import join
 from vae_tune.schedule import kl_weight, learning_rate
 from vae_tune.step import Step
 
@@ -83,10 +84,8 @@ class TrainingState:
 def new_state(config: TrialConfig, pixels: int, device: torch.device) -> TrainingState:
     """Return the state before the first epoch, its weights drawn from the configuration's seed."""
     model = build(config, pixels).to(device)
-    decay = config.weight_decay
-    return TrainingState(
-        model, torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=decay, fused=True)
-    )
+    optimizer = torch.optim.AdamW([join(model)], config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    return TrainingState(model, optimizer)
 
 
 def fit(

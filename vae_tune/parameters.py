@@ -1,0 +1,28 @@
+"""All parameters of a model in one tensor, and all gradients in another, so that the optimizer has one to update."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def join(model: nn.Module) -> nn.Parameter:
+    """Move the parameters of ``model`` into one tensor, (elements,), and return it; each becomes a view of its part.
+
+    The same holds for the gradients, zero at first: what is written into one is seen in the other.
+    """
+    parameters = list(model.parameters())
+    joint = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    joint.grad = torch.zeros_like(joint)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, part, grad in zip(parameters, joint.detach().split(sizes), joint.grad.split(sizes), strict=True):
+        parameter.data = part.view_as(parameter)
+        parameter.grad = grad.view_as(parameter)
+    return joint
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    """Return the tensor that holds the gradient of ``parameter``, to be written into."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
