@@ -14,9 +14,11 @@ from pathlib import Path
 import ray
 import ray.exceptions
 
-from vae_tune.config import ResourceConfig, UsageError
+from vae_tune.config import ResourceConfig, SearchError, UsageError
 
 _WARM_UP = "vae_tune.trainable.warm_up"
+_STARTS = 3
+_TOO_SLOW = "timed out during startup"
 _KNOCK_SECONDS = 10
 _PING_SECONDS = 20
 _ENVIRONMENT = {
@@ -57,6 +59,7 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
 
     Raises:
         UsageError: there is no cluster at that address.
+        SearchError: Ray does not start.
     """
     log = RayLog()
     for name, value in _ENVIRONMENT.items():
@@ -68,13 +71,7 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
         return
     try:
         if config.address is None:
-            ray.init(
-                "local",
-                include_dashboard=False,
-                log_to_driver=False,
-                runtime_env={"worker_process_setup_hook": _WARM_UP},
-                _node_ip_address="127.0.0.1",
-            )
+            _start()
         else:
             _knock(config.address)
             ray.init(config.address, log_to_driver=False)
@@ -88,6 +85,28 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
     finally:
         with suppress(ray.exceptions.RayError, OSError, RuntimeError):  # a Ray that has died cannot be ended
             ray.shutdown()
+
+
+def _start() -> None:
+    """Start Ray; again where the half minute that it gives itself was not enough for a busy machine."""
+    for _ in range(_STARTS):
+        try:
+            ray.init(
+                "local",
+                include_dashboard=False,
+                log_to_driver=False,
+                runtime_env={"worker_process_setup_hook": _WARM_UP},
+                _node_ip_address="127.0.0.1",
+            )
+        except Exception as error:  # Ray raises no more special one
+            if _TOO_SLOW not in str(error):
+                raise
+        else:
+            return
+    raise SearchError(
+        f"Ray did not start, {_STARTS} times, within the 30 seconds that it waits: this machine is too busy.\n"
+        "Nothing was begun. End other work, and try again."
+    )
 
 
 def _knock(address: str) -> None:
