@@ -4,6 +4,7 @@ import json
 
 import plotly.graph_objects as go
 import pytest
+from optuna.distributions import IntDistribution
 
 from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES
@@ -11,6 +12,7 @@ from tests.test_plots_hyperparameters import SPACE, ZERO
 from vae_tune import TrialConfig, load_study, plots
 from vae_tune.plots import interactive
 from vae_tune.plots.coordinates import parallel
+from vae_tune.space import Space
 
 DRAWINGS = {
     "best_so_far": lambda study: interactive.best_so_far(study, "hours", "hours of searching"),
@@ -136,6 +138,18 @@ def test_parallel_lines_go_from_the_ends_of_the_ranges_to_the_loss(three):
     assert best["y"][2] == 1  # its learning rate is the highest
     assert {number for trace in figure["data"] for number in trace["customdata"]} == {0, 1, None}
     assert len(parallel(three, whole=False)["layout"]["xaxis"]["ticktext"]) == 5  # the epochs too
+
+
+def test_whole_numbers_have_no_ticks_between_them(tmp_path):
+    layers = Space({"hidden_layers": IntDistribution(1, 3)})
+    study = hand_made(tmp_path / "s", {"losses": [3, 2, 1]}, space=layers)
+    assert interactive.slices(study)["hidden_layers"]["layout"]["xaxis"]["dtick"] == 1
+    texts = [label["text"] for label in parallel(study, whole=False)["layout"]["annotations"]]
+    assert texts[:7] == ["1", "2", "3", "0", "1", "2", "3"]  # layers, then epochs
+
+
+def test_failed_trials_alone_are_no_progress(tmp_path):
+    assert interactive.best_so_far(hand_made(tmp_path / "s", {"state": "FAIL"}), "order", "trials ended") is None
 
 
 def test_what_no_log_axis_has_lies_at_its_low_end_in_parallel(tmp_path):

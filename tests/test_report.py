@@ -6,9 +6,11 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
+from optuna.distributions import IntDistribution
 
-from tests.studies import make_study
+from tests.studies import hand_made, make_study
 from tests.test_cli import run
 from tests.test_interactive import CONDITIONS
 from tests.test_plots_hyperparameters import SPACE
@@ -17,6 +19,7 @@ from vae_tune.advice import conclusions
 from vae_tune.config import UsageError
 from vae_tune.options import TrainOptions
 from vae_tune.report import write_report
+from vae_tune.space import Space
 
 
 def read(folder, **options):
@@ -91,6 +94,22 @@ def test_its_command_trains_the_winner(space, tmp_path, monkeypatch):
     expected = TrialConfig(max_epochs=9, **values)
     assert {name: getattr(caught[0].trial, name) for name in expected.__dataclass_fields__} == vars(expected)
     assert caught[0].data.train_size == 5000
+
+
+def test_of_many_hyperparameters_those_that_matter_are_told_and_shown_two_by_two(tmp_path):
+    names = ("hidden_width", "batch_size", "kl_warmup_epochs", "hidden_layers", "iwae_samples", "latent_size")
+    space = Space({name: IntDistribution(1, 100) for name in names})
+    random = np.random.default_rng(0)
+    draws = [{name: int(random.integers(1, 100)) for name in names} for _ in range(40)]
+    trials = [{"losses": [100 + values["iwae_samples"]] * 3, "values": values} for values in draws]
+    study = hand_made(tmp_path / "s", *trials, space=space)
+    words, data = read(study.folder)
+    assert re.search("iwae_samples matters most: .*, the other 1 less", words)
+    views = [view["label"] for view in data["cards"]["pair_grid"]]
+    assert len(views) == 10
+    assert "hidden_width, iwae_samples" in views
+    titles = re.findall("<h3>(.*?)</h3>", (study.folder / "report.html").read_text())
+    assert titles[titles.index("Which hyperparameters matter") + 1] == "iwae_samples"
 
 
 SAID = {

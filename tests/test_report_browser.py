@@ -1,10 +1,14 @@
 """The report in a real Chromium, without a network."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.browser import browser, find_chromium
 from tests.studies import make_study
+from vae_tune import TrialConfig
 from vae_tune.report import write_report
+from vae_tune.space import load_space
 
 TRIALS = 60
 EVIL = "<script>document.title='evil'</script>"
@@ -120,8 +124,10 @@ def test_the_plots_follow_the_theme(seen):
     assert seen.colour("body", "backgroundColor") != light[0]
 
 
-def test_a_phone_shows_it_without_scrolling_sideways(chromium, uri):
-    seen = Seen(chromium, uri, viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+def test_a_phone_shows_it_without_scrolling_sideways_whatever_was_searched(chromium, tmp_path):
+    wide = load_space(Path(__file__).parents[1] / "spaces" / "wide.yaml", TrialConfig())
+    report = write_report(make_study(tmp_path / "wide", space=wide))
+    seen = Seen(chromium, report.as_uri(), viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
     seen.draw_all()
     assert seen.page.evaluate("document.documentElement.scrollWidth") == 390
     assert seen.problems == []

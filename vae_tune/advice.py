@@ -60,6 +60,7 @@ _CLOSE = 0.05  # of a range: no room left beyond the best trials
 _FLAT = 0.5  # of the trials without any gain: where a search is said to have levelled off
 _FALLING = 0.2  # nats an epoch: where training longer is said to pay
 _TRUSTED = 0.5  # rank correlation above which a rung is said to be trustworthy
+_TOLD = 5  # hyperparameters whose importance is told
 _FEW = 3  # trials from which on their fate says something
 
 Topic = Literal["result", "importance", "edges", "stopping", "trials", "epochs", "latents", "failures"]
@@ -201,7 +202,8 @@ def _importance(table: pd.DataFrame) -> Iterator[Finding]:
     shares = shares.loc[[*shares.mean(axis=1).sort_values(ascending=False).index]]
     firsts = sorted({str(shares[method].idxmax()) for method in shares})
     said = f"{firsts[0]} matters most" if len(firsts) == 1 else f"{' or '.join(firsts)} matters most, by the method"
-    told = ", ".join(f"{name} {row[PED_ANOVA]:.0%} / {row[FANOVA]:.0%}" for name, row in shares.iterrows())
+    told = ", ".join(f"{name} {row[PED_ANOVA]:.0%} / {row[FANOVA]:.0%}" for name, row in shares.head(_TOLD).iterrows())
+    told += f", the other {len(shares) - _TOLD} less" if len(shares) > _TOLD else ""
     trials, epoch = table[TRIALS].iloc[0], table[EPOCH].iloc[0]
     hint = "" if trials >= SURE else ", so a hint only"
     text = f"{said}: {told} (PED-ANOVA / fANOVA, {trials} trials at epoch {epoch}{hint})."
@@ -292,7 +294,8 @@ def _failures(study: Study) -> Iterator[Finding]:
     failed = study.trials[study.trials[STATE] == FAIL]
     if len(failed):
         kinds = failed[REASON].str.replace(r"\d+", "N", regex=True).value_counts()
-        text = f"{len(failed)} of {len(study.trials)} trials failed, {kinds.iloc[0]} with: {kinds.index[0]}."
+        often = "" if len(kinds) == 1 else f", {kinds.iloc[0]} of them"
+        text = f"{len(failed)} of {len(study.trials)} trials failed{often}: {kinds.index[0]}."
         yield Finding("failures", text, "trials.csv has each reason.")
     elif len(study.trials):
         yield Finding("failures", "No trial failed.")

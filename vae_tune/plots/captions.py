@@ -21,7 +21,7 @@ CAPTIONS = {
         "Best so far",
         "The line is the lowest loss of a trial trained to the end. A long flat stretch at the end means that more "
         "trials of this kind would hardly help.",
-        "No trial has ended yet.",
+        "No trial has ended with a loss yet.",
     ),
     "learning_curves": Caption(
         "Learning curves",

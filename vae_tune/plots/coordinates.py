@@ -110,17 +110,17 @@ def _place(known: Axis, values: pd.Series[Any]) -> tuple[npt.NDArray[Any], Ticks
 def _on_line(known: Axis, values: pd.Series[Any]) -> tuple[npt.NDArray[Any], Ticks]:
     """Return where numbers lie on their axis, those beyond at its ends, and its ticks likewise."""
     low, high = known.low, known.high
-    marks = log_ticks(low, high)["tickvals"] if known.scale == "log" else _steps(low, high)
+    marks = log_ticks(low, high)["tickvals"] if known.scale == "log" else _steps(low, high, 1 if known.whole else 0)
     ticks = [mark for mark in marks if low <= mark <= high]
     labels = (f"{tick:g}" for tick in ticks)
     return np.clip(known.place(values), 0, 1), dict(zip(known.place(ticks).tolist(), labels, strict=True))
 
 
-def _steps(low: float, high: float) -> list[float]:
-    """Return round numbers from ``low`` to ``high``, about ``_TICKS`` of them."""
+def _steps(low: float, high: float, least: float) -> list[float]:
+    """Return round numbers from ``low`` to ``high``, about ``_TICKS`` of them, not closer than ``least``."""
     if high <= low:
         return [low]
-    rough = (high - low) / _TICKS
+    rough = max((high - low) / _TICKS, least)
     decade = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= rough)
     return [step * count for count in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -55,9 +55,9 @@ def draw_active_units(study: Study) -> Figure:
         return style.nothing("active_units")
     figure, (ax,) = style.sheet("active_units", width=6.4, height=4.6)
     sizes = table[LATENT_SIZE]
-    shown = axes_of(study).get(LATENT_SIZE, Axis(LATENT_SIZE, "linear", sizes.min() - 1, sizes.max() + 1))
-    if shown.scale == "category":  # sizes are numbers all the same
-        shown = Axis(LATENT_SIZE, "linear", sizes.min() - 1, sizes.max() + 1)
+    shown = axes_of(study).get(LATENT_SIZE)
+    if shown is None or shown.scale == "category":  # sizes are numbers all the same
+        shown = Axis(LATENT_SIZE, "linear", int(sizes.min()) - 1, int(sizes.max()) + 1)
     _trials(ax, study, table, LATENT_SIZE, ACTIVE_UNITS)
     for which in ("x", "y"):
         style.hyperparameter_axis(ax, which, shown, sizes)

@@ -50,11 +50,16 @@ class Axis:
 
     name: str
     scale: Literal["log", "linear", "category"]
-    low: float = 0
-    high: float = 0
+    low: float = 0.0
+    high: float = 0.0
     """Ends of the searched range, for numbers."""
     choices: tuple[Any, ...] = ()
     """What was searched, for categories."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers lie in the range."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
     def edges(self, cells: int) -> npt.NDArray[np.float64]:
         """Return the ends of ``cells`` equal parts of the range, of equal ratio on a log scale."""

@@ -67,6 +67,8 @@ from vae_tune.study import Study
 
 _FRAME, _ROW = 100, 32
 """Pixels of a timeline's frame, and of a worker's row."""
+_USUAL = 340
+"""Pixels of a plot, as ``page.css`` has it."""
 _PIXELS = 2000
 """An idle time shorter than this part of the search is not drawn."""
 
@@ -74,7 +76,7 @@ _PIXELS = 2000
 def best_so_far(study: Study, x: str, title: str) -> Figure | None:
     """Draw the incumbent against a column of :func:`vae_tune.plots.best_so_far`: order, finished or hours."""
     table = progress.best_so_far(study)
-    if table.empty:
+    if table[VAL_LOSS].isna().all():
         return None
     step = line(table[x], table[BEST], "best so far", color="@best", shape="hv")
     return figure([step, *trials(study, table, x, VAL_LOSS)], axis(title), loss_axis(table))
@@ -190,7 +192,9 @@ def importance(table: pd.DataFrame) -> Figure | None:
         bar: Figure = {"type": "bar", "orientation": "h", "y": order, "x": plain(shares), "name": name}
         bar |= {"marker": {"color": colour}, "texttemplate": "%{x:.0%}", "hovertemplate": "%{y}: %{x:.1%}"}
         bars.append(bar)
-    return figure(bars, axis("share of the importance", tickformat=".0%"), {"type": "category"}, barmode="group")
+    across = axis("share of the importance", tickformat=".0%")
+    height = max(_USUAL, _FRAME + _ROW * len(order))
+    return figure(bars, across, {"type": "category"}, barmode="group", height=height)
 
 
 def slices(study: Study) -> dict[str, Figure]:

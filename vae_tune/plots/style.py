@@ -220,6 +220,7 @@ def hyperparameter_axis(ax: Axes, which: Literal["x", "y"], shown: Axis, values:
     if shown.scale == "linear":
         margin = 0.04 * (high - low)
         limit(low - margin, high + margin)
+        axis.set_major_locator(MaxNLocator("auto", integer=shown.whole))
         return
     getattr(ax, f"set_{which}scale")("log")
     margin = (high / low) ** 0.04
@@ -235,7 +236,7 @@ def round_numbers(shown: Axis) -> list[Any]:
     if shown.scale == "category":
         return list(shown.choices)
     locator = LogLocator(subs=(1, 2, 5) if shown.high / shown.low < 1000 else (1,)) if shown.scale == "log" else None
-    ticks = (locator or MaxNLocator(6)).tick_values(shown.low, shown.high)
+    ticks = (locator or MaxNLocator(6, integer=shown.whole)).tick_values(shown.low, shown.high)
     return [float(tick) for tick in ticks if shown.low <= tick <= shown.high]
 
 

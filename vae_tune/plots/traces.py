@@ -23,6 +23,7 @@ WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "runni
 _SYMBOLS = {COMPLETE: "circle", PRUNED: "circle", FAIL: "x", RUNNING: "triangle-up"}
 _ENOUGH = 3
 _CROWD = 200
+_FEW = 10
 _SHOWN = 0.95  # quantile
 
 
@@ -55,9 +56,10 @@ def parameter_axis(known: Axis) -> dict[str, Any]:
     """Return the axis of a hyperparameter over its range."""
     if known.scale == "category":
         return axis(known.name, type="category", categoryarray=[str(choice) for choice in known.choices])
-    return (
-        axis(known.name, type="log", **log_ticks(known.low, known.high)) if known.scale == "log" else axis(known.name)
-    )
+    if known.scale == "log":
+        return axis(known.name, type="log", **log_ticks(known.low, known.high))
+    few = known.whole and known.high - known.low <= _FEW
+    return axis(known.name, dtick=1) if few else axis(known.name)
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from vae_tune.ledger import IDLE, Ledger
@@ -14,6 +15,8 @@ from vae_tune.names import (
     FINISHED,
     GAP,
     HOURS,
+    HYPERPARAMETER,
+    IMPORTANCE,
     ORDER,
     PARAMETERS,
     REACHED,
@@ -25,7 +28,7 @@ from vae_tune.names import (
 from vae_tune.plots import interactive, models, progress
 from vae_tune.plots.captions import CAPTIONS
 from vae_tune.plots.coordinates import parallel
-from vae_tune.plots.hyperparameters import Axis, axes
+from vae_tune.plots.hyperparameters import Axis, axes, pair
 from vae_tune.plots.traces import Figure
 from vae_tune.study import Study
 from vae_tune.terminal import short
@@ -33,7 +36,8 @@ from vae_tune.terminal import short
 if TYPE_CHECKING:
     import pandas as pd
 
-_MAX_PAIRS = 10
+_MOST = 5
+"""Hyperparameters that are shown two by two."""
 _CLOSE = 1.0
 """Nats per image within which a smaller model is as good for most purposes."""
 
@@ -106,7 +110,8 @@ def _search(study: Study, ledger: Ledger) -> list[Card]:
 
 
 def _hyperparameters(study: Study, importance: pd.DataFrame) -> list[Card]:
-    known = axes(study)
+    shares = importance.groupby(HYPERPARAMETER)[IMPORTANCE].mean()
+    known = dict(sorted(axes(study).items(), key=lambda item: -shares.get(item[0], 0)))
     compared = ""
     if len(importance):
         compared = f"From {importance[TRIALS].iloc[0]} trials at epoch {importance[EPOCH].iloc[0]}."
@@ -114,11 +119,13 @@ def _hyperparameters(study: Study, importance: pd.DataFrame) -> list[Card]:
     figures = interactive.slices(study)
     for number, (name, axis) in enumerate(known.items()):
         figure = figures.get(name)
-        cards.append(Card(f"slice-{number}", name, _range(study, axis), {"": figure} if figure else {}))
-    names = sorted(known, key=lambda name: name not in ("latent_size", "learning_rate"))
-    pairs = [(x, y) for index, x in enumerate(names) for y in names[index + 1 :]][:_MAX_PAIRS]
-    if pairs:
-        views = {f"{x}, {y}": interactive.pair_grid(study, x, y) for x, y in pairs}
+        words = _range(study, axis)
+        if figure:
+            words += " Pruned trials are ticks above."
+        cards.append(Card(f"slice-{number}", name, words, {"": figure} if figure else {}))
+    names = sorted(known, key=lambda name: name not in (pair(study) or ()))[:_MOST]
+    if len(names) > 1:
+        views = {f"{x}, {y}": interactive.pair_grid(study, x, y) for x, y in combinations(names, 2)}
         cards.append(_card("pair_grid", "Circles are complete trials.", views, wide=len(cards) % 2 == 0))
     views = {"complete trials": parallel(study, whole=True), "all": parallel(study, whole=False)}
     return [*cards, _card("parallel", "The stronger its colour, the better it is.", views, wide=True)]
@@ -164,4 +171,4 @@ def _range(study: Study, axis: Axis) -> str:
     reference = getattr(study.reference, axis.name)
     if axis.scale == "log" and reference <= 0:
         best += f" The reference, {short(reference)}, is not on this axis."
-    return f"{searched}{best} Pruned trials are ticks above."
+    return f"{searched}{best}"

@@ -265,8 +265,8 @@ def make_record(study: Study) -> list[tuple[str, str]]:
     for number, run in enumerate(manifest["runs"], 1):
         slots = f"; {run['slots']['count']} x {run['slots']['cpus']} CPU" if "slots" in run else ""
         gpus = f" and {run['slots']['gpus']:g} GPU" if run.get("slots", {}).get("gpus") else ""
-        until = _moment(run["ended"]) if "ended" in run else "an end that is not recorded"
-        when = f"{_moment(run['started'])} to {until} UTC{slots}{gpus}"
+        until = f"{_moment(run['ended'])} UTC" if "ended" in run else "an end that is not recorded"
+        when = f"{_moment(run['started'])} UTC to {until}{slots}{gpus}"
         lines.append((f"Run {number}", f"{shlex.join(run['command'])} ({when})"))
     return lines
 
