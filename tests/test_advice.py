@@ -104,6 +104,16 @@ def test_a_rung_whose_order_does_not_last_is_doubted(tmp_path):
     assert "raise" not in said(faithful, "stopping")[0]
 
 
+def test_a_rung_that_its_winner_passed_only_by_coming_early_is_doubted(tmp_path):
+    curves = [[100 + number, 95 + number, 90 + number] for number in range(10)]
+    curves[0] = [104.5, 94, 80]  # fifth at the rung, where three pass
+    study = hand_made(tmp_path / "s", *({"losses": curve} for curve in curves), {"losses": [200], "state": "PRUNED"})
+    (text,) = said(study, "stopping")
+    assert "agrees with the final one by 0.8" in text
+    assert "the winner was number 5 there, where 3 would pass" in text
+    assert text.endswith("raise --grace-period or lower --reduction-factor.")
+
+
 def test_a_search_without_gains_has_levelled_off(tmp_path):
     def made(name, gain):
         losses = [101] + [102] * 19

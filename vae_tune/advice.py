@@ -233,11 +233,13 @@ def _stopping(study: Study) -> Iterator[Finding]:
             f"The rung at epoch {row[EPOCH]} stopped {row[STOPPED]} of {row[REACHED]} trials. Among the others its "
             f"order agrees with the final one by {row[SPEARMAN]:.2f} (rank correlation)"
         )
+        nearly_lost = pd.notna(row[WINNER_RANK]) and row[WINNER_RANK] > row[QUOTA]
         if pd.notna(row[WINNER_RANK]):
             text += f", and the winner was number {row[WINNER_RANK]} there, where {row[QUOTA]} would pass"
         if row[LUCKY] >= _FEW:
             text += f". Of {row[LUCKY]} that passed only for coming early, {row[LUCKY_GOOD]} ended in the better half"
-        doubtful = row[SPEARMAN] < _TRUSTED or (row[LUCKY] >= _FEW and row[LUCKY_GOOD] > row[LUCKY] / 2)
+        unfair = row[LUCKY] >= _FEW and row[LUCKY_GOOD] > row[LUCKY] / 2
+        doubtful = row[SPEARMAN] < _TRUSTED or nearly_lost or unfair
         advice = "It may stop good trials: raise --grace-period or lower --reduction-factor." if doubtful else ""
         yield Finding("stopping", f"{text}.", advice)
 
