@@ -45,6 +45,8 @@ NEVER = {
     "report/cards": {"ray", "torch", "matplotlib"},
     "ledger": {"ray", "torch"},
     "compare": {"ray", "torch", "matplotlib.pyplot"},
+    "stops": {"ray", "torch", "matplotlib", "plotly"},
+    "seen": {"ray", "torch", "pandas"},
     "replay/options": {"torch", "ray", "optuna", "pandas", "numpy"},
     "replay/curves": {"ray", "torch", "matplotlib"},
     "replay/surrogate": {"ray", "torch", "matplotlib"},

@@ -50,7 +50,7 @@ from vae_tune.names import (
 )
 from vae_tune.plots import active_units, best_so_far, importance, rung_correlation, rung_survival
 from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, axes, comparable
-from vae_tune.study import Study
+from vae_tune.study import Study, audited_trials, judged_reports
 
 SURE = 30
 """Trials below which a finding calls itself a hint."""
@@ -151,10 +151,10 @@ def stopping(study: Study) -> pd.DataFrame:
     Returns:
         A row a rung: epoch; reached; stopped; spearman (rank correlation of its losses with those at ``max_epochs``,
         among the trials there); winner_rank at the rung, 1 for the best; quota (ranks that pass when all have come);
-        lucky (trials trained to the end whose rank is beyond the quota, the reference apart); lucky_good (of them,
-        those in the better half of all trials trained to the end).
+        lucky (trials trained to the end whose rank is beyond the quota, the reference and the audited apart);
+        lucky_good (of them, those in the better half of all trials trained to the end).
     """
-    losses = study.epochs.pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
+    losses = judged_reports(study).pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
     whole = study.trials[(study.trials[STATE] == COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)][VAL_LOSS]
     good = set(whole[whole <= whole.median()].index)
     pairs = rung_correlation(study)
@@ -165,7 +165,7 @@ def stopping(study: Study) -> pd.DataFrame:
             continue
         ranks = losses[row[EPOCH]].dropna().rank(method="min")
         quota = max(1, len(ranks) // study.config.asha.reduction_factor)
-        lucky = set(ranks[ranks > quota].index) & set(whole.index) - {REFERENCE_TRIAL}
+        lucky = set(ranks[ranks > quota].index) & set(whole.index) - {REFERENCE_TRIAL, *audited_trials(study).index}
         rows.append(
             {
                 **{name: row[name] for name in (EPOCH, REACHED, STOPPED)},

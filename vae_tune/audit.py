@@ -57,7 +57,7 @@ def audit(folder: Path) -> list[str]:
     for row in rows:
         found += _check_state(row, max_epochs)
     found += _check_order(rows)
-    found += _check_decisions(rows, config, max_epochs)
+    found += _check_decisions(rows, config, max_epochs, manifest["reference"]["seed"])
     found += _check_tables(manifest["status"] == "running", rows, *tables)
     found += _check_count(rows, manifest, config)
     found += _check_best(folder, rows, max_epochs, manifest["metric"]["kind"])
@@ -100,9 +100,9 @@ def _check_order(rows: Sequence[TrialRow]) -> Iterator[str]:
             yield f"trial {row.trial}: its reports are out of order"
 
 
-def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int) -> Iterator[str]:
+def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int, seed: int) -> Iterator[str]:
     """Decide again at every report, with what had been reported before it."""
-    scheduler = make_scheduler(config.asha, max_epochs)
+    scheduler = make_scheduler(config.asha, max_epochs, seed)
     by_trial = {row.trial: row for row in rows}
     reports = sorted((report[ORDER], row.trial, report) for row in rows for report in row.reports)
     for _, number, report in reports:

@@ -133,10 +133,14 @@ class AshaConfig:
     """Epochs that every trial gets: the first rung. Further rungs follow at this times reduction-factor^k."""
     reduction_factor: int = 3
     """One trial in this many passes a rung."""
+    audit_fraction: float = 0.0
+    """Share of the trials that asha would stop, chosen at random, that are trained to the end all the same, to tell
+    how often it errs; the sampler and asha take them for stopped."""
 
     def __post_init__(self) -> None:
         """Refuse rungs that make no sense."""
         _check_types(self)
+        require(self, "audit_fraction", 0 <= self.audit_fraction <= 1, "in 0..1")
         require(self, "grace_period", self.grace_period >= 1, ">= 1")
         require(self, "reduction_factor", self.reduction_factor >= 2, ">= 2")
 

@@ -75,6 +75,7 @@ WINNER_RANK, QUOTA, LUCKY, LUCKY_GOOD = "winner_rank", "quota", "lucky", "lucky_
 STATUS, TRAIN_IMAGES, MAX_EPOCHS = "status", "train_images", "max_epochs"
 BEST_TRIAL, BEST_EPOCHS, REFERENCE_LOSS = "best_trial", "best_epochs", "reference_loss"
 FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cpu_hours", "gpu_hours"
+CONDEMNED, AUDITED, FALSE_STOPS, WINNER_STOPPED = "condemned", "audited", "false_stops", "winner_stopped"
 IDLE = "IDLE"
 """State of a worker, in a timeline, that trains no trial."""
 

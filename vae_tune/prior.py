@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from vae_tune.config import TrialConfig, UsageError, to_dict
 from vae_tune.manifest import read_manifest
 from vae_tune.names import WARM_START
+from vae_tune.seen import as_seen
 from vae_tune.space import Space
 from vae_tune.trials import read_trials
 
@@ -119,7 +120,8 @@ def read_warm_start(
                     f"--warm-start {folder}: its trials cannot be compared: {name} is {theirs[name]!r} there, "
                     f"{value!r} here."
                 )
-        trials += [_as_prior(trial, folder, space) for trial in read_trials(folder) if _teaches(trial, space, base)]
+        seen = map(as_seen, read_trials(folder))
+        trials += [_as_prior(trial, folder, space) for trial in seen if _teaches(trial, space, base)]
     return trials
 
 

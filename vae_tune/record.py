@@ -46,6 +46,7 @@ from vae_tune.names import (
     VAL_LOSS,
     WARM_START,
 )
+from vae_tune.seen import SET_ASIDE, seen_study
 from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, TrialRow, iso, now, row_from_trial
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
@@ -74,12 +75,11 @@ class StudyRecord:
         self._written = 0.0
         self._journal = journal
         self.transaction = self._journal.transaction
+        storage = JournalStorage(self._journal)
         self.study = optuna.create_study(
-            storage=JournalStorage(self._journal),
-            study_name=manifest["name"],
-            direction="minimize",
-            load_if_exists=True,
+            storage=storage, study_name=manifest["name"], direction="minimize", load_if_exists=True
         )
+        self.seen = seen_study(manifest["name"], storage)
         if plant is not None:
             with self.transaction():
                 plant(self.study)
@@ -179,6 +179,13 @@ class StudyRecord:
         self._trials[number].set_user_attr(REASON, reason)
         self._update(replace(self._rows[number], reason=reason))
 
+    def set_aside(self, number: int, epoch: int, reason: str = "") -> None:
+        """Let the sampler take a trial that goes on for one pruned at ``epoch``, 0 for no more; note the reason."""
+        with self.transaction():
+            self._trials[number].set_user_attr(SET_ASIDE, epoch)
+            if reason:
+                self.note(number, reason)
+
     def finish(self, number: int, state: str, reason: str = "") -> None:
         """Tell Optuna how a trial ended: COMPLETE, PRUNED or FAIL, with a reason for FAIL or where it collapsed."""
         trial, row = self._trials.pop(number), self._rows[number]
@@ -218,7 +225,7 @@ class StudyRecord:
         self._rows[row.trial] = row
         self._lines[row.trial] = self._trials_line(row)
         if row.state == RUNNING:
-            trial = optuna.Trial(self.study, frozen._trial_id)
+            trial = optuna.Trial(self.seen, frozen._trial_id)
             self._trials[row.trial] = trial
             for report in row.reports:
                 if report[EPOCH] not in frozen.intermediate_values:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from random import Random
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from vae_tune.config import AshaConfig
-from vae_tune.names import COMPLETE, EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, TRIAL, VAL_LOSS
+from vae_tune.names import AUDITED, COMPLETE, EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, TRIAL, VAL_LOSS
 from vae_tune.record import StudyRecord
 from vae_tune.trials import TrialRow
 
@@ -49,19 +50,28 @@ class Rungs:
 class Asha(FIFOScheduler):
     """Ray Tune's view of :class:`Rungs`: ends trials at ``max_epochs``, at a rung, or when they diverge.
 
-    The reference configuration is never stopped: the winner is compared with it at ``max_epochs``.
+    The reference configuration is never stopped: the winner is compared with it at ``max_epochs``. Of the others that
+    a rung condemns, a random share is audited: they train on, but later rungs do not count them.
     """
 
-    def __init__(self, rungs: Rungs, max_epochs: int):
+    def __init__(self, rungs: Rungs, max_epochs: int, audit_fraction: float = 0.0, seed: int = 0):
         super().__init__()  # type: ignore[no-untyped-call]
         self._rungs = rungs
         self._max_epochs = max_epochs
+        self._audit_fraction = audit_fraction
+        self._seed = seed
+        self.audited: dict[int, int] = {}
+        """By number of an audited trial: the epoch of the rung that condemned it."""
 
     def goes_on(self, number: int, epoch: int, loss: float) -> bool:
         """Record a report of trial ``number`` and decide whether it trains another epoch."""
         if not math.isfinite(loss) or epoch >= self._max_epochs:
             return False
-        return self._rungs.promotes(number, epoch, loss) or number == REFERENCE_TRIAL
+        if number in self.audited or self._rungs.promotes(number, epoch, loss) or number == REFERENCE_TRIAL:
+            return True
+        if is_audited(self._seed, number, self._audit_fraction):
+            self.audited[number] = epoch
+        return number in self.audited
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:  # noqa: ARG002
         """Decide on one report."""
@@ -73,9 +83,20 @@ class Asha(FIFOScheduler):
         return "ASHA"
 
 
-def make_scheduler(config: AshaConfig, max_epochs: int) -> Asha:
+def make_scheduler(config: AshaConfig, max_epochs: int, seed: int) -> Asha:
     """Return the scheduler that ``config`` asks for, which knows no trial yet."""
-    return Asha(Rungs(config.rungs(max_epochs), config.reduction_factor), max_epochs)
+    rungs = Rungs(config.rungs(max_epochs), config.reduction_factor)
+    return Asha(rungs, max_epochs, config.audit_fraction, seed)
+
+
+def audit_note(epoch: int) -> str:
+    """Return the reason that marks a trial that the rung at ``epoch`` condemned and that is audited."""
+    return f"{AUDITED}: the rung at epoch {epoch} would have stopped it"
+
+
+def is_audited(seed: int, number: int, fraction: float) -> bool:
+    """Whether a trial, once condemned, is audited: a function of seed and number, so that a resume decides alike."""
+    return Random(f"audit {seed} {number}").random() < fraction
 
 
 def replay(scheduler: Asha, rows: Sequence[TrialRow]) -> dict[int, bool]:
@@ -91,6 +112,9 @@ def replay(scheduler: Asha, rows: Sequence[TrialRow]) -> dict[int, bool]:
 def settle(record: StudyRecord, scheduler: Asha, max_epochs: int) -> None:
     """Rebuild the rungs of a resumed study and finish the trials whose end a crash kept from being told."""
     goes_on = replay(scheduler, record.rows)
+    for number, epoch in scheduler.audited.items():
+        if record.rows[number].state == RUNNING:
+            record.set_aside(number, epoch, audit_note(epoch))
     for row in record.rows:
         if row.state == RUNNING and not goes_on.get(row.trial, True):
             record.finish(row.trial, COMPLETE if row.epochs >= max_epochs else PRUNED)

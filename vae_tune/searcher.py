@@ -40,6 +40,7 @@ from vae_tune.names import (
     VALUES,
 )
 from vae_tune.prior import Prior, reference_values
+from vae_tune.scheduler import Asha, audit_note
 from vae_tune.space import Space
 from vae_tune.trials import TrialRow
 
@@ -71,6 +72,8 @@ class Record(Protocol):
 
     folder: Path
     study: optuna.Study
+    seen: optuna.Study
+    """The study as the sampler is to see it: see :mod:`vae_tune.seen`."""
 
     @property
     def rows(self) -> Sequence[TrialRow]:
@@ -88,6 +91,9 @@ class Record(Protocol):
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Record one epoch."""
 
+    def set_aside(self, number: int, epoch: int, reason: str = "") -> None:
+        """Let the sampler take a trial for pruned at ``epoch``."""
+
     def finish(self, number: int, state: str, reason: str = "") -> None:
         """Tell Optuna how a trial ended."""
 
@@ -95,8 +101,18 @@ class Record(Protocol):
 class StudySearcher(Searcher):
     """Ray Tune's searcher on the Optuna study of a :class:`Record`."""
 
-    def __init__(self, record: Record, space: Space, base: TrialConfig, sampler: Sampler, ending: Ending):
+    def __init__(
+        self,
+        record: Record,
+        space: Space,
+        base: TrialConfig,
+        sampler: Sampler,
+        ending: Ending,
+        scheduler: Asha | None = None,
+    ):
+        """Take up a study; ``scheduler`` says which trials it audits."""
         super().__init__(metric=VAL_LOSS, mode="min")
+        self._scheduler = scheduler
         self._ending = ending
         self._record = record
         self._space = space
@@ -129,7 +145,7 @@ class StudySearcher(Searcher):
         if STORAGE_ERROR in result:
             self._fail_to_write(OSError(result[STORAGE_ERROR]))
         else:
-            self._write(self._record.report, self._numbers[trial_id], {**result, NODE: result.get("hostname", "")})
+            self._write(self._report, self._numbers[trial_id], {**result, NODE: result.get("hostname", "")})
 
     def on_trial_complete(
         self,
@@ -155,6 +171,13 @@ class StudySearcher(Searcher):
             self._finish(trial_id, COMPLETE)
         elif trial_id not in self._ending.paused:
             self._finish(trial_id, PRUNED)
+
+    def _report(self, number: int, result: Mapping[str, Any]) -> None:
+        """Record one epoch, and that the scheduler has just begun to audit the trial."""
+        with self._record.transaction():
+            self._record.report(number, result)
+            if self._scheduler and self._scheduler.audited.get(number) == result[EPOCH]:
+                self._record.set_aside(number, result[EPOCH], audit_note(result[EPOCH]))
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Tell Optuna that a trial failed."""
@@ -204,10 +227,10 @@ class StudySearcher(Searcher):
         is_reference = not self._record.rows
         known = not is_reference or self._space.contains(self._base)
         self._use_sampler(len(self._record.rows))
-        return self._record.study.ask(dict(self._space.distributions) if known else {})
+        return self._record.seen.ask(dict(self._space.distributions) if known else {})
 
     def _use_sampler(self, number: int) -> None:
-        self._record.study.sampler = make_sampler(self._sampler, self._base.seed, number)
+        self._record.seen.sampler = make_sampler(self._sampler, self._base.seed, number)
 
 
 def _complete(trial: optuna.Trial, space: Space) -> None:

@@ -16,6 +16,7 @@ from vae_tune.files import read_json
 from vae_tune.manifest import read_manifest, read_space
 from vae_tune.names import (
     ACTIVE_UNITS,
+    AUDITED,
     BEST_FOLDER,
     DEVICE,
     ENDED,
@@ -105,6 +106,18 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     reference, names = study.reference, list(study.space.distributions)
     rows = study.trials.loc[list(trials), names].to_dict("records")
     return [replace(reference, **{name: row[name] for name in names}) for row in rows]
+
+
+def audited_trials(study: Study) -> pd.Series[int]:
+    """Return the epoch at which each audited trial was condemned, by its number."""
+    epochs = study.trials[REASON].str.extract(rf"^{AUDITED}: the rung at epoch (\d+) ", expand=False)
+    return epochs.dropna().astype(int)
+
+
+def judged_reports(study: Study) -> pd.DataFrame:
+    """Return the reports that early stopping took into account: of audited trials those before they were condemned."""
+    ends = study.epochs[TRIAL].map(audited_trials(study)).fillna(study.max_epochs)
+    return study.epochs[study.epochs[EPOCH] <= ends]
 
 
 def load_study(folder: str | Path) -> Study:

@@ -204,12 +204,12 @@ def run_trials(
 ) -> None:
     """Let Ray Tune run trials until ``config.num_samples`` have finished or ``ending`` says so."""
     base = dataclasses.replace(config.trial, **space.fixed)
-    scheduler = make_scheduler(config.asha, base.max_epochs)
+    scheduler = make_scheduler(config.asha, base.max_epochs, base.seed)
     settle(record, scheduler, base.max_epochs)
     to_run = config.num_samples - sum(row.state != RUNNING for row in record.rows)
     if to_run <= 0:
         return
-    searcher = StudySearcher(record, space, base, config.sampler, ending)
+    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
         tune_config=tune.TuneConfig(

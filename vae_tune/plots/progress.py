@@ -46,7 +46,7 @@ from vae_tune.names import (
     VAL_LOSS,
     WORKER,
 )
-from vae_tune.study import Study
+from vae_tune.study import Study, audited_trials, judged_reports
 
 _OVERLAP = 0.5  # s: a report is dated when it arrives, so trials of one worker may seem to overlap by that
 _RUN = "run"
@@ -99,10 +99,12 @@ def rung_survival(study: Study) -> pd.DataFrame:
 
     Returns:
         A row a rung, and a last one for ``max_epochs``: epoch, reached (trials that reported it), stopped (trials that
-        ASHA stopped there), share (of those that reached it, the part that was not stopped).
+        ASHA stopped there), share (of those that reached it, the part that was not stopped). Audited trials count as
+        stopped where they were condemned.
     """
-    reached = study.epochs.groupby(EPOCH)[TRIAL].nunique()
-    stopped = study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS].value_counts()
+    reached = judged_reports(study).groupby(EPOCH)[TRIAL].nunique()
+    pruned = study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS]
+    stopped = pd.concat([pruned, audited_trials(study)]).value_counts()
     epochs = [epoch for epoch in (*study.rungs, study.max_epochs) if epoch in reached.index]
     table = pd.DataFrame(
         {

@@ -20,6 +20,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import TPESampler
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -29,8 +30,9 @@ from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LO
 from vae_tune.prior import reference_values
 from vae_tune.replay.curves import Curve, Source
 from vae_tune.replay.options import Setting
-from vae_tune.scheduler import make_scheduler
+from vae_tune.scheduler import Asha, make_scheduler
 from vae_tune.searcher import StudySearcher
+from vae_tune.seen import SET_ASIDE, seen_study
 from vae_tune.trials import TrialRow
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
@@ -71,7 +73,9 @@ class MemoryRecord:
     folder = Path()
 
     def __init__(self) -> None:
-        self.study = optuna.create_study(direction="minimize")
+        storage = InMemoryStorage()
+        self.study = optuna.create_study(direction="minimize", storage=storage, study_name="replay")
+        self.seen = seen_study("replay", storage)
         self.rows: list[TrialRow] = []
         self._trials: dict[int, optuna.Trial] = {}
 
@@ -92,6 +96,10 @@ class MemoryRecord:
         """Tell Optuna one epoch."""
         self._trials[number].report(result[VAL_LOSS], result[EPOCH])
 
+    def set_aside(self, number: int, epoch: int, reason: str = "") -> None:  # noqa: ARG002
+        """Let the sampler take a trial for pruned at ``epoch``."""
+        self._trials[number].set_user_attr(SET_ASIDE, epoch)
+
     def finish(self, number: int, state: str, reason: str = "") -> None:  # noqa: ARG002
         """Tell Optuna how a trial ended, as :class:`vae_tune.record.StudyRecord` does."""
         trial = self._trials.pop(number)
@@ -107,8 +115,8 @@ def simulate(source: Source, setting: Setting, num_samples: int, seed: int) -> l
     """
     with _quiet():
         base = replace(source.curves.reference, seed=seed)
-        searcher = _make_searcher(source, setting, seed)
-        scheduler = make_scheduler(setting.asha, base.max_epochs)
+        scheduler = make_scheduler(setting.asha, base.max_epochs, seed)
+        searcher = _make_searcher(source, setting, seed, scheduler)
         return _run(searcher, scheduler, source.curve, num_samples, setting.workers)
 
 
@@ -162,12 +170,12 @@ def _end(replayed: Replayed) -> str:
     return COMPLETE if replayed.epochs == len(replayed.curve.losses) else PRUNED
 
 
-def _make_searcher(source: Source, setting: Setting, seed: int) -> Searcher:
+def _make_searcher(source: Source, setting: Setting, seed: int, scheduler: Asha) -> Searcher:
     base, space = replace(source.curves.reference, seed=seed), source.curves.space
     if setting.bridge == "stock":
         points = [reference_values(space, base)] if space.contains(base) else []
         return _stock(dict(space.distributions), points, seed)
-    return StudySearcher(MemoryRecord(), space, base, setting.sampler, Ending())
+    return StudySearcher(MemoryRecord(), space, base, setting.sampler, Ending(), scheduler)
 
 
 def _stock(distributions: dict[str, Any], points: Sequence[dict[str, Any]], seed: int) -> Searcher:

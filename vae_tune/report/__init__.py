@@ -89,6 +89,7 @@ def render(study: Study) -> str:
     from vae_tune.plots import importance
     from vae_tune.report import summary
     from vae_tune.report.cards import make_sections
+    from vae_tune.stops import sentences
 
     ledger, shares = make_ledger(study), importance(study)
     sections = make_sections(study, ledger, shares)
@@ -110,6 +111,7 @@ def render(study: Study) -> str:
         pictures=_pictures(study),
         sections=sections,
         ledger=summary.make_ledger_words(ledger, study),
+        audit=sentences(study),
         configuration=summary.make_configuration(study),
         record=summary.make_record(study),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
