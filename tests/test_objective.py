@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
+from torch.nn import functional
 
 from vae_tune.model import VAE
-from vae_tune.objective import kl, negative_elbo, reconstruction
+from vae_tune.objective import bernoulli, kl, negative_elbo, reconstruction
 
 
 def _draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -89,3 +90,11 @@ def test_the_gradients_of_the_whole_loss_are_right(activation):
         return negative_elbo(output.logits, x, output.mean, output.log_variance)
 
     assert torch.autograd.gradcheck(loss, tuple(weight.detach().requires_grad_() for weight in weights))
+
+
+def test_a_batch_too_large_for_the_cache_is_worked_through_in_parts_without_a_change():
+    logits, x = torch.randn(600, 784, dtype=torch.float64), torch.rand(600, 784, dtype=torch.float64)
+    nats, gradient = bernoulli(logits, x)
+    expected = functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=-1)
+    torch.testing.assert_close(nats, expected)
+    torch.testing.assert_close(gradient, torch.sigmoid(logits) - x)

@@ -14,6 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+_AT_ONCE = 200_000
+"""Pixels that a processor's cache holds with all that is computed from them."""
+
+
 def reconstruction(logits: Tensor, x: Tensor) -> Tensor:
     """Bernoulli cross-entropy of ``x`` under ``logits``, summed over pixels.
 
@@ -37,12 +41,18 @@ def bernoulli(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     softplus(l) = max(l, 0) - log p where p >= 1/2 is the probability of the likelier value, sigmoid(abs(l)). The
     logarithm is taken of products: of up to 120 factors, which float32 holds as each is at least 1/2.
     """
-    probability = torch.sigmoid(logits)
-    likelier = (probability - 0.5).abs_().add_(0.5)
+    gradient = torch.empty_like(logits)
+    rows = max(1, _AT_ONCE // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
     factors = max(divisor for divisor in range(1, 121) if logits.shape[-1] % divisor == 0)
-    log_likelier = likelier.unflatten(-1, (-1, factors)).prod(dim=-1).log_().sum(dim=-1)
-    nats = torch.clamp_min(logits, 0, out=likelier).addcmul_(x, logits, value=-1).sum(dim=-1)
-    return nats.sub_(log_likelier), probability.sub_(x)
+    nats = []
+    for some_logits, some_x, probability in zip(logits.split(rows), x.split(rows), gradient.split(rows), strict=True):
+        torch.sigmoid(some_logits, out=probability)
+        likelier = (probability - 0.5).abs_().add_(0.5)
+        log_likelier = likelier.unflatten(-1, (-1, factors)).prod(dim=-1).log_().sum(dim=-1)
+        rest = torch.clamp_min(some_logits, 0, out=likelier).addcmul_(some_x, some_logits, value=-1).sum(dim=-1)
+        nats.append(rest.sub_(log_likelier))
+        probability.sub_(some_x)
+    return torch.cat(nats), gradient
 
 
 class _Reconstruction(torch.autograd.Function):

@@ -1,0 +1,101 @@
+"""What the benchmarks share: runs that alternate, tables, and a JSON file that says on what machine.
+
+``benchmarks/tables/NAME.json`` holds the last run of ``benchmarks/NAME.py``; ``python benchmarks/harness.py`` writes
+all of them into ``benchmarks/README.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vae_tune.files import write_json
+from vae_tune.manifest import this_run
+
+FOLDER = Path(__file__).parent
+TABLES = FOLDER / "tables"
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+
+def alternate(ways: Mapping[str, Callable[[], float]], runs: int, *, warm_up: int = 1) -> dict[str, list[float]]:
+    """Run all ``ways`` one after the other, ``runs`` times over, and return what each gave; a warm-up is not kept."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for run in range(warm_up + runs):
+        for name, way in ways.items():
+            value = way()
+            if run >= warm_up:
+                found[name].append(value)
+                print(f"  {name}: {value:.4g}", flush=True)
+    return found
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return median, minimum and maximum in words."""
+    median = statistics.median(values)
+    if len(values) == 1:
+        return f"{median:.{digits}f}"
+    return f"{median:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def ratio(values: Sequence[float], base: Sequence[float]) -> float:
+    """Return the ratio of two medians."""
+    return statistics.median(values) / statistics.median(base)
+
+
+def publish(
+    name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], measured: Mapping[str, Any]
+) -> None:
+    """Print a table, and write it with all that was ``measured`` to ``benchmarks/tables/NAME.json``."""
+    table = markdown(columns, rows)
+    print(f"\n{title}\n\n{table}")
+    TABLES.mkdir(exist_ok=True)
+    run = this_run()
+    content = {"title": title, "machine": machine(), "measured_at": f"{datetime.now(UTC):%Y-%m-%d}", **run}
+    content["command"] = " ".join(["python", f"benchmarks/{name}.py", *run["command"][1:]])
+    write_json(TABLES / f"{name}.json", {**content, "table": table, "measured": dict(measured)})
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose first column is text and whose others are figures."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on: processor, cores, memory, GPU."""
+    import torch
+
+    with open("/proc/cpuinfo") as file:
+        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+    }
+
+
+def collect() -> None:
+    """Write the last tables into ``benchmarks/README.md``."""
+    parts = []
+    for path in sorted(TABLES.glob("*.json")):
+        found = json.loads(path.read_text())
+        on, versions = found["machine"], found["versions"]
+        where = f"{on['processor']}, {on['cores']} cores, {on['memory_gb']} GB, {on['gpu'] or 'no GPU'}"
+        what = f"torch {versions['torch']}, ray {versions['ray']}, optuna {versions['optuna']}"
+        note = f"`{found['command']}`, {found['measured_at']}, {where}; {what}; commit {versions['git']}."
+        parts.append(f"### {path.stem}\n{found['title']}\n\n{found['table']}\n\n{note}\n")
+    readme = FOLDER / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    readme.write_text(before + BEGIN + "\n" + "\n".join(parts) + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    collect()
