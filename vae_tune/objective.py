@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
 _AT_ONCE = 200_000
 """Pixels that a processor's cache holds with all that is computed from them."""
 
