@@ -58,6 +58,13 @@ def test_axes_follow_the_space(study):
     assert list(axes(study)["batch_size"].edges(2)) == [32, 144, 256]
 
 
+def test_a_range_of_one_value_is_a_choice(tmp_path):
+    space = Space({"latent_size": IntDistribution(2, 64), "hidden_width": IntDistribution(400, 400)})
+    study = hand_made(tmp_path / "s", *[{"losses": [3, 2, 1]}] * 2, space=space)
+    assert axes(study)["hidden_width"] == Axis("hidden_width", "category", choices=(400,))
+    assert list(pair_grid(study, cells=2).hidden_width) == [400, 400]
+
+
 def test_places_are_shares_of_a_range_on_its_own_scale():
     rate, size = Axis("learning_rate", "log", 1e-4, 1e-2), Axis("batch_size", "linear", 32, 232)
     assert list(rate.place([1e-4, 1e-3, 1])) == pytest.approx([0, 0.5, 2])

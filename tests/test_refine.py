@@ -47,6 +47,13 @@ def test_a_winner_that_no_log_range_has_lies_below_it(tmp_path):
     assert found.high < 1e-3
 
 
+def test_a_range_of_one_value_stays_what_it_is(tmp_path):
+    space = Space({"latent_size": IntDistribution(2, 64), "hidden_width": IntDistribution(400, 400)})
+    found = next_space(hand_made(tmp_path / "s", *trials("latent_size", range(4, 24)), space=space))
+    assert found.fixed == {"hidden_width": 400}
+    assert list(found.distributions) == ["latent_size"]
+
+
 def test_choices_stay_that_are_good_or_hardly_tried(tmp_path):
     space = Space(
         {

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from vae_tune.advice import best_trials, edges
 from vae_tune.config import UsageError
 from vae_tune.names import EDGE, HIGH, HYPERPARAMETER, LOW
-from vae_tune.plots.hyperparameters import axes, comparable
+from vae_tune.plots.hyperparameters import Axis, axes, comparable
 from vae_tune.space import Space
 from vae_tune.study import Study
 
@@ -42,17 +42,17 @@ def next_space(study: Study) -> Space | None:
     narrow = dict(zip(table[HYPERPARAMETER], table[EDGE], strict=True))
     searched: dict[str, BaseDistribution] = {}
     fixed = dict(study.space.fixed)
-    for name, distribution in study.space.distributions.items():
-        if isinstance(distribution, CategoricalDistribution):
-            tried = comparable(study)[name].value_counts()
-            best = set(top[name])
-            choices = [value for value in distribution.choices if value in best or tried.get(value, 0) < _UNTRIED]
+    compared = comparable(study)
+    for name, axis in axes(study).items():
+        if axis.scale == "category":
+            tried, best = compared[name].value_counts(), set(top[name])
+            choices = [value for value in axis.choices if value in best or tried.get(value, 0) < _UNTRIED]
             if len(choices) > 1:
                 searched[name] = CategoricalDistribution(choices)
             else:
                 fixed[name] = choices[0]
         else:
-            searched[name] = _range(study, name, top[name].to_numpy(np.float64), narrow[name])
+            searched[name] = _range(study, axis, top[name].to_numpy(np.float64), narrow[name])
     return Space(searched, fixed) if searched else study.space
 
 
@@ -79,18 +79,18 @@ def _flow(distribution: BaseDistribution) -> str:
     return yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000).strip()
 
 
-def _range(study: Study, name: str, best: Any, edge: str) -> BaseDistribution:
-    """Return the next range of ``name``."""
-    old: Any = study.space.distributions[name]
+def _range(study: Study, axis: Axis, best: Any, edge: str) -> BaseDistribution:
+    """Return the next range of a hyperparameter."""
+    old: Any = study.space.distributions[axis.name]
     if old.step not in (None, 1):
         return old  # type: ignore[no-any-return]
-    places = np.clip(axes(study)[name].place(best), 0, 1)
+    places = np.clip(axis.place(best), 0, 1)
     start, stop = max(0.0, places.min() - _MARGIN), min(1.0, places.max() + _MARGIN)
     missing = max(0.0, _LEAST - (stop - start))
     start, stop = max(0.0, start - missing / 2), min(1.0, stop + missing / 2)
     start, stop = (-_BEYOND if edge == LOW else start), (1 + _BEYOND if edge == HIGH else stop)
-    low = _bound(study, name, _value(old, start), old.low, math.floor)
-    high = _bound(study, name, _value(old, stop), old.high, math.ceil)
+    low = _bound(study, axis.name, _value(old, start), old.low, math.floor)
+    high = _bound(study, axis.name, _value(old, stop), old.high, math.ceil)
     low, high = (low if start < 0 else max(low, old.low)), (high if stop > 1 else min(high, old.high))
     if not low < high:
         return old  # type: ignore[no-any-return]

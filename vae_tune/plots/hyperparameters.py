@@ -84,10 +84,12 @@ def axes(study: Study) -> dict[str, Axis]:
 
 
 def _axis(name: str, distribution: BaseDistribution) -> Axis:
-    if isinstance(distribution, IntDistribution | FloatDistribution):
-        return Axis(name, "log" if distribution.log else "linear", distribution.low, distribution.high)
-    assert isinstance(distribution, CategoricalDistribution)
-    return Axis(name, "category", choices=tuple(distribution.choices))
+    if isinstance(distribution, CategoricalDistribution):
+        return Axis(name, "category", choices=tuple(distribution.choices))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.single():  # as the seed of an exploration without repeats
+        return Axis(name, "category", choices=(distribution.low,))
+    return Axis(name, "log" if distribution.log else "linear", distribution.low, distribution.high)
 
 
 def slices(study: Study) -> pd.DataFrame:
