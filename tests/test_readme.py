@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.studies import make_study
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
 from vae_tune.options import (
     DashboardOptions,
@@ -57,6 +58,16 @@ def test_the_space_that_is_shown_loads(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[1])
     assert load_space(path, TrialConfig()).fixed == {"encoder_activation": "relu"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tables.md"])
+def test_the_snippets_that_read_a_study_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("NAME", "A", "B"):
+        make_study(tmp_path / "results" / name, trials=3)
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    (snippet,) = (snippet for snippet in snippets if "load_study" in snippet)
+    exec(snippet, {})
 
 
 @pytest.mark.parametrize("name", re.findall(r"\]\(([^):]+)\)", TEXT) + re.findall(r'src="([^"]+)"', TEXT))

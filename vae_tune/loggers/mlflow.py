@@ -22,6 +22,8 @@ from vae_tune.names import (
     DEVICE,
     EPOCH,
     FAIL,
+    FAILED,
+    INTERRUPTED,
     METRICS_FILE,
     NODE,
     PRUNED,
@@ -123,7 +125,7 @@ class MLflow:
             metrics = [self._entities.Metric(name, float(value), moment, 0) for name, value in numbers]
             self._client.log_batch(self._study, metrics=metrics)
             self._client.log_artifacts(self._study, str(best), BEST_FOLDER)
-        ends = {"interrupted": "KILLED", "failed": "FAILED", "running": "FAILED"}
+        ends = {INTERRUPTED: "KILLED", FAILED: "FAILED", "running": "FAILED"}
         self._client.set_terminated(self._study, ends.get(status, "FINISHED"))
 
     def _find_experiment(self, uri: str) -> str:

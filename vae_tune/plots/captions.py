@@ -57,7 +57,7 @@ CAPTIONS = {
     "rung_correlation": Caption(
         "Do early losses foretell late ones?",
         "Rank correlation of the losses at two rungs, among trials that reached both: near 1 an early rung is to be "
-        "trusted. The trials that were stopped are missing here, which makes the figure a cautious one.",
+        "trusted. The trials that were stopped are missing here; with them it would as a rule be higher.",
         "At least 3 trials must have reached two rungs.",
     ),
     "timeline": Caption(

@@ -120,8 +120,8 @@ def rung_survival(study: Study) -> pd.DataFrame:
 def rung_correlation(study: Study) -> pd.DataFrame:
     """Return how well the order of trials at one rung foretells their order at a later one.
 
-    Only trials that went on are in both, and those are the better ones, which lowers the correlation: it is a lower
-    bound for that of all trials.
+    Only trials that went on are in both, and those are the better ones, which as a rule lowers the correlation: among
+    all trials it would be higher (restriction of range).
 
     Returns:
         A row a pair of rungs, ``max_epochs`` taken as the last rung: epoch_a < epoch_b, trials that reached both,
