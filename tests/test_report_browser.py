@@ -130,6 +130,7 @@ def test_a_phone_shows_it_without_scrolling_sideways_whatever_was_searched(chrom
     seen = Seen(chromium, report.as_uri(), viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
     seen.draw_all()
     assert seen.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert seen.page.locator(".modebar-btn").count() == 0  # it would cover the legends
     assert seen.problems == []
     seen.page.close()
 

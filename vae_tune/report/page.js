@@ -9,6 +9,7 @@
     return node;
   };
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+  const touch = matchMedia("(pointer: coarse)").matches;
   const scale = () => [0, 1, 2, 3, 4].map((step) => [step / 4, css("scale-" + step)]);
   const number = (value) => {
     if (typeof value !== "number") return value ?? "";
@@ -61,7 +62,7 @@
       hovermode: "closest",
       hoverlabel: { bgcolor: css("card"), bordercolor: css("line"), font: { color: css("ink") }, align: "left" },
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: soft },
-      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      dragmode: touch ? false : "zoom",
       modebar: { bgcolor: "rgba(0,0,0,0)", color: css("line"), activecolor: css("accent") },
       ...own,
       ...Object.fromEntries(axes.map((key) => [key, restyle({ ...axis, ...own[key] }, small)])),
@@ -78,7 +79,10 @@
       return [node, { views: data.cards[node.dataset.card], view: 0, drawn: false }];
     }),
   );
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+  const config = {
+    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+    displayModeBar: touch ? false : "hover", // where nothing hovers it would always cover the legend
+  };
 
   function draw(node) {
     const card = cards.get(node);
