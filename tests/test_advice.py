@@ -1,11 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
 
 from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES
 from vae_tune import load_study
 from vae_tune.advice import best_trials, conclusions, edges, stopping
+from vae_tune.space import Space
 
 GOOD = {"losses": [120, 110, 100]}
 
@@ -71,6 +73,22 @@ def test_a_range_is_wide_enough_where_trials_beyond_the_best_were_worse(tmp_path
     assert edges(narrow).set_index("hyperparameter").edge["learning_rate"] == "high"
     tried = hand_made(tmp_path / "tried", *rates(*inner, *worse, 7e-3, 8e-3, 9e-3))
     assert edges(tried).set_index("hyperparameter").edge["learning_rate"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "searched", "best", "edge"),
+    [
+        ("hidden_layers", IntDistribution(1, 3), 1, ""),
+        ("hidden_layers", IntDistribution(1, 3), 3, "high"),
+        ("latent_size", IntDistribution(1, 64, log=True), 1, ""),
+        ("latent_size", IntDistribution(2, 64, log=True), 2, "low"),
+        ("free_bits", FloatDistribution(0, 0.5), 0.0, ""),
+        ("learning_rate", FloatDistribution(1e-4, 1e-2, log=True), 1e-4, "low"),
+    ],
+)
+def test_a_range_that_cannot_go_on_is_not_too_narrow(tmp_path, name, searched, best, edge):
+    trials = [{"losses": [3, 2, 1 + number], "values": {name: best}} for number in range(12)]
+    assert list(edges(hand_made(tmp_path / "s", *trials, space=Space({name: searched}))).edge) == [edge]
 
 
 def test_edges_of_few_trials_are_not_told(tmp_path):

@@ -7,12 +7,13 @@ person, with the numbers it rests on; where there are too few trials for one, no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from vae_tune.config import UsageError
 from vae_tune.guards import COLLAPSED, SPARE_SHARE
 from vae_tune.names import (
     ACTIVE_UNITS,
@@ -49,7 +50,7 @@ from vae_tune.names import (
     WINNER_RANK,
 )
 from vae_tune.plots import active_units, best_so_far, importance, rung_correlation, rung_survival
-from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, axes, comparable
+from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, Axis, axes, comparable
 from vae_tune.study import Study, audited_trials, judged_reports
 
 SURE = 30
@@ -120,7 +121,8 @@ def edges(study: Study) -> pd.DataFrame:
 
     Places are shares of the range, on its own scale: 0 is its lower end, 1 its upper end. A range is too narrow at an
     end where the best trial lies in the outer tenth, or at least half of the best trials in the outer fifth; but not
-    where there is room left beyond all of them (a twentieth of the range) in which 3 or more trials were tried.
+    where there is room left beyond all of them (a twentieth of the range) in which 3 or more trials were tried, nor
+    where no trial can lie beyond, such as below one layer.
 
     Returns:
         A row a hyperparameter with a range: hyperparameter, low and high (of the range), best (the best trial's
@@ -135,7 +137,7 @@ def edges(study: Study) -> pd.DataFrame:
         values = top[axis.name].to_numpy(np.float64)
         places, tried = axis.place(values), axis.place(study.trials[axis.name].dropna())
         ends = {LOW: (places, tried), HIGH: (1 - places, 1 - tried)}
-        narrow = [end for end, (far, all_far) in ends.items() if _ends_too_soon(far, all_far)]
+        narrow = [end for end in ends if _ends_too_soon(*ends[end]) and _goes_on(study, axis, end)]
         edge = min(narrow, key=lambda end: ends[end][0][0], default="")
         rows.append((axis.name, axis.low, axis.high, values[0], places[0], places.min(), places.max(), edge, len(top)))
     columns = [HYPERPARAMETER, LOW, HIGH, BEST, PLACE, FROM, TO, EDGE, TRIALS]
@@ -222,7 +224,7 @@ def _edges(study: Study) -> Iterator[Finding]:
             f"Search {'below' if row[EDGE] == LOW else 'above'} {row[row[EDGE]]:.4g} too.",
         )
     if len(table) and narrow.empty:
-        yield Finding("edges", "No range is too narrow: the best trials keep away from the ends.")
+        yield Finding("edges", "No range is too narrow for the best trials.")
 
 
 def _stopping(study: Study) -> Iterator[Finding]:
@@ -308,6 +310,17 @@ def _ends_too_soon(best: Any, tried: Any) -> bool:
     crowded = best[0] < _OUTER or np.mean(best < _CROWDED) >= 0.5
     beyond = (tried < best.min()).sum()
     return bool(crowded and (best.min() < _CLOSE or beyond < _FEW))
+
+
+def _goes_on(study: Study, axis: Axis, end: str) -> bool:
+    """Tell whether there is anything beyond an end of a range."""
+    step = 1 if axis.whole else 0.01 * (axis.low if axis.scale == "log" else axis.high - axis.low)
+    beyond: Any = axis.low - step if end == LOW else axis.high + step
+    try:
+        replace(study.reference, **{axis.name: beyond})
+    except UsageError:
+        return False
+    return True
 
 
 def _ordinal(number: int) -> str:
