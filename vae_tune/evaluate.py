@@ -110,10 +110,10 @@ def _show(result: dict[str, Any], console: Console) -> None:
     say(f"    reconstruction  {result['reconstruction']:9.2f}")
     say(f"    KL              {result['kl']:9.2f}")
     if nll := result.get("nll"):
-        error = (
-            "" if nll["standard_error"] is None else f" +- {nll['standard_error']:.2f} (standard error over images)"
-        )
-        say(f"  NLL               {nll['mean']:9.2f}{error}, {nll['samples']:,} samples an image")
+        spread = nll["standard_error"]
+        error = "" if spread is None else f" +- {spread:.2f} (standard error over images)"
+        say(f"  NLL               {nll['mean']:9.2f}{error}")
+        say(f"    of {nll['samples']:,} samples an image, in {nll['seconds']:.0f} s")
         if result["kind"] == "grey":
             say("  Grey values have no likelihood: this NLL compares with none of binary images. See --binarization.")
     say(f"{result['active_units']} of {result['latent_size']} latents active")
