@@ -25,12 +25,12 @@ def reconstruction(logits: Tensor, x: Tensor) -> Tensor:
 
     Args:
         logits: (batch, pixels).
-        x: (batch, pixels) in [0, 1].
+        x: (batch, pixels) in [0, 1]; or (pixels,), one image under each row of ``logits``.
 
     Returns:
         (batch,) nats per image.
     """
-    nats: Tensor = _Reconstruction.apply(logits, x)
+    nats: Tensor = _Reconstruction.apply(logits, x.expand_as(logits))
     return nats
 
 
