@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: search test notebook notebook-run screenshot chaos setup check constraints clean
+.PHONY: search test notebook notebook-run screenshot bench chaos setup check constraints clean
 
 search: setup            ## find the best VAE among 50 trials on the embedded MNIST
 	$(BIN)/python search.py --num-samples 50
@@ -19,6 +19,11 @@ notebook-run: setup      ## run it on STUDY=results/NAME and keep the outputs in
 
 chaos: setup             ## kill a search -9 at random moments, 30 times, and audit what it leaves
 	$(BIN)/python -m tests.system.chaos --kills 30
+
+bench: setup             ## print every speed figure again, beside what people would use instead (about 40 minutes)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	for name in train start memory scale search; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/harness.py
 
 screenshot: setup        ## draw the top of a report for the README: make screenshot STUDY=results/NAME
 	$(BIN)/python -m tests.browser $(STUDY) docs/images/report.png

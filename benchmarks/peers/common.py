@@ -1,0 +1,82 @@
+"""What the peers of ``benchmarks/search.py`` share: one trial in the usual way or by our training, and its log.
+
+Each epoch is a line of ``epochs.jsonl``: trial, epoch, val_loss, and when it began and ended. That is all that the
+searches are compared by.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from vae_tune.config import DataConfig, TrialConfig
+from vae_tune.data import cache_dir, load_images
+from vae_tune.model import build
+from vae_tune.objective import negative_elbo
+from vae_tune.training import fit
+
+VALIDATION = 10_000
+SPACE = {"latent_size": (2, 64), "hidden_width": (64, 1024), "learning_rate": (1e-4, 1e-2)}
+"""The default space of ``search.py``: all on a log scale, the first two integers."""
+
+
+def train(kernel: str, values: Mapping[str, Any], train_size: int, max_epochs: int) -> Iterator[float]:
+    """Yield the validation loss after each epoch, trained the usual way or, with ``kernel`` ours, by ``fit``."""
+    torch.set_num_threads(1)
+    names = {name: values[name] for name in SPACE}
+    config = replace(TrialConfig(), max_epochs=max_epochs, **names)
+    if kernel == "ours":
+        images = load_images(DataConfig(train_size=train_size))
+        for report in fit(config, images, torch.device("cpu")):
+            yield report.val_loss
+    else:
+        yield from _usual(config, train_size)
+
+
+def logged(folder: Path, trial: object, losses: Iterator[float]) -> Iterator[tuple[int, float]]:
+    """Pass epochs and losses on, and write down when each epoch began and ended."""
+    start = time.time()
+    for epoch, loss in enumerate(losses, start=1):
+        line = {"trial": str(trial), "epoch": epoch, "val_loss": loss, "began": start, "ended": time.time()}
+        with (folder / "epochs.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        yield epoch, loss
+        start = time.time()
+
+
+def _usual(config: TrialConfig, train_size: int) -> Iterator[float]:
+    """Train as PyTorch's VAE example does."""
+    from torchvision import datasets, transforms
+
+    images = datasets.MNIST(cache_dir(), train=True, transform=transforms.ToTensor())
+    train_set = Subset(images, range(train_size))
+    validation_set = Subset(images, range(len(images) - VALIDATION, len(images)))
+    train_loader = DataLoader(train_set, batch_size=config.batch_size, shuffle=True)
+    validation_loader = DataLoader(validation_set, batch_size=config.batch_size)
+    torch.manual_seed(config.seed)
+    model = build(config, 784)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    for _ in range(config.max_epochs):
+        for batch, _ in train_loader:
+            x = batch.view(len(batch), -1)
+            optimizer.zero_grad()
+            logits, mean, log_variance = model(x, torch.randn(len(x), config.latent_size))
+            loss = torch.nn.functional.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
+            loss -= 0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
+            loss.backward()
+            loss.item()
+            optimizer.step()
+        total = 0.0
+        with torch.no_grad():
+            for batch, _ in validation_loader:
+                x = batch.view(len(batch), -1)
+                logits, mean, log_variance = model(x, torch.randn(len(x), config.latent_size))
+                total += negative_elbo(logits, x, mean, log_variance).sum().item()
+        yield total / VALIDATION

@@ -1,0 +1,45 @@
+"""One of two processes that search with Optuna alone: a journal file between them, SuccessiveHalvingPruner.
+
+python plain_optuna.py KERNEL FOLDER NUM_SAMPLES TRAIN_SIZE MAX_EPOCHS
+"""
+
+import sys
+from pathlib import Path
+
+import optuna
+from common import SPACE, logged, train
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import MaxTrialsCallback
+from optuna.trial import TrialState
+
+
+def main() -> None:
+    kernel, place, num_samples, train_size, max_epochs = sys.argv[1:]
+    folder = Path(place)
+
+    def objective(trial: optuna.Trial) -> float:
+        values = {
+            name: (trial.suggest_float if name == "learning_rate" else trial.suggest_int)(name, low, high, log=True)
+            for name, (low, high) in SPACE.items()
+        }
+        loss = float("inf")
+        losses = train(kernel, values, int(train_size), int(max_epochs))
+        for epoch, loss in logged(folder, trial.number, losses):
+            trial.report(loss, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return loss
+
+    study = optuna.create_study(
+        study_name="search",
+        storage=JournalStorage(JournalFileBackend(str(folder / "journal.log"))),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+        load_if_exists=True,
+    )
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    study.optimize(objective, callbacks=[MaxTrialsCallback(int(num_samples), states=states)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""A whole search, against what people would use instead, on two cores.
+
+    python benchmarks/search.py [--num-samples 50] [--train-size 50000] [--max-epochs 10] [--peers ...] [--runs 1]
+
+The peers, in ``benchmarks/peers``, search the same space with two trials side by side and ASHA's rungs at 1, 3, 9, as
+their documentation shows it: ``optuna`` is two processes that share a journal file, ``ray`` is Ray Tune with its
+OptunaSearch, ``syne`` is Syne Tune's ASHA on its local backend. Each trains the usual way (see ``train.py``), or with
+our training (``optuna+ours``), which leaves the search alone to compare. Searches sample by chance and so train
+networks of different sizes: read the wall-clock per trained epoch with that in mind, beside the core time in training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness import publish
+
+ROOT = Path(__file__).parents[1]
+PEERS = Path(__file__).parent / "peers"
+SLOTS = 2
+
+
+def ours(folder: Path, num_samples: int, train_size: int, max_epochs: int) -> list[dict[str, float]]:
+    options = ["--num-samples", num_samples, "--train-size", train_size, "--max-epochs", max_epochs]
+    options += ["--max-concurrent", SLOTS, "--results-dir", folder, "--study-name", "study"]
+    command = [sys.executable, str(ROOT / "search.py"), *map(str, options)]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    with (folder / "study" / "epochs.csv").open() as file:
+        return [{"val_loss": float(row["val_loss"]), "seconds": float(row["seconds"])} for row in csv.DictReader(file)]
+
+
+def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[dict[str, float]]:
+    processes = SLOTS if name == "optuna" else 1
+    command = [sys.executable, str(PEERS / f"plain_{name}.py"), kernel, str(folder), *map(str, sizes)]
+    with (folder / "log.txt").open("w") as log:
+        running = [subprocess.Popen(command, stdout=log, stderr=log, cwd=PEERS) for _ in range(processes)]
+        codes = [process.wait() for process in running]
+    if any(codes):
+        raise RuntimeError(f"exit codes {codes}: {' '.join(command)}\n{(folder / 'log.txt').read_text()[-2000:]}")
+    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+    return [{"val_loss": line["val_loss"], "seconds": line["ended"] - line["began"]} for line in lines]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-samples", type=int, default=50)
+    parser.add_argument("--train-size", type=int, default=50_000)
+    parser.add_argument("--max-epochs", type=int, default=10)
+    parser.add_argument("--peers", default="optuna+ours,optuna,ray,syne")
+    parser.add_argument("--runs", type=int, default=1)
+    options = parser.parse_args()
+    sizes = options.num_samples, options.train_size, options.max_epochs
+    peers = options.peers.split(",")
+    if "syne" in options.peers and importlib.util.find_spec("syne_tune") is None:
+        parser.error("Syne Tune is not installed: pip install 'vae-tune[bench]', or leave syne out of --peers.")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ("vae_tune", *peers)}
+    for _ in range(options.runs):
+        for name, runs in found.items():
+            with tempfile.TemporaryDirectory() as place:
+                start = time.time()
+                program, _, kernel = name.partition("+")
+                mine = name == "vae_tune"
+                epochs = ours(Path(place), *sizes) if mine else peer(program, kernel or "usual", Path(place), *sizes)
+                wall = time.time() - start
+            training = sum(epoch["seconds"] for epoch in epochs)
+            best = min(epoch["val_loss"] for epoch in epochs)
+            runs.append({"wall": wall, "epochs": len(epochs), "training": training, "best": best})
+            print(f"  {name}: {runs[-1]}", flush=True)
+    rows = []
+    for name, runs in found.items():
+        wall, epochs, training = (sum(run[key] for run in runs) for key in ("wall", "epochs", "training"))
+        base_wall, base_epochs = (sum(run[key] for run in found["vae_tune"]) for key in ("wall", "epochs"))
+        rows.append(
+            [
+                name,
+                f"{wall / len(runs):.0f}",
+                f"{epochs / len(runs):.0f}",
+                f"{training / wall / SLOTS:.0%}",
+                f"{min(run['best'] for run in runs):.2f}",
+                f"{wall / epochs:.2f}",
+                f"{(base_wall / base_epochs) / (wall / epochs):.2f}",
+            ]
+        )
+    columns = [
+        "",
+        "wall-clock, s",
+        "epochs",
+        "core time in training",
+        "best val_loss",
+        "s per epoch",
+        "vae_tune / this",
+    ]
+    trained = f"{sizes[0]} trials of up to {sizes[2]} epochs on {sizes[1]} images, {SLOTS} side by side"
+    publish("search", f"{trained}; {options.runs} run(s) each, from the command to its end", columns, rows, found)
+
+
+if __name__ == "__main__":
+    main()
