@@ -5,13 +5,14 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
+
+from tests.debian import install
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -20,18 +21,8 @@ def find_chromium():
     """Return the path of a Chromium, installed from Debian where this runs as root; else why there is none."""
     if path := next(filter(None, map(shutil.which, NAMES)), None):
         return path, ""
-    if not (hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("apt-get")):
-        return None, f"no browser: none of {', '.join(NAMES)} is installed, and only root may install one"
-    for command in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
-        done = subprocess.run(
-            ["apt-get", "-q", *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-        )
-        if done.returncode:
-            return None, f"no browser: apt-get {command[0]} failed: {done.stderr.strip()[-300:]}"
+    if problem := install("chromium"):
+        return None, f"no browser: none of {', '.join(NAMES)} is installed, and {problem}"
     return shutil.which("chromium"), "no browser: chromium was installed, but is not in PATH"
 
 

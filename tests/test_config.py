@@ -62,6 +62,18 @@ BAD_VALUES = [
         (ViewsConfig, "visdom", value)
         for value in ("", "localhost", "localhost:8097", "sqlite:///x.db", "http://h#x", 1)
     ),
+    *(
+        (ViewsConfig, "study_storage", value)
+        for value in (
+            "",
+            "teams",
+            "sqlite:///x.db",
+            "postgres://host/teams",
+            "mysql://host/teams",
+            "postgresql:teams",
+            1,
+        )
+    ),
     *((SearchConfig, "num_samples", value) for value in (0, -50, 50.0, "50", None, True)),
     *((SearchConfig, "confirm", value) for value in (-1, 1.0, None, True)),
     *((SearchConfig, "confirm_seeds", value) for value in (0, "3", None)),
@@ -122,10 +134,14 @@ def test_a_bad_value_is_refused_by_field_and_value(cls: type[Any], name: str, va
         ("mlflow", "postgresql://me:hunter2@host/mlflow"),
         ("mlflow", "mysql://host/mlflow?user=me&Password=hunter2"),
         ("visdom", "http://me:hunter2@host:8097"),
+        ("study_storage", "postgresql://me:hunter2@host/teams"),
+        ("study_storage", "postgresql://host/teams?user=me&password=hunter2"),
+        ("study_storage", "host=host dbname=teams password=hunter2"),
+        ("study_storage", "password = hunter2 host=host"),
     ],
 )
 def test_a_password_in_a_url_is_refused_and_not_repeated(name, value):
-    with pytest.raises(UsageError, match=r"_PASSWORD.* in the environment instead") as caught:
+    with pytest.raises(UsageError, match=r"(_|PG)PASSWORD.* in the environment instead") as caught:
         ViewsConfig(**{name: value})
     assert "ter2" not in str(caught.value)
 
@@ -153,6 +169,9 @@ def test_a_whole_number_too_large_for_a_float_is_refused_by_field():
         (ViewsConfig, "mlflow", "sqlite:////tmp/a folder/mlflow.db".replace(" ", "-")),
         (ViewsConfig, "mlflow", "postgresql+psycopg://me@host/mlflow"),
         (ViewsConfig, "visdom", "http://[::1]:8097"),
+        (ViewsConfig, "study_storage", "postgresql://me@host:5432/teams?sslmode=verify-full"),
+        (ViewsConfig, "study_storage", "postgresql+psycopg://host/teams"),
+        (ViewsConfig, "study_storage", "postgresql:///teams?host=/run/postgresql"),
         (SearchConfig, "num_samples", 1),
         (SearchConfig, "study_name", "mnist 2026.01.01-12_00"),
         (SearchConfig, "target_loss", -1.0),

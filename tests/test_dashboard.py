@@ -14,7 +14,8 @@ from tests.studies import make_study
 from tests.test_cli import run
 from tests.views import SECONDS
 from vae_tune.config import UsageError
-from vae_tune.dashboard import ReadOnlyJournal, make_dashboard, run_dashboard
+from vae_tune.dashboard import make_dashboard, run_dashboard
+from vae_tune.journal import ReadOnlyJournal
 from vae_tune.options import DashboardOptions
 from vae_tune.trials import read_trials
 

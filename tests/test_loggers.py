@@ -122,20 +122,21 @@ def test_a_trial_that_runs_or_has_no_checkpoint_has_no_sketch(tmp_path, state):
 
 
 @pytest.mark.parametrize(
-    ("option", "package"),
+    ("option", "package", "extra"),
     [
-        ("--tensorboard", "tensorboardX"),
-        ("--mlflow sqlite:///mlflow.db", "mlflow"),
-        ("--visdom http://127.0.0.1:8097", "visdom"),
+        ("--tensorboard", "tensorboardX", "tensorboard"),
+        ("--mlflow sqlite:///mlflow.db", "mlflow", "mlflow"),
+        ("--visdom http://127.0.0.1:8097", "visdom", "visdom"),
+        ("--study-storage postgresql://host/teams", "psycopg", "postgresql"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra_before_anything_is_created(
-    monkeypatch, capsys, tmp_path, option, package
+    monkeypatch, capsys, tmp_path, option, package, extra
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
     code, _, errors = run(monkeypatch, capsys, *option.split())
     view = option.split()[0]
     assert code == 2
-    assert errors == f"search.py: {view} needs the package {package}: pip install 'vae-tune[{view[2:]}]'\n"
+    assert errors == f"search.py: {view} needs the package {package}: pip install 'vae-tune[{extra}]'\n"
     assert everything_below(tmp_path) == []

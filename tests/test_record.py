@@ -11,7 +11,7 @@ from vae_tune.config import UsageError
 from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
-from vae_tune.trials import TrialRow, winner
+from vae_tune.trials import TrialRow, read_trials, winner
 
 MANIFEST = {
     "name": "study",
@@ -53,6 +53,15 @@ def record(tmp_path):
     record = StudyRecord.create(tmp_path / "study", MANIFEST)
     yield record
     record.close()
+
+
+def test_listeners_are_told_of_a_change_once_it_is_in_the_journal(record):
+    written = []
+    record.listeners.append(lambda row: written.append((row.trial, len(read_trials(record.folder)))))
+    with record.transaction():
+        ask(record), ask(record)
+        assert written == []
+    assert written == [(0, 2), (1, 2)]
 
 
 def reopen(record):

@@ -62,6 +62,7 @@ NEVER = {
     "loggers/tensorboard": {"ray", "torch", "vae_tune.record"},
     "loggers/mlflow": {"ray", "torch", "vae_tune.record"},
     "loggers/visdom": {"ray", "torch", "vae_tune.record"},
+    "loggers/postgresql": {"ray", "torch", "vae_tune.record"},
 }
 
 
@@ -92,8 +93,9 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         ("vae_tune.replay.simulator, vae_tune.replay.command", {"torch", "matplotlib", "sklearn"}),
         ("vae_tune.dashboard", {"torch", "ray", "optuna_dashboard"}),
         (
-            "vae_tune.loggers.tensorboard, vae_tune.loggers.mlflow, vae_tune.loggers.visdom",
-            {"torch", "ray", "pandas", "mlflow", "visdom", "tensorboardX"},
+            "vae_tune.loggers.tensorboard, vae_tune.loggers.mlflow, vae_tune.loggers.visdom, "
+            "vae_tune.loggers.postgresql",
+            {"torch", "ray", "pandas", "mlflow", "visdom", "tensorboardX", "psycopg"},
         ),
         ("vae_tune.training", {"ray", "optuna", "pandas", "torchvision"}),
         ("vae_tune.trainable", {"optuna", "torchvision"}),

@@ -57,14 +57,19 @@ class Warnings:
 class Server:
     """A server in processes of its own, on loopback; it is up when it takes connections."""
 
-    def __init__(self, command, port, log):
-        self.command, self.port, self.log = [str(word) for word in command], port, log
+    def __init__(self, command, port, log, user=None):
+        self.command, self.port, self.log, self.user = [str(word) for word in command], port, log, user
         self.start()
 
     def start(self):
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                self.command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                user=self.user,
             )
         deadline = time.monotonic() + 120
         while not self._answers():

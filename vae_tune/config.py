@@ -35,7 +35,9 @@ Dataset = Literal[
 
 _MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 """What keeps MLflow's runs: a server, or a database through SQLAlchemy."""
-_SECRET = re.compile(r"^https?:.*@|//.*:.*@|[?&;][^=]*(pass|pwd|token|secret|key)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"^https?:.*@|//.*:.*@|[?&;][^=]*(pass|pwd|token|secret|key)|(^|\s)(pass\w*|pwd)\s*=", re.IGNORECASE
+)
 """A login or a password in a URL, also in one that is no proper URL."""
 
 
@@ -193,17 +195,21 @@ class ViewsConfig:
     """MLflow tracking URI, for instance http://127.0.0.1:5000 or sqlite:///mlflow.db: a run for each trial."""
     visdom: str | None = None
     """URL of a visdom server, for instance http://127.0.0.1:8097: loss curves, and samples of the best so far."""
+    study_storage: str | None = None
+    """PostgreSQL database, postgresql://USER@HOST/DATABASE, that gets a live copy of the Optuna study, for teams that
+    watch together. The password comes from PGPASSWORD or ~/.pgpass."""
 
     def __post_init__(self) -> None:
         """Refuse what is no address, and passwords in one: they would be recorded."""
         _check_types(self)
-        for name, environment in (
-            ("mlflow", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD,"),
-            ("visdom", "VISDOM_USERNAME and VISDOM_PASSWORD"),
+        for name, secret, environment in (
+            ("mlflow", "login or password", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD,"),
+            ("visdom", "login or password", "VISDOM_USERNAME and VISDOM_PASSWORD"),
+            ("study_storage", "password", "PGPASSWORD"),
         ):
             if _SECRET.search(getattr(self, name) or ""):
                 raise UsageError(
-                    f"{name} must be without a login or password, which would end up in the record.\n"
+                    f"{name} must be without a {secret}, which would end up in the record.\n"
                     f"Set {environment} in the environment instead."
                 )
         if self.mlflow is not None:
@@ -211,6 +217,9 @@ class ViewsConfig:
             require(self, "mlflow", _is_url(self.mlflow, *_MLFLOW), rule)
         if self.visdom is not None:
             require(self, "visdom", _is_url(self.visdom, "http", "https"), "a URL such as http://127.0.0.1:8097")
+        if self.study_storage is not None:
+            rule = "a URL such as postgresql://user@host/database"
+            require(self, "study_storage", _is_url(self.study_storage, "postgresql"), rule)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import webbrowser
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -14,9 +14,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from vae_tune.config import UsageError
+from vae_tune.journal import ReadOnlyJournal
 from vae_tune.manifest import read_manifest
 from vae_tune.names import JOURNAL_FILE
 from vae_tune.options import DashboardOptions
@@ -24,25 +24,6 @@ from vae_tune.trials import read_trials
 
 _HOST = "127.0.0.1"
 _REFUSAL = b'{"reason": "This dashboard only shows the study: a change could tear the record of a running search."}'
-
-
-class ReadOnlyJournal(BaseJournalBackend):
-    """A journal that another process may be writing: what is read is always whole lines, and nothing is written."""
-
-    def __init__(self, path: Path):
-        self._file = JournalFileBackend(str(path))
-
-    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Return the logs from a number on."""
-        return self._file.read_logs(log_number_from)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Refuse.
-
-        Raises:
-            PermissionError: always.
-        """
-        raise PermissionError(f"The journal is read-only: {len(logs)} changes were refused.")
 
 
 class _Server(ThreadingMixIn, WSGIServer):

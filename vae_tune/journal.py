@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import BaseJournalBackend
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from vae_tune.config import UsageError
 from vae_tune.names import LOCK_FILE
@@ -56,6 +56,11 @@ class Journal(BaseJournalBackend):
             if not self._depth:
                 self._write()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction is open, so that the file lacks what was logged in it."""
+        return self._depth > 0
+
     def holds(self, study_name: str) -> bool:
         """Whether a study of that name was begun in this file."""
         return any(log.get("study_name") == study_name for log in self._logs)
@@ -91,6 +96,25 @@ class Journal(BaseJournalBackend):
             os.ftruncate(self._file.fileno(), end)
             raise
         self._pending = []
+
+
+class ReadOnlyJournal(BaseJournalBackend):
+    """A journal that another process or thread may be writing: only whole lines are read, and nothing is written."""
+
+    def __init__(self, path: Path):
+        self._file = JournalFileBackend(str(path))
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        """Return the logs from a number on."""
+        return self._file.read_logs(log_number_from)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Refuse.
+
+        Raises:
+            PermissionError: always.
+        """
+        raise PermissionError(f"The journal is read-only: {len(logs)} changes were refused.")
 
 
 class StudyLock:

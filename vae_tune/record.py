@@ -10,7 +10,7 @@ import contextlib
 import csv
 import io
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,10 @@ _TABLE_SECONDS = 1.0  # a running trial's row in trials.csv may be this old
 
 
 class StudyRecord:
-    """A study folder, opened for writing by the one driver. Listeners are called with each row that changed."""
+    """A study folder, opened for writing by the one driver.
+
+    Listeners are called with each row that changed, once the change is in the journal.
+    """
 
     def __init__(
         self,
@@ -72,9 +75,9 @@ class StudyRecord:
         self._rows: dict[int, TrialRow] = {}
         self._trials: dict[int, optuna.Trial] = {}
         self._lines: dict[int, str] = {}
+        self._changed: list[TrialRow] = []
         self._written = 0.0
         self._journal = journal
-        self.transaction = self._journal.transaction
         storage = JournalStorage(self._journal)
         self.study = optuna.create_study(
             storage=storage, study_name=manifest["name"], direction="minimize", load_if_exists=True
@@ -134,6 +137,13 @@ class StudyRecord:
             raise
         _delete_temporary_files(folder)
         return cls(folder, manifest, lock, journal)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write all that is logged in the block in one piece, at its end."""
+        with self._journal.transaction():
+            yield
+        self._tell()
 
     @property
     def rows(self) -> Sequence[TrialRow]:
@@ -238,8 +248,15 @@ class StudyRecord:
         changed = known is None or (known.state, known.reason, known.values) != (row.state, row.reason, row.values)
         if changed or time.monotonic() - self._written > _TABLE_SECONDS:
             self._write_trials()
-        for listener in self.listeners:
-            listener(row)
+        self._changed.append(row)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell the listeners what changed, unless a transaction is open that is not written yet."""
+        while self._changed and not self._journal.is_open:
+            row = self._changed.pop(0)
+            for listener in self.listeners:
+                listener(row)
 
     def _rewrite_epochs(self, reports: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         with atomic(self.folder / EPOCHS_FILE) as file:

@@ -1,4 +1,4 @@
-"""Live views of a search: TensorBoard, MLflow, visdom.
+"""Live views of a search: TensorBoard, MLflow, visdom, the study in PostgreSQL.
 
 They listen to the record, not to Ray Tune, whose own loggers know neither a trial's true state nor, after a resume,
 its epoch. So they need no Ray, and show the trials that came before as well.
@@ -29,9 +29,15 @@ def require_packages(config: ViewsConfig) -> None:
     Raises:
         UsageError: it is not; names the extra that has it.
     """
-    for view, package in (("tensorboard", "tensorboardX"), ("mlflow", "mlflow"), ("visdom", "visdom")):
+    for view, package, extra in (
+        ("tensorboard", "tensorboardX", "tensorboard"),
+        ("mlflow", "mlflow", "mlflow"),
+        ("visdom", "visdom", "visdom"),
+        ("study_storage", "psycopg", "postgresql"),
+    ):
         if getattr(config, view) and find_spec(package) is None:
-            raise UsageError(f"--{view} needs the package {package}: pip install 'vae-tune[{view}]'")
+            option = view.replace("_", "-")
+            raise UsageError(f"--{option} needs the package {package}: pip install 'vae-tune[{extra}]'")
 
 
 @contextmanager
@@ -43,12 +49,11 @@ def live_views(
     At the end the views get a moment for what they have not shown yet; one that makes no progress is left behind.
     The moment is short where one is in a ``hurry``.
     """
-    if not (config.tensorboard or config.mlflow or config.visdom):
+    views = _views(config, record.folder, record.manifest)
+    if not views:
         yield []
         return
-    channels = [
-        Channel(name, connect, warn) for name, connect in _views(config, record.folder, record.manifest).items()
-    ]
+    channels = [Channel(name, connect, warn) for name, connect in views.items()]
     listener = _listener(record.folder, tuple(record.manifest["data"]["shape"]), channels)
     for row in record.rows:
         listener(row)
@@ -86,6 +91,8 @@ def _views(config: ViewsConfig, folder: Path, manifest: Mapping[str, Any]) -> di
     if (url := config.visdom) is not None:
         max_epochs = manifest["reference"]["max_epochs"]
         views[f"visdom at {url}"] = lambda: _visdom(url, folder.name, max_epochs)
+    if (database := config.study_storage) is not None:
+        views[f"PostgreSQL at {database}"] = lambda: _postgresql(database, folder, manifest)
     return views
 
 
@@ -105,6 +112,12 @@ def _visdom(url: str, environment: str, max_epochs: int) -> Logger:
     from vae_tune.loggers.visdom import Visdom
 
     return Visdom(url, environment, max_epochs)
+
+
+def _postgresql(url: str, folder: Path, manifest: Mapping[str, Any]) -> Logger:
+    from vae_tune.loggers.postgresql import PostgreSQL
+
+    return PostgreSQL(url, folder, manifest)
 
 
 def _listener(folder: Path, shape: tuple[int, ...], channels: Sequence[Channel]) -> Callable[[TrialRow], None]:
