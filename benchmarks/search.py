@@ -15,6 +15,7 @@ import argparse
 import csv
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -41,7 +42,8 @@ def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[dict[str, fl
     processes = SLOTS if name == "optuna" else 1
     command = [sys.executable, str(PEERS / f"plain_{name}.py"), kernel, str(folder), *map(str, sizes)]
     with (folder / "log.txt").open("w") as log:
-        running = [subprocess.Popen(command, stdout=log, stderr=log, cwd=PEERS) for _ in range(processes)]
+        how = {"stdout": log, "stderr": log, "cwd": PEERS, "env": os.environ | {"SYNETUNE_FOLDER": str(folder)}}
+        running = [subprocess.Popen(command, **how) for _ in range(processes)]  # type: ignore[call-overload]
         codes = [process.wait() for process in running]
     if any(codes):
         raise RuntimeError(f"exit codes {codes}: {' '.join(command)}\n{(folder / 'log.txt').read_text()[-2000:]}")

@@ -27,7 +27,7 @@ def main() -> None:
     tuner = Tuner(
         trial_backend=LocalBackend(entry_point=str(Path(__file__).with_name("syne_trial.py"))),
         scheduler=asha,
-        stop_criterion=StoppingCriterion(max_num_trials_finished=int(num_samples)),
+        stop_criterion=StoppingCriterion(max_num_trials_started=int(num_samples)),
         n_workers=2,
         wait_trial_completion_when_stopping=True,
     )
