@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.models import loss_by_hand, without_noise
 from vae_tune import training
 from vae_tune.checkpoint import read_checkpoint, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images, to_tensor
-from vae_tune.model import VAE, build
-from vae_tune.objective import kl, reconstruction
+from vae_tune.model import build
 from vae_tune.step import Step
-from vae_tune.training import Diverged, EpochReport, TrainingState, evaluate, fit, new_state
+from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(latent_size=3, hidden_width=8, batch_size=16, max_epochs=4, learning_rate=1e-2)
@@ -34,21 +34,6 @@ def _numbers(reports: list[EpochReport]) -> list[dict[str, Any]]:
 
 def _weights(state: TrainingState) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-
-
-def _without_noise(model: VAE) -> VAE:
-    """Narrow the posterior to a point, so that a loss can be worked out by hand."""
-    torch.nn.init.zeros_(model.encoder.log_variance.weight)
-    torch.nn.init.constant_(model.encoder.log_variance.bias, -60.0)
-    return model
-
-
-def _loss_by_hand(model: VAE, images: np.ndarray) -> tuple[float, float]:
-    """Return reconstruction and KL per image of a model without noise."""
-    x = torch.from_numpy(images.reshape(len(images), -1) / np.float32(255))
-    with torch.no_grad():
-        mean, log_variance = model.encoder(x)
-        return reconstruction(model.decoder(mean), x).mean().item(), kl(mean, log_variance).mean().item()
 
 
 @pytest.fixture(scope="module")
@@ -282,9 +267,9 @@ def test_the_training_loss_is_the_mean_over_images_not_over_batches(tiny):
     )
     config = replace(SMALL, learning_rate=1e-30, max_epochs=1)
     state = new_state(config, bright.pixels, CPU)
-    _without_noise(state.model)
+    without_noise(state.model)
     report = next(fit(config, bright, CPU, state))
-    assert report.train_loss == pytest.approx(sum(_loss_by_hand(state.model, bright.train)), rel=1e-6)
+    assert report.train_loss == pytest.approx(sum(loss_by_hand(state.model, bright.train)), rel=1e-6)
 
 
 def test_every_training_image_is_used_once_an_epoch(tiny, seen):
@@ -338,81 +323,6 @@ def test_a_last_step_that_ruins_the_weights_is_found_by_the_validation(tiny):
     config = replace(SMALL, batch_size=60, learning_rate=1e30)
     with pytest.raises(Diverged, match=r"^diverged: non-finite validation loss in epoch 1$"):
         list(fit(config, tiny, CPU))
-
-
-def test_evaluating_twice_gives_the_same_number(tiny):
-    model, images = build(SMALL, tiny.pixels), to_tensor(tiny.validation, CPU)
-    assert evaluate(model, images, SMALL) == evaluate(model, images, SMALL)
-
-
-def test_the_validation_noise_depends_on_no_seed(tiny):
-    model, images = build(SMALL, tiny.pixels), to_tensor(tiny.validation, CPU)
-    results = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        results.append(evaluate(model, images, replace(SMALL, seed=seed)))
-    assert results[0] == results[1]
-
-
-def test_every_image_gets_noise_of_its_own(tiny):
-    """Latents are pure noise here, so equal noise would give equal losses and no spread of the logits."""
-    model, seen = build(SMALL, tiny.pixels), []
-    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    for head in (model.encoder.mean, model.encoder.log_variance):
-        torch.nn.init.zeros_(head.weight)
-        torch.nn.init.zeros_(head.bias)
-    evaluate(model, to_tensor(tiny.validation, CPU), SMALL)
-    z = torch.cat(seen)
-    assert len(z.unique()) == z.numel() == 40 * SMALL.latent_size
-    assert z.std().item() == pytest.approx(1, abs=0.2)
-
-
-def test_the_parts_of_an_evaluation_add_up(mnist):
-    result = evaluate(build(SMALL, mnist.pixels), to_tensor(mnist.validation, CPU), SMALL)
-    assert result.negative_elbo == pytest.approx(result.reconstruction + result.kl, rel=1e-12)
-
-
-def test_an_evaluation_is_the_mean_of_the_loss_over_the_images(mnist):
-    model = _without_noise(build(SMALL, mnist.pixels))
-    expected = _loss_by_hand(model, mnist.validation[:4321])
-    result = evaluate(model, to_tensor(mnist.validation[:4321], CPU), SMALL)
-    assert (result.reconstruction, result.kl) == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("batch", [1, 7, 40, 1000])
-def test_an_evaluation_does_not_depend_on_how_images_are_batched(tiny, monkeypatch, batch):
-    model, images = build(SMALL, tiny.pixels), to_tensor(tiny.validation, CPU)
-    expected = evaluate(model, images, SMALL)
-    monkeypatch.setattr("vae_tune.training._EVALUATION_BATCH", batch)  # nothing public changes it
-    result = evaluate(model, images, SMALL)
-    assert asdict(result) == pytest.approx(asdict(expected), abs=1e-4)
-
-
-def test_an_evaluation_changes_no_weight(tiny):
-    state = new_state(SMALL, tiny.pixels, CPU)
-    before = _weights(state)
-    evaluate(state.model, to_tensor(tiny.validation, CPU), SMALL)
-    assert all(torch.equal(before[name], tensor) for name, tensor in _weights(state).items())
-
-
-def test_a_model_that_ignores_its_input_has_no_active_unit(tiny):
-    model = build(SMALL, tiny.pixels)
-    torch.nn.init.zeros_(model.encoder.mean.weight)
-    assert evaluate(model, to_tensor(tiny.validation, CPU), SMALL).active_units == 0
-
-
-def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth():
-    """One pixel is 0 or 1 with variance 1/4; the means are that pixel times a factor each."""
-    images = np.zeros((100, 2, 3), np.uint8)
-    images[::2, 0, 0] = 255
-    model = build(SMALL, pixels=6)
-    hidden, mean = model.encoder.hidden[0], model.encoder.mean
-    for tensor in (hidden.weight, hidden.bias, mean.weight, mean.bias):
-        torch.nn.init.zeros_(tensor)
-    with torch.no_grad():
-        hidden.weight[0, 0] = 1
-        mean.weight[:, 0] = torch.tensor([0.01005, 0.00995, 0.5]).mul(4).sqrt()
-    assert evaluate(model, to_tensor(images, CPU), SMALL).active_units == 2
 
 
 def test_training_leaves_the_images_as_they_were(tiny):

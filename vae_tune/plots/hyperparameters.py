@@ -7,9 +7,6 @@ rows where there is nothing to tell. Losses are nats per image.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +31,7 @@ from vae_tune.names import (
     VAL_LOSS,
     VALUE,
 )
+from vae_tune.quiet import quiet_optuna
 from vae_tune.study import Study, trial_configs
 
 MIN_TRIALS = 10
@@ -258,22 +256,10 @@ def _evaluate(
     evaluator: BaseImportanceEvaluator, trials: pd.DataFrame, space: dict[str, BaseDistribution]
 ) -> dict[str, float]:
     """Return each hyperparameter's share, the greatest first; all equal where no share can be told."""
-    with _silent():
+    with quiet_optuna():
         study = optuna.create_study()
         study.add_trials(
             optuna.create_trial(value=row[VAL_LOSS], params={name: row[name] for name in space}, distributions=space)
             for row in trials.to_dict("records")
         )
         return optuna.importance.get_param_importances(study, evaluator=evaluator)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

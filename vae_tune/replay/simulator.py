@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import heapq
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -28,6 +27,7 @@ from ray.tune.search import Searcher
 from vae_tune.ending import Ending
 from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.prior import reference_values
+from vae_tune.quiet import quiet_optuna
 from vae_tune.replay.curves import Curve, Source
 from vae_tune.replay.options import Setting
 from vae_tune.scheduler import Asha, make_scheduler
@@ -113,7 +113,7 @@ def simulate(source: Source, setting: Setting, num_samples: int, seed: int) -> l
     Raises:
         UnknownEpoch: it trains further than a tabular source knows.
     """
-    with _quiet():
+    with quiet_optuna():
         base = replace(source.curves.reference, seed=seed)
         scheduler = make_scheduler(setting.asha, base.max_epochs, seed)
         searcher = _make_searcher(source, setting, seed, scheduler)
@@ -190,16 +190,3 @@ def _stock(distributions: dict[str, Any], points: Sequence[dict[str, Any]], seed
 
     sampler = TPESampler(seed=seed)
     return Numbered(distributions, metric=VAL_LOSS, mode="min", points_to_evaluate=list(points), sampler=sampler)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Optuna and Ray from telling each trial."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
