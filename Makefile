@@ -9,7 +9,7 @@ search: setup            ## find the best VAE among 50 trials on the embedded MN
 	$(BIN)/python search.py --num-samples 50
 
 test: check              ## ruff, mypy --strict and all tests; the slow ones mostly wait, so three side by side on two cores
-	$(BIN)/pytest --numprocesses 3 --dist loadfile
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 notebook: setup          ## open the notebook in JupyterLab, on this machine alone, behind its token
 	$(BIN)/jupyter lab --ip 127.0.0.1 analysis/search_analysis.ipynb

@@ -10,14 +10,13 @@ seed and number alone), so each epoch that both trained must have the same losse
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 import signal
 import tempfile
 import time
 from pathlib import Path
 
-from tests.system.conftest import Command, alive
+from tests.system.conftest import Command, alive, table
 from vae_tune.audit import audit
 from vae_tune.checkpoint import checkpoint_folder, checkpoints
 from vae_tune.files import read_json
@@ -50,7 +49,7 @@ def run_chaos(place: Path, kills: int, seed: int, num_samples: int) -> dict[str,
         if counts["kills"] >= kills or read_json(folder / "study.json")["status"] == "complete":
             break
     _check(place, folder, num_samples, everyone)
-    counts["trials lost"] = num_samples - len(_table(folder / "trials.csv"))
+    counts["trials lost"] = num_samples - len(table(folder / "trials.csv"))
     return counts
 
 
@@ -86,12 +85,12 @@ def _in_flight(folder: Path) -> int:
 def _check(place: Path, folder: Path, num_samples: int, everyone: set[int]) -> None:
     contradictions = audit(folder)
     assert not contradictions, contradictions
-    trials, epochs = _table(folder / "trials.csv"), _table(folder / "epochs.csv")
+    trials, epochs = table(folder / "trials.csv"), table(folder / "epochs.csv")
     assert [row["trial"] for row in trials] == [str(number) for number in range(num_samples)]
     assert {row["state"] for row in trials} <= {"COMPLETE", "PRUNED"}
     seen = [(row["trial"], row["epoch"]) for row in epochs]
     assert len(seen) == len(set(seen)), "an epoch is recorded twice"
-    unbroken = {(row["trial"], row["epoch"]): row for row in _table(place / "out" / "unbroken" / "epochs.csv")}
+    unbroken = {(row["trial"], row["epoch"]): row for row in table(place / "out" / "unbroken" / "epochs.csv")}
     shared = [row for row in epochs if (row["trial"], row["epoch"]) in unbroken]
     assert len(shared) >= num_samples
     for row in shared:
@@ -107,17 +106,12 @@ def _check(place: Path, folder: Path, num_samples: int, everyone: set[int]) -> N
         time.sleep(0.5)
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def _epochs(folder: Path) -> int:
-    return len(_table(folder / "epochs.csv")) if (folder / "epochs.csv").exists() else 0
+    return len(table(folder / "epochs.csv"))
 
 
 def _trials(folder: Path) -> int:
-    return len(_table(folder / "trials.csv")) if (folder / "trials.csv").exists() else 0
+    return len(table(folder / "trials.csv"))
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import csv
 import os
 import signal
 import subprocess
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from vae_tune.audit import audit
 from vae_tune.cluster import Slots, running_ray
 from vae_tune.config import ResourceConfig
+from vae_tune.trials import read_trials
 
 ROOT = Path(__file__).parents[2]
 SLOTS = Slots(count=2, cpus=1, gpus=0)
@@ -60,7 +63,7 @@ class Command:
             start_new_session=True,
         )
 
-    def wait(self, timeout=240):
+    def wait(self, timeout=600):
         output, _ = self.process.communicate(timeout=timeout)
         return self.process.returncode, output
 
@@ -89,7 +92,7 @@ def search(tmp_path):
             command.process.wait()
 
 
-def wait_for(condition, timeout=120.0):
+def wait_for(condition, timeout=300.0):
     """Wait until ``condition()`` is true and return what it returned."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -97,3 +100,16 @@ def wait_for(condition, timeout=120.0):
             return result
         time.sleep(0.05)
     raise AssertionError(f"not within {timeout} s: {condition}")
+
+
+def table(path):
+    """The rows of a CSV file of the record, none where it is not written yet."""
+    return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+
+
+def is_whole(folder, trials=4):
+    assert audit(folder) == []
+    states = [trial.state.name for trial in read_trials(folder)]
+    assert len(states) == trials
+    assert set(states) <= {"COMPLETE", "PRUNED"}
+    assert not list(folder.rglob("*.tmp"))

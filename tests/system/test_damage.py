@@ -1,0 +1,61 @@
+"""Files cut in half and full disks: the search says so, and nothing is lost."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.system.conftest import alive, is_whole, table, wait_for
+from vae_tune.trials import read_trials
+
+pytestmark = pytest.mark.system
+
+SMALL = ("--train-size", 4000, "--max-epochs", 4, "--hidden-width", 64, "--results-dir", "out", "--num-samples", 4)
+
+
+def test_the_processes_of_a_killed_driver_end_and_a_half_checkpoint_falls_back(search, tmp_path):
+    running = search("--study-name", "s", "--max-concurrent", 1, *SMALL)
+    folder = tmp_path / "out" / "s"
+    wait_for(lambda: len(table(folder / "epochs.csv")) >= 2)
+    children = running.children()
+    workers = running.children("ray::ImplicitFunc")
+    running.kill(signal.SIGKILL)
+    running.process.wait()
+    wait_for(lambda: not [pid for pid in workers if alive(pid)])
+    newest = sorted((folder / "checkpoints" / "trial_00000").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    code, output = search("--resume", folder).wait()
+    assert code == 0, output
+    is_whole(folder)
+    assert f"{newest.name} is damaged" in output
+    assert f"{newest.name} is damaged" in (folder / "trials.csv").read_text()
+    assert len(children) >= 3
+    wait_for(lambda: not [pid for pid in children if alive(pid)])  # Ray's agents notice after a minute
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("a disk that fills up is a tmpfs, and mounting one needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_the_search_with_a_whole_record_and_space_lets_it_go_on(search, small_disk):
+    options = [*SMALL, "--hidden-width", 256, "--results-dir", small_disk]
+    code, output = search("--study-name", "s", *options).wait()
+    folder = small_disk / "s"
+    assert code == 1, output
+    assert "cannot be written: " in output
+    assert "No space left on device" in output
+    assert f"--resume {folder}" in output
+    assert "Traceback" not in output
+    assert "FAIL" not in [trial.state.name for trial in read_trials(folder)]
+    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
+    code, output = search("--resume", folder).wait()
+    assert code == 0, output
+    is_whole(folder)

@@ -1,0 +1,111 @@
+"""Searches that are interrupted or killed, and resumed."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.system.conftest import alive, is_whole, table, wait_for
+from vae_tune.audit import audit
+
+pytestmark = pytest.mark.system
+
+SMALL = ("--train-size", 5000, "--max-epochs", 3, "--results-dir", "out")
+
+
+def test_an_interruption_keeps_everything_and_the_resume_completes_it(search, tmp_path):
+    running = search("--num-samples", 4, "--study-name", "cut", *SMALL)
+    folder = tmp_path / "out" / "cut"
+    wait_for(lambda: len(table(folder / "epochs.csv")) >= 2)
+    running.kill(signal.SIGINT)
+    code, output = running.wait()
+    assert code == 130, output
+    assert "Traceback" not in output
+    assert "--resume" in output
+    before = table(folder / "epochs.csv")
+    assert json.loads((folder / "study.json").read_text())["status"] == "interrupted"
+
+    code, output = search("--resume", folder).wait()
+    assert code == 0, output
+    assert table(folder / "epochs.csv")[: len(before)] == before
+    trials = table(folder / "trials.csv")
+    assert len(trials) == 4
+    assert "RUNNING" not in {row["state"] for row in trials}
+    seen = [(row["trial"], row["epoch"]) for row in table(folder / "epochs.csv")]
+    assert len(seen) == len(set(seen))
+
+
+def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken_search(search, tmp_path):
+    one_at_a_time = ("--num-samples", 4, "--max-concurrent", 1, *SMALL)
+    whole = search("--study-name", "whole", *one_at_a_time)
+    code, output = whole.wait()
+    assert code == 0, output
+    assert "Report: out/whole/report.html" in output
+    assert "Winner and reference" in (tmp_path / "out" / "whole" / "report.html").read_text()
+
+    running = search("--study-name", "killed", *one_at_a_time)
+    folder = tmp_path / "out" / "killed"
+    for reports in (1, 3):
+        wait_for(lambda count=reports: len(table(folder / "epochs.csv")) >= count)
+        running.kill(signal.SIGKILL)
+        running.wait()
+        running = search("--resume", folder)
+    # once more when all trials have ended and only the winner's evaluation is left
+    wait_for(lambda: [row["state"] != "RUNNING" for row in table(folder / "trials.csv")] == [True] * 4)
+    running.kill(signal.SIGKILL)
+    running.wait()
+    (folder / "report.html").unlink(missing_ok=True)
+    (folder / "report.html").mkdir()  # nothing can be written there, which must harm nothing else
+    code, output = search("--resume", folder).wait()
+    assert code == 0, output
+    assert output.count("There is no report:") == 1
+    assert audit(folder) == []
+    assert "test" in json.loads((folder / "best" / "metrics.json").read_text())["winner"]
+    columns = ("trial", "epoch", "train_loss", "val_loss", "val_reconstruction", "val_kl", "active_units")
+    numbers = [
+        [[row[name] for name in columns] for row in table(tmp_path / "out" / name / "epochs.csv")]
+        for name in ("whole", "killed")
+    ]
+    assert numbers[0] == numbers[1]
+    moments = ("started", "ended", "seconds")
+    kept, expected = (
+        [{name: cell for name, cell in row.items() if name not in moments} for row in table(place / "trials.csv")]
+        for place in (folder, tmp_path / "out" / "whole")
+    )
+    assert kept == expected
+
+
+def test_a_search_killed_in_the_middle_of_a_checkpoint_goes_on_from_the_one_before(search, tmp_path):
+    large = (
+        "--hidden-width",
+        1024,
+        "--train-size",
+        1000,
+        "--max-epochs",
+        5,
+        "--num-samples",
+        2,
+        "--max-concurrent",
+        1,
+    )
+    running = search("--study-name", "torn", *large, "--results-dir", "out")
+    folder = tmp_path / "out" / "torn"
+    for _ in range(10):  # a checkpoint that was whole by the time of the kill does not count
+        wait_for(lambda: list(folder.glob("checkpoints/*/*.safetensors")))
+        workers = running.children("ray::ImplicitFunc")
+        while not (half := list(folder.glob("checkpoints/*/.*.tmp"))):
+            assert running.process.poll() is None, running.wait()
+        for pid in (*workers, running.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        running.process.wait()
+        wait_for(lambda pids=workers: not [pid for pid in pids if alive(pid)])
+        if half[0].exists():
+            break
+        running = search("--resume", folder)
+    assert half[0].exists()
+    before = table(folder / "epochs.csv")
+    code, output = search("--resume", folder).wait()
+    assert code == 0, output
+    assert table(folder / "epochs.csv")[: len(before)] == before
+    is_whole(folder, trials=2)
