@@ -12,6 +12,7 @@ test: check              ## ruff, mypy --strict and all tests; the slow ones mos
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 notebook: setup          ## open the notebook in JupyterLab, on this machine alone, behind its token
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[jupyterlab]'
 	$(BIN)/jupyter lab --ip 127.0.0.1 analysis/search_analysis.ipynb
 
 notebook-run: setup      ## run it on STUDY=results/NAME and keep the outputs in it

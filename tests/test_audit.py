@@ -97,6 +97,8 @@ def test_a_flipped_loss_that_hides_in_all_places_contradicts_the_rung(folder):
         ("study.json", '"reduction_factor": 3', '"reduction_factor": 2', "where the rung"),
         ("best/metrics.json", '"trial": ', '"trial": 1', "as the winner, but it is trial"),
         ("best/metrics.json", '"kind": "grey"', '"kind": "static"', "has numbers of kind 'static', the study 'grey'"),
+        ("best/metrics.json", '"validation": {', '"validations": {', "best is damaged: 'validation'"),
+        ("best/metrics.json", '"trial": ', '"number": ', "best is damaged: 'trial'"),
         ("best/config.json", '"latent_size": ', '"latent_size": 1', "is not the winner's configuration"),
     ],
 )

@@ -1,6 +1,7 @@
 """What a person types: the help, and every wrong input."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,12 @@ from vae_tune import SearchConfig, cli
 from vae_tune.data import Images
 from vae_tune.files import write_json
 from vae_tune.manifest import new_manifest
+from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
 
 ROOT = Path(__file__).parents[1]
+NOTHING = np.zeros((1, 1, 1), np.uint8)
+IMAGES = Images(NOTHING, NOTHING, NOTHING)
 
 
 def run(monkeypatch, capsys, *words, command="search"):
@@ -27,11 +31,24 @@ def run(monkeypatch, capsys, *words, command="search"):
 
 
 def everything_below(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return {path: path.is_file() and path.read_bytes() for path in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study of two trials, the second still running."""
+    config = SearchConfig(results_dir=Path("."), study_name="study")
+    folder = tmp_path_factory.mktemp("studies") / "study"
+    record = StudyRecord.create(folder, new_manifest("study", config, config.trial, DEFAULT_SPACE, IMAGES))
+    for _ in range(2):
+        trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+        record.start(trial, trial.params)
+    record.close()
+    return folder
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, study):
     """A working folder with what the wrong inputs name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results" / "taken").mkdir(parents=True)
@@ -39,17 +56,21 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "results" / "foreign").mkdir()
     (tmp_path / "results" / "foreign" / "thesis.tex").write_text("")
     (tmp_path / "file").write_text("no folder")
+    for name in ("study", "torn", "lost", "mangled"):
+        shutil.copytree(study, tmp_path / name)
+    (tmp_path / "torn" / "optuna.journal").write_text("{}\nno json\n{}\n")
+    (tmp_path / "lost" / "optuna.journal").unlink()
+    (tmp_path / "mangled" / "study.json").write_text("{}")
     config = SearchConfig(sampler="cmaes")
-    nothing = np.zeros((1, 1, 1), np.uint8)
-    images = Images(nothing, nothing, nothing)
     (tmp_path / "cma").mkdir()
-    write_json(tmp_path / "cma" / "study.json", new_manifest("cma", config, config.trial, DEFAULT_SPACE, images))
+    write_json(tmp_path / "cma" / "study.json", new_manifest("cma", config, config.trial, DEFAULT_SPACE, IMAGES))
     (tmp_path / "empty").mkdir()
     for name, text in {
         "list": "- 1\n- 2\n",
         "no_yaml": "a: [1, 2\n",
         "unknown": "latent_size: {type: int, low: 2, high: 8}\ndropout: 0.5\n",
         "order": "latent_size: {type: int, low: 9, high: 8}\n",
+        "narrow": "latent_size: {type: int, low: 2, high: 9}\n",
         "log": "batch_size: 64\nlearning_rate: {type: float, low: 0, high: 1.0, log: true}\n",
         "negative": "learning_rate: {type: float, low: -0.1, high: 1.0}\n",
         "nan": "learning_rate: {type: float, low: .nan, high: 1.0}\n",
@@ -106,6 +127,18 @@ BAD = [
     ("--tensorboard yes", "unknown option yes"),
     ("--resume nowhere", "nowhere is no study: study.json is missing"),
     ("--resume", "--resume needs a value"),
+    ("--resume study --max-epochs 9", "max_epochs is 10 in this study, but got 9"),
+    ("--resume study --space order.yaml", "latent_size"),
+    ("--resume study --space narrow.yaml", "space latent_size is"),
+    ("--resume study --num-samples 1", "num_samples must be >= 2, the trials begun already, but got 1"),
+    ("--resume study --study-name other", "--resume study names the study: leave out --study-name"),
+    ("--resume study --results-dir other", "--resume study names the study: leave out --results-dir"),
+    ("--resume mangled", "mangled is no study: study.json is damaged (it lacks 'name')"),
+    ("--resume lost", "lost is no study: its journal cannot be read (optuna.journal is missing)"),
+    ("--resume torn", "torn is no study: its journal cannot be read"),
+    ("--warm-start nowhere", "nowhere is no study: study.json is missing"),
+    ("--points nowhere.yaml", "The points file nowhere.yaml cannot be read"),
+    ("--points order.yaml", "order.yaml: points are a list of mappings"),
     ("--resume cma", "as a pickle, which is not read"),
     ("--address 127.0.0.1:1", "No Ray cluster at address '127.0.0.1:1'"),
 ]

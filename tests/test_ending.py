@@ -58,6 +58,19 @@ def test_a_budget_begins_no_epoch_that_it_cannot_end(monkeypatch):
     assert ending.stop_all()
 
 
+def test_a_budget_keeps_time_for_the_epochs_that_follow_but_never_more_than_half_of_it(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    ending, longer = Ending(time_budget=1000.0), Ending(time_budget=1000.0)
+    ending.later_epochs, longer.later_epochs = 40, 400
+    now[0] += 580
+    assert not ending("a", {"seconds": 8.0})  # 40 epochs of 8 s, a quarter longer, take the last 400 s
+    assert longer("a", {"seconds": 8.0})
+    now[0] += 10
+    assert ending("a", {"seconds": 8.0})
+    assert not ending.renewed()("a", {"seconds": 8.0})  # what it was kept for
+
+
 def test_the_first_reason_stays():
     ending = Ending()
     ending.request(TARGET_LOSS)

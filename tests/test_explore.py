@@ -52,6 +52,21 @@ def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(
     assert searched == [replace(config, resume=tmp_path / "e", resources=rooms)]
 
 
+def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):
+    options = ExploreOptions(latent_size="2,10", study_name="e", results_dir=tmp_path)
+
+    def interrupted(config, **_):
+        (config.results_dir / config.study_name).mkdir()
+        (config.results_dir / config.study_name / "study.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vae_tune.explore.run_search", interrupted)
+    console = Console(file=io.StringIO())
+    with pytest.raises(KeyboardInterrupt):
+        explore(options, console)
+    assert console.file.getvalue() == f"Go on: vae-tune explore --resume {tmp_path / 'e'}\n"
+
+
 @pytest.fixture
 def sizes():
     """A summary of three sizes, the last with one trial."""

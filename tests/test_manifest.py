@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vae_tune.config import (
     to_dict,
 )
 from vae_tune.data import Images
-from vae_tune.manifest import new_manifest, read_config, read_space, refuse_changes, refuse_other_data
+from vae_tune.manifest import new_manifest, read_config, read_manifest, read_space, refuse_changes, refuse_other_data
 from vae_tune.space import DEFAULT_SPACE, Space, load_space
 
 CONFIG = SearchConfig()
@@ -92,6 +93,29 @@ def test_a_study_gives_back_its_space_and_its_settings(manifest, tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(manifest))
     config = read_config(tmp_path)
     assert config == replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d")), resume=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("name", "config", "reference", "space", "fixed", "data", "metric", "rungs", "runs", "status"),
+        *("data.sha256", "data.train", "metric.kind"),
+    ],
+)
+def test_a_study_file_that_lacks_anything_is_damaged_in_one_line(manifest, tmp_path, path):
+    *parts, name = path.split(".")
+    for value in (None, 7.5):
+        changed = deepcopy(manifest)
+        place = changed
+        for part in parts:
+            place = place[part]
+        place[name] = value
+        if value is None:
+            del place[name]
+        (tmp_path / "study.json").write_text(json.dumps(changed))
+        with pytest.raises(UsageError, match=rf"study\.json is damaged \(.*{name}") as raised:
+            read_manifest(tmp_path)
+        assert len(str(raised.value).splitlines()) == 1
 
 
 def test_a_study_older_than_an_option_goes_on_with_its_default(manifest):

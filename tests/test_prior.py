@@ -132,15 +132,16 @@ def test_trials_outside_of_the_ranges_are_left_out(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("data", "sha256"), "data is 'other'"),
-        (("reference", "max_epochs"), "max_epochs is 'other'"),
-        (("metric", "kind"), "metric is"),
+        (("data", "sha256", "other"), "data is 'other'"),
+        (("reference", "max_epochs", 7), "max_epochs is 7"),
+        (("metric", "kind", "static"), "metric is"),
     ],
 )
 def test_a_study_whose_losses_mean_something_else_is_refused(tmp_path, tiny, change, message):
     source = finished(tmp_path / "old", tiny)
     stored = json.loads((source.folder / "study.json").read_text())
-    stored[change[0]][change[1]] = "other"
+    part, name, value = change
+    stored[part][name] = value
     (source.folder / "study.json").write_text(json.dumps(stored))
     manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
     with pytest.raises(UsageError, match=message):

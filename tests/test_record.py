@@ -177,6 +177,33 @@ def test_a_torn_last_line_of_the_journal_costs_only_that_line(record, cut):
     again.close()
 
 
+@pytest.mark.parametrize("left", [0.5, 0.9])
+def test_a_journal_that_lost_more_than_its_last_line_is_refused_and_nothing_is_changed(record, left):
+    three_trials(record)
+    record.close()
+    journal = record.folder / "optuna.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[: int(left * len(lines))]))
+    before = {path: path.read_bytes() for path in record.folder.iterdir()}
+    with pytest.raises(UsageError, match=r"optuna\.journal is damaged: epoch \d of trial \d is only in epochs\.csv"):
+        StudyRecord.resume(record.folder, MANIFEST)
+    assert {path: path.read_bytes() for path in record.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("line", [b"7\n", b"[]\n", b"no json\n"])
+def test_a_journal_with_a_line_of_something_else_is_refused_and_nothing_is_changed(record, line):
+    three_trials(record)
+    record.close()
+    (record.folder / "study.lock").unlink()
+    journal = record.folder / "optuna.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:4], line, *lines[4:]]))
+    before = {path: path.read_bytes() for path in record.folder.iterdir()}
+    with pytest.raises(UsageError, match="journal"):
+        StudyRecord.resume(record.folder, MANIFEST)
+    assert {path: path.read_bytes() for path in record.folder.iterdir()} == before
+
+
 def test_a_torn_last_line_of_epochs_is_made_again(record):
     three_trials(record)
     record.close()

@@ -1,7 +1,8 @@
 """Several seeds of one configuration: their test numbers and what they say together."""
 
 import math
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -9,13 +10,18 @@ import pytest
 import torch
 from scipy import stats
 
-from vae_tune.checkpoint import checkpoint_folder, write_checkpoint
-from vae_tune.config import SearchError, TrialConfig
+from vae_tune.checkpoint import checkpoint_folder, read_checkpoint, write_checkpoint
+from vae_tune.config import SearchConfig, TrialConfig
 from vae_tune.data import to_tensor
+from vae_tune.files import write_json
+from vae_tune.manifest import new_manifest
+from vae_tune.names import COMPLETE
 from vae_tune.repeats import last_checkpoint, spread, summarise, test_numbers
+from vae_tune.space import load_space
 from vae_tune.training import evaluate, fit, new_state
 from vae_tune.trials import TrialRow
 
+CPU = torch.device("cpu")
 test_numbers.__test__ = False  # a function of the package, no test
 
 
@@ -53,14 +59,14 @@ def test_test_numbers_are_those_of_each_trials_last_checkpoint(tiny, tmp_path):
     rows, expected = [], []
     for number in (0, 3):
         config = TrialConfig(latent_size=2 + number, hidden_width=4, max_epochs=2, batch_size=20)
-        state = new_state(config, tiny.pixels, torch.device("cpu"))
+        state = new_state(config, tiny.pixels, CPU)
         reports = []
-        for report in fit(config, tiny, torch.device("cpu"), state):
+        for report in fit(config, tiny, CPU, state):
             write_checkpoint(checkpoint_folder(tmp_path, number), config, state, report)
             reports.append(asdict(report))
         rows.append(TrialRow(number, {"latent_size": 2 + number}, "", reports=tuple(reports)))
-        expected.append(evaluate(state.model, to_tensor(tiny.test, torch.device("cpu")), config))
-    table = test_numbers(tmp_path, rows, tiny)
+        expected.append(evaluate(state.model, to_tensor(tiny.test, CPU), config))
+    table = test_numbers(tmp_path, rows, tiny, pytest.fail)
     assert table["trial"].tolist() == [0, 3]
     assert table["latent_size"].tolist() == [2, 5]
     assert table["test_loss"].tolist() == [result.negative_elbo for result in expected]
@@ -68,7 +74,38 @@ def test_test_numbers_are_those_of_each_trials_last_checkpoint(tiny, tmp_path):
     assert table["val_loss"].tolist() == [row.val_loss for row in rows]
 
 
-def test_a_checkpoint_that_is_gone_is_named(tmp_path):
-    row = TrialRow(3, {}, "", reports=({"epoch": 2},))
-    with pytest.raises(SearchError, match=r"trial_00003/epoch_0002\.safetensors, from which trial 3 is evaluated"):
-        last_checkpoint(tmp_path, row)
+@pytest.mark.parametrize("damage", ["lost", "cut", "all lost"])
+def test_a_last_checkpoint_that_is_lost_is_trained_again_and_said(tiny, tmp_path, damage):
+    config = TrialConfig(hidden_width=4, max_epochs=3, batch_size=20)
+    searched = SearchConfig(trial=config)
+    write_json(tmp_path / "study.json", new_manifest("s", searched, config, load_space(None, config), tiny))
+    trained = replace(config, latent_size=5)
+    state, reports = new_state(trained, tiny.pixels, CPU), []
+    for report in fit(trained, tiny, CPU, state):
+        newest = write_checkpoint(checkpoint_folder(tmp_path, 3), trained, state, report)
+        reports.append(asdict(report))
+    match damage:
+        case "lost":
+            newest.unlink()
+        case "cut":
+            newest.write_bytes(newest.read_bytes()[:100])
+        case "all lost":
+            shutil.rmtree(newest.parent)
+    said = []
+    row = TrialRow(3, {"latent_size": 5}, "", COMPLETE, reports=tuple(reports))
+    checkpoint = last_checkpoint(tmp_path, row, tiny, said.append)
+    assert len(said) == 1
+    assert "trial_00003/epoch_0003.safetensors is missing or damaged" in said[0]
+    assert checkpoint.report.val_loss == row.val_loss
+    assert all(map(torch.equal, checkpoint.state.model.state_dict().values(), state.model.state_dict().values()))
+    assert read_checkpoint(newest, CPU).report == checkpoint.report
+    assert last_checkpoint(tmp_path, row, tiny, pytest.fail).config == trained
+
+
+def test_a_trial_that_trains_to_another_loss_now_is_named(tiny, tmp_path):
+    config = TrialConfig(hidden_width=4, max_epochs=1, batch_size=20)
+    write_json(tmp_path / "study.json", new_manifest("s", SearchConfig(), config, load_space(None, config), tiny))
+    row = TrialRow(0, {}, "", COMPLETE, reports=({"epoch": 1, "val_loss": 1.0},))
+    said = []
+    last_checkpoint(tmp_path, row, tiny, said.append)
+    assert said[1].startswith("Trial 0 now has a loss of")

@@ -156,20 +156,24 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: s
             yield f"{path} is missing, though trial {best.trial} has ended"
         return
     try:
-        metrics, written = read_json(path), read_json(folder / BEST_FOLDER / CONFIG_FILE)
-        named, found = metrics["winner"], metrics["kind"]
+        metrics, written = read_json(path), dict(read_json(folder / BEST_FOLDER / CONFIG_FILE))
+        named, loss, found = (
+            metrics["winner"]["trial"],
+            metrics["winner"]["validation"]["negative_elbo"],
+            metrics["kind"],
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield f"{folder / BEST_FOLDER} is damaged: {error}"
         return
     if found != kind:
         yield f"{path} has numbers of kind {found!r}, the study {kind!r}"
     allowed = {row.trial for row in (best, so_far) if row is not None}  # an interrupted search may name a running one
-    if named["trial"] not in allowed:
-        yield f"{path} names trial {named['trial']} as the winner, but it is trial {best.trial if best else None}"
+    if named not in allowed:
+        yield f"{path} names trial {named} as the winner, but it is trial {best.trial if best else None}"
         return
-    row = next((row for row in rows if row.trial == named["trial"]), None)
-    if row is None or named["validation"]["negative_elbo"] not in {report[VAL_LOSS] for report in row.reports}:
-        yield f"{path} gives trial {named['trial']} a loss that it never reported"
+    row = next((row for row in rows if row.trial == named), None)
+    if row is None or loss not in {report[VAL_LOSS] for report in row.reports}:
+        yield f"{path} gives trial {named} a loss that it never reported"
     if row is not None and any(written.get(name) != value for name, value in row.values.items()):
         yield f"{folder / BEST_FOLDER / CONFIG_FILE} is not the winner's configuration"
 

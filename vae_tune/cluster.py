@@ -8,11 +8,14 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from unittest import mock
 
 import ray
 import ray.exceptions
+from ray._private.parameter import RayParams
 
 from vae_tune.config import ResourceConfig, SearchError, UsageError
 
@@ -88,16 +91,23 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
 
 
 def _start() -> None:
-    """Start Ray; again where the half minute that it gives itself was not enough for a busy machine."""
+    """Start Ray; again where the half minute that it gives itself was not enough for a busy machine.
+
+    Without the autoscaler's monitor, which has no nodes to add here, and the log monitor, whose lines nobody reads:
+    each is a Python process that takes two seconds of CPU just when the first trials want to start.
+    """
+    # Ray has no public option for these, and takes the second for a text
+    lean = partial(RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     for _ in range(_STARTS):
         try:
-            ray.init(
-                "local",
-                include_dashboard=False,
-                log_to_driver=False,
-                runtime_env={"worker_process_setup_hook": _WARM_UP},
-                _node_ip_address="127.0.0.1",
-            )
+            with mock.patch.object(ray._private.parameter, "RayParams", lean):
+                ray.init(
+                    "local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    runtime_env={"worker_process_setup_hook": _WARM_UP},
+                    _node_ip_address="127.0.0.1",
+                )
         except Exception as error:  # Ray raises no more special one
             if _TOO_SLOW not in str(error):
                 raise

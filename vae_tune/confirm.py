@@ -6,7 +6,7 @@ The trainings are a study of their own in the search's folder, which is resumed,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,13 @@ def plan(rows: Sequence[TrialRow], base: TrialConfig, config: SearchConfig, fold
     return confirmation, Grid(space, points[1:])
 
 
-def compare(folder: Path, rows: Sequence[TrialRow], searched: Sequence[TrialRow], images: Images) -> pd.DataFrame:
+def compare(
+    folder: Path,
+    rows: Sequence[TrialRow],
+    searched: Sequence[TrialRow],
+    images: Images,
+    say: Callable[[str], None],
+) -> pd.DataFrame:
     """Evaluate the confirmation in ``folder`` on the test images and write its table into the search's folder.
 
     Args:
@@ -91,6 +97,7 @@ def compare(folder: Path, rows: Sequence[TrialRow], searched: Sequence[TrialRow]
         rows: its trials.
         searched: the search's own trials that it repeats.
         images: what both were trained on.
+        say: hears of checkpoints that were lost.
 
     Returns:
         A row for each of ``searched``, in its order: the search's trial, its hyperparameters and its own val_loss; of
@@ -104,7 +111,7 @@ def compare(folder: Path, rows: Sequence[TrialRow], searched: Sequence[TrialRow]
     complete = [row for row in rows if row.state == COMPLETE]
     if not complete:
         return pd.DataFrame()
-    table = test_numbers(folder, complete, images)
+    table = test_numbers(folder, complete, images, say)
     origin = {tuple(_values(row).items()): row.trial for row in searched}
     names = list(_values(searched[0]))
     keys = [tuple(zip(names, values, strict=True)) for values in table[names].itertuples(index=False)]

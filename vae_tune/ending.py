@@ -37,9 +37,12 @@ class Ending(Stopper):
         self.reason = ""
         self.error = ""
         """What broke, where that ended the search."""
+        self.later_epochs = 0.0
+        """Epochs, one after another, that have to fit into the budget when this has ended; half of it at most."""
         self.paused: set[str] = set()
         """Ray Tune ids of trials that were stopped by the end of the search, not by the scheduler."""
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
+        self._most_for_later = (time_budget or 0) / 2
         self._target_loss = target_loss
         self._at_once = False
         self._longest_epoch = self._longest_evaluation = 0.0
@@ -91,7 +94,8 @@ class Ending(Stopper):
     @property
     def closing_seconds(self) -> float:
         """Time set aside for what follows the last epoch."""
-        return _CLOSING_SECONDS + _MARGIN * 2 * self._longest_evaluation
+        later = min(_MARGIN * self.later_epochs * self._longest_epoch, self._most_for_later)
+        return _CLOSING_SECONDS + _MARGIN * 2 * self._longest_evaluation + later
 
     def _too_late(self, epoch_seconds: float) -> bool:
         if self._deadline is None:

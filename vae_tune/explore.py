@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.files import atomic
 from vae_tune.manifest import read_config, read_manifest
-from vae_tune.names import COMPLETE, EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, TEST_LOSS
+from vae_tune.names import COMPLETE, EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, STUDY_FILE, TEST_LOSS
 from vae_tune.options import ExploreOptions
 from vae_tune.space import Grid, Space
 from vae_tune.terminal import LiveView, PlainView
@@ -36,7 +37,13 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
     """
     console = console or Console()
     config, grid = plan(options) if options.resume is None else (_resumed(options, options.resume), None)
-    study = run_search(config, view=_Picture(console) if console.is_terminal else _Lines(console), grid=grid)
+    folder = config.resume or config.results_dir / str(config.study_name)
+    try:
+        study = run_search(config, view=_Picture(console) if console.is_terminal else _Lines(console), grid=grid)
+    except KeyboardInterrupt:
+        if (folder / STUDY_FILE).exists():
+            say(console, f"Go on: vae-tune explore --resume {folder}")
+        raise
     rows = [row for row in map(row_from_trial, read_trials(study.folder)) if row.state == COMPLETE]
     return _compare(study.folder, rows, config, console)
 
@@ -96,18 +103,17 @@ def _compare(folder: Path, rows: list[TrialRow], config: SearchConfig, console: 
     if not rows:
         raise UsageError(f"No trial of {folder} was trained to the end.")
     images = load_images(config.data)
-    table = test_numbers(folder, rows, images)
+    table = test_numbers(folder, rows, images, partial(say, console))
     sizes = summarise(table, [SIZE], _SUMMARISED)
     for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
             file.write(frame.to_csv(index=False).encode())
     for row in {row.values[SIZE]: row for row in reversed(rows)}.values():  # the first of each size
-        model = last_checkpoint(folder, row).state.model
+        model = last_checkpoint(folder, row, images, partial(say, console)).state.model
         sample_sheet(model, images.test.shape[1:]).write_png(folder / f"samples_{row.values[SIZE]:03d}.png")
     draw(sizes, images.binarization, folder / LATENT_SIZES_PLOT)
     show(sizes, images.binarization, config.trial.max_epochs, console)
-    say = f"{folder}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png"
-    console.print(say, highlight=False, markup=False, soft_wrap=True)
+    say(console, f"{folder}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png")
     return sizes
 
 
@@ -125,7 +131,12 @@ def show(sizes: pd.DataFrame, kind: str, epochs: int, console: Console) -> None:
         parts = (f"{row[f'test_{part}_mean']:.1f}" for part in ("reconstruction", "kl", "active_units"))
         cells = (str(row[SIZE]), str(row["trials"]), f"{mean:.2f}", *certain, *parts)
         lines.append(f"| {' | '.join(cells)} |")
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    say(console, "\n".join(lines))
+
+
+def say(console: Console, text: str) -> None:
+    """Print a text as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:

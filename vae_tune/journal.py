@@ -35,8 +35,8 @@ class Journal(BaseJournalBackend):
         content = path.read_bytes() if path.exists() else b""
         whole = content.rfind(b"\n") + 1
         try:
-            self._logs: list[dict[str, Any]] = [json.loads(line) for line in content[:whole].splitlines()]
-        except ValueError as error:
+            self._logs: list[dict[str, Any]] = [dict(json.loads(line)) for line in content[:whole].splitlines()]
+        except (ValueError, TypeError) as error:
             raise UsageError(f"{path} is damaged: {error}. Nothing was changed.") from error
         if whole < len(content) and self._logs:
             os.truncate(path, whole)

@@ -17,6 +17,19 @@ from vae_tune.files import read_json
 from vae_tune.names import STUDY_FILE, VAL_LOSS
 from vae_tune.space import Space
 
+_SHAPE: dict[str, Any] = {
+    "name": str,
+    "config": dict,
+    "reference": dict,
+    "space": dict,
+    "fixed": dict,
+    "data": {"dataset": str, "sha256": str, "train": int, "validation": int, "test": int, "shape": list},
+    "metric": {"name": str, "unit": str, "kind": str, "direction": str},
+    "rungs": list,
+    "runs": list,
+    "status": str,
+}
+"""What a ``study.json`` holds."""
 _MAY_CHANGE = {
     "num_samples",
     "resources",
@@ -50,6 +63,8 @@ def new_manifest(name: str, config: SearchConfig, base: TrialConfig, space: Spac
             "direction": "minimize",
         },
         "rungs": list(config.asha.rungs(base.max_epochs)),
+        "runs": [],
+        "status": "running",
     }
 
 
@@ -85,7 +100,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest = read_json(folder / STUDY_FILE)
+        _check(manifest, _SHAPE)
         from_dict(SearchConfig, manifest["config"])
+        from_dict(TrialConfig, manifest["reference"])
         read_space(manifest)
     except FileNotFoundError as error:
         raise UsageError(f"{folder} is no study: {STUDY_FILE} is missing.") from error
@@ -94,9 +111,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
+    """Refuse a mapping that lacks a name, or has something of another kind there."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is no mapping")
+    for name, kind in shape.items():
+        if name not in values:
+            raise ValueError(f"{where} lacks {name!r}")
+        if isinstance(kind, dict):
+            _check(values[name], kind, name)
+        elif not isinstance(values[name], kind):
+            raise ValueError(f"{name!r} is {values[name]!r}")
+
+
 def read_config(folder: Path) -> SearchConfig:
-    """Return how the search in ``folder`` was configured, as it is to be resumed."""
-    config: SearchConfig = from_dict(SearchConfig, read_manifest(folder)["config"] | {"resume": str(folder)})
+    """Return how the search in ``folder`` was configured, as it is to be resumed: its space is the recorded one."""
+    resumed = {"resume": str(folder), "space": None}
+    config: SearchConfig = from_dict(SearchConfig, read_manifest(folder)["config"] | resumed)
     return config
 
 
@@ -120,7 +151,7 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
         if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
             _refuse(name.rpartition(".")[2], old.get(name), value)
     for part, values in space_to_dict(space).items():
-        for name in {*values, *manifest[part]}:
+        for name in {**values, **manifest[part]}:
             if values.get(name) != manifest[part].get(name):
                 _refuse(f"{part} {name}", manifest[part].get(name), values.get(name))
 

@@ -47,7 +47,7 @@ from vae_tune.names import (
     WARM_START,
 )
 from vae_tune.seen import SET_ASIDE, seen_study
-from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, TrialRow, iso, now, row_from_trial
+from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, TrialRow, iso, now, read_trials, row_from_trial
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
 _TABLE_SECONDS = 1.0  # a running trial's row in trials.csv may be this old
@@ -127,6 +127,15 @@ class StudyRecord:
         path = folder / JOURNAL_FILE
         if not path.exists():
             raise UsageError(f"{folder} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
+        reported = _reported(folder / EPOCHS_FILE)
+        rows = map(row_from_trial, read_trials(folder))
+        lost = reported - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
+        if lost:  # the journal is always written, and on disk, before the table
+            trial, epoch = min(lost)
+            raise UsageError(
+                f"{path} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. Nothing was changed.\n"
+                f"Put the journal back; or, to go on with what is left of it, move {folder / EPOCHS_FILE} away."
+            )
         lock = StudyLock(folder)
         try:
             journal = Journal(path)
@@ -281,6 +290,13 @@ def unfinished_creation(folder: Path) -> bool:
     """Whether ``folder`` holds nothing but what a creation that was killed leaves behind."""
     ours = {LOCK_FILE, JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE}
     return all(path.name in ours or path.name.endswith(".tmp") for path in folder.iterdir())
+
+
+def _reported(path: Path) -> set[tuple[str, str]]:
+    """Return trial and epoch of each whole line of ``epochs.csv``; a crash may have torn the last one."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()[1:]
+    return {(trial, epoch) for trial, epoch in (line.split(",")[:2] for line in lines if line.count(",") > 1)}
 
 
 def _delete_temporary_files(folder: Path) -> None:

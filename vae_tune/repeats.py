@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vae_tune.checkpoint import DAMAGE, Checkpoint, checkpoint_file, checkpoint_folder, read_checkpoint
-from vae_tune.config import SearchError, telling_line
+from vae_tune.checkpoint import (
+    DAMAGE,
+    Checkpoint,
+    checkpoint_file,
+    checkpoint_folder,
+    read_checkpoint,
+    read_newest,
+    write_checkpoint,
+)
+from vae_tune.config import TrialConfig, from_dict, telling_line
 from vae_tune.data import Images, to_tensor
-from vae_tune.names import TEST_LOSS, TRIAL, TRIALS_FILE, VAL_LOSS
-from vae_tune.training import evaluate
+from vae_tune.manifest import read_manifest
+from vae_tune.names import TEST_LOSS, TRIAL, VAL_LOSS
+from vae_tune.training import evaluate, fit, new_state
 from vae_tune.trials import TrialRow
 
 if TYPE_CHECKING:
@@ -24,8 +34,8 @@ _CPU = torch.device("cpu")
 CONFIDENCE = 0.95
 
 
-def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images) -> pd.DataFrame:
-    """Evaluate the last checkpoint of each trial on the test images.
+def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images, say: Callable[[str], None]) -> pd.DataFrame:
+    """Evaluate the last checkpoint of each trial on the test images; ``say`` hears of each that was lost.
 
     Returns:
         A row a trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image.
@@ -35,27 +45,35 @@ def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images) -> pd.D
     test = to_tensor(images.test, _CPU)
     table = []
     for row in rows:
-        checkpoint = last_checkpoint(folder, row)
+        checkpoint = last_checkpoint(folder, row, images, say)
         result = asdict(evaluate(checkpoint.state.model, test, checkpoint.config))
         numbers = {TRIAL: row.trial, **row.values, VAL_LOSS: row.val_loss, TEST_LOSS: result.pop("negative_elbo")}
         table.append({**numbers, **{f"test_{name}": value for name, value in result.items()}})
     return pd.DataFrame(table)
 
 
-def last_checkpoint(folder: Path, row: TrialRow) -> Checkpoint:
+def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[str], None]) -> Checkpoint:
     """Return the newest checkpoint of a trial of the study in ``folder``.
 
-    Raises:
-        SearchError: it is missing or damaged.
+    Where it is missing or damaged, ``say`` hears so, and the trial is trained again on the CPU, from the checkpoint
+    before it or from the start: the same numbers where it was trained on a CPU before, else nearly the same.
     """
-    path = checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs)
+    place = checkpoint_folder(folder, row.trial)
+    path = checkpoint_file(place, row.epochs)
     try:
         return read_checkpoint(path, _CPU)
     except DAMAGE as error:
-        raise SearchError(
-            f"{path}, from which trial {row.trial} is evaluated, is missing or damaged ({telling_line(error)}).\n"
-            f"Put it back, or find the trial's configuration in {folder / TRIALS_FILE} and train it: vae-tune train"
-        ) from error
+        say(f"{path} is missing or damaged ({telling_line(error)}): trial {row.trial} is trained again.")
+    config: TrialConfig = from_dict(TrialConfig, {**read_manifest(folder)["reference"], **row.values})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is said already
+        before = read_newest(place, _CPU)
+    state = before.state if before and before.config == config else new_state(config, images.pixels, _CPU)
+    report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
+    if report.val_loss != row.val_loss:
+        say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f}, not of {row.val_loss:.3f} nats as before.")
+    write_checkpoint(place, config, state, report)
+    return Checkpoint(config, state, report)
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:

@@ -156,7 +156,7 @@ def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
             raise FileNotFoundError(f"{JOURNAL_FILE} is missing")
         storage = JournalStorage(JournalFileBackend(str(path)))
         return optuna.load_study(study_name=storage.get_all_studies()[0].study_name, storage=storage).trials
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder} is no study: its journal cannot be read ({error}).") from error
 
 

@@ -19,6 +19,7 @@ from vae_tune.cluster import RAY_DIED, RayLog, Slots, find_slots, ray_is_alive, 
 from vae_tune.config import SearchConfig, SearchError, TrialConfig, UsageError, duration_seconds, telling_line, to_dict
 from vae_tune.data import Images, load_images
 from vae_tune.ending import Ending, interruptible
+from vae_tune.last_word import last_word
 from vae_tune.loggers import live_views, require_packages
 from vae_tune.manifest import (
     new_manifest,
@@ -49,6 +50,7 @@ from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
 from vae_tune.trials import now, read_trials
 
+_KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: --resume {}"
 _MAX_FAILURES = 3
 """Times that a trial is tried again after its worker died or raised."""
 
@@ -91,7 +93,10 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
             slots = find_slots(config.resources)
             record = _open(plan, images, slots)
             try:
-                with live_views(config.views, record, view.warn, hurry=budget is not None) as names:
+                with (
+                    last_word(_KILLED.format(plan.folder)),
+                    live_views(config.views, record, view.warn, hurry=budget is not None) as names,
+                ):
                     for name in names:
                         view.say(f"Live view: {name}")
                     return _search(plan, record, images, slots, view, ending, ray_log)
@@ -109,6 +114,9 @@ def _search(
     plan: _Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
 ) -> Study:
     """Train the trials, confirm the best, and show what was found."""
+    if plan.config.confirm:
+        trainings = (plan.config.confirm + 1) * plan.config.confirm_seeds
+        ending.later_epochs = trainings * (plan.base.max_epochs + 1) / slots.count  # one for the test images
     _train(plan, record, images, slots, view, ending, ray_log)
     study = load_study(record.folder)
     metrics = study.metrics
@@ -131,7 +139,7 @@ def _train(
     from vae_tune.winner import WinnerKeeper
 
     ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
-    keeper = WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep)
+    keeper = WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep, view.warn)
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     view.say(f"Study {plan.folder}: {slots}")
     for row in record.rows:
@@ -180,7 +188,7 @@ def _confirm(
     confirmation = _open(again, images, slots)
     try:
         _train(again, confirmation, images, slots, view, ending, ray_log)
-        table = confirm.compare(again.folder, confirmation.rows, rows, images)
+        table = confirm.compare(again.folder, confirmation.rows, rows, images, view.warn)
     finally:
         confirmation.close()
     return {**(metrics or {}), "confirmation": table.to_dict("records")}
@@ -266,10 +274,11 @@ def _plan(config: SearchConfig, grid: Grid | None) -> _Plan:
     if config.sampler == "cmaes":
         raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
     manifest = read_manifest(config.resume)
+    for name in ("results_dir", "study_name"):
+        if to_dict(config)[name] != manifest["config"][name]:
+            raise UsageError(f"--resume {config.resume} names the study: leave out --{name.replace('_', '-')}.")
     space = read_space(manifest)
-    recorded = manifest["config"]["space"]
-    given = None if config.space is None else str(config.space)
-    refuse_changes(manifest, config, space if given == recorded else load_space(config.space, config.trial))
+    refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
     started = sum(WARM_START not in t.user_attrs and t.state.name != "WAITING" for t in read_trials(config.resume))
     if config.num_samples < started:
         raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
@@ -309,6 +318,8 @@ def _new_folder(config: SearchConfig) -> Path:
 def _open(plan: _Plan, images: Images, slots: Slots) -> StudyRecord:
     """Create or reopen the study folder, after the last checks."""
     config = to_dict(dataclasses.replace(plan.config, resume=None))
+    if plan.manifest is not None:
+        config["space"] = plan.manifest["config"]["space"]  # the file is needed no more, but tells where it was from
     entry = {
         "started": now(),
         "num_samples": plan.config.num_samples,

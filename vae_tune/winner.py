@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -42,12 +43,13 @@ class WinnerKeeper:
     which the end needs; afterwards the last one of the best ``keep``.
     """
 
-    def __init__(self, record: StudyRecord, images: Images, max_epochs: int, keep: int):
-        """Take up ``best/`` where an earlier run of the search left it."""
+    def __init__(self, record: StudyRecord, images: Images, max_epochs: int, keep: int, say: Callable[[str], None]):
+        """Take up ``best/`` where an earlier run left it; ``say`` hears of checkpoints that were lost."""
         self._record = record
         self._images = images
         self._max_epochs = max_epochs
         self._keep = keep
+        self._say = say
         self._folder = record.folder / BEST_FOLDER
         try:
             self._metrics: dict[str, Any] = read_json(self._folder / METRICS_FILE)
@@ -100,7 +102,7 @@ class WinnerKeeper:
         return (written["trial"], written["epochs"]) if written else None
 
     def _write(self, best: TrialRow) -> None:
-        checkpoint = last_checkpoint(self._record.folder, best)
+        checkpoint = last_checkpoint(self._record.folder, best, self._images, self._say)
         data = from_dict(DataConfig, self._record.manifest["config"]["data"])
         write_model(self._folder, checkpoint.state.model, checkpoint.config, data)
         self._draw(checkpoint)
@@ -143,7 +145,7 @@ class WinnerKeeper:
             },
         }
         if test:
-            checkpoint = last_checkpoint(self._record.folder, row)
+            checkpoint = last_checkpoint(self._record.folder, row, self._images, self._say)
             result = evaluate(checkpoint.state.model, to_tensor(self._images.test, _CPU), checkpoint.config)
             numbers["test"] = asdict(result)
         return numbers

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ray import tune
 
-from tests.system.conftest import SLOTS
+from tests.system.conftest import SLOTS, descendants
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
@@ -49,6 +49,12 @@ def run(tmp_path, tiny, trainable, config=CONFIG, space=DEFAULT_SPACE, ending=No
 
 def states(record):
     return [trial.state.name for trial in record.study.trials]
+
+
+def test_ray_starts_only_what_a_search_on_one_machine_uses():
+    commands = " ".join(descendants(os.getpid()).values())
+    assert "raylet/raylet" in commands
+    assert "monitor.py" not in commands  # neither the autoscaler's nor the one of the logs
 
 
 def test_trials_end_as_what_they_are(tmp_path, tiny):

@@ -98,7 +98,7 @@ def test_a_search_killed_in_the_middle_of_a_checkpoint_goes_on_from_the_one_befo
             assert running.process.poll() is None, running.wait()
         for pid in (*workers, running.process.pid):
             os.kill(pid, signal.SIGKILL)
-        running.process.wait()
+        assert "killed" in running.wait()[1]
         wait_for(lambda pids=workers: not [pid for pid in pids if alive(pid)])
         if half[0].exists():
             break

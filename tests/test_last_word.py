@@ -1,0 +1,20 @@
+"""A process that ends without a word is spoken for; one that ends as it should is not."""
+
+import subprocess
+import sys
+
+import pytest
+
+ENDINGS = {
+    "os._exit(1)": (1, "\nResume it.\n"),  # what Ray's core does when its raylet is gone
+    "os.kill(os.getpid(), 9)": (-9, "\nResume it.\n"),
+    "pass": (0, ""),
+    "sys.exit(3)": (3, ""),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_only_a_process_that_ends_in_the_block_is_spoken_for(ending):
+    code = f"import os, sys\nfrom vae_tune.last_word import last_word\nwith last_word('Resume it.'):\n    {ending}\n"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == ENDINGS[ending]
