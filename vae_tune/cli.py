@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 
+from vae_tune.check.options import CheckOptions
 from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
 from vae_tune.options import (
     CompareOptions,
@@ -130,6 +131,12 @@ def _dashboard(options: DashboardOptions) -> int:
     return 0
 
 
+def _check(options: CheckOptions) -> int:
+    from vae_tune.check.command import check
+
+    return check(options)
+
+
 def _replay(options: ReplayOptions) -> int:
     from vae_tune.replay.command import replay
 
@@ -149,6 +156,7 @@ _COMMANDS = {
     "report": _Command(ReportOptions, "Write report.html: what a search found, in one page.", _report),
     "compare": _Command(CompareOptions, "Print and draw studies side by side.", _compare),
     "replay": _Command(ReplayOptions, "Replay searches on recorded curves with other settings.", _replay),
+    "check": _Command(CheckOptions, "Say what is wrong with a cluster before it costs money.", _check),
     "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
 }
 

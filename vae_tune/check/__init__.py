@@ -1,0 +1,1 @@
+"""``vae-tune check``: what is wrong with a cluster, said before it costs money."""

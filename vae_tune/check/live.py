@@ -1,0 +1,231 @@
+"""``vae-tune check --address``: what is wrong with a running cluster, each of its nodes tried."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+from pyarrow import fs
+from ray._private.authentication.authentication_utils import is_token_auth_enabled  # there is no public way
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from vae_tune.check.findings import Finding, Level
+from vae_tune.cluster import running_ray
+from vae_tune.config import ResourceConfig, telling_line
+
+_PACKAGES = ("vae-tune", "ray", "torch", "optuna", "numpy", "safetensors")
+"""What a driver and its workers exchange objects or files of."""
+_PATIENCE = 120.0
+"""Seconds that a node has for its answer; the first import of PyTorch may take half of them."""
+_SKEW = 2.0
+_LARGEST_SKEW = 60.0
+"""Seconds that a node's clock may differ before times in the record mislead, and before storage may refuse it."""
+_MARK = "driver"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a node said of itself."""
+
+    versions: Mapping[str, str]
+    storage: str | None
+    """What kept it from the storage; None where nothing did, or none was named."""
+    images_per_second: float
+    device: str
+
+
+def check_cluster(address: str, results_dir: str | None, say: Callable[[str], None]) -> list[Finding]:
+    """Join the cluster, try every node, ``say`` a line about each and return what is wrong.
+
+    Raises:
+        UsageError: there is no cluster at that address.
+    """
+    with running_ray(ResourceConfig(address=address)):
+        nodes = sorted(ray.nodes(), key=lambda node: str(node["NodeManagerAddress"]))
+        alive = [node for node in nodes if node["Alive"]]
+        findings = [*lost_nodes(nodes), *no_token(is_token_auth_enabled())]
+        folder, problem = None, None
+        if results_dir is not None:
+            folder, problem = _open_storage(results_dir)
+        if problem:
+            findings.append(Finding("error", "this machine", f"{results_dir}: {problem}", "No search could start."))
+        questions = [_ask(node, folder) for node in alive]  # all at once
+        deadline = time.monotonic() + _PATIENCE
+        for node, question in zip(alive, questions, strict=True):
+            where = str(node["NodeManagerAddress"])
+            answer = _answer(question, deadline)
+            if isinstance(answer, Exception):
+                findings.append(no_answer(where, answer))
+                continue
+            skew = _skew(node)
+            say(f"{where}: {describe(answer, skew)}")
+            findings += judge(where, answer, skew, own_versions())
+        total, free = ray.cluster_resources(), ray.available_resources()
+        counts = (f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
+        say(f"{len(alive)} nodes, free: {', '.join(counts)}")
+        findings += capacity(total, free)
+        if folder:
+            _close_storage(folder)
+    return findings
+
+
+def _ask(node: Mapping[str, Any], folder: str | None) -> Any:
+    share = 0.01 if node["Resources"].get("GPU") else 0
+    return _on(node, num_gpus=share)(probe).remote(folder)
+
+
+def _on(node: Mapping[str, Any], **options: Any) -> Any:
+    """Return what makes a function a task of this node, which waits for no CPU."""
+    placed = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(**{"num_cpus": 0, "max_retries": 0, "scheduling_strategy": placed, **options})
+
+
+def _answer(question: Any, deadline: float) -> Probe | Exception:
+    try:
+        answer: Probe = ray.get(question, timeout=max(1.0, deadline - time.monotonic()))
+    except Exception as error:  # whatever the node's own code raised comes with its own type
+        return error
+    return answer
+
+
+def _skew(node: Mapping[str, Any]) -> float:
+    """Return the seconds by which a node's clock is ahead of this one, to within half a round trip."""
+    before = time.time()
+    theirs: float = ray.get(_on(node)(time.time).remote(), timeout=_PATIENCE)
+    return theirs - (before + time.time()) / 2
+
+
+def probe(folder: str | None) -> Probe:
+    """Try this node: called on each, without waiting for a CPU."""
+    from vae_tune.check.trial import one_second_trial
+
+    images_per_second, device = one_second_trial(bool(ray.get_gpu_ids()))
+    storage = None if folder is None else _try_storage(folder)
+    return Probe(own_versions(), storage, images_per_second, device)
+
+
+def own_versions() -> dict[str, str]:
+    """Return the versions here of Python and of what matters to a search."""
+    versions = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "none"
+    return versions
+
+
+def describe(answer: Probe, skew: float) -> str:
+    """Return a line about a node that answered."""
+    versions = ", ".join(f"{name} {answer.versions[name]}" for name in ("Python", "ray", "torch"))
+    speed = f"{answer.images_per_second:,.0f} images a second on {answer.device}"
+    return f"{versions}; clock {skew:+.2f} s; {speed}"
+
+
+def lost_nodes(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Nodes that Ray has given up."""
+    alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    for address in sorted({str(node["NodeManagerAddress"]) for node in nodes} - alive):
+        what = "Ray has lost this node."
+        yield Finding("warning", address, what, "A search goes on without it; see `ray status`.")
+
+
+def no_token(enabled: bool) -> Iterator[Finding]:
+    """Where this machine got in without a token, everybody gets in."""
+    if not enabled:
+        what = "The cluster asks for no token: whoever reaches it can run code on it."
+        yield Finding("error", "the cluster", what, "Start it with RAY_AUTH_MODE=token; see docs/security.md.")
+
+
+def no_answer(where: str, error: Exception) -> Finding:
+    """A node on which nothing runs, and why as far as that is known."""
+    if isinstance(error, ray.exceptions.GetTimeoutError):
+        what, advice = (
+            f"There was no answer within {_PATIENCE:.0f} seconds.",
+            "Is the node overloaded, or its GPU taken?",
+        )
+    elif "No module named 'vae_tune" in str(error):
+        what, advice = "vae_tune is not installed there.", "See setup_commands in cluster.yaml."
+    else:
+        reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) and error.cause else error
+        what, advice = f"The trial broke: {telling_line(reason)}.", "Mend the node, or end it."
+    return Finding("error", where, what, advice)
+
+
+def judge(where: str, answer: Probe, skew: float, here: Mapping[str, str]) -> Iterator[Finding]:
+    """What is wrong with a node that answered."""
+    for name, own in here.items():
+        theirs = answer.versions.get(name, "none")
+        if theirs != own:
+            severe = name in ("Python", "ray", "vae-tune")
+            what = f"{name} is {theirs} there, but {own} here."
+            yield Finding("error" if severe else "warning", where, what, "Install the constraints on every node.")
+    if abs(skew) > _SKEW:
+        level: Level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
+        yield Finding(level, where, f"The clock is off by {skew:+.1f} s.", "Let the node use NTP (chrony).")
+    if answer.storage:
+        yield Finding("error", where, f"The results cannot be written: {answer.storage}", "Checkpoints would be lost.")
+
+
+def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[Finding]:
+    """A cluster on which no trial could start now."""
+    if not total.get("CPU"):
+        what = "There is no CPU for trials."
+        yield Finding(
+            "warning", "the cluster", what, "Nodes have to come up first: an autoscaled cluster brings them."
+        )
+    elif not free.get("CPU"):
+        what = "All CPUs are taken, so a search would wait."
+        yield Finding("warning", "the cluster", what, "Another search runs; see `ray status`.")
+
+
+def _files(folder: str) -> tuple[fs.FileSystem, str]:
+    """Return where ``folder`` is, s3://, gs:// or a path, and its name there."""
+    if "://" in folder:
+        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(folder)
+        return found
+    return fs.LocalFileSystem(), str(Path(folder).absolute())
+
+
+def _open_storage(results_dir: str) -> tuple[str | None, str | None]:
+    """Make a folder to try the storage in; return it, or what went wrong."""
+    folder = f"{results_dir if '://' in results_dir else Path(results_dir).absolute()}/.check-{uuid.uuid4().hex}"
+    try:
+        files, path = _files(folder)
+        files.create_dir(path)
+        _write(files, f"{path}/{_MARK}")
+    except (OSError, ValueError) as error:
+        return None, telling_line(error)
+    return folder, None
+
+
+def _try_storage(folder: str) -> str | None:
+    """Read what the driver wrote and write something; return what went wrong."""
+    try:
+        files, path = _files(folder)
+        if files.get_file_info(f"{path}/{_MARK}").type == fs.FileType.NotFound:
+            return "it is another folder on this node, not the one that the driver sees."
+        _write(files, f"{path}/{uuid.uuid4().hex}")
+    except (OSError, ValueError) as error:
+        return telling_line(error)
+    return None
+
+
+def _write(files: fs.FileSystem, path: str) -> None:
+    with files.open_output_stream(path) as stream:
+        stream.write(b"vae-tune check\n")
+
+
+def _close_storage(folder: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # it was writable a moment ago
+        files, path = _files(folder)
+        files.delete_dir(path)
