@@ -19,6 +19,7 @@ def _slow(monkeypatch: pytest.MonkeyPatch, failures: int, error: Exception) -> l
             raise error
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(cluster, "protect", lambda: None)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     return starts
 

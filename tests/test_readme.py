@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.studies import make_study
+from vae_tune.check.options import CheckOptions
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
 from vae_tune.options import (
     DashboardOptions,
@@ -39,6 +40,7 @@ def test_every_option_that_is_named_exists():
             TrainOptions,
             ExploreOptions,
             ReplayOptions,
+            CheckOptions,
         )
         for name in config.__dataclass_fields__
     }

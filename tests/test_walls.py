@@ -53,6 +53,17 @@ NEVER = {
     "replay/simulator": {"torch", "matplotlib"},
     "replay/tables": {"ray", "torch", "matplotlib"},
     "replay/command": {"ray", "torch", "matplotlib.pyplot"},
+    "check/options": {"ray", "torch", "optuna", "pandas", "numpy", "yaml"},
+    "check/findings": {"ray", "torch", "optuna", "pandas", "numpy", "yaml"},
+    "check/document": {"ray", "torch", "optuna", "pandas", "numpy"},
+    "check/schema": {"ray", "torch", "optuna", "pandas", "numpy"},
+    "check/clouds": {"ray", "torch", "optuna", "pandas", "numpy", "boto3"},
+    "check/commands": {"ray", "torch", "optuna", "pandas", "numpy"},
+    "check/security": {"ray", "torch", "optuna", "pandas", "numpy"},
+    "check/kuberay": {"ray", "torch", "optuna", "pandas", "numpy"},
+    "check/live": {"optuna", "pandas"},
+    "check/trial": {"ray", "optuna", "pandas"},
+    "credentials": {"ray", "torch", "optuna", "pandas", "numpy"},
     "trials": {"ray", "torch", "pandas"},
     "record": {"ray", "torch", "pandas"},
     "dashboard": {"ray", "torch"},
@@ -92,6 +103,7 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         ("vae_tune.report.summary, vae_tune.report.cards", {"torch", "ray", "matplotlib"}),  # and so study, ledger
         ("vae_tune.replay.simulator, vae_tune.replay.command", {"torch", "matplotlib", "sklearn"}),
         ("vae_tune.dashboard", {"torch", "ray", "optuna_dashboard"}),
+        ("vae_tune.check.command", {"torch", "ray", "optuna", "pandas", "numpy", "botocore"}),
         (
             "vae_tune.loggers.tensorboard, vae_tune.loggers.mlflow, vae_tune.loggers.visdom, "
             "vae_tune.loggers.postgresql",

@@ -18,6 +18,7 @@ import ray.exceptions
 from ray._private.parameter import RayParams
 
 from vae_tune.config import ResourceConfig, SearchError, UsageError
+from vae_tune.credentials import protect
 
 _WARM_UP = "vae_tune.trainable.warm_up"
 _STARTS = 3
@@ -96,6 +97,7 @@ def _start() -> None:
     Without the autoscaler's monitor, which has no nodes to add here, and the log monitor, whose lines nobody reads:
     each is a Python process that takes two seconds of CPU just when the first trials want to start.
     """
+    protect()
     # Ray has no public option for these, and takes the second for a text
     lean = partial(RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     for _ in range(_STARTS):

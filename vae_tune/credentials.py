@@ -33,3 +33,21 @@ def make_token(path: Path) -> Path | None:
     finally:
         os.unlink(temporary)
     return path
+
+
+def protect() -> None:
+    """See to it that the Ray which this process is about to start has a token that nobody else can read.
+
+    Ray would make one by itself, but readable by every user of the machine.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    try:
+        path = DEFAULT_TOKEN.expanduser()
+        make_token(path)
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except (OSError, RuntimeError):  # no home, or none that can be written
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -11,7 +11,8 @@ from vae_tune.check.findings import Finding, meant, names, nearest
 _JOB = names(
     "activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint entrypointNumCpus "
     "entrypointNumGpus entrypointResources jobId managedBy metadata preRunningDeadlineSeconds rayClusterSpec "
-    "runtimeEnvYAML shutdownAfterJobFinishes submissionMode submitterConfig submitterPodTemplate suspend ttlSecondsAfterFinished"
+    "runtimeEnvYAML shutdownAfterJobFinishes submissionMode submitterConfig "
+    "submitterPodTemplate suspend ttlSecondsAfterFinished"
 )
 _CLUSTER = names(
     "authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec "

@@ -1,0 +1,110 @@
+"""A real Ray head with a token, on loopback: who is let in, and what `vae-tune check` says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+import pytest
+
+from tests.system.conftest import descendants, listening_addresses, wait_for
+from vae_tune.credentials import make_token
+
+pytestmark = pytest.mark.system
+
+PROGRAM = "import sys; from vae_tune.cli import main; sys.argv[0] = 'vae-tune'; main()"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head."""
+
+    pid: int
+    address: str
+    api: str
+    """URL of the jobs API."""
+    environment: dict[str, str]
+    token: str
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """Start a head as cluster.yaml does; its token is in a home of its own."""
+    home = tmp_path_factory.mktemp("home")
+    token = make_token(home / ".ray" / "auth_token")
+    sockets = tempfile.mkdtemp(prefix="vae", dir="/tmp")  # their paths must be short
+    environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    port, dashboard = free_port(), free_port()
+    words = ["--port", port, "--dashboard-port", dashboard, "--node-ip-address", "127.0.0.1", "--num-cpus", 1]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--temp-dir", sockets]
+    words += ["--dashboard-host", "127.0.0.1", "--ray-client-server-port", free_port(), "--disable-usage-stats"]
+    process = subprocess.Popen(
+        [*command, *map(str, words)], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    api = f"http://127.0.0.1:{dashboard}/api/jobs/"
+    try:
+        wait_for(lambda: process.poll() is not None or status(api) is not None, 60)
+        yield Head(process.pid, f"127.0.0.1:{port}", api, environment, token.read_text())
+    finally:
+        left = [process.pid, *descendants(process.pid)]
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+def status(api, token=None, body=None):
+    """Return the HTTP status of the jobs API, None where nobody answers."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(api, body and json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+@pytest.mark.parametrize("body", [None, {"entrypoint": "true"}], ids=["list", "submit"])
+def test_the_jobs_api_lets_in_who_has_the_token_and_nobody_else(head, body):
+    assert status(head.api, None, body) == 401
+    assert status(head.api, head.token[::-1], body) == 403
+    assert status(head.api, head.token, body) == 200
+
+
+def test_a_head_as_cluster_yaml_starts_it_is_open_on_loopback_alone(head):
+    listening = listening_addresses(head.pid)
+    assert listening
+    assert {address for address, _ in listening} == {"127.0.0.1"}
+
+
+def test_check_tries_each_node_of_a_running_cluster(head, tmp_path):
+    words = ["check", "--address", head.address, "--results-dir", str(tmp_path)]
+    command = [sys.executable, "-c", PROGRAM, *words]
+    done = subprocess.run(command, check=False, env=head.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "127.0.0.1: Python 3." in done.stdout
+    assert "images a second on cpu" in done.stdout
+    assert done.stdout.endswith("no errors, no warnings.\n")
+    assert list(tmp_path.iterdir()) == []
