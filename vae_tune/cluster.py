@@ -15,6 +15,7 @@ from unittest import mock
 
 import ray
 import ray.exceptions
+from ray._private import ray_constants
 from ray._private.parameter import RayParams
 
 from vae_tune.config import ResourceConfig, SearchError, UsageError
@@ -95,14 +96,19 @@ def _start() -> None:
     """Start Ray; again where the half minute that it gives itself was not enough for a busy machine.
 
     Without the autoscaler's monitor, which has no nodes to add here, and the log monitor, whose lines nobody reads:
-    each is a Python process that takes two seconds of CPU just when the first trials want to start.
+    each is a Python process that takes two seconds of CPU just when the first trials want to start. Bound to loopback:
+    Ray takes the machine's own address instead of the one that it is given, and its servers listen on every one, except
+    where it knows no clusters, as on macOS.
     """
     protect()
     # Ray has no public option for these, and takes the second for a text
     lean = partial(RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     for _ in range(_STARTS):
         try:
-            with mock.patch.object(ray._private.parameter, "RayParams", lean):
+            with (
+                mock.patch.object(ray._private.parameter, "RayParams", lean),
+                mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
+            ):
                 ray.init(
                     "local",
                     include_dashboard=False,

@@ -44,9 +44,9 @@ def descendants(pid):
 
 
 def listening_addresses(pid):
-    """The addresses on which ``pid`` and the processes below it listen, each with the command line."""
+    """The addresses on which ``pid`` and the processes below it listen."""
     found = set()
-    for process, command in {pid: "", **descendants(pid)}.items():
+    for process in (pid, *descendants(pid)):
         with contextlib.suppress(OSError):  # it has ended
             folder = Path(f"/proc/{process}")
             links = {os.readlink(link) for link in (folder / "fd").iterdir()}
@@ -56,7 +56,7 @@ def listening_addresses(pid):
                     digits = bytes.fromhex(local.partition(":")[0])
                     words = b"".join(digits[place : place + 4][::-1] for place in range(0, len(digits), 4))
                     address = ipaddress.ip_address(words)
-                    found.add((str(getattr(address, "ipv4_mapped", None) or address), command))
+                    found.add(str(getattr(address, "ipv4_mapped", None) or address))
     return found
 
 

@@ -100,8 +100,12 @@ def _answer(question: Any, deadline: float) -> Probe | Exception:
 def _skew(node: Mapping[str, Any]) -> float:
     """Return the seconds by which a node's clock is ahead of this one, to within half a round trip."""
     before = time.time()
-    theirs: float = ray.get(_on(node)(time.time).remote(), timeout=_PATIENCE)
+    theirs: float = ray.get(_on(node)(_clock).remote(), timeout=_PATIENCE)
     return theirs - (before + time.time()) / 2
+
+
+def _clock() -> float:
+    return time.time()
 
 
 def probe(folder: str | None) -> Probe:
