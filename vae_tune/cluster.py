@@ -96,9 +96,9 @@ def _start() -> None:
     """Start Ray; again where the half minute that it gives itself was not enough for a busy machine.
 
     Without the autoscaler's monitor, which has no nodes to add here, and the log monitor, whose lines nobody reads:
-    each is a Python process that takes two seconds of CPU just when the first trials want to start. Bound to loopback:
-    Ray takes the machine's own address instead of the one that it is given, and its servers listen on every one, except
-    where it knows no clusters, as on macOS.
+    each is a Python process that takes two seconds of CPU just when the first trials want to start. And on loopback:
+    where Ray knows clusters, so not on macOS, it replaces a loopback address by the machine's own, and its servers
+    then listen on every address.
     """
     protect()
     # Ray has no public option for these, and takes the second for a text
