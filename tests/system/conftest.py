@@ -1,6 +1,5 @@
 import contextlib
 import csv
-import ipaddress
 import os
 import signal
 import subprocess
@@ -41,23 +40,6 @@ def descendants(pid):
         frontier = {child for child, (parent, _) in found.items() if parent in frontier}
         below |= {child: found[child][1] for child in frontier}
     return below
-
-
-def listening_addresses(pid):
-    """The addresses on which ``pid`` and the processes below it listen."""
-    found = set()
-    for process in (pid, *descendants(pid)):
-        with contextlib.suppress(OSError):  # it has ended
-            folder = Path(f"/proc/{process}")
-            links = {os.readlink(link) for link in (folder / "fd").iterdir()}
-            for line in [*(folder / "net/tcp").open(), *(folder / "net/tcp6").open()]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                if state == "0A" and f"socket:[{inode}]" in links:
-                    digits = bytes.fromhex(local.partition(":")[0])
-                    words = b"".join(digits[place : place + 4][::-1] for place in range(0, len(digits), 4))
-                    address = ipaddress.ip_address(words)
-                    found.add(str(getattr(address, "ipv4_mapped", None) or address))
-    return found
 
 
 def alive(pid):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.safety import keeps_its_token, listening_addresses
 from tests.system.conftest import is_whole, table, wait_for
 from vae_tune.trials import read_trials
 
@@ -32,6 +33,7 @@ def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(table(folder / "epochs.csv")) >= 1)
     before = table(folder / "epochs.csv")
+    assert listening_addresses(running.process.pid) == {"127.0.0.1"}
     for pid in running.children("raylet/raylet --raylet"):
         os.kill(pid, signal.SIGKILL)
     code, output = running.wait()
@@ -43,3 +45,4 @@ def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp
     assert code == 0, output
     assert table(folder / "epochs.csv")[: len(before)] == before
     is_whole(folder)
+    assert keeps_its_token(folder, output)
