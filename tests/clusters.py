@@ -155,6 +155,7 @@ BROKEN = {
         "max_workers: 3\nauth:",
         "max_workers is 3, but there are 2",
     ),
+    "public address": ("cluster/local.yaml", "192.168.1.12]", "8.8.8.8]", "8.8.8.8 is a public address", "worker_ips"),
     "no head": ("cluster/local.yaml", "head_ip:", "headip:", "no key 'headip'.*'head_ip'"),
     "no project": (
         "cluster/gcp.yaml",

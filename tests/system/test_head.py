@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -46,6 +47,7 @@ def free_port():
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
     """Start a head as cluster.yaml does; its token is in a home of its own."""
+    assert importlib.util.find_spec("aiohttp_cors"), "ray[default] is missing: run make setup again"
     home = tmp_path_factory.mktemp("home")
     token = make_token(home / ".ray" / "auth_token")
     sockets = tempfile.mkdtemp(prefix="vae", dir="/tmp")  # their paths must be short

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -82,6 +83,10 @@ def local_hosts(document: Document) -> Iterator[Finding]:
         yield document.error(
             ("provider",), "There are no worker_ips.", "Add the addresses of the machines that train."
         )
+    for keys, host in ((("provider", "head_ip"), head), *_numbered(("provider", "worker_ips"), workers)):
+        if _is_public(host):
+            what = f"{host} is a public address, and Ray listens on it."
+            yield document.warning(keys, what, "Use a private one, or let a firewall pass ssh alone.")
     for index, worker in enumerate(workers):
         if worker == head or worker in workers[:index]:
             keys = ("provider", "worker_ips", index)
@@ -93,6 +98,17 @@ def local_hosts(document: Document) -> Iterator[Finding]:
     if document.mapping("available_node_types"):
         what = "The local provider has no available_node_types."
         yield document.error(("available_node_types",), what, "Remove them: Ray finds what each machine has.")
+
+
+def _numbered(keys: Keys, values: list[Any]) -> list[tuple[Keys, Any]]:
+    return [((*keys, index), value) for index, value in enumerate(values)]
+
+
+def _is_public(host: object) -> bool:
+    try:
+        return ipaddress.ip_address(str(host)).is_global
+    except ValueError:  # a name
+        return False
 
 
 @cache
