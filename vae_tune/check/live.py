@@ -29,6 +29,7 @@ _PATIENCE = 120.0
 _SKEW = 2.0
 _LARGEST_SKEW = 60.0
 """Seconds that a node's clock may differ before times in the record mislead, and before storage may refuse it."""
+_TRIPS = 3
 _MARK = "driver"
 
 
@@ -62,11 +63,12 @@ def check_cluster(address: str, results_dir: str | None, say: Callable[[str], No
         deadline = time.monotonic() + _PATIENCE
         for node, question in zip(alive, questions, strict=True):
             where = str(node["NodeManagerAddress"])
-            answer = _answer(question, deadline)
-            if isinstance(answer, Exception):
-                findings.append(no_answer(where, answer))
+            try:
+                answer: Probe = ray.get(question, timeout=max(1.0, deadline - time.monotonic()))
+                skew = _skew(node)
+            except Exception as error:  # whatever the node's own code raised comes with its own type
+                findings.append(no_answer(where, error))
                 continue
-            skew = _skew(node)
             say(f"{where}: {describe(answer, skew)}")
             findings += judge(where, answer, skew, own_versions())
         total, free = ray.cluster_resources(), ray.available_resources()
@@ -89,19 +91,16 @@ def _on(node: Mapping[str, Any], **options: Any) -> Any:
     return ray.remote(**{"num_cpus": 0, "max_retries": 0, "scheduling_strategy": placed, **options})
 
 
-def _answer(question: Any, deadline: float) -> Probe | Exception:
-    try:
-        answer: Probe = ray.get(question, timeout=max(1.0, deadline - time.monotonic()))
-    except Exception as error:  # whatever the node's own code raised comes with its own type
-        return error
-    return answer
-
-
 def _skew(node: Mapping[str, Any]) -> float:
-    """Return the seconds by which a node's clock is ahead of this one, to within half a round trip."""
-    before = time.time()
-    theirs: float = ray.get(_on(node)(_clock).remote(), timeout=_PATIENCE)
-    return theirs - (before + time.time()) / 2
+    """Return the seconds by which a node's clock is ahead of this one, to within half of the quickest round trip."""
+    clock = _on(node)(_clock)
+    trips = []
+    for _ in range(_TRIPS):
+        before = time.time()
+        theirs: float = ray.get(clock.remote(), timeout=_PATIENCE)
+        after = time.time()
+        trips.append((after - before, theirs - (before + after) / 2))
+    return min(trips)[1]
 
 
 def _clock() -> float:
