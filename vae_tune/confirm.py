@@ -126,7 +126,7 @@ def compare(
         result.append({TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
     with atomic(folder.parent / CONFIRMATION_FILE) as file:
-        file.write(frame.to_csv(index=False).encode())
+        file.write(frame.assign(kind=images.binarization).to_csv(index=False).encode())
     return frame
 
 

@@ -107,7 +107,7 @@ def _compare(folder: Path, rows: list[TrialRow], config: SearchConfig, console: 
     sizes = summarise(table, [SIZE], _SUMMARISED)
     for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
-            file.write(frame.to_csv(index=False).encode())
+            file.write(frame.assign(kind=images.binarization).to_csv(index=False).encode())
     for row in {row.values[SIZE]: row for row in reversed(rows)}.values():  # the first of each size
         model = last_checkpoint(folder, row, images, partial(say, console)).state.model
         sample_sheet(model, images.test.shape[1:]).write_png(folder / f"samples_{row.values[SIZE]:03d}.png")

@@ -155,12 +155,15 @@ class TrainOptions:
     """Go on with the training in this folder, to --epochs if given; all else must stay as it is."""
     visdom: str | None = None
     """URL of a visdom server that shows the loss curves, for instance http://127.0.0.1:8097."""
+    threads: int = 1
+    """CPU threads. One gives the very numbers of a search's trial; more help only where the cores are idle."""
     data: DataConfig = field(default_factory=DataConfig)
     trial: TrainedConfig = field(default_factory=TrainedConfig)
 
     def __post_init__(self) -> None:
         """Refuse options that exclude each other, and what is no address."""
         ViewsConfig(visdom=self.visdom)
+        require(self, "threads", self.threads >= 1, ">= 1")
         for name in ("config", "output"):
             if self.resume is not None and getattr(self, name) is not None:
                 raise UsageError(f"--resume takes no --{name}: the training's own holds.")

@@ -38,7 +38,7 @@ from vae_tune.names import (
     TRAINING_FILE,
 )
 from vae_tune.options import TrainedConfig, TrainOptions
-from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
+from vae_tune.training import Diverged, EpochReport, TrainingState, cpu_threads, fit, new_state
 
 _NUMBERS = {spec.name: {"int": int, "float": float}[str(spec.type)] for spec in fields(EpochReport)}
 _MAY_CHANGE = ("max_epochs", "data_dir")
@@ -63,7 +63,7 @@ def train(options: TrainOptions, console: Console | None = None) -> Path:
     kind = images.binarization
     _say(console, f"{folder}: {options.data.dataset}, {kind} values, on {device.type}")
     try:
-        with _live_curves(options.visdom, folder, config, console) as show:
+        with cpu_threads(options.threads), _live_curves(options.visdom, folder, config, console) as show:
             _run(folder, config, images, device, state, reports, console, show)
         _finish(folder, config, options.data, images, state)
     except OSError as error:

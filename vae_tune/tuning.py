@@ -90,12 +90,17 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
         reading = reader.submit(load_images, config.data)
         with running_ray(config.resources) as ray_log:
             images = reading.result()
+            from vae_tune.training import cpu_threads  # torch, which another thread imported while Ray started
+
             slots = find_slots(config.resources)
             record = _open(plan, images, slots)
             try:
                 with (
                     last_word(_KILLED.format(plan.folder)),
                     live_views(config.views, record, view.warn, hurry=budget is not None) as names,
+                    cpu_threads(
+                        slots.cpus
+                    ),  # the trials have the other cores; and as many threads give the same numbers
                 ):
                     for name in names:
                         view.say(f"Live view: {name}")
@@ -135,13 +140,13 @@ def _train(
     plan: _Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
 ) -> None:
     """Run the trials and evaluate the winner."""
-    from vae_tune.trainable import train_trial  # torch, which another thread imported while Ray started
+    from vae_tune.trainable import train_trial
     from vae_tune.winner import WinnerKeeper
 
     ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
     keeper = WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep, view.warn)
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
-    view.say(f"Study {plan.folder}: {slots}")
+    view.say(f"Study {plan.folder}: {slots}; losses in nats per image ({plan.config.data.binarization} values)")
     for row in record.rows:
         ending.listen(row)
     record.listeners += [ending.listen, keeper, view]

@@ -123,6 +123,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vae_tune-chaos-") as place:
         num_samples = arguments.num_samples or 4 * arguments.kills
         counts = run_chaos(Path(place), arguments.kills, arguments.seed, num_samples)
+    if counts["kills"] < arguments.kills:
+        raise SystemExit(f"The search ended after {counts['kills']} kills: take more --num-samples.")
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
 
 

@@ -67,6 +67,13 @@ class Command:
         output, _ = self.process.communicate(timeout=timeout)
         return self.process.returncode, output
 
+    def wait_for_line(self, text):
+        """Read what the search prints up to the line that has ``text`` in it."""
+        for line in self.process.stdout:
+            if text in line:
+                return
+        raise AssertionError(f"{text!r} was not said before the end, exit code {self.process.wait()}")
+
     def children(self, pattern=""):
         """Ids of the processes below the search whose command line has ``pattern`` in it."""
         return [pid for pid, command in descendants(self.process.pid).items() if pattern in command]
@@ -92,12 +99,14 @@ def search(tmp_path):
             command.process.wait()
 
 
-def wait_for(condition, timeout=300.0):
-    """Wait until ``condition()`` is true and return what it returned."""
+def wait_for(condition, running=None, timeout=300.0):
+    """Wait until ``condition()`` is true and return what it returned; not beyond the end of a search ``running``."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
+        ended = running is not None and running.process.poll() is not None
         if result := condition():
             return result
+        assert not ended, running.wait()
         time.sleep(0.05)
     raise AssertionError(f"not within {timeout} s: {condition}")
 

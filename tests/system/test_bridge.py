@@ -3,6 +3,7 @@
 import math
 import os
 import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,8 @@ def test_a_diverging_trial_fails_at_its_first_non_finite_report(tmp_path, tiny):
 def test_a_worker_out_of_memory_costs_only_its_trial(tmp_path, tiny):
     def greedy(config):
         report(1, 100.0 - config["trial"])
+        if config["trial"] == 2:
+            os.kill(os.getpid(), signal.SIGKILL)  # what the kernel does; it will at each attempt
         if config["trial"] == 1:
             now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (now + 2**28, resource.RLIM_INFINITY))
@@ -109,9 +112,10 @@ def test_a_worker_out_of_memory_costs_only_its_trial(tmp_path, tiny):
                 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         report(MAX_EPOCHS, 90.0)
 
-    record = run(tmp_path, tiny, greedy, replace(CONFIG, num_samples=3))
-    assert states(record) == ["COMPLETE", "FAIL", "COMPLETE"]
+    record = run(tmp_path, tiny, greedy, replace(CONFIG, num_samples=4))
+    assert states(record) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
     assert "MemoryError" in record.study.trials[1].user_attrs["reason"]
+    assert record.study.trials[2].user_attrs["reason"].startswith("worker died: ")
 
 
 def test_a_broken_trial_fails_with_the_last_line_of_its_error_and_the_search_goes_on(tmp_path, tiny):

@@ -1,12 +1,20 @@
 """Files cut in half and full disks: the search says so, and nothing is lost."""
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 
 import pytest
 
 from tests.system.conftest import alive, is_whole, table, wait_for
+from tests.test_record import report
+from vae_tune.audit import audit
+from vae_tune.config import SearchConfig
+from vae_tune.manifest import new_manifest, read_manifest
+from vae_tune.record import StudyRecord
+from vae_tune.space import DEFAULT_SPACE
 from vae_tune.trials import read_trials
 
 pytestmark = pytest.mark.system
@@ -17,7 +25,7 @@ SMALL = ("--train-size", 4000, "--max-epochs", 4, "--hidden-width", 64, "--resul
 def test_the_processes_of_a_killed_driver_end_and_a_half_checkpoint_falls_back(search, tmp_path):
     running = search("--study-name", "s", "--max-concurrent", 1, *SMALL)
     folder = tmp_path / "out" / "s"
-    wait_for(lambda: len(table(folder / "epochs.csv")) >= 2)
+    wait_for(lambda: len(table(folder / "epochs.csv")) >= 2, running)
     children = running.children()
     workers = running.children("ray::ImplicitFunc")
     running.kill(signal.SIGKILL)
@@ -43,6 +51,33 @@ def small_disk(tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(disk)], check=True)
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_what_was_recorded_before_the_disk_was_full_is_there_when_it_is_not(small_disk, tiny):
+    config = SearchConfig(num_samples=9)
+    folder, ballast = small_disk / "s", small_disk / "ballast"
+    record = StudyRecord.create(folder, new_manifest("s", config, config.trial, DEFAULT_SPACE, tiny))
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 2**15))
+    recorded = []
+
+    def train():
+        for number in range(1000):
+            trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+            record.start(trial, trial.params)
+            record.report(trial.number, report(1, 100.0 + number))
+            recorded.append(trial.number)
+
+    with pytest.raises(OSError, match="No space left on device"):
+        train()
+    with contextlib.suppress(OSError):
+        record.close()
+    assert recorded
+    assert {trial.number for trial in read_trials(folder) if trial.intermediate_values} >= {*recorded}
+    ballast.unlink()
+    again = StudyRecord.resume(folder, read_manifest(folder))
+    assert {row.trial for row in again.rows if row.epochs} >= {*recorded}
+    again.close()
+    assert [row for row in audit(folder) if "epochs.csv" in row or "trials.csv" in row or "Optuna" in row] == []
 
 
 def test_a_full_disk_ends_the_search_with_a_whole_record_and_space_lets_it_go_on(search, small_disk):

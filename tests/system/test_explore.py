@@ -1,9 +1,12 @@
 """A whole exploration, on Ray."""
 
-import csv
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from tests.system.conftest import ROOT, alive, descendants, table, wait_for
 from vae_tune import DataConfig
 from vae_tune.audit import audit
 from vae_tune.explore import explore
@@ -26,10 +29,28 @@ def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path)
     assert sizes["trials"].tolist() == [2, 2]
     folder = tmp_path / "e"
     assert audit(folder) == []
-    with (folder / "explored.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table(folder / "explored.csv")
     assert [(row["latent_size"], row["seed"]) for row in rows] == [("2", "0"), ("5", "0"), ("2", "1"), ("5", "1")]
     mean = sum(float(row["test_loss"]) for row in rows if row["latent_size"] == "2") / 2
     assert sizes["test_loss_mean"][0] == pytest.approx(mean)
     for name in ("latent_sizes.csv", "latent_sizes.png", "samples_002.png", "samples_005.png"):
         assert (folder / name).exists()
+    goes_on_after_a_kill(tmp_path, folder)
+
+
+def goes_on_after_a_kill(place, unbroken):
+    """The same exploration from the command line, killed in the middle, ends with the same table."""
+    command = [Path(sys.executable).with_name("vae-tune"), "explore"]
+    options = "--latent-size 2,5 --repeats 2 --train-size 300 --hidden-width 16 --epochs 2 --study-name killed"
+    with (place / "log").open("w") as log:
+        running = subprocess.Popen([*command, *options.split(), "--results-dir", str(place)], cwd=ROOT, stdout=log)
+        folder = place / "killed"
+        wait_for(lambda: len(table(folder / "epochs.csv")) >= 3 or running.poll() is not None)
+        children = descendants(running.pid)
+        running.kill()
+        running.wait()
+    wait_for(lambda: not [pid for pid, words in children.items() if "ray::Implicit" in words and alive(pid)])
+    done = subprocess.run([*command, "--resume", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert audit(folder) == []
+    assert (folder / "latent_sizes.csv").read_text() == (unbroken / "latent_sizes.csv").read_text()

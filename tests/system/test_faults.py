@@ -17,7 +17,7 @@ SMALL = ("--train-size", 4000, "--max-epochs", 4, "--hidden-width", 64, "--resul
 def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile(search, tmp_path):
     running = search("--study-name", "s", *SMALL, "--num-samples", 16)
     folder = tmp_path / "out" / "s"
-    wait_for(lambda: len(table(folder / "epochs.csv")) >= 1)
+    wait_for(lambda: len(table(folder / "epochs.csv")) >= 1, running)
     workers = wait_for(lambda: running.children("ray::ImplicitFunc.train"))
     os.kill(workers[0], signal.SIGKILL)
     code, output = search("--resume", folder).wait()
@@ -31,7 +31,7 @@ def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile
 def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp_path):
     running = search("--study-name", "s", *SMALL)
     folder = tmp_path / "out" / "s"
-    wait_for(lambda: len(table(folder / "epochs.csv")) >= 1)
+    wait_for(lambda: len(table(folder / "epochs.csv")) >= 1, running)
     before = table(folder / "epochs.csv")
     assert listening_addresses(running.process.pid) == {"127.0.0.1"}
     for pid in running.children("raylet/raylet --raylet"):

@@ -28,7 +28,7 @@ def test_a_killed_search_goes_on_without_its_database_which_gets_the_rest_when_i
     folder, url = tmp_path / "results" / "watched", server.url()
     running = search("--study-name", "watched", "--study-storage", url, *SMALL)
     with psycopg.connect(url, autocommit=True) as database:
-        wait_for(lambda: database.execute("SELECT 1 FROM trial_intermediate_values").fetchone())
+        wait_for(lambda: database.execute("SELECT 1 FROM trial_intermediate_values").fetchone(), running)
     running.kill()
     _, first = running.wait()
     before = [trial.number for trial in server.trials("watched")]

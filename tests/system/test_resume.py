@@ -17,7 +17,7 @@ SMALL = ("--train-size", 5000, "--max-epochs", 3, "--results-dir", "out")
 def test_an_interruption_keeps_everything_and_the_resume_completes_it(search, tmp_path):
     running = search("--num-samples", 4, "--study-name", "cut", *SMALL)
     folder = tmp_path / "out" / "cut"
-    wait_for(lambda: len(table(folder / "epochs.csv")) >= 2)
+    wait_for(lambda: len(table(folder / "epochs.csv")) >= 2, running)
     running.kill(signal.SIGINT)
     code, output = running.wait()
     assert code == 130, output
@@ -46,13 +46,13 @@ def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken
 
     running = search("--study-name", "killed", *one_at_a_time)
     folder = tmp_path / "out" / "killed"
-    for reports in (1, 3):
-        wait_for(lambda count=reports: len(table(folder / "epochs.csv")) >= count)
+    for reports in (0, 1, 3):  # none: the study is there, and nothing reported
+        wait_for((folder / "study.json").exists, running)
+        wait_for(lambda count=reports: len(table(folder / "epochs.csv")) >= count, running)
         running.kill(signal.SIGKILL)
         running.wait()
         running = search("--resume", folder)
-    # once more when all trials have ended and only the winner's evaluation is left
-    wait_for(lambda: [row["state"] != "RUNNING" for row in table(folder / "trials.csv")] == [True] * 4)
+    running.wait_for_line("Evaluating the winner")
     running.kill(signal.SIGKILL)
     running.wait()
     (folder / "report.html").unlink(missing_ok=True)
@@ -92,7 +92,7 @@ def test_a_search_killed_in_the_middle_of_a_checkpoint_goes_on_from_the_one_befo
     running = search("--study-name", "torn", *large, "--results-dir", "out")
     folder = tmp_path / "out" / "torn"
     for _ in range(10):  # a checkpoint that was whole by the time of the kill does not count
-        wait_for(lambda: list(folder.glob("checkpoints/*/*.safetensors")))
+        wait_for(lambda: list(folder.glob("checkpoints/*/*.safetensors")), running)
         workers = running.children("ray::ImplicitFunc")
         while not (half := list(folder.glob("checkpoints/*/.*.tmp"))):
             assert running.process.poll() is None, running.wait()

@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from analysis.run import execute
-from tests.system.conftest import table
+from tests.system.conftest import is_whole, table
 from tests.test_notebook import pictures
-from vae_tune import DataConfig, SearchConfig, TrialConfig, load_study, run_search
+from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig, load_study, run_search
 from vae_tune.audit import audit
 from vae_tune.checkpoint import read_model
 from vae_tune.config import UsageError
 from vae_tune.plots.captions import CAPTIONS
+from vae_tune.tuning import resume_search
 
 pytestmark = pytest.mark.system
 
@@ -128,8 +129,12 @@ def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
 
 
 def test_python_does_what_the_command_does(tmp_path, capsys):
+    (tmp_path / "space.yaml").write_text("learning_rate: {type: float, low: 1.0e-4, high: 1.0e+30, log: true}\n")
+    (tmp_path / "points.yaml").write_text("- {learning_rate: 1.0e+30}\n")
     config = SearchConfig(
         num_samples=2,
+        space=tmp_path / "space.yaml",
+        points=tmp_path / "points.yaml",
         results_dir=tmp_path,
         study_name="py",
         data=DataConfig(train_size=1000),
@@ -137,12 +142,20 @@ def test_python_does_what_the_command_does(tmp_path, capsys):
     )
     study = run_search(config)
     assert study.name == "py"
-    assert list(study.trials.state) == ["COMPLETE", "COMPLETE"]
+    assert list(study.trials.state) == ["COMPLETE", "FAIL"]
+    assert study.trials.reason[1].startswith("diverged: ")
     assert study.config == config
     assert study.best.val_loss == study.trials.val_loss.min()
     assert "Winner: trial" in capsys.readouterr().out
     with pytest.raises(UsageError, match="exists already"):
         run_search(config)
+
+    before = table(study.folder / "trials.csv")
+    longer = resume_search(study.folder, num_samples=3, resources=ResourceConfig(max_concurrent=1))
+    assert table(study.folder / "trials.csv")[:2] == before
+    assert len(longer.trials) == 3
+    assert longer.trials.state[2] != "RUNNING"
+    assert audit(study.folder) == []
 
 
 def test_a_time_budget_ends_the_search_in_time_and_the_record_says_so(search, tmp_path):
@@ -159,3 +172,8 @@ def test_a_time_budget_ends_the_search_in_time_and_the_record_says_so(search, tm
     assert code == 0, output
     assert 1 <= len(table(folder / "trials.csv")) < 500
     assert "test" in json.loads((folder / "best" / "metrics.json").read_text())["winner"]
+
+    begun = len(table(folder / "trials.csv"))
+    code, output = search("--resume", folder, "--num-samples", begun + 1, "--time-budget", "None").wait()
+    assert code == 0, output
+    is_whole(folder, trials=begun + 1)

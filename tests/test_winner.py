@@ -1,0 +1,84 @@
+"""What is kept of a search's best trials, and what is deleted."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from vae_tune.checkpoint import checkpoint_folder, write_checkpoint
+from vae_tune.config import SearchConfig, TrialConfig
+from vae_tune.manifest import new_manifest
+from vae_tune.names import DEVICE, NODE
+from vae_tune.record import StudyRecord
+from vae_tune.space import DEFAULT_SPACE
+from vae_tune.training import fit, new_state
+from vae_tune.winner import WinnerKeeper
+
+CPU = torch.device("cpu")
+BASE = TrialConfig(hidden_width=4, max_epochs=2, batch_size=20)
+
+
+@pytest.fixture
+def record(tmp_path, tiny):
+    config = SearchConfig(trial=BASE)
+    record = StudyRecord.create(tmp_path / "s", new_manifest("s", config, BASE, DEFAULT_SPACE, tiny))
+    yield record
+    record.close()
+
+
+def train(record, images, learning_rate, *, epochs=2, state="COMPLETE"):
+    """Add a trial that was really trained, with its checkpoints; return its number."""
+    trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+    record.start(trial, {"learning_rate": learning_rate})
+    config = replace(BASE, learning_rate=learning_rate)
+    training = new_state(config, images.pixels, CPU)
+    for report in fit(config, images, CPU, training):
+        write_checkpoint(checkpoint_folder(record.folder, trial.number), config, training, report)
+        record.report(trial.number, {**asdict(report), NODE: "host", DEVICE: "cpu"})
+        if report.epoch == epochs:
+            break
+    if state != "RUNNING":
+        record.finish(trial.number, state)
+    return trial.number
+
+
+def kept(record):
+    return {
+        int(path.name.removeprefix("trial_")): sorted(file.name for file in path.iterdir())
+        for path in (record.folder / "checkpoints").iterdir()
+    }
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_checkpoints_stay_of_the_best_the_reference_and_what_runs_then_only_the_last_of_the_best(record, tiny, keep):
+    keeper = WinnerKeeper(record, tiny, BASE.max_epochs, keep, pytest.fail)
+    record.listeners.append(keeper)
+    rates = (1e-4, 3e-3, 1e-2, 3e-2, 1e-3)  # the more, the better, on so few steps
+    for rate in rates:
+        train(record, tiny, rate)
+    train(record, tiny, 2e-2, epochs=1, state="PRUNED")
+    running = train(record, tiny, 2e-3, epochs=1, state="RUNNING")
+    order = sorted(record.rows[: len(rates)], key=lambda row: row.val_loss)
+    best = [row.trial for row in order[:keep]]
+    both, first = ["epoch_0001.safetensors", "epoch_0002.safetensors"], ["epoch_0001.safetensors"]
+    assert 0 not in best
+    assert kept(record) == {**dict.fromkeys([*best, 0], both), running: first}
+
+    keeper.finish()
+    assert kept(record) == {**dict.fromkeys(best, both[1:]), running: first}
+    metrics = json.loads((record.folder / "best" / "metrics.json").read_text())
+    assert metrics["winner"]["trial"] == best[0]
+    assert metrics["reference"]["trial"] == 0
+    assert "test" in metrics["winner"]
+
+
+def test_a_damaged_summary_of_the_best_is_written_again(record, tiny):
+    keeper = WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    record.listeners.append(keeper)
+    train(record, tiny, 1e-3)
+    path = record.folder / "best" / "metrics.json"
+    whole = path.read_text()
+    path.write_text(whole[:50])
+    WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    assert path.read_text() == whole
