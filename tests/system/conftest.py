@@ -69,10 +69,12 @@ class Command:
 
     def wait_for_line(self, text):
         """Read what the search prints up to the line that has ``text`` in it."""
+        said = ""
         for line in self.process.stdout:
+            said += line
             if text in line:
                 return
-        raise AssertionError(f"{text!r} was not said before the end, exit code {self.process.wait()}")
+        raise AssertionError(f"{text!r} was not said before the end, exit code {self.process.wait()}, but:\n{said}")
 
     def children(self, pattern=""):
         """Ids of the processes below the search whose command line has ``pattern`` in it."""

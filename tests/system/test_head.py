@@ -62,7 +62,7 @@ def head(tmp_path_factory):
     )
     api = f"http://127.0.0.1:{dashboard}/api/jobs/"
     try:
-        wait_for(lambda: process.poll() is not None or status(api) is not None, 120)
+        wait_for(lambda: process.poll() is not None or status(api) is not None, timeout=120)
         yield Head(process.pid, f"127.0.0.1:{port}", api, environment, token.read_text())
     finally:
         left = [process.pid, *descendants(process.pid)]
