@@ -64,7 +64,7 @@ BROKEN = {
         "cluster.yaml",
         "~/vae_tune/LICENSE: LICENSE",
         "~/vae_tune: .",
-        "holds .git, all of which",
+        r"holds \.\w+, all of which",
     ),
     "package not mounted": (
         "cluster.yaml",

@@ -275,6 +275,8 @@ def _plan(config: SearchConfig, grid: Grid | None) -> _Plan:
         base = dataclasses.replace(config.trial, **space.fixed)
         points = grid.points if grid else read_points(config.points, space, base)
         _check_sampler(config, space, base)
+        for folder in config.warm_start:
+            read_manifest(folder)
         return _Plan(config, _new_folder(config), space, base, points, None)
     if config.sampler == "cmaes":
         raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
