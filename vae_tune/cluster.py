@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import ray
 import ray.exceptions
-from ray._private import ray_constants
+from ray._private import ray_constants, services, utils
 from ray._private.parameter import RayParams
 
 from vae_tune.config import ResourceConfig, SearchError, UsageError
@@ -95,10 +96,10 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
 def _start() -> None:
     """Start Ray; again where the half minute that it gives itself was not enough for a busy machine.
 
-    Without the autoscaler's monitor, which has no nodes to add here, and the log monitor, whose lines nobody reads:
-    each is a Python process that takes two seconds of CPU just when the first trials want to start. And on loopback:
-    where Ray knows clusters, so not on macOS, it replaces a loopback address by the machine's own, and its servers
-    then listen on every address.
+    Without the autoscaler's monitor, which has no nodes to add here, the log monitor, whose lines nobody reads, and
+    the dashboard with what reports to it: each is a Python process that needs a core just when the first trials want
+    to start. And on loopback: where Ray knows clusters, so not on macOS, it replaces a loopback address by the
+    machine's own, and its servers then listen on every address.
     """
     protect()
     # Ray has no public option for these, and takes the second for a text
@@ -108,6 +109,8 @@ def _start() -> None:
             with (
                 mock.patch.object(ray._private.parameter, "RayParams", lean),
                 mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
+                mock.patch.object(services, "start_api_server", _no_server),
+                mock.patch.object(utils, "get_dashboard_dependency_error", _no_dashboard),
             ):
                 ray.init(
                     "local",
@@ -125,6 +128,14 @@ def _start() -> None:
         f"Ray did not start, {_STARTS} times, within the 30 seconds that it waits: this machine is too busy.\n"
         "Nothing was begun. End other work, and try again."
     )
+
+
+def _no_server(*_: Any, **__: Any) -> tuple[str, None]:
+    return "", None  # its address and its process
+
+
+def _no_dashboard() -> ImportError:
+    return ImportError("a search has no use for it")
 
 
 def _knock(address: str) -> None:

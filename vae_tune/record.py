@@ -168,7 +168,7 @@ class StudyRecord:
         if dict(values) != trial.params:
             trial.set_user_attr(VALUES_ATTRIBUTE, dict(values))
         self._trials[trial.number] = trial
-        row = self._rows.get(trial.number) or TrialRow(trial.number, {}, now())
+        row = self._rows.get(trial.number) or TrialRow(trial.number, {}, iso(trial.datetime_start))
         self._update(replace(row, values=dict(values)))
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:

@@ -56,6 +56,7 @@ def test_ray_starts_only_what_a_search_on_one_machine_uses():
     commands = " ".join(descendants(os.getpid()).values())
     assert "raylet/raylet" in commands
     assert "monitor.py" not in commands  # neither the autoscaler's nor the one of the logs
+    assert "dashboard.py" not in commands
 
 
 def test_trials_end_as_what_they_are(tmp_path, tiny):
