@@ -267,6 +267,11 @@ class SearchConfig:
         require(self, "confirm_seeds", self.confirm_seeds >= 1, ">= 1")
         require(self, "keep", self.keep >= 1, ">= 1")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
+        if re.match(r"[a-z0-9]{2,}:/", str(self.results_dir)):
+            raise UsageError(
+                f"results_dir {self.results_dir} is no folder: studies on object storage are not supported yet.\n"
+                "Take a folder that all nodes share."
+            )
         if self.time_budget is not None:
             require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs

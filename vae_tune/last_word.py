@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 
-_SCRIPT = 'trap "" INT TERM HUP; read answer || printf "\\n%s\\n" "$1" >&2'
+_SCRIPT = 'exec 3<&0; { trap "" INT TERM HUP; read answer <&3 || printf "\\n%s\\n" "$1" >&2; } &'
 
 
 @contextlib.contextmanager
@@ -14,9 +14,11 @@ def last_word(text: str) -> Iterator[None]:
     """Have ``text`` written to standard error if this process ends before the block does.
 
     No ``except``, ``atexit`` or signal handler runs then, so a shell waits beside it: at the other end of a pipe that
-    the system closes when the process is gone.
+    the system closes when the process is gone. It is the child of a shell that has ended, since Ray's core kills the
+    children of its process before it ends that.
     """
     shell = subprocess.Popen(["/bin/sh", "-c", _SCRIPT, "sh", text], stdin=subprocess.PIPE)
+    shell.wait()
     try:
         yield
     finally:
