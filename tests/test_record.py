@@ -64,6 +64,19 @@ def test_listeners_are_told_of_a_change_once_it_is_in_the_journal(record):
     assert written == [(0, 2), (1, 2)]
 
 
+def test_the_tables_never_show_what_the_journal_lacks(record):
+    """A driver killed in between would leave a table that the journal contradicts, and no resume."""
+    number = ask(record)
+    tables = [record.folder / name for name in ("epochs.csv", "trials.csv")]
+    before = [path.read_text() for path in tables]
+    with record.transaction():
+        record.report(number, report(1, 120.0))
+        record.finish(number, PRUNED)
+        assert [path.read_text() for path in tables] == before
+    epochs, trials = map(table, tables)
+    assert ([row["epoch"] for row in epochs], [row["state"] for row in trials]) == (["1"], [PRUNED])
+
+
 def reopen(record):
     record.close()
     return StudyRecord.resume(record.folder, MANIFEST)

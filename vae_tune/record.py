@@ -56,7 +56,7 @@ _TABLE_SECONDS = 1.0  # a running trial's row in trials.csv may be this old
 class StudyRecord:
     """A study folder, opened for writing by the one driver.
 
-    Listeners are called with each row that changed, once the change is in the journal.
+    What changes is written into the tables, and told to the listeners, once it is in the journal.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class StudyRecord:
         self._rows: dict[int, TrialRow] = {}
         self._trials: dict[int, optuna.Trial] = {}
         self._lines: dict[int, str] = {}
-        self._changed: list[TrialRow] = []
+        self._changed: list[tuple[TrialRow, str]] = []
+        self._stale = False
         self._written = 0.0
         self._journal = journal
         storage = JournalStorage(self._journal)
@@ -189,9 +190,7 @@ class StudyRecord:
                     trial.set_user_attr(name, value)
             trial.set_user_attr(f"{REPORT_ATTRIBUTE}{report[EPOCH]}", report)
             trial.report(report[VAL_LOSS], report[EPOCH])
-        self._epochs.write(_epochs_line(number, report))
-        self._epochs.flush()
-        self._update(replace(row, reports=(*row.reports, report), **where))
+        self._update(replace(row, reports=(*row.reports, report), **where), _epochs_line(number, report))
 
     def note(self, number: int, reason: str) -> None:
         """Note something about a trial that goes on, for its ``reason`` column."""
@@ -250,20 +249,24 @@ class StudyRecord:
                 if report[EPOCH] not in frozen.intermediate_values:
                     trial.report(report[VAL_LOSS], report[EPOCH])
 
-    def _update(self, row: TrialRow) -> None:
+    def _update(self, row: TrialRow, epochs_line: str = "") -> None:
         known = self._rows.get(row.trial)
         self._rows[row.trial] = row
         self._lines[row.trial] = self._trials_line(row)
         changed = known is None or (known.state, known.reason, known.values) != (row.state, row.reason, row.values)
-        if changed or time.monotonic() - self._written > _TABLE_SECONDS:
-            self._write_trials()
-        self._changed.append(row)
+        self._stale = self._stale or changed
+        self._changed.append((row, epochs_line))
         self._tell()
 
     def _tell(self) -> None:
-        """Tell the listeners what changed, unless a transaction is open that is not written yet."""
+        """Write and tell what changed, unless a transaction is open: a table never has what the journal lacks."""
         while self._changed and not self._journal.is_open:
-            row = self._changed.pop(0)
+            row, epochs_line = self._changed.pop(0)
+            if epochs_line:
+                self._epochs.write(epochs_line)
+                self._epochs.flush()
+            if self._stale or time.monotonic() - self._written > _TABLE_SECONDS:
+                self._write_trials()
             for listener in self.listeners:
                 listener(row)
 
@@ -280,7 +283,7 @@ class StudyRecord:
         return (*TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *TRIAL_COLUMNS_AFTER)
 
     def _write_trials(self) -> None:
-        self._written = time.monotonic()
+        self._written, self._stale = time.monotonic(), False
         with atomic(self.folder / TRIALS_FILE) as file:
             lines = [_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())

@@ -85,7 +85,7 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     budget = None if config.time_budget is None else duration_seconds(config.time_budget)
     ending = Ending(budget, config.target_loss)
-    with view or make_view() as view, ThreadPoolExecutor(1) as reader:  # noqa: PLR1704
+    with view or make_view() as view, ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as last:  # noqa: PLR1704
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
         reading = reader.submit(load_images, config.data)
         with running_ray(config.resources) as ray_log:
@@ -94,13 +94,12 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
 
             slots = find_slots(config.resources)
             record = _open(plan, images, slots)
+            last.enter_context(last_word(_KILLED.format(plan.folder)))  # outlasts Ray, whose core may end this process
             try:
+                # the trials have the other cores; and as many threads as theirs give the same numbers
                 with (
-                    last_word(_KILLED.format(plan.folder)),
+                    cpu_threads(slots.cpus),
                     live_views(config.views, record, view.warn, hurry=budget is not None) as names,
-                    cpu_threads(
-                        slots.cpus
-                    ),  # the trials have the other cores; and as many threads give the same numbers
                 ):
                     for name in names:
                         view.say(f"Live view: {name}")
