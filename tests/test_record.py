@@ -1,8 +1,10 @@
 import csv
+import itertools
 import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -73,8 +75,21 @@ def test_the_tables_never_show_what_the_journal_lacks(record):
         record.report(number, report(1, 120.0))
         record.finish(number, PRUNED)
         assert [path.read_text() for path in tables] == before
+    record.close()
     epochs, trials = map(table, tables)
     assert ([row["epoch"] for row in epochs], [row["state"] for row in trials]) == (["1"], [PRUNED])
+
+
+def test_a_burst_of_changes_is_in_trials_csv_soon_after(record, monkeypatch):
+    seconds = itertools.count()  # writing the table takes a second
+    monkeypatch.setattr("vae_tune.record.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    record.set_status("running")
+    for _ in range(3):
+        ask(record)
+    assert len(table(record.folder / "trials.csv")) < 3
+    for _ in range(30):
+        record.refresh()
+    assert len(table(record.folder / "trials.csv")) == 3
 
 
 def reopen(record):
@@ -106,6 +121,7 @@ def test_optuna_is_told_the_truth(record):
 
 def test_the_tables_show_every_trial_and_report(record):
     three_trials(record)
+    record.close()
     trials, epochs = table(record.folder / "trials.csv"), table(record.folder / "epochs.csv")
     assert [row["state"] for row in trials] == [COMPLETE, PRUNED, FAIL, RUNNING]
     assert trials[0]["val_loss"] == "110.0"
@@ -129,8 +145,9 @@ def test_a_trial_that_collapsed_is_named_when_it_ends(record, epochs, reason):
     for epoch in range(1, epochs + 1):
         record.report(trial.number, {**report(epoch, 150.0), "active_units": 2})
     record.finish(trial.number, PRUNED)
-    assert table(record.folder / "trials.csv")[0]["reason"] == reason
-    assert reopen(record).rows[0].reason == reason
+    again = reopen(record)
+    assert (again.rows[0].reason, table(record.folder / "trials.csv")[0]["reason"]) == (reason, reason)
+    again.close()
 
 
 def test_a_report_that_comes_twice_is_recorded_once(record):

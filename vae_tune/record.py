@@ -51,6 +51,7 @@ from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, TrialRow, iso, n
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
 _TABLE_SECONDS = 1.0  # a running trial's row in trials.csv may be this old
+_TABLE_SHARE = 0.05  # of the driver's time at most goes into trials.csv, which is written whole
 
 
 class StudyRecord:
@@ -77,7 +78,7 @@ class StudyRecord:
         self._lines: dict[int, str] = {}
         self._changed: list[tuple[TrialRow, str]] = []
         self._stale = False
-        self._written = 0.0
+        self._written = self._next_table = 0.0
         self._journal = journal
         storage = JournalStorage(self._journal)
         self.study = optuna.create_study(
@@ -214,6 +215,11 @@ class StudyRecord:
             told = self.study.tell(trial, row.val_loss if state == COMPLETE else None, _STATES[state])
         self._update(replace(row, state=state, reason=reason, ended=iso(told.datetime_complete)))
 
+    def refresh(self) -> None:
+        """Write ``trials.csv`` where a trial changed since, unless it was written a moment ago."""
+        if self._stale and time.monotonic() >= self._next_table:
+            self._write_trials()
+
     def set_status(self, status: str, ended: str | None = None) -> None:
         """Write what became of the search into ``study.json``, and the tables as they are now.
 
@@ -227,7 +233,10 @@ class StudyRecord:
         write_json(self.folder / STUDY_FILE, self.manifest)
 
     def close(self) -> None:
-        """Close the files and let others write; a disk that is full changes nothing about that."""
+        """Write and close the files, and let others write; a disk that is full changes nothing about that."""
+        if self._stale:
+            with contextlib.suppress(OSError):
+                self._write_trials()
         for file in (self._epochs, self._journal):
             with contextlib.suppress(OSError):
                 file.close()
@@ -265,8 +274,8 @@ class StudyRecord:
             if epochs_line:
                 self._epochs.write(epochs_line)
                 self._epochs.flush()
-            if self._stale or time.monotonic() - self._written > _TABLE_SECONDS:
-                self._write_trials()
+            self._stale = self._stale or time.monotonic() - self._written > _TABLE_SECONDS
+            self.refresh()
             for listener in self.listeners:
                 listener(row)
 
@@ -283,10 +292,12 @@ class StudyRecord:
         return (*TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *TRIAL_COLUMNS_AFTER)
 
     def _write_trials(self) -> None:
-        self._written, self._stale = time.monotonic(), False
+        start, self._stale = time.monotonic(), False
         with atomic(self.folder / TRIALS_FILE) as file:
             lines = [_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())
+        self._written = time.monotonic()
+        self._next_table = self._written + (self._written - start) / _TABLE_SHARE
 
 
 def unfinished_creation(folder: Path) -> bool:

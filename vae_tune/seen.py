@@ -1,8 +1,13 @@
-"""What the sampler sees of a study: trials that were set aside at an epoch look pruned there, whatever they do now."""
+"""What the sampler sees of a study.
+
+Trials that were set aside at an epoch look pruned there, whatever they do now. And of a long history it sees the best
+and the newest trials: a suggestion costs TPE a time that grows with the trials it learns from, and GP their cube.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Container
 from typing import Any, cast
 
@@ -12,6 +17,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 SET_ASIDE = "set_aside"
 """User attribute of an Optuna trial: the epoch at which it counts as pruned for the sampler; 0 for none."""
+
+MOST = 500
+"""Trials that a sampler learns from."""
+_BEST = 50
+"""Of these, those that are shown for their loss; TPE takes 25 for its good ones, however many there are."""
+_LEARNT = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def seen_study(name: str, storage: BaseStorage) -> optuna.Study:
@@ -24,6 +35,7 @@ class _Seen:
 
     def __init__(self, storage: BaseStorage):
         self._storage = storage
+        self._forgotten: set[int] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -31,9 +43,26 @@ class _Seen:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return all trials in one of ``states``, those set aside as pruned."""
-        seen = map(as_seen, self._storage.get_all_trials(study_id, deepcopy=deepcopy))
-        return [trial for trial in seen if states is None or trial.state in states]
+        """Return the trials in one of ``states``, those set aside as pruned, without what is forgotten."""
+        trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy)
+        seen = [as_seen(trial) for trial in trials if trial.number not in self._forgotten]
+        learnt = [trial for trial in seen if trial.state in _LEARNT]
+        if len(learnt) > MOST:
+            kept = {trial.number for trial in [*sorted(learnt, key=_merit)[:_BEST], *learnt[_BEST - MOST :]]}
+            self._forgotten |= {trial.number for trial in learnt} - kept
+        return [
+            trial
+            for trial in seen
+            if trial.number not in self._forgotten and (states is None or trial.state in states)
+        ]
+
+
+def _merit(trial: FrozenTrial) -> tuple[int, int, float]:
+    """Order trials as TPE does: the COMPLETE by their loss, then the PRUNED by how far they came, and their loss."""
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        return 0, 0, trial.value
+    epoch, loss = max(trial.intermediate_values.items(), default=(0, math.inf))
+    return 1, -epoch, loss
 
 
 def as_seen(trial: FrozenTrial) -> FrozenTrial:

@@ -44,7 +44,7 @@ from vae_tune.names import (
 from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
 from vae_tune.record import StudyRecord, unfinished_creation
 from vae_tune.scheduler import make_scheduler, settle
-from vae_tune.searcher import FailureReasons, StudySearcher
+from vae_tune.searcher import EachStep, FailureReasons, StudySearcher
 from vae_tune.space import Grid, Space, load_space
 from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
@@ -237,7 +237,7 @@ def run_trials(
             name=RAY_FOLDER,
             storage_path=str(record.folder.absolute()),
             stop=ending,
-            callbacks=[FailureReasons(searcher, ending)],
+            callbacks=[FailureReasons(searcher, ending), EachStep(record.refresh)],
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             verbose=0,
         ),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray import tune
 
-from tests.system.conftest import SLOTS, descendants
+from tests.system.conftest import SLOTS, descendants, table, wait_for
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
@@ -78,9 +78,15 @@ def test_trials_end_as_what_they_are(tmp_path, tiny):
     assert reference.params == {"latent_size": 20, "hidden_width": 400, "learning_rate": 1e-3}
 
 
-def test_without_a_scheduler_all_trials_train_to_the_end(tmp_path, tiny):
-    config = replace(CONFIG, num_samples=4, asha=AshaConfig(scheduler="none"))
-    assert states(run(tmp_path, tiny, good, config)) == ["COMPLETE"] * 4
+def test_trials_csv_shows_a_trial_that_runs_before_any_has_reported(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr("vae_tune.record._TABLE_SHARE", 0.001)  # the second start comes too soon to be written at once
+
+    def patient(config):
+        wait_for(lambda: str(config["trial"]) in {row["trial"] for row in table(tmp_path / "study" / "trials.csv")})
+        good(config)
+
+    config = replace(CONFIG, num_samples=2, asha=AshaConfig(scheduler="none"))
+    assert states(run(tmp_path, tiny, patient, config)) == ["COMPLETE"] * 2
 
 
 def test_a_diverging_trial_fails_at_its_first_non_finite_report(tmp_path, tiny):
