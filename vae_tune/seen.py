@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 SET_ASIDE = "set_aside"
 """User attribute of an Optuna trial: the epoch at which it counts as pruned for the sampler; 0 for none."""
 
-MOST = 500
+MOST = 250
 """Trials that a sampler learns from."""
 _BEST = 50
 """Of these, those that are shown for their loss; TPE takes 25 for its good ones, however many there are."""
