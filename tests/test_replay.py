@@ -198,7 +198,7 @@ def test_every_combination_is_a_setting_once():
     options = ReplayOptions(
         source=TABLE, scheduler="asha,none", reduction_factor="2,3", workers="1,8", bridge="ours,stock"
     )
-    assert len(options.settings) == len(set(options.settings)) == 2 * 3 * 3
+    assert len(options.settings) == len(set(options.settings)) == 2 * 3 * 3  # of tpe and random; stock has tpe alone
     assert str(options.settings[0]) == "tpe, asha/2, 1 worker"
     assert str(options.settings[-1]) == "tpe (stock), none, 8 workers"
 

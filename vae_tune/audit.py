@@ -102,6 +102,9 @@ def _check_order(rows: Sequence[TrialRow]) -> Iterator[str]:
 
 def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int, seed: int) -> Iterator[str]:
     """Decide again at every report, with what had been reported before it."""
+    if config.asha.scheduler == "asha-promotion":
+        yield from _check_promotions(rows, config, max_epochs)
+        return
     scheduler = make_scheduler(config.asha, max_epochs, seed)
     by_trial = {row.trial: row for row in rows}
     reports = sorted((report[ORDER], row.trial, report) for row in rows for report in row.reports)
@@ -112,6 +115,33 @@ def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs:
             yield f"trial {number} was stopped at epoch {epoch}, where the rung lets it go on"
         if not goes_on and epoch < row.epochs:
             yield f"trial {number} went on past epoch {epoch}, where the rung stops it"
+
+
+def _check_promotions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int) -> Iterator[str]:
+    """Check that who went on past a rung had been among its best by then, at whatever moment, and who ended was not.
+
+    The record does not hold when a trial was promoted, only that it was before its next report.
+    """
+    reports = sorted(
+        (report[ORDER], row.trial, report[EPOCH], report[VAL_LOSS]) for row in rows for report in row.reports
+    )
+    by_trial = {row.trial: row for row in rows}
+    rungs = config.asha.rungs(max_epochs)
+    losses: dict[int, dict[int, float]] = {epoch: {} for epoch in rungs}
+    allowed: dict[int, set[int]] = {epoch: {REFERENCE_TRIAL} for epoch in rungs}
+    for _, number, epoch, loss in reports:
+        before = max((rung for rung in rungs if rung < epoch), default=None)
+        if before is not None and number not in allowed[before]:
+            yield f"trial {number} went on past epoch {before}, where the rung did not promote it"
+        if epoch in losses:
+            losses[epoch][number] = loss
+            ranked = sorted(losses[epoch], key=lambda trial: (losses[epoch][trial], trial))
+            allowed[epoch] |= {*ranked[: len(ranked) // config.asha.reduction_factor]}
+    for number, row in by_trial.items():
+        if row.state == PRUNED and row.epochs not in rungs:
+            yield f"trial {number} was stopped at epoch {row.epochs}, where no rung is"
+        elif row.state == PRUNED and number in allowed[row.epochs]:
+            yield f"trial {number} was stopped at epoch {row.epochs}, where the rung promotes it"
 
 
 def _check_tables(

@@ -131,8 +131,9 @@ class DataConfig:
 class AshaConfig:
     """When poor trials are stopped (ASHA: Li et al. 2018, arXiv:1810.05934)."""
 
-    scheduler: Literal["asha", "none"] = "asha"
-    """asha stops a trial that is not among the best 1/reduction-factor at a rung; none trains all to the end."""
+    scheduler: Literal["asha", "asha-promotion", "none"] = "asha"
+    """asha stops a trial that is not among the best 1/reduction-factor at a rung; asha-promotion pauses each at a
+    rung, and goes on with it whenever it is among the best of all that came by then; none trains all to the end."""
     grace_period: int = 1
     """Epochs that every trial gets: the first rung. Further rungs follow at this times reduction-factor^k."""
     reduction_factor: int = 3
@@ -145,6 +146,7 @@ class AshaConfig:
         """Refuse rungs that make no sense."""
         _check_types(self)
         require(self, "audit_fraction", 0 <= self.audit_fraction <= 1, "in 0..1")
+        require(self, "audit_fraction", self.scheduler == "asha" or not self.audit_fraction, "0 but with asha")
         require(self, "grace_period", self.grace_period >= 1, ">= 1")
         require(self, "reduction_factor", self.reduction_factor >= 2, ">= 2")
 
@@ -275,7 +277,7 @@ class SearchConfig:
         if self.time_budget is not None:
             require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
-        if self.asha.scheduler == "asha" and grace_period > max_epochs:
+        if self.asha.scheduler != "none" and grace_period > max_epochs:
             raise UsageError(f"grace_period <= max_epochs must hold, but got {grace_period} > {max_epochs}.")
         if self.study_name is not None:
             name = self.study_name

@@ -41,7 +41,7 @@ from vae_tune.names import (
     VALUES,
 )
 from vae_tune.prior import Prior, reference_values
-from vae_tune.scheduler import Asha, audit_note
+from vae_tune.scheduler import Asha, Rungs, audit_note
 from vae_tune.space import Space
 from vae_tune.trials import TrialRow
 
@@ -120,35 +120,67 @@ class StudySearcher(Searcher):
         sampler: Sampler,
         ending: Ending,
         scheduler: Asha | None = None,
+        num_samples: int | None = None,
     ):
-        """Take up a study; ``scheduler`` says which trials it audits."""
+        """Take up a study.
+
+        Args:
+            record: of the study.
+            space: what is searched.
+            base: the reference configuration.
+            sampler: who proposes.
+            ending: whether to hand out any more.
+            scheduler: says which trials are audited, paused and promoted.
+            num_samples: trials of the study; by default Ray Tune counts them, which it cannot where some are promoted.
+        """
         super().__init__(metric=VAL_LOSS, mode="min")
-        self._scheduler = scheduler
+        self._scheduler = scheduler or Asha(Rungs((), 2), base.max_epochs)
+        self._num_samples = num_samples
         self._ending = ending
         self._record = record
         self._space = space
         self._base = base
         self._sampler = sampler
         self._numbers: dict[str, int] = {}
-        self._unfinished = deque(record.unfinished())
+        self._unfinished = deque(t for t in record.unfinished() if t.number not in self._scheduler.paused)
         if not record.study.get_trials(deepcopy=False):
             with record.transaction():
                 Prior().plant(record.study, space, base)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        """Hand out a configuration: unfinished trials first, then the reference, then what the sampler proposes."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Hand out a configuration: unfinished trials first, then promoted ones, the reference, what is proposed.
+
+        None says that there is nothing to do before another trial has reported.
+        """
         if self._ending.refuses_new_trials():
             return str(Searcher.FINISHED)
         try:
             with self._record.transaction():
-                trial = self._next()
-                is_reference = trial.number == REFERENCE_TRIAL
-                values = reference_values(self._space, self._base) if is_reference else trial.params
-                self._record.start(trial, values)
+                handed = self._hand_out()
         except OSError as error:
             self._fail_to_write(error)
             return str(Searcher.FINISHED)
-        self._numbers[trial_id] = trial.number
+        if handed is not None:
+            self._numbers[trial_id] = handed[TRIAL]
+            return handed
+        if self._numbers:
+            return None
+        for number in self._scheduler.paused:  # nothing runs any more that could make room for them
+            self._write(self._record.finish, number, PRUNED)
+        return str(Searcher.FINISHED)
+
+    def _hand_out(self) -> dict[str, Any] | None:
+        """Return the number and the hyperparameters of the next trial, or None where there is none now."""
+        if not self._unfinished:
+            promoted = self._scheduler.promote()
+            if promoted is not None:
+                self._record.set_aside(promoted, 0)
+                return {TRIAL: promoted, VALUES: dict(self._record.rows[promoted].values)}
+            if self._num_samples is not None and len(self._record.rows) >= self._num_samples:
+                return None
+        trial = self._next()
+        values = reference_values(self._space, self._base) if trial.number == REFERENCE_TRIAL else trial.params
+        self._record.start(trial, values)
         return {TRIAL: trial.number, VALUES: values}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -180,15 +212,20 @@ class StudySearcher(Searcher):
             return
         if result[EPOCH] >= self._base.max_epochs:
             self._finish(trial_id, COMPLETE)
+        elif self._numbers[trial_id] in self._scheduler.paused:
+            del self._numbers[trial_id]
         elif trial_id not in self._ending.paused:
             self._finish(trial_id, PRUNED)
 
     def _report(self, number: int, result: Mapping[str, Any]) -> None:
-        """Record one epoch, and that the scheduler has just begun to audit the trial."""
+        """Record one epoch, and that the scheduler has just paused the trial or begun to audit it."""
+        epoch = result[EPOCH]
         with self._record.transaction():
             self._record.report(number, result)
-            if self._scheduler and self._scheduler.audited.get(number) == result[EPOCH]:
-                self._record.set_aside(number, result[EPOCH], audit_note(result[EPOCH]))
+            if self._scheduler.audited.get(number) == epoch:
+                self._record.set_aside(number, epoch, audit_note(epoch))
+            elif self._scheduler.paused.get(number) == epoch:
+                self._record.set_aside(number, epoch)
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Tell Optuna that a trial failed."""

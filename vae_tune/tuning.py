@@ -221,13 +221,15 @@ def run_trials(
     to_run = config.num_samples - sum(row.state != RUNNING for row in record.rows)
     if to_run <= 0:
         return
-    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler)
+    promotes = config.asha.scheduler == "asha-promotion"  # to Ray Tune, a trial that is promoted is another one
+    limit = config.num_samples if promotes else None
+    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler, limit)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=to_run,
+            num_samples=-1 if promotes else to_run,
             max_concurrent_trials=slots.count,  # also lets Ray start as many actors at once
             reuse_actors=True,
             trial_name_creator=_trial_name,

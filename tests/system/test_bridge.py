@@ -89,6 +89,26 @@ def test_trials_csv_shows_all_that_run_before_any_has_reported(tmp_path, tiny, m
     assert states(run(tmp_path, tiny, patient, config)) == ["COMPLETE"] * 2
 
 
+def test_promotion_pauses_trials_and_goes_on_with_the_best_where_they_were(tmp_path, tiny):
+    def going_on(config):  # as the real trainable does, from its checkpoint
+        path = tmp_path / f"epoch-{config['trial']}"
+        done = int(path.read_text()) if path.exists() else 0
+        for epoch in range(max(done, 1), MAX_EPOCHS + 1):
+            path.write_text(str(epoch))
+            report(epoch, loss_of(config, epoch))
+
+    asha = AshaConfig(scheduler="asha-promotion", reduction_factor=2)
+    record = run(tmp_path, tiny, going_on, replace(CONFIG, num_samples=6, asha=asha))
+    assert len(record.rows) == 6
+    assert set(states(record)) == {"COMPLETE", "PRUNED"}
+    promoted = [row for row in record.rows[1:] if row.epochs > 1]
+    assert promoted
+    for row in record.rows:
+        assert [report["epoch"] for report in row.reports] == list(range(1, row.epochs + 1))
+    rest = [row for row in record.rows[1:] if row.epochs == 1]
+    assert max(row.reports[0]["val_loss"] for row in rest) > min(row.reports[0]["val_loss"] for row in promoted)
+
+
 def test_a_diverging_trial_fails_at_its_first_non_finite_report(tmp_path, tiny):
     def diverging(config):
         for epoch in range(1, MAX_EPOCHS + 1):

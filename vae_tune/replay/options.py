@@ -89,10 +89,12 @@ class ReplayOptions:
             asha = AshaConfig(scheduler="none")
             if scheduler != "none":
                 asha = AshaConfig(scheduler=scheduler, reduction_factor=factor, grace_period=grace)  # type: ignore[arg-type]
-            if bridge == "ours" or sampler == "tpe":  # Ray's own has the one sampler
+            if bridge == "ours" or (sampler == "tpe" and scheduler != "asha-promotion"):  # Ray's own has no other
                 found[Setting(cast(Sampler, sampler), asha, workers, bridge)] = None
         if not found:
-            raise UsageError("--bridge stock is Ray's own OptunaSearch: it needs tpe among --sampler.")
+            raise UsageError(
+                "--bridge stock is Ray's own OptunaSearch: it needs tpe among --sampler, and asha or none."
+            )
         return list(found)
 
     def _names(self, name: str, allowed: tuple[str, ...]) -> list[str]:

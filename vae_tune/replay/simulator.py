@@ -116,21 +116,21 @@ def simulate(source: Source, setting: Setting, num_samples: int, seed: int) -> l
     with quiet_optuna():
         base = replace(source.curves.reference, seed=seed)
         scheduler = make_scheduler(setting.asha, base.max_epochs, seed)
-        searcher = _make_searcher(source, setting, seed, scheduler)
-        return _run(searcher, scheduler, source.curve, num_samples, setting.workers)
+        searcher = _make_searcher(source, setting, num_samples, seed, scheduler)
+        return _run(searcher, scheduler, source.curve, setting.workers)
 
 
 def _run(
     searcher: Searcher,
     scheduler: TrialScheduler,
     curve_of: Callable[[Mapping[str, Any]], Curve],
-    num_samples: int,
     workers: int,
 ) -> list[Replayed]:
     """Let free workers ask for trials, and the reports come in the order of the clock, until all have ended."""
     trials: list[Replayed] = []
     events: list[tuple[float, int, Any]] = []  # when the running epoch of a trial ends; ties in the order they began
     clock, spent, free, order = 0.0, 0, workers, count()
+    names = count()
 
     def train(handle: Any) -> None:
         replayed: Replayed = handle.replayed
@@ -140,13 +140,13 @@ def _run(
         heapq.heappush(events, (clock + seconds, next(order), handle))
 
     while True:
-        while free and len(trials) < num_samples:
-            name = str(len(trials))
-            config = searcher.suggest(name)
-            assert isinstance(config, dict)
-            replayed = Replayed(len(trials), config[VALUES], curve_of(config[VALUES]))
-            trials.append(replayed)
-            train(SimpleNamespace(trial_id=name, config=config, replayed=replayed))
+        while free:
+            config = searcher.suggest(name := str(next(names)))
+            if not isinstance(config, dict):
+                break
+            if config[TRIAL] == len(trials):
+                trials.append(Replayed(len(trials), config[VALUES], curve_of(config[VALUES])))
+            train(SimpleNamespace(trial_id=name, config=config, replayed=trials[config[TRIAL]]))
             free -= 1
         if not events:
             return trials
@@ -170,23 +170,24 @@ def _end(replayed: Replayed) -> str:
     return COMPLETE if replayed.epochs == len(replayed.curve.losses) else PRUNED
 
 
-def _make_searcher(source: Source, setting: Setting, seed: int, scheduler: Asha) -> Searcher:
+def _make_searcher(source: Source, setting: Setting, num_samples: int, seed: int, scheduler: Asha) -> Searcher:
     base, space = replace(source.curves.reference, seed=seed), source.curves.space
     if setting.bridge == "stock":
         points = [reference_values(space, base)] if space.contains(base) else []
-        return _stock(dict(space.distributions), points, seed)
-    return StudySearcher(MemoryRecord(), space, base, setting.sampler, Ending(), scheduler)
+        return _stock(dict(space.distributions), points, num_samples, seed)
+    return StudySearcher(MemoryRecord(), space, base, setting.sampler, Ending(), scheduler, num_samples)
 
 
-def _stock(distributions: dict[str, Any], points: Sequence[dict[str, Any]], seed: int) -> Searcher:
+def _stock(distributions: dict[str, Any], points: Sequence[dict[str, Any]], count: int, seed: int) -> Searcher:
     """Return Ray's own OptunaSearch with its own defaults, which begins with the reference too."""
     from ray.tune.search.optuna import OptunaSearch
 
     class Numbered(OptunaSearch):
-        """Hands out a trial's values beside its number, as the trainable and the scheduler here expect."""
+        """Hands out so many trials, each with its number, as the scheduler here expects."""
 
-        def suggest(self, trial_id: str) -> dict[str, Any]:
-            return {TRIAL: int(trial_id), VALUES: super().suggest(trial_id)}
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            number = int(trial_id)
+            return {TRIAL: number, VALUES: super().suggest(trial_id)} if number < count else None
 
     sampler = TPESampler(seed=seed)
     return Numbered(distributions, metric=VAL_LOSS, mode="min", points_to_evaluate=list(points), sampler=sampler)
