@@ -25,10 +25,12 @@ BASE = TrialConfig(max_epochs=9)
 COUNT = 16
 
 
-def test_one_worker_promotes_as_in_the_paper():
-    # Li et al. 2018, figure 1: 9 configurations, reduction factor 3, rungs of 1, 3 and 9 epochs; 1, 6 and 8 are the
-    # best of the lowest rung, 8 is the best of all. By algorithm 2 each is promoted when it is among the best third:
-    # 1 after three, 6 after six, 8 after eight; and 8 once more, as the best of three in the rung of 3.
+def test_one_worker_promotes_as_algorithm_2_of_the_paper_says():
+    # The setting in which Li et al. 2018 explain successive halving: 9 configurations, reduction factor 3, rungs of
+    # 1, 3 and 9 epochs. The losses are made up: 1, 6 and 8 are the best of the lowest rung, 8 is the best of all. By
+    # their algorithm 2 a free worker takes the highest rung k that has a trial among its best floor(|rung k| / 3)
+    # which was not promoted before, else a new one: 1 after three, 6 after six, 8 after eight (6 and 8 are the best
+    # two of eight); then 8 once more, as the best of three in the rung of 3 epochs; and 9 last.
     scheduler = PromotionAsha([1, 3], 3, max_epochs=9)
     losses_at = {
         1: {1: 3.0, 2: 7.0, 3: 8.0, 4: 6.0, 5: 9.0, 6: 2.0, 7: 7.5, 8: 1.0, 9: 8.5},
