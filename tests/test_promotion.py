@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
+from tests.studies import hand_made
 from tests.test_replay_simulator import Given, told
 from tests.test_searcher import result
 from vae_tune.audit import audit
@@ -219,3 +220,15 @@ def test_what_no_rung_promoted_is_named_by_the_check(tmp_path, tiny):
     assert any("where the rung did not promote it" in line for line in audit(record.folder))
     manifest.write_text(manifest.read_text().replace('"reduction_factor": 8', '"reduction_factor": 2'))
     assert any("where the rung promotes it" in line for line in audit(record.folder))
+
+
+def test_a_trial_that_was_overtaken_before_a_worker_was_free_is_no_contradiction(tmp_path):
+    asha = AshaConfig(scheduler="asha-promotion", reduction_factor=2)
+    trials = (
+        {"losses": [9, 8]},
+        {"losses": [5], "state": PRUNED, "started": 1},  # the best of two, until 2 and 3 come
+        {"losses": [4, 3], "started": 2},
+        {"losses": [3, 2], "started": 3},
+    )
+    study = hand_made(tmp_path / "s", *trials, max_epochs=2, asha=asha)
+    assert not [line for line in audit(study.folder) if "rung" in line]

@@ -118,9 +118,10 @@ def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs:
 
 
 def _check_promotions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int) -> Iterator[str]:
-    """Check that who went on past a rung had been among its best by then, at whatever moment, and who ended was not.
+    """Check that who went on past a rung had been among its best by then, at whatever moment, and who ended is not.
 
-    The record does not hold when a trial was promoted, only that it was before its next report.
+    The record does not hold when a trial was promoted, only that it was before its next report; and one that was among
+    the best while no worker was free may have been overtaken.
     """
     reports = sorted(
         (report[ORDER], row.trial, report[EPOCH], report[VAL_LOSS]) for row in rows for report in row.reports
@@ -135,13 +136,18 @@ def _check_promotions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs
             yield f"trial {number} went on past epoch {before}, where the rung did not promote it"
         if epoch in losses:
             losses[epoch][number] = loss
-            ranked = sorted(losses[epoch], key=lambda trial: (losses[epoch][trial], trial))
-            allowed[epoch] |= {*ranked[: len(ranked) // config.asha.reduction_factor]}
+            allowed[epoch] |= _best(losses[epoch], config.asha.reduction_factor)
     for number, row in by_trial.items():
         if row.state == PRUNED and row.epochs not in rungs:
             yield f"trial {number} was stopped at epoch {row.epochs}, where no rung is"
-        elif row.state == PRUNED and number in allowed[row.epochs]:
+        elif row.state == PRUNED and number in _best(losses[row.epochs], config.asha.reduction_factor):
             yield f"trial {number} was stopped at epoch {row.epochs}, where the rung promotes it"
+
+
+def _best(losses: Mapping[int, float], reduction_factor: int) -> set[int]:
+    """Return the trials of a rung that can be promoted."""
+    ranked = sorted(losses, key=lambda trial: (losses[trial], trial))
+    return {*ranked[: len(ranked) // reduction_factor]}
 
 
 def _check_tables(
