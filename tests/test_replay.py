@@ -116,7 +116,7 @@ def test_the_surrogate_knows_what_lies_between_and_says_how_well():
     other = made(smooth, seed=1, count=5)
     for values, truth in zip(other.values, other.losses, strict=True):
         np.testing.assert_allclose(surrogate.curve(values).losses, truth, rtol=0.01)
-    assert surrogate.best == pytest.approx(114.1667, abs=0.1)  # at 0.7, 0.4, 1/3
+    assert surrogate.best == pytest.approx(114.1667, abs=0.3)  # at 0.7, 0.4, 1/3
 
 
 def test_where_poor_trials_were_stopped_the_surrogate_still_thinks_them_poor():

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 from tests.test_searcher import asha, drive
@@ -91,6 +92,21 @@ def test_what_stopped_trials_are_told_as_changes_what_is_proposed():
     simulate(ours, Setting("tpe", AshaConfig(), 1, "ours"), 30, 0)
     simulate(stock, Setting("tpe", AshaConfig(), 1, "stock"), 30, 0)
     assert ours.asked != stock.asked
+
+
+def test_ours_is_told_a_stopped_trial_as_pruned_and_stock_as_complete_with_its_last_loss(monkeypatch):
+    tells, tell = [], optuna.Study.tell
+
+    def spy(study, trial, values=None, state=None, **options):
+        tells.append((trial.number, values, state.name))
+        return tell(study, trial, values, state, **options)
+
+    monkeypatch.setattr(optuna.Study, "tell", spy)
+    curves = [(1, [9, 8]), (1, [8, 7]), (1, [8.5, 1])]
+    for bridge in ("ours", "stock"):
+        simulate(Given(*curves), Setting("tpe", AshaConfig(), 1, bridge), 3, 0)
+    first = [(0, 8, "COMPLETE"), (1, 7, "COMPLETE")]
+    assert tells == [*first, (2, None, "PRUNED"), *first, (2, 8.5, "COMPLETE")]
 
 
 @pytest.fixture(params=["tpe", "random"])

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from optuna.distributions import IntDistribution
+from rich.console import Console
 
 from tests.studies import hand_made, make_study
 from tests.test_cli import run
@@ -18,6 +19,8 @@ from vae_tune import TrialConfig, cli, load_study
 from vae_tune.advice import conclusions
 from vae_tune.config import UsageError
 from vae_tune.options import TrainOptions
+from vae_tune.replay.command import replay
+from vae_tune.replay.options import ReplayOptions
 from vae_tune.report import write_report
 from vae_tune.space import Space
 
@@ -194,3 +197,13 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is no study"):
         write_report(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_replay_of_the_study_is_shown_once_it_was_made(tmp_path):
+    folder = make_study(tmp_path / "s", trials=40, scheduler="none", max_epochs=2)
+    assert "Replayed" not in read(folder)[0]
+    replay(
+        ReplayOptions(source=folder, sampler="random", scheduler="asha", num_samples=4, repeats=2), Console(quiet=True)
+    )
+    assert "Replayed with other settings setting epochs hours regret" in read(folder)[0]
+    assert "random, asha/3, 1 worker" in read(folder)[0]

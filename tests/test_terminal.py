@@ -131,6 +131,12 @@ def test_an_unfinished_search_says_how_to_go_on(tmp_path):
     assert f"--resume {tmp_path}" in text_of(target)
 
 
+def test_advice_ends_the_summary(tmp_path):
+    target = console()
+    summary(target, [trial(0, "COMPLETE", 130.0)], 1, 1, None, tmp_path, ["No range is [too] narrow."])
+    assert "No range is [too] narrow." in text_of(target).splitlines()
+
+
 def test_a_search_without_any_report_says_that_there_is_no_winner(tmp_path):
     target = console()
     summary(target, [trial(0, "FAIL", reason="x")], 1, 2, None, tmp_path)

@@ -52,6 +52,7 @@ NEVER = {
     "replay/surrogate": {"ray", "torch", "matplotlib"},
     "replay/simulator": {"torch", "matplotlib"},
     "replay/tables": {"ray", "torch", "matplotlib"},
+    "replay/forecast": {"torch", "matplotlib"},
     "replay/command": {"ray", "torch", "matplotlib.pyplot"},
     "check/options": {"ray", "torch", "optuna", "pandas", "numpy", "yaml"},
     "check/findings": {"ray", "torch", "optuna", "pandas", "numpy", "yaml"},

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from vae_tune.config import UsageError
+from vae_tune.files import read_json
 from vae_tune.guards import COLLAPSED, SPARE_SHARE
 from vae_tune.names import (
     ACTIVE_UNITS,
@@ -25,6 +26,7 @@ from vae_tune.names import (
     EPOCH_B,
     EPOCHS,
     FAIL,
+    FORECAST_FILE,
     FROM,
     HIGH,
     HYPERPARAMETER,
@@ -64,7 +66,7 @@ _TRUSTED = 0.5  # rank correlation above which a rung is said to be trustworthy
 _TOLD = 5  # hyperparameters whose importance is told
 _FEW = 3  # trials from which on their fate says something
 
-Topic = Literal["result", "importance", "edges", "stopping", "trials", "epochs", "latents", "failures"]
+Topic = Literal["result", "importance", "edges", "stopping", "trials", "replay", "epochs", "latents", "failures"]
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,31 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
         _edges,
         _stopping,
         _trials,
+        lambda study: iter(foretold(study)),
         _epochs,
         _latents,
         _collapsed,
         _failures,
     )
     return [finding for maker in makers for finding in maker(study)]
+
+
+def closing(study: Study) -> list[Finding]:
+    """Return what the end of a search tells at once: edges, and what a replay foretold."""
+    return [*_edges(study), *foretold(study)]
+
+
+def foretold(study: Study) -> list[Finding]:
+    """Return what a replay foretold at the end of the search, if no trial was begun since.
+
+    See :func:`vae_tune.replay.forecast.write_forecast`.
+    """
+    try:
+        recorded = read_json(study.folder / FORECAST_FILE)
+        findings = [Finding(**finding) for finding in recorded["findings"]]
+        return findings if recorded["trials"] == len(study.trials) else []
+    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: it can be done without
+        return []
 
 
 def about(findings: Iterable[Finding], topic: Topic) -> str:
@@ -253,11 +274,13 @@ def _trials(study: Study) -> Iterator[Finding]:
         return
     last = gains[ORDER].iloc[-1]
     text = f"Of {len(table)} trials that ended the {_ordinal(last)} brought the last gain"
+    known = any(finding.topic == "trials" for finding in foretold(study))  # which knows better what more would bring
     if last < _FLAT * len(table):
-        yield Finding("trials", f"{text}: the search has levelled off.", "More trials in this space promise little.")
+        advice = "" if known else "More trials in this space promise little."
+        yield Finding("trials", f"{text}: the search has levelled off.", advice)
         return
     nats = -table[BEST].diff()[gains.index[-1]]
-    advice = "More trials may find better ones: --resume with a higher --num-samples."
+    advice = "" if known else "More trials may find better ones: --resume with a higher --num-samples."
     yield Finding("trials", f"{text}, {nats:.2f} nats.", advice)
 
 

@@ -6,6 +6,7 @@ An unfinished trial stays RUNNING in the study and goes on from its checkpoint w
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -90,6 +91,11 @@ class Ending(Stopper):
         other._deadline, other._longest_epoch = self._deadline, self._longest_epoch
         other._longest_evaluation = self._longest_evaluation
         return other
+
+    @property
+    def spare_seconds(self) -> float:
+        """Time left before what must follow the last epoch; infinite without a time budget."""
+        return math.inf if self._deadline is None else self._deadline - time.monotonic() - _CLOSING_SECONDS
 
     @property
     def closing_seconds(self) -> float:

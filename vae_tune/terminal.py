@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vae_tune.guards import advice
+from vae_tune import guards
 from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, TEST_LOSS, VAL_LOSS
 from vae_tune.trials import TrialRow, winner
 
@@ -47,8 +47,10 @@ class View(Protocol):
     def warn(self, text: str) -> None:
         """Show, to stay, what went wrong beside the search; any thread may call it."""
 
-    def end(self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path) -> None:
-        """Show what the search found; ``metrics`` is what ``best/metrics.json`` holds."""
+    def end(
+        self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
+    ) -> None:
+        """Show what the search found; ``metrics`` is what ``best/metrics.json`` holds, ``advice`` sentences."""
 
 
 def make_view(console: Console | None = None) -> View:
@@ -102,9 +104,11 @@ class PlainView:
         """Print a line."""
         self._print(text)
 
-    def end(self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path) -> None:
+    def end(
+        self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
+    ) -> None:
         """Print the summary."""
-        summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder)
+        summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder, advice)
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -154,10 +158,12 @@ class LiveView:
         """Print a line above the picture."""
         self._console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
-    def end(self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path) -> None:
+    def end(
+        self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
+    ) -> None:
         """Stop redrawing and print the summary."""
         self._live.stop()
-        summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder)
+        summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder, advice)
 
     def _draw(self) -> RenderableType:
         rows = self._rows
@@ -220,8 +226,9 @@ def summary(
     max_epochs: int,
     metrics: Mapping[str, Any] | None,
     folder: Path,
+    advice: Sequence[str] = (),
 ) -> None:
-    """Print what the search found: the ten best trials, the winner against the reference, where things are."""
+    """Print what the search found: the ten best trials, the winner against the reference, advice, where things are."""
     ranked = sorted(
         (row for row in rows if row.val_loss is not None and row.state != FAIL),
         key=lambda row: (-row.epochs, row.val_loss),
@@ -252,7 +259,7 @@ def summary(
     else:
         _compare(console, metrics)
     _show_confirmation(console, (metrics or {}).get("confirmation", ()))
-    for line in advice(rows, metrics):
+    for line in [*guards.advice(rows, metrics), *advice]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     _outlook(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
 

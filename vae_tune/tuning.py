@@ -128,8 +128,9 @@ def _search(
         ending = ending.renewed()
         metrics = _confirm(plan, record, images, slots, view, ending, ray_log, metrics)
         view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
+    advice = [] if ending.reason == INTERRUPTED else _foretell(study, ending, view)
     _report(record.folder, view)
-    view.end(record.rows, metrics, record.folder)
+    view.end(record.rows, metrics, record.folder, advice)
     if ending.reason == INTERRUPTED:
         raise KeyboardInterrupt
     return study
@@ -344,6 +345,19 @@ def _open(plan: _Plan, images: Images, slots: Slots) -> StudyRecord:
         return StudyRecord.create(plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base))
     except OSError as error:
         raise UsageError(f"The study {plan.folder} cannot be created: {error.strerror or error}.") from error
+
+
+def _foretell(study: Study, ending: Ending, view: View) -> list[str]:
+    """Replay the search for a few seconds, and return its advice; what keeps it from that harms nothing else."""
+    from vae_tune.advice import closing
+    from vae_tune.replay.forecast import SECONDS, write_forecast
+
+    view.say("Replaying the search ...")
+    try:
+        write_forecast(study, min(SECONDS, ending.spare_seconds))
+    except Exception as error:
+        view.warn(f"The search could not be replayed: {telling_line(error)}")
+    return [str(finding) for finding in closing(study)]
 
 
 def _report(folder: Path, view: View) -> None:

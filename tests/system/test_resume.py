@@ -25,6 +25,7 @@ def test_an_interruption_keeps_everything_and_the_resume_completes_it(search, tm
     assert "--resume" in output
     before = table(folder / "epochs.csv")
     assert json.loads((folder / "study.json").read_text())["status"] == "interrupted"
+    assert not (folder / "forecast.json").exists()  # a replay would keep a person waiting
 
     code, output = search("--resume", folder).wait()
     assert code == 0, output
@@ -42,6 +43,7 @@ def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken
     code, output = whole.wait()
     assert code == 0, output
     assert "Report: out/whole/report.html" in output
+    assert "Nothing is foretold by a replay: " in output  # of so few trials
     assert "Winner and reference" in (tmp_path / "out" / "whole" / "report.html").read_text()
 
     running = search("--study-name", "killed", *one_at_a_time)

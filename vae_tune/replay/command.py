@@ -75,8 +75,21 @@ def _source(options: ReplayOptions, console: Console) -> Source:
     if options.curves == "tabular":
         return Tabular(curves)
     surrogate = Surrogate(curves)
-    validated = surrogate.validate()
-    title = "The surrogate, cross-validated: median error in nats, and of the best quarter"
+    validated = [surrogate.validate(ahead=ahead) for ahead in ((False,) if curves.whole.all() else (True, False))]
+    for rows in validated:
+        what = "stopped curves continued an epoch" if rows is not validated[-1] else "the surrogate"
+        _show_errors(rows, what, console)
+    console.print(f"An epoch's duration: median error {surrogate.pace_error():.0%}.", highlight=False)
+    if any(map(is_poor, validated)) and not options.force:
+        raise UsageError(
+            f"the surrogate of {options.source} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
+            "Record more curves, replay those that there are with --curves tabular, or go on with --force."
+        )
+    return surrogate
+
+
+def _show_errors(validated: pd.DataFrame, what: str, console: Console) -> None:
+    title = f"Cross-validated, {what}: median error in nats, and of the best quarter"
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for name in (EPOCH, TRIALS, SPEARMAN, ERROR, "error of best"):
         table.add_column(name, justify="right")
@@ -84,13 +97,6 @@ def _source(options: ReplayOptions, console: Console) -> Source:
         numbers = (f"{row[name]:.2f}" for name in (SPEARMAN, ERROR, ERROR_OF_BEST))
         table.add_row(str(row[EPOCH]), str(row[TRIALS]), *numbers)
     console.print(table)
-    console.print(f"An epoch's duration: median error {surrogate.pace_error():.0%}.", highlight=False)
-    if is_poor(validated) and not options.force:
-        raise UsageError(
-            f"the surrogate of {options.source} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
-            "Record more curves, replay those that there are with --curves tabular, or go on with --force."
-        )
-    return surrogate
 
 
 def _search(source: Source, setting: Any, options: ReplayOptions, seed: int) -> list[Replayed]:
@@ -191,10 +197,11 @@ def _page(folder: Path, summary: pd.DataFrame, source: Source) -> str:
     title = f"Replay of {escape(source.curves.name)}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        "<style>body{font:15px sans-serif;margin:2em;max-width:1100px}img{max-width:100%}"
+        "<style>body{font:15px sans-serif;margin:2em;max-width:1100px}"
         "table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
-        "td:first-child,th:first-child{text-align:left}</style>"
-        f'<section id="replay"><h1>{title}</h1><img alt="Regret over epochs and over time" '
-        f'src="data:image/png;base64,{picture}"><table><tr><th>{"</th><th>".join(head)}</th></tr>{body}</table>'
-        f"<p>{escape(_legend(source.best, source))}</p></section></html>\n"
+        f"td:first-child,th:first-child{{text-align:left}}</style><h1>{title}</h1>"
+        '<section id="replay"><h2>Replayed with other settings</h2><div class="card">'  # the report shows it too
+        f'<img alt="Regret over epochs and over time" style="max-width:100%" src="data:image/png;base64,{picture}">'
+        f'<div class="scroll"><table><tr><th>{"</th><th>".join(head)}</th></tr>{body}</table></div>'
+        f"<p>{escape(_legend(source.best, source))}</p></div></section></html>\n"
     )

@@ -26,7 +26,7 @@ from ray.tune.search import Searcher
 
 from vae_tune.ending import Ending
 from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
-from vae_tune.prior import reference_values
+from vae_tune.prior import Prior, reference_values
 from vae_tune.quiet import quiet_optuna
 from vae_tune.replay.curves import Curve, Source
 from vae_tune.replay.options import Setting
@@ -107,8 +107,10 @@ class MemoryRecord:
         self.study.tell(trial, values[max(values)] if values else None, _STATES[state])
 
 
-def simulate(source: Source, setting: Setting, num_samples: int, seed: int) -> list[Replayed]:
-    """Replay one search and return its trials by number.
+def simulate(
+    source: Source, setting: Setting, num_samples: int, seed: int, points: Sequence[Mapping[str, Any]] = ()
+) -> list[Replayed]:
+    """Replay one search and return its trials by number; after the reference come ``points``, then what is proposed.
 
     Raises:
         UnknownEpoch: it trains further than a tabular source knows.
@@ -116,7 +118,7 @@ def simulate(source: Source, setting: Setting, num_samples: int, seed: int) -> l
     with quiet_optuna():
         base = replace(source.curves.reference, seed=seed)
         scheduler = make_scheduler(setting.asha, base.max_epochs, seed)
-        searcher = _make_searcher(source, setting, num_samples, seed, scheduler)
+        searcher = _make_searcher(source, setting, num_samples, seed, scheduler, points)
         return _run(searcher, scheduler, source.curve, setting.workers)
 
 
@@ -170,12 +172,21 @@ def _end(replayed: Replayed) -> str:
     return COMPLETE if replayed.epochs == len(replayed.curve.losses) else PRUNED
 
 
-def _make_searcher(source: Source, setting: Setting, num_samples: int, seed: int, scheduler: Asha) -> Searcher:
+def _make_searcher(
+    source: Source,
+    setting: Setting,
+    num_samples: int,
+    seed: int,
+    scheduler: Asha,
+    points: Sequence[Mapping[str, Any]],
+) -> Searcher:
     base, space = replace(source.curves.reference, seed=seed), source.curves.space
     if setting.bridge == "stock":
-        points = [reference_values(space, base)] if space.contains(base) else []
-        return _stock(dict(space.distributions), points, num_samples, seed)
-    return StudySearcher(MemoryRecord(), space, base, setting.sampler, Ending(), scheduler, num_samples)
+        reference = [reference_values(space, base)] if space.contains(base) else []
+        return _stock(dict(space.distributions), [*reference, *map(dict, points)], num_samples, seed)
+    record = MemoryRecord()
+    Prior(points).plant(record.study, space, base)
+    return StudySearcher(record, space, base, setting.sampler, Ending(), scheduler, num_samples)
 
 
 def _stock(distributions: dict[str, Any], points: Sequence[dict[str, Any]], count: int, seed: int) -> Searcher:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from sklearn.gaussian_process import GaussianProcessRegressor
 
-FEWEST = 10
+FEWEST = 6
 """Curves to the end that a surrogate needs."""
 LOWEST_CORRELATION = 0.7
 """Cross-validated rank correlation, at each epoch, below which a surrogate is called poor."""
 ERROR, ERROR_OF_BEST = "error", "error_of_best"
 _FOLDS = 5
+_BELOW = 0.2
+"""Of the distance from the lowest loss to the median: how far below the lowest the floor of the surrogate is."""
 _PROBES = 2**12
 """Points among which, beside the recorded, the lowest loss of the surrogate is sought."""
 
@@ -48,12 +51,21 @@ class Surrogate:
     """A Gaussian process an epoch for the logarithm of the loss, and one for the duration of an epoch.
 
     Where all curves are whole, an epoch's loss is a function of the configuration. Where some were stopped, late
-    epochs have seen good configurations alone; there it is the change since the epoch before that is modelled, given
-    the configuration and the loss before it. Diverged trials and what they reported are left out.
+    epochs have seen good configurations alone. Then the change since the epoch before is modelled first, given the
+    configuration and the loss before it; stopped curves are continued so, and the surrogate is that of the continued.
+    Diverged trials and what they reported are left out.
     """
 
-    def __init__(self, curves: Curves):
+    def __init__(
+        self, curves: Curves, epochs: Sequence[int] | None = None, between: Callable[[], None] = lambda: None
+    ):
         """Fit all of them.
+
+        Args:
+            curves: what was recorded.
+            epochs: those that have a process, in order, the last one among them; by default all. The others lie on
+                straight lines between them.
+            between: called before each fit; what it raises ends the work.
 
         Raises:
             UsageError: there are fewer than :data:`FEWEST` whole curves.
@@ -64,27 +76,57 @@ class Surrogate:
                 "Record more with --scheduler none, or replay what there is with --curves tabular."
             )
         self.curves = curves
+        self._epochs = np.array(epochs or range(1, curves.max_epochs + 1))
+        self._between = between
         known = ~np.isinf(curves.losses).any(axis=1)
         self._places = places(curves.space, curves.values)[known]
-        self._logs = np.log(curves.losses[known])
+        self._recorded = curves.losses[known][:, self._epochs - 1]
+        self._chained = bool(np.isnan(self._recorded).any())
+        self._floor = np.zeros(len(self._epochs)) if self._chained else _floor(self._recorded)
+        self._logs = np.log(self._recorded - self._floor)
         self._paces = np.log(np.nanmean(curves.seconds[known], axis=1))
-        self._chained = bool(np.isnan(self._logs).any())
         self._losses = self._fit_losses(np.ones(len(self._places), bool), None)
         self._pace = _fit(self._places, self._paces, None)
+        self._direct = Surrogate(self._completed(), epochs, between) if self._chained else self
+
+    @cached_property
+    def best(self) -> float:
+        """The lowest last loss that is expected of a recorded configuration, or of many others; nats per image."""
+        if self._direct is not self:
+            return self._direct.best
         probes = qmc.Sobol(self._places.shape[1], seed=0).random(_PROBES)
-        self.best = float(self._roll(np.concatenate([self._places, probes]), self._losses)[:, -1].min())
+        return float(self._roll(np.concatenate([self._places, probes]), self._losses)[:, -1].min())
 
     def curve(self, values: Mapping[str, Any]) -> Curve:
         """Return the curve that is expected of a configuration."""
-        point = places(self.curves.space, [values])
-        losses = self._roll(point, self._losses)[0]
-        return Curve(losses, np.full(len(losses), np.exp(self._pace.predict(point)[0])))
+        return self._direct.continued(values, np.full(self.curves.max_epochs, np.nan))
 
-    def validate(self) -> pd.DataFrame:
+    def continued(self, values: Mapping[str, Any], losses: Array) -> Curve:
+        """Return the curve of a configuration that has reported ``losses`` (max_epochs,), NaN from where it ended."""
+        point, epochs = places(self.curves.space, [values]), np.arange(1, len(losses) + 1)
+        known = losses[self._epochs - 1]
+        rolled = self._roll(point, self._losses, np.log(known - self._floor)[None])[0]
+        expected = np.interp(epochs, self._epochs, np.where(np.isnan(known), rolled, known))
+        return Curve(
+            np.where(np.isnan(losses), expected, losses),
+            np.full(len(losses), np.exp(self._pace.predict(point)[0])),
+        )
+
+    def residuals(self) -> Array:
+        """Return the noise of a curve: by what factors recorded last losses differ from what is expected; (n,)."""
+        expected = self._direct._roll(self._places, self._direct._losses)[:, -1]
+        factors = self._recorded[:, -1] / expected
+        return np.asarray(factors[~np.isnan(factors)])
+
+    def validate(self, *, ahead: bool = False) -> pd.DataFrame:
         """Return how far it is off, by cross-validation over configurations in 5 folds.
 
         A configuration is predicted by processes that have not seen it; their kernels' few parameters are those of
         the whole fit.
+
+        Args:
+            ahead: predict an epoch from the recorded loss at the one before, as where a stopped curve is continued; by
+                default predict the curves, the continued among them, from the configuration alone.
 
         Returns:
             A row an epoch: epoch, trials with a loss there, spearman (rank correlation of predicted and recorded),
@@ -92,16 +134,19 @@ class Surrogate:
         """
         import pandas as pd
 
+        if self._direct is not self and not ahead:
+            return self._direct.validate()
         predicted = np.full_like(self._logs, np.nan)
         for fold in self._folds():
-            predicted[fold] = self._roll(self._places[fold], self._fit_losses(~fold, self._losses))
+            processes, known = self._fit_losses(~fold, self._losses), self._logs[fold] if ahead else None
+            predicted[fold] = self._roll(self._places[fold], processes, known)
         rows = []
-        for index, (recorded, expected) in enumerate(zip(np.exp(self._logs).T, predicted.T, strict=True)):
+        for index, (recorded, expected) in enumerate(zip(self._recorded.T, predicted.T, strict=True)):
             there = ~np.isnan(recorded)
             truth, errors = recorded[there], np.abs(expected - recorded)[there]
             rows.append(
                 {
-                    EPOCH: index + 1,
+                    EPOCH: int(self._epochs[index]),
                     TRIALS: int(there.sum()),
                     SPEARMAN: float(spearmanr(truth, expected[there]).statistic),
                     ERROR: float(np.median(errors)),
@@ -117,6 +162,12 @@ class Surrogate:
             predicted[fold] = _fit(self._places[~fold], self._paces[~fold], self._pace).predict(self._places[fold])
         return float(np.median(np.abs(np.expm1(predicted - self._paces))))
 
+    def _completed(self) -> Curves:
+        """Return the curves with the stopped ones continued."""
+        pairs = zip(self.curves.values, self.curves.losses, strict=True)
+        losses = [curve if np.isinf(curve).any() else self.continued(values, curve).losses for values, curve in pairs]
+        return replace(self.curves, losses=np.array(losses))
+
     def _folds(self) -> list[npt.NDArray[np.bool_]]:
         order = np.random.default_rng(0).permutation(len(self._places))
         return [order % _FOLDS == fold for fold in range(_FOLDS)]
@@ -125,24 +176,41 @@ class Surrogate:
         """Fit each epoch on the configurations ``used``, with the kernels of ``like`` or with their own."""
         fitted: list[_Process] = []
         for epoch in range(self._logs.shape[1]):
+            self._between()
             mask = used & ~np.isnan(self._logs[:, epoch])
             before = self._logs[mask, epoch - 1] if self._chained and epoch else None
             target = self._logs[mask, epoch] - (0 if before is None else before)
             fitted.append(_fit(_inputs(self._places[mask], before), target, like[epoch] if like else None))
         return fitted
 
-    def _roll(self, points: Array, processes: Sequence[_Process]) -> Array:
-        """Return the losses of ``points``, epoch after epoch: (n, max_epochs)."""
+    def _roll(self, points: Array, processes: Sequence[_Process], known: Array | None = None) -> Array:
+        """Return the losses of ``points``, epoch after epoch: (n, epochs).
+
+        Each rests on the one before: on its logarithm in ``known`` (n, epochs) where that is not NaN.
+        """
         logs: list[Array] = []
-        for process in processes:
-            before = logs[-1] if self._chained and logs else None
+        before: Array | None = None
+        for index, process in enumerate(processes):
             logs.append(process.predict(_inputs(points, before)) + (0 if before is None else before))
-        return np.exp(np.column_stack(logs))
+            if self._chained:
+                there = np.full(len(points), np.nan) if known is None else known[:, index]
+                before = np.where(np.isnan(there), logs[-1], there)
+        return np.asarray(np.exp(np.column_stack(logs)) + self._floor)
 
 
 def is_poor(table: pd.DataFrame) -> bool:
     """Whether a surrogate with this cross-validation cannot be trusted to order configurations."""
     return not (table[SPEARMAN] >= LOWEST_CORRELATION).all()
+
+
+def _floor(losses: Array) -> Array:
+    """Return a loss a little below the lowest of each epoch: (epochs,) for (n, epochs).
+
+    What is modelled is the logarithm of the excess over it. Losses of poor configurations are many times further away
+    than those of good ones are from each other; modelled as they are, the surrogate would swing far below the best.
+    """
+    lowest = losses.min(axis=0)
+    return np.asarray(lowest - _BELOW * (np.median(losses, axis=0) - lowest))
 
 
 def _inputs(points: Array, before: Array | None) -> Array:

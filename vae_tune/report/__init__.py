@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,8 @@ from vae_tune.names import (
     PRUNED,
     REASON,
     RECONSTRUCTIONS_FILE,
+    REPLAY_FOLDER,
+    REPLAY_PAGE_FILE,
     REPORT_FILE,
     RUNNING,
     SAMPLES_FILE,
@@ -113,6 +116,7 @@ def render(study: Study) -> str:
         ledger=summary.make_ledger_words(ledger, study),
         audit=sentences(study),
         configuration=summary.make_configuration(study),
+        replay=raw(_replay(study)),
         record=summary.make_record(study),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         css=raw(css),
@@ -155,6 +159,14 @@ def _pictures(study: Study) -> list[dict[str, str]]:
             source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
             pictures.append({"source": source, "caption": caption})
     return pictures
+
+
+def _replay(study: Study) -> str:
+    """Return the section that ``vae-tune replay`` wrote of the study, or nothing where it did not."""
+    path = study.folder / REPLAY_FOLDER / REPLAY_PAGE_FILE
+    page = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    section = re.search(r'<section id="replay">.*?</section>', page, re.DOTALL)
+    return section[0] if section else ""
 
 
 def _table(study: Study) -> dict[str, Any]:
