@@ -19,6 +19,7 @@ from vae_tune.replay.options import Setting
 from vae_tune.replay.simulator import simulate
 from vae_tune.scheduler import PromotionAsha, settle
 from vae_tune.searcher import StudySearcher
+from vae_tune.seen import as_seen
 from vae_tune.space import DEFAULT_SPACE
 
 PROMOTION = AshaConfig(scheduler="asha-promotion", reduction_factor=3)
@@ -190,7 +191,7 @@ def test_the_sampler_takes_a_paused_trial_for_pruned_and_a_promoted_one_for_runn
     search.run(reports=20)
     paused = search.scheduler.paused
     assert paused
-    seen = {trial.number: trial for trial in search.record.seen.get_trials()}
+    seen = {trial.number: as_seen(trial) for trial in search.record.study.trials}
     for number, epoch in paused.items():
         assert search.record.rows[number].state == RUNNING
         assert (seen[number].state.name, max(seen[number].intermediate_values)) == (PRUNED, epoch)

@@ -196,9 +196,9 @@ def test_the_bootstrap_interval_of_a_mean_is_that_of_the_central_limit():
 
 def test_every_combination_is_a_setting_once():
     options = ReplayOptions(
-        source=TABLE, scheduler="asha,none", reduction_factor="2,3", workers="1,8", bridge="ours,stock"
+        source=TABLE, scheduler="asha,none", reduction_factor="2,3", workers="1,8", bridge="ours,pruned,stock"
     )
-    assert len(options.settings) == len(set(options.settings)) == 2 * 3 * 3  # of tpe and random; stock has tpe alone
+    assert len(options.settings) == len(set(options.settings)) == 2 * 3 * 5  # of tpe and random; stock has tpe alone
     assert str(options.settings[0]) == "tpe, asha/2, 1 worker"
     assert str(options.settings[-1]) == "tpe (stock), none, 8 workers"
 

@@ -62,14 +62,14 @@ def test_with_a_worker_for_each_trial_all_begin_at_once():
     assert [trial.ended for trial in trials] == [2.0, 4.0, 6.0, 8.0]
 
 
-@pytest.mark.parametrize("bridge", ["ours", "stock"])
+@pytest.mark.parametrize("bridge", ["ours", "pruned", "stock"])
 def test_a_diverging_curve_fails_its_trial_and_the_search_goes_on(bridge):
     source = Given((1, [5, 4]), (1, [4, np.inf]), (1, [3, 2]))
     trials = simulate(source, Setting("tpe", AshaConfig(scheduler="none"), 1, bridge), num_samples=3, seed=0)
     assert [trial.state for trial in trials] == [COMPLETE, FAIL, COMPLETE]
 
 
-@pytest.mark.parametrize("bridge", ["ours", "stock"])
+@pytest.mark.parametrize("bridge", ["ours", "pruned", "stock"])
 def test_a_seed_repeats_a_search_and_another_does_not(bridge):
     source = Tabular(load_curves(TABLE))
     setting = Setting("tpe", AshaConfig(), 2, bridge)
@@ -79,8 +79,8 @@ def test_a_seed_repeats_a_search_and_another_does_not(bridge):
     assert first[1].values != other[1].values
 
 
-def test_both_bridges_begin_with_the_reference():
-    for bridge in ("ours", "stock"):
+def test_all_bridges_begin_with_the_reference():
+    for bridge in ("ours", "pruned", "stock"):
         source = Given((1, [5, 4]))
         simulate(source, Setting("tpe", AshaConfig(), 1, bridge), 1, 0)
         assert source.asked == [{"latent_size": 20, "hidden_width": 400, "learning_rate": 1e-3}]
@@ -88,10 +88,10 @@ def test_both_bridges_begin_with_the_reference():
 
 def test_what_stopped_trials_are_told_as_changes_what_is_proposed():
     curves = [(1, [300 - 10 * (index % 7), 100 + index % 7]) for index in range(30)]
-    ours, stock = (Given(*curves) for _ in range(2))
-    simulate(ours, Setting("tpe", AshaConfig(), 1, "ours"), 30, 0)
-    simulate(stock, Setting("tpe", AshaConfig(), 1, "stock"), 30, 0)
-    assert ours.asked != stock.asked
+    ours, pruned, stock = (Given(*curves) for _ in range(3))
+    for source, bridge in ((ours, "ours"), (pruned, "pruned"), (stock, "stock")):
+        simulate(source, Setting("tpe", AshaConfig(), 1, bridge), 30, 0)
+    assert ours.asked != pruned.asked != stock.asked != ours.asked
 
 
 def test_ours_is_told_a_stopped_trial_as_pruned_and_stock_as_complete_with_its_last_loss(monkeypatch):

@@ -20,6 +20,7 @@ from vae_tune.record import StudyRecord
 from vae_tune.report import render
 from vae_tune.scheduler import audit_note, is_audited, make_scheduler, replay, settle
 from vae_tune.searcher import StudySearcher
+from vae_tune.seen import as_seen
 from vae_tune.space import DEFAULT_SPACE
 from vae_tune.stops import chance_of_a_better, proportion_interval, sentences, stopping_audit, weighted_spearman
 from vae_tune.study import audited_trials
@@ -185,8 +186,10 @@ def test_the_sampler_proposes_as_if_audited_trials_had_been_stopped(tmp_path):
     for number, epoch in scheduler.audited.items():
         assert audits.study.trials[number].state.name == COMPLETE
         assert audits.rows[number].reason == audit_note(epoch)
-        seen = audits.seen.get_trials()[number]
+        seen = as_seen(audits.study.trials[number])
         assert (seen.state.name, seen.value) == (PRUNED, audits.rows[number].reports[epoch - 1]["val_loss"])
+    shown = [[trial.value for trial in record.seen.get_trials()] for record in (plain, audits)]
+    assert shown[0] == shown[1]
     for record in (plain, audits):
         record.close()
 
@@ -214,7 +217,7 @@ def test_a_crash_before_the_mark_was_written_is_mended(tmp_path):
     again = StudyRecord.resume(record.folder, MANIFEST)
     settle(again, make_scheduler(ASHA, 9, 0), 9)
     assert again.rows[number].reason == audit_note(1)
-    assert again.seen.get_trials()[number].state.name == PRUNED
+    assert as_seen(again.study.trials[number]).state.name == PRUNED
     again.close()
 
 

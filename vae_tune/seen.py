@@ -1,14 +1,20 @@
 """What the sampler sees of a study.
 
-Trials that were set aside at an epoch look pruned there, whatever they do now. And of a long history it sees the best
-and the newest trials: a suggestion costs TPE a time that grows with the trials it learns from, and GP their cube.
+Trials that were set aside at an epoch look pruned there, whatever they do now. A trial that has not come to the last
+epoch, pruned or running, is shown with the loss that is to be expected of it there: its own, and what others typically
+gained since. TPE itself takes every complete trial for better than any pruned one, and learns nothing from a running
+one; with eight workers most of what a search knows is of these two kinds (docs/results.md has what it makes).
+
+And of a long history the sampler sees the best and the newest trials: a suggestion costs TPE a time that grows with
+the trials it learns from, and GP their cube.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Container
+import statistics
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, cast
 
 import optuna
@@ -43,18 +49,42 @@ class _Seen:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the trials in one of ``states``, those set aside as pruned, without what is forgotten."""
+        """Return the trials in one of ``states``, with what is expected of them, without what is forgotten."""
         trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy)
         seen = [as_seen(trial) for trial in trials if trial.number not in self._forgotten]
         learnt = [trial for trial in seen if trial.state in _LEARNT]
         if len(learnt) > MOST:
             kept = {trial.number for trial in [*sorted(learnt, key=_merit)[:_BEST], *learnt[_BEST - MOST :]]}
             self._forgotten |= {trial.number for trial in learnt} - kept
-        return [
-            trial
-            for trial in seen
-            if trial.number not in self._forgotten and (states is None or trial.state in states)
-        ]
+            seen = [trial for trial in seen if trial.number not in self._forgotten]
+        if states is None or TrialState.COMPLETE in states:
+            seen = foretold(seen)
+        return [trial for trial in seen if states is None or trial.state in states]
+
+
+def foretold(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials; those pruned or running that have reported as COMPLETE, with the loss expected of them.
+
+    That is their last loss plus, for each later epoch that any trial has reached, the median change of the loss in
+    that epoch among the trials that were there.
+    """
+    losses = [trial.intermediate_values for trial in trials]
+    last = max((max(known, default=0) for known in losses), default=0)
+    to_come = {last: 0.0}
+    for epoch in range(last - 1, 0, -1):
+        changes = [known[epoch + 1] - known[epoch] for known in losses if epoch in known and epoch + 1 in known]
+        to_come[epoch] = to_come[epoch + 1] + (statistics.median(changes) if changes else 0.0)
+    return [_foretold(trial, to_come) for trial in trials]
+
+
+def _foretold(trial: FrozenTrial, to_come: Mapping[int, float]) -> FrozenTrial:
+    if trial.state not in (TrialState.PRUNED, TrialState.RUNNING) or not trial.intermediate_values:
+        return trial
+    epoch, loss = max(trial.intermediate_values.items())
+    complete = copy.copy(trial)
+    complete.state, complete.value = TrialState.COMPLETE, loss + to_come[epoch]
+    complete.datetime_complete = trial.datetime_complete or trial.datetime_start
+    return complete
 
 
 def _merit(trial: FrozenTrial) -> tuple[int, int, float]:

@@ -11,7 +11,7 @@ import tyro
 
 from vae_tune.config import AshaConfig, Sampler, UsageError, require
 
-Bridge = Literal["ours", "stock"]
+Bridge = Literal["ours", "pruned", "stock"]
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Setting:
     asha: AshaConfig
     workers: int
     bridge: str = "ours"
-    """ours tells the sampler of a stopped trial as pruned; stock is Ray's OptunaSearch, which tells it as complete."""
+    """How the sampler sees a stopped trial, see :attr:`ReplayOptions.bridge`."""
 
     def __str__(self) -> str:
         """Name it in a table."""
         asha = self.asha
         stopping = asha.scheduler if asha.scheduler == "none" else f"{asha.scheduler}/{asha.reduction_factor}"
         stopping += f" from {asha.grace_period}" if asha.scheduler != "none" and asha.grace_period > 1 else ""
-        stock = " (stock)" if self.bridge == "stock" else ""
-        return f"{self.sampler}{stock}, {stopping}, {self.workers} worker{'s' if self.workers > 1 else ''}"
+        bridge = "" if self.bridge == "ours" else f" ({self.bridge})"
+        return f"{self.sampler}{bridge}, {stopping}, {self.workers} worker{'s' if self.workers > 1 else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,8 @@ class ReplayOptions:
     workers: str = "1"
     """Trials side by side."""
     bridge: str = "ours"
-    """ours tells the sampler the truth about stopped trials; stock is Ray's own OptunaSearch, with its own TPE."""
+    """ours shows the sampler what is expected of trials that are stopped or running; pruned leaves it to Optuna, which
+    ranks the stopped behind all others; stock is Ray's own OptunaSearch, which tells a stopped trial as complete."""
     num_samples: int = 50
     """Trials of each search."""
     repeats: int = 50
@@ -89,7 +90,8 @@ class ReplayOptions:
             asha = AshaConfig(scheduler="none")
             if scheduler != "none":
                 asha = AshaConfig(scheduler=scheduler, reduction_factor=factor, grace_period=grace)  # type: ignore[arg-type]
-            if bridge == "ours" or (sampler == "tpe" and scheduler != "asha-promotion"):  # Ray's own has no other
+            only_ours = scheduler == "asha-promotion" or (bridge == "stock" and sampler != "tpe")
+            if bridge == "ours" or not only_ours:
                 found[Setting(cast(Sampler, sampler), asha, workers, bridge)] = None
         if not found:
             raise UsageError(

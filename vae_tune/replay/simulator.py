@@ -72,10 +72,10 @@ class MemoryRecord:
 
     folder = Path()
 
-    def __init__(self) -> None:
+    def __init__(self, *, foretell: bool = True) -> None:
         storage = InMemoryStorage()
         self.study = optuna.create_study(direction="minimize", storage=storage, study_name="replay")
-        self.seen = seen_study("replay", storage)
+        self.seen = seen_study("replay", storage) if foretell else self.study
         self.rows: list[TrialRow] = []
         self._trials: dict[int, optuna.Trial] = {}
 
@@ -184,7 +184,7 @@ def _make_searcher(
     if setting.bridge == "stock":
         reference = [reference_values(space, base)] if space.contains(base) else []
         return _stock(dict(space.distributions), [*reference, *map(dict, points)], num_samples, seed)
-    record = MemoryRecord()
+    record = MemoryRecord(foretell=setting.bridge == "ours")
     Prior(points).plant(record.study, space, base)
     return StudySearcher(record, space, base, setting.sampler, Ending(), scheduler, num_samples)
 
