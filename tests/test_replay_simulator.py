@@ -87,11 +87,12 @@ def test_all_bridges_begin_with_the_reference():
 
 
 def test_what_stopped_trials_are_told_as_changes_what_is_proposed():
-    curves = [(1, [300 - 10 * (index % 7), 100 + index % 7]) for index in range(30)]
-    ours, pruned, stock = (Given(*curves) for _ in range(3))
-    for source, bridge in ((ours, "ours"), (pruned, "pruned"), (stock, "stock")):
-        simulate(source, Setting("tpe", AshaConfig(), 1, bridge), 30, 0)
-    assert ours.asked != pruned.asked != stock.asked != ours.asked
+    source = Tabular(load_curves(TABLE))
+    proposed = [
+        [trial.values for trial in simulate(source, Setting("tpe", AshaConfig(), 4, bridge), 30, 0)]
+        for bridge in ("ours", "pruned", "stock")
+    ]
+    assert proposed[0] != proposed[1] != proposed[2] != proposed[0]
 
 
 def test_ours_is_told_a_stopped_trial_as_pruned_and_stock_as_complete_with_its_last_loss(monkeypatch):
