@@ -110,13 +110,21 @@ def test_the_surrogate_knows_what_lies_between_and_says_how_well():
     curves = made(smooth)
     surrogate = Surrogate(curves)
     table = surrogate.validate()
-    assert (table["spearman"] > 0.99).all()
+    assert (table["spearman"] > 0.97).all()  # the poorest fifth are ties, in no order
     assert (table[ERROR] < 0.3).all()
     assert surrogate.pace_error() < 0.01
     other = made(smooth, seed=1, count=5)
-    for values, truth in zip(other.values, other.losses, strict=True):
+    poor = np.quantile(curves.losses, 0.8, axis=0)  # and no more is told of a poor one
+    for values, truth in zip(other.values, np.minimum(other.losses, poor), strict=True):
         np.testing.assert_allclose(surrogate.curve(values).losses, truth, rtol=0.01)
     assert surrogate.best == pytest.approx(114.1667, abs=0.3)  # at 0.7, 0.4, 1/3
+
+
+def test_a_trial_that_almost_diverged_makes_no_better_place_elsewhere():
+    curves = made(smooth)
+    curves.losses[np.argmax(curves.losses[:, -1])] *= 6
+    lowest = curves.losses[:, -1].min()
+    assert Surrogate(curves).best == pytest.approx(lowest, abs=0.3)
 
 
 def test_where_poor_trials_were_stopped_the_surrogate_still_thinks_them_poor():

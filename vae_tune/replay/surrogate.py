@@ -26,8 +26,10 @@ LOWEST_CORRELATION = 0.7
 """Cross-validated rank correlation, at each epoch, below which a surrogate is called poor."""
 ERROR, ERROR_OF_BEST = "error", "error_of_best"
 _FOLDS = 5
-_BELOW = 0.2
+_BELOW = 0.05
 """Of the distance from the lowest loss to the median: how far below the lowest the floor of the surrogate is."""
+_POOR = 0.8
+"""The share of trials after which one is simply poor: their losses are taken for that of the best of them."""
 _PROBES = 2**12
 """Points among which, beside the recorded, the lowest loss of the surrogate is sought."""
 
@@ -80,9 +82,10 @@ class Surrogate:
         self._between = between
         known = ~np.isinf(curves.losses).any(axis=1)
         self._places = places(curves.space, curves.values)[known]
-        self._recorded = curves.losses[known][:, self._epochs - 1]
-        self._chained = bool(np.isnan(self._recorded).any())
-        self._floor = np.zeros(len(self._epochs)) if self._chained else _floor(self._recorded)
+        recorded = curves.losses[known][:, self._epochs - 1]
+        self._chained = bool(np.isnan(recorded).any())
+        self._floor = np.zeros(len(self._epochs)) if self._chained else _floor(recorded)
+        self._recorded = recorded if self._chained else _capped(recorded)
         self._logs = np.log(self._recorded - self._floor)
         self._paces = np.log(np.nanmean(curves.seconds[known], axis=1))
         self._losses = self._fit_losses(np.ones(len(self._places), bool), None)
@@ -211,6 +214,15 @@ def _floor(losses: Array) -> Array:
     """
     lowest = losses.min(axis=0)
     return np.asarray(lowest - _BELOW * (np.median(losses, axis=0) - lowest))
+
+
+def _capped(losses: Array) -> Array:
+    """Return losses with those of the poorest trials of each epoch made alike: (n, epochs).
+
+    How poor they are says nothing about the good ones, but one trial that almost diverged bends a smooth surface so
+    much that it swings below every recorded loss where nothing was recorded.
+    """
+    return np.minimum(losses, np.quantile(losses, _POOR, axis=0))
 
 
 def _inputs(points: Array, before: Array | None) -> Array:
