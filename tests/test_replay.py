@@ -110,13 +110,13 @@ def test_the_surrogate_knows_what_lies_between_and_says_how_well():
     curves = made(smooth)
     surrogate = Surrogate(curves)
     table = surrogate.validate()
-    assert (table["spearman"] > 0.97).all()  # the poorest fifth are ties, in no order
-    assert (table[ERROR] < 0.3).all()
+    assert (table["spearman"] > 0.98).all()  # the poorest tenth are ties, in no order
+    assert (table[ERROR] < 0.5).all()
     assert surrogate.pace_error() < 0.01
     other = made(smooth, seed=1, count=5)
-    poor = np.quantile(curves.losses, 0.8, axis=0)  # and no more is told of a poor one
+    poor = np.quantile(curves.losses, 0.9, axis=0)  # and no more is told of a poor one
     for values, truth in zip(other.values, np.minimum(other.losses, poor), strict=True):
-        np.testing.assert_allclose(surrogate.curve(values).losses, truth, rtol=0.01)
+        np.testing.assert_allclose(surrogate.curve(values).losses, truth, rtol=0.02)
     assert surrogate.best == pytest.approx(114.1667, abs=0.3)  # at 0.7, 0.4, 1/3
 
 

@@ -28,7 +28,7 @@ ERROR, ERROR_OF_BEST = "error", "error_of_best"
 _FOLDS = 5
 _BELOW = 0.05
 """Of the distance from the lowest loss to the median: how far below the lowest the floor of the surrogate is."""
-_POOR = 0.8
+_POOR = 0.9
 """The share of trials after which one is simply poor: their losses are taken for that of the best of them."""
 _PROBES = 2**12
 """Points among which, beside the recorded, the lowest loss of the surrogate is sought."""
