@@ -1,8 +1,8 @@
-"""Make a table of learning curves from a study, to be published and replayed: see docs/curves.md.
+r"""Make a table of learning curves from a study, to be published and replayed: see docs/curves.md.
 
 The table in benchmarks/curves/mnist was made with these two commands, which take hours of two cores::
 
-    python search.py --sampler qmc --scheduler none --num-samples 320 --max-epochs 10 --train-size 6000 \\
+    python search.py --sampler qmc --scheduler none --num-samples 320 --max-epochs 10 --train-size 6000 \
         --study-name curves
     python benchmarks/curves.py results/curves benchmarks/curves/mnist
 """
