@@ -206,7 +206,7 @@ def test_every_combination_is_a_setting_once():
     options = ReplayOptions(
         source=TABLE, scheduler="asha,none", reduction_factor="2,3", workers="1,8", bridge="ours,pruned,stock"
     )
-    assert len(options.settings) == len(set(options.settings)) == 2 * 3 * 5  # of tpe and random; stock has tpe alone
+    assert len(options.settings) == len(set(options.settings)) == 2 * 3 * 4  # tpe with each bridge, and random
     assert str(options.settings[0]) == "tpe, asha/2, 1 worker"
     assert str(options.settings[-1]) == "tpe (stock), none, 8 workers"
 

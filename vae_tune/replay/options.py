@@ -90,12 +90,13 @@ class ReplayOptions:
             asha = AshaConfig(scheduler="none")
             if scheduler != "none":
                 asha = AshaConfig(scheduler=scheduler, reduction_factor=factor, grace_period=grace)  # type: ignore[arg-type]
-            only_ours = scheduler == "asha-promotion" or (bridge == "stock" and sampler != "tpe")
-            if bridge == "ours" or not only_ours:
+            learns = sampler == "tpe" or (bridge == "pruned" and sampler in ("gp", "cmaes"))
+            if bridge == "ours" or (learns and scheduler != "asha-promotion"):
                 found[Setting(cast(Sampler, sampler), asha, workers, bridge)] = None
         if not found:
             raise UsageError(
-                "--bridge stock is Ray's own OptunaSearch: it needs tpe among --sampler, and asha or none."
+                f"--bridge {self.bridge} needs tpe among --sampler, and asha or none: stock is Ray's own OptunaSearch,\n"
+                "and it makes no difference to random and qmc what a stopped trial is told as."
             )
         return list(found)
 
