@@ -95,7 +95,7 @@ class ReplayOptions:
                 found[Setting(cast(Sampler, sampler), asha, workers, bridge)] = None
         if not found:
             raise UsageError(
-                f"--bridge {self.bridge} needs tpe among --sampler, and asha or none: stock is Ray's own OptunaSearch,\n"
+                f"--bridge {self.bridge} needs tpe among --sampler, and asha or none: stock is Ray's OptunaSearch,\n"
                 "and it makes no difference to random and qmc what a stopped trial is told as."
             )
         return list(found)
