@@ -125,7 +125,7 @@ BAD = [
     ("--visdom localhost:8097", "visdom must be a URL such as http://127.0.0.1:8097, but got 'localhost:8097'"),
     ("--visdom", "--visdom needs a value"),
     ("--tensorboard yes", "unknown option yes"),
-    ("--results-dir s3://bucket/vae", "is no folder: studies on object storage are not supported yet"),
+    ("--results-dir ftp://host/vae", "is neither a folder nor one of s3://BUCKET/... and gs://BUCKET/..."),
     ("--resume nowhere", "nowhere is no study: study.json is missing"),
     ("--resume", "--resume needs a value"),
     ("--resume study --max-epochs 9", "max_epochs is 10 in this study, but got 9"),

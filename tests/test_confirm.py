@@ -1,6 +1,7 @@
 """What is confirmed, where, and how the fresh seeds are compared with the search."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -21,6 +22,12 @@ from vae_tune.trials import TrialRow
 
 BASE = TrialConfig(max_epochs=2, hidden_width=4, batch_size=20)
 CONFIG = SearchConfig(trial=BASE, confirm=2, confirm_seeds=2)
+
+
+def _record(study, rows):
+    """The record of a confirmation, as far as it is compared."""
+    folder = study / "confirmation"
+    return SimpleNamespace(folder=folder, place=folder, rows=rows)
 
 
 def row(number, loss, state=COMPLETE, epochs=2, latent_size=2, learning_rate=1e-3):
@@ -91,7 +98,7 @@ def test_the_optimism_is_what_fresh_seeds_lose_against_the_searchs_own_number(ti
         values = {"latent_size": size, "learning_rate": 1e-3, "seed": seed}
         fresh.append(TrialRow(number, values, "", COMPLETE, reports=tuple(reports)))
     fresh.append(TrialRow(4, {"latent_size": 20, "learning_rate": 1e-3, "seed": 1}, "", FAIL))
-    table = compare(tmp_path / "confirmation", fresh, [ROWS[3], ROWS[1], ROWS[0]], tiny, pytest.fail)
+    table = compare(_record(tmp_path, fresh), [ROWS[3], ROWS[1], ROWS[0]], tiny, pytest.fail)
     assert table["trial"].tolist() == [3, 1]  # the reference's trainings have all failed
     assert table["trials"].tolist() == [2, 2]
     losses = [row.val_loss for row in fresh]
@@ -103,7 +110,7 @@ def test_the_optimism_is_what_fresh_seeds_lose_against_the_searchs_own_number(ti
 
 
 def test_where_all_fresh_trainings_failed_nothing_is_compared(tiny, tmp_path):
-    assert compare(tmp_path / "confirmation", [ROWS[5]], ROWS[:2], tiny, pytest.fail).empty
+    assert compare(_record(tmp_path, [ROWS[5]]), ROWS[:2], tiny, pytest.fail).empty
 
 
 def test_the_ledger_counts_the_confirmation(tmp_path):

@@ -103,6 +103,7 @@ def test_a_warm_start_teaches_the_sampler_but_counts_nowhere(tmp_path, tiny):
     learned = [trial for trial in record.study.trials if trial.user_attrs.get("warm_start")]
     assert [trial.value for trial in learned] == [50.0, 49.0, 48.0]
     assert learned[2].user_attrs["warm_start"] == f"{source.folder}: trial 2"
+    assert record.row(second).values == record.rows[1].values  # a number is not the place among the rows
     record.report(0, report(1, 60.0))
     assert winner(record.rows, 10).trial == 0
     record.close()

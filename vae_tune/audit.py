@@ -30,6 +30,7 @@ from vae_tune.names import (
     WARM_START,
 )
 from vae_tune.scheduler import make_scheduler
+from vae_tune.storage import local
 from vae_tune.trials import TrialRow, read_trials, row_from_trial, winner
 
 
@@ -42,6 +43,7 @@ def audit(folder: Path) -> list[str]:
     Raises:
         UsageError: the folder is no study, or a file of it cannot be read.
     """
+    folder = local(folder)
     manifest = read_manifest(folder)
     config: SearchConfig = from_dict(SearchConfig, manifest["config"])
     max_epochs = manifest["reference"]["max_epochs"]

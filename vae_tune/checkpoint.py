@@ -1,25 +1,27 @@
-"""Training state to and from disk: one safetensors file an epoch, never a pickle.
+"""Training state to and from disk or object storage: one safetensors file an epoch, never a pickle.
 
-A checkpoint holds the weights, Adam's moments, the configuration and the epoch's report. It appears under its
-name only when it is complete, and the newest two are kept, so a crash at any moment leaves a good one.
+A checkpoint holds the weights, Adam's moments, the configuration, the epoch's report and those before it. It appears
+under its name only when it is complete, and the newest two are kept, so a crash at any moment leaves a good one.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from vae_tune.config import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
-from vae_tune.files import atomic, read_json, write_json
+from vae_tune.files import address, is_remote, read_json, write_json
 from vae_tune.model import VAE, build
 from vae_tune.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
+from vae_tune.storage import PATIENCE, delete, delete_folder, files, folders, local, read_bytes, write_bytes
 from vae_tune.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
@@ -33,20 +35,27 @@ class Checkpoint(NamedTuple):
     config: TrialConfig
     state: TrainingState
     report: EpochReport
+    earlier: tuple[EpochReport, ...] = ()
+    """The reports before it, as far as they were known to who wrote it."""
 
 
-def write_checkpoint(folder: Path, config: TrialConfig, state: TrainingState, report: EpochReport) -> Path:
+def write_checkpoint(
+    folder: Path,
+    config: TrialConfig,
+    state: TrainingState,
+    report: EpochReport,
+    earlier: Sequence[EpochReport] = (),
+) -> Path:
     """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     for index, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     metadata = {"config": json.dumps(to_dict(config)), "report": json.dumps(asdict(report))}
+    metadata["earlier"] = json.dumps([asdict(one) for one in earlier])
     path = checkpoint_file(folder, state.epoch)
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as file:
-        file.write(save(tensors, metadata))
+    write_bytes(path, save(tensors, metadata))
     for old in checkpoints(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
+        delete(old)
     return path
 
 
@@ -54,14 +63,19 @@ def read_newest(folder: Path, device: torch.device) -> Checkpoint | None:
     """Return the newest readable checkpoint in ``folder``, or None where there is none.
 
     A damaged checkpoint is passed over with a warning.
+
+    Raises:
+        OSError: the storage that it lies on does not answer.
     """
     found = checkpoints(folder)
     for number, path in enumerate(found, start=1):
         try:
             return read_checkpoint(path, device)
         except DAMAGE as error:
+            if is_remote(path) and isinstance(error, OSError):
+                raise
             remedy = "using the checkpoint before it" if number < len(found) else "training from the start"
-            warnings.warn(f"{path} is damaged ({telling_line(error)}); {remedy}.", stacklevel=2)
+            warnings.warn(f"{address(path)} is damaged ({telling_line(error)}); {remedy}.", stacklevel=2)
     return None
 
 
@@ -71,9 +85,11 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     Raises:
         One of DAMAGE: the file is damaged.
     """
-    tensors, metadata = load_file(path), _metadata(path)
+    content = read_bytes(path, PATIENCE)
+    tensors, metadata = load(content), _metadata(content)
     config = from_dict(TrialConfig, json.loads(metadata["config"]))
     report = EpochReport(**json.loads(metadata["report"]))
+    earlier = tuple(EpochReport(**one) for one in json.loads(metadata.get("earlier", "[]")))
     weights = _part(tensors, "model.")
     state = new_state(config, _pixels(weights), device)
     state.model.load_state_dict(weights)
@@ -84,7 +100,7 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.epoch = report.epoch
-    return Checkpoint(config, state, report)
+    return Checkpoint(config, state, report, earlier)
 
 
 def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
@@ -93,8 +109,7 @@ def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
     Raises:
         One of DAMAGE: these are not the bytes of a checkpoint.
     """
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # safetensors: its length, then JSON
-    config = from_dict(TrialConfig, json.loads(header["__metadata__"]["config"]))
+    config = from_dict(TrialConfig, json.loads(_metadata(content)["config"]))
     weights = _part(load(content), "model.")
     model = build(config, _pixels(weights))
     model.load_state_dict(weights)
@@ -113,21 +128,37 @@ def checkpoint_file(folder: Path, epoch: int) -> Path:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, the newest first."""
-    epochs = {path: path.stem.removeprefix("epoch_") for path in folder.glob("epoch_*.safetensors")}
+    found = [path for path in files(folder, PATIENCE) if path.match("epoch_*.safetensors")]
+    epochs = {path: path.stem.removeprefix("epoch_") for path in found}
     own = [path for path, epoch in epochs.items() if epoch.isdecimal()]
     return sorted(own, key=lambda path: int(epochs[path]), reverse=True)
 
 
+def trials_with_checkpoints(study: Path) -> set[int]:
+    """Return the numbers of the trials that have checkpoints."""
+    found = folders(study / CHECKPOINTS_FOLDER, PATIENCE)
+    return {int(name.removeprefix("trial_")) for name in found if name.removeprefix("trial_").isdecimal()}
+
+
+def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
+    """Delete the checkpoints of a trial but for the newest ``keep``."""
+    folder = checkpoint_folder(study, trial)
+    if not keep:
+        delete_folder(folder)
+        return
+    for path in checkpoints(folder)[keep:]:
+        delete(path)
+
+
 def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
     """Write ``model.safetensors``, which also says what ``data`` it was trained on, and ``config.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / MODEL_FILE) as file:
-        file.write(save(model.state_dict(), {"data": json.dumps(to_dict(data or DataConfig()))}))
+    write_bytes(folder / MODEL_FILE, save(model.state_dict(), {"data": json.dumps(to_dict(data or DataConfig()))}))
     write_json(folder / CONFIG_FILE, to_dict(config))
 
 
 def find_model(path: Path) -> Path:
     """Return the folder of a model that a person named: by its folder, its file, or the study whose best it is."""
+    path = local(path)
     if (path / STUDY_FILE).exists():
         return path / BEST_FOLDER
     return path.parent if path.name == MODEL_FILE else path
@@ -141,7 +172,7 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
     """
     try:
         config = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
-        weights = load_file(folder / MODEL_FILE)
+        weights = load((folder / MODEL_FILE).read_bytes())
         model = build(config, _pixels(weights))
         model.load_state_dict(weights)
     except DAMAGE as error:
@@ -169,7 +200,9 @@ def read_data_config(folder: Path) -> DataConfig:
         UsageError: the file is missing or damaged.
     """
     try:
-        data: DataConfig = from_dict(DataConfig, json.loads(_metadata(folder / MODEL_FILE).get("data", "{}")))
+        data: DataConfig = from_dict(
+            DataConfig, json.loads(_metadata((folder / MODEL_FILE).read_bytes()).get("data", "{}"))
+        )
     except DAMAGE as error:
         raise UsageError(f"No usable model in {folder}: {telling_line(error)}") from error
     return data
@@ -187,6 +220,7 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file: its length, then JSON."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(header.get("__metadata__", {}))

@@ -13,6 +13,7 @@ from tyro import _errors as tyro_errors  # the only way to take over its boxes o
 
 from vae_tune.check.options import CheckOptions
 from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
+from vae_tune.files import address
 from vae_tune.options import (
     CompareOptions,
     DashboardOptions,
@@ -80,7 +81,7 @@ def _report(options: ReportOptions) -> int:
     from vae_tune.report import write_report
 
     path = write_report(options.folder, options.output)
-    print(path)
+    print(address(path))
     if options.open:
         import webbrowser
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+from vae_tune.files import SCHEMES, address
+
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "bfloat16"]
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes"]
@@ -233,7 +235,7 @@ class SearchConfig:
     study_name: str | None = None
     """Name of the study, its folder in results-dir; default: data set, date and time."""
     results_dir: Path = Path("results")
-    """Folder that holds the studies."""
+    """Folder that holds the studies; on object storage s3://BUCKET/... or gs://BUCKET/..."""
     space: Path | None = None
     """YAML file with the search space; default: latent_size 2..64, hidden_width 64..1024, learning_rate 1e-4..1e-2."""
     resume: Path | None = None
@@ -269,11 +271,7 @@ class SearchConfig:
         require(self, "confirm_seeds", self.confirm_seeds >= 1, ">= 1")
         require(self, "keep", self.keep >= 1, ">= 1")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
-        if re.match(r"[a-z0-9]{2,}:/", str(self.results_dir)):
-            raise UsageError(
-                f"results_dir {self.results_dir} is no folder: studies on object storage are not supported yet.\n"
-                "Take a folder that all nodes share."
-            )
+        _check_place(self.results_dir)
         if self.time_budget is not None:
             require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
@@ -283,6 +281,14 @@ class SearchConfig:
             name = self.study_name
             plain = name.strip() == name == Path(name).name and name.isprintable() and name not in ("", "..")
             require(self, "study_name", plain, "a plain folder name")
+
+
+def _check_place(path: Path) -> None:
+    """Refuse object storage of which there is none such, and a bucket without a name."""
+    scheme = path.parts[0] if path.parts else ""
+    if re.fullmatch(r"[a-z0-9]{2,}:", scheme) and (scheme not in SCHEMES or len(path.parts) < 2):
+        known = " and ".join(f"{known}//BUCKET/..." for known in SCHEMES)
+        raise UsageError(f"results_dir {scheme}//{'/'.join(path.parts[1:])} is neither a folder nor one of {known}.")
 
 
 def duration_seconds(text: str) -> float:
@@ -336,7 +342,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
+    return address(value) if isinstance(value, Path) else value
 
 
 _hints: Callable[[type], dict[str, Any]] = cache(get_type_hints)

@@ -33,6 +33,8 @@ from vae_tune.trials import TrialRow, ranked
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vae_tune.record import StudyRecord
+
 SEED = "seed"
 SEARCHED = "searched_val_loss"
 OPTIMISM = "optimism"
@@ -84,17 +86,15 @@ def plan(rows: Sequence[TrialRow], base: TrialConfig, config: SearchConfig, fold
 
 
 def compare(
-    folder: Path,
-    rows: Sequence[TrialRow],
+    confirmation: StudyRecord,
     searched: Sequence[TrialRow],
     images: Images,
     say: Callable[[str], None],
 ) -> pd.DataFrame:
-    """Evaluate the confirmation in ``folder`` on the test images and write its table into the search's folder.
+    """Evaluate a confirmation on the test images and write its table into the search's folder.
 
     Args:
-        folder: of the confirmation.
-        rows: its trials.
+        confirmation: its record.
         searched: the search's own trials that it repeats.
         images: what both were trained on.
         say: hears of checkpoints that were lost.
@@ -108,10 +108,10 @@ def compare(
 
     from vae_tune.repeats import summarise, test_numbers
 
-    complete = [row for row in rows if row.state == COMPLETE]
+    complete = [row for row in confirmation.rows if row.state == COMPLETE]
     if not complete:
         return pd.DataFrame()
-    table = test_numbers(folder, complete, images, say)
+    table = test_numbers(confirmation.place, complete, images, say)
     origin = {tuple(_values(row).items()): row.trial for row in searched}
     names = list(_values(searched[0]))
     keys = [tuple(zip(names, values, strict=True)) for values in table[names].itertuples(index=False)]
@@ -125,7 +125,7 @@ def compare(
         optimism = fresh[f"{VAL_LOSS}_mean"] - (row.val_loss or 0)
         result.append({TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
-    with atomic(folder.parent / CONFIRMATION_FILE) as file:
+    with atomic(confirmation.folder.parent / CONFIRMATION_FILE) as file:
         file.write(frame.assign(kind=images.binarization).to_csv(index=False).encode())
     return frame
 

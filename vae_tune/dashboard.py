@@ -16,10 +16,12 @@ import optuna
 from optuna.storages import JournalStorage
 
 from vae_tune.config import UsageError
+from vae_tune.files import address, is_remote
 from vae_tune.journal import ReadOnlyJournal
 from vae_tune.manifest import read_manifest
 from vae_tune.names import JOURNAL_FILE
 from vae_tune.options import DashboardOptions
+from vae_tune.storage import local
 from vae_tune.trials import read_trials
 
 _HOST = "127.0.0.1"
@@ -43,7 +45,8 @@ def run_dashboard(options: DashboardOptions, say: Callable[[str], None] = print)
     """
     server = make_dashboard(options.folder, options.port)
     url = f"http://{_HOST}:{server.server_port}/dashboard/studies/0"  # the journal holds one study
-    say(f"{options.folder} is shown at {url} (Ctrl-C ends it)")
+    what = f"{address(options.folder)}{' as it is now' if is_remote(options.folder) else ''}"
+    say(f"{what} is shown at {url} (Ctrl-C ends it)")
     if options.open:
         webbrowser.open(url)
     try:
@@ -62,6 +65,7 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
     """
     if find_spec("optuna_dashboard") is None:
         raise UsageError("The dashboard needs the package optuna-dashboard: pip install 'vae-tune[dashboard]'")
+    folder = local(folder)
     read_manifest(folder)
     read_trials(folder)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -12,11 +12,13 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from rich.console import Console
 
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
-from vae_tune.files import atomic
+from vae_tune.files import address, atomic
 from vae_tune.manifest import read_config, read_manifest
+from vae_tune.mirror import upload
 from vae_tune.names import COMPLETE, EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, STUDY_FILE, TEST_LOSS
 from vae_tune.options import ExploreOptions
 from vae_tune.space import Grid, Space
+from vae_tune.storage import exists
 from vae_tune.terminal import LiveView, PlainView
 from vae_tune.trials import TrialRow, read_trials, row_from_trial
 from vae_tune.tuning import run_search
@@ -41,11 +43,11 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
     try:
         study = run_search(config, view=_Picture(console) if console.is_terminal else _Lines(console), grid=grid)
     except KeyboardInterrupt:
-        if (folder / STUDY_FILE).exists():
-            say(console, f"Go on: vae-tune explore --resume {folder}")
+        if exists(folder / STUDY_FILE):
+            say(console, f"Go on: vae-tune explore --resume {address(folder)}")
         raise
     rows = [row for row in map(row_from_trial, read_trials(study.folder)) if row.state == COMPLETE]
-    return _compare(study.folder, rows, config, console)
+    return _compare(study.folder, folder, rows, config, console)
 
 
 def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
@@ -95,7 +97,8 @@ class _Picture(LiveView):
         self.__exit__(None, None, None)
 
 
-def _compare(folder: Path, rows: list[TrialRow], config: SearchConfig, console: Console) -> pd.DataFrame:
+def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConfig, console: Console) -> pd.DataFrame:
+    """Compare the sizes into ``folder``, which is a working copy where the study's ``place`` is on object storage."""
     from vae_tune.data import load_images
     from vae_tune.gallery import sample_sheet
     from vae_tune.repeats import last_checkpoint, summarise, test_numbers
@@ -103,17 +106,20 @@ def _compare(folder: Path, rows: list[TrialRow], config: SearchConfig, console: 
     if not rows:
         raise UsageError(f"No trial of {folder} was trained to the end.")
     images = load_images(config.data)
-    table = test_numbers(folder, rows, images, partial(say, console))
+    table = test_numbers(place, rows, images, partial(say, console))
     sizes = summarise(table, [SIZE], _SUMMARISED)
     for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
             file.write(frame.assign(kind=images.binarization).to_csv(index=False).encode())
+    pictures = []
     for row in {row.values[SIZE]: row for row in reversed(rows)}.values():  # the first of each size
-        model = last_checkpoint(folder, row, images, partial(say, console)).state.model
-        sample_sheet(model, images.test.shape[1:]).write_png(folder / f"samples_{row.values[SIZE]:03d}.png")
+        model = last_checkpoint(place, row, images, partial(say, console)).state.model
+        pictures.append(f"samples_{row.values[SIZE]:03d}.png")
+        sample_sheet(model, images.test.shape[1:]).write_png(folder / pictures[-1])
     draw(sizes, images.binarization, folder / LATENT_SIZES_PLOT)
+    upload(folder, place, [EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, *pictures])
     show(sizes, images.binarization, config.trial.max_epochs, console)
-    say(console, f"{folder}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png")
+    say(console, f"{address(place)}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png")
     return sizes
 
 

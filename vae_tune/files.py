@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete and on disk."""
+"""Files that appear under their name only when they are complete and on disk; paths that name object storage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+SCHEMES = ("s3:", "gs:")
+"""First part of a path on object storage, which pathlib makes of s3:// and gs://."""
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path lies on object storage: see :mod:`vae_tune.storage`."""
+    return path.parts[:1] in [(scheme,) for scheme in SCHEMES]
+
+
+def address(path: Path) -> str:
+    """Return a path in words; of one on object storage pathlib would drop a slash."""
+    return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_remote(path) else str(path)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -13,9 +14,10 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.data import Images
-from vae_tune.files import read_json
+from vae_tune.files import address, is_remote
 from vae_tune.names import STUDY_FILE, VAL_LOSS
 from vae_tune.space import Space
+from vae_tune.storage import read_bytes
 
 _SHAPE: dict[str, Any] = {
     "name": str,
@@ -99,15 +101,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UsageError: the folder is no study.
     """
     try:
-        manifest = read_json(folder / STUDY_FILE)
+        manifest = json.loads(read_bytes(folder / STUDY_FILE))
         _check(manifest, _SHAPE)
         from_dict(SearchConfig, manifest["config"])
         from_dict(TrialConfig, manifest["reference"])
         read_space(manifest)
     except FileNotFoundError as error:
-        raise UsageError(f"{folder} is no study: {STUDY_FILE} is missing.") from error
+        raise UsageError(f"{address(folder)} is no study: {STUDY_FILE} is missing.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise UsageError(f"{folder} is no study: {STUDY_FILE} is damaged ({str(error).splitlines()[0]}).") from error
+        what = "cannot be read" if is_remote(folder) and isinstance(error, OSError) else "is damaged"
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{address(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
     return dict(manifest)
 
 

@@ -20,6 +20,7 @@ from vae_tune.config import (
     require,
     to_dict,
 )
+from vae_tune.files import is_remote
 from vae_tune.names import MODEL_FILE
 
 
@@ -49,6 +50,11 @@ class ReportOptions:
     """File to write; default: report.html in the folder."""
     open: bool = False
     """Show it in the browser."""
+
+    def __post_init__(self) -> None:
+        """Refuse to show what no browser finds."""
+        if self.open and self.output is None and is_remote(self.folder):
+            raise UsageError("--open of a study on object storage needs --output FILE.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,12 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vae_tune.config import TrialConfig, UsageError, to_dict
+from vae_tune.files import address
 from vae_tune.manifest import read_manifest
 from vae_tune.names import WARM_START
 from vae_tune.seen import as_seen
 from vae_tune.space import Space
+from vae_tune.storage import local
 from vae_tune.trials import read_trials
 
 _MUST_AGREE = ("metric", "data", "fixed")
@@ -106,7 +108,8 @@ def read_warm_start(
     """
     trials = []
     for folder in folders:
-        other = read_manifest(folder)
+        copy = local(folder)
+        other = read_manifest(copy)
         mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
         for study, values in ((manifest, mine), (other, theirs)):
             reference = (
@@ -117,10 +120,10 @@ def read_warm_start(
         for name, value in mine.items():
             if theirs[name] != value:
                 raise UsageError(
-                    f"--warm-start {folder}: its trials cannot be compared: {name} is {theirs[name]!r} there, "
-                    f"{value!r} here."
+                    f"--warm-start {address(folder)}: its trials cannot be compared: {name} is {theirs[name]!r} "
+                    f"there, {value!r} here."
                 )
-        seen = map(as_seen, read_trials(folder))
+        seen = map(as_seen, read_trials(copy))
         trials += [_as_prior(trial, folder, space) for trial in seen if _teaches(trial, space, base)]
     return trials
 
@@ -143,5 +146,5 @@ def _as_prior(trial: FrozenTrial, folder: Path, space: Space) -> FrozenTrial:
         params=trial.params,
         distributions=dict(space.distributions),
         intermediate_values=trial.intermediate_values,
-        user_attrs={WARM_START: f"{folder}: trial {trial.number}"},
+        user_attrs={WARM_START: f"{address(folder)}: trial {trial.number}"},
     )

@@ -67,9 +67,14 @@ class StudyRecord:
         lock: StudyLock,
         journal: Journal,
         plant: Callable[[optuna.Study], None] | None = None,
+        place: Path | None = None,
     ):
         """Open the files; use :meth:`create` or :meth:`resume`."""
         self.folder = folder
+        self.place = place or folder
+        """The study: the folder, or where on object storage it is a working copy of. There the checkpoints are."""
+        self.after_upload: Callable[[Callable[[], None]], None] = _at_once
+        """Does something as soon as the record as it is now is safe at ``place``."""
         self.manifest = manifest
         self.listeners: list[Callable[[TrialRow], None]] = []
         self._lock = lock
@@ -100,7 +105,11 @@ class StudyRecord:
 
     @classmethod
     def create(
-        cls, folder: Path, manifest: dict[str, Any], plant: Callable[[optuna.Study], None] | None = None
+        cls,
+        folder: Path,
+        manifest: dict[str, Any],
+        plant: Callable[[optuna.Study], None] | None = None,
+        place: Path | None = None,
     ) -> StudyRecord:
         """Make a new study folder; ``plant`` gives the study what it starts from, before the folder counts as one.
 
@@ -117,10 +126,10 @@ class StudyRecord:
         for name in (JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE):
             (folder / name).unlink(missing_ok=True)
         _delete_temporary_files(folder)
-        return cls(folder, manifest, lock, Journal(folder / JOURNAL_FILE), plant)
+        return cls(folder, manifest, lock, Journal(folder / JOURNAL_FILE), plant, place)
 
     @classmethod
-    def resume(cls, folder: Path, manifest: dict[str, Any]) -> StudyRecord:
+    def resume(cls, folder: Path, manifest: dict[str, Any], place: Path | None = None) -> StudyRecord:
         """Open an existing study folder after any kind of end; the tables are made again from the journal.
 
         Raises:
@@ -147,7 +156,7 @@ class StudyRecord:
             lock.release()
             raise
         _delete_temporary_files(folder)
-        return cls(folder, manifest, lock, journal)
+        return cls(folder, manifest, lock, journal, place=place)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -160,6 +169,10 @@ class StudyRecord:
     def rows(self) -> Sequence[TrialRow]:
         """All trials by number."""
         return [self._rows[number] for number in sorted(self._rows)]
+
+    def row(self, number: int) -> TrialRow:
+        """Return the trial of that number; with a warm start they are not the place in ``rows``."""
+        return self._rows[number]
 
     def unfinished(self) -> list[optuna.Trial]:
         """Return the trials that a search that ended early left RUNNING, by number."""
@@ -298,6 +311,10 @@ class StudyRecord:
             file.write("".join(lines).encode())
         self._written = time.monotonic()
         self._next_table = self._written + (self._written - start) / _TABLE_SHARE
+
+
+def _at_once(action: Callable[[], None]) -> None:
+    action()
 
 
 def unfinished_creation(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from vae_tune.checkpoint import (
 )
 from vae_tune.config import TrialConfig, from_dict, telling_line
 from vae_tune.data import Images, to_tensor
+from vae_tune.files import address
 from vae_tune.manifest import read_manifest
 from vae_tune.names import TEST_LOSS, TRIAL, VAL_LOSS
 from vae_tune.training import evaluate, fit, new_state
@@ -63,7 +64,7 @@ def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[
     try:
         return read_checkpoint(path, _CPU)
     except DAMAGE as error:
-        say(f"{path} is missing or damaged ({telling_line(error)}): trial {row.trial} is trained again.")
+        say(f"{address(path)} is missing or damaged ({telling_line(error)}): trial {row.trial} is trained again.")
     config: TrialConfig = from_dict(TrialConfig, {**read_manifest(folder)["reference"], **row.values})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is said already

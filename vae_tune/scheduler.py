@@ -194,7 +194,7 @@ def settle(record: StudyRecord, scheduler: Asha, max_epochs: int) -> None:
     for number, epoch in scheduler.paused.items():
         record.set_aside(number, epoch)
     for number, epoch in scheduler.audited.items():
-        if record.rows[number].state == RUNNING:
+        if record.row(number).state == RUNNING:
             record.set_aside(number, epoch, audit_note(epoch))
     for row in record.rows:
         if row.state == RUNNING and not goes_on.get(row.trial, True):

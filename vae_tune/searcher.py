@@ -30,6 +30,7 @@ from vae_tune.ending import Ending
 from vae_tune.names import (
     COMPLETE,
     EPOCH,
+    EPOCHS,
     FAIL,
     NODE,
     PRUNED,
@@ -89,6 +90,9 @@ class Record(Protocol):
     @property
     def rows(self) -> Sequence[TrialRow]:
         """All trials that were started."""
+
+    def row(self, number: int) -> TrialRow:
+        """Return one of them."""
 
     def transaction(self) -> AbstractContextManager[None]:
         """Write all of a block in one piece."""
@@ -175,13 +179,16 @@ class StudySearcher(Searcher):
             promoted = self._scheduler.promote()
             if promoted is not None:
                 self._record.set_aside(promoted, 0)
-                return {TRIAL: promoted, VALUES: dict(self._record.rows[promoted].values)}
+                return self._handed(promoted, self._record.row(promoted).values)
             if self._num_samples is not None and len(self._record.rows) >= self._num_samples:
                 return None
         trial = self._next()
         values = reference_values(self._space, self._base) if trial.number == REFERENCE_TRIAL else trial.params
         self._record.start(trial, values)
-        return {TRIAL: trial.number, VALUES: values}
+        return self._handed(trial.number, values)
+
+    def _handed(self, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {TRIAL: number, VALUES: dict(values), EPOCHS: self._record.row(number).epochs}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Record one epoch of a trial that goes on."""
@@ -203,12 +210,15 @@ class StudySearcher(Searcher):
         """
         if error or trial_id not in self._numbers or not result or EPOCH not in result:
             return
+        if STORAGE_ERROR in result:
+            self._fail_to_write(OSError(result[STORAGE_ERROR]))
+            return
         if not math.isfinite(result[VAL_LOSS]):
             reason = result.get(REASON) or f"diverged: {VAL_LOSS} {result[VAL_LOSS]} in epoch {result[EPOCH]}"
             self.fail(trial_id, reason)
             return
         self.on_trial_result(trial_id, result)
-        if STORAGE_ERROR in result or self._ending.error:
+        if self._ending.error:
             return
         if result[EPOCH] >= self._base.max_epochs:
             self._finish(trial_id, COMPLETE)

@@ -40,6 +40,7 @@ from vae_tune.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.space import Space
+from vae_tune.storage import local
 from vae_tune.trials import winner
 
 if TYPE_CHECKING:
@@ -123,12 +124,13 @@ def judged_reports(study: Study) -> pd.DataFrame:
 def load_study(folder: str | Path) -> Study:
     """Load the study in ``folder``; it may still be running, or have been interrupted at any moment.
 
+    One on object storage (``s3://bucket/results/name``) is copied to this machine first, until this process ends.
     ``docs/tables.md`` tells each column's type and unit.
 
     Raises:
         UsageError: the folder is no study, or a file of it cannot be read.
     """
-    folder = Path(folder)
+    folder = local(Path(folder))
     manifest = read_manifest(folder)
     path = folder / EPOCHS_FILE
     try:

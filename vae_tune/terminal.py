@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_tune import guards
+from vae_tune.files import address, is_remote
 from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, TEST_LOSS, VAL_LOSS
 from vae_tune.trials import TrialRow, winner
 
@@ -316,14 +317,15 @@ def _table(title: str) -> Table:
 
 
 def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
-    if (folder / REPORT_FILE).is_file():
-        console.print(f"Report: {folder / REPORT_FILE}", highlight=False, soft_wrap=True)
-    console.print(f"Record: {folder}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)", highlight=False)
+    study = address(folder)
+    if is_remote(folder) or (folder / REPORT_FILE).is_file():
+        console.print(f"Report: {address(folder / REPORT_FILE)}", highlight=False, soft_wrap=True)
+    console.print(f"Record: {study}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)", highlight=False)
     console.print("Look further:" if not unfinished else "Go on, or look further:", highlight=False)
     for command in (
-        *([f"python search.py --resume {folder}"] if unfinished else []),
-        f"python -c \"from vae_tune import load_study; print(load_study('{folder}').trials)\"",
-        f"vae-tune dashboard {folder}",
+        *([f"python search.py --resume {study}"] if unfinished else []),
+        f"python -c \"from vae_tune import load_study; print(load_study('{study}').trials)\"",
+        f"vae-tune dashboard {study}",
     ):
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
 

@@ -14,9 +14,11 @@ from ray import tune
 from vae_tune.checkpoint import checkpoint_folder, read_newest, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
+from vae_tune.files import is_remote
 from vae_tune.names import (
     DEVICE,
     EPOCH,
+    EPOCHS,
     EVALUATION_SECONDS,
     REASON,
     STORAGE_ERROR,
@@ -33,10 +35,10 @@ def train_trial(
     """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
 
     Args:
-        config: the trial's number and its hyperparameters, as the searcher suggested them.
+        config: the trial's number, its hyperparameters, and how many of its epochs the record knows.
         images: shared by all trials of a node, read-only.
         base: the reference configuration; the hyperparameters replace its fields.
-        folder: the study folder.
+        folder: the study, on disk or object storage: it gets the checkpoints.
         threads: CPU threads of the trial.
         gpu: whether the trial was given a share of a GPU.
     """
@@ -50,23 +52,33 @@ def train_trial(
         evaluating = epoch.seconds - len(images.train) / epoch.images_per_second
         tune.report({**asdict(epoch), DEVICE: name, EVALUATION_SECONDS: evaluating, **more})
 
-    with warnings.catch_warnings(record=True) as damage:
-        checkpoint = read_newest(checkpoints, device)
+    try:
+        with warnings.catch_warnings(record=True) as damage:
+            checkpoint = read_newest(checkpoints, device)
+    except OSError as error:
+        tune.report({EPOCH: 0, VAL_LOSS: float("inf"), STORAGE_ERROR: str(error)})
+        return
     note = {REASON: " ".join(str(warning.message) for warning in damage)} if damage else {}
-    if checkpoint is None:
+    reports: list[EpochReport] = []
+    if checkpoint is None or (checkpoint.config != trial_config and is_remote(folder)):
+        # of another configuration: a head was lost with the end of its record, and the trial's number was given again
         state = new_state(trial_config, images.pixels, device)
     elif checkpoint.config != trial_config:
         raise ValueError(f"{checkpoints} holds checkpoints of another configuration: {checkpoint.config}")
     else:
         state = checkpoint.state
-        report(checkpoint.report, **note)  # perhaps it was never received; the record ignores an epoch that it knows
+        reports = [*checkpoint.earlier, checkpoint.report]
+        for done in reports:  # the last was perhaps never received; the record ignores an epoch that it knows
+            if done.epoch > config.get(EPOCHS, 0) or done is checkpoint.report:
+                report(done, **note)
     try:
         for epoch in fit(trial_config, images, device, state):
             try:
-                write_checkpoint(checkpoints, trial_config, state, epoch)
+                write_checkpoint(checkpoints, trial_config, state, epoch, reports)
             except OSError as error:  # no fault of the trial: the search has to end, and goes on from the epoch before
                 report(epoch, **{STORAGE_ERROR: str(error)})
                 return
+            reports.append(epoch)
             report(epoch)
     except Diverged as diverged:
         tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 
-from vae_tune.checkpoint import Checkpoint, checkpoint_folder, checkpoints, write_model
+from vae_tune.checkpoint import Checkpoint, discard_checkpoints, trials_with_checkpoints, write_model
 from vae_tune.config import DataConfig, from_dict
 from vae_tune.data import Images, to_tensor
 from vae_tune.files import read_json, write_json
@@ -51,6 +51,9 @@ class WinnerKeeper:
         self._keep = keep
         self._say = say
         self._folder = record.folder / BEST_FOLDER
+        present = trials_with_checkpoints(record.place)
+        self._discarded = {row.trial: 0 for row in record.rows if row.trial not in present and row.state != RUNNING}
+        """How many checkpoints each trial was left, by its number."""
         try:
             self._metrics: dict[str, Any] = read_json(self._folder / METRICS_FILE)
         except (FileNotFoundError, ValueError):  # none yet, or damaged: best/ is written again
@@ -102,7 +105,7 @@ class WinnerKeeper:
         return (written["trial"], written["epochs"]) if written else None
 
     def _write(self, best: TrialRow) -> None:
-        checkpoint = last_checkpoint(self._record.folder, best, self._images, self._say)
+        checkpoint = last_checkpoint(self._record.place, best, self._images, self._say)
         data = from_dict(DataConfig, self._record.manifest["config"]["data"])
         write_model(self._folder, checkpoint.state.model, checkpoint.config, data)
         self._draw(checkpoint)
@@ -145,7 +148,7 @@ class WinnerKeeper:
             },
         }
         if test:
-            checkpoint = last_checkpoint(self._record.folder, row, self._images, self._say)
+            checkpoint = last_checkpoint(self._record.place, row, self._images, self._say)
             result = evaluate(checkpoint.state.model, to_tensor(self._images.test, _CPU), checkpoint.config)
             numbers["test"] = asdict(result)
         return numbers
@@ -157,8 +160,6 @@ class WinnerKeeper:
         reconstruction_sheet(model, originals).write_png(folder / RECONSTRUCTIONS_FILE)
 
     def _discard_checkpoints(self, row: TrialRow, *, keep: int) -> None:
-        folder = checkpoint_folder(self._record.folder, row.trial)
-        for path in checkpoints(folder)[keep:]:
-            path.unlink(missing_ok=True)
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+        if self._discarded.get(row.trial, keep + 1) > keep:
+            self._discarded[row.trial] = keep
+            self._record.after_upload(partial(discard_checkpoints, self._record.place, row.trial, keep))

@@ -52,11 +52,12 @@ def alive(pid):
 class Command:
     """A search in a process of its own, as a person starts it."""
 
-    def __init__(self, *options, cwd):
+    def __init__(self, *options, cwd, environment=None):
         self.options = [str(option) for option in options]
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "search.py"), *self.options],
             cwd=cwd,
+            env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -89,8 +90,8 @@ def search(tmp_path):
     """Start searches in ``tmp_path``; whatever of them is left at the end is killed by process group."""
     started = []
 
-    def start(*options):
-        started.append(Command(*options, cwd=tmp_path))
+    def start(*options, environment=None):
+        started.append(Command(*options, cwd=tmp_path, environment=environment))
         return started[-1]
 
     yield start

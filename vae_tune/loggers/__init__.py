@@ -54,7 +54,7 @@ def live_views(
         yield []
         return
     channels = [Channel(name, connect, warn) for name, connect in views.items()]
-    listener = _listener(record.folder, tuple(record.manifest["data"]["shape"]), channels)
+    listener = _listener(record.place, tuple(record.manifest["data"]["shape"]), channels)
     for row in record.rows:
         listener(row)
     record.listeners.append(listener)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from vae_tune.files import is_remote
 from vae_tune.names import COMPLETE, PRUNED
+from vae_tune.storage import read_bytes
 from vae_tune.trials import TrialRow
 
 _COLUMNS = 8
@@ -18,24 +22,27 @@ _COLUMNS = 8
 class Sketch:
     """A sheet of 8 x 8 samples, drawn when it is first asked for.
 
-    The checkpoint is opened at once, which costs microseconds, and read later: the search may have deleted it by then.
+    A checkpoint on disk is opened at once, which costs microseconds, and read later: the search may have deleted it by
+    then. One on object storage is read later, and where it is gone there is no picture.
     """
 
-    def __init__(self, checkpoint: BinaryIO, shape: tuple[int, ...]):
+    def __init__(self, checkpoint: Callable[[], bytes], shape: tuple[int, ...]):
         self._checkpoint = checkpoint
         self._shape = shape
         self._lock = threading.Lock()
         self._sheet: npt.NDArray[np.uint8] | None = None
 
-    def __call__(self) -> npt.NDArray[np.uint8]:
-        """Return the sheet: (height, width), grey values."""
+    def __call__(self) -> npt.NDArray[np.uint8] | None:
+        """Return the sheet: (height, width), grey values; None where the checkpoint is gone."""
         from vae_tune.checkpoint import model_from_bytes
         from vae_tune.generate import grid, samples
 
         with self._lock:
             if self._sheet is None:
-                with self._checkpoint as file:
-                    model, _ = model_from_bytes(file.read())
+                try:
+                    model, _ = model_from_bytes(self._checkpoint())
+                except FileNotFoundError:
+                    return None
                 self._sheet = grid(samples(model, _COLUMNS * _COLUMNS, self._shape), _COLUMNS)
             return self._sheet
 
@@ -46,7 +53,15 @@ def sketch(folder: Path, row: TrialRow, shape: tuple[int, ...]) -> Sketch | None
 
     if row.state not in (COMPLETE, PRUNED):
         return None
+    path = checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs)
+    if is_remote(path):
+        return Sketch(partial(read_bytes, path), shape)
     try:
-        return Sketch(checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs).open("rb"), shape)
+        return Sketch(partial(_read_and_close, path.open("rb")), shape)
     except OSError:
         return None
+
+
+def _read_and_close(file: BinaryIO) -> bytes:
+    with file:
+        return file.read()

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_tune.config import UsageError
-from vae_tune.files import atomic
+from vae_tune.files import atomic, is_remote
 from vae_tune.names import (
     CURVES_FILE,
     EPOCH,
@@ -110,7 +110,8 @@ def _search(source: Source, setting: Any, options: ReplayOptions, seed: int) -> 
 
 
 def _default_output(source: Path) -> Path:
-    return Path(REPLAY_FOLDER) if (source / CURVES_FILE).exists() else source / REPLAY_FOLDER
+    own = not is_remote(source) and not (source / CURVES_FILE).exists()
+    return source / REPLAY_FOLDER if own else Path(REPLAY_FOLDER)
 
 
 def _rows(summary: pd.DataFrame) -> list[list[str]]:

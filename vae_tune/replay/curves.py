@@ -36,6 +36,7 @@ from vae_tune.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.space import Space
+from vae_tune.storage import local
 from vae_tune.study import load_study
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def load_curves(folder: Path) -> Curves:
     Raises:
         UsageError: the folder is neither, is damaged, or has no curve.
     """
+    folder = local(folder)
     manifest = read_manifest(folder)
     space = read_space(manifest)
     try:

@@ -79,6 +79,10 @@ class MemoryRecord:
         self.rows: list[TrialRow] = []
         self._trials: dict[int, optuna.Trial] = {}
 
+    def row(self, number: int) -> TrialRow:
+        """Return the trial of that number."""
+        return self.rows[number]
+
     def transaction(self) -> nullcontext[None]:
         """Write nothing."""
         return nullcontext()

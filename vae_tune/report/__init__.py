@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import re
 from datetime import UTC, datetime
 from importlib import resources
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.config import UsageError
-from vae_tune.files import atomic
+from vae_tune.files import address, is_remote
 from vae_tune.names import (
     BEST_FOLDER,
     COMPLETE,
@@ -36,6 +38,7 @@ from vae_tune.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
+from vae_tune.storage import QUICK, write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +69,7 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
 
     Args:
         folder: the study.
-        output: the file to write; by default ``report.html`` in the folder.
+        output: the file to write; by default ``report.html`` in the folder, on object storage too.
 
     Raises:
         UsageError: the folder is no study, or the file cannot be written.
@@ -74,13 +77,14 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     from vae_tune.study import load_study
 
     study = load_study(folder)
-    path = Path(output) if output is not None else study.folder / REPORT_FILE
+    path = Path(output) if output is not None else Path(folder) / REPORT_FILE
     page = render(study)
     try:
-        with atomic(path) as file:
-            file.write(page.encode())
+        if not is_remote(path) and not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        write_bytes(path, page.encode(), QUICK)
     except OSError as error:
-        raise UsageError(f"The report {path} cannot be written: {error.strerror or error}.") from error
+        raise UsageError(f"The report {address(path)} cannot be written: {error.strerror or error}.") from error
     return path
 
 

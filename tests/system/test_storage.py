@@ -1,0 +1,89 @@
+"""Searches whose results are on object storage: a real S3 server on loopback that fails, goes away and comes back."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.stores import BUCKET, s3
+from tests.system.conftest import is_whole, wait_for
+from vae_tune import load_study
+from vae_tune.audit import audit
+from vae_tune.files import address
+from vae_tune.report import write_report
+from vae_tune.storage import local
+
+pytestmark = pytest.mark.system
+
+SMALL = ("--train-size", 3000, "--max-epochs", 4, "--reduction-factor", 2)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with s3() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        yield store
+
+
+def reports(server, place):
+    """The rows of ``epochs.csv`` that lie in the storage."""
+    name = f"{'/'.join(place.parts[2:])}/epochs.csv"
+    lines = server.objects().get(name, b"").splitlines()[1:]
+    return [tuple(line.split(b",")[:2]) for line in lines]
+
+
+def test_another_head_goes_on_after_a_kill_from_a_storage_that_fails_every_tenth_request(server, search, tmp_path):
+    place = Path(f"s3://{BUCKET}/vae/killed")
+    heads = [{"VAE_TUNE_CACHE": str(tmp_path / name)} for name in ("head", "other")]
+    server.every = 10
+    where = ("--results-dir", f"s3://{BUCKET}/vae", "--study-name", "killed")
+    running = search("--num-samples", 5, *SMALL, *where, environment=heads[0])
+    wait_for(lambda: len(reports(server, place)) >= 3, running)
+    running.kill(signal.SIGKILL)
+    _, output = running.wait()
+    assert f"--resume {address(place)}" in output
+    before = reports(server, place)
+
+    code, output = search("--resume", address(place), environment=heads[1]).wait()
+    assert code == 0, output
+    assert f"Record: {address(place)}" in output
+    assert server.failures > 10
+    server.every = 0
+    after = reports(server, place)
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after))
+    assert audit(place) == []
+    is_whole(local(place), trials=5)
+    stored = server.objects()
+    names = {name.removeprefix("vae/killed/") for name in stored}
+    assert {"best/model.safetensors", "report.html", "study.json", "optuna.journal"} <= names
+    kept = [name for name in names if name.startswith("checkpoints/")]
+    assert len(kept) == 1  # the winner's last one
+    assert not [name for name in names if name.endswith((".pkl", ".tmp", ".lock"))]
+    secret = server.environment["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not [name for name, content in stored.items() if secret in content]
+
+    study = load_study(address(place))
+    assert len(study.trials) == 5
+    assert study.metrics["winner"]["trial"] == study.best_trial
+    write_report(address(place), tmp_path / "report.html")
+    assert "Winner and reference" in (tmp_path / "report.html").read_text()
+
+
+def test_a_storage_that_is_away_for_twenty_seconds_costs_no_trial(server, search, tmp_path):
+    place = Path(f"s3://{BUCKET}/vae/away")
+    where = ("--results-dir", f"s3://{BUCKET}/vae", "--study-name", "away")
+    running = search("--num-samples", 4, *SMALL, *where, environment={"VAE_TUNE_CACHE": str(tmp_path / "head")})
+    wait_for(lambda: reports(server, place), running)
+    server.go_away()
+    with pytest.raises(AssertionError, match="not within"):  # the search waits, and does not end
+        wait_for(lambda: running.process.poll() is not None, timeout=20)
+    server.come_back()
+    code, output = running.wait()
+    assert code == 0, output
+    assert "FAIL" not in output
+    assert audit(place) == []
+    is_whole(local(place), trials=4)
+    assert json.loads(server.objects()["vae/away/study.json"])["status"] == "complete"

@@ -1,0 +1,218 @@
+"""A study on object storage: what is uploaded when, and by whom."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.stores import BUCKET, s3
+from vae_tune import mirror, storage
+from vae_tune.config import SearchError, UsageError
+from vae_tune.mirror import Claim, claimed, mirrored, renew, working_copy
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3() as store:
+        yield store
+
+
+@pytest.fixture
+def place(server, monkeypatch, tmp_path):
+    """A study that is not there yet, of a driver whose uploads and patience are short."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
+    for name, seconds in (("_PERIOD_SECONDS", 0.05), ("_SILENCE_SECONDS", 1.5), ("QUICK", 0.2), ("PATIENCE", 0.5)):
+        monkeypatch.setattr(mirror, name, seconds)
+    return Path(f"s3://{BUCKET}/{tmp_path.name}/study")
+
+
+def write(folder, **contents):
+    for name, content in contents.items():
+        storage.write_bytes(folder / name.replace("_", "."), content)
+
+
+def record(folder, epochs=1):
+    lines = b"".join(b'{"epoch": %d}\n' % epoch for epoch in range(epochs))
+    write(folder, optuna_journal=lines, epochs_csv=lines, study_json=b"{}")
+
+
+def names(server, place):
+    prefix = "/".join(place.parts[2:]) + "/"
+    return {name.removeprefix(prefix) for name in server.objects() if name.startswith(prefix)}
+
+
+def test_the_working_copy_is_uploaded_as_it_grows_and_whole_at_its_end(server, place):
+    folder = working_copy(place)
+    record(folder)
+    with (
+        claimed(place, pytest.fail) as claim,
+        mirrored(folder, place, claim, pytest.fail, pytest.fail) as after_upload,
+    ):
+        uploaded = threading.Event()
+        after_upload(uploaded.set)
+        assert uploaded.wait(30)
+        assert {"optuna.journal", "epochs.csv", "study.json"} <= names(server, place)
+        record(folder, epochs=3)
+    assert names(server, place) == {"optuna.journal", "epochs.csv", "study.json"}  # and no lock
+    assert storage.read_bytes(place / "epochs.csv") == (folder / "epochs.csv").read_bytes()
+
+
+def test_the_tables_are_never_ahead_of_the_journal(server, place, monkeypatch):
+    """A report is written between any two requests; what lies in the storage must fit together all the time."""
+    folder, epochs = working_copy(place), [1]
+    record(folder)
+    order = []
+
+    def observed(path, content, patience):
+        epochs[0] += 1
+        record(folder, epochs[0])
+        storage.write_bytes(path, content, patience)
+        if path.name != "study.lock":
+            order.append(path.name)
+        if storage.exists(place / "epochs.csv"):
+            journal, table = (storage.read_bytes(place / name) for name in ("optuna.journal", "epochs.csv"))
+            assert journal.startswith(table)
+
+    monkeypatch.setattr(mirror, "write_bytes", observed)
+    claim = Claim(place, pytest.fail)
+    one = mirror._Mirror(folder, place, claim)
+    for _ in range(3):
+        one.upload(5)
+    assert order == ["optuna.journal", "epochs.csv", "study.json"] * 3
+
+
+def test_what_did_not_change_is_not_uploaded_again(server, place):
+    folder = working_copy(place)
+    record(folder)
+    one = mirror._Mirror(folder, place, Claim(place, pytest.fail))
+    assert one.upload(5) > 0
+    assert one.upload(5) == 0
+    write(folder, trials_csv=b"12345")
+    assert one.upload(5) == 5
+
+
+def test_nothing_is_deleted_before_the_record_that_makes_it_superfluous_is_safe(server, place):
+    folder, done = working_copy(place), []
+    record(folder)
+    one = mirror._Mirror(folder, place, Claim(place, pytest.fail))
+    one.superfluous.append(lambda: done.append(names(server, place)))
+    server.go_away()
+    with pytest.raises(OSError, match="s3://"):
+        one.upload(0.1)
+    assert done == []
+    server.come_back()
+    one.upload(5)
+    assert len(done) == 1
+    assert "optuna.journal" in done[0]
+    one.upload(5)
+    assert len(done) == 1
+
+
+def test_an_outage_is_said_once_and_what_it_kept_back_is_uploaded_later(server, place):
+    folder, said = working_copy(place), []
+    record(folder)
+    away = threading.Event()
+
+    def warn(text):
+        said.append(text)
+        away.set()
+
+    with claimed(place, pytest.fail) as claim, mirrored(folder, place, claim, warn, pytest.fail):
+        server.go_away()
+        record(folder, epochs=2)
+        assert away.wait(30)
+        server.come_back()
+    (line,) = said
+    assert line.startswith("The record waits for its upload: s3://")
+    assert line.endswith("The search goes on.")
+    assert storage.read_bytes(place / "epochs.csv") == (folder / "epochs.csv").read_bytes()
+
+
+def test_a_storage_that_stays_away_leaves_the_record_on_this_machine_and_says_where(server, place):
+    folder = working_copy(place)
+    record(folder)
+    try:
+        with (
+            pytest.raises(SearchError, match="could not be uploaded") as raised,
+            claimed(place, pytest.fail) as claim,
+            mirrored(folder, place, claim, lambda _: None, pytest.fail),
+        ):
+            server.go_away()
+    finally:
+        server.come_back()
+    assert str(folder) in str(raised.value)
+    assert f"--resume s3://{BUCKET}" in str(raised.value)
+    with claimed(place, lambda _: None):
+        assert renew(place) == folder  # nothing was uploaded, and nothing is lost
+    assert (folder / "epochs.csv").exists()
+
+
+def test_a_second_driver_is_refused_with_pid_and_host_of_the_first(server, place, monkeypatch):
+    said = []
+    record(working_copy(place))
+    me = f"by process {os.getpid()} on host {socket.gethostname()}.\n"
+    with (
+        claimed(place, pytest.fail) as claim,
+        mirrored(working_copy(place), place, claim, pytest.fail, pytest.fail),
+        monkeypatch.context() as other,
+    ):
+        other.setattr("socket.gethostname", lambda: "elsewhere")
+        with pytest.raises(UsageError, match=f"is being written {me}"):
+            Claim(place, said.append)
+    assert said[0].startswith("Waiting whether process")
+
+
+def test_the_mark_of_a_driver_that_is_gone_is_overcome(server, place):
+    mark = {"pid": 7, "host": "a-lost-head", "token": "x", "beat": 9}
+    storage.write_bytes(place / "study.lock", json.dumps(mark).encode())
+    said = []
+    with claimed(place, said.append):
+        assert json.loads(storage.read_bytes(place / "study.lock"))["token"] != "x"
+    assert said == ["Waiting whether process 7 on host a-lost-head still writes this study ..."]
+    assert not storage.exists(place / "study.lock")
+
+
+def test_a_driver_whose_study_was_taken_over_stops(server, place):
+    folder = working_copy(place)
+    record(folder)
+    failed = threading.Event()
+    reasons = []
+
+    def fail(reason):
+        reasons.append(reason)
+        failed.set()
+
+    def search():
+        with claimed(place, pytest.fail) as claim, mirrored(folder, place, claim, pytest.fail, fail):
+            mark = {"pid": 7, "host": "other", "token": "x", "beat": 1}
+            storage.write_bytes(place / "study.lock", json.dumps(mark).encode())
+            assert failed.wait(30)
+
+    with pytest.raises(SearchError, match="taken over by process 7 on host other"):
+        search()
+    assert json.loads(storage.read_bytes(place / "study.lock"))["token"] == "x"  # the other's mark stays
+
+
+def test_a_working_copy_that_went_on_from_the_storage_stays(server, place):
+    record(place, epochs=2)
+    folder = renew(place)
+    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 2
+    record(folder, epochs=3)
+    assert renew(place) == folder
+    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 3
+
+
+def test_a_working_copy_that_another_machine_left_behind_is_renewed(server, place):
+    record(place, epochs=2)
+    folder = renew(place)
+    write(folder, optuna_journal=b'{"epoch": 0}\n{"another": "end"}\n')
+    record(place, epochs=4)
+    assert renew(place) == folder
+    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 4

@@ -1,0 +1,146 @@
+"""What a search is to do, checked before anything is created, and the record that it opens then."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vae_tune.cluster import Slots
+from vae_tune.config import SearchConfig, TrialConfig, UsageError, to_dict
+from vae_tune.data import Images
+from vae_tune.files import address, is_remote
+from vae_tune.loggers import require_packages
+from vae_tune.manifest import (
+    new_manifest,
+    read_manifest,
+    read_space,
+    refuse_changes,
+    refuse_other_data,
+    this_run,
+)
+from vae_tune.mirror import renew, working_copy
+from vae_tune.names import STUDY_FILE, WARM_START
+from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
+from vae_tune.record import StudyRecord, unfinished_creation
+from vae_tune.space import Grid, Space, load_space
+from vae_tune.storage import exists
+from vae_tune.trials import now, read_trials
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A search that passed all checks that need no Ray and no images."""
+
+    config: SearchConfig
+    folder: Path
+    """Where the driver writes: the study itself, or the working copy of one on object storage."""
+    place: Path
+    """The study itself."""
+    space: Space
+    base: TrialConfig
+    """The reference configuration: the configuration's own, with what the space fixes."""
+    points: Sequence[Mapping[str, Any]]
+    manifest: Mapping[str, Any] | None
+    """``study.json`` of the study to resume, or None for a new one."""
+
+
+def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
+    """Check a search as far as that needs no Ray and no images.
+
+    Args:
+        config: the search.
+        grid: a new search's space and points, in place of the files that ``config`` names.
+        place: of the study, as :func:`study_place` tells it.
+
+    Raises:
+        UsageError: it cannot run as configured; nothing was created or changed.
+    """
+    require_packages(config.views)
+    if config.resume is None:
+        space = grid.space if grid else load_space(config.space, config.trial)
+        base = dataclasses.replace(config.trial, **space.fixed)
+        points = grid.points if grid else read_points(config.points, space, base)
+        _check_sampler(config, space, base)
+        for folder in config.warm_start:
+            read_manifest(folder)
+        return Plan(config, _new_folder(config, place), place, space, base, points, None)
+    if config.sampler == "cmaes":
+        raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
+    folder = renew(config.resume) if is_remote(config.resume) else config.resume
+    manifest = read_manifest(folder)
+    for name in ("results_dir", "study_name"):
+        if to_dict(config)[name] != manifest["config"][name]:
+            raise UsageError(
+                f"--resume {address(config.resume)} names the study: leave out --{name.replace('_', '-')}."
+            )
+    space = read_space(manifest)
+    refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
+    started = sum(WARM_START not in t.user_attrs and t.state.name != "WAITING" for t in read_trials(folder))
+    if config.num_samples < started:
+        raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
+    base = dataclasses.replace(config.trial, **space.fixed)
+    _check_sampler(config, space, base)
+    return Plan(config, folder, place, space, base, [], manifest)
+
+
+def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
+    """Refuse samplers that learn from all trials alike where the reference has no place in the space."""
+    if config.sampler in ("qmc", "gp", "cmaes") and not space.contains(base):
+        values = reference_values(space, base)
+        raise UsageError(
+            f"--sampler {config.sampler} needs a reference inside of the space, but it is {values}.\n"
+            f"Choose one with --{next(iter(values)).replace('_', '-')} and the like, or take --sampler tpe."
+        )
+
+
+def study_place(config: SearchConfig) -> Path:
+    """Return the folder of the study, of a new one too, or its place on object storage."""
+    return config.resume or config.results_dir / (
+        config.study_name or f"{config.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    )
+
+
+def _new_folder(config: SearchConfig, place: Path) -> Path:
+    """Return the folder in which a new study at ``place`` is written; it does not exist yet but can be made.
+
+    Raises:
+        UsageError: it exists, or cannot be made.
+    """
+    folder = working_copy(place) if is_remote(place) else place
+    if (folder / STUDY_FILE).exists() or exists(place / STUDY_FILE):
+        raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: --resume {address(place)}")
+    if folder.exists() and not (folder.is_dir() and unfinished_creation(folder)):
+        raise UsageError(f"{folder} exists already and is no study.\nChoose another --study-name.")
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder.")
+    return folder
+
+
+def open_record(plan: Plan, images: Images, slots: Slots) -> StudyRecord:
+    """Create or reopen the study folder, after the last checks."""
+    config = to_dict(dataclasses.replace(plan.config, resume=None))
+    if plan.manifest is not None:
+        config["space"] = plan.manifest["config"]["space"]  # the file is needed no more, but tells where it was from
+    entry = {
+        "started": now(),
+        "num_samples": plan.config.num_samples,
+        "slots": dataclasses.asdict(slots),
+        **this_run(),
+    }
+    if plan.manifest is not None:
+        refuse_other_data(plan.manifest, plan.config, images)
+        runs = [*plan.manifest["runs"], entry]
+        return StudyRecord.resume(plan.folder, {**plan.manifest, "config": config, "runs": runs}, plan.place)
+    manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images) | {"runs": [entry]}
+    prior = Prior(plan.points, read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base))
+    try:
+        return StudyRecord.create(
+            plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base), plan.place
+        )
+    except OSError as error:
+        raise UsageError(f"The study {plan.folder} cannot be created: {error.strerror or error}.") from error
