@@ -119,6 +119,13 @@ def test_what_is_no_object_storage_is_refused(text):
         SearchConfig(results_dir=Path(text))
 
 
+@pytest.mark.parametrize("option", ["results_dir", "resume"])
+def test_a_login_in_an_address_is_refused_unheard(option):
+    with pytest.raises(UsageError, match="without a login") as raised:
+        SearchConfig(**{option: Path("s3://KEY:hush@bucket/vae")})
+    assert "hush" not in str(raised.value)
+
+
 def test_a_study_is_copied_without_what_is_large(amazon, tmp_path):
     place = Path(f"s3://{BUCKET}/{tmp_path.name}")
     for name in ("study.json", "best/config.json", "checkpoints/trial_00000/epoch_0001.safetensors", "study.lock"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
-from vae_tune.files import SCHEMES, address
+from vae_tune.files import SCHEMES, address, is_remote
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "bfloat16"]
@@ -271,7 +271,13 @@ class SearchConfig:
         require(self, "confirm_seeds", self.confirm_seeds >= 1, ">= 1")
         require(self, "keep", self.keep >= 1, ">= 1")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
-        _check_place(self.results_dir)
+        for name, paths in (
+            ("results_dir", [self.results_dir]),
+            ("resume", [self.resume]),
+            ("warm_start", self.warm_start),
+        ):
+            for path in paths:
+                _check_place(name, path or Path())
         if self.time_budget is not None:
             require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
@@ -283,12 +289,16 @@ class SearchConfig:
             require(self, "study_name", plain, "a plain folder name")
 
 
-def _check_place(path: Path) -> None:
-    """Refuse object storage of which there is none such, and a bucket without a name."""
+def _check_place(name: str, path: Path) -> None:
+    """Refuse object storage of which there is none such, a bucket without a name, and a login, which would be recorded."""
+    if is_remote(path) and re.search(r"[@?]", address(path)):
+        raise UsageError(
+            f"{name} must be s3://BUCKET/... or gs://BUCKET/..., without a login or options.\nSet those in the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ..."
+        )
     scheme = path.parts[0] if path.parts else ""
     if re.fullmatch(r"[a-z0-9]{2,}:", scheme) and (scheme not in SCHEMES or len(path.parts) < 2):
         known = " and ".join(f"{known}//BUCKET/..." for known in SCHEMES)
-        raise UsageError(f"results_dir {scheme}//{'/'.join(path.parts[1:])} is neither a folder nor one of {known}.")
+        raise UsageError(f"{name} {scheme}//{'/'.join(path.parts[1:])} is neither a folder nor one of {known}.")
 
 
 def duration_seconds(text: str) -> float:
