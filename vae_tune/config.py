@@ -271,13 +271,8 @@ class SearchConfig:
         require(self, "confirm_seeds", self.confirm_seeds >= 1, ">= 1")
         require(self, "keep", self.keep >= 1, ">= 1")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
-        for name, paths in (
-            ("results_dir", [self.results_dir]),
-            ("resume", [self.resume]),
-            ("warm_start", self.warm_start),
-        ):
-            for path in paths:
-                _check_place(name, path or Path())
+        for name, place in (("results_dir", self.results_dir), ("resume", self.resume or Path())):
+            _check_place(name, place)
         if self.time_budget is not None:
             require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
@@ -290,12 +285,10 @@ class SearchConfig:
 
 
 def _check_place(name: str, path: Path) -> None:
-    """Refuse object storage of which there is none such, a bucket without a name, and a login, which would be recorded."""
-    if is_remote(path) and re.search(r"[@?]", address(path)):
-        raise UsageError(
-            f"{name} must be s3://BUCKET/... or gs://BUCKET/..., without a login or options.\nSet those in the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ..."
-        )
+    """Refuse object storage that there is not, and a login in its address, which would be recorded."""
     scheme = path.parts[0] if path.parts else ""
+    if is_remote(path) and re.search(r"[@?]", address(path)):
+        raise UsageError(f"{name} must be without a login or options: set those in the environment (AWS_...).")
     if re.fullmatch(r"[a-z0-9]{2,}:", scheme) and (scheme not in SCHEMES or len(path.parts) < 2):
         known = " and ".join(f"{known}//BUCKET/..." for known in SCHEMES)
         raise UsageError(f"{name} {scheme}//{'/'.join(path.parts[1:])} is neither a folder nor one of {known}.")
