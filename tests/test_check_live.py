@@ -39,7 +39,7 @@ def test_a_folder_of_the_drivers_own_disk_is_told_from_a_shared_one(tmp_path):
     folder, problem = live._open_storage(str(tmp_path))
     assert problem is None
     assert live._try_storage(folder) is None
-    assert "not the one that the driver sees" in live._try_storage(str(tmp_path / "elsewhere"))
+    assert "not the one that the driver sees" in live._try_storage(tmp_path / "elsewhere")
     live._close_storage(folder)
     assert list(tmp_path.iterdir()) == []
 

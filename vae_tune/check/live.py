@@ -14,13 +14,14 @@ from typing import Any
 
 import ray
 import ray.exceptions
-from pyarrow import fs
 from ray._private.authentication.authentication_utils import is_token_auth_enabled  # there is no public way
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vae_tune.check.findings import Finding, Level
 from vae_tune.cluster import running_ray
 from vae_tune.config import ResourceConfig, telling_line
+from vae_tune.files import is_remote
+from vae_tune.storage import QUICK, delete_folder, exists, write_bytes
 
 _PACKAGES = ("vae-tune", "ray", "torch", "optuna", "numpy", "safetensors")
 """What a driver and its workers exchange objects or files of."""
@@ -31,6 +32,7 @@ _LARGEST_SKEW = 60.0
 """Seconds that a node's clock may differ before times in the record mislead, and before storage may refuse it."""
 _TRIPS = 3
 _MARK = "driver"
+_CONTENT = b"vae-tune check\n"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def check_cluster(address: str, results_dir: str | None, say: Callable[[str], No
     return findings
 
 
-def _ask(node: Mapping[str, Any], folder: str | None) -> Any:
+def _ask(node: Mapping[str, Any], folder: Path | None) -> Any:
     share = 0.01 if node["Resources"].get("GPU") else 0
     return _on(node, num_gpus=share)(probe).remote(folder)
 
@@ -107,7 +109,7 @@ def _clock() -> float:
     return time.time()
 
 
-def probe(folder: str | None) -> Probe:
+def probe(folder: Path | None) -> Probe:
     """Try this node: called on each, without waiting for a CPU."""
     from vae_tune.check.trial import one_second_trial
 
@@ -191,44 +193,28 @@ def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[
         yield Finding("warning", "the cluster", what, "Another search runs; see `ray status`.")
 
 
-def _files(folder: str) -> tuple[fs.FileSystem, str]:
-    """Return where ``folder`` is, s3://, gs:// or a path, and its name there."""
-    if "://" in folder:
-        found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(folder)
-        return found
-    return fs.LocalFileSystem(), str(Path(folder).absolute())
-
-
-def _open_storage(results_dir: str) -> tuple[str | None, str | None]:
+def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:
     """Make a folder to try the storage in; return it, or what went wrong."""
-    folder = f"{results_dir if '://' in results_dir else Path(results_dir).absolute()}/.check-{uuid.uuid4().hex}"
+    place = Path(results_dir)
+    folder = (place if is_remote(place) else place.absolute()) / f".check-{uuid.uuid4().hex}"
     try:
-        files, path = _files(folder)
-        files.create_dir(path)
-        _write(files, f"{path}/{_MARK}")
+        write_bytes(folder / _MARK, _CONTENT, QUICK)
     except (OSError, ValueError) as error:
         return None, telling_line(error)
     return folder, None
 
 
-def _try_storage(folder: str) -> str | None:
+def _try_storage(folder: Path) -> str | None:
     """Read what the driver wrote and write something; return what went wrong."""
     try:
-        files, path = _files(folder)
-        if files.get_file_info(f"{path}/{_MARK}").type == fs.FileType.NotFound:
+        if not exists(folder / _MARK):
             return "it is another folder on this node, not the one that the driver sees."
-        _write(files, f"{path}/{uuid.uuid4().hex}")
+        write_bytes(folder / uuid.uuid4().hex, _CONTENT, QUICK)
     except (OSError, ValueError) as error:
         return telling_line(error)
     return None
 
 
-def _write(files: fs.FileSystem, path: str) -> None:
-    with files.open_output_stream(path) as stream:
-        stream.write(b"vae-tune check\n")
-
-
-def _close_storage(folder: str) -> None:
+def _close_storage(folder: Path) -> None:
     with contextlib.suppress(OSError, ValueError):  # it was writable a moment ago
-        files, path = _files(folder)
-        files.delete_dir(path)
+        delete_folder(folder, QUICK)
