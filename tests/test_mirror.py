@@ -169,6 +169,14 @@ def test_a_second_driver_is_refused_with_pid_and_host_of_the_first(server, place
     assert said[0].startswith("Waiting whether process")
 
 
+def test_a_search_that_comes_to_nothing_leaves_nothing(server, place):
+    with claimed(place, pytest.fail):
+        pass
+    prefix = "/".join(place.parts[2:])
+    found = server.client().list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    assert [entry["Key"] for entry in found.get("Contents", ())] == []
+
+
 def test_the_mark_of_a_driver_that_is_gone_is_overcome(server, place):
     mark = {"pid": 7, "host": "a-lost-head", "token": "x", "beat": 9}
     storage.write_bytes(place / "study.lock", json.dumps(mark).encode())

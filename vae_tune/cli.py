@@ -73,7 +73,8 @@ def _audit(options: AuditOptions) -> int:
     contradictions = audit(options.folder)
     for line in contradictions:
         print(line)
-    print(f"{options.folder}: {len(contradictions) or 'no'} contradiction{'s' if len(contradictions) > 1 else ''}.")
+    count = len(contradictions)
+    print(f"{address(options.folder)}: {count or 'no'} contradiction{'s' if count > 1 else ''}.")
     return 1 if contradictions else 0
 
 

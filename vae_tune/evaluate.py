@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from vae_tune.checkpoint import find_model, read_data_config, read_model
 from vae_tune.config import DataConfig, TrialConfig, UsageError
 from vae_tune.data import Images, load_images, to_tensor
+from vae_tune.files import address, is_remote
 from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
 from vae_tune.model import VAE
 from vae_tune.options import EvaluateOptions, ModelOptions
@@ -70,7 +71,7 @@ def run_evaluation(options: EvaluateOptions, console: Console | None = None) -> 
     tensor = to_tensor(images[:count], device)
     model = loaded.model.to(device)
     result: dict[str, Any] = {
-        "model": str(loaded.folder),
+        "model": address(options.model) if is_remote(options.model) else str(loaded.folder),
         "dataset": dataset,
         "split": options.split,
         "images": count,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vae_tune.config import UsageError
 from vae_tune.data import load_labels
 from vae_tune.evaluate import Loaded, load_model
-from vae_tune.files import atomic
+from vae_tune.files import atomic, is_remote
 from vae_tune.generate import (
     Pictures,
     by_information,
@@ -142,7 +142,8 @@ def draw_gallery(options: GenerateOptions) -> list[Path]:
     """
     loaded = load_model(options)
     makers = _makers(loaded, options)
-    output = options.output or loaded.folder / "pictures"
+    default = Path() if is_remote(options.model) else loaded.folder
+    output = options.output or default / "pictures"
     names = [name for name in options.chosen if options.what is not None or _applies(name, loaded.model)]
     drawn = {name: makers[name]() for name in names}
     try:

@@ -27,7 +27,17 @@ from vae_tune.data import cache_dir
 from vae_tune.files import address, is_remote
 from vae_tune.journal import is_being_written
 from vae_tune.names import JOURNAL_FILE, LOCK_FILE, STUDY_FILE
-from vae_tune.storage import PATIENCE, QUICK, delete, download, read_bytes, record_files, write_bytes
+from vae_tune.storage import (
+    PATIENCE,
+    QUICK,
+    delete,
+    delete_folder,
+    download,
+    exists,
+    read_bytes,
+    record_files,
+    write_bytes,
+)
 
 _PERIOD_SECONDS = 5.0
 """Time between two uploads at least."""
@@ -132,6 +142,8 @@ class Claim:
         with contextlib.suppress(OSError):
             if self._read(QUICK).get("token") == self._token:
                 delete(self._path, QUICK)
+                if not exists(self._path.parent / STUDY_FILE, QUICK):  # nothing came of it
+                    delete_folder(self._path.parent, QUICK)
 
     def _read(self, patience: float) -> dict[str, Any]:
         try:

@@ -102,7 +102,7 @@ class GenerateOptions(ModelOptions):
     """Comma-separated: samples, reconstructions, interpolations, traversals (one latent moved at a time), manifold
     (two latents alone), map (latent means, coloured by label); default: all that apply."""
     output: Path | None = None
-    """Folder to write to; default: pictures/ in the model's folder."""
+    """Folder to write to; default: pictures/ in the model's folder, or here where that is on object storage."""
     format: Literal["png", "npz"] = "png"
     """Pictures, or the arrays behind them."""
     seed: int = 0

@@ -96,10 +96,11 @@ def delete_folder(folder: Path, patience: float = PATIENCE) -> None:
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    from pyarrow.fs import FileSelector
+    from pyarrow.fs import FileSelector, FileType
 
     def remove(store: FileSystem, name: str) -> None:
-        if store.get_file_info(FileSelector(name, allow_not_found=True, recursive=True)):
+        marked = store.get_file_info(name).type != FileType.NotFound  # by an empty object of its own
+        if marked or store.get_file_info(FileSelector(name, allow_not_found=True, recursive=True)):
             store.delete_dir(name)
 
     with contextlib.suppress(FileNotFoundError):  # Google's have no object for a folder, which pyarrow misses at last
