@@ -99,6 +99,13 @@ def test_a_store_that_stays_away_is_named_in_one_line(monkeypatch):
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(raised.value)
 
 
+def test_where_there_is_no_such_bucket_nobody_waits_for_it(amazon):
+    asked = amazon.requests
+    with pytest.raises(OSError, match=r"^s3://nobucket/file: .*NO_SUCH_BUCKET"):
+        storage.write_bytes(Path("s3://nobucket/file"), b"1", 600)
+    assert amazon.requests < asked + 10
+
+
 def test_a_path_on_object_storage_is_written_as_its_users_write_it():
     place = Path("s3://bucket/vae") / "study"
     assert is_remote(place)

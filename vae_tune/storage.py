@@ -31,6 +31,8 @@ PATIENCE = 300.0
 """Seconds for which a store that fails is asked again."""
 QUICK = 15.0
 """The same where somebody waits for the answer."""
+_FINAL = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "PERMISSION_DENIED")
+"""Words of errors that waiting does not mend."""
 _PAUSES = 0.2, 5.0  # seconds between two tries: at first, and at most
 
 _ELSEWHERE = {CHECKPOINTS_FOLDER, LOCK_FILE}
@@ -202,7 +204,7 @@ def _patiently(call: Callable[[FileSystem, str], _Result], path: Path, patience:
         except FileNotFoundError:
             raise
         except OSError as error:
-            if time.monotonic() + pause > end:
+            if time.monotonic() + pause > end or any(word in str(error) for word in _FINAL):
                 raise OSError(f"{address(path)}: {_reason(error)}") from error
         time.sleep(pause)
         pause = min(2 * pause, longest)
