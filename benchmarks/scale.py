@@ -29,12 +29,13 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
     import numpy as np
     from ray import tune
 
-    from vae_tune.cluster import Slots, running_ray
+    from vae_tune.cluster import running_ray
     from vae_tune.config import AshaConfig, ResourceConfig, SearchConfig, TrialConfig
     from vae_tune.data import Images
     from vae_tune.ending import Ending
     from vae_tune.manifest import new_manifest
     from vae_tune.record import StudyRecord
+    from vae_tune.slots import Slots
     from vae_tune.space import DEFAULT_SPACE
     from vae_tune.tuning import run_trials
 
@@ -61,7 +62,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
         record = StudyRecord.create(folder, manifest)
         record.listeners.append(lambda row, *_: row.ended and ended.setdefault(row.trial, time.perf_counter()))
         before = resource.getrusage(resource.RUSAGE_SELF)
-        run_trials(train, config, DEFAULT_SPACE, record, Slots(count=2, cpus=1, gpus=0), Ending())
+        run_trials(train, config, DEFAULT_SPACE, record, lambda: Slots(count=2, cpus=1, gpus=0), Ending())
         after = resource.getrusage(resource.RUSAGE_SELF)
         record.close()
     ends = list(ended.values())

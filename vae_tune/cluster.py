@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -42,21 +41,6 @@ _ENVIRONMENT = {
 RAY_DIED = "Ray has died: it runs no task any more."
 
 
-@dataclass(frozen=True)
-class Slots:
-    """What a trial gets and how many run side by side."""
-
-    count: int
-    cpus: int
-    gpus: float
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
-        many = "s side by side" if self.count > 1 else " at a time"
-        return f"{self.count} trial{many}, {self.cpus} CPU{'s' if self.cpus > 1 else ''}{gpus} each"
-
-
 @contextmanager
 def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
     """Start Ray on this machine, bound to loopback, or join the cluster at ``config.address``.
@@ -80,7 +64,7 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
             _start()
         else:
             _knock(config.address)
-            ray.init(config.address, log_to_driver=False)
+            ray.init(config.address, log_to_driver=False, runtime_env=_own_code())
     except (OSError, ValueError, RuntimeError) as error:
         if config.address is None:
             raise
@@ -130,6 +114,16 @@ def _start() -> None:
     )
 
 
+def _own_code() -> dict[str, Any]:
+    """Return what makes workers on other machines run the code of this process, whatever is installed there."""
+    package = Path(__file__).parent
+    return {
+        "py_modules": [str(package)],
+        "excludes": ["mnist/", "__pycache__/"],  # workers get their images from the object store
+        "worker_process_setup_hook": _WARM_UP,
+    }
+
+
 def _no_server(*_: Any, **__: Any) -> tuple[str, None]:
     return "", None  # its address and its process
 
@@ -158,38 +152,6 @@ def ray_is_alive() -> bool:
 
 def _nothing() -> bool:
     return True
-
-
-def find_slots(config: ResourceConfig) -> Slots:
-    """Return how many trials fit on the running Ray, node by node.
-
-    Raises:
-        UsageError: not one does.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    share = _fair_share(cpus, gpus, config) if config.gpus_per_trial is None else config.gpus_per_trial
-    count = sum(_fitting(node, config.cpus_per_trial, share) for node in nodes)
-    if count == 0:
-        where = "this machine has" if config.address is None else "no node of the cluster has more than"
-        most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
-        raise UsageError(
-            f"cpus_per_trial={config.cpus_per_trial} and gpus_per_trial={share:g} do not fit: "
-            f"{where} {most['CPU']:g} CPUs and {most['GPU']:g} GPUs."
-        )
-    return Slots(min(count, config.max_concurrent or count), config.cpus_per_trial, share)
-
-
-def _fair_share(cpus: float, gpus: float, config: ResourceConfig) -> float:
-    """Divide the GPUs among the trials that fit on the CPUs."""
-    by_cpu = max(1, int(cpus // config.cpus_per_trial))
-    share = gpus / min(by_cpu, config.max_concurrent or by_cpu)
-    return float(int(share)) if share >= 1 else int(share * 10_000) / 10_000
-
-
-def _fitting(node: Mapping[str, float], cpus: int, gpus: float) -> int:
-    by_cpu = int(node.get("CPU", 0) // cpus)
-    return by_cpu if gpus == 0 else min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-9))
 
 
 class RayLog:

@@ -38,6 +38,8 @@ EPOCH_COLUMNS = (TRIAL, *REPORT_COLUMNS, TIME)
 TRIAL_COLUMNS_BEFORE = (TRIAL, STATE, REASON, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL)
 TRIAL_COLUMNS_AFTER = (STARTED, ENDED, SECONDS, NODE, DEVICE)
 
+GPUS = "gpus"
+"""Key of a Ray Tune trial's share of a GPU in its config."""
 VALUES = "values"
 """Key of the hyperparameters in a Ray Tune trial's config, beside the trial's number."""
 

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vae_tune.cluster import Slots
+from optuna.trial import TrialState
+
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, to_dict
 from vae_tune.data import Images
 from vae_tune.files import address, is_remote
@@ -26,6 +27,7 @@ from vae_tune.mirror import renew, working_copy
 from vae_tune.names import STUDY_FILE, WARM_START
 from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
 from vae_tune.record import StudyRecord, unfinished_creation
+from vae_tune.slots import Slots
 from vae_tune.space import Grid, Space, load_space
 from vae_tune.storage import exists
 from vae_tune.trials import now, read_trials
@@ -44,6 +46,8 @@ class Plan:
     base: TrialConfig
     """The reference configuration: the configuration's own, with what the space fixes."""
     points: Sequence[Mapping[str, Any]]
+    remaining: int
+    """Trials that have not finished yet."""
     manifest: Mapping[str, Any] | None
     """``study.json`` of the study to resume, or None for a new one."""
 
@@ -67,7 +71,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         _check_sampler(config, space, base)
         for folder in config.warm_start:
             read_manifest(folder)
-        return Plan(config, _new_folder(config, place), place, space, base, points, None)
+        return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None)
     if config.sampler == "cmaes":
         raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
     folder = renew(config.resume) if is_remote(config.resume) else config.resume
@@ -79,12 +83,14 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
             )
     space = read_space(manifest)
     refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
-    started = sum(WARM_START not in t.user_attrs and t.state.name != "WAITING" for t in read_trials(folder))
+    own = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
+    started = sum(trial.state != TrialState.WAITING for trial in own)
+    remaining = config.num_samples - sum(trial.state.is_finished() for trial in own)
     if config.num_samples < started:
         raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
     base = dataclasses.replace(config.trial, **space.fixed)
     _check_sampler(config, space, base)
-    return Plan(config, folder, place, space, base, [], manifest)
+    return Plan(config, folder, place, space, base, [], remaining, manifest)
 
 
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:

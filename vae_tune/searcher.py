@@ -32,6 +32,7 @@ from vae_tune.names import (
     EPOCH,
     EPOCHS,
     FAIL,
+    GPUS,
     NODE,
     PRUNED,
     REASON,
@@ -43,6 +44,7 @@ from vae_tune.names import (
 )
 from vae_tune.prior import Prior, reference_values
 from vae_tune.scheduler import Asha, Rungs, audit_note
+from vae_tune.slots import Slots
 from vae_tune.space import Space
 from vae_tune.trials import TrialRow
 
@@ -125,6 +127,7 @@ class StudySearcher(Searcher):
         ending: Ending,
         scheduler: Asha | None = None,
         num_samples: int | None = None,
+        slots: Callable[[], Slots] | None = None,
     ):
         """Take up a study.
 
@@ -136,6 +139,7 @@ class StudySearcher(Searcher):
             ending: whether to hand out any more.
             scheduler: says which trials are audited, paused and promoted.
             num_samples: trials of the study; by default Ray Tune counts them, which it cannot where some are promoted.
+            slots: how many trials may run now, and on what; by default Ray Tune limits them.
         """
         super().__init__(metric=VAL_LOSS, mode="min")
         self._scheduler = scheduler or Asha(Rungs((), 2), base.max_epochs)
@@ -146,6 +150,8 @@ class StudySearcher(Searcher):
         self._base = base
         self._sampler = sampler
         self._numbers: dict[str, int] = {}
+        self._gpus: dict[str, float] = {}
+        self._slots = slots
         self._unfinished = deque(t for t in record.unfinished() if t.number not in self._scheduler.paused)
         if not record.study.get_trials(deepcopy=False):
             with record.transaction():
@@ -158,6 +164,10 @@ class StudySearcher(Searcher):
         """
         if self._ending.refuses_new_trials():
             return str(Searcher.FINISHED)
+        slots = self._slots() if self._slots else None
+        running = [self._gpus[other] for other in self._numbers]
+        if slots and len(running) >= slots.count:
+            return None
         try:
             with self._record.transaction():
                 handed = self._hand_out()
@@ -166,7 +176,8 @@ class StudySearcher(Searcher):
             return str(Searcher.FINISHED)
         if handed is not None:
             self._numbers[trial_id] = handed[TRIAL]
-            return handed
+            self._gpus[trial_id] = slots.gpus_of_next(running) if slots else 0.0
+            return {**handed, GPUS: self._gpus[trial_id]}
         if self._numbers:
             return None
         for number in self._scheduler.paused:  # nothing runs any more that could make room for them
@@ -189,6 +200,10 @@ class StudySearcher(Searcher):
 
     def _handed(self, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
         return {TRIAL: number, VALUES: dict(values), EPOCHS: self._record.row(number).epochs}
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:  # noqa: ARG002
+        """Tell Ray Tune whether the searcher itself keeps to what may run at a time."""
+        return self._slots is not None
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Record one epoch of a trial that goes on."""

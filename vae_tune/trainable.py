@@ -20,6 +20,7 @@ from vae_tune.names import (
     EPOCH,
     EPOCHS,
     EVALUATION_SECONDS,
+    GPUS,
     REASON,
     STORAGE_ERROR,
     TRIAL,
@@ -29,21 +30,18 @@ from vae_tune.names import (
 from vae_tune.training import Diverged, EpochReport, fit, new_state
 
 
-def train_trial(
-    config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int, gpu: bool = False
-) -> None:
+def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int) -> None:
     """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
 
     Args:
-        config: the trial's number, its hyperparameters, and how many of its epochs the record knows.
+        config: the trial's number, its hyperparameters, how many of its epochs the record knows, its share of a GPU.
         images: shared by all trials of a node, read-only.
         base: the reference configuration; the hyperparameters replace its fields.
         folder: the study, on disk or object storage: it gets the checkpoints.
         threads: CPU threads of the trial.
-        gpu: whether the trial was given a share of a GPU.
     """
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if gpu else "cpu")
+    device = torch.device("cuda" if config.get(GPUS) else "cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     trial_config = dataclasses.replace(base, **config[VALUES])
     checkpoints = checkpoint_folder(folder, config[TRIAL])

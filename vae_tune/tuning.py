@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from ray import tune
 
-from vae_tune.cluster import RAY_DIED, RayLog, Slots, find_slots, ray_is_alive, running_ray
+from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive, running_ray
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images, load_images
 from vae_tune.ending import Ending, interruptible
@@ -28,6 +28,7 @@ from vae_tune.manifest import (
 from vae_tune.mirror import Claim, claimed, mirrored
 from vae_tune.names import (
     FAILED,
+    GPUS,
     INTERRUPTED,
     RAY_FOLDER,
     RAY_LOG_FILE,
@@ -39,6 +40,7 @@ from vae_tune.plan import Plan, make_plan, open_record, study_place
 from vae_tune.record import StudyRecord
 from vae_tune.scheduler import make_scheduler, settle
 from vae_tune.searcher import EachStep, FailureReasons, StudySearcher
+from vae_tune.slots import Slots, SlotsNow, release_command, requested_slots
 from vae_tune.space import Grid, Space
 from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
@@ -79,10 +81,11 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None) -> Study
             images = reading.result()
             from vae_tune.training import cpu_threads  # torch, which another thread imported while Ray started
 
-            slots = find_slots(config.resources)
+            slots = last.enter_context(requested_slots(config.resources, _most_trials(plan), view.say))
             record = open_record(plan, images, slots)
-            word = _KILLED.format(address(plan.place))
-            last.enter_context(last_word(word))  # outlasts Ray, whose core may end this process
+            # outlasts Ray, whose core may end this process
+            release = release_command(config.resources.address)
+            last.enter_context(last_word(_KILLED.format(address(plan.place)), release))
             if claim is not None:
                 record.after_upload = last.enter_context(
                     mirrored(record.folder, plan.place, claim, view.warn, ending.fail)
@@ -150,10 +153,11 @@ def _train(
         base=plan.base,
         folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
         threads=slots.cpus,
-        gpu=slots.gpus > 0,
     )
     with interruptible(ending):
-        run_trials(trainable, plan.config, plan.space, record, slots, ending)
+        run_trials(
+            trainable, plan.config, plan.space, record, SlotsNow(slots, plan.config.resources, view.say), ending
+        )
     if ending.reason == INTERRUPTED:
         keeper.pause()
     else:
@@ -183,7 +187,7 @@ def _confirm(
     config, grid = confirm.plan(rows, plan.base, plan.config, record.folder)
     manifest = read_manifest(config.resume) if config.resume else None
     folder, place = (parent / str(config.study_name) for parent in (record.folder, record.place))
-    again = Plan(config, folder, place, grid.space, config.trial, grid.points, manifest)
+    again = Plan(config, folder, place, grid.space, config.trial, grid.points, config.num_samples, manifest)
     view.say(f"Confirming {len(rows)} configurations with {config.num_samples // len(rows)} fresh seeds each ...")
     confirmation = open_record(again, images, slots)
     confirmation.after_upload = record.after_upload
@@ -208,7 +212,7 @@ def run_trials(
     config: SearchConfig,
     space: Space,
     record: StudyRecord,
-    slots: Slots,
+    slots: Callable[[], Slots],
     ending: Ending,
 ) -> None:
     """Let Ray Tune run trials until ``config.num_samples`` have finished or ``ending`` says so."""
@@ -220,14 +224,17 @@ def run_trials(
         return
     promotes = config.asha.scheduler == "asha-promotion"  # to Ray Tune, a trial that is promoted is another one
     limit = config.num_samples if promotes else None
-    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler, limit)
+    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler, limit, slots)
+    grows = config.resources.address is not None
+    most = min(to_run, config.resources.max_concurrent or to_run) if grows else slots().count
+    cpus = slots().cpus
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": slots.cpus, "gpu": slots.gpus}),
+        tune.with_resources(trainable, lambda values: _share(cpus, values[GPUS])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=-1 if promotes else to_run,
-            max_concurrent_trials=slots.count,  # also lets Ray start as many actors at once
+            max_concurrent_trials=most,  # so many actors may start at once; the searcher knows how many may run
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -255,6 +262,16 @@ def run_trials(
         with contextlib.suppress(OSError):
             record.set_status(FAILED, ended=now())
         raise SearchError(f"{ending.error}\nMend that, then go on: --resume {address(record.place)}")
+
+
+def _share(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
+    """Return the resources of a trial."""
+    return tune.PlacementGroupFactory([{"CPU": float(cpus)} | ({"GPU": gpus} if gpus else {})])
+
+
+def _most_trials(plan: Plan) -> int:
+    """Return how many trials there will be side by side at most."""
+    return max(1, plan.remaining, plan.config.confirm and (plan.config.confirm + 1) * plan.config.confirm_seeds)
 
 
 def _clear_ray_state(folder: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from vae_tune.audit import audit
-from vae_tune.cluster import Slots, running_ray
+from vae_tune.cluster import running_ray
 from vae_tune.config import ResourceConfig
+from vae_tune.slots import Slots
 from vae_tune.trials import read_trials
 
 ROOT = Path(__file__).parents[2]

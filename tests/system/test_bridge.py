@@ -43,7 +43,7 @@ def good(config):
 def run(tmp_path, tiny, trainable, config=CONFIG, space=DEFAULT_SPACE, ending=None):
     folder = tmp_path / "study"
     record = StudyRecord.create(folder, new_manifest("study", config, config.trial, space, tiny))
-    run_trials(trainable, config, space, record, SLOTS, ending or Ending())
+    run_trials(trainable, config, space, record, lambda: SLOTS, ending or Ending())
     record.close()
     return record
 
@@ -197,7 +197,7 @@ def test_a_target_loss_ends_the_search_and_a_resume_takes_up_what_was_left(tmp_p
     manifest = new_manifest("study", config, config.trial, DEFAULT_SPACE, tiny)
     record = StudyRecord.create(folder, manifest)
     record.listeners.append(ending.listen)
-    run_trials(good, config, DEFAULT_SPACE, record, SLOTS, ending)
+    run_trials(good, config, DEFAULT_SPACE, record, lambda: SLOTS, ending)
     record.close()
     assert ending.reason == "target loss reached"
     before = record.rows
@@ -205,7 +205,7 @@ def test_a_target_loss_ends_the_search_and_a_resume_takes_up_what_was_left(tmp_p
     assert len(before) < 30
 
     again = StudyRecord.resume(folder, manifest)
-    run_trials(good, config, DEFAULT_SPACE, again, SLOTS, Ending())
+    run_trials(good, config, DEFAULT_SPACE, again, lambda: SLOTS, Ending())
     again.close()
     assert len(again.rows) == 30
     assert "RUNNING" not in states(again)

@@ -1,0 +1,121 @@
+"""How many trials run side by side, and on what, told from the nodes that there are."""
+
+from __future__ import annotations
+
+import pytest
+
+from vae_tune import slots as module
+from vae_tune.config import ResourceConfig, UsageError
+from vae_tune.slots import Slots, SlotsNow, count_slots, requested_slots
+
+CPU, GPU = {"CPU": 16.0}, {"CPU": 4.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "config", "expected"),
+    [
+        ([CPU], {}, Slots(16, 1, 0)),
+        ([CPU, CPU], {"cpus_per_trial": 3}, Slots(10, 3, 0)),
+        ([CPU], {"max_concurrent": 5}, Slots(5, 1, 0)),
+        ([{"CPU": 0.0}], {}, Slots(0, 1, 0)),
+        ([GPU], {}, Slots(4, 1, 0.25)),
+        ([{"CPU": 2.0, "GPU": 4.0}], {}, Slots(2, 1, 2.0)),
+        ([GPU, CPU], {}, Slots(20, 1, 0.25, without_gpu=16)),  # of both kinds, where nothing else is said
+        ([GPU, CPU], {"max_concurrent": 3}, Slots(3, 1, 0.3333)),  # GPUs first
+        ([GPU, CPU], {"max_concurrent": 6}, Slots(6, 1, 0.25, without_gpu=2)),
+        ([GPU, CPU], {"gpus_per_trial": 0.5}, Slots(2, 1, 0.5)),
+        ([GPU, CPU], {"gpus_per_trial": 0}, Slots(20, 1, 0)),
+        ([CPU], {"gpus_per_trial": 0.5}, Slots(0, 1, 0.5)),
+    ],
+)
+def test_slots_are_counted_node_by_node(nodes, config, expected):
+    assert count_slots(nodes, ResourceConfig(**config)) == expected
+
+
+def test_the_next_trial_goes_where_there_is_room():
+    slots = Slots(3, 1, 0.5, without_gpu=1)
+    assert slots.gpus_of_next([]) == 0.5
+    assert slots.gpus_of_next([0.5, 0.0]) == 0.5
+    assert slots.gpus_of_next([0.5, 0.5]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("slots", "words"),
+    [
+        (Slots(1, 1, 0), "1 trial at a time, 1 CPU each"),
+        (Slots(4, 2, 0.25), "4 trials side by side, 2 CPUs and 0.25 GPU each"),
+        (Slots(20, 1, 0.25, 16), "4 trials side by side, 1 CPU and 0.25 GPU each; 16 more with 1 CPU each"),
+    ],
+)
+def test_slots_are_said_in_words(slots, words):
+    assert str(slots) == words
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A cluster that is asked for nodes: what it has, and what was asked for."""
+
+    class Cluster:
+        nodes: list = []
+        requests: list = []
+        comes_after = 0
+
+    found = Cluster()
+    found.requests = []
+
+    def nodes():
+        found.comes_after -= 1
+        have = found.nodes if found.comes_after < 0 else []
+        return [{"Alive": True, "Resources": node} for node in [{"CPU": 0.0}, *have]]
+
+    monkeypatch.setattr(module.ray, "nodes", nodes)
+    monkeypatch.setattr(module, "request_resources", lambda bundles: found.requests.append(bundles))
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
+    return found
+
+
+def test_a_cluster_is_asked_for_what_the_search_can_use_and_let_go_at_its_end(cluster):
+    cluster.nodes, cluster.comes_after, said = [CPU], 3, []
+    config = ResourceConfig(address="auto", cpus_per_trial=2, gpus_per_trial=None)
+    with requested_slots(config, 3, said.append) as slots:
+        assert cluster.requests == [[{"CPU": 2}] * 3]
+        assert slots == Slots(8, 2, 0)
+    assert cluster.requests[1:] == [[]]
+    assert len(said) == 1
+    assert "Waiting for a node" in said[0]
+
+
+def test_a_cluster_is_let_go_also_when_the_search_breaks(cluster):
+    cluster.nodes = [CPU]
+
+    def search():
+        with requested_slots(ResourceConfig(address="auto", max_concurrent=2), 50, pytest.fail):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search()
+    assert cluster.requests == [[{"CPU": 1}] * 2, []]
+
+
+def test_a_cluster_to_which_no_node_comes_is_given_up(cluster, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
+    config = ResourceConfig(address="auto", gpus_per_trial=0.5)
+    with pytest.raises(UsageError, match="No other node came within") as raised, requested_slots(config, 5, print):
+        pass
+    assert str(raised.value).count("\n") == 1
+    assert cluster.requests == [[{"CPU": 1, "GPU": 0.5}] * 5, []]
+
+
+def test_slots_follow_the_nodes_and_stay_while_there_are_none(cluster):
+    said = []
+    now = SlotsNow(Slots(16, 1, 0), ResourceConfig(address="auto"), said.append)
+    cluster.nodes = [CPU, CPU]
+    assert now().count == 32
+    assert said == ["The cluster now has room for 32 trials side by side, 1 CPU each."]
+    cluster.nodes = []
+    assert now().count == 32
+
+
+def test_on_this_machine_slots_never_change(cluster):
+    slots = Slots(2, 1, 0)
+    assert SlotsNow(slots, ResourceConfig(), pytest.fail)() is slots

@@ -1,0 +1,173 @@
+"""How many trials run side by side, and on what: on this machine, or on a cluster that grows and shrinks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import ray
+import ray.exceptions
+from ray.autoscaler.sdk import request_resources
+
+from vae_tune.config import ResourceConfig, UsageError
+
+_PATIENCE_SECONDS = 1200.0
+"""Time in which an autoscaled cluster has to bring a first node: some clouds take long to find a GPU."""
+_POLL_SECONDS = 2.0
+_RELEASE = """
+import sys, ray
+from ray.autoscaler.sdk import request_resources
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+request_resources(bundles=[])
+"""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What a trial gets and how many run side by side."""
+
+    count: int
+    cpus: int
+    """Of each trial."""
+    gpus: float
+    """Of each trial that has any: a share, or some."""
+    without_gpu: int = 0
+    """How many of them are on nodes without a GPU, where others have one."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        cpus = f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}"
+        if not self.gpus:
+            return f"{_many(self.count)}, {cpus} each"
+        with_gpu = f"{_many(self.count - self.without_gpu)}, {cpus} and {self.gpus:g} GPU each"
+        return f"{with_gpu}; {self.without_gpu} more with {cpus} each" if self.without_gpu else with_gpu
+
+    def gpus_of_next(self, running: Sequence[float]) -> float:
+        """Return the GPUs of another trial beside those that run, given by the GPUs of each."""
+        with_gpu = sum(gpus > 0 for gpus in running)
+        return self.gpus if with_gpu < self.count - self.without_gpu else 0.0
+
+
+def find_slots(config: ResourceConfig) -> Slots:
+    """Return how many trials fit on the running Ray, node by node.
+
+    Where some nodes have GPUs and none were asked for, trials take a fair share of them there, and the CPUs elsewhere.
+
+    Raises:
+        UsageError: not one fits.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    slots = count_slots(nodes, config)
+    if slots.count == 0:
+        where = "this machine has" if config.address is None else "no node of the cluster has more than"
+        most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
+        raise UsageError(
+            f"cpus_per_trial={config.cpus_per_trial} and gpus_per_trial={slots.gpus:g} do not fit: "
+            f"{where} {most['CPU']:g} CPUs and {most['GPU']:g} GPUs."
+        )
+    return slots
+
+
+def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> Slots:
+    """Return how many trials fit on nodes with these resources; perhaps none."""
+    with_gpu = [node for node in nodes if node.get("GPU", 0) > 0]
+    if config.gpus_per_trial is None:
+        share = _fair_share(with_gpu, config)
+        plain = [node for node in nodes if share and not node.get("GPU", 0)]
+    else:
+        share, plain = config.gpus_per_trial, []
+    count = sum(_fitting(node, config.cpus_per_trial, share) for node in (with_gpu if share else nodes))
+    without_gpu = sum(_fitting(node, config.cpus_per_trial, 0) for node in plain)
+    most = config.max_concurrent or count + without_gpu
+    count = min(count, most)
+    without_gpu = min(without_gpu, most - count)
+    return Slots(count + without_gpu, config.cpus_per_trial, share, without_gpu)
+
+
+def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> float:
+    """Divide the GPUs of ``nodes`` among the trials that fit on the CPUs beside them."""
+    gpus = sum(node["GPU"] for node in nodes)
+    by_cpu = max(1, sum(int(node.get("CPU", 0) // config.cpus_per_trial) for node in nodes))
+    share = gpus / min(by_cpu, config.max_concurrent or by_cpu)
+    return float(int(share)) if share >= 1 else int(share * 10_000) / 10_000
+
+
+def _fitting(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+    by_cpu = int(node.get("CPU", 0) // cpus)
+    return by_cpu if gpus == 0 else min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-9))
+
+
+@contextmanager
+def requested_slots(config: ResourceConfig, trials: int, say: Callable[[str], None]) -> Iterator[Slots]:
+    """Yield the slots of this machine or, while the block lasts, of a cluster that is asked for as many as it can use.
+
+    Args:
+        config: what each trial gets.
+        trials: how many are to run at most.
+        say: hears what is waited for.
+
+    Raises:
+        UsageError: no trial fits on this machine, or no node came on which one does.
+    """
+    if config.address is None:
+        yield find_slots(config)
+        return
+    wanted = min(trials, config.max_concurrent or trials)
+    bundle = {"CPU": config.cpus_per_trial} | ({"GPU": config.gpus_per_trial} if config.gpus_per_trial else {})
+    request_resources(bundles=[bundle] * wanted)
+    try:
+        yield _first_slots(config, say)
+    finally:
+        with suppress(ray.exceptions.RayError, RuntimeError, OSError):  # a Ray that has died asks for nothing
+            request_resources(bundles=[])
+
+
+def _first_slots(config: ResourceConfig, say: Callable[[str], None]) -> Slots:
+    end = time.monotonic() + _PATIENCE_SECONDS
+    said = False
+    while True:
+        try:
+            return find_slots(config)
+        except UsageError as error:
+            if time.monotonic() > end:
+                minutes = f"{_PATIENCE_SECONDS / 60:.0f} minutes"
+                raise UsageError(f"{error}\nNo other node came within {minutes}: see `ray status`.") from error
+            if not said:
+                say(f"{error} Waiting for a node (`ray status` tells; Ctrl-C ends this) ...")
+                said = True
+        time.sleep(_POLL_SECONDS)
+
+
+def release_command(address: str | None) -> list[str]:
+    """Return a command that lets the nodes of a cluster go, for a search that was killed; none for this machine."""
+    return [] if address is None else [sys.executable, "-c", _RELEASE, address]
+
+
+class SlotsNow:
+    """The slots at any moment: those of a cluster change with its nodes."""
+
+    def __init__(self, slots: Slots, config: ResourceConfig, say: Callable[[str], None]):
+        """Begin with ``slots``; ``say`` hears of each change."""
+        self._slots = slots
+        self._config = config
+        self._say = say
+        self._next = time.monotonic() + _POLL_SECONDS
+
+    def __call__(self) -> Slots:
+        """Return them; a cluster is asked every two seconds. While it has no node they stay as they were."""
+        if self._config.address is None or time.monotonic() < self._next:
+            return self._slots
+        self._next = time.monotonic() + _POLL_SECONDS
+        with suppress(UsageError, ray.exceptions.RayError, RuntimeError, OSError):
+            found = find_slots(self._config)
+            if found != self._slots:
+                self._say(f"The cluster now has room for {found}.")
+            self._slots = found
+        return self._slots
+
+
+def _many(count: int) -> str:
+    return f"{count} trial{'s side by side' if count != 1 else ' at a time'}"
