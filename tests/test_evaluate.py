@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.studies import make_study
 from vae_tune import cli
 from vae_tune.checkpoint import read_data_config, write_model
 from vae_tune.config import DataConfig, TrialConfig
@@ -25,10 +26,10 @@ def model(tmp_path):
     return tmp_path / "model"
 
 
-def run(monkeypatch, capsys, *words):
+def run(monkeypatch, capsys, *words, command="evaluate"):
     monkeypatch.setattr(sys, "argv", ["vae-tune", *map(str, words)])
     with pytest.raises(SystemExit) as stop:
-        cli.main(["evaluate"])
+        cli.main([command])
     captured = capsys.readouterr()
     return stop.value.code, captured.out, captured.err
 
@@ -68,6 +69,14 @@ def test_a_study_stands_for_its_best_model(model, monkeypatch, capsys):
     (study / "study.json").write_text("{}")
     _, out, _ = run(monkeypatch, capsys, study, "--json", "--images", 1)
     assert json.loads(out)["model"] == str(study / "best")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "generate"])
+def test_a_study_without_a_model_is_refused_in_a_line(tmp_path, monkeypatch, capsys, command):
+    study = make_study(tmp_path / "s", trials=3, failed=1.0)
+    code, _, errors = run(monkeypatch, capsys, study, command=command)
+    assert code == 2
+    assert errors == f"vae-tune: The study {study} has no model: none of its trials has succeeded yet.\n"
 
 
 def test_a_model_whose_file_says_nothing_of_its_data_takes_the_default(model):

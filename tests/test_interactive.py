@@ -114,6 +114,18 @@ def test_axes_begin_with_the_trials_that_were_trained_in_full(tmp_path):
     assert 104 < high < 110
 
 
+def test_one_poor_trial_among_few_does_not_squeeze_the_others(tmp_path):
+    losses = [(150, 120, last) for last in (111, 153, 107, 108, 108.5, 109)]  # an early arrival passed every rung
+    study = hand_made(tmp_path / "s", *({"losses": each} for each in losses))
+    low, high = interactive.pareto(study)["layout"]["yaxis"]["range"]
+    assert low < 107
+    assert 111 < high < 125
+
+
+def test_numbers_that_do_not_fit_into_their_bar_are_left_out(three):
+    assert interactive.rung_survival(three)["layout"]["uniformtext"] == {"mode": "hide", "minsize": 9}
+
+
 def test_pruned_trials_are_ticks_above_a_slice(three):
     figure = interactive.slices(three)["latent_size"]
     rug = trace(figure, "pruned")

@@ -95,6 +95,12 @@ def test_a_study_gives_back_its_space_and_its_settings(manifest, tmp_path):
     assert config == replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d")), resume=tmp_path)
 
 
+def test_a_file_is_no_study(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is no study: it is no folder"):
+        read_manifest(tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tests.studies import hand_made
+from tests.studies import hand_made, make_study
 from vae_tune.config import AshaConfig, TrialConfig, UsageError
 from vae_tune.names import COMPLETE, FAIL, PRUNED
 from vae_tune.replay.command import replay
@@ -89,6 +89,12 @@ def test_a_damaged_table_is_refused(tmp_path):
     (tmp_path / "curves.csv.gz").write_bytes(b"no table")
     with pytest.raises(UsageError, match=r"curves\.csv\.gz cannot be read"):
         load_curves(tmp_path)
+
+
+@pytest.mark.parametrize("study", [{"trials": 0}, {"trials": 4, "ended": 0, "status": "interrupted"}])
+def test_a_study_without_a_report_has_nothing_to_replay(tmp_path, study):
+    with pytest.raises(UsageError, match="has no learning curve: no trial has reported an epoch"):
+        load_curves(make_study(tmp_path / "s", **study))
 
 
 def test_the_nearest_recorded_configuration_lends_its_curve():

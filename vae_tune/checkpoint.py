@@ -157,9 +157,15 @@ def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig 
 
 
 def find_model(path: Path) -> Path:
-    """Return the folder of a model that a person named: by its folder, its file, or the study whose best it is."""
+    """Return the folder of a model that a person named: by its folder, its file, or the study whose best it is.
+
+    Raises:
+        UsageError: the study has none.
+    """
     path = local(path)
     if (path / STUDY_FILE).exists():
+        if not (path / BEST_FOLDER).is_dir():
+            raise UsageError(f"The study {address(path)} has no model: none of its trials has succeeded yet.")
         return path / BEST_FOLDER
     return path.parent if path.name == MODEL_FILE else path
 

@@ -108,6 +108,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         read_space(manifest)
     except FileNotFoundError as error:
         raise UsageError(f"{address(folder)} is no study: {STUDY_FILE} is missing.") from error
+    except NotADirectoryError as error:
+        raise UsageError(f"{address(folder)} is no study: it is no folder.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         what = "cannot be read" if is_remote(folder) and isinstance(error, OSError) else "is damaged"
         reason = str(error).splitlines()[0]

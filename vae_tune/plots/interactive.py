@@ -126,7 +126,8 @@ def rung_survival(study: Study) -> Figure | None:
         }
         for counts, name, colour in parts
     ]
-    return figure(bars, {"type": "category"}, axis("trials"), barmode="stack", bargap=0.35)
+    legible = {"mode": "hide", "minsize": 9}  # a low bar has its number under the pointer alone
+    return figure(bars, {"type": "category"}, axis("trials"), barmode="stack", bargap=0.35, uniformtext=legible)
 
 
 def rung_correlation(study: Study) -> Figure | None:

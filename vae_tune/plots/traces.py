@@ -22,9 +22,11 @@ COLOURS = {COMPLETE: "@complete", PRUNED: "@pruned", FAIL: "@failed", RUNNING: "
 WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "running", IDLE: "idle"}
 _SYMBOLS = {COMPLETE: "circle", PRUNED: "circle", FAIL: "x", RUNNING: "triangle-up"}
 _ENOUGH = 3
+_TELLING = 5  # losses of which a median says what is usual
 _CROWD = 200
 _FEW = 10
 _SHOWN = 0.95  # quantile
+_FAR = 5  # times the median's distance from the lowest: what lies beyond is no reason to squeeze the others
 
 
 def figure(traces: Sequence[Any], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> Figure:
@@ -48,6 +50,8 @@ def loss_axis(table: pd.DataFrame, column: str = VAL_LOSS, title: str = LOSS) ->
     if values.empty:
         return axis(title)
     low, high = good.min(), good.quantile(_SHOWN)
+    if len(good) >= _TELLING and (usual := good.median() - low) > 0:
+        high = min(high, low + _FAR * usual)
     span = high - low or 1.0
     return axis(title, range=[number(low - 0.1 * span), number(min(high + 0.6 * span, values.max() + 0.1 * span))])
 

@@ -221,4 +221,5 @@ def _of_study(folder: Path) -> pd.DataFrame:
         {TRIAL: diverged.index, EPOCH: last.to_numpy() + 1, VAL_LOSS: np.inf, SECONDS: pace.to_numpy()}
     )
     reports = pd.concat([reports, ends]) if len(ends) else reports
-    return reports.merge(kept[list(study.space.distributions)], left_on=TRIAL, right_index=True)
+    values = kept[list(study.space.distributions)].reset_index()
+    return reports.merge(values, on=TRIAL)
