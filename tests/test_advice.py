@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES
@@ -30,6 +30,15 @@ def test_every_study_teaches_something_and_none_is_too_poor(condition, tmp_path)
     findings = conclusions(load_study(make_study(tmp_path / "s", **STUDIES[condition])))
     assert findings[0].topic == "result"
     assert all(str(finding).endswith(".") for finding in findings)
+
+
+def test_a_study_of_given_configurations_is_told_of_no_more_trials_and_no_wider_range(tmp_path):
+    space = Space({"latent_size": CategoricalDistribution([2, 20]), "seed": IntDistribution(0, 9)})
+    values = [{"latent_size": size, "seed": seed} for seed in range(10) for size in (20, 2)]
+    trials = [{"losses": [150, 140, 120 - number], "values": each} for number, each in enumerate(values)]
+    study = hand_made(tmp_path / "s", *trials, space=space)
+    assert said(study, "trials") == said(study, "edges") == []
+    assert said(study, "importance")
 
 
 def test_the_result_names_the_winner_and_its_gain(tmp_path):

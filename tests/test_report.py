@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from optuna.distributions import IntDistribution
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from rich.console import Console
 
 from tests.studies import hand_made, make_study
@@ -142,6 +142,12 @@ def test_it_tells_a_search_that_runs_from_one_that_was_killed(tmp_path):
     with (folder / "study.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "The search goes on: 20 of 40 trials have ended." in read(folder)[0]
+
+
+def test_an_exploration_goes_on_as_one(tmp_path):
+    space = Space({"latent_size": CategoricalDistribution([2, 20]), "seed": IntDistribution(0, 9)})
+    words, _ = read(make_study(tmp_path / "s", ended=3, status="interrupted", space=space, scheduler="none"))
+    assert f"To go on: vae-tune explore --resume {tmp_path / 's'}" in words
 
 
 def test_it_says_all_that_the_study_teaches(whole):

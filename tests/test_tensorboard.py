@@ -1,11 +1,18 @@
-"""Event files, read with TensorBoard's own reader."""
+"""Event files, read with TensorBoard's own reader, and shown by its server."""
+
+import json
+import sys
+import time
+import urllib.parse
+import urllib.request
 
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from tests.views import VALUES, trial
+from tests.views import SECONDS, VALUES, Server, free_port, trial
 from vae_tune.loggers.tensorboard import TensorBoard
 from vae_tune.names import FAIL, PRUNED
 
@@ -71,3 +78,32 @@ def test_a_resumed_search_goes_on_with_each_epoch_once_and_leaves_whole_trials_a
     assert len(read(tmp_path / "trial_00000").Images("samples")) == 1
     assert scalars(tmp_path / "trial_00001") == [(1, 130.0), (2, 125.0)]
     assert len(list((tmp_path / "trial_00001").glob("events.*"))) == 1
+
+
+def test_the_server_shows_the_curves_and_samples_of_each_trial(tmp_path):
+    view = TensorBoard(tmp_path / "events")
+    for number in range(2):
+        view.show(trial(number, 120.0 - number, 110.0 - number), lambda: SHEET)
+    port = free_port()
+    options = ("--logdir", tmp_path / "events", "--port", port, "--host", "127.0.0.1")
+    server = Server([sys.executable, "-m", "tensorboard.main", *options], port, tmp_path / "log")
+
+    def ask(page, **query):
+        url = f"http://127.0.0.1:{port}/data/{page}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=SECONDS) as reply:
+            return json.load(reply)
+
+    try:
+        deadline = time.monotonic() + SECONDS
+        while len(ask("plugin/images/tags")) < 2:  # it reads the files after it has begun to serve
+            assert time.monotonic() < deadline, server.log.read_text()
+            time.sleep(0.1)
+        points = ask("plugin/scalars/scalars", run="trial_00001", tag="val_loss")
+        assert [(epoch, loss) for _, epoch, loss in points] == [(1, 119.0), (2, 109.0)]
+        (image,) = ask("plugin/images/images", run="trial_00001", tag="samples", sample=0)
+        assert image["step"] == 2
+        picture = f"http://127.0.0.1:{port}/data/plugin/images/individualImage?{image['query']}"
+        with urllib.request.urlopen(picture, timeout=SECONDS) as reply, Image.open(reply) as drawn:
+            np.testing.assert_array_equal(np.asarray(drawn.convert("L")), SHEET)
+    finally:
+        server.kill()

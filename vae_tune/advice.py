@@ -87,6 +87,8 @@ class Finding:
 def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Finding]:
     """Return what ``study`` teaches, in the order in which it is told; at least what is missing.
 
+    Where its configurations were given, nothing is said of the space's edges and of more trials.
+
     ``shares`` spares the search for what matters: what :func:`vae_tune.plots.importance` returned.
     """
     makers: tuple[Callable[[Study], Iterator[Finding]], ...] = (
@@ -101,7 +103,8 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
         _collapsed,
         _failures,
     )
-    return [finding for maker in makers for finding in maker(study)]
+    told = [maker for maker in makers if not (study.repeated and maker in (_edges, _trials))]
+    return [finding for maker in told for finding in maker(study)]
 
 
 def closing(study: Study) -> list[Finding]:

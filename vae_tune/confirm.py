@@ -22,6 +22,7 @@ from vae_tune.names import (
     CONFIRMATION_FILE,
     CONFIRMATION_FOLDER,
     REFERENCE_TRIAL,
+    SEED,
     STUDY_FILE,
     TEST_LOSS,
     TRIAL,
@@ -33,9 +34,9 @@ from vae_tune.trials import TrialRow, ranked
 if TYPE_CHECKING:
     import pandas as pd
 
+
     from vae_tune.record import StudyRecord
 
-SEED = "seed"
 SEARCHED = "searched_val_loss"
 OPTIMISM = "optimism"
 

@@ -15,7 +15,16 @@ from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, f
 from vae_tune.files import address, atomic
 from vae_tune.manifest import read_config, read_manifest
 from vae_tune.mirror import upload
-from vae_tune.names import COMPLETE, EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, STUDY_FILE, TEST_LOSS
+from vae_tune.names import (
+    COMPLETE,
+    EXPLORED_FILE,
+    LATENT_SIZE,
+    LATENT_SIZES_FILE,
+    LATENT_SIZES_PLOT,
+    SEED,
+    STUDY_FILE,
+    TEST_LOSS,
+)
 from vae_tune.options import ExploreOptions
 from vae_tune.space import Grid, Space
 from vae_tune.storage import exists
@@ -26,7 +35,6 @@ from vae_tune.tuning import run_search
 if TYPE_CHECKING:
     import pandas as pd
 
-SIZE, SEED = "latent_size", "seed"
 _SUMMARISED = (TEST_LOSS, "test_reconstruction", "test_kl", "test_active_units")
 
 
@@ -55,9 +63,12 @@ def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
     first = options.trial.seed
     trial: TrialConfig = from_dict(TrialConfig, to_dict(options.trial))
     space = Space(
-        {SIZE: CategoricalDistribution(options.sizes), SEED: IntDistribution(first, first + options.repeats - 1)}
+        {
+            LATENT_SIZE: CategoricalDistribution(options.sizes),
+            SEED: IntDistribution(first, first + options.repeats - 1),
+        }
     )
-    points = [{SIZE: size, SEED: first + n} for n in range(options.repeats) for size in options.sizes]
+    points = [{LATENT_SIZE: size, SEED: first + n} for n in range(options.repeats) for size in options.sizes]
     name = options.study_name or f"explore-{options.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
     config = SearchConfig(
         num_samples=len(points),
@@ -75,7 +86,7 @@ def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
 
 def _resumed(options: ExploreOptions, folder: Path) -> SearchConfig:
     """Return the search that goes on with the exploration in ``folder``, perhaps on other resources."""
-    if set(read_manifest(folder)["space"]) != {SIZE, SEED}:
+    if set(read_manifest(folder)["space"]) != {LATENT_SIZE, SEED}:
         raise UsageError(f"{folder} is a search, no exploration.\nGo on with: search.py --resume {folder}")
     if options != ExploreOptions(resume=folder, resources=options.resources):
         raise UsageError("--resume takes no other option than those of resources: the exploration's settings hold.")
@@ -107,14 +118,14 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
         raise UsageError(f"No trial of {folder} was trained to the end.")
     images = load_images(config.data)
     table = test_numbers(place, rows, images, partial(say, console))
-    sizes = summarise(table, [SIZE], _SUMMARISED)
+    sizes = summarise(table, [LATENT_SIZE], _SUMMARISED)
     for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
             file.write(frame.assign(kind=images.binarization).to_csv(index=False).encode())
     pictures = []
-    for row in {row.values[SIZE]: row for row in reversed(rows)}.values():  # the first of each size
+    for row in {row.values[LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
         model = last_checkpoint(place, row, images, partial(say, console)).state.model
-        pictures.append(f"samples_{row.values[SIZE]:03d}.png")
+        pictures.append(f"samples_{row.values[LATENT_SIZE]:03d}.png")
         sample_sheet(model, images.test.shape[1:]).write_png(folder / pictures[-1])
     draw(sizes, images.binarization, folder / LATENT_SIZES_PLOT)
     upload(folder, place, [EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, *pictures])
@@ -135,7 +146,7 @@ def show(sizes: pd.DataFrame, kind: str, epochs: int, console: Console) -> None:
         mean, sd, low, high = (row[f"{TEST_LOSS}_{part}"] for part in ("mean", "sd", "low", "high"))
         certain = (f"{sd:.2f}", f"{low:.2f} to {high:.2f}") if row["trials"] > 1 else ("", "")
         parts = (f"{row[f'test_{part}_mean']:.1f}" for part in ("reconstruction", "kl", "active_units"))
-        cells = (str(row[SIZE]), str(row["trials"]), f"{mean:.2f}", *certain, *parts)
+        cells = (str(row[LATENT_SIZE]), str(row["trials"]), f"{mean:.2f}", *certain, *parts)
         lines.append(f"| {' | '.join(cells)} |")
     say(console, "\n".join(lines))
 
@@ -153,9 +164,9 @@ def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:
     mean, high = sizes[f"{TEST_LOSS}_mean"], sizes[f"{TEST_LOSS}_high"]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.errorbar(sizes[SIZE], mean, yerr=(high - mean).fillna(0), marker="o", markersize=4, capsize=4)
+    axes.errorbar(sizes[LATENT_SIZE], mean, yerr=(high - mean).fillna(0), marker="o", markersize=4, capsize=4)
     axes.set_xscale("log")
-    axes.set_xticks(sizes[SIZE].tolist())
+    axes.set_xticks(sizes[LATENT_SIZE].tolist())
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.minorticks_off()
     axes.grid(alpha=0.3)

@@ -28,6 +28,7 @@ from vae_tune.names import (
     NODE,
     REASON,
     SECONDS,
+    SEED,
     STARTED,
     STATE,
     STATES,
@@ -88,6 +89,14 @@ class Study:
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which ASHA may stop a trial."""
         return tuple(self.manifest["rungs"])
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it trained each configuration with several seeds (``vae-tune explore``, ``--confirm``).
+
+        These were given: nothing was proposed, so more trials would bring nothing new.
+        """
+        return SEED in self.space.distributions
 
     @cached_property
     def best(self) -> pd.Series[Any] | None:

@@ -123,7 +123,7 @@ def _search(
         ending = ending.renewed()
         metrics = _confirm(plan, record, images, slots, view, ending, ray_log, metrics)
         view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
-    advice = [] if ending.reason == INTERRUPTED else _foretell(study, ending, view)
+    advice = [] if ending.reason == INTERRUPTED or study.repeated else _foretell(study, ending, view)
     _report(record.folder, plan.place, view)
     view.end(record.rows, metrics, plan.place, advice)
     if ending.reason == INTERRUPTED:

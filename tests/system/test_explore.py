@@ -29,6 +29,7 @@ def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path)
     assert sizes["trials"].tolist() == [2, 2]
     folder = tmp_path / "e"
     assert audit(folder) == []
+    assert not (folder / "forecast.json").exists()  # nothing was proposed, and no trial stopped
     rows = table(folder / "explored.csv")
     assert [(row["latent_size"], row["seed"]) for row in rows] == [("2", "0"), ("5", "0"), ("2", "1"), ("5", "1")]
     mean = sum(float(row["test_loss"]) for row in rows if row["latent_size"] == "2") / 2

@@ -50,7 +50,8 @@ def make_status(study: Study) -> dict[str, str]:
     status = study.manifest.get("status", "")
     asked, ended = study.config.num_samples, int((study.trials[STATE] != RUNNING).sum())
     how_far = f"{ended} of {asked} trials have ended."
-    resume = f"To go on: python search.py --resume {shlex.quote(str(study.folder))}"
+    command = "vae-tune explore" if study.repeated else "python search.py"
+    resume = f"To go on: {command} --resume {shlex.quote(str(study.folder))}"
     if status == "complete":
         return {"kind": "complete", "label": "complete", "detail": ""}
     if status == "running" and is_being_written(study.folder):
