@@ -9,15 +9,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from tests.studies import make_study
+from tests.studies import iso, make_study
 from vae_tune import cli
 from vae_tune.config import ResourceConfig, UsageError
-from vae_tune.explore import draw, explore, plan, show
+from vae_tune.explore import draw, explore, failures, plan, show
 from vae_tune.manifest import new_manifest
+from vae_tune.names import COMPLETE, FAIL
 from vae_tune.options import ExploredConfig, ExploreOptions
 from vae_tune.record import StudyRecord
 from vae_tune.repeats import summarise
 from vae_tune.study import load_study
+from vae_tune.trials import TrialRow
 
 SUMMARISED = ("test_loss", "test_reconstruction", "test_kl", "test_active_units")
 
@@ -31,6 +33,12 @@ def test_the_grid_has_every_size_with_every_seed_and_all_sizes_first():
     assert config.trial.hidden_width == 50
     assert config.asha.scheduler == "none"
     assert grid.space.contains(config.trial)  # trial 0 is a point like the others
+
+
+def test_trainings_that_failed_are_named():
+    states = [(2, COMPLETE), (5, FAIL), (2, COMPLETE), (5, COMPLETE)]
+    rows = [TrialRow(number, {"latent_size": size}, iso(0), state) for number, (size, state) in enumerate(states)]
+    assert failures(rows) == ["Of latent size 5, 1 of 2 trainings failed and are left out: trials.csv says why."]
 
 
 def test_one_repeat_of_one_size_is_a_grid():

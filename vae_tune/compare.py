@@ -219,7 +219,7 @@ def draw(studies: Studies) -> Figure:
         own = table[(table[STUDY] == name) & table[BEST].notna()]
         curve = study.epochs[study.epochs[TRIAL] == study.best_trial]
         for ax, column in zip(axes, (HOURS, FINISHED), strict=False):
-            ax.step(own[column], own[BEST], where="post", **how)
+            ax.step(own[column], own[BEST], where="post", markevery=list((own[BEST].diff() != 0).to_numpy()), **how)
         axes[-1].plot(curve[EPOCH], curve[VAL_LOSS], **how)
         shown += [*own[BEST], *curve[VAL_LOSS]]
     for ax, label in zip(axes, labels, strict=True):

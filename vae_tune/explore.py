@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -18,6 +19,7 @@ from vae_tune.mirror import upload
 from vae_tune.names import (
     COMPLETE,
     EXPLORED_FILE,
+    FAIL,
     LATENT_SIZE,
     LATENT_SIZES_FILE,
     LATENT_SIZES_PLOT,
@@ -54,8 +56,11 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
         if exists(folder / STUDY_FILE):
             say(console, f"Go on: vae-tune explore --resume {address(folder)}")
         raise
-    rows = [row for row in map(row_from_trial, read_trials(study.folder)) if row.state == COMPLETE]
-    return _compare(study.folder, folder, rows, config, console)
+    rows = [row_from_trial(trial) for trial in read_trials(study.folder)]
+    sizes = _compare(study.folder, folder, [row for row in rows if row.state == COMPLETE], config, console)
+    for line in failures(rows):
+        say(console, line)
+    return sizes
 
 
 def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
@@ -149,6 +154,19 @@ def show(sizes: pd.DataFrame, kind: str, epochs: int, console: Console) -> None:
         cells = (str(row[LATENT_SIZE]), str(row["trials"]), f"{mean:.2f}", *certain, *parts)
         lines.append(f"| {' | '.join(cells)} |")
     say(console, "\n".join(lines))
+
+
+def failures(rows: Sequence[TrialRow]) -> list[str]:
+    """Return a line for each latent size of which trainings failed: the means are without them."""
+    sizes: dict[int, list[TrialRow]] = {}
+    for row in rows:
+        sizes.setdefault(row.values[LATENT_SIZE], []).append(row)
+    counts = {size: sum(row.state == FAIL for row in mine) for size, mine in sizes.items()}
+    return [
+        f"Of latent size {size}, {counts[size]} of {len(mine)} trainings failed and are left out: trials.csv says why."
+        for size, mine in sizes.items()
+        if counts[size]
+    ]
 
 
 def say(console: Console, text: str) -> None:
