@@ -101,6 +101,7 @@ def test_the_optimism_is_what_fresh_seeds_lose_against_the_searchs_own_number(ti
     table = compare(_record(tmp_path, fresh), [ROWS[3], ROWS[1], ROWS[0]], tiny, pytest.fail)
     assert table["trial"].tolist() == [3, 1]  # the reference's trainings have all failed
     assert table["trials"].tolist() == [2, 2]
+    assert table["trials"].dtype.kind == "i"
     losses = [row.val_loss for row in fresh]
     mean = (losses[1] + losses[3]) / 2
     assert table["val_loss_mean"][0] == pytest.approx(mean)

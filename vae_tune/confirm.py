@@ -26,6 +26,7 @@ from vae_tune.names import (
     STUDY_FILE,
     TEST_LOSS,
     TRIAL,
+    TRIALS,
     VAL_LOSS,
 )
 from vae_tune.space import Grid, Space
@@ -123,6 +124,7 @@ def compare(
         if row.trial not in spreads.index:  # every fresh training of it failed
             continue
         fresh: Any = spreads.loc[row.trial].to_dict()
+        fresh[TRIALS] = int(fresh[TRIALS])  # a row of floats has made it one
         optimism = fresh[f"{VAL_LOSS}_mean"] - (row.val_loss or 0)
         result.append({TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)

@@ -165,7 +165,7 @@ def make_confirmation(study: Study) -> dict[str, Any] | None:
                 _interval(row, VAL_LOSS),
                 _cell(row["optimism"], "+"),
                 _interval(row, TEST_LOSS),
-                str(row[TRIALS]),
+                f"{row[TRIALS]:.0f}",
             ],
         }
         for row in pd.read_csv(path).to_dict("records")
