@@ -172,7 +172,7 @@ def test_the_winners_curve_tells_whether_the_epochs_suited(tmp_path, losses, exp
 
 def test_latents_that_are_not_used_are_named(tmp_path):
     study = hand_made(tmp_path / "s", GOOD | {"values": {"latent_size": 48}, "active_units": 11})
-    assert said(study, "latents") == ["11 of the winner's 48 latents are active. A smaller latent size would do."]
+    assert said(study, "latents") == ["11 of the winner's 48 latents are active. A smaller latent_size would do."]
     assert said(hand_made(tmp_path / "t", GOOD | {"active_units": 20}), "latents") == [
         "20 of the winner's 20 latents are active."
     ]

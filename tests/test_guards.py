@@ -33,8 +33,13 @@ def metrics(active, latents):
 
 
 def test_a_winner_with_idle_latents_suggests_a_smaller_space():
-    assert advice([], metrics(11, 48)) == ["11 of the winner's 48 latents active: a smaller latent_size would do."]
+    assert advice([], metrics(11, 48)) == ["11 of the winner's 48 latents active. A smaller latent_size would do."]
     assert advice([], metrics(40, 48)) == []
+
+
+def test_a_collapsed_winner_suggests_no_smaller_space():
+    (told,) = advice([], metrics(4, 48))
+    assert told.startswith("4 of the winner's 48 latents active. A KL warm-up")
 
 
 def test_diverged_and_collapsed_trials_are_counted():

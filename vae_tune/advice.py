@@ -15,7 +15,7 @@ import pandas as pd
 
 from vae_tune.config import UsageError
 from vae_tune.files import read_json
-from vae_tune.guards import COLLAPSED, SPARE_SHARE
+from vae_tune.guards import COLLAPSED, remedy
 from vae_tune.names import (
     ACTIVE_UNITS,
     BEST,
@@ -309,8 +309,7 @@ def _latents(study: Study) -> Iterator[Finding]:
     table = active_units(study)
     for row in table[table[TRIAL] == study.best_trial].to_dict("records"):
         active, size = row[ACTIVE_UNITS], row[LATENT_SIZE]
-        advice = "A smaller latent size would do." if active < SPARE_SHARE * size else ""
-        yield Finding("latents", f"{active} of the winner's {size} latents are active.", advice)
+        yield Finding("latents", f"{active} of the winner's {size} latents are active.", remedy(active, size))
 
 
 def _collapsed(study: Study) -> Iterator[Finding]:

@@ -12,8 +12,7 @@ COLLAPSED, DIVERGED = "collapsed", "diverged"
 """How the reasons of such trials begin."""
 
 _COLLAPSE_SHARE = 0.1
-SPARE_SHARE = 0.75
-"""Of a model's latents: below this share of active ones some are spare."""
+_SPARE_SHARE = 0.75  # of a model's latents: below this share of active ones some are spare
 
 
 def collapse(row: TrialRow, latent_size: int, grace_period: int) -> str:
@@ -27,14 +26,21 @@ def collapse(row: TrialRow, latent_size: int, grace_period: int) -> str:
     return f"{COLLAPSED}: {active} of {latent_size} latents active" if active < _COLLAPSE_SHARE * latent_size else ""
 
 
+def remedy(active: int, size: int) -> str:
+    """Return what to do about a model of which ``active`` of ``size`` latents are used; "" where that is well."""
+    if active < _COLLAPSE_SHARE * size:
+        return "A KL warm-up, a smaller kl_weight or free_bits would keep it from collapsing."
+    return "A smaller latent_size would do." if active < _SPARE_SHARE * size else ""
+
+
 def advice(rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None) -> list[str]:
     """Return what the end of a search suggests for the next, a sentence each; ``metrics``: ``best/metrics.json``."""
     found = []
     best = metrics["winner"] if metrics else {}
     if "latent_size" in best:
         active, size = best["validation"][ACTIVE_UNITS], best["latent_size"]
-        if active < SPARE_SHARE * size:
-            found.append(f"{active} of the winner's {size} latents active: a smaller latent_size would do.")
+        if todo := remedy(active, size):
+            found.append(f"{active} of the winner's {size} latents active. {todo}")
     collapsed = [row for row in rows if row.reason.startswith(COLLAPSED)]
     if collapsed:
         found.append(f"{len(collapsed)} of {len(rows)} trials collapsed: below a tenth of their latents active.")
