@@ -126,6 +126,17 @@ def test_numbers_that_do_not_fit_into_their_bar_are_left_out(three):
     assert interactive.rung_survival(three)["layout"]["uniformtext"] == {"mode": "hide", "minsize": 9}
 
 
+def test_models_of_nearly_one_size_have_ticks_too(tmp_path):
+    wide, narrow = (
+        hand_made(
+            tmp_path / str(width), *({"losses": (9, 8, 7), "values": {"hidden_width": each}} for each in (64, width))
+        )
+        for width in (1024, 66)
+    )
+    ticks = [interactive.pareto(study)["layout"]["xaxis"].get("dtick") for study in (wide, narrow)]
+    assert ticks == ["D2", None]  # plotly's own
+
+
 def test_pruned_trials_are_ticks_above_a_slice(three):
     figure = interactive.slices(three)["latent_size"]
     rug = trace(figure, "pruned")

@@ -148,6 +148,7 @@ def test_an_exploration_goes_on_as_one(tmp_path):
     space = Space({"latent_size": CategoricalDistribution([2, 20]), "seed": IntDistribution(0, 9)})
     words, _ = read(make_study(tmp_path / "s", ended=3, status="interrupted", space=space, scheduler="none"))
     assert f"To go on: vae-tune explore --resume {tmp_path / 's'}" in words
+    assert "Pruned trials are ticks" not in words  # there are none
 
 
 def test_it_says_all_that_the_study_teaches(whole):

@@ -71,6 +71,8 @@ _USUAL = 340
 """Pixels of a plot, as ``page.css`` has it."""
 _PIXELS = 2000
 """An idle time shorter than this part of the search is not drawn."""
+_WIDE = 5
+"""Times by which sizes differ where 1, 2 and 5 of each decade are enough ticks."""
 
 
 def best_so_far(study: Study, x: str, title: str) -> Figure | None:
@@ -299,7 +301,9 @@ def pareto(study: Study) -> Figure | None:
     front = table[table[ON_FRONT]]
     steps = line(front[PARAMETERS], front[VAL_LOSS], "front", color="@best", shape="hv")
     traces = [*([steps] if len(front) else []), *trials(study, table, PARAMETERS, VAL_LOSS)]
-    ticks = {"type": "log", "tickformat": "~s", "dtick": "D2"}
+    ticks = {"type": "log", "tickformat": "~s"}
+    if table[PARAMETERS].max() > _WIDE * table[PARAMETERS].min():
+        ticks |= {"dtick": "D2"}
     return figure(traces, axis("parameters", **ticks), loss_axis(table))
 
 

@@ -19,6 +19,7 @@ from vae_tune.names import (
     IMPORTANCE,
     ORDER,
     PARAMETERS,
+    PRUNED,
     REACHED,
     STATE,
     TRIAL,
@@ -116,11 +117,11 @@ def _hyperparameters(study: Study, importance: pd.DataFrame) -> list[Card]:
     if len(importance):
         compared = f"From {importance[TRIALS].iloc[0]} trials at epoch {importance[EPOCH].iloc[0]}."
     cards = [_card("importance", compared, {"": interactive.importance(importance)})]
-    figures = interactive.slices(study)
+    figures, pruned = interactive.slices(study), (study.trials[STATE] == PRUNED).any()
     for number, (name, axis) in enumerate(known.items()):
         figure = figures.get(name)
         words = _range(study, axis)
-        if figure:
+        if figure and pruned:
             words += " Pruned trials are ticks above."
         cards.append(Card(f"slice-{number}", name, words, {"": figure} if figure else {}))
     names = sorted(known, key=lambda name: name not in (pair(study) or ()))[:_MOST]
