@@ -35,7 +35,6 @@ from vae_tune.trials import TrialRow, ranked
 if TYPE_CHECKING:
     import pandas as pd
 
-
     from vae_tune.record import StudyRecord
 
 SEARCHED = "searched_val_loss"
