@@ -15,7 +15,7 @@ import torch
 
 from tests.models import loss_by_hand, without_noise
 from vae_tune import training
-from vae_tune.checkpoint import read_checkpoint, write_checkpoint
+from vae_tune.checkpoint import read_checkpoint, read_midway, write_checkpoint, write_midway
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images, to_tensor
 from vae_tune.model import build
@@ -177,6 +177,36 @@ RICHER = [
     {"kl_weight": 0.5, "kl_warmup_epochs": 2},
     {"free_bits": 0.5, "iwae_samples": 3},
 ]
+
+
+class _Taken(Exception):
+    """The machine is gone."""
+
+
+@pytest.mark.parametrize("change", [{}, *RICHER], ids=lambda change: "+".join(change))
+@pytest.mark.parametrize("epochs_before", [0, 2])
+def test_a_training_taken_away_in_an_epoch_goes_on_there_as_if_nothing_had_happened(
+    tiny, tmp_path, monkeypatch, change, epochs_before
+):
+    monkeypatch.setattr(training, "_CHECK_INTERVAL", 2)
+    config = replace(SMALL, **change)
+    whole = new_state(config, tiny.pixels, CPU)
+    expected = _numbers(list(fit(config, tiny, CPU, whole)))
+
+    def take_away(state):
+        if state.epoch == epochs_before:
+            write_midway(tmp_path, config, state)
+            raise _Taken
+
+    reports = []
+    with pytest.raises(_Taken):
+        reports.extend(fit(config, tiny, CPU, midway=take_away))
+    state = read_midway(tmp_path, config, epochs_before, CPU)
+    assert (state.epoch, state.step) == (epochs_before, 2)
+    assert read_midway(tmp_path, config, epochs_before + 1, CPU) is None  # left behind by the epoch before
+    assert read_midway(tmp_path, replace(config, seed=99), epochs_before, CPU) is None
+    assert _numbers([*reports, *fit(config, tiny, CPU, state)]) == expected
+    assert all(torch.equal(_weights(state)[name], tensor) for name, tensor in _weights(whole).items())
 
 
 @pytest.mark.parametrize("change", [{}, *RICHER], ids=lambda change: "+".join(change))

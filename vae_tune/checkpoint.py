@@ -21,10 +21,13 @@ from vae_tune.config import DataConfig, TrialConfig, UsageError, from_dict, tell
 from vae_tune.files import address, is_remote, read_json, write_json
 from vae_tune.model import VAE, build
 from vae_tune.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
-from vae_tune.storage import PATIENCE, delete, delete_folder, files, folders, local, read_bytes, write_bytes
+from vae_tune.storage import PATIENCE, QUICK, delete, delete_folder, files, folders, local, read_bytes, write_bytes
 from vae_tune.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
+_MIDWAY_FILE = "midway.safetensors"
+_PROGRESS = ("epoch", "step", "loss", "seconds")
+"""What a training state has besides its tensors."""
 DAMAGE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, UsageError)
 """What reading a file raises that was cut, changed, or written by something else."""
 
@@ -47,16 +50,36 @@ def write_checkpoint(
     earlier: Sequence[EpochReport] = (),
 ) -> Path:
     """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there."""
-    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
     metadata = {"config": json.dumps(to_dict(config)), "report": json.dumps(asdict(report))}
     metadata["earlier"] = json.dumps([asdict(one) for one in earlier])
     path = checkpoint_file(folder, state.epoch)
-    write_bytes(path, save(tensors, metadata))
+    write_bytes(path, save(_tensors(state), metadata))
     for old in checkpoints(folder)[KEPT:]:
         delete(old)
     return path
+
+
+def write_midway(folder: Path, config: TrialConfig, state: TrainingState) -> None:
+    """Write ``folder/midway.safetensors``, from which a training goes on in the middle of an epoch."""
+    done = {name: getattr(state, name) for name in _PROGRESS}
+    metadata = {"config": json.dumps(to_dict(config)), "progress": json.dumps(done)}
+    write_bytes(folder / _MIDWAY_FILE, save(_tensors(state), metadata), QUICK)
+
+
+def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.device) -> TrainingState | None:
+    """Return what :func:`write_midway` wrote in the epoch after ``epoch``; None where that is not there or damaged."""
+    try:
+        content = read_bytes(folder / _MIDWAY_FILE, QUICK)
+        metadata = _metadata(content)
+        done = json.loads(metadata["progress"])
+        if done["epoch"] != epoch or from_dict(TrialConfig, json.loads(metadata["config"])) != config:
+            return None
+        state = _state(load(content), config, device)
+        for name in _PROGRESS:
+            setattr(state, name, done[name])
+    except DAMAGE:
+        return None
+    return state
 
 
 def read_newest(folder: Path, device: torch.device) -> Checkpoint | None:
@@ -90,15 +113,7 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     config = from_dict(TrialConfig, json.loads(metadata["config"]))
     report = EpochReport(**json.loads(metadata["report"]))
     earlier = tuple(EpochReport(**one) for one in json.loads(metadata.get("earlier", "[]")))
-    weights = _part(tensors, "model.")
-    state = new_state(config, _pixels(weights), device)
-    state.model.load_state_dict(weights)
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in _part(tensors, "optimizer.").items():
-        index, _, moment = name.partition(".")
-        moments.setdefault(int(index), {})[moment] = tensor
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state = _state(tensors, config, device)
     state.epoch = report.epoch
     return Checkpoint(config, state, report, earlier)
 
@@ -146,7 +161,7 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
     if not keep:
         delete_folder(folder)
         return
-    for path in checkpoints(folder)[keep:]:
+    for path in [*checkpoints(folder)[keep:], folder / _MIDWAY_FILE]:
         delete(path)
 
 
@@ -220,6 +235,28 @@ def _pixels(weights: dict[str, torch.Tensor]) -> int:
     if weight is None or weight.ndim != 2:
         raise ValueError("encoder.hidden.0.weight is missing or no matrix")
     return weight.shape[1]
+
+
+def _tensors(state: TrainingState) -> dict[str, torch.Tensor]:
+    """Return the weights and Adam's moments."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    for index, moments in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    return tensors
+
+
+def _state(tensors: dict[str, torch.Tensor], config: TrialConfig, device: torch.device) -> TrainingState:
+    """Return a training with these weights and moments."""
+    weights = _part(tensors, "model.")
+    state = new_state(config, _pixels(weights), device)
+    state.model.load_state_dict(weights)
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in _part(tensors, "optimizer.").items():
+        index, _, moment = name.partition(".")
+        moments.setdefault(int(index), {})[moment] = tensor
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    return state
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

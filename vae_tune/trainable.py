@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
-from vae_tune.checkpoint import checkpoint_folder, read_newest, write_checkpoint
+from vae_tune.checkpoint import checkpoint_folder, read_midway, read_newest, write_checkpoint, write_midway
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
+from vae_tune.drain import on_notice
 from vae_tune.files import is_remote
 from vae_tune.names import (
     DEVICE,
@@ -27,10 +30,12 @@ from vae_tune.names import (
     VAL_LOSS,
     VALUES,
 )
-from vae_tune.training import Diverged, EpochReport, fit, new_state
+from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
 
 
-def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int) -> None:
+def train_trial(
+    config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int, spot: bool = False
+) -> None:
     """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
 
     Args:
@@ -39,6 +44,7 @@ def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, fo
         base: the reference configuration; the hyperparameters replace its fields.
         folder: the study, on disk or object storage: it gets the checkpoints.
         threads: CPU threads of the trial.
+        spot: whether its node may be taken away, with a notice before.
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if config.get(GPUS) else "cpu")
@@ -69,8 +75,10 @@ def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, fo
         for done in reports:  # the last was perhaps never received; the record ignores an epoch that it knows
             if done.epoch > config.get(EPOCHS, 0) or done is checkpoint.report:
                 report(done, **note)
+    state = read_midway(checkpoints, trial_config, state.epoch, device) or state
+    watch = on_notice(partial(_save_midway, checkpoints, trial_config, state)) if spot else None
     try:
-        for epoch in fit(trial_config, images, device, state):
+        for epoch in fit(trial_config, images, device, state, watch and (lambda _: watch())):
             try:
                 write_checkpoint(checkpoints, trial_config, state, epoch, reports)
             except OSError as error:  # no fault of the trial: the search has to end, and goes on from the epoch before
@@ -80,6 +88,12 @@ def train_trial(config: dict[str, Any], *, images: Images, base: TrialConfig, fo
             report(epoch)
     except Diverged as diverged:
         tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
+
+
+def _save_midway(folder: Path, config: TrialConfig, state: TrainingState) -> None:
+    """Save a training in the middle of an epoch, so that not even that is lost; where it fails, only that is."""
+    with contextlib.suppress(OSError):
+        write_midway(folder, config, state)
 
 
 def warm_up() -> None:

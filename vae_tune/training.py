@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ ACTIVE_UNIT_THRESHOLD = 0.01
 
 _EVALUATION_BATCH = 2_000
 _EVALUATION_SEED = 13_126_114  # the same noise for every trial and epoch
-_CUDA_CHECK_INTERVAL = 64  # steps; reading a loss from the GPU stalls it
+_CHECK_INTERVAL = 64  # steps; reading a loss from a GPU stalls it
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,12 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     epoch: int = 0
     """Epochs done."""
+    step: int = 0
+    """Minibatches done of the epoch after these: 0 but in the middle of one."""
+    loss: float = 0.0
+    """Sum of the losses over their images, nats."""
+    seconds: float = 0.0
+    """Time that they took."""
 
 
 def new_state(config: TrialConfig, pixels: int, device: torch.device) -> TrainingState:
@@ -89,11 +95,16 @@ def new_state(config: TrialConfig, pixels: int, device: torch.device) -> Trainin
 
 
 def fit(
-    config: TrialConfig, images: Images, device: torch.device, state: TrainingState | None = None
+    config: TrialConfig,
+    images: Images,
+    device: torch.device,
+    state: TrainingState | None = None,
+    midway: Callable[[TrainingState], None] | None = None,
 ) -> Iterator[EpochReport]:
     """Train up to ``config.max_epochs`` and yield a report after each epoch.
 
-    Pass a ``state`` to see it change, to checkpoint it between reports, or to go on from one.
+    Pass a ``state`` to see it change, to checkpoint it between reports, or to go on from one. ``midway`` is shown the
+    state after every 64 steps, and may checkpoint it too: what goes on from there gives the same numbers.
 
     Raises:
         Diverged: as soon as a loss is not finite (on CUDA within 64 steps).
@@ -106,12 +117,13 @@ def fit(
         start = time.perf_counter()
         if images.binarization == "dynamic":
             train = to_tensor(binarize(images.train, (config.seed, epoch)), device)
-        train_loss = train_epoch(config, train, state, step, epoch)
+        start -= state.seconds
+        train_loss = train_epoch(config, train, state, step, epoch, start, midway)
         trained = time.perf_counter()
         result = evaluate(state.model, validation, config)
         if not math.isfinite(result.negative_elbo):
             raise Diverged(epoch, "validation loss")
-        state.epoch = epoch
+        state.epoch, state.step, state.loss, state.seconds = epoch, 0, 0.0, 0.0
         yield EpochReport(
             epoch=epoch,
             train_loss=train_loss,
@@ -168,9 +180,18 @@ def make_step(model: VAE, config: TrialConfig, rows: int) -> Step | BoundStep:
 
 
 def train_epoch(
-    config: TrialConfig, images: Tensor, state: TrainingState, step: Step | BoundStep, epoch: int
+    config: TrialConfig,
+    images: Tensor,
+    state: TrainingState,
+    step: Step | BoundStep,
+    epoch: int,
+    start: float,
+    midway: Callable[[TrainingState], None] | None = None,
 ) -> float:
-    """Take one pass over ``images``: (images, pixels), uint8; return the mean loss in nats per image."""
+    """Take one pass over ``images``: (images, pixels), uint8; return the mean loss in nats per image.
+
+    A pass that was left in the middle goes on there; it began at ``start`` by the performance counter.
+    """
     device = images.device
     shuffler = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
     noise_source = torch.Generator(device).manual_seed(_epoch_seed(config.seed, epoch))
@@ -178,12 +199,14 @@ def train_epoch(
     weight = kl_weight(config, epoch)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, epoch)
-    check_interval = 1 if device.type == "cpu" else _CUDA_CHECK_INTERVAL
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    check_interval = 1 if device.type == "cpu" else _CHECK_INTERVAL
+    total = torch.tensor(state.loss, dtype=torch.float64, device=device)
     for number, index in enumerate(order.split(config.batch_size), start=1):
-        x = _scale(images.index_select(0, index))
         draws = len(index) * config.iwae_samples
         noise = torch.randn(draws, config.latent_size, generator=noise_source, device=device)
+        if number <= state.step:  # done before; its noise had to be drawn all the same
+            continue
+        x = _scale(images.index_select(0, index))
         loss = step(x, noise, weight)
         if config.grad_clip:
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
@@ -191,6 +214,9 @@ def train_epoch(
         total += loss * len(index)
         if number % check_interval == 0 and not math.isfinite(total.item()):
             raise Diverged(epoch, f"training loss at step {number}")
+        if midway and number % _CHECK_INTERVAL == 0:
+            state.step, state.loss, state.seconds = number, total.item(), time.perf_counter() - start
+            midway(state)
     if not math.isfinite(total.item()):
         raise Diverged(epoch, "training loss")
     return total.item() / len(images)

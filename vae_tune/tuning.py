@@ -153,6 +153,7 @@ def _train(
         base=plan.base,
         folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
         threads=slots.cpus,
+        spot=plan.config.resources.address is not None,
     )
     with interruptible(ending):
         run_trials(

@@ -1,11 +1,26 @@
 """A search on a cluster whose nodes come and go: several raylets on this machine's loopback."""
 
-import pytest
-from ray.cluster_utils import Cluster
+import json
+import os
+import time
 
-from tests.system.conftest import is_whole, table, wait_for
+import pytest
+import torch
+from ray._raylet import GcsClient
+from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from tests.system.conftest import descendants, is_whole, table, wait_for
+from vae_tune.checkpoint import checkpoint_folder
+from vae_tune.config import DataConfig, TrialConfig
+from vae_tune.data import load_images
+from vae_tune.training import fit
 
 pytestmark = pytest.mark.system
+
+CPU = torch.device("cpu")
 
 SMALL = ("--train-size", 3000, "--max-epochs", 4, "--scheduler", "none", "--results-dir", "out")
 
@@ -40,3 +55,43 @@ def test_a_search_waits_for_a_node_uses_another_and_survives_the_loss_of_the_fir
     assert {row["state"] for row in table(folder / "trials.csv")} == {"COMPLETE"}
     reports = [(row["trial"], row["epoch"]) for row in table(folder / "epochs.csv")]
     assert len(reports) == len(set(reports)) == 24
+
+
+def test_a_trial_on_a_node_that_is_to_be_taken_away_is_saved_in_the_middle_of_its_epoch(cluster, search, tmp_path):
+    """The notice of a spot market, which Ray calls draining; the epoch is far longer than the time that is left."""
+    first = cluster.add_node(num_cpus=1)
+    folder = tmp_path / "out" / "spot"
+    midway = checkpoint_folder(folder, 0) / "midway.safetensors"
+    long = ("--batch-size", 8, "--train-size", 40_000, "--max-epochs", 1, "--results-dir", "out")
+    running = search("--address", cluster.address, "--num-samples", 1, "--study-name", "spot", *long)
+    wait_for(
+        lambda: [name for name in descendants(os.getpid()).values() if "ray::ImplicitFunc.train" in name], running
+    )
+    accepted, why = GcsClient(cluster.address).drain_node(
+        first.node_id,
+        DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION,
+        "spot",
+        int(1000 * (time.time() + 60)),
+    )
+    assert accepted, why
+    wait_for(midway.exists, running, timeout=60)
+    assert not table(folder / "epochs.csv")
+    cluster.remove_node(first, allow_graceful=False)
+    mark(midway, seconds=1000.0)
+    cluster.add_node(num_cpus=1)
+    code, output = running.wait()
+    assert code == 0, output
+    is_whole(folder, trials=1)
+    (report,) = table(folder / "epochs.csv")
+    assert float(report["seconds"]) > 1000.0  # so it went on from there
+    (expected,) = fit(TrialConfig(batch_size=8, max_epochs=1), load_images(DataConfig(train_size=40_000)), CPU)
+    assert float(report["val_loss"]) == expected.val_loss
+
+
+def mark(path, **changes):
+    """Change what a checkpoint in the middle of an epoch says of its progress."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    progress = json.loads(metadata["progress"])
+    assert progress["step"] > 0
+    save_file(load_file(path), path, {**metadata, "progress": json.dumps({**progress, **changes})})
