@@ -75,6 +75,13 @@ def test_a_later_rung_does_not_count_what_an_earlier_one_condemned(study):
     assert stopping_audit(study).set_index("epoch")["spearman"][3] == pytest.approx(1.0)  # of 0, 1 and 2 alone
 
 
+def test_a_false_stop_is_one_that_ended_in_the_better_half_of_those_let_through(tmp_path):
+    passed = [{"losses": [10.0, 9.0, final]} for final in (7.0, 6.0, 5.0)]  # 6.2 is in the better half of all six
+    ends = [audited([12.0, 11.0, final]) for final in (6.2, 9.0, 10.0)]
+    study = hand_made(tmp_path / "s", *passed, *ends, asha=ASHA)
+    assert stopping_audit(study)["false_stops"].tolist() == [0]
+
+
 def test_an_audited_winner_was_certainly_condemned(tmp_path):
     trials = [{"losses": [5.0, 4.0, 3.0]}, {"losses": [4.0, 3.5, 2.0]}, audited([6.0, 2.0, 1.0])]
     study = hand_made(tmp_path / "s", *trials, asha=ASHA)
