@@ -65,8 +65,8 @@ def test_early_stopping_that_would_have_saved_is_advised_with_its_share(tmp_path
     # Each trial is worse than the one before, so ASHA stops all but the reference after an epoch: 4 + 11 of 48.
     study = rates(tmp_path / "s", np.linspace(0.5, 0.9, 12), lambda place: 100 + 10 * place)
     (text,) = about(forecast(study, 60), "stopping")
-    assert "reduction factor 4 15 epochs, best 107.50 nats" in text
-    assert "no early stopping 48 epochs, best 107.50 nats" in text
+    assert "reduction factor 4 (15 epochs, best 107.50 nats)" in text
+    assert "no early stopping (48 epochs, best 107.50 nats)" in text
     assert text.endswith("--scheduler asha --reduction-factor 2 would have saved 69% of the epochs.")
 
 

@@ -129,11 +129,11 @@ def _factors(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
     for asha in sorted(settings, key=lambda asha: (asha.scheduler, asha.reduction_factor)):
         trials = simulate(source, Setting("random", asha, workers), len(points) + 1, 0, points)
         cost[asha] = sum(trial.epochs for trial in trials), _best(trials)
-        told.append(f"{_name(asha)} {cost[asha][0]} epochs, best {cost[asha][1]:.2f} nats")
+        told.append(f"{_name(asha)} ({cost[asha][0]} epochs, best {cost[asha][1]:.2f} nats)")
     if len({epochs for epochs, _ in cost.values()}) == 1:
         return
     spent, best = cost[own]
-    text = f"Its own trials replayed: {'; '.join(told)}."
+    text = f"Its own trials replayed: {', '.join(told)}."
     cheapest = min(cost, key=lambda asha: (cost[asha][1] > best + _AS_GOOD, cost[asha][0]))
     finest = min(cost, key=lambda asha: cost[asha][1])
     if cost[finest][1] < best - _BETTER:
