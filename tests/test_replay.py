@@ -241,6 +241,7 @@ def command(**options):
 def test_the_command_prints_the_error_first_and_writes_tables_figure_and_page(tmp_path):
     summary, text = command(sampler="random", scheduler="asha,none", output=tmp_path / "out")
     assert text.index("spearman") < text.index("| random, asha/3, 1 worker |")
+    assert "| never, 0% |" in text
     assert summary["setting"].tolist() == ["random, asha/3, 1 worker", "random, none, 1 worker"]
     names = {"summary.csv", "regret.csv", "regret.png", "replay.html"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == names

@@ -132,6 +132,8 @@ def _interval(row: Any, name: str, form: str) -> str:
     value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
     if pd.isna(value):
         return "not known"
+    if low == float("inf"):
+        return "never"
     return f"{_number(value, form)} ({_number(low, form)} to {_number(high, form)})"
 
 
@@ -150,7 +152,7 @@ def _show(summary: pd.DataFrame, best: float, source: Source, console: Console) 
 
 def _legend(best: float, source: Source) -> str:
     return (
-        f"Regret: nats per image above {best:.2f}, the lowest loss known at epoch {source.curves.max_epochs}; "
+        f"Regret: nats per image above {best:.2f}, the lowest of these curves at epoch {source.curves.max_epochs}; "
         "at equal epochs: when the thriftiest setting ends. Epochs to: median, and the share of searches that come "
         "so near. Best stopped: searches in which the best trial was stopped early."
     )
