@@ -73,7 +73,7 @@ class Lab:
     network = "10.78.0"
 
     def __init__(self, folder):
-        self.folder, self.boots = folder, {}
+        self.folder, self.boots, self._commands = folder, {}, []
         self.cluster_name = f"vae-tune-{os.getpid()}"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
         make_token(folder / "auth_token")
@@ -141,12 +141,19 @@ class Lab:
         words = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in variables.items())
         options = "-q -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5"
         target = ("-i", str(self.key), f"root@{self.address(host)}")
-        return Remote([*self._inside(), "ssh", *options.split(), *target, f"export {words}; {command}"])
+        self._commands.append(
+            Remote([*self._inside(), "ssh", *options.split(), *target, f"export {words}; {command}"])
+        )
+        return self._commands[-1]
 
     def end(self):
         """Switch everything off."""
         for host in self.boots:
             self.kill(host)
+        for command in self._commands:
+            command.process.kill()
+            command.process.wait()
+            command.process.stdout.close()
         self.switch.kill()
         self.switch.wait()
         parts = (hashlib.sha256(text.encode()).hexdigest()[:10] for text in (getpass.getuser(), self.cluster_name))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
+from datetime import datetime
+from itertools import product
 
 import pytest
 import yaml
 
-from tests.system.conftest import ROOT, is_whole, table
+from tests.system.conftest import ROOT, is_whole, table, wait_for
 from tests.system.lab import running_lab
 
 pytestmark = pytest.mark.system
@@ -76,3 +80,130 @@ def test_ray_up_brings_all_hosts_and_a_search_uses_each_worker(lab, tmp_path, re
     nodes = [row["node"] for row in table(tmp_path / "results" / "small" / "trials.csv")]
     record_property("trials on each host", {node: nodes.count(node) for node in nodes})
     assert set(nodes) == {"host1", "host2"}
+
+
+TRIALS = 3
+LONG = ("--num-samples", TRIALS, "--scheduler", "none", "--train-size", 2000, "--max-epochs", 8, "--batch-size", 8)
+QUICK_TO_NOTICE = {
+    "RAY_health_check_initial_delay_ms": 1000,
+    "RAY_health_check_period_ms": 1000,
+    "RAY_health_check_timeout_ms": 2000,
+    "RAY_health_check_failure_threshold": 2,
+}
+
+
+def start_ray(lab, head, *workers, environment=QUICK_TO_NOTICE):
+    """Start Ray on these hosts, one slot on each worker and none on the head."""
+    command = "ray start --disable-usage-stats --object-store-memory 200000000"
+    first = f"{command} --head --port 6379 --num-cpus 0 --include-dashboard false"
+    lab.ssh(head, first, **environment).succeed()
+    join = f"{command} --address {lab.address(head)}:6379 --num-cpus 1"
+    for joining in [lab.ssh(worker, join, **environment) for worker in workers]:
+        joining.succeed()
+
+
+def start_search(lab, host, *options):
+    """Begin a search on a host, over ssh, as a person does."""
+    return lab.ssh(host, f"python {ROOT}/search.py --address auto {' '.join(map(str, options))}")
+
+
+class Checkpoints(threading.Thread):
+    """Watches a study's folder for checkpoints that are written: one an epoch, by whichever host trained it."""
+
+    def __init__(self, study):
+        super().__init__(daemon=True)
+        self._study, self._written, self._ended = study, set(), threading.Event()
+        self.start()
+
+    def run(self):
+        while not self._ended.wait(0.02):
+            for path in self._study.glob("checkpoints/*/epoch_*.safetensors"):
+                with contextlib.suppress(FileNotFoundError):  # superseded meanwhile
+                    self._written.add((path.parent.name, path.name, path.stat().st_mtime_ns))
+
+    def end(self):
+        """Return how many epochs were trained to their end more than once."""
+        self._ended.set()
+        self.join()
+        return len(self._written) - len({(trial, epoch) for trial, epoch, _ in self._written})
+
+
+def running_on(study, host):
+    """The trials in the midst of their epochs on a host, with the epochs that the record has of them."""
+    rows = [row for row in table(study / "trials.csv") if row["state"] == "RUNNING" and row["node"] == f"host{host}"]
+    return {row["trial"]: int(row["epochs"]) for row in rows if 2 <= int(row["epochs"]) <= 5}
+
+
+def first_epochs_after(study, interrupted):
+    """When each of the interrupted trials went on, in seconds since 1970; nothing before all of them have."""
+    rows = {(row["trial"], int(row["epoch"])): row["time"] for row in table(study / "epochs.csv")}
+    times = [rows.get((trial, epochs + 2)) for trial, epochs in interrupted.items()]  # one was perhaps on its way
+    return [datetime.fromisoformat(time).timestamp() for time in times if time] if all(times) else []
+
+
+def has_all_epochs(study):
+    is_whole(study, trials=TRIALS)
+    rows = table(study / "epochs.csv")
+    assert sorted((int(row["trial"]), int(row["epoch"])) for row in rows) == list(product(range(TRIALS), range(1, 9)))
+
+
+def test_a_host_that_is_killed_costs_no_trial(lab, tmp_path, record_property):
+    study = tmp_path / "killed"
+    lab.start(HEAD, FIRST, SECOND)
+    start_ray(lab, HEAD, FIRST, SECOND)
+    checkpoints = Checkpoints(study)
+    search = start_search(lab, HEAD, *LONG, "--results-dir", tmp_path, "--study-name", "killed")
+    interrupted = wait_for(lambda: running_on(study, FIRST), search)
+    lab.kill(FIRST)
+    killed = time.time()
+    continued = wait_for(lambda: first_epochs_after(study, interrupted), search)
+    record_property("seconds until its trials went on", max(continued) - killed)
+    search.succeed()
+    has_all_epochs(study)
+    repeated = checkpoints.end()
+    record_property("epochs repeated", repeated)
+    assert repeated <= len(interrupted)
+
+
+def test_a_cable_that_is_cut_and_plugged_in_again_costs_no_trial(lab, tmp_path, record_property):
+    study = tmp_path / "cut"
+    lab.start(HEAD, FIRST, SECOND)
+    start_ray(lab, HEAD, FIRST, SECOND)
+    checkpoints = Checkpoints(study)
+    search = start_search(lab, HEAD, *LONG, "--results-dir", tmp_path, "--study-name", "cut")
+    interrupted = wait_for(lambda: running_on(study, FIRST), search)
+    lab.cut(FIRST)
+    cut = time.time()
+    continued = wait_for(lambda: first_epochs_after(study, interrupted), search)
+    record_property("seconds until its trials went on", max(continued) - cut)
+    lab.plug(FIRST)
+    lab.ssh(FIRST, "true").succeed()
+    search.succeed()
+    has_all_epochs(study)
+    repeated = checkpoints.end()
+    record_property("epochs repeated", repeated)
+    assert repeated <= 2 * len(interrupted)  # a host that is cut off, but not from the disk, trains on for a while
+
+
+def test_a_head_that_is_lost_is_replaced_by_another_host(lab, tmp_path, record_property):
+    study = tmp_path / "headless"
+    lab.start(HEAD, FIRST, SECOND)
+    start_ray(lab, HEAD, FIRST, SECOND)
+    checkpoints = Checkpoints(study)
+    search = start_search(lab, HEAD, *LONG, "--results-dir", tmp_path, "--study-name", "headless")
+    interrupted = wait_for(lambda: running_on(study, SECOND), search)
+    lab.kill(HEAD)
+    killed = time.time()
+    before = table(study / "epochs.csv")
+    for host in (FIRST, SECOND):
+        lab.ssh(host, "ray stop --force").succeed()
+    start_ray(lab, FIRST, SECOND)
+    search = start_search(lab, FIRST, "--resume", study)
+    continued = wait_for(lambda: first_epochs_after(study, interrupted), search)
+    record_property("seconds until its trials went on", max(continued) - killed)
+    search.succeed()
+    assert table(study / "epochs.csv")[: len(before)] == before
+    has_all_epochs(study)
+    repeated = checkpoints.end()
+    record_property("epochs repeated", repeated)
+    assert repeated <= 2  # both workers had an epoch in flight
