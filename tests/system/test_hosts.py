@@ -92,13 +92,21 @@ QUICK_TO_NOTICE = {
 }
 
 
-def start_ray(lab, head, *workers, environment=QUICK_TO_NOTICE):
+RAY_START = "ray start --disable-usage-stats --object-store-memory 200000000"
+
+
+def start_ray(lab, head, *workers):
     """Start Ray on these hosts, one slot on each worker and none on the head."""
-    command = "ray start --disable-usage-stats --object-store-memory 200000000"
-    first = f"{command} --head --port 6379 --num-cpus 0 --include-dashboard false"
-    lab.ssh(head, first, **environment).succeed()
-    join = f"{command} --address {lab.address(head)}:6379 --num-cpus 1"
-    for joining in [lab.ssh(worker, join, **environment) for worker in workers]:
+    lab.ssh(
+        head, f"{RAY_START} --head --port 6379 --num-cpus 0 --include-dashboard false", **QUICK_TO_NOTICE
+    ).succeed()
+    join_ray(lab, head, *workers)
+
+
+def join_ray(lab, head, *workers):
+    """Start Ray on further hosts of the cluster, on all at once."""
+    command = f"{RAY_START} --address {lab.address(head)}:6379 --num-cpus 1"
+    for joining in [lab.ssh(worker, command, **QUICK_TO_NOTICE) for worker in workers]:
         joining.succeed()
 
 
@@ -162,7 +170,7 @@ def test_a_host_that_is_killed_costs_no_trial(lab, tmp_path, record_property):
     has_all_epochs(study)
     repeated = checkpoints.end()
     record_property("epochs repeated", repeated)
-    assert repeated <= len(interrupted)
+    assert repeated == 0  # but for the one in flight
 
 
 def test_a_cable_that_is_cut_and_plugged_in_again_costs_no_trial(lab, tmp_path, record_property):
@@ -182,7 +190,7 @@ def test_a_cable_that_is_cut_and_plugged_in_again_costs_no_trial(lab, tmp_path, 
     has_all_epochs(study)
     repeated = checkpoints.end()
     record_property("epochs repeated", repeated)
-    assert repeated <= 2 * len(interrupted)  # a host that is cut off, but not from the disk, trains on for a while
+    assert repeated <= len(interrupted)  # a host that is cut off, but not from the disk, trains on for a while
 
 
 def test_a_head_that_is_lost_is_replaced_by_another_host(lab, tmp_path, record_property):
@@ -206,4 +214,4 @@ def test_a_head_that_is_lost_is_replaced_by_another_host(lab, tmp_path, record_p
     has_all_epochs(study)
     repeated = checkpoints.end()
     record_property("epochs repeated", repeated)
-    assert repeated <= 2  # both workers had an epoch in flight
+    assert repeated == 0  # but for one in flight on each worker
