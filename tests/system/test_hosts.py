@@ -82,8 +82,8 @@ def test_ray_up_brings_all_hosts_and_a_search_uses_each_worker(lab, tmp_path, re
     assert set(nodes) == {"host1", "host2"}
 
 
-TRIALS = 3
-LONG = ("--num-samples", TRIALS, "--scheduler", "none", "--train-size", 2000, "--max-epochs", 8, "--batch-size", 8)
+TRIALS, EPOCHS = 4, 8
+LONG = ("--scheduler", "none", "--train-size", 2000, "--batch-size", 8)
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": 1000,
     "RAY_health_check_period_ms": 1000,
@@ -92,6 +92,7 @@ QUICK_TO_NOTICE = {
 }
 
 
+SEARCH = f"python {ROOT}/search.py --address auto"
 RAY_START = "ray start --disable-usage-stats --object-store-memory 200000000"
 
 
@@ -110,9 +111,11 @@ def join_ray(lab, head, *workers):
         joining.succeed()
 
 
-def start_search(lab, host, *options):
+def start_search(lab, host, study, trials=TRIALS, epochs=EPOCHS):
     """Begin a search on a host, over ssh, as a person does."""
-    return lab.ssh(host, f"python {ROOT}/search.py --address auto {' '.join(map(str, options))}")
+    place = ("--results-dir", study.parent, "--study-name", study.name)
+    words = ("--num-samples", trials, "--max-epochs", epochs, *LONG, *place)
+    return lab.ssh(host, f"{SEARCH} {' '.join(map(str, words))}")
 
 
 class Checkpoints(threading.Thread):
@@ -149,10 +152,10 @@ def first_epochs_after(study, interrupted):
     return [datetime.fromisoformat(time).timestamp() for time in times if time] if all(times) else []
 
 
-def has_all_epochs(study):
-    is_whole(study, trials=TRIALS)
-    rows = table(study / "epochs.csv")
-    assert sorted((int(row["trial"]), int(row["epoch"])) for row in rows) == list(product(range(TRIALS), range(1, 9)))
+def has_all_epochs(study, trials=TRIALS, epochs=EPOCHS):
+    is_whole(study, trials)
+    found = [(int(row["trial"]), int(row["epoch"])) for row in table(study / "epochs.csv")]
+    assert sorted(found) == list(product(range(trials), range(1, epochs + 1)))
 
 
 def test_a_host_that_is_killed_costs_no_trial(lab, tmp_path, record_property):
@@ -160,7 +163,7 @@ def test_a_host_that_is_killed_costs_no_trial(lab, tmp_path, record_property):
     lab.start(HEAD, FIRST, SECOND)
     start_ray(lab, HEAD, FIRST, SECOND)
     checkpoints = Checkpoints(study)
-    search = start_search(lab, HEAD, *LONG, "--results-dir", tmp_path, "--study-name", "killed")
+    search = start_search(lab, HEAD, study)
     interrupted = wait_for(lambda: running_on(study, FIRST), search)
     lab.kill(FIRST)
     killed = time.time()
@@ -178,7 +181,7 @@ def test_a_cable_that_is_cut_and_plugged_in_again_costs_no_trial(lab, tmp_path, 
     lab.start(HEAD, FIRST, SECOND)
     start_ray(lab, HEAD, FIRST, SECOND)
     checkpoints = Checkpoints(study)
-    search = start_search(lab, HEAD, *LONG, "--results-dir", tmp_path, "--study-name", "cut")
+    search = start_search(lab, HEAD, study)
     interrupted = wait_for(lambda: running_on(study, FIRST), search)
     lab.cut(FIRST)
     cut = time.time()
@@ -198,7 +201,7 @@ def test_a_head_that_is_lost_is_replaced_by_another_host(lab, tmp_path, record_p
     lab.start(HEAD, FIRST, SECOND)
     start_ray(lab, HEAD, FIRST, SECOND)
     checkpoints = Checkpoints(study)
-    search = start_search(lab, HEAD, *LONG, "--results-dir", tmp_path, "--study-name", "headless")
+    search = start_search(lab, HEAD, study)
     interrupted = wait_for(lambda: running_on(study, SECOND), search)
     lab.kill(HEAD)
     killed = time.time()
@@ -206,7 +209,7 @@ def test_a_head_that_is_lost_is_replaced_by_another_host(lab, tmp_path, record_p
     for host in (FIRST, SECOND):
         lab.ssh(host, "ray stop --force").succeed()
     start_ray(lab, FIRST, SECOND)
-    search = start_search(lab, FIRST, "--resume", study)
+    search = lab.ssh(FIRST, f"{SEARCH} --resume {study}")
     continued = wait_for(lambda: first_epochs_after(study, interrupted), search)
     record_property("seconds until its trials went on", max(continued) - killed)
     search.succeed()
