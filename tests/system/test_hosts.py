@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ import yaml
 
 from tests.system.conftest import ROOT, is_whole, table, wait_for
 from tests.system.lab import running_lab
+from vae_tune.audit import audit
 
 pytestmark = pytest.mark.system
 
@@ -218,3 +220,21 @@ def test_a_head_that_is_lost_is_replaced_by_another_host(lab, tmp_path, record_p
     repeated = checkpoints.end()
     record_property("epochs repeated", repeated)
     assert repeated == 0  # but for one in flight on each worker
+
+
+def test_a_host_that_is_added_while_the_search_runs_is_used(lab, tmp_path, record_property):
+    study = tmp_path / "grown"
+    lab.start(HEAD, FIRST, SECOND)
+    start_ray(lab, HEAD, FIRST)
+    search = start_search(lab, HEAD, study, trials=200, epochs=3)  # so many that only an interruption ends it
+    wait_for(lambda: len(table(study / "epochs.csv")) >= 2, search)
+    added = time.time()
+    join_ray(lab, HEAD, SECOND)
+    record_property("seconds until it had joined", time.time() - added)
+    wait_for(lambda: "host2" in [row["node"] for row in table(study / "trials.csv")], search, timeout=120)
+    record_property("seconds until it had trained an epoch", time.time() - added)
+    driver = json.loads((study / "study.lock").read_text())["pid"]
+    lab.ssh(HEAD, f"kill -INT {driver}").succeed()
+    code, output = search.wait()
+    assert code == 130, output
+    assert audit(study) == []
