@@ -80,7 +80,12 @@ class Lab:
         self.switch = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"])
         own = os.stat("/proc/self/ns/net").st_ino
         wait_for(lambda: os.stat(f"/proc/{self.switch.pid}/ns/net").st_ino != own)
-        for words in ("link add lab type bridge", f"addr add {self.network}.1/24 dev lab", "link set lab up"):
+        # with a fixed address, or the switch takes another one when a host goes, and the others talk to the old one
+        for words in (
+            "link add lab address 02:00:00:00:00:01 type bridge",
+            f"addr add {self.network}.1/24 dev lab",
+            "link set lab up",
+        ):
             self._ip(words)
 
     @property
