@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from vae_tune import slots as module
@@ -61,14 +63,18 @@ def cluster(monkeypatch):
         comes_after = 0
 
     found = Cluster()
-    found.requests = []
+    found.requests, found.leaving = [], {}
 
     def nodes():
         found.comes_after -= 1
         have = found.nodes if found.comes_after < 0 else []
-        return [{"Alive": True, "Resources": node} for node in [{"CPU": 0.0}, *have]]
+        return [
+            {"Alive": True, "NodeID": str(number), "Resources": node}
+            for number, node in enumerate([{"CPU": 0.0}, *have])
+        ]
 
     monkeypatch.setattr(module.ray, "nodes", nodes)
+    monkeypatch.setattr(module.state, "get_draining_nodes", lambda: found.leaving)
     monkeypatch.setattr(module, "request_resources", lambda bundles: found.requests.append(bundles))
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
     return found
@@ -106,16 +112,63 @@ def test_a_cluster_to_which_no_node_comes_is_given_up(cluster, monkeypatch):
     assert cluster.requests == [[{"CPU": 1, "GPU": 0.5}] * 5, []]
 
 
+def test_a_wait_for_a_node_can_be_interrupted(cluster):
+    cluster.comes_after = 100
+    config = ResourceConfig(address="auto")
+    with pytest.raises(KeyboardInterrupt), requested_slots(config, 5, lambda _: None, lambda: True):
+        pass
+    assert cluster.requests == [[{"CPU": 1}] * 5, []]
+
+
+def slots_now(said, unfinished=lambda: 0, address="auto"):
+    return SlotsNow(Slots(16, 1, 0), ResourceConfig(address=address), said.append, said.append, unfinished)
+
+
 def test_slots_follow_the_nodes_and_stay_while_there_are_none(cluster):
     said = []
-    now = SlotsNow(Slots(16, 1, 0), ResourceConfig(address="auto"), said.append)
+    now = slots_now(said)
     cluster.nodes = [CPU, CPU]
     assert now().count == 32
     assert said == ["The cluster now has room for 32 trials side by side, 1 CPU each."]
     cluster.nodes = []
     assert now().count == 32
+    assert len(said) == 2
+    assert "Waiting for a node" in said[1]
+    cluster.nodes = [CPU, CPU]
+    assert now().count == 32
+    assert said[2:] == said[:1]
+
+
+def test_nodes_that_are_about_to_go_have_no_slots(cluster):
+    cluster.nodes, cluster.leaving = [CPU, CPU], {"2": 0}
+    assert slots_now([])().count == 16
+
+
+def test_a_search_without_any_node_for_long_is_ended(cluster, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
+    said = []
+    now = slots_now(said)
+    now()
+    time.sleep(0.1)
+    now()
+    assert "No other node came within" in said[-1]
+
+
+def test_a_cluster_is_asked_for_less_when_less_is_left(cluster):
+    left = [5, 5, 2, 0]
+    now = slots_now([], lambda: left.pop(0))
+    cluster.nodes = [CPU]
+    for _ in range(4):
+        now()
+    assert [len(bundles) for bundles in cluster.requests] == [5, 2, 0]
+
+
+def test_a_node_that_no_trial_fits_on_adds_nothing_to_the_share_of_the_gpus():
+    nodes = [{"CPU": 0.0, "GPU": 1.0}, {"CPU": 4.0, "GPU": 1.0}]
+    assert count_slots(nodes, ResourceConfig()) == Slots(4, 1, 0.25)
 
 
 def test_on_this_machine_slots_never_change(cluster):
-    slots = Slots(2, 1, 0)
-    assert SlotsNow(slots, ResourceConfig(), pytest.fail)() is slots
+    now = slots_now([], address=None)
+    assert now() is now()
+    assert cluster.requests == []

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import ray
 import ray.exceptions
+from ray._private.state import state  # there is no public way to ask what is draining
 from ray.autoscaler.sdk import request_resources
 
 from vae_tune.config import ResourceConfig, UsageError
@@ -59,7 +60,8 @@ def find_slots(config: ResourceConfig) -> Slots:
     Raises:
         UsageError: not one fits.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    leaving = state.get_draining_nodes()  # Ray starts nothing there any more
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     slots = count_slots(nodes, config)
     if slots.count == 0:
         where = "this machine has" if config.address is None else "no node of the cluster has more than"
@@ -88,7 +90,8 @@ def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) ->
 
 
 def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> float:
-    """Divide the GPUs of ``nodes`` among the trials that fit on the CPUs beside them."""
+    """Divide the GPUs of ``nodes`` among the trials that fit on the CPUs beside them, where one does."""
+    nodes = [node for node in nodes if node.get("CPU", 0) >= config.cpus_per_trial] or nodes
     gpus = sum(node["GPU"] for node in nodes)
     by_cpu = max(1, sum(int(node.get("CPU", 0) // config.cpus_per_trial) for node in nodes))
     share = gpus / min(by_cpu, config.max_concurrent or by_cpu)
@@ -101,31 +104,39 @@ def _fitting(node: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 
 @contextmanager
-def requested_slots(config: ResourceConfig, trials: int, say: Callable[[str], None]) -> Iterator[Slots]:
+def requested_slots(
+    config: ResourceConfig, trials: int, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Slots]:
     """Yield the slots of this machine or, while the block lasts, of a cluster that is asked for as many as it can use.
 
     Args:
         config: what each trial gets.
         trials: how many are to run at most.
         say: hears what is waited for.
+        stopped: whether to wait no longer.
 
     Raises:
         UsageError: no trial fits on this machine, or no node came on which one does.
+        KeyboardInterrupt: ``stopped`` said so.
     """
     if config.address is None:
         yield find_slots(config)
         return
-    wanted = min(trials, config.max_concurrent or trials)
-    bundle = {"CPU": config.cpus_per_trial} | ({"GPU": config.gpus_per_trial} if config.gpus_per_trial else {})
-    request_resources(bundles=[bundle] * wanted)
+    _request(config, trials)
     try:
-        yield _first_slots(config, say)
+        yield _first_slots(config, say, stopped)
     finally:
         with suppress(ray.exceptions.RayError, RuntimeError, OSError):  # a Ray that has died asks for nothing
             request_resources(bundles=[])
 
 
-def _first_slots(config: ResourceConfig, say: Callable[[str], None]) -> Slots:
+def _request(config: ResourceConfig, trials: int) -> None:
+    """Ask the autoscaler for room for as many of ``trials`` as may run side by side."""
+    bundle = {"CPU": config.cpus_per_trial} | ({"GPU": config.gpus_per_trial} if config.gpus_per_trial else {})
+    request_resources(bundles=[bundle] * min(trials, config.max_concurrent or trials))
+
+
+def _first_slots(config: ResourceConfig, say: Callable[[str], None], stopped: Callable[[], bool]) -> Slots:
     end = time.monotonic() + _PATIENCE_SECONDS
     said = False
     while True:
@@ -133,12 +144,21 @@ def _first_slots(config: ResourceConfig, say: Callable[[str], None]) -> Slots:
             return find_slots(config)
         except UsageError as error:
             if time.monotonic() > end:
-                minutes = f"{_PATIENCE_SECONDS / 60:.0f} minutes"
-                raise UsageError(f"{error}\nNo other node came within {minutes}: see `ray status`.") from error
+                raise UsageError(_none_came(error)) from error
             if not said:
-                say(f"{error} Waiting for a node (`ray status` tells; Ctrl-C ends this) ...")
+                say(_waiting(error))
                 said = True
+        if stopped():
+            raise KeyboardInterrupt
         time.sleep(_POLL_SECONDS)
+
+
+def _waiting(error: UsageError) -> str:
+    return f"{error} Waiting for a node (`ray status` tells; Ctrl-C ends this) ..."
+
+
+def _none_came(error: UsageError) -> str:
+    return f"{error}\nNo other node came within {_PATIENCE_SECONDS / 60:.0f} minutes: see `ray status`."
 
 
 def release_command(address: str | None) -> list[str]:
@@ -147,26 +167,60 @@ def release_command(address: str | None) -> list[str]:
 
 
 class SlotsNow:
-    """The slots at any moment: those of a cluster change with its nodes."""
+    """The slots at any moment: those of a cluster change with its nodes. It is asked for no more than is needed."""
 
-    def __init__(self, slots: Slots, config: ResourceConfig, say: Callable[[str], None]):
-        """Begin with ``slots``; ``say`` hears of each change."""
+    def __init__(
+        self,
+        slots: Slots,
+        config: ResourceConfig,
+        say: Callable[[str], None],
+        fail: Callable[[str], None],
+        unfinished: Callable[[], int],
+    ):
+        """Take up a cluster.
+
+        Args:
+            slots: those to begin with.
+            config: what each trial gets.
+            say: hears of each change.
+            fail: ends the search, since no node is left and none came for long.
+            unfinished: how many trials have not ended.
+        """
         self._slots = slots
         self._config = config
         self._say = say
+        self._fail = fail
+        self._unfinished = unfinished
+        self._asked = 0
         self._next = time.monotonic() + _POLL_SECONDS
+        self._without_since: float | None = None
 
     def __call__(self) -> Slots:
         """Return them; a cluster is asked every two seconds. While it has no node they stay as they were."""
-        if self._config.address is None or time.monotonic() < self._next:
+        now = time.monotonic()
+        if self._config.address is None or now < self._next:
             return self._slots
-        self._next = time.monotonic() + _POLL_SECONDS
-        with suppress(UsageError, ray.exceptions.RayError, RuntimeError, OSError):
-            found = find_slots(self._config)
-            if found != self._slots:
-                self._say(f"The cluster now has room for {found}.")
-            self._slots = found
+        self._next = now + _POLL_SECONDS
+        with suppress(ray.exceptions.RayError, RuntimeError, OSError):
+            if (unfinished := self._unfinished()) != self._asked:
+                _request(self._config, unfinished)
+                self._asked = unfinished
+            self._look(now)
         return self._slots
+
+    def _look(self, now: float) -> None:
+        try:
+            found = find_slots(self._config)
+        except UsageError as error:
+            if self._without_since is None:
+                self._without_since = now
+                self._say(_waiting(error))
+            elif now - self._without_since > _PATIENCE_SECONDS:
+                self._fail(_none_came(error))
+            return
+        if found != self._slots or self._without_since is not None:
+            self._say(f"The cluster now has room for {found}.")
+        self._slots, self._without_since = found, None
 
 
 def _many(count: int) -> str:

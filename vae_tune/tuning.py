@@ -77,11 +77,13 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None) -> Study
     with view or make_view() as view, ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as last:  # noqa: PLR1704
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
         reading = reader.submit(load_images, config.data)
-        with running_ray(config.resources) as ray_log:
+        with running_ray(config.resources) as ray_log, contextlib.ExitStack() as asked:  # asked while there is a Ray
             images = reading.result()
             from vae_tune.training import cpu_threads  # torch, which another thread imported while Ray started
 
-            slots = last.enter_context(requested_slots(config.resources, _most_trials(plan), view.say))
+            with interruptible(ending):
+                wait = requested_slots(config.resources, _most_trials(plan), view.say, lambda: bool(ending.reason))
+                slots = asked.enter_context(wait)
             record = open_record(plan, images, slots)
             # outlasts Ray, whose core may end this process
             release = release_command(config.resources.address)
@@ -155,10 +157,13 @@ def _train(
         threads=slots.cpus,
         spot=plan.config.resources.address is not None,
     )
+
+    def left() -> int:
+        return plan.config.num_samples - sum(row.state != RUNNING for row in record.rows)
+
+    now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
     with interruptible(ending):
-        run_trials(
-            trainable, plan.config, plan.space, record, SlotsNow(slots, plan.config.resources, view.say), ending
-        )
+        run_trials(trainable, plan.config, plan.space, record, now_there, ending)
     if ending.reason == INTERRUPTED:
         keeper.pause()
     else:
@@ -229,6 +234,11 @@ def run_trials(
     grows = config.resources.address is not None
     most = min(to_run, config.resources.max_concurrent or to_run) if grows else slots().count
     cpus = slots().cpus
+
+    def each_step() -> None:
+        record.refresh()
+        slots()  # it looks at the nodes, also when no more trials are handed out
+
     tuner = tune.Tuner(
         tune.with_resources(trainable, lambda values: _share(cpus, values[GPUS])),
         tune_config=tune.TuneConfig(
@@ -244,7 +254,7 @@ def run_trials(
             name=RAY_FOLDER,
             storage_path=str(record.folder.absolute()),
             stop=ending,
-            callbacks=[FailureReasons(searcher, ending), EachStep(record.refresh)],
+            callbacks=[FailureReasons(searcher, ending), EachStep(each_step)],
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             verbose=0,
         ),

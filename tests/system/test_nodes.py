@@ -7,6 +7,8 @@ import time
 import pytest
 import torch
 from ray._raylet import GcsClient
+from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from safetensors import safe_open
@@ -46,15 +48,25 @@ def test_a_search_waits_for_a_node_uses_another_and_survives_the_loss_of_the_fir
     cluster.add_node(num_cpus=1)
     running.wait_for_line("now has room for 2 trials side by side")
     wait_for(lambda: len({row["trial"] for row in table(folder / "epochs.csv")}) >= 2, running)
+    assert asked_for(cluster.address)
     before = len(table(folder / "epochs.csv"))
     cluster.remove_node(first, allow_graceful=False)
     wait_for(lambda: len(table(folder / "epochs.csv")) >= before + 4, running)
     code, output = running.wait()
     assert code == 0, output
+    assert not asked_for(cluster.address)
     is_whole(folder, trials=6)
     assert {row["state"] for row in table(folder / "trials.csv")} == {"COMPLETE"}
     reports = [(row["trial"], row["epoch"]) for row in table(folder / "epochs.csv")]
     assert len(reports) == len(set(reports)) == 24
+
+
+def asked_for(address):
+    """What the autoscaler is asked for, whichever version of it runs."""
+    client = GcsClient(address)
+    first = client.internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL.encode(), None)
+    constraints = get_cluster_resource_state(client).cluster_resource_constraints
+    return json.loads(first or "[]") + [request for one in constraints for request in one.resource_requests]
 
 
 def test_a_trial_on_a_node_that_is_to_be_taken_away_is_saved_in_the_middle_of_its_epoch(cluster, search, tmp_path):
