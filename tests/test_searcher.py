@@ -1,6 +1,7 @@
 """The searcher driven as Ray Tune drives it, one trial at a time, without Ray."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from optuna.samplers._tpe import _truncnorm
 from ray.tune.search import Searcher
 
 from tests.test_record import MANIFEST
+from vae_tune import searcher as module
 from vae_tune.config import SearchError, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import TRIAL, VALUES
 from vae_tune.record import StudyRecord
 from vae_tune.scheduler import Asha, Rungs
-from vae_tune.searcher import StudySearcher
+from vae_tune.searcher import FailureReasons, StudySearcher
 from vae_tune.space import DEFAULT_SPACE
 
 BASE = TrialConfig(max_epochs=9)
@@ -193,3 +195,20 @@ def test_the_searcher_pickles_to_nothing(record):
     import pickle
 
     assert pickle.loads(pickle.dumps(make(record))).__dict__ == {}
+
+
+@pytest.mark.parametrize("retries_left", [True, False])
+def test_a_trial_whose_worker_was_lost_before_it_began_is_handed_out_again(
+    record, tmp_path, monkeypatch, retries_left
+):
+    """Ray Tune ends such a trial whatever is left of its retries: it was on its way to a worker, so PENDING."""
+    monkeypatch.setattr(module, "ray_is_alive", lambda: True)
+    searcher = make(record)
+    first = searcher.suggest("a")
+    (tmp_path / "error.txt").write_text("Failure # 1 (occurred at noon)\nThe actor 17 is unavailable: RpcError\n")
+    trial = SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"), should_recover=lambda: retries_left)
+    searcher.on_trial_complete("a", error=True)
+    FailureReasons(searcher, Ending()).on_trial_error(0, [], trial)
+    again = searcher.suggest("b")
+    assert (again == first) is retries_left
+    assert record.rows[0].state == ("RUNNING" if retries_left else "FAIL")

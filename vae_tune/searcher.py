@@ -138,7 +138,7 @@ class StudySearcher(Searcher):
             sampler: who proposes.
             ending: whether to hand out any more.
             scheduler: says which trials are audited, paused and promoted.
-            num_samples: trials of the study; by default Ray Tune counts them, which it cannot where some are promoted.
+            num_samples: trials of the study; by default Ray Tune counts them, also those handed out again.
             slots: how many trials may run now, and on what; by default Ray Tune limits them.
         """
         super().__init__(metric=VAL_LOSS, mode="min")
@@ -257,6 +257,11 @@ class StudySearcher(Searcher):
         if trial_id in self._numbers:
             self._finish(trial_id, FAIL, reason)
 
+    def again(self, trial_id: str) -> None:
+        """Hand a trial out once more, from its checkpoint: its worker was lost before it took it up."""
+        number = self._numbers.pop(trial_id)
+        self._unfinished.append(next(trial for trial in self._record.unfinished() if trial.number == number))
+
     def _finish(self, trial_id: str, state: str, reason: str = "") -> None:
         self._write(self._record.finish, self._numbers.pop(trial_id), state, reason)
 
@@ -338,7 +343,9 @@ class FailureReasons(Callback):
         worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
         if worker_died and not self._ending.error and not ray_is_alive():
             self._ending.fail(RAY_DIED)
-        if not self._ending.error:
+        if worker_died and trial.should_recover() and not self._ending.error:
+            self._searcher.again(trial.trial_id)  # Ray Tune gives up, whatever is left of its retries, where a worker
+        elif not self._ending.error:  # is lost, perhaps with its node, between two trials
             self._searcher.fail(trial.trial_id, f"worker died: {lines[-1]}" if worker_died else lines[-1])
 
 

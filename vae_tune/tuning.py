@@ -228,9 +228,7 @@ def run_trials(
     to_run = config.num_samples - sum(row.state != RUNNING for row in record.rows)
     if to_run <= 0:
         return
-    promotes = config.asha.scheduler == "asha-promotion"  # to Ray Tune, a trial that is promoted is another one
-    limit = config.num_samples if promotes else None
-    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler, limit, slots)
+    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler, config.num_samples, slots)
     grows = config.resources.address is not None
     most = min(to_run, config.resources.max_concurrent or to_run) if grows else slots().count
     cpus = slots().cpus
@@ -244,7 +242,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=-1 if promotes else to_run,
+            num_samples=-1,  # the searcher knows: to Ray Tune, a trial that is handed out again is another one
             max_concurrent_trials=most,  # so many actors may start at once; the searcher knows how many may run
             reuse_actors=True,
             trial_name_creator=_trial_name,

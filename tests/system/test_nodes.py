@@ -64,7 +64,7 @@ def test_a_search_waits_for_a_node_uses_another_and_survives_the_loss_of_the_fir
 def asked_for(address):
     """What the autoscaler is asked for, whichever version of it runs."""
     client = GcsClient(address)
-    first = client.internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL.encode(), None)
+    first = client.internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL, None)
     constraints = get_cluster_resource_state(client).cluster_resource_constraints
     return json.loads(first or "[]") + [request for one in constraints for request in one.resource_requests]
 
