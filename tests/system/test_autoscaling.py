@@ -20,7 +20,10 @@ from tests.system.test_head import free_port
 
 pytestmark = pytest.mark.system
 
-LOOPBACK = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # or Ray takes the machine's own address for loopback
+LOOPBACK = {
+    "RAY_AUTH_MODE": "token",  # to an address that it is given Ray shows its token only if told so
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or Ray takes the machine's own address for loopback
+}
 CONFIG = {
     "cluster_name": "tests",
     "max_workers": 2,
