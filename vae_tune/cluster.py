@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -21,7 +21,7 @@ from ray._private.parameter import RayParams
 from vae_tune.config import ResourceConfig, SearchError, UsageError
 from vae_tune.credentials import protect
 
-_WARM_UP = "vae_tune.trainable.warm_up"
+_TRAINABLE = "vae_tune.trainable"
 _STARTS = 3
 _TOO_SLOW = "timed out during startup"
 _KNOCK_SECONDS = 10
@@ -61,7 +61,7 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
         return
     try:
         if config.address is None:
-            _start()
+            _start(config)
         else:
             _knock(config.address)
             ray.init(config.address, log_to_driver=False, runtime_env=_own_code())
@@ -71,21 +71,29 @@ def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"No Ray cluster at address {config.address!r}: {reason}") from error
     try:
-        yield log
+        with _lean_tune(local=config.address is None):
+            yield log
     finally:
         with suppress(ray.exceptions.RayError, OSError, RuntimeError):  # a Ray that has died cannot be ended
             ray.shutdown()
 
 
-def _start() -> None:
+def _start(config: ResourceConfig) -> None:
     """Start Ray; again where the half minute that it gives itself was not enough for a busy machine.
 
     Without the autoscaler's monitor, which has no nodes to add here, the log monitor, whose lines nobody reads, and
     the dashboard with what reports to it: each is a Python process that needs a core just when the first trials want
     to start. And on loopback: where Ray knows clusters, so not on macOS, it replaces a loopback address by the
     machine's own, and its servers then listen on every address.
+
+    Ray is told of no more CPUs than the trials get, and starts a worker for each before it is asked for one. Where
+    each will train, it imports what a trial needs at once, while this process is still busy with the study.
     """
     protect()
+    cpus = int(utils.get_num_cpus())
+    if config.max_concurrent is not None:
+        cpus = min(cpus, config.max_concurrent * config.cpus_per_trial)
+    each_trains = config.cpus_per_trial == 1 and config.gpus_per_trial is None
     # Ray has no public option for these, and takes the second for a text
     lean = partial(RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     for _ in range(_STARTS):
@@ -100,8 +108,9 @@ def _start() -> None:
                     "local",
                     include_dashboard=False,
                     log_to_driver=False,
-                    runtime_env={"worker_process_setup_hook": _WARM_UP},
+                    num_cpus=cpus,
                     _node_ip_address="127.0.0.1",
+                    _system_config={"preload_python_modules": [_TRAINABLE]} if each_trains else None,
                 )
         except Exception as error:  # Ray raises no more special one
             if _TOO_SLOW not in str(error):
@@ -116,12 +125,32 @@ def _start() -> None:
 
 def _own_code() -> dict[str, Any]:
     """Return what makes workers on other machines run the code of this process, whatever is installed there."""
-    package = Path(__file__).parent
-    return {
-        "py_modules": [str(package)],
-        "excludes": ["mnist/", "__pycache__/"],  # workers get their images from the object store
-        "worker_process_setup_hook": _WARM_UP,
-    }
+    # workers get their images from the object store
+    return {"py_modules": [str(Path(__file__).parent)], "excludes": ["mnist/", "__pycache__/"]}
+
+
+@contextmanager
+def _lean_tune(*, local: bool) -> Iterator[None]:
+    """Keep Tune from what makes a search start late.
+
+    It counts callbacks for its makers, though that is turned off, and for this imports MLflow where it is installed.
+    And it gives its actors an environment of their own, so that they cannot take the workers that wait for them; it
+    holds variables that the workers of this machine inherit from here anyway, and one for PyTorch Lightning.
+    """
+    from ray.air._internal import usage
+    from ray.tune.execution import class_cache
+
+    with ExitStack() as patches:
+        patches.enter_context(mock.patch.object(usage, "tag_callbacks", _no_count))
+        if local:
+            patches.enter_context(
+                mock.patch.multiple(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=frozenset())
+            )
+        yield
+
+
+def _no_count(_: object) -> bool:
+    return False
 
 
 def _no_server(*_: Any, **__: Any) -> tuple[str, None]:

@@ -94,7 +94,3 @@ def _save_midway(folder: Path, config: TrialConfig, state: TrainingState) -> Non
     """Save a training in the middle of an epoch, so that not even that is lost; where it fails, only that is."""
     with contextlib.suppress(OSError):
         write_midway(folder, config, state)
-
-
-def warm_up() -> None:
-    """Do nothing: to find this, a worker imports torch and Ray Tune, early and while the driver is still busy."""

@@ -7,9 +7,11 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from ray import tune
@@ -44,7 +46,11 @@ from vae_tune.slots import Slots, SlotsNow, release_command, requested_slots
 from vae_tune.space import Grid, Space
 from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
-from vae_tune.trials import now
+from vae_tune.trials import TrialRow, now
+from vae_tune.worker import train_trial
+
+if TYPE_CHECKING:
+    from vae_tune.winner import WinnerKeeper
 
 _KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: --resume {}"
 _MAX_FAILURES = 3
@@ -79,8 +85,6 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None) -> Study
         reading = reader.submit(load_images, config.data)
         with running_ray(config.resources) as ray_log, contextlib.ExitStack() as asked:  # asked while there is a Ray
             images = reading.result()
-            from vae_tune.training import cpu_threads  # torch, which another thread imported while Ray started
-
             with interruptible(ending):
                 wait = requested_slots(config.resources, _most_trials(plan), view.say, lambda: bool(ending.reason))
                 slots = asked.enter_context(wait)
@@ -93,11 +97,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None) -> Study
                     mirrored(record.folder, plan.place, claim, view.warn, ending.fail)
                 )
             try:
-                # the trials have the other cores; and as many threads as theirs give the same numbers
-                with (
-                    cpu_threads(slots.cpus),
-                    live_views(config.views, record, view.warn, hurry=budget is not None) as names,
-                ):
+                with live_views(config.views, record, view.warn, hurry=budget is not None) as names:
                     for name in names:
                         view.say(f"Live view: {name}")
                     return _search(plan, record, images, slots, view, ending, ray_log)
@@ -137,38 +137,54 @@ def _train(
     plan: Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
 ) -> None:
     """Run the trials and evaluate the winner."""
-    from vae_tune.trainable import train_trial
-    from vae_tune.winner import WinnerKeeper
-
     ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
-    keeper = WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep, view.warn)
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     view.say(
         f"Study {address(plan.place)}: {slots}; losses in nats per image ({plan.config.data.binarization} values)"
     )
     for row in record.rows:
         ending.listen(row)
-    record.listeners += [ending.listen, keeper, view]
-    trainable = tune.with_parameters(
-        train_trial,
-        images=images,
-        base=plan.base,
-        folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
-        threads=slots.cpus,
-        spot=plan.config.resources.address is not None,
-    )
+    with contextlib.ExitStack() as threads:
 
-    def left() -> int:
-        return plan.config.num_samples - sum(row.state != RUNNING for row in record.rows)
+        @cache
+        def keeper() -> WinnerKeeper:
+            from vae_tune.training import cpu_threads
+            from vae_tune.winner import WinnerKeeper
 
-    now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
-    with interruptible(ending):
-        run_trials(trainable, plan.config, plan.space, record, now_there, ending)
-    if ending.reason == INTERRUPTED:
-        keeper.pause()
-    else:
-        view.say("Evaluating the winner on the test images ...")
-        keeper.finish()
+            # the trials have the other cores; and as many threads as theirs give the same numbers
+            threads.enter_context(cpu_threads(slots.cpus))
+            return WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep, view.warn)
+
+        importing = Thread(target=import_module, args=("vae_tune.winner",))
+
+        def keep(row: TrialRow) -> None:
+            """Keep what ended; import torch once the workers have begun to train, since they import it too."""
+            if row.state != RUNNING:
+                keeper()(row)
+            elif row.reports and importing.ident is None:
+                importing.start()
+
+        record.listeners += [ending.listen, keep, view]
+        trainable = tune.with_parameters(
+            train_trial,
+            images=images,
+            base=plan.base,
+            folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
+            threads=slots.cpus,
+            spot=plan.config.resources.address is not None,
+        )
+
+        def left() -> int:
+            return plan.config.num_samples - sum(row.state != RUNNING for row in record.rows)
+
+        now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
+        with interruptible(ending):
+            run_trials(trainable, plan.config, plan.space, record, now_there, ending)
+        if ending.reason == INTERRUPTED:
+            keeper().pause()
+        else:
+            view.say("Evaluating the winner on the test images ...")
+            keeper().finish()
     unfinished = any(row.state == RUNNING for row in record.rows)  # paused by the budget after the last suggestion
     record.set_status(ending.reason or (TIME_BUDGET if unfinished else "complete"), ended=now())
 
@@ -199,7 +215,10 @@ def _confirm(
     confirmation.after_upload = record.after_upload
     try:
         _train(again, confirmation, images, slots, view, ending, ray_log)
-        table = confirm.compare(confirmation, rows, images, view.warn)
+        from vae_tune.training import cpu_threads
+
+        with cpu_threads(slots.cpus):
+            table = confirm.compare(confirmation, rows, images, view.warn)
     finally:
         confirmation.close()
     return {**(metrics or {}), "confirmation": table.to_dict("records")}
