@@ -112,6 +112,7 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         ),
         ("vae_tune.training", {"ray", "optuna", "pandas", "torchvision"}),
         ("vae_tune.trainable", {"optuna", "torchvision"}),
+        ("vae_tune.tuning, vae_tune.worker", {"torch", "torchvision", "matplotlib", "sklearn", "mlflow"}),
         ("vae_tune.checkpoint", {"ray", "optuna"}),
         ("vae_tune.single", {"ray", "optuna", "pandas", "torchvision", "matplotlib"}),
     ],

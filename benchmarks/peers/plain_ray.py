@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -26,6 +27,7 @@ def trainable(config: dict[str, Any]) -> None:
 
 def main() -> None:
     kernel, folder, num_samples, train_size, max_epochs = sys.argv[1:]
+    ray.init("local", num_cpus=2)  # a Ray of its own, and two trials side by side on a larger machine too
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         param_space={

@@ -4,11 +4,14 @@ import math
 import os
 import resource
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
 from ray import tune
+from ray.tune.execution.class_cache import _ActorClassCache
 
 from tests.system.conftest import SLOTS, descendants, table, wait_for
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig
@@ -57,6 +60,19 @@ def test_ray_starts_only_what_a_search_on_one_machine_uses():
     assert "raylet/raylet" in commands
     assert "monitor.py" not in commands  # neither the autoscaler's nor the one of the logs
     assert "dashboard.py" not in commands
+
+
+def test_trials_take_the_workers_that_ray_started_before_them_and_that_have_imported_torch():
+    class Trial:
+        def where(self):
+            return os.getpid(), "vae_tune.trainable" in sys.modules
+
+    waiting = wait_for(lambda: [pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::IDLE")])
+    actor = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
+    pid, imported = ray.get(actor.where.remote())
+    assert imported
+    assert pid in waiting or len(waiting) < SLOTS.count  # not all had come up when they were listed
+    assert ray.get_runtime_context().runtime_env == {}
 
 
 def test_trials_end_as_what_they_are(tmp_path, tiny):
