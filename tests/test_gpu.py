@@ -27,7 +27,7 @@ def test_a_model_is_evaluated_as_on_a_cpu(tiny):
     state = new_state(CONFIG, tiny.pixels, CPU)
     there = evaluate(state.model, to_tensor(tiny.validation, CPU), CONFIG)
     here = evaluate(state.model.to(CUDA), to_tensor(tiny.validation, CUDA), CONFIG)
-    assert here.negative_elbo == pytest.approx(there.negative_elbo, rel=0.01)  # a GPU draws other noise
+    assert here.negative_elbo == pytest.approx(there.negative_elbo, rel=0.03)  # a GPU draws other noise
     assert here.active_units == there.active_units
 
 
