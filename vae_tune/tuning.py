@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from vae_tune.winner import WinnerKeeper
 
 _KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: --resume {}"
+_KILLED_EARLY = "The search was killed before its first trial."
 _MAX_FAILURES = 3
 """Times that a trial is tried again after its worker died or raised."""
 
@@ -85,12 +86,12 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None) -> Study
         reading = reader.submit(load_images, config.data)
         with running_ray(config.resources) as ray_log, contextlib.ExitStack() as asked:  # asked while there is a Ray
             images = reading.result()
-            with interruptible(ending):
+            release = release_command(config.resources.address)
+            with interruptible(ending), last_word(_KILLED_EARLY, release):
                 wait = requested_slots(config.resources, _most_trials(plan), view.say, lambda: bool(ending.reason))
                 slots = asked.enter_context(wait)
             record = open_record(plan, images, slots)
             # outlasts Ray, whose core may end this process
-            release = release_command(config.resources.address)
             last.enter_context(last_word(_KILLED.format(address(plan.place)), release))
             if claim is not None:
                 record.after_upload = last.enter_context(
