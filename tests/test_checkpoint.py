@@ -52,6 +52,16 @@ def test_a_checkpoint_comes_back_as_it_was(tiny, tmp_path):
         assert torch.equal(read.state.model.state_dict()[name], tensor)
 
 
+def test_what_a_killed_worker_left_of_a_checkpoint_goes_with_the_next(tiny, tmp_path):
+    left = tmp_path / ".epoch_0001.safetensors.abc.tmp"
+    left.write_bytes(b"half a checkpoint")
+    _train_and_write(tmp_path, tiny)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "epoch_0002.safetensors",
+        "epoch_0003.safetensors",
+    ]
+
+
 def test_the_moments_of_the_optimiser_come_back(tiny, tmp_path):
     written = _train_and_write(tmp_path, tiny).state.optimizer.state_dict()
     read = read_checkpoint(checkpoint_file(tmp_path, 3), CPU).state.optimizer.state_dict()

@@ -1,6 +1,7 @@
 """What a person types: the help, and every wrong input."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,11 @@ BAD = [
     ("--study-name taken", "--resume results/taken"),
     ("--study-name foreign", "results/foreign exists already and is no study"),
     ("--study-name a/b", "study_name must be a plain folder name, but got 'a/b'"),
+    ("--study-name " + 300 * "x", "study_name must be a plain folder name"),
+    ("--results-dir " + 300 * "x", "results_dir must be a path of printable names, each at most 255 bytes long"),
+    ("--results-dir \udcff", "results_dir must be a path of printable names"),
+    ("--results-dir ''", "--results-dir needs a value, but got an empty one"),
+    ("--train-size 1e3", "--train-size: no type matching INT could be instantiated from ['1e3']"),
     ("--train-size 0", "train_size must be >= 1, but got 0"),
     ("--train-size 50001", "train_size must be <= 50000 for mnist, but got 50001"),
     ("--data-dir corrupt", "train-images-idx3-ubyte is corrupt"),
@@ -145,10 +151,10 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), BAD, ids=[words for words, _ in BAD])
+@pytest.mark.parametrize(("words", "message"), BAD, ids=[ascii(words) for words, _ in BAD])
 def test_bad_input_is_refused_in_two_lines_and_creates_nothing(place, monkeypatch, capsys, words, message):
     before = everything_below(place)
-    code, _, errors = run(monkeypatch, capsys, *words.split())
+    code, _, errors = run(monkeypatch, capsys, *shlex.split(words))
     assert code == 2
     assert message in errors
     assert "Traceback" not in errors

@@ -246,7 +246,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(tmp_path, monk
     monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "file"))
     message = refusal(DataConfig())
     assert message.startswith(f"Cannot unpack MNIST into {tmp_path / 'file' / 'MNIST' / 'raw'}: ")
-    assert message.endswith("\nSet VAE_TUNE_CACHE to a writable folder.")
+    assert message.endswith("\nName a writable folder with --data-dir or VAE_TUNE_CACHE.")
 
 
 def test_a_package_with_a_damaged_file_asks_to_be_installed_again(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ CONFIG = SearchConfig()
     [
         ("p.yaml", "- {latent_size: 32, learning_rate: 2e-3}\n- {hidden_width: 512}\n"),
         ("p.csv", "latent_size,learning_rate\n32,2e-3\n"),
+        ("p.csv", "\ufefflatent_size,learning_rate\n32,2e-3\n"),  # as a spreadsheet writes it
     ],
 )
 def test_points_come_from_yaml_or_csv(tmp_path, name, text):
@@ -41,6 +42,8 @@ def test_points_come_from_yaml_or_csv(tmp_path, name, text):
         ("- {latent_size: many}\n", "point 1: latent_size"),
         ("- {learning_rate: -1}\n", "point 1: learning_rate: .*must be > 0"),
         ("- {\n", "cannot be read"),
+        ("- {latent_size: 2020-13-45}\n", "cannot be read"),
+        ("[]\n", "holds no points"),
     ],
 )
 def test_a_bad_point_is_named(tmp_path, text, message):

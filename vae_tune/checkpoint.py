@@ -49,12 +49,16 @@ def write_checkpoint(
     report: EpochReport,
     earlier: Sequence[EpochReport] = (),
 ) -> Path:
-    """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there."""
+    """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there.
+
+    Also what a worker that was killed in the middle of one left behind.
+    """
     metadata = {"config": json.dumps(to_dict(config)), "report": json.dumps(asdict(report))}
     metadata["earlier"] = json.dumps([asdict(one) for one in earlier])
     path = checkpoint_file(folder, state.epoch)
     write_bytes(path, save(_tensors(state), metadata))
-    for old in checkpoints(folder)[KEPT:]:
+    halves = [] if is_remote(folder) else folder.glob(".*.tmp")
+    for old in (*checkpoints(folder)[KEPT:], *halves):
         delete(old)
     return path
 

@@ -187,6 +187,8 @@ def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
     if name not in _COMMANDS:
         raise UsageError(f"unknown command {name!r}. Commands: {', '.join(_COMMANDS)}.")
     command = _COMMANDS[name]
+    if "" in arguments:  # a variable that is not set, most likely; as a path it would be the current folder
+        raise UsageError(f"{arguments[arguments.index('') - 1]} needs a value, but got an empty one.")
     return command.run(_parse(command, arguments[1:], f"{prog} {name}" if shown else prog))
 
 
@@ -232,5 +234,6 @@ def _explain(event: Any) -> str:
         case "BadValue":
             return f"{flag} needs a value; see {event.prog} --help."
         case "InstantiationFailure":
-            return f"{flag or 'the options'}: {telling_line(event.message)}".rstrip(".") + "."
+            message = telling_line(event.message).replace("{None}|", "")
+            return f"{flag or 'the options'}: {message}".rstrip(".") + "."
     return f"the options do not fit ({type(event).__name__}); see {event.prog} --help."

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
-from vae_tune.files import SCHEMES, address, is_remote
+from vae_tune.files import LONGEST_NAME, SCHEMES, address, can_be_path, is_remote
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "bfloat16"]
@@ -41,6 +41,9 @@ _SECRET = re.compile(
     r"^https?:.*@|//.*:.*@|[?&;][^=]*(pass|pwd|token|secret|key)|(^|\s)(pass\w*|pwd)\s*=", re.IGNORECASE
 )
 """A login or a password in a URL, also in one that is no proper URL."""
+
+
+_PATH = f"a path of printable names, each at most {LONGEST_NAME} bytes long"
 
 
 class UsageError(Exception):
@@ -281,7 +284,7 @@ class SearchConfig:
         if self.study_name is not None:
             name = self.study_name
             plain = name.strip() == name == Path(name).name and name.isprintable() and name not in ("", "..")
-            require(self, "study_name", plain, "a plain folder name")
+            require(self, "study_name", plain and can_be_path(Path(name)), "a plain folder name")
 
 
 def _check_place(name: str, path: Path) -> None:
@@ -361,7 +364,7 @@ def _check_types(config: Any) -> None:
             raise UsageError(f"{spec.name} must be a number of at most 63 bits, but got one of {bits}.")
         if get_origin(hint) is tuple:
             paths = isinstance(value, (list, tuple)) and all(isinstance(path, (str, Path)) and path for path in value)
-            require(config, spec.name, paths, "a list of paths")
+            require(config, spec.name, paths and all(can_be_path(Path(path)) for path in value), "a list of paths")
             object.__setattr__(config, spec.name, tuple(Path(path) for path in value))
             continue
         if get_origin(hint) is Literal:
@@ -372,9 +375,11 @@ def _check_types(config: Any) -> None:
             object.__setattr__(config, spec.name, float(value))
             continue
         elif isinstance(value, str) and not _accepts(hint, str) and _accepts(hint, Path):
-            require(config, spec.name, value != "" and "\0" not in value, "a path")  # Path("") is Path(".")
+            require(config, spec.name, value != "", "a path")  # Path("") is Path(".")
             object.__setattr__(config, spec.name, Path(value))
-            continue
+            expected = can_be_path(Path(value)), _PATH
+        elif isinstance(value, Path):
+            expected = _accepts(hint, type(value)) and can_be_path(value), _PATH
         else:
             expected = _accepts(hint, type(value)), f"of type {getattr(hint, '__name__', hint)}"
         require(config, spec.name, *expected)

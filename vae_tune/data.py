@@ -157,7 +157,8 @@ def _unpack_mnist(raw: Path) -> None:
         raise UsageError(f"The MNIST files in {packed} are corrupt ({error}): install vae_tune again.") from error
     except OSError as error:
         raise UsageError(
-            f"Cannot unpack MNIST into {raw}: {error.strerror or error}.\nSet VAE_TUNE_CACHE to a writable folder."
+            f"Cannot unpack MNIST into {raw}: {error.strerror or error}.\n"
+            "Name a writable folder with --data-dir or VAE_TUNE_CACHE."
         ) from error
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and what Python makes of bytes that are no UTF-8."""
+LONGEST_NAME = 255
+"""Bytes in the name of a file: NAME_MAX."""
 SCHEMES = ("s3:", "gs:")
 """First part of a path on object storage, which pathlib makes of s3:// and gs://."""
 
@@ -22,6 +27,11 @@ def is_remote(path: Path) -> bool:
 def address(path: Path) -> str:
     """Return a path in words; of one on object storage pathlib would drop a slash."""
     return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_remote(path) else str(path)
+
+
+def can_be_path(path: Path) -> bool:
+    """Whether files can be made there, and their names printed."""
+    return not _NO_TEXT.search(str(path)) and all(len(part.encode()) <= LONGEST_NAME for part in path.parts)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class Journal(BaseJournalBackend):
 
         Raises:
             UsageError: the file is damaged elsewhere; nothing was changed.
+            OSError: it cannot be read or written.
         """
         content = path.read_bytes() if path.exists() else b""
         whole = content.rfind(b"\n") + 1
@@ -128,6 +129,7 @@ class StudyLock:
 
         Raises:
             UsageError: another driver holds it.
+            OSError: the folder cannot be written.
         """
         path = folder / LOCK_FILE
         self._file = path.open("a+", encoding="utf-8")

@@ -55,13 +55,15 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
     if path is None:
         return []
     try:
-        text = path.read_text()
-        csv_rows = list(csv.DictReader(text.splitlines())) if path.suffix == ".csv" else None
-        entries = csv_rows if csv_rows is not None else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, csv.Error, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
+        table = csv.DictReader(text.splitlines(), restkey="a cell more")
+        entries = list(table) if path.suffix == ".csv" else yaml.safe_load(text)
+    except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:  # ValueError: no UTF-8, or no date
         raise UsageError(f"The points file {path} cannot be read: {str(error).splitlines()[0]}.") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{path}: points are a list of mappings, for instance\n  - {{latent_size: 32}}")
+    if not entries:
+        raise UsageError(f"{path} holds no points.")
     return [_point(f"{path}: point {number}", entry, space, base) for number, entry in enumerate(entries, start=1)]
 
 

@@ -134,6 +134,7 @@ class StudyRecord:
 
         Raises:
             UsageError: another driver writes it, or its journal is missing or damaged; nothing was changed.
+                Or it cannot be written.
         """
         path = folder / JOURNAL_FILE
         if not path.exists():
@@ -147,16 +148,21 @@ class StudyRecord:
                 f"{path} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. Nothing was changed.\n"
                 f"Put the journal back; or, to go on with what is left of it, move {folder / EPOCHS_FILE} away."
             )
-        lock = StudyLock(folder)
-        try:
-            journal = Journal(path)
-            if not journal.holds(manifest["name"]):
-                raise UsageError(f"{path} is damaged: it holds no study {manifest['name']!r}. Nothing was changed.")
-        except UsageError:
-            lock.release()
-            raise
-        _delete_temporary_files(folder)
-        return cls(folder, manifest, lock, journal, place=place)
+        with contextlib.ExitStack() as undo:
+            try:
+                lock = StudyLock(folder)
+                undo.callback(lock.release)
+                journal = Journal(path)
+                if not journal.holds(manifest["name"]):
+                    what = f"it holds no study {manifest['name']!r}"
+                    raise UsageError(f"{path} is damaged: {what}. Nothing was changed.")
+                _delete_temporary_files(folder)
+                record = cls(folder, manifest, lock, journal, place=place)
+            except OSError as error:
+                reason = error.strerror or error
+                raise UsageError(f"The study {folder} cannot be written: {reason}. What it holds is whole.") from error
+            undo.pop_all()
+        return record
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

@@ -323,6 +323,10 @@ def _complete(trial: optuna.Trial, space: Space) -> None:
                 trial.suggest_categorical(name, choices)
 
 
+_LOW_MEMORY = "killed due to the node running low on memory"
+"""What Ray's memory monitor says of a worker that it ended, before pages of advice."""
+
+
 class FailureReasons(Callback):
     """Tells the study why a trial broke, which Ray Tune tells callbacks but not searchers.
 
@@ -340,13 +344,15 @@ class FailureReasons(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Note the last line of the error after the last retry."""
         lines = _last_error(trial)
+        out_of_memory = _LOW_MEMORY in lines[0]
         worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
         if worker_died and not self._ending.error and not ray_is_alive():
             self._ending.fail(RAY_DIED)
         if worker_died and trial.should_recover() and not self._ending.error:
             self._searcher.again(trial.trial_id)  # Ray Tune gives up, whatever is left of its retries, where a worker
         elif not self._ending.error:  # is lost, perhaps with its node, between two trials
-            self._searcher.fail(trial.trial_id, f"worker died: {lines[-1]}" if worker_died else lines[-1])
+            line = lines[0] if out_of_memory else lines[-1]
+            self._searcher.fail(trial.trial_id, f"worker died: {line}" if out_of_memory or worker_died else line)
 
 
 class EachStep(Callback):

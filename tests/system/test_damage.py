@@ -11,7 +11,7 @@ import pytest
 from tests.system.conftest import alive, is_whole, table, wait_for
 from tests.test_record import report
 from vae_tune.audit import audit
-from vae_tune.config import SearchConfig
+from vae_tune.config import SearchConfig, UsageError
 from vae_tune.manifest import new_manifest, read_manifest
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
@@ -73,6 +73,12 @@ def test_what_was_recorded_before_the_disk_was_full_is_there_when_it_is_not(smal
         record.close()
     assert recorded
     assert {trial.number for trial in read_trials(folder) if trial.intermediate_values} >= {*recorded}
+    with pytest.raises(UsageError, match=r"cannot be written: No space left on device\. What it holds is whole"):
+        StudyRecord.resume(folder, read_manifest(folder))
+    for way, reason in (("ro", "Read-only file system"), ("rw", "No space left on device")):
+        subprocess.run(["mount", "-o", f"remount,{way}", str(small_disk)], check=True)
+        with pytest.raises(UsageError, match=f"cannot be written: {reason}"):
+            StudyRecord.resume(folder, read_manifest(folder))
     ballast.unlink()
     again = StudyRecord.resume(folder, read_manifest(folder))
     assert {row.trial for row in again.rows if row.epochs} >= {*recorded}

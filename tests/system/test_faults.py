@@ -46,3 +46,17 @@ def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp
     assert table(folder / "epochs.csv")[: len(before)] == before
     is_whole(folder)
     assert keeps_its_token(folder, output)
+
+
+def test_workers_that_ray_ends_for_want_of_memory_fail_with_that_reason(search, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # of the machine's memory: more is used at any time
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    code, output = search("--study-name", "s", *SMALL, "--num-samples", 2).wait()
+    assert code == 1, output
+    assert "Traceback" not in output
+    rows = table(tmp_path / "out" / "s" / "trials.csv")
+    assert [row["state"] for row in rows] == ["FAIL", "FAIL"]
+    for row in rows:
+        assert row["reason"].startswith("worker died: ")
+        assert "low on memory" in row["reason"]
+        assert len(row["reason"]) < 300
