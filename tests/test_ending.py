@@ -1,10 +1,15 @@
+import contextlib
 import os
 import signal
 
 import pytest
 
 from tests.test_record import row
+from vae_tune import tuning
+from vae_tune.cluster import Slots
+from vae_tune.config import SearchConfig
 from vae_tune.ending import Ending, interruptible
+from vae_tune.files import read_json
 from vae_tune.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
 
 
@@ -85,3 +90,20 @@ def test_a_record_that_cannot_be_written_ends_it_at_once_with_the_first_error():
     ending.fail("later")
     assert ending.stop_all()
     assert ending.error == "No space left on device"
+
+
+@pytest.mark.parametrize("way", [KeyboardInterrupt, SystemExit])  # of Ctrl-C; of SIGTERM, which Ray handles
+def test_a_signal_while_no_trial_runs_is_noted_in_the_record(way, tmp_path, tiny, monkeypatch, capsys):
+    def interrupted(*_):
+        raise way
+
+    monkeypatch.setattr(tuning, "running_ray", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(tuning, "find_slots", lambda _: Slots(count=1, cpus=1, gpus=0))
+    monkeypatch.setattr(tuning, "load_images", lambda _: tiny)
+    monkeypatch.setattr(tuning, "_train", interrupted)
+    with pytest.raises(way):
+        tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
+    manifest = read_json(tmp_path / "s" / "study.json")
+    assert manifest["status"] == INTERRUPTED
+    assert manifest["runs"][0]["ended"]
+    assert f"--resume {tmp_path / 's'}" in capsys.readouterr().out

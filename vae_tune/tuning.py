@@ -102,6 +102,9 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None) -> Study
                     for name in names:
                         view.say(f"Live view: {name}")
                     return _search(plan, record, images, slots, view, ending, ray_log)
+            except (KeyboardInterrupt, SystemExit):
+                _note_interruption(record, view)
+                raise
             except OSError as error:
                 reason = error.strerror or error
                 raise SearchError(
@@ -220,9 +223,20 @@ def _confirm(
 
         with cpu_threads(slots.cpus):
             table = confirm.compare(confirmation, rows, images, view.warn)
+    except (KeyboardInterrupt, SystemExit):
+        _note_interruption(confirmation, view)
+        raise
     finally:
         confirmation.close()
     return {**(metrics or {}), "confirmation": table.to_dict("records")}
+
+
+def _note_interruption(record: StudyRecord, view: View) -> None:
+    """Write into the record that Ctrl-C or SIGTERM ended it while no trial ran, outside of :func:`interruptible`."""
+    if record.manifest["status"] == "running":
+        with contextlib.suppress(OSError):
+            record.set_status(INTERRUPTED, ended=now())
+        view.say(f"Go on: --resume {record.folder}")
 
 
 def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:
