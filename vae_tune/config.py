@@ -394,4 +394,5 @@ def _accepts(hint: Any, cls: type) -> bool:
 def require(config: Any, name: str, holds: bool, rule: str) -> None:
     """Refuse the value of the field ``name`` unless ``holds``."""
     if not holds:
-        raise UsageError(f"{name} must be {rule}, but got {getattr(config, name)!r}.")
+        value = getattr(config, name)
+        raise UsageError(f"{name} must be {rule}, but got {(str(value) if isinstance(value, Path) else value)!r}.")
