@@ -236,7 +236,7 @@ def _note_interruption(record: StudyRecord, view: View) -> None:
     if record.manifest["status"] == "running":
         with contextlib.suppress(OSError):
             record.set_status(INTERRUPTED, ended=now())
-        view.say(f"Go on: --resume {record.folder}")
+        view.say(f"Go on: --resume {address(record.place)}")
 
 
 def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:
