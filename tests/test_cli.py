@@ -1,5 +1,6 @@
 """What a person types: the help, and every wrong input."""
 
+import os
 import re
 import shlex
 import shutil
@@ -160,6 +161,32 @@ def test_bad_input_is_refused_in_two_lines_and_creates_nothing(place, monkeypatc
     assert "Traceback" not in errors
     assert 1 <= len(errors.strip().splitlines()) <= 2
     assert everything_below(place) == before
+
+
+def without_rights(folder, *words):
+    """Run a search in ``folder`` as a user who is bound by the rights of files, which root is not."""
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*drop, sys.executable, ROOT / "search.py", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "message"),
+    [
+        ("results", "--study-name new", "results_dir results cannot be written: Permission denied"),
+        ("study/study.json", "--resume study", "study is no study: study.json"),
+        ("study/optuna.journal", "--resume study", "study is no study: its journal cannot be read"),
+    ],
+)
+def test_what_may_not_be_read_is_named(place, closed, words, message):
+    (place / closed).chmod(0)
+    try:
+        ran = without_rights(place, *words.split())
+    finally:
+        (place / closed).chmod(0o755)
+    assert ran.returncode == 2
+    assert message in ran.stderr
+    assert len(ran.stderr.strip().splitlines()) == 1
 
 
 def test_an_unknown_command_names_the_known_ones(monkeypatch, capsys):

@@ -234,6 +234,19 @@ def test_a_journal_with_a_line_of_something_else_is_refused_and_nothing_is_chang
     assert {path: path.read_bytes() for path in record.folder.iterdir()} == before
 
 
+def test_a_table_that_cannot_be_read_is_said_in_a_line_and_the_study_stays_free(record):
+    record.close()
+    table = record.folder / "epochs.csv"
+    content = table.read_bytes()
+    table.unlink()
+    table.mkdir()  # reading it is an OSError, for root too
+    with pytest.raises(UsageError, match="cannot be read or written: Is a directory"):
+        StudyRecord.resume(record.folder, MANIFEST)
+    table.rmdir()
+    table.write_bytes(content)
+    StudyRecord.resume(record.folder, MANIFEST).close()
+
+
 def test_a_torn_last_line_of_epochs_is_made_again(record):
     three_trials(record)
     record.close()

@@ -117,11 +117,18 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
         UsageError: it exists, or cannot be made.
     """
     folder = working_copy(place) if is_remote(place) else place
-    if (folder / STUDY_FILE).exists() or exists(place / STUDY_FILE):
-        raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: --resume {address(place)}")
-    if folder.exists() and not (folder.is_dir() and unfinished_creation(folder)):
-        raise UsageError(f"{folder} exists already and is no study.\nChoose another --study-name.")
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        if (folder / STUDY_FILE).exists() or exists(place / STUDY_FILE):
+            raise UsageError(
+                f"The study {address(place)} exists already.\nTo go on with it: --resume {address(place)}"
+            )
+        if folder.exists() and not (folder.is_dir() and unfinished_creation(folder)):
+            raise UsageError(f"{folder} exists already and is no study.\nChoose another --study-name.")
+        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    except OSError as error:  # of a folder that may not be looked into
+        raise UsageError(
+            f"results_dir {address(config.results_dir)} cannot be written: {error.strerror or error}."
+        ) from error
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder.")
     return folder

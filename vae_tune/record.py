@@ -139,17 +139,17 @@ class StudyRecord:
         path = folder / JOURNAL_FILE
         if not path.exists():
             raise UsageError(f"{folder} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
-        reported = _reported(folder / EPOCHS_FILE)
-        rows = map(row_from_trial, read_trials(folder))
-        lost = reported - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
-        if lost:  # the journal is always written, and on disk, before the table
-            trial, epoch = min(lost)
-            raise UsageError(
-                f"{path} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. Nothing was changed.\n"
-                f"Put the journal back; or, to go on with what is left of it, move {folder / EPOCHS_FILE} away."
-            )
         with contextlib.ExitStack() as undo:
             try:
+                reported = _reported(folder / EPOCHS_FILE)
+                rows = map(row_from_trial, read_trials(folder))
+                lost = reported - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
+                if lost:  # the journal is always written, and on disk, before the table
+                    trial, epoch = min(lost)
+                    raise UsageError(
+                        f"{path} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. Nothing was changed.\n"
+                        f"Put the journal back; or, to go on with what is left of it, move {folder / EPOCHS_FILE} away."
+                    )
                 lock = StudyLock(folder)
                 undo.callback(lock.release)
                 journal = Journal(path)
@@ -160,7 +160,9 @@ class StudyRecord:
                 record = cls(folder, manifest, lock, journal, place=place)
             except OSError as error:
                 reason = error.strerror or error
-                raise UsageError(f"The study {folder} cannot be written: {reason}. What it holds is whole.") from error
+                raise UsageError(
+                    f"The study {folder} cannot be read or written: {reason}. What it holds is whole."
+                ) from error
             undo.pop_all()
         return record
 
