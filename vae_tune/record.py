@@ -139,32 +139,22 @@ class StudyRecord:
         path = folder / JOURNAL_FILE
         if not path.exists():
             raise UsageError(f"{folder} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
-        with contextlib.ExitStack() as undo:
+        try:
+            _refuse_loss(folder)
+            lock = StudyLock(folder)
             try:
-                reported = _reported(folder / EPOCHS_FILE)
-                rows = map(row_from_trial, read_trials(folder))
-                lost = reported - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
-                if lost:  # the journal is always written, and on disk, before the table
-                    trial, epoch = min(lost)
-                    raise UsageError(
-                        f"{path} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. Nothing was changed.\n"
-                        f"Put the journal back; or, to go on with what is left of it, move {folder / EPOCHS_FILE} away."
-                    )
-                lock = StudyLock(folder)
-                undo.callback(lock.release)
                 journal = Journal(path)
                 if not journal.holds(manifest["name"]):
                     what = f"it holds no study {manifest['name']!r}"
                     raise UsageError(f"{path} is damaged: {what}. Nothing was changed.")
                 _delete_temporary_files(folder)
-                record = cls(folder, manifest, lock, journal, place=place)
-            except OSError as error:
-                reason = error.strerror or error
-                raise UsageError(
-                    f"The study {folder} cannot be read or written: {reason}. What it holds is whole."
-                ) from error
-            undo.pop_all()
-        return record
+                return cls(folder, manifest, lock, journal, place=place)
+            except BaseException:
+                lock.release()
+                raise
+        except OSError as error:
+            reason = f"{error.strerror or error}. What it holds is whole"
+            raise UsageError(f"The study {folder} cannot be read or written: {reason}.") from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -329,6 +319,20 @@ def unfinished_creation(folder: Path) -> bool:
     """Whether ``folder`` holds nothing but what a creation that was killed leaves behind."""
     ours = {LOCK_FILE, JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE}
     return all(path.name in ours or path.name.endswith(".tmp") for path in folder.iterdir())
+
+
+def _refuse_loss(folder: Path) -> None:
+    """Refuse a journal that lacks what ``epochs.csv`` has: it is always written, and on disk, before the table."""
+    reported = _reported(folder / EPOCHS_FILE)
+    rows = map(row_from_trial, read_trials(folder))
+    lost = reported - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
+    if lost:
+        trial, epoch = min(lost)
+        raise UsageError(
+            f"{folder / JOURNAL_FILE} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. "
+            "Nothing was changed.\n"
+            f"Put the journal back; or, to go on with what is left of it, move {folder / EPOCHS_FILE} away."
+        )
 
 
 def _reported(path: Path) -> set[tuple[str, str]]:
