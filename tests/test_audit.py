@@ -99,6 +99,13 @@ def test_a_flipped_loss_that_hides_in_all_places_contradicts_the_rung(folder):
         ("best/metrics.json", '"kind": "grey"', '"kind": "static"', "has numbers of kind 'static', the study 'grey'"),
         ("best/metrics.json", '"validation": {', '"validations": {', "best is damaged: 'validation'"),
         ("best/metrics.json", '"trial": ', '"number": ', "best is damaged: 'trial'"),
+        (
+            "best/metrics.json",
+            '"improvement": {\n    "validation": ',
+            '"improvement": {\n    "validation": 7',
+            "says improvement",
+        ),
+        ("study.json", '"rungs": [\n    1', '"rungs": [\n    2', "study.json has the rungs [2"),
         ("best/config.json", '"latent_size": ', '"latent_size": 1', "is not the winner's configuration"),
     ],
 )

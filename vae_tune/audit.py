@@ -24,6 +24,7 @@ from vae_tune.names import (
     PRUNED,
     REFERENCE_TRIAL,
     RUNNING,
+    STUDY_FILE,
     TRIAL,
     TRIALS_FILE,
     VAL_LOSS,
@@ -179,6 +180,9 @@ def _check_tables(
 
 def _check_count(rows: Sequence[TrialRow], manifest: Mapping[str, Any], config: SearchConfig) -> Iterator[str]:
     running = [row.trial for row in rows if row.state == RUNNING]
+    rungs = list(config.asha.rungs(manifest["reference"]["max_epochs"]))
+    if manifest["rungs"] != rungs:
+        yield f"{STUDY_FILE} has the rungs {manifest['rungs']}, its settings {rungs}"
     if manifest["status"] == "complete" and (running or len(rows) != config.num_samples):
         yield f"the study is complete with {len(rows)} of {config.num_samples} trials, {len(running)} of them RUNNING"
     if rows and rows[0].trial != REFERENCE_TRIAL:
@@ -200,6 +204,10 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: s
             metrics["winner"]["validation"]["negative_elbo"],
             metrics["kind"],
         )
+        gains = {
+            split: (gain, metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"])
+            for split, gain in metrics.get("improvement", {}).items()
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield f"{folder / BEST_FOLDER} is damaged: {error}"
         return
@@ -212,6 +220,9 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: s
     row = next((row for row in rows if row.trial == named), None)
     if row is None or loss not in {report[VAL_LOSS] for report in row.reports}:
         yield f"{path} gives trial {named} a loss that it never reported"
+    for split, (gain, difference) in gains.items():
+        if gain != difference:
+            yield f"{path} says improvement on {split} {gain}, its numbers {difference}"
     if row is not None and any(written.get(name) != value for name, value in row.values.items()):
         yield f"{folder / BEST_FOLDER / CONFIG_FILE} is not the winner's configuration"
 
