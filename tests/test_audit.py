@@ -28,7 +28,10 @@ def folder(tmp_path, tiny):
     best = winner(record.rows, BASE.max_epochs)
     (record.folder / "best").mkdir()
     numbers = {"trial": best.trial, "validation": {"negative_elbo": best.val_loss}}
-    write_json(record.folder / "best" / "metrics.json", {"kind": "grey", "winner": numbers})
+    reference = {"trial": 0, "validation": {"negative_elbo": record.rows[0].val_loss}}
+    metrics = {"kind": "grey", "winner": numbers, "reference": reference}
+    metrics["improvement"] = {"validation": record.rows[0].val_loss - best.val_loss}
+    write_json(record.folder / "best" / "metrics.json", metrics)
     write_json(record.folder / "best" / "config.json", to_dict(replace(BASE, **best.values)))
     record.set_status("complete")
     record.close()
