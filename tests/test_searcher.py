@@ -212,3 +212,15 @@ def test_a_trial_whose_worker_was_lost_before_it_began_is_handed_out_again(
     again = searcher.suggest("b")
     assert (again == first) is retries_left
     assert record.rows[0].state == ("RUNNING" if retries_left else "FAIL")
+
+
+def test_a_trial_whose_worker_is_lost_again_and_again_fails_in_the_end(record, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ray_is_alive", lambda: True)
+    searcher = make(record)
+    (tmp_path / "error.txt").write_text("Failure # 1 (occurred at noon)\nThe actor 17 is unavailable: RpcError\n")
+    for name in "abcd":
+        assert searcher.suggest(name)[TRIAL] == 0
+        trial = SimpleNamespace(trial_id=name, error_file=str(tmp_path / "error.txt"), should_recover=lambda: True)
+        FailureReasons(searcher, Ending()).on_trial_error(0, [], trial)
+    assert record.rows[0].state == "FAIL"
+    assert searcher.suggest("e")[TRIAL] == 1

@@ -378,8 +378,8 @@ def _check_types(config: Any) -> None:
             require(config, spec.name, value != "", "a path")  # Path("") is Path(".")
             object.__setattr__(config, spec.name, Path(value))
             expected = can_be_path(Path(value)), _PATH
-        elif isinstance(value, Path):
-            expected = _accepts(hint, type(value)) and can_be_path(value), _PATH
+        elif isinstance(value, Path) and _accepts(hint, Path):
+            expected = can_be_path(value), _PATH
         else:
             expected = _accepts(hint, type(value)), f"of type {getattr(hint, '__name__', hint)}"
         require(config, spec.name, *expected)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -151,6 +151,7 @@ class StudySearcher(Searcher):
         self._sampler = sampler
         self._numbers: dict[str, int] = {}
         self._gpus: dict[str, float] = {}
+        self._lost: Counter[int] = Counter()
         self._slots = slots
         self._unfinished = deque(t for t in record.unfinished() if t.number not in self._scheduler.paused)
         if not record.study.get_trials(deepcopy=False):
@@ -257,10 +258,19 @@ class StudySearcher(Searcher):
         if trial_id in self._numbers:
             self._finish(trial_id, FAIL, reason)
 
-    def again(self, trial_id: str) -> None:
-        """Hand a trial out once more, from its checkpoint: its worker was lost before it took it up."""
-        number = self._numbers.pop(trial_id)
+    def again(self, trial_id: str) -> bool:
+        """Hand a trial out once more, from its checkpoint: its worker was lost before it took it up.
+
+        Returns:
+            Whether it will be; no trial is more than three times.
+        """
+        number = self._numbers[trial_id]
+        self._lost[number] += 1
+        if self._lost[number] > _MOST_LOST:
+            return False
+        del self._numbers[trial_id]
         self._unfinished.append(next(trial for trial in self._record.unfinished() if trial.number == number))
+        return True
 
     def _finish(self, trial_id: str, state: str, reason: str = "") -> None:
         self._write(self._record.finish, self._numbers.pop(trial_id), state, reason)
@@ -323,6 +333,8 @@ def _complete(trial: optuna.Trial, space: Space) -> None:
                 trial.suggest_categorical(name, choices)
 
 
+_MOST_LOST = 3
+"""Times that a trial is handed out again after its worker was lost before it took it up."""
 _LOW_MEMORY = "killed due to the node running low on memory"
 """What Ray's memory monitor says of a worker that it ended, before pages of advice."""
 
@@ -348,9 +360,9 @@ class FailureReasons(Callback):
         worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
         if worker_died and not self._ending.error and not ray_is_alive():
             self._ending.fail(RAY_DIED)
-        if worker_died and trial.should_recover() and not self._ending.error:
-            self._searcher.again(trial.trial_id)  # Ray Tune gives up, whatever is left of its retries, where a worker
-        elif not self._ending.error:  # is lost, perhaps with its node, between two trials
+        # Ray Tune gives up, whatever is left of its retries, where a worker is lost between two trials
+        recovers = worker_died and trial.should_recover() and not self._ending.error
+        if not (recovers and self._searcher.again(trial.trial_id)) and not self._ending.error:
             line = lines[0] if out_of_memory else lines[-1]
             self._searcher.fail(trial.trial_id, f"worker died: {line}" if out_of_memory or worker_died else line)
 
