@@ -91,7 +91,11 @@ class S3:
         names = [
             entry["Key"] for page in pages for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")
         ]
-        return {name: client.get_object(Bucket=BUCKET, Key=name)["Body"].read() for name in names}
+        found = {}
+        for name in names:
+            with contextlib.suppress(client.exceptions.NoSuchKey):  # deleted meanwhile
+                found[name] = client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
+        return found
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ import pytest
 
 from tests.test_record import row
 from vae_tune import tuning
-from vae_tune.cluster import Slots
 from vae_tune.config import SearchConfig
 from vae_tune.ending import Ending, interruptible
 from vae_tune.files import read_json
 from vae_tune.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
+from vae_tune.slots import Slots
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -98,7 +98,8 @@ def test_a_signal_while_no_trial_runs_is_noted_in_the_record(way, tmp_path, tiny
         raise way
 
     monkeypatch.setattr(tuning, "running_ray", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(tuning, "find_slots", lambda _: Slots(count=1, cpus=1, gpus=0))
+    there = contextlib.nullcontext(Slots(count=1, cpus=1, gpus=0))
+    monkeypatch.setattr(tuning, "requested_slots", lambda *_: there)
     monkeypatch.setattr(tuning, "load_images", lambda _: tiny)
     monkeypatch.setattr(tuning, "_train", interrupted)
     with pytest.raises(way):
