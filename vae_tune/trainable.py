@@ -30,6 +30,7 @@ from vae_tune.names import (
     VAL_LOSS,
     VALUES,
 )
+from vae_tune.storage import delete_folder
 from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
 
 
@@ -65,7 +66,8 @@ def train_trial(
     note = {REASON: " ".join(str(warning.message) for warning in damage)} if damage else {}
     reports: list[EpochReport] = []
     if checkpoint is None or (checkpoint.config != trial_config and is_remote(folder)):
-        # of another configuration: a head was lost with the end of its record, and the trial's number was given again
+        if checkpoint:  # a head was lost with the end of its record, and the trial's number was given again
+            delete_folder(checkpoints)
         state = new_state(trial_config, images.pixels, device)
     elif checkpoint.config != trial_config:
         raise ValueError(f"{checkpoints} holds checkpoints of another configuration: {checkpoint.config}")
