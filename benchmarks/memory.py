@@ -109,7 +109,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", default="1,2")
     base = torch_mb()
-    rows, measured = [["import torch alone", "", f"{base:.0f}", ""]], {"import torch": base}
+    rows: list[list[str]] = [["import torch alone", "", f"{base:.0f}", ""]]
+    measured: dict[str, object] = {"import torch": base}
     for workers in map(int, parser.parse_args().workers.split(",")):
         found = search(workers)
         measured[f"{workers} workers"] = found

@@ -37,6 +37,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
     from vae_tune.record import StudyRecord
     from vae_tune.slots import Slots
     from vae_tune.space import DEFAULT_SPACE
+    from vae_tune.trials import TrialRow
     from vae_tune.tuning import run_trials
 
     epochs = 5
@@ -58,9 +59,14 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
     image = np.zeros((1, 2, 2), np.uint8)
     manifest = new_manifest(folder.name, config, config.trial, DEFAULT_SPACE, Images(image, image, image))
     ended: dict[int, float] = {}  # when each trial ended first
+
+    def note_end(row: TrialRow) -> None:
+        if row.ended:
+            ended.setdefault(row.trial, time.perf_counter())
+
     with running_ray(ResourceConfig()):
         record = StudyRecord.create(folder, manifest)
-        record.listeners.append(lambda row, *_: row.ended and ended.setdefault(row.trial, time.perf_counter()))
+        record.listeners.append(note_end)
         before = resource.getrusage(resource.RUSAGE_SELF)
         run_trials(train, config, DEFAULT_SPACE, record, lambda: Slots(count=2, cpus=1, gpus=0), Ending())
         after = resource.getrusage(resource.RUSAGE_SELF)

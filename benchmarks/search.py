@@ -67,6 +67,10 @@ def main() -> None:
     if any(name.startswith("syne") for name in peers) and importlib.util.find_spec("syne_tune") is None:
         parser.error("Syne Tune is not installed: pip install 'vae-tune[bench]', or leave syne out of --peers.")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("vae_tune", *peers)}
+
+    def total(name: str, key: str) -> float:
+        return sum(run[key] for run in found[name])
+
     for _ in range(options.runs):
         for name, runs in found.items():
             with tempfile.TemporaryDirectory() as place:
@@ -81,17 +85,17 @@ def main() -> None:
             print(f"  {name}: {runs[-1]}", flush=True)
     rows = []
     for name, runs in found.items():
-        wall, epochs, training = (sum(run[key] for run in runs) for key in ("wall", "epochs", "training"))
-        base_wall, base_epochs = (sum(run[key] for run in found["vae_tune"]) for key in ("wall", "epochs"))
+        wall, total_epochs = total(name, "wall"), total(name, "epochs")
+        per_epoch = wall / total_epochs
         rows.append(
             [
                 name,
                 f"{wall / len(runs):.0f}",
-                f"{epochs / len(runs):.0f}",
-                f"{training / wall / SLOTS:.0%}",
+                f"{total_epochs / len(runs):.0f}",
+                f"{total(name, 'training') / wall / SLOTS:.0%}",
                 f"{min(run['best'] for run in runs):.2f}",
-                f"{wall / epochs:.2f}",
-                f"{(base_wall / base_epochs) / (wall / epochs):.2f}",
+                f"{per_epoch:.2f}",
+                f"{total('vae_tune', 'wall') / total('vae_tune', 'epochs') / per_epoch:.2f}",
             ]
         )
     columns = [

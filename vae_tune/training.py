@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def fit(
         if images.binarization == "dynamic":
             train = to_tensor(binarize(images.train, (config.seed, epoch)), device)
         start -= state.seconds
-        train_loss = train_epoch(config, train, state, step, epoch, start, midway)
+        train_loss = train_epoch(config, train, state, step, epoch, midway and partial(_timed, midway, start))
         trained = time.perf_counter()
         result = evaluate(state.model, validation, config)
         if not math.isfinite(result.negative_elbo):
@@ -185,12 +186,11 @@ def train_epoch(
     state: TrainingState,
     step: Step | BoundStep,
     epoch: int,
-    start: float,
     midway: Callable[[TrainingState], None] | None = None,
 ) -> float:
     """Take one pass over ``images``: (images, pixels), uint8; return the mean loss in nats per image.
 
-    A pass that was left in the middle goes on there; it began at ``start`` by the performance counter.
+    A pass that was left in the middle goes on there.
     """
     device = images.device
     shuffler = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
@@ -215,11 +215,17 @@ def train_epoch(
         if number % check_interval == 0 and not math.isfinite(total.item()):
             raise Diverged(epoch, f"training loss at step {number}")
         if midway and number % _CHECK_INTERVAL == 0:
-            state.step, state.loss, state.seconds = number, total.item(), time.perf_counter() - start
+            state.step, state.loss = number, total.item()
             midway(state)
     if not math.isfinite(total.item()):
         raise Diverged(epoch, "training loss")
     return total.item() / len(images)
+
+
+def _timed(midway: Callable[[TrainingState], None], start: float, state: TrainingState) -> None:
+    """Show ``midway`` a state that knows how long its epoch has taken since ``start``."""
+    state.seconds = time.perf_counter() - start
+    midway(state)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

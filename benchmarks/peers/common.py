@@ -23,14 +23,14 @@ from vae_tune.objective import negative_elbo
 from vae_tune.training import fit
 
 VALIDATION = 10_000
-SPACE = {"latent_size": (2, 64), "hidden_width": (64, 1024), "learning_rate": (1e-4, 1e-2)}
-"""The default space of ``search.py``: all on a log scale, the first two integers."""
+NAMES = ("latent_size", "hidden_width", "learning_rate")
+"""What is searched: the default space of ``search.py``."""
 
 
 def train(kernel: str, values: Mapping[str, Any], train_size: int, max_epochs: int) -> Iterator[float]:
     """Yield the validation loss after each epoch, trained the usual way or, with ``kernel`` ours, by ``fit``."""
     torch.set_num_threads(1)
-    names = {name: values[name] for name in SPACE}
+    names = {name: values[name] for name in NAMES}
     config = replace(TrialConfig(), max_epochs=max_epochs, **names)
     if kernel == "ours":
         images = load_images(DataConfig(train_size=train_size))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import optuna
-from common import SPACE, logged, train
+from common import logged, train
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import MaxTrialsCallback
@@ -19,9 +19,10 @@ def main() -> None:
     folder = Path(place)
 
     def objective(trial: optuna.Trial) -> float:
-        values = {
-            name: (trial.suggest_float if name == "learning_rate" else trial.suggest_int)(name, low, high, log=True)
-            for name, (low, high) in SPACE.items()
+        values: dict[str, float] = {
+            "latent_size": trial.suggest_int("latent_size", 2, 64, log=True),
+            "hidden_width": trial.suggest_int("hidden_width", 64, 1024, log=True),
+            "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
         }
         loss = float("inf")
         losses = train(kernel, values, int(train_size), int(max_epochs))

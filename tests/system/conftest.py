@@ -53,10 +53,10 @@ def alive(pid):
 class Command:
     """A search in a process of its own, as a person starts it."""
 
-    def __init__(self, *options, cwd, environment=None):
+    def __init__(self, *options, cwd, environment=None, program=(ROOT / "search.py",)):
         self.options = [str(option) for option in options]
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "search.py"), *self.options],
+            [sys.executable, *map(str, program), *self.options],
             cwd=cwd,
             env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
@@ -91,8 +91,8 @@ def search(tmp_path):
     """Start searches in ``tmp_path``; whatever of them is left at the end is killed by process group."""
     started = []
 
-    def start(*options, environment=None):
-        started.append(Command(*options, cwd=tmp_path, environment=environment))
+    def start(*options, **how):
+        started.append(Command(*options, cwd=tmp_path, **how))
         return started[-1]
 
     yield start

@@ -95,7 +95,7 @@ def raylets(pid):
     return [child for child, name in descendants(pid).items() if "/raylet/raylet " in name and "--head" not in name]
 
 
-def test_nodes_come_for_the_trials_of_a_search_and_go_when_it_has_ended(head, search, tmp_path):
+def test_nodes_come_for_the_trials_of_a_search_and_go_when_it_has_ended_or_was_killed(head, search, tmp_path):
     address, pid = head
     folder = tmp_path / "out" / "scaled"
     wait_for(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text(), timeout=120)
@@ -110,4 +110,10 @@ def test_nodes_come_for_the_trials_of_a_search_and_go_when_it_has_ended(head, se
     assert code == 0, output
     is_whole(folder, trials=4)
     assert {row["state"] for row in table(folder / "trials.csv")} == {"COMPLETE"}
+    wait_for(lambda: raylets(pid) == [], timeout=120)
+
+    running = search("--address", address, "--num-samples", 4, "--study-name", "killed", *small, environment=LOOPBACK)
+    wait_for(lambda: raylets(pid), running)
+    running.kill()
+    assert running.wait()[0] == -signal.SIGKILL
     wait_for(lambda: raylets(pid) == [], timeout=120)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.system.conftest import descendants, wait_for
+from tests.system.conftest import ROOT, descendants, is_whole, wait_for
 from vae_tune.credentials import make_token
 
 pytestmark = pytest.mark.system
@@ -108,3 +108,16 @@ def test_check_tries_each_node_of_a_running_cluster(head, tmp_path):
     assert "images a second on cpu" in done.stdout
     assert done.stdout.endswith("no errors, no warnings.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_runs_as_a_job(head, tmp_path):
+    small = "--num-samples 2 --train-size 500 --max-epochs 2 --scheduler none --study-name job"
+    entry = [sys.executable, ROOT / "search.py", "--address", "auto", *small.split(), "--results-dir", tmp_path]
+    address = head.api.removesuffix("/api/jobs/")
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", address, "--"]
+    command = [str(word) for word in (*submit, *entry)]
+    done = subprocess.run(command, check=False, env=head.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Winner: trial" in done.stdout
+    assert head.token not in done.stdout + done.stderr
+    is_whole(tmp_path / "job", trials=2)

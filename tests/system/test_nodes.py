@@ -2,10 +2,15 @@
 
 import json
 import os
+import shutil
 import time
+from dataclasses import replace
 
 import pytest
+import ray
 import torch
+from ray import tune
+from ray._private.internal_api import node_stats
 from ray._raylet import GcsClient
 from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
@@ -14,11 +19,18 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.system.conftest import descendants, is_whole, table, wait_for
+from tests.system.conftest import ROOT, descendants, is_whole, table, wait_for
 from vae_tune.checkpoint import checkpoint_folder
-from vae_tune.config import DataConfig, TrialConfig
+from vae_tune.cluster import running_ray
+from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.data import load_images
+from vae_tune.ending import Ending
+from vae_tune.manifest import new_manifest
+from vae_tune.record import StudyRecord
+from vae_tune.slots import Slots, find_slots
+from vae_tune.space import DEFAULT_SPACE
 from vae_tune.training import fit
+from vae_tune.tuning import run_trials
 
 pytestmark = pytest.mark.system
 
@@ -107,3 +119,61 @@ def mark(path, **changes):
     progress = json.loads(metadata["progress"])
     assert progress["step"] > 0
     save_file(load_file(path), path, {**metadata, "progress": json.dumps({**progress, **changes})})
+
+
+def test_a_node_gets_the_images_once_and_the_code_of_the_driver(cluster, search, tmp_path):
+    """Two workers on it. They have the package of this checkout; the driver has another, which only it can see."""
+    node = cluster.add_node(num_cpus=2)
+    other = tmp_path / "elsewhere"
+    shutil.copytree(ROOT / "vae_tune", other / "vae_tune", ignore=shutil.ignore_patterns("__pycache__"))
+    change(other / "vae_tune" / "training.py", "ACTIVE_UNIT_THRESHOLD).sum())", "ACTIVE_UNIT_THRESHOLD).sum()) + 1000")
+    folder = tmp_path / "out" / "shared"
+    program = ("-c", "import sys; from vae_tune.cli import main; main(['search', *sys.argv[1:]])")
+    words = ("--address", cluster.address, "--num-samples", 2, "--study-name", "shared", *SMALL)
+    running = search(*words, program=program, environment={"PYTHONPATH": str(other)})
+    wait_for(lambda: len({row["trial"] for row in table(folder / "epochs.csv")}) == 2, running)
+    images = load_images(DataConfig(train_size=3000))
+    size = sum(part.nbytes for part in (images.train, images.validation, images.test))
+    assert size <= stored_bytes(node) < 1.5 * size
+    code, output = running.wait()
+    assert code == 0, output
+    is_whole(folder, trials=2)
+    assert all(int(row["active_units"]) >= 1000 for row in table(folder / "epochs.csv"))
+
+
+def change(path, old, new):
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def stored_bytes(node):
+    """What the object store of a node holds."""
+    return node_stats(node.node_ip_address, node.node_manager_port, False).store_stats.object_store_bytes_used
+
+
+def test_nodes_with_and_without_a_gpu_share_the_trials_of_a_search(cluster, tmp_path):
+    """Ray takes a GPU to be there where it is told so; a trial tells which it was given, and trains nothing."""
+    cluster.add_node(num_cpus=2)
+    cluster.add_node(num_cpus=2, num_gpus=1)
+
+    def train(config):
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        parts = {"train_loss": 1.0, "val_reconstruction": 1.0, "val_kl": 0.0, "active_units": 1}
+        times = {"seconds": 0.0, "images_per_second": 1.0, "device": f"GPU {','.join(gpus)}" if gpus else "CPU"}
+        tune.report({"epoch": 1, "val_loss": 1.0, **parts, **times})
+
+    resources = ResourceConfig(address=cluster.address)
+    config = SearchConfig(num_samples=20, asha=AshaConfig(scheduler="none"), trial=TrialConfig(max_epochs=1))
+    config = replace(config, resources=resources)
+    images = load_images(DataConfig(train_size=100))
+    manifest = new_manifest("mixed", config, config.trial, DEFAULT_SPACE, images)
+    with running_ray(resources):
+        slots = find_slots(resources)
+        record = StudyRecord.create(tmp_path / "mixed", manifest)
+        run_trials(train, config, DEFAULT_SPACE, record, lambda: slots, Ending())
+        record.close()
+    assert slots == Slots(count=4, cpus=1, gpus=0.5, without_gpu=2)
+    trials = table(tmp_path / "mixed" / "trials.csv")
+    assert [row["state"] for row in trials] == ["COMPLETE"] * 20
+    assert {row["device"] for row in trials} == {"GPU 0", "CPU"}
