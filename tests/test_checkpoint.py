@@ -63,13 +63,10 @@ def test_what_a_killed_worker_left_of_a_checkpoint_goes_with_the_next(tiny, tmp_
 
 
 def test_the_moments_of_the_optimiser_come_back(tiny, tmp_path):
-    written = _train_and_write(tmp_path, tiny).state.optimizer.state_dict()
-    read = read_checkpoint(checkpoint_file(tmp_path, 3), CPU).state.optimizer.state_dict()
-    assert read["param_groups"] == written["param_groups"]
-    assert read["state"].keys() == written["state"].keys() != set()
-    for index, moments in written["state"].items():
-        assert {"step", "exp_avg", "exp_avg_sq"} == moments.keys() == read["state"][index].keys()
-        assert all(torch.equal(read["state"][index][name], tensor) for name, tensor in moments.items())
+    written = _train_and_write(tmp_path, tiny).state.optimizer.moments
+    read = read_checkpoint(checkpoint_file(tmp_path, 3), CPU).state.optimizer.moments
+    assert {"step", "exp_avg", "exp_avg_sq"} == written.keys() == read.keys()
+    assert all(tensor.any() and torch.equal(read[name], tensor) for name, tensor in written.items())
 
 
 def test_the_newest_two_checkpoints_are_kept(tiny, tmp_path):

@@ -290,6 +290,21 @@ def test_a_tensor_is_flat_and_shares_the_memory_of_its_images(tiny):
     np.testing.assert_array_equal(tensor.numpy().reshape(60, 5, 7), tiny.train)
 
 
+def test_reading_mnist_loads_no_more_of_torchvision_than_that_takes_and_leaves_it_whole():
+    code = """
+import sys
+from vae_tune.config import DataConfig
+from vae_tune.data import load_images
+load_images(DataConfig(train_size=100))
+assert not [name for name in sys.modules if name.startswith(("torchvision", "torch._dynamo"))]
+import torchvision
+from torchvision.datasets import MNIST, FashionMNIST
+assert issubclass(FashionMNIST, MNIST) and torchvision.datasets.MNIST is MNIST
+assert torchvision.ops.nms and torchvision.models.resnet18
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_importing_the_data_module_imports_neither_torchvision_nor_torch():
     code = "import sys, vae_tune.data; print(sorted({'torch', 'torchvision'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

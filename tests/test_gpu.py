@@ -65,6 +65,6 @@ def test_a_step_is_taken_without_waiting_for_the_gpu(tiny):
     torch.cuda.set_sync_debug_mode("error")
     try:
         step(x, noise)
-        state.optimizer.step()
+        state.optimizer.step(1e-3)
     finally:
         torch.cuda.set_sync_debug_mode("default")

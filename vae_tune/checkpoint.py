@@ -26,6 +26,8 @@ from vae_tune.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
 _MIDWAY_FILE = "midway.safetensors"
+_OPTIMIZER = "optimizer.0."
+"""What the names of Adam's moments begin with: those of the first and only tensor that it updates."""
 _PROGRESS = ("epoch", "step", "loss", "seconds")
 """What a training state has besides its tensors."""
 DAMAGE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, UsageError)
@@ -244,9 +246,7 @@ def _pixels(weights: dict[str, torch.Tensor]) -> int:
 def _tensors(state: TrainingState) -> dict[str, torch.Tensor]:
     """Return the weights and Adam's moments."""
     tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    for index, moments in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-    return tensors
+    return tensors | {f"{_OPTIMIZER}{name}": tensor for name, tensor in state.optimizer.moments.items()}
 
 
 def _state(tensors: dict[str, torch.Tensor], config: TrialConfig, device: torch.device) -> TrainingState:
@@ -254,12 +254,7 @@ def _state(tensors: dict[str, torch.Tensor], config: TrialConfig, device: torch.
     weights = _part(tensors, "model.")
     state = new_state(config, _pixels(weights), device)
     state.model.load_state_dict(weights)
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in _part(tensors, "optimizer.").items():
-        index, _, moment = name.partition(".")
-        moments.setdefault(int(index), {})[moment] = tensor
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.optimizer.load(_part(tensors, _OPTIMIZER))
     return state
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from vae_tune.replay.options import ReplayOptions
 _INTERRUPTED = 130
 _BAD_INPUT = 2
 _FAILED = 1
+_GARBAGE = 100_000
+"""Objects between two looks for garbage; at Python's 700 they are a fifth of what importing torch and Ray costs."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,10 @@ _COMMANDS = {
 def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     """Run the command line: ``words`` followed by the process's own arguments."""
     arguments = [*words, *sys.argv[1:]]
+    gc.set_threshold(_GARBAGE)
+    atexit.register(
+        gc.freeze
+    )  # the process ends: looking for garbage in all of torch and Ray once more takes a second
     try:
         sys.exit(_run(arguments, prog, shown=not words))
     except UsageError as error:

@@ -21,7 +21,7 @@ from ray._private.parameter import RayParams
 from vae_tune.config import ResourceConfig, SearchError, UsageError
 from vae_tune.credentials import protect
 
-_TRAINABLE = "vae_tune.trainable"
+_PRELOAD = "vae_tune.preload"
 _STARTS = 3
 _TOO_SLOW = "timed out during startup"
 _KNOCK_SECONDS = 10
@@ -110,7 +110,7 @@ def _start(config: ResourceConfig) -> None:
                     log_to_driver=False,
                     num_cpus=cpus,
                     _node_ip_address="127.0.0.1",
-                    _system_config={"preload_python_modules": [_TRAINABLE]} if each_trains else None,
+                    _system_config={"preload_python_modules": [_PRELOAD]} if each_trains else None,
                 )
         except Exception as error:  # Ray raises no more special one
             if _TOO_SLOW not in str(error):

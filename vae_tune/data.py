@@ -6,15 +6,19 @@ import gzip
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPException
-from importlib import resources
+from importlib import import_module, resources
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,11 +110,8 @@ def binarize(images: npt.NDArray[np.uint8], seed: Sequence[int]) -> npt.NDArray[
 
 def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Return the labels of the validation or test images that :func:`load_images` read, and the classes' names."""
-    from torchvision import datasets
-
     options = {"split": config.dataset.removeprefix("emnist-")} if config.dataset.startswith("emnist-") else {}
-    kind = getattr(datasets, _folder(config.dataset))
-    data = kind(config.data_dir or cache_dir(), train=split == "validation", **options)
+    data = _class(config.dataset)(config.data_dir or cache_dir(), train=split == "validation", **options)
     labels = data.targets.numpy().reshape(len(data.targets), -1)[:, 0]  # QMNIST adds columns of other facts
     names = [name.partition(" - ")[0] for name in data.classes]  # "3 - three"
     return (labels[-VALIDATION_SIZE:] if split == "validation" else labels), names
@@ -236,12 +237,33 @@ def _folder(dataset: str) -> str:
 
 def _open(dataset: str, root: Path, *, train: bool, download: bool = False) -> npt.NDArray[np.uint8]:
     """Return one file of a torchvision data set: (images, height, width), uint8."""
-    from torchvision import datasets
-
     if dataset.startswith("emnist-"):
         split = dataset.removeprefix("emnist-")
-        images = datasets.EMNIST(root, split=split, train=train, download=download).data
+        images = _class(dataset)(root, split=split, train=train, download=download).data
         images = images.transpose(1, 2)  # EMNIST stores its images on their side
     else:
-        images = getattr(datasets, _folder(dataset))(root, train=train, download=download).data
+        images = _class(dataset)(root, train=train, download=download).data
     return np.ascontiguousarray(images.numpy())
+
+
+@cache
+def _class(dataset: str) -> Any:
+    """Return torchvision's class of a data set.
+
+    Importing torchvision brings in its models and operators, and torch's compiler with these: most of a second and a
+    half of CPU before each search. So where nothing has imported it yet, its module of MNIST and its relatives is
+    loaded alone, in empty packages that are forgotten again: who imports torchvision later gets all of it.
+    """
+    if "torchvision" in sys.modules:
+        module = import_module("torchvision.datasets.mnist")
+    else:
+        (place,) = find_spec("torchvision").submodule_search_locations  # type: ignore[union-attr,misc]
+        for name, folder in (("torchvision", place), ("torchvision.datasets", os.path.join(place, "datasets"))):
+            sys.modules[name] = ModuleType(name)
+            sys.modules[name].__path__ = [folder]
+        try:
+            module = import_module("torchvision.datasets.mnist")
+        finally:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+                del sys.modules[name]
+    return getattr(module, _folder(dataset))

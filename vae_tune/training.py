@@ -22,6 +22,7 @@ from vae_tune.config import TrialConfig
 from vae_tune.data import Images, binarize, to_tensor
 from vae_tune.model import VAE, build
 from vae_tune.objective import kl, reconstruction
+from vae_tune.optimizer import AdamW
 from vae_tune.parameters import join
 from vae_tune.schedule import kl_weight, learning_rate
 from vae_tune.step import Step
@@ -77,7 +78,7 @@ class TrainingState:
     """All that training changes: what a checkpoint holds."""
 
     model: VAE
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     epoch: int = 0
     """Epochs done."""
     step: int = 0
@@ -91,8 +92,7 @@ class TrainingState:
 def new_state(config: TrialConfig, pixels: int, device: torch.device) -> TrainingState:
     """Return the state before the first epoch, its weights drawn from the configuration's seed."""
     model = build(config, pixels).to(device)
-    optimizer = torch.optim.AdamW([join(model)], config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    return TrainingState(model, optimizer)
+    return TrainingState(model, AdamW(join(model), config.weight_decay))
 
 
 def fit(
@@ -196,9 +196,7 @@ def train_epoch(
     shuffler = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
     noise_source = torch.Generator(device).manual_seed(_epoch_seed(config.seed, epoch))
     order = torch.randperm(len(images), generator=shuffler).to(device)
-    weight = kl_weight(config, epoch)
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, epoch)
+    weight, rate = kl_weight(config, epoch), learning_rate(config, epoch)
     check_interval = 1 if device.type == "cpu" else _CHECK_INTERVAL
     total = torch.tensor(state.loss, dtype=torch.float64, device=device)
     for number, index in enumerate(order.split(config.batch_size), start=1):
@@ -210,7 +208,7 @@ def train_epoch(
         loss = step(x, noise, weight)
         if config.grad_clip:
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
-        state.optimizer.step()
+        state.optimizer.step(rate)
         total += loss * len(index)
         if number % check_interval == 0 and not math.isfinite(total.item()):
             raise Diverged(epoch, f"training loss at step {number}")

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
 from vae_tune.config import UsageError
 from vae_tune.names import (
@@ -33,6 +32,9 @@ from vae_tune.names import (
 )
 from vae_tune.quiet import quiet_optuna
 from vae_tune.study import Study, trial_configs
+
+if TYPE_CHECKING:
+    from optuna.importance import BaseImportanceEvaluator
 
 MIN_TRIALS = 10
 """Trials with a loss at the same epoch that a statement about hyperparameters needs."""
@@ -225,6 +227,8 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
     rows = []
     differ = trials[VAL_LOSS].nunique() > 1 and len(trials[[*space]].drop_duplicates()) > 1
     if len(trials) >= MIN_TRIALS and differ:
+        from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+
         ped_anova = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, _TOP / len(trials))))
         shares = {
             PED_ANOVA: _evaluate(ped_anova, trials, space),
