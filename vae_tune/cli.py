@@ -171,9 +171,7 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     """Run the command line: ``words`` followed by the process's own arguments."""
     arguments = [*words, *sys.argv[1:]]
     gc.set_threshold(_GARBAGE)
-    atexit.register(
-        gc.freeze
-    )  # the process ends: looking for garbage in all of torch and Ray once more takes a second
+    atexit.register(_spare_the_last_look)
     try:
         sys.exit(_run(arguments, prog, shown=not words))
     except UsageError as error:
@@ -198,6 +196,12 @@ def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
     if "" in arguments:  # a variable that is not set, most likely; as a path it would be the current folder
         raise UsageError(f"{arguments[arguments.index('') - 1]} needs a value, but got an empty one.")
     return command.run(_parse(command, arguments[1:], f"{prog} {name}" if shown else prog))
+
+
+def _spare_the_last_look() -> None:
+    """Let the process end without a last look for garbage through all of torch and Ray, a second of CPU."""
+    if "triton" not in sys.modules:  # whose bindings print what they find left over
+        gc.freeze()
 
 
 def _overview(prog: str) -> str:

@@ -43,15 +43,20 @@ def bernoulli(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     gradient = torch.empty_like(logits)
     rows = max(1, _AT_ONCE // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
     factors = max(divisor for divisor in range(1, 121) if logits.shape[-1] % divisor == 0)
-    nats = []
-    for some_logits, some_x, probability in zip(logits.split(rows), x.split(rows), gradient.split(rows), strict=True):
-        torch.sigmoid(some_logits, out=probability)
-        likelier = (probability - 0.5).abs_().add_(0.5)
-        log_likelier = likelier.unflatten(-1, (-1, factors)).prod(dim=-1).log_().sum(dim=-1)
-        rest = torch.clamp_min(some_logits, 0, out=likelier).addcmul_(some_x, some_logits, value=-1).sum(dim=-1)
-        nats.append(rest.sub_(log_likelier))
-        probability.sub_(some_x)
-    return torch.cat(nats), gradient
+    if len(logits) <= rows:
+        return _bernoulli(logits, x, gradient, factors), gradient
+    parts = zip(logits.split(rows), x.split(rows), gradient.split(rows), strict=True)
+    return torch.cat([_bernoulli(*part, factors) for part in parts]), gradient
+
+
+def _bernoulli(logits: Tensor, x: Tensor, gradient: Tensor, factors: int) -> Tensor:
+    """Write the gradient of some images and return their nats."""
+    probability = torch.sigmoid(logits, out=gradient)
+    likelier = (probability - 0.5).abs_().add_(0.5)
+    log_likelier = likelier.view(len(logits), -1, factors).prod(dim=-1).log_().sum(dim=-1)
+    rest = torch.clamp_min(logits, 0, out=likelier).addcmul_(x, logits, value=-1).sum(dim=-1)
+    probability.sub_(x)
+    return rest.sub_(log_likelier)
 
 
 class _Reconstruction(torch.autograd.Function):
@@ -70,22 +75,24 @@ class _Reconstruction(torch.autograd.Function):
         return gradient * grad.unsqueeze(-1), None
 
 
-def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+def kl(mean: Tensor, log_variance: Tensor, variance: Tensor | None = None) -> Tensor:
     """KL divergence of N(mean, exp(log_variance)) from N(0, 1), summed over dimensions (appendix B).
 
     Args:
         mean: (batch, latent_size).
         log_variance: (batch, latent_size).
+        variance: its exponential, where it is known already.
 
     Returns:
         (batch,) nats per image.
     """
-    return kl_by_latent(mean, log_variance).sum(dim=-1)
+    return kl_by_latent(mean, log_variance, variance).sum(dim=-1)
 
 
-def kl_by_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
+def kl_by_latent(mean: Tensor, log_variance: Tensor, variance: Tensor | None = None) -> Tensor:
     """Return the part of each latent in :func:`kl`: (batch, latent_size) nats per image."""
-    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp())
+    variance = log_variance.exp() if variance is None else variance
+    return -0.5 * (1 + log_variance - mean.square() - variance)
 
 
 def negative_elbo(logits: Tensor, x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:

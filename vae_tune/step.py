@@ -63,12 +63,13 @@ class Step:
         deviation = (0.5 * log_variance).exp_()
         decoded = _forward(self._decoder, torch.addcmul(mean, deviation, noise))
         reconstruction, grad_logits = bernoulli(self._logits.forward(decoded[-1]), x)
-        loss = (reconstruction + kl(mean, log_variance)).mean()
+        variance = deviation.square()
+        loss = reconstruction.add_(kl(mean, log_variance, variance)).mean()
 
         grad_z = _backward([*self._decoder, self._logits], decoded, grad_logits.div_(len(x)))
         share = kl_weight / len(x)
-        grad_mean = grad_z + share * mean
-        grad_log_variance = 0.5 * (grad_z * deviation * noise + share * (deviation.square() - 1))
+        grad_mean = torch.add(grad_z, mean, alpha=share)
+        grad_log_variance = variance.sub_(1).mul_(share).addcmul_(grad_z, deviation.mul_(noise)).mul_(0.5)
         self._encoder.backward(grad_mean, grad_log_variance)
         return loss
 
@@ -125,6 +126,7 @@ class _JointEncoder:
         latents, width = encoder.mean.weight.shape
         new = hidden.weight.new_empty
         self._weight, self._grad_weight = new(2 * latents, hidden.in_features), new(2 * latents, hidden.in_features)
+        self._weight_t = self._weight.t()
         self._output, self._grad_output = new(rows, 2 * latents), new(rows, 2 * latents)
         self._grad_heads, self._grad_bias = new(2 * latents, width), new(2 * latents)
         self._head_weights = torch.empty_like(self._grad_heads)
@@ -136,17 +138,18 @@ class _JointEncoder:
         torch.cat([head.weight for head in self._heads], out=self._head_weights)
         bias = torch.cat([head.bias for head in self._heads]).addmv_(self._head_weights, self._hidden.bias)
         torch.mm(self._head_weights, self._hidden.weight, out=self._weight)
-        mean, log_variance = torch.addmm(bias, x, self._weight.t(), out=self._output[: len(x)]).chunk(2, dim=1)
+        mean, log_variance = torch.addmm(bias, x, self._weight_t, out=_rows(self._output, x)).chunk(2, dim=1)
         return mean, log_variance
 
     def backward(self, grad_mean: Tensor, grad_log_variance: Tensor) -> None:
         """Write the gradients of all weights and biases."""
-        grad = torch.cat([grad_mean, grad_log_variance], dim=1, out=self._grad_output[: len(grad_mean)])
+        grad = torch.cat([grad_mean, grad_log_variance], dim=1, out=_rows(self._grad_output, grad_mean))
         weight, bias = self._hidden.weight, self._hidden.bias
+        head_weights_t = self._head_weights.t()
         torch.mm(grad.t(), self._x, out=self._grad_weight)
         torch.sum(grad, 0, out=self._grad_bias)
-        torch.mm(self._head_weights.t(), self._grad_weight, out=gradient(weight))
-        torch.mv(self._head_weights.t(), self._grad_bias, out=gradient(bias))
+        torch.mm(head_weights_t, self._grad_weight, out=gradient(weight))
+        torch.mv(head_weights_t, self._grad_bias, out=gradient(bias))
         torch.mm(self._grad_weight, weight.t(), out=self._grad_heads).addr_(self._grad_bias, bias)
         for head, grad_weight, grad_bias in zip(
             self._heads, self._grad_heads.chunk(2), self._grad_bias.chunk(2), strict=True
@@ -160,7 +163,8 @@ class _Dense:
 
     def __init__(self, linear: nn.Module, activation: Activation, rows: int, precision: Precision):
         assert isinstance(linear, nn.Linear)
-        self._linear = linear
+        self._bias, self._weight = linear.bias.detach(), linear.weight.detach()
+        self._weight_t = self._weight.t()
         self._activation = activation
         self._precision = precision
         self._grad_weight = gradient(linear.weight)
@@ -171,11 +175,11 @@ class _Dense:
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
-        output, before = self._output[: len(x)], self._before[: len(x)]
+        output, before = _rows(self._output, x), _rows(self._before, x)
         if self._precision == "float32":
-            torch.addmm(self._linear.bias, x, self._linear.weight.t(), out=before)
+            torch.addmm(self._bias, x, self._weight_t, out=before)
         else:
-            self._mm(x, self._linear.weight.t(), before).add_(self._linear.bias)
+            self._mm(x, self._weight_t, before).add_(self._bias)
         return _ACTIVATIONS[self._activation](before, output)
 
     def backward(self, grad_output: Tensor, x: Tensor, *, to_input: bool = True) -> Tensor:
@@ -183,16 +187,20 @@ class _Dense:
 
         ``grad_output`` is used up.
         """
-        batch = slice(len(x))
-        grad = _GRADIENTS[self._activation](grad_output, self._before[batch], self._output[batch])
+        grad = _GRADIENTS[self._activation](grad_output, _rows(self._before, x), _rows(self._output, x))
         self._mm(grad.t(), x, self._grad_weight)
         torch.sum(grad, 0, out=self._grad_bias)
-        return self._mm(grad, self._linear.weight, self._grad_input[batch]) if to_input else grad
+        return self._mm(grad, self._weight, _rows(self._grad_input, x)) if to_input else grad
 
     def _mm(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         if self._precision == "float32":
             return torch.mm(a, b, out=out)
         return out.copy_(torch.mm(a.bfloat16(), b.bfloat16()))
+
+
+def _rows(buffer: Tensor, like: Tensor) -> Tensor:
+    """Return as many rows of ``buffer`` as ``like`` has."""
+    return buffer if len(buffer) == len(like) else buffer[: len(like)]
 
 
 def _forward(layers: list[_Dense], x: Tensor) -> list[Tensor]:

@@ -209,7 +209,7 @@ def train_epoch(
         if config.grad_clip:
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
         state.optimizer.step(rate)
-        total += loss * len(index)
+        total.add_(loss, alpha=len(index))
         if number % check_interval == 0 and not math.isfinite(total.item()):
             raise Diverged(epoch, f"training loss at step {number}")
         if midway and number % _CHECK_INTERVAL == 0:
