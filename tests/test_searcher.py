@@ -9,13 +9,14 @@ from optuna.samplers._tpe import _truncnorm
 from ray.tune.search import Searcher
 
 from tests.test_record import MANIFEST
-from vae_tune import searcher as module
+from vae_tune import callbacks as module
+from vae_tune.callbacks import FailureReasons
 from vae_tune.config import SearchError, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import TRIAL, VALUES
 from vae_tune.record import StudyRecord
 from vae_tune.scheduler import Asha, Rungs
-from vae_tune.searcher import FailureReasons, StudySearcher
+from vae_tune.searcher import StudySearcher
 from vae_tune.space import DEFAULT_SPACE
 
 BASE = TrialConfig(max_epochs=9)

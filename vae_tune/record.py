@@ -165,8 +165,8 @@ class StudyRecord:
 
     @property
     def rows(self) -> Sequence[TrialRow]:
-        """All trials by number."""
-        return [self._rows[number] for number in sorted(self._rows)]
+        """All trials by number, which is the order in which Optuna hands them out."""
+        return list(self._rows.values())
 
     def row(self, number: int) -> TrialRow:
         """Return the trial of that number; with a warm start they are not the place in ``rows``."""

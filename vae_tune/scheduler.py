@@ -23,6 +23,9 @@ from vae_tune.names import AUDITED, COMPLETE, EPOCH, ORDER, PRUNED, REFERENCE_TR
 from vae_tune.record import StudyRecord
 from vae_tune.trials import TrialRow
 
+_WAITING = (Trial.PENDING, Trial.PAUSED)
+"""States of a trial that may start; the first before the second."""
+
 
 class Rungs:
     """The losses that trials had at each rung, and the decision who goes on."""
@@ -87,6 +90,11 @@ class Asha(FIFOScheduler):
         """Decide on one report."""
         goes_on = self.goes_on(trial.config[TRIAL], result[EPOCH], result[VAL_LOSS])
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the next trial to start, as FIFOScheduler does, which looks through all that have ended too."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status in _WAITING]
+        return min(waiting, key=lambda trial: (_WAITING.index(trial.status), trial.config[TRIAL]), default=None)
 
     def debug_string(self) -> str:
         """Name the scheduler in Ray's logs."""

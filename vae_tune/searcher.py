@@ -20,11 +20,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.samplers._tpe import _truncnorm
-from ray.tune.callback import Callback
-from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
-from vae_tune.cluster import RAY_DIED, ray_is_alive
 from vae_tune.config import Sampler, SearchError, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import (
@@ -221,8 +218,8 @@ class StudySearcher(Searcher):
     ) -> None:
         """Tell Optuna how a trial ended; ``result`` is its last report.
 
-        A broken trial (``error``) is told by :class:`FailureReasons`, which knows why. A trial that the end of the
-        search stopped stays RUNNING, for the resume.
+        A broken trial (``error``) is told by :class:`~vae_tune.callbacks.FailureReasons`, which knows why. A trial
+        that the end of the search stopped stays RUNNING, for the resume.
         """
         if error or trial_id not in self._numbers or not result or EPOCH not in result:
             return
@@ -335,55 +332,3 @@ def _complete(trial: optuna.Trial, space: Space) -> None:
 
 _MOST_LOST = 3
 """Times that a trial is handed out again after its worker was lost before it took it up."""
-_LOW_MEMORY = "killed due to the node running low on memory"
-"""What Ray's memory monitor says of a worker that it ended, before pages of advice."""
-
-
-class FailureReasons(Callback):
-    """Tells the study why a trial broke, which Ray Tune tells callbacks but not searchers.
-
-    Where Ray itself has died the trial is not to blame: it stays RUNNING and the search ends.
-    """
-
-    def __init__(self, searcher: StudySearcher, ending: Ending):
-        self._searcher = searcher
-        self._ending = ending
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle to an empty shell, as :class:`StudySearcher` does."""
-        return {}
-
-    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Note the last line of the error after the last retry."""
-        lines = _last_error(trial)
-        out_of_memory = _LOW_MEMORY in lines[0]
-        worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
-        if worker_died and not self._ending.error and not ray_is_alive():
-            self._ending.fail(RAY_DIED)
-        # Ray Tune gives up, whatever is left of its retries, where a worker is lost between two trials
-        recovers = worker_died and trial.should_recover() and not self._ending.error
-        if not (recovers and self._searcher.again(trial.trial_id)) and not self._ending.error:
-            line = lines[0] if out_of_memory else lines[-1]
-            self._searcher.fail(trial.trial_id, f"worker died: {line}" if out_of_memory or worker_died else line)
-
-
-class EachStep(Callback):
-    """Calls a function after each step of Ray Tune's loop, ten times a second or more often."""
-
-    def __init__(self, function: Callable[[], None]):
-        self._function = function
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle to an empty shell, as :class:`StudySearcher` does."""
-        return {}
-
-    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
-        """Call it."""
-        self._function()
-
-
-def _last_error(trial: Trial) -> list[str]:
-    """Return the lines that Ray Tune wrote about a trial's newest failure."""
-    text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-    lines = text.rpartition("Failure # ")[2].splitlines()[1:]
-    return [line.strip() for line in lines if line.strip()] or ["broken without a message"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from ray import tune
 
+from vae_tune.callbacks import EachStep, FailureReasons
 from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive, running_ray
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images, load_images
@@ -41,7 +42,7 @@ from vae_tune.names import (
 from vae_tune.plan import Plan, make_plan, open_record, study_place
 from vae_tune.record import StudyRecord
 from vae_tune.scheduler import make_scheduler, settle
-from vae_tune.searcher import EachStep, FailureReasons, StudySearcher
+from vae_tune.searcher import StudySearcher
 from vae_tune.slots import Slots, SlotsNow, release_command, requested_slots
 from vae_tune.space import Grid, Space
 from vae_tune.study import Study, load_study
