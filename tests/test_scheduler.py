@@ -77,3 +77,17 @@ def test_replaying_the_reports_in_their_order_repeats_every_decision():
         reports.setdefault(trial, []).append({EPOCH: epoch, VAL_LOSS: loss, ORDER: order})
     rows = [TrialRow(trial, {}, "", reports=tuple(mine)) for trial, mine in sorted(reports.items(), reverse=True)]
     assert replay(Asha(Rungs([1, 3], 2), max_epochs=5), rows) == decisions == {1: True, 2: False, 3: False, 4: True}
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ({4: "RUNNING", 7: "PENDING", 5: "PENDING", 1: "PAUSED"}, 5),
+        ({4: "RUNNING", 7: "PAUSED", 6: "PAUSED"}, 6),
+        ({4: "RUNNING"}, None),
+    ],
+)
+def test_the_next_trial_to_start_is_the_first_that_waits_then_the_first_that_is_paused(states, expected):
+    trials = [SimpleNamespace(status=status, config={TRIAL: number}) for number, status in states.items()]
+    chosen = Asha(Rungs([1], 2), 3).choose_trial_to_run(SimpleNamespace(get_live_trials=lambda: trials))
+    assert (chosen and chosen.config[TRIAL]) == expected
