@@ -125,6 +125,14 @@ def test_the_summary_ranks_ten_trials_and_compares_the_winner_with_the_reference
     assert "--resume" not in shown
 
 
+def test_who_won_and_where_the_record_is_are_lines_to_search_for_however_narrow_the_terminal(tmp_path):
+    target = Console(file=io.StringIO(), width=40)
+    summary(target, [trial(1, "COMPLETE", 109.0)], 1, 2, METRICS, tmp_path)
+    lines = text_of(target).splitlines()
+    assert [line for line in lines if line.startswith("Winner: trial 1") and line.endswith("max_epochs=2.")]
+    assert f"Record: {tmp_path}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)" in lines
+
+
 def test_an_unfinished_search_says_how_to_go_on(tmp_path):
     target = console()
     summary(target, [trial(0, "RUNNING", 130.0)], 12, 2, None, tmp_path)

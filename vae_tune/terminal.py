@@ -270,6 +270,7 @@ def _compare(console: Console, metrics: Mapping[str, Any]) -> None:
     console.print(
         f"Winner: trial {best['trial']} ({describe(best['hyperparameters'])}), {metrics['rule']}.",
         highlight=False,
+        soft_wrap=True,
     )
     table = _table(f"Negative ELBO, {metrics['unit']}, {metrics['kind']} values")
     splits = [split for split in ("validation", "test") if split in best]
@@ -320,7 +321,8 @@ def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
     study = address(folder)
     if is_remote(folder) or (folder / REPORT_FILE).is_file():
         console.print(f"Report: {address(folder / REPORT_FILE)}", highlight=False, soft_wrap=True)
-    console.print(f"Record: {study}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)", highlight=False)
+    files = "best/, trials.csv, epochs.csv, optuna.journal, study.json"
+    console.print(f"Record: {study}   ({files})", highlight=False, soft_wrap=True)
     console.print("Look further:" if not unfinished else "Go on, or look further:", highlight=False)
     for command in (
         *([f"python search.py --resume {study}"] if unfinished else []),
