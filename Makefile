@@ -33,7 +33,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	MYPYPATH=benchmarks:benchmarks/peers $(BIN)/mypy benchmarks
+	$(BIN)/mypy benchmarks
 
 setup: $(READY)          ## create .venv with the pinned dependencies and this package
 

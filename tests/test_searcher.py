@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from optuna.samplers._tpe import _truncnorm
 from ray.tune.search import Searcher
+from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from tests.test_record import MANIFEST
 from vae_tune import callbacks as module
-from vae_tune.callbacks import FailureReasons
+from vae_tune.callbacks import FailureReasons, LetGo
 from vae_tune.config import SearchError, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import TRIAL, VALUES
@@ -225,3 +226,12 @@ def test_a_trial_whose_worker_is_lost_again_and_again_fails_in_the_end(record, t
         FailureReasons(searcher, Ending()).on_trial_error(0, [], trial)
     assert record.rows[0].state == "FAIL"
     assert searcher.suggest("e")[TRIAL] == 1
+
+
+def test_an_ended_trial_keeps_no_metrics_in_the_driver():
+    metadata = _TrainingRunMetadata()
+    for value in (3.0, 2.0):
+        metadata.update_metric("val_loss", value)
+    assert metadata.metric_n_steps
+    LetGo().on_trial_complete(0, [], SimpleNamespace(run_metadata=metadata))
+    assert metadata.metric_n_steps == metadata.metric_analysis == {}

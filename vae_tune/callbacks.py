@@ -1,4 +1,4 @@
-"""What Ray Tune tells callbacks alone: why a trial broke, and that a step is over."""
+"""What Ray Tune tells callbacks alone: why a trial broke, that one has ended, that a step is over."""
 
 from __future__ import annotations
 
@@ -59,8 +59,12 @@ class EachStep(Callback):
         """Call it."""
         self._function()
 
+
+class LetGo(Callback):
+    """Lets go what Ray Tune keeps of each metric of an ended trial for its own tables: most of its memory here."""
+
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Let go what Ray Tune keeps of each metric for its own tables: half of a trial's memory here."""
+        """Forget the trial's metrics, which the record holds."""
         trial.run_metadata.metric_n_steps.clear()
         trial.run_metadata.metric_analysis.clear()
 

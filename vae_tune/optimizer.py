@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from vae_tune.parameters import gradient
+
 
 class AdamW:
     """Updates a parameter by its gradient."""
@@ -26,13 +28,11 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Take one step; a parameter without a gradient stays as it is."""
-        if self._parameter.grad is None:
-            return
+        """Take one step along the parameter's gradient."""
         step, mean, square = ([tensor] for tensor in self.moments.values())
         adamw(
             [self._parameter],
-            [self._parameter.grad],
+            [gradient(self._parameter)],
             mean,
             square,
             [],

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from ray import tune
 
-from vae_tune.callbacks import EachStep, FailureReasons
+from vae_tune.callbacks import EachStep, FailureReasons, LetGo
 from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive, running_ray
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images, load_images
@@ -287,7 +287,7 @@ def run_trials(
             name=RAY_FOLDER,
             storage_path=str(record.folder.absolute()),
             stop=ending,
-            callbacks=[FailureReasons(searcher, ending), EachStep(each_step)],
+            callbacks=[FailureReasons(searcher, ending), EachStep(each_step), LetGo()],
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             verbose=0,
         ),
