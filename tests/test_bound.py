@@ -10,6 +10,7 @@ from vae_tune.bound import BoundStep
 from vae_tune.config import TrialConfig
 from vae_tune.model import build
 from vae_tune.objective import importance_bound, kl_by_latent, missing_bits
+from vae_tune.parameters import join
 from vae_tune.step import Step
 
 PIXELS = 35
@@ -26,6 +27,7 @@ def model(config=CONFIG):
     vae = build(config, PIXELS).double()
     for parameter in vae.parameters():
         parameter.data.mul_(2)
+    join(vae)
     return vae
 
 

@@ -86,6 +86,30 @@ def test_an_activation_is_the_one_of_its_name(activation):
     torch.testing.assert_close(encoder(x)[0], encoder.mean(hidden))
 
 
+@pytest.mark.parametrize(("rows", "as_one"), [(200, True), (4, False)])
+def test_a_linear_encoder_is_taken_as_one_layer_where_that_is_less_work_and_nothing_else_changes(rows, as_one):
+    encoder = build(TrialConfig(latent_size=2, hidden_width=16), 35).double().encoder
+    x = _inputs(rows, 35, 2)[0].double()
+    hidden = encoder.hidden[0](x)
+    assert encoder._is_less_as_one_layer(*x.shape) == as_one
+    torch.testing.assert_close(encoder(x), (encoder.mean(hidden), encoder.log_variance(hidden)))
+    found, expected = (
+        torch.autograd.grad(sum((part**2).sum() for part in parts), list(encoder.parameters()))
+        for parts in (encoder(x), (encoder.mean(hidden), encoder.log_variance(hidden)))
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_one_layer_in_place_of_two_is_rounded_to_bfloat16_once():
+    encoder = build(TrialConfig(latent_size=2, hidden_width=16), 35).encoder
+    x = _inputs(200, 35, 2)[0]
+    exact = encoder(x)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, twice = encoder(x)[0], encoder.mean(encoder.hidden[0](x))
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float() - exact).norm() < (twice.float() - exact).norm()
+
+
 def test_the_decoder_has_a_relu():
     decoder = build(TrialConfig(latent_size=2, hidden_width=16), 35).decoder
     z = _inputs(4, 35, 2)[1]

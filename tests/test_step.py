@@ -10,6 +10,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from vae_tune.config import TrialConfig
 from vae_tune.model import VAE, build
+from vae_tune.parameters import join
 from vae_tune.step import Step, saves_products
 
 PIXELS = 35
@@ -27,6 +28,7 @@ def _model(config: TrialConfig) -> VAE:
     model = build(config, PIXELS).double()
     for parameter in model.parameters():
         parameter.data.mul_(2)
+    join(model)
     return model
 
 
@@ -84,6 +86,7 @@ def test_a_step_leaves_its_inputs_as_they_were():
 def test_bfloat16_rounds_the_gradient_but_keeps_its_direction():
     config = replace(CONFIG, precision="bfloat16")
     model, (x, noise) = _model(config).float(), (part.float() for part in _batch(16))
+    join(model)
     _, gradients = _by_autograd(model, x, noise)
     Step(model, config, rows=16)(x, noise)
     for rounded, exact in zip(_gradients(model), gradients, strict=True):

@@ -26,8 +26,8 @@ from vae_tune.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
 _MIDWAY_FILE = "midway.safetensors"
-_OPTIMIZER = "optimizer.0."
-"""What the names of Adam's moments begin with: those of the first and only tensor that it updates."""
+_OPTIMIZER = "optimizer."
+"""What the names of Adam's moments begin with; each is one tensor, in the order that ``parameters.join`` gives."""
 _PROGRESS = ("epoch", "step", "loss", "seconds")
 """What a training state has besides its tensors."""
 DAMAGE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, UsageError)

@@ -42,9 +42,29 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``x``: (batch, pixels) in [0, 1] to mean and log-variance: (batch, latent_size) each."""
+        if self._is_less_as_one_layer(*x.shape):
+            mean, log_variance = self._as_one_layer(x).chunk(2, dim=-1)
+            return mean, log_variance
         for layer in self.hidden:
             x = self.activation(layer(x))
         return self.mean(x), self.log_variance(x)
+
+    def _is_less_as_one_layer(self, rows: int, pixels: int) -> bool:
+        """Whether the layers are linear and their product, taken once for all rows, saves multiplications."""
+        if self.activation is not _ACTIVATIONS["linear"] or len(self.hidden) > 1:
+            return False
+        latents, width = self.mean.weight.shape
+        return 2 * latents * pixels * (width + rows) < rows * width * (pixels + 2 * latents)
+
+    def _as_one_layer(self, x: Tensor) -> Tensor:
+        """U (W x + b) + c as (U W) x + (U b + c), with both heads in U; U W is taken in the weights' own precision."""
+        (hidden,) = self.hidden
+        assert isinstance(hidden, nn.Linear)
+        with torch.autocast(x.device.type, enabled=False):
+            heads = torch.cat([self.mean.weight, self.log_variance.weight])
+            bias = torch.cat([self.mean.bias, self.log_variance.bias])
+            weight, bias = heads @ hidden.weight, torch.addmv(bias, heads, hidden.bias)
+        return F.linear(x, weight, bias)
 
 
 class Decoder(nn.Module):

@@ -7,6 +7,7 @@ KL divergence. Callers average over images.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,27 +35,44 @@ def reconstruction(logits: Tensor, x: Tensor) -> Tensor:
     return nats
 
 
-def bernoulli(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def bernoulli(
+    logits: Tensor, x: Tensor, gradient: Tensor | None = None, scratch: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return :func:`reconstruction`, (batch,), and the gradient of its sum in ``logits``, (batch, pixels).
 
-    softplus(l) = max(l, 0) - log p where p >= 1/2 is the probability of the likelier value, sigmoid(abs(l)). The
-    logarithm is taken of products: of up to 120 factors, which float32 holds as each is at least 1/2.
+    softplus(l) = max(l, 0) - log p where p = max(sigmoid(l), 1 - sigmoid(l)) >= 1/2 is that of the likelier value. The
+    logarithm is taken of products: of up to 100 factors, which float32 holds as each is at least 1/2.
+
+    Args:
+        logits: (batch, pixels).
+        x: (batch, pixels) in [0, 1].
+        gradient: where to write it; a new tensor if None.
+        scratch: of the same shape, to be overwritten; a new tensor if None.
     """
-    gradient = torch.empty_like(logits)
-    rows = max(1, _AT_ONCE // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
-    factors = max(divisor for divisor in range(1, 121) if logits.shape[-1] % divisor == 0)
+    gradient = torch.empty_like(logits) if gradient is None else gradient
+    pixels = logits.shape[-1]
+    rows = max(1, _AT_ONCE // pixels) if logits.device.type == "cpu" else len(logits)
+    scratch = torch.empty_like(logits[:rows]) if scratch is None else scratch
+    factors = _factors(pixels)
     if len(logits) <= rows:
-        return _bernoulli(logits, x, gradient, factors), gradient
+        return _bernoulli(logits, x, gradient, scratch, factors), gradient
     parts = zip(logits.split(rows), x.split(rows), gradient.split(rows), strict=True)
-    return torch.cat([_bernoulli(*part, factors) for part in parts]), gradient
+    return torch.cat([_bernoulli(*part, scratch[: len(part[0])], factors) for part in parts]), gradient
 
 
-def _bernoulli(logits: Tensor, x: Tensor, gradient: Tensor, factors: int) -> Tensor:
+@cache
+def _factors(pixels: int) -> int:
+    """Return of how many of its pixels an image's logarithms are taken at once."""
+    return max(divisor for divisor in range(1, 101) if pixels % divisor == 0)
+
+
+def _bernoulli(logits: Tensor, x: Tensor, gradient: Tensor, scratch: Tensor, factors: int) -> Tensor:
     """Write the gradient of some images and return their nats."""
     probability = torch.sigmoid(logits, out=gradient)
-    likelier = (probability - 0.5).abs_().add_(0.5)
+    likelier = torch.sub(1, probability, out=scratch)
+    torch.maximum(likelier, probability, out=likelier)
     log_likelier = likelier.view(len(logits), -1, factors).prod(dim=-1).log_().sum(dim=-1)
-    rest = torch.clamp_min(logits, 0, out=likelier).addcmul_(x, logits, value=-1).sum(dim=-1)
+    rest = torch.clamp_min(logits, 0, out=scratch).addcmul_(x, logits, value=-1).sum(dim=-1)
     probability.sub_(x)
     return rest.sub_(log_likelier)
 

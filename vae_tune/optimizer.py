@@ -1,14 +1,14 @@
 """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2) on the one tensor that holds a model's parameters.
 
 The update is torch's own fused kernel. ``torch.optim.AdamW`` around it would import torch's compiler, a second of CPU
-in each worker before its first step; a test compares the two to the last bit.
+in each worker before its first step, and sort its one tensor by device and dtype in every step; a test compares the
+two to the last bit.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
 from vae_tune.parameters import gradient
 
@@ -30,18 +30,18 @@ class AdamW:
     def step(self, learning_rate: float) -> None:
         """Take one step along the parameter's gradient."""
         step, mean, square = ([tensor] for tensor in self.moments.values())
-        adamw(
+        step[0].add_(1)
+        torch._fused_adamw_(
             [self._parameter],
             [gradient(self._parameter)],
             mean,
             square,
             [],
             step,
-            fused=True,
             amsgrad=False,
+            lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
-            lr=learning_rate,
             weight_decay=self._weight_decay,
             eps=1e-8,
             maximize=False,

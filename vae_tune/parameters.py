@@ -9,9 +9,10 @@ from torch import Tensor, nn
 def join(model: nn.Module) -> nn.Parameter:
     """Move the parameters of ``model`` into one tensor, (elements,), and return it; each becomes a view of its part.
 
-    The same holds for the gradients, zero at first: what is written into one is seen in the other.
+    The same holds for the gradients, zero at first: what is written into one is seen in the other. Weights come before
+    biases, so that two layers of which one follows the other can be taken as one (see :func:`stack`).
     """
-    parameters = list(model.parameters())
+    parameters = sorted(model.parameters(), key=lambda parameter: -parameter.ndim)
     joint = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
     joint.grad = torch.zeros_like(joint)
     sizes = [parameter.numel() for parameter in parameters]
@@ -19,6 +20,17 @@ def join(model: nn.Module) -> nn.Parameter:
         parameter.data = part.view_as(parameter)
         parameter.grad = grad.view_as(parameter)
     return joint
+
+
+def stack(first: Tensor, second: Tensor) -> Tensor:
+    """Return a view of two tensors that follow each other in a joint one: the rows of ``first``, then of ``second``.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if second.data_ptr() != first.data_ptr() + first.nbytes:
+        raise ValueError("These tensors do not follow each other: join their model's parameters first.")
+    return first.detach().as_strided((len(first) + len(second), *first.shape[1:]), first.stride())
 
 
 def gradient(parameter: Tensor) -> Tensor:

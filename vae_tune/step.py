@@ -11,14 +11,15 @@ Legend: ``batch`` images, ``pixels`` per image, ``rows`` of a buffer; ``grad_x``
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vae_tune.config import Activation, Precision, TrialConfig
-from vae_tune.model import VAE, Encoder
+from vae_tune.config import Activation, TrialConfig
+from vae_tune.model import VAE
 from vae_tune.objective import bernoulli, kl
-from vae_tune.parameters import gradient
+from vae_tune.parameters import gradient, stack
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
     "linear": lambda before, _: before,
@@ -31,7 +32,7 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
 
 _GRADIENTS: dict[Activation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "linear": lambda grad, _, __: grad,
-    "relu": lambda grad, _, out: torch.ops.aten.threshold_backward(grad, out, 0, grad_input=grad),
+    "relu": lambda grad, _, out: torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad),
     "gelu": lambda grad, before, _: torch.ops.aten.gelu_backward(grad, before),
     "tanh": lambda grad, _, out: torch.ops.aten.tanh_backward(grad, out),
     "elu": lambda grad, _, out: torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out),
@@ -43,12 +44,21 @@ class Step:
     """Computes the mean negative ELBO of a minibatch and leaves its gradient in the model's parameters."""
 
     def __init__(self, model: VAE, config: TrialConfig, rows: int):
-        """Allocate the gradients, and buffers for minibatches of up to ``rows`` images."""
-        decoder, precision = model.decoder, config.precision
-        joint = saves_products(model, config, rows)
-        self._encoder = _JointEncoder(model.encoder, rows) if joint else _LayeredEncoder(model.encoder, config, rows)
-        self._decoder = [_Dense(layer, config.decoder_activation, rows, precision) for layer in decoder.hidden]
-        self._logits = _Dense(decoder.logits, "linear", rows, precision)
+        """Allocate buffers for minibatches of up to ``rows`` images; the model's parameters must be joined."""
+        encoder, decoder = model.encoder, model.decoder
+        heads = _Linear(
+            *(stack(*pair) for pair in zip(_linear(encoder.mean), _linear(encoder.log_variance), strict=True))
+        )
+        inner = [_Dense(_linear(layer), config.encoder_activation, rows, config) for layer in encoder.hidden]
+        outer = [_Dense(_linear(layer), config.decoder_activation, rows, config) for layer in decoder.hidden]
+        self._encoder = (
+            _JointEncoder(_linear(encoder.hidden[0]), heads, rows)
+            if saves_products(model, config, rows)
+            else _Layers([*inner, _Dense(heads, "linear", rows, config)], to_input=False)
+        )
+        self._decoder = _Layers([*outer, _Dense(_linear(decoder.logits), "linear", rows, config)])
+        self._grad_moments = heads.weight.new_empty(rows, len(heads.weight))
+        self._grad_logits, self._scratch = decoder.logits.weight.new_empty(2, rows, decoder.logits.out_features)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> Tensor:
@@ -59,18 +69,19 @@ class Step:
             noise: (batch, latent_size), standard normal.
             kl_weight: weight of the KL in what the gradient is of; in what is returned it is 1.
         """
-        mean, log_variance = self._encoder.forward(x)
+        mean, log_variance = self._encoder.forward(x).chunk(2, dim=1)
         deviation = (0.5 * log_variance).exp_()
-        decoded = _forward(self._decoder, torch.addcmul(mean, deviation, noise))
-        reconstruction, grad_logits = bernoulli(self._logits.forward(decoded[-1]), x)
         variance = deviation.square()
+        logits = self._decoder.forward(torch.addcmul(mean, deviation, noise))
+        reconstruction, grad_logits = bernoulli(logits, x, _rows(self._grad_logits, x), _rows(self._scratch, x))
         loss = reconstruction.add_(kl(mean, log_variance, variance)).mean()
 
-        grad_z = _backward([*self._decoder, self._logits], decoded, grad_logits.div_(len(x)))
-        share = kl_weight / len(x)
-        grad_mean = torch.add(grad_z, mean, alpha=share)
-        grad_log_variance = variance.sub_(1).mul_(share).addcmul_(grad_z, deviation.mul_(noise)).mul_(0.5)
-        self._encoder.backward(grad_mean, grad_log_variance)
+        grad_z = self._decoder.backward(grad_logits.div_(len(x)))
+        grad_moments, share = _rows(self._grad_moments, x), kl_weight / len(x)
+        grad_mean, grad_log_variance = grad_moments.chunk(2, dim=1)
+        torch.add(grad_z, mean, alpha=share, out=grad_mean)
+        torch.addcmul(variance.sub_(1).mul_(share), grad_z, deviation.mul_(noise), out=grad_log_variance).mul_(0.5)
+        self._encoder.backward(grad_moments)
         return loss
 
 
@@ -89,27 +100,21 @@ def saves_products(model: VAE, config: TrialConfig, rows: int) -> bool:
     return joint * (2 if config.precision == "bfloat16" else 1) < layered
 
 
-class _LayeredEncoder:
-    """The encoder, layer by layer."""
+class _Linear(NamedTuple):
+    """What a linear layer is made of, and where its gradients go."""
 
-    def __init__(self, encoder: Encoder, config: TrialConfig, rows: int):
-        precision = config.precision
-        self._hidden = [_Dense(layer, config.encoder_activation, rows, precision) for layer in encoder.hidden]
-        self._mean = _Dense(encoder.mean, "linear", rows, precision)
-        self._log_variance = _Dense(encoder.log_variance, "linear", rows, precision)
-        self._values: list[Tensor] = []
+    weight: Tensor
+    """(out, in)"""
+    bias: Tensor
+    """(out,)"""
+    grad_weight: Tensor
+    grad_bias: Tensor
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance, (batch, latent_size), in buffers that the next call overwrites."""
-        self._values = _forward(self._hidden, x)
-        return self._mean.forward(self._values[-1]), self._log_variance.forward(self._values[-1])
 
-    def backward(self, grad_mean: Tensor, grad_log_variance: Tensor) -> None:
-        """Write the gradients of all weights and biases."""
-        *inputs, hidden = self._values
-        grad_hidden = self._mean.backward(grad_mean, hidden)
-        grad_hidden += self._log_variance.backward(grad_log_variance, hidden)
-        _backward(self._hidden, inputs, grad_hidden, to_input=False)
+def _linear(layer: nn.Module) -> _Linear:
+    assert isinstance(layer, nn.Linear)
+    weight, bias = layer.weight, layer.bias
+    return _Linear(weight.detach(), bias.detach(), gradient(weight), gradient(bias))
 
 
 class _JointEncoder:
@@ -119,78 +124,86 @@ class _JointEncoder:
     in W and G W' in U, where G is the gradient in U W, take fewer multiplications than the images' way through W.
     """
 
-    def __init__(self, encoder: Encoder, rows: int):
-        (hidden,) = encoder.hidden
-        assert isinstance(hidden, nn.Linear)
-        self._hidden, self._heads = hidden, (encoder.mean, encoder.log_variance)
-        latents, width = encoder.mean.weight.shape
-        new = hidden.weight.new_empty
-        self._weight, self._grad_weight = new(2 * latents, hidden.in_features), new(2 * latents, hidden.in_features)
-        self._weight_t = self._weight.t()
-        self._output, self._grad_output = new(rows, 2 * latents), new(rows, 2 * latents)
-        self._grad_heads, self._grad_bias = new(2 * latents, width), new(2 * latents)
-        self._head_weights = torch.empty_like(self._grad_heads)
-        self._x = new(0)
+    def __init__(self, hidden: _Linear, heads: _Linear, rows: int):
+        self._hidden, self._heads = hidden, heads
+        self._weight = hidden.weight.new_empty(len(heads.weight), hidden.weight.shape[1])
+        self._grad_weight = torch.empty_like(self._weight)
+        self._output = hidden.weight.new_empty(rows, len(heads.weight))
+        self._x = hidden.weight.new_empty(0)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance, (batch, latent_size), in a buffer that the next call overwrites."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return mean and log-variance, (batch, 2 latent_size), in a buffer that the next call overwrites."""
         self._x = x
-        torch.cat([head.weight for head in self._heads], out=self._head_weights)
-        bias = torch.cat([head.bias for head in self._heads]).addmv_(self._head_weights, self._hidden.bias)
-        torch.mm(self._head_weights, self._hidden.weight, out=self._weight)
-        mean, log_variance = torch.addmm(bias, x, self._weight_t, out=_rows(self._output, x)).chunk(2, dim=1)
-        return mean, log_variance
+        hidden, heads = self._hidden, self._heads
+        weight = torch.mm(heads.weight, hidden.weight, out=self._weight)
+        bias = torch.addmv(heads.bias, heads.weight, hidden.bias)
+        return torch.addmm(bias, x, weight.t(), out=_rows(self._output, x))
 
-    def backward(self, grad_mean: Tensor, grad_log_variance: Tensor) -> None:
-        """Write the gradients of all weights and biases."""
-        grad = torch.cat([grad_mean, grad_log_variance], dim=1, out=_rows(self._grad_output, grad_mean))
-        weight, bias = self._hidden.weight, self._hidden.bias
-        head_weights_t = self._head_weights.t()
-        torch.mm(grad.t(), self._x, out=self._grad_weight)
-        torch.sum(grad, 0, out=self._grad_bias)
-        torch.mm(head_weights_t, self._grad_weight, out=gradient(weight))
-        torch.mv(head_weights_t, self._grad_bias, out=gradient(bias))
-        torch.mm(self._grad_weight, weight.t(), out=self._grad_heads).addr_(self._grad_bias, bias)
-        for head, grad_weight, grad_bias in zip(
-            self._heads, self._grad_heads.chunk(2), self._grad_bias.chunk(2), strict=True
-        ):
-            gradient(head.weight).copy_(grad_weight)
-            gradient(head.bias).copy_(grad_bias)
+    def backward(self, grad: Tensor) -> None:
+        """Write the gradients of all weights and biases; ``grad`` is that of what :meth:`forward` returned."""
+        hidden, heads = self._hidden, self._heads
+        grad_weight = torch.mm(grad.t(), self._x, out=self._grad_weight)
+        grad_bias = torch.sum(grad, 0, out=heads.grad_bias)
+        torch.mm(heads.weight.t(), grad_weight, out=hidden.grad_weight)
+        torch.mv(heads.weight.t(), grad_bias, out=hidden.grad_bias)
+        torch.mm(grad_weight, hidden.weight.t(), out=heads.grad_weight).addr_(grad_bias, hidden.bias)
+
+
+class _Layers:
+    """Layers of which each takes what the one before it gives."""
+
+    def __init__(self, layers: list[_Dense], *, to_input: bool = True):
+        """``to_input``: whether the gradient of what goes into the first is wanted."""
+        self._layers = layers
+        self._to_input = to_input
+        self._inputs: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
+        self._inputs = []
+        for layer in self._layers:
+            self._inputs.append(x)
+            x = layer.forward(x)
+        return x
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """Write the gradients of all weights and biases; return that of the input. ``grad`` is used up."""
+        for layer, x in zip(reversed(self._layers), reversed(self._inputs), strict=True):
+            grad = layer.backward(grad, x, to_input=self._to_input or layer is not self._layers[0])
+        return grad
 
 
 class _Dense:
     """A linear layer and the activation behind it."""
 
-    def __init__(self, linear: nn.Module, activation: Activation, rows: int, precision: Precision):
-        assert isinstance(linear, nn.Linear)
-        self._bias, self._weight = linear.bias.detach(), linear.weight.detach()
-        self._weight_t = self._weight.t()
+    def __init__(self, linear: _Linear, activation: Activation, rows: int, config: TrialConfig):
+        self._linear = linear
         self._activation = activation
-        self._precision = precision
-        self._grad_weight = gradient(linear.weight)
-        self._grad_bias = gradient(linear.bias)
-        self._output = linear.weight.new_empty(rows, linear.out_features)
-        self._grad_input = linear.weight.new_empty(rows, linear.in_features)
+        self._precision = config.precision
+        outputs, inputs = linear.weight.shape
+        self._output = linear.weight.new_empty(rows, outputs)
+        self._grad_input = linear.weight.new_empty(rows, inputs)
         self._before = torch.empty_like(self._output) if activation == "gelu" else self._output
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
         output, before = _rows(self._output, x), _rows(self._before, x)
+        weight, bias, *_ = self._linear
         if self._precision == "float32":
-            torch.addmm(self._bias, x, self._weight_t, out=before)
+            torch.addmm(bias, x, weight.t(), out=before)
         else:
-            self._mm(x, self._weight_t, before).add_(self._bias)
+            self._mm(x, weight.t(), before).add_(bias)
         return _ACTIVATIONS[self._activation](before, output)
 
-    def backward(self, grad_output: Tensor, x: Tensor, *, to_input: bool = True) -> Tensor:
+    def backward(self, grad_output: Tensor, x: Tensor, *, to_input: bool) -> Tensor:
         """Write the gradients of weight and bias; return that of ``x``, in a buffer that the next call overwrites.
 
         ``grad_output`` is used up.
         """
         grad = _GRADIENTS[self._activation](grad_output, _rows(self._before, x), _rows(self._output, x))
-        self._mm(grad.t(), x, self._grad_weight)
-        torch.sum(grad, 0, out=self._grad_bias)
-        return self._mm(grad, self._weight, _rows(self._grad_input, x)) if to_input else grad
+        self._mm(grad.t(), x, self._linear.grad_weight)
+        torch.sum(grad, 0, out=self._linear.grad_bias)
+        return self._mm(grad, self._linear.weight, _rows(self._grad_input, x)) if to_input else grad
 
     def _mm(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         if self._precision == "float32":
@@ -201,18 +214,3 @@ class _Dense:
 def _rows(buffer: Tensor, like: Tensor) -> Tensor:
     """Return as many rows of ``buffer`` as ``like`` has."""
     return buffer if len(buffer) == len(like) else buffer[: len(like)]
-
-
-def _forward(layers: list[_Dense], x: Tensor) -> list[Tensor]:
-    """Return the input of each layer, and the output of the last."""
-    values = [x]
-    for layer in layers:
-        values.append(layer.forward(values[-1]))
-    return values
-
-
-def _backward(layers: list[_Dense], inputs: list[Tensor], grad: Tensor, *, to_input: bool = True) -> Tensor:
-    """Go back through ``layers``, which saw ``inputs``; return the gradient of the first one's input."""
-    for number, (layer, x) in reversed(list(enumerate(zip(layers, inputs, strict=True)))):
-        grad = layer.backward(grad, x, to_input=to_input or number > 0)
-    return grad

@@ -30,7 +30,7 @@ from vae_tune.step import Step
 ACTIVE_UNIT_THRESHOLD = 0.01
 """A latent dimension counts as active where Var_x(E[z|x]) exceeds this (Burda et al. 2016, section 5.2)."""
 
-_EVALUATION_BATCH = 2_000
+_EVALUATION_BATCH = 500  # few enough for a processor's cache
 _EVALUATION_SEED = 13_126_114  # the same noise for every trial and epoch
 _CHECK_INTERVAL = 64  # steps; reading a loss from a GPU stalls it
 
