@@ -57,7 +57,7 @@ def publish(
     TABLES.mkdir(exist_ok=True)
     run = this_run()
     content = {"title": title, "machine": machine(), "measured_at": f"{datetime.now(UTC):%Y-%m-%d}", **run}
-    content["command"] = " ".join(["python", f"benchmarks/{name}.py", *run["command"][1:]])
+    content["command"] = " ".join(["python", f"benchmarks/{Path(run['command'][0]).name}", *run["command"][1:]])
     write_json(TABLES / f"{name}.json", {**content, "table": table, "measured": dict(measured)})
 
 

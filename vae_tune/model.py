@@ -57,13 +57,16 @@ class Encoder(nn.Module):
         return 2 * latents * pixels * (width + rows) < rows * width * (pixels + 2 * latents)
 
     def _as_one_layer(self, x: Tensor) -> Tensor:
-        """U (W x + b) + c as (U W) x + (U b + c), with both heads in U; U W is taken in the weights' own precision."""
+        """U (W x + b) + c as (U W) x + (U b + c), with both heads in U; U W is taken in the weights' own precision.
+
+        It is taken as (W'U')': so its sums do not depend on the number of threads.
+        """
         (hidden,) = self.hidden
         assert isinstance(hidden, nn.Linear)
         with torch.autocast(x.device.type, enabled=False):
             heads = torch.cat([self.mean.weight, self.log_variance.weight])
             bias = torch.cat([self.mean.bias, self.log_variance.bias])
-            weight, bias = heads @ hidden.weight, torch.addmv(bias, heads, hidden.bias)
+            weight, bias = (hidden.weight.t() @ heads.t()).t(), torch.addmv(bias, heads, hidden.bias)
         return F.linear(x, weight, bias)
 
 
