@@ -6,10 +6,11 @@ The peers, in ``benchmarks/peers``, search the same space with two trials side b
 their documentation shows it: ``optuna`` is two processes that share a journal file, ``ray`` is Ray Tune with its
 OptunaSearch, ``syne`` is Syne Tune's ASHA on its local backend. Each trains the usual way (see ``train.py``), or with
 our training (``optuna+ours``), which leaves the search alone to compare. By default the search is one that all of them
-end within a quarter of an hour; the whole one is ``--num-samples 50 --train-size 50000``, and has a table of its own. In a short search the time
-that a program takes to start counts for more: that favours those that start fewest processes. Searches sample by
-chance and so train networks of different sizes: read the wall-clock per trained epoch with that in mind, beside the
-core time in training.
+end within a quarter of an hour; the whole one is ``--num-samples 50 --train-size 50000``, and has a table of its own.
+In a short search the time that a program takes to start counts for more: that favours those that start fewest
+processes. Searches sample by chance and so train networks of different sizes, and a large one takes several times as
+long for an epoch: where the training is the same, the last column compares the wall-clock per second of training, as
+if the sizes were equal.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ def main() -> None:
     def total(name: str, key: str) -> float:
         return sum(run[key] for run in found[name])
 
+    def idle(name: str) -> float:
+        """Return the wall-clock that a second of training took, with all slots training at once."""
+        return SLOTS * total(name, "wall") / total(name, "training")
+
     for _ in range(options.runs):
         for name, runs in found.items():
             with tempfile.TemporaryDirectory() as place:
@@ -96,6 +101,7 @@ def main() -> None:
                 f"{min(run['best'] for run in runs):.2f}",
                 f"{per_epoch:.2f}",
                 f"{total('vae_tune', 'wall') / total('vae_tune', 'epochs') / per_epoch:.2f}",
+                f"{idle('vae_tune') / idle(name):.2f}" if name == "vae_tune" or name.endswith("+ours") else "",
             ]
         )
     columns = [
@@ -106,6 +112,7 @@ def main() -> None:
         "best val_loss",
         "s per epoch",
         "vae_tune / this",
+        "per second of training",
     ]
     trained = f"{sizes[0]} trials of up to {sizes[2]} epochs on {sizes[1]} images, {SLOTS} side by side"
     whole = sizes[0] * sizes[1] >= 50 * 50_000

@@ -290,6 +290,17 @@ def test_a_tensor_is_flat_and_shares_the_memory_of_its_images(tiny):
     np.testing.assert_array_equal(tensor.numpy().reshape(60, 5, 7), tiny.train)
 
 
+def test_images_that_no_one_can_change_are_brought_to_a_device_once(tiny):
+    """The device ``meta`` stands for a GPU: it is none, but not the CPU."""
+    device, images = torch.device("meta"), tiny.train.copy()
+    assert to_tensor(images, device) is not to_tensor(images, device)
+    images.setflags(write=False)
+    once = to_tensor(images, device)
+    assert to_tensor(images[:], device) is once
+    assert to_tensor(images[:10], device).shape == (10, 35)
+    assert to_tensor(images, device) is once
+
+
 def test_reading_mnist_loads_no_more_of_torchvision_than_that_takes_and_leaves_it_whole():
     code = """
 import sys

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
+
 import pytest
 import torch
 
 from vae_tune.checkpoint import read_newest, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import to_tensor
-from vae_tune.training import evaluate, fit, new_state
+from vae_tune.training import Diverged, evaluate, fit, make_step, new_state, train_epoch
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,7 +36,7 @@ def test_a_model_is_evaluated_as_on_a_cpu(tiny):
 
 @pytest.mark.parametrize("activation", ["linear", "relu", "gelu"])
 def test_the_losses_of_a_training_are_near_those_of_a_cpu(tiny, activation):
-    config = TrialConfig(**{**vars(CONFIG), "encoder_activation": activation})
+    config = replace(CONFIG, encoder_activation=activation)
     for here, there in zip(losses(tiny, CUDA, config=config), losses(tiny, CPU, config=config), strict=True):
         assert here == pytest.approx(there, rel=0.03)  # a GPU draws other noise
 
@@ -53,18 +56,30 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_last_bit(tiny, tmp_path):
     assert losses(tiny, CUDA, checkpoint.state) == whole[2:]
 
 
-def test_a_step_is_taken_without_waiting_for_the_gpu(tiny):
-    """Torch raises where the host waits: between the reads of the loss, each 64 steps, nothing may."""
-    from vae_tune.training import make_step, train_epoch
-
+def test_an_epoch_waits_for_the_gpu_no_more_often_than_one_step(tiny):
+    """Torch warns where the host waits: before the first step, for their order, and after the last, for the loss."""
     state = new_state(CONFIG, tiny.pixels, CUDA)
-    step = make_step(state.model, CONFIG, CONFIG.batch_size)
-    x = torch.rand(CONFIG.batch_size, tiny.pixels, device=CUDA)
-    noise = torch.randn(CONFIG.batch_size, CONFIG.latent_size, device=CUDA)
-    train_epoch(CONFIG, to_tensor(tiny.train, CUDA), state, step, epoch=1)  # what is set up once may wait
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(x, noise)
-        state.optimizer.step(1e-3)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    step, train = make_step(state.model, CONFIG, CONFIG.batch_size), to_tensor(tiny.train, CUDA)
+    train_epoch(CONFIG, train, state, step, epoch=1)  # what is set up once may wait
+    waits = []
+    for images in (train[: CONFIG.batch_size], train.repeat(100, 1)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                train_epoch(CONFIG, images, state, step, epoch=2, midway=lambda state: None)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchroniz" in str(warning.message) for warning in caught))
+    assert 1 <= waits[0] == waits[1]
+
+
+def test_a_diverging_training_ends_with_its_epoch(tiny):
+    with pytest.raises(Diverged, match="epoch 1"):
+        losses(tiny, CUDA, config=replace(CONFIG, learning_rate=1e30))
+
+
+def test_the_images_are_brought_to_the_gpu_once(tiny):
+    images = tiny.train.copy()
+    images.setflags(write=False)
+    assert to_tensor(images, CUDA) is to_tensor(images[:], CUDA)

@@ -189,7 +189,7 @@ class _Taken(Exception):
 def test_a_training_taken_away_in_an_epoch_goes_on_there_as_if_nothing_had_happened(
     tiny, tmp_path, monkeypatch, change, epochs_before
 ):
-    monkeypatch.setattr(training, "_CHECK_INTERVAL", 2)
+    monkeypatch.setattr(training, "_MIDWAY_INTERVAL", 2)
     config = replace(SMALL, **change)
     whole = new_state(config, tiny.pixels, CPU)
     expected = _numbers(list(fit(config, tiny, CPU, whole)))

@@ -28,7 +28,8 @@ KEPT = 2
 _MIDWAY_FILE = "midway.safetensors"
 _OPTIMIZER = "optimizer."
 """What the names of Adam's moments begin with; each is one tensor, in the order that ``parameters.join`` gives."""
-_PROGRESS = ("epoch", "step", "loss", "seconds")
+_LOSS = "loss"
+_PROGRESS = ("epoch", "step", "seconds")
 """What a training state has besides its tensors."""
 DAMAGE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, UsageError)
 """What reading a file raises that was cut, changed, or written by something else."""
@@ -69,7 +70,7 @@ def write_midway(folder: Path, config: TrialConfig, state: TrainingState) -> Non
     """Write ``folder/midway.safetensors``, from which a training goes on in the middle of an epoch."""
     done = {name: getattr(state, name) for name in _PROGRESS}
     metadata = {"config": json.dumps(to_dict(config)), "progress": json.dumps(done)}
-    write_bytes(folder / _MIDWAY_FILE, save(_tensors(state), metadata), QUICK)
+    write_bytes(folder / _MIDWAY_FILE, save(_tensors(state) | {_LOSS: state.loss}, metadata), QUICK)
 
 
 def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.device) -> TrainingState | None:
@@ -80,7 +81,9 @@ def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.dev
         done = json.loads(metadata["progress"])
         if done["epoch"] != epoch or from_dict(TrialConfig, json.loads(metadata["config"])) != config:
             return None
-        state = _state(load(content), config, device)
+        tensors = load(content)
+        state = _state(tensors, config, device)
+        state.loss.copy_(tensors[_LOSS])
         for name in _PROGRESS:
             setattr(state, name, done[name])
     except DAMAGE:

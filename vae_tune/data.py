@@ -126,10 +126,15 @@ def cache_dir() -> Path:
     return user_cache_path("vae_tune")
 
 
+_ON_DEVICE: dict[tuple[torch.device, int, torch.Size], tuple[npt.NDArray[np.uint8], torch.Tensor]] = {}
+"""What this process has brought to a GPU, by its place in memory: it is held, so that nothing else gets that place."""
+
+
 def to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """Flatten images to a uint8 tensor (images, pixels) on ``device``; on the CPU it shares their memory.
 
-    The arrays may be read-only (Ray's object store); nothing here writes to them.
+    The arrays may be read-only (Ray's object store); nothing here writes to them. Those that are, which no one can
+    change, are brought to a GPU once per process, however many trials train on them there.
     """
     import warnings
 
@@ -137,7 +142,13 @@ def to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tens
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(images.reshape(len(images), -1)).to(device)
+        tensor = torch.from_numpy(images.reshape(len(images), -1))
+    if device.type == "cpu" or images.flags.writeable:
+        return tensor.to(device)
+    place = device, images.ctypes.data, tensor.shape
+    if place not in _ON_DEVICE:
+        _ON_DEVICE[place] = images, tensor.to(device)
+    return _ON_DEVICE[place][1]
 
 
 def _unpack_mnist(raw: Path) -> None:

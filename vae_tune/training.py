@@ -32,7 +32,7 @@ ACTIVE_UNIT_THRESHOLD = 0.01
 
 _EVALUATION_BATCH = 500  # few enough for a processor's cache
 _EVALUATION_SEED = 13_126_114  # the same noise for every trial and epoch
-_CHECK_INTERVAL = 64  # steps; reading a loss from a GPU stalls it
+_MIDWAY_INTERVAL = 64  # steps
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class TrainingState:
 
     model: VAE
     optimizer: AdamW
+    loss: Tensor
+    """Sum of the losses over the images of ``step`` minibatches, nats: float64, on the model's device."""
     epoch: int = 0
     """Epochs done."""
     step: int = 0
     """Minibatches done of the epoch after these: 0 but in the middle of one."""
-    loss: float = 0.0
-    """Sum of the losses over their images, nats."""
     seconds: float = 0.0
     """Time that they took."""
 
@@ -92,7 +92,8 @@ class TrainingState:
 def new_state(config: TrialConfig, pixels: int, device: torch.device) -> TrainingState:
     """Return the state before the first epoch, its weights drawn from the configuration's seed."""
     model = build(config, pixels).to(device)
-    return TrainingState(model, AdamW(join(model), config.weight_decay))
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    return TrainingState(model, AdamW(join(model), config.weight_decay), loss)
 
 
 def fit(
@@ -108,7 +109,7 @@ def fit(
     state after every 64 steps, and may checkpoint it too: what goes on from there gives the same numbers.
 
     Raises:
-        Diverged: as soon as a loss is not finite (on CUDA within 64 steps).
+        Diverged: as soon as a loss is not finite (on a GPU at the end of the epoch).
     """
     train, validation = to_tensor(images.train, device), to_tensor(images.validation, device)
     if state is None:
@@ -124,7 +125,7 @@ def fit(
         result = evaluate(state.model, validation, config)
         if not math.isfinite(result.negative_elbo):
             raise Diverged(epoch, "validation loss")
-        state.epoch, state.step, state.loss, state.seconds = epoch, 0, 0.0, 0.0
+        state.epoch, state.step, state.seconds = epoch, 0, 0.0
         yield EpochReport(
             epoch=epoch,
             train_loss=train_loss,
@@ -197,8 +198,7 @@ def train_epoch(
     noise_source = torch.Generator(device).manual_seed(_epoch_seed(config.seed, epoch))
     order = torch.randperm(len(images), generator=shuffler).to(device)
     weight, rate = kl_weight(config, epoch), learning_rate(config, epoch)
-    check_interval = 1 if device.type == "cpu" else _CHECK_INTERVAL
-    total = torch.tensor(state.loss, dtype=torch.float64, device=device)
+    total = state.loss if state.step else state.loss.zero_()
     for number, index in enumerate(order.split(config.batch_size), start=1):
         draws = len(index) * config.iwae_samples
         noise = torch.randn(draws, config.latent_size, generator=noise_source, device=device)
@@ -210,10 +210,10 @@ def train_epoch(
             torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
         state.optimizer.step(rate)
         total.add_(loss, alpha=len(index))
-        if number % check_interval == 0 and not math.isfinite(total.item()):
+        if device.type == "cpu" and not math.isfinite(total.item()):
             raise Diverged(epoch, f"training loss at step {number}")
-        if midway and number % _CHECK_INTERVAL == 0:
-            state.step, state.loss = number, total.item()
+        if midway and number % _MIDWAY_INTERVAL == 0:
+            state.step = number
             midway(state)
     if not math.isfinite(total.item()):
         raise Diverged(epoch, "training loss")
