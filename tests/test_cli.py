@@ -132,6 +132,7 @@ BAD = [
     ("--visdom localhost:8097", "visdom must be a URL such as http://127.0.0.1:8097, but got 'localhost:8097'"),
     ("--visdom", "--visdom needs a value"),
     ("--tensorboard yes", "unknown option yes"),
+    ("--results-dir S3://bucket/vae", "is neither a folder nor one of s3://BUCKET/... and gs://BUCKET/..."),
     ("--results-dir ftp://host/vae", "is neither a folder nor one of s3://BUCKET/... and gs://BUCKET/..."),
     ("--resume nowhere", "nowhere is no study: study.json is missing"),
     ("--resume", "--resume needs a value"),
@@ -187,6 +188,15 @@ def test_what_may_not_be_read_is_named(place, closed, words, message):
     assert ran.returncode == 2
     assert message in ran.stderr
     assert len(ran.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--results-dir=~/file"], ["--resume=~/file"]])
+def test_a_home_folder_is_found_behind_an_equals_sign(place, monkeypatch, capsys, words):
+    monkeypatch.setenv("HOME", str(place))
+    code, _, errors = run(monkeypatch, capsys, *words)
+    assert code == 2
+    assert str(place / "file") in errors
+    assert not (place / "~").exists()
 
 
 def test_an_unknown_command_names_the_known_ones(monkeypatch, capsys):

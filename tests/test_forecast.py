@@ -105,7 +105,7 @@ def test_more_trials_gain_where_the_best_place_is_unexplored_and_nothing_where_i
 def test_why_nothing_is_foretold_is_said(tmp_path):
     few = rates(tmp_path / "few", np.linspace(0.5, 0.9, 5), lambda place: 100 + place)
     assert about(forecast(few), "replay") == [
-        "Nothing is foretold by a replay: 5 trials were trained to the end, and it needs 6."
+        "Nothing is foretold by a replay: it needs 6 trials that trained to the end, and has 5."
     ]
     random = np.random.default_rng(0)
     noise = rates(tmp_path / "noise", np.linspace(0.1, 0.9, 20), lambda place: 100 + random.random())

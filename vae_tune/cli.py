@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -169,7 +170,7 @@ _COMMANDS = {
 
 def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     """Run the command line: ``words`` followed by the process's own arguments."""
-    arguments = [*words, *sys.argv[1:]]
+    arguments = [*words, *map(_at_home, sys.argv[1:])]
     gc.set_threshold(_GARBAGE)
     atexit.register(_spare_the_last_look)
     try:
@@ -183,6 +184,12 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     except KeyboardInterrupt:
         print("Interrupted; the record keeps all that was computed.", file=sys.stderr)
         sys.exit(_INTERRUPTED)
+
+
+def _at_home(argument: str) -> str:
+    """Return ``--name=~/folder`` as it is meant; a shell does so for ``--name ~/folder`` alone."""
+    name, _, value = argument.partition("=")
+    return f"{name}={os.path.expanduser(value)}" if name.startswith("--") and value.startswith("~") else argument
 
 
 def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:

@@ -292,7 +292,7 @@ def _check_place(name: str, path: Path) -> None:
     scheme = path.parts[0] if path.parts else ""
     if is_remote(path) and re.search(r"[@?]", address(path)):
         raise UsageError(f"{name} must be without a login or options: set those in the environment (AWS_...).")
-    if re.fullmatch(r"[a-z0-9]{2,}:", scheme) and (scheme not in SCHEMES or len(path.parts) < 2):
+    if re.fullmatch(r"[A-Za-z0-9]{2,}:", scheme) and (scheme not in SCHEMES or len(path.parts) < 2):
         known = " and ".join(f"{known}//BUCKET/..." for known in SCHEMES)
         raise UsageError(f"{name} {scheme}//{'/'.join(path.parts[1:])} is neither a folder nor one of {known}.")
 

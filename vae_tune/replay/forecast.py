@@ -70,7 +70,7 @@ def _foretell(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
     check()
     curves = load_curves(study.folder)
     if curves.whole.sum() < FEWEST:
-        told = f"{curves.whole.sum()} trials were trained to the end, and it needs {FEWEST}"
+        told = f"it needs {FEWEST} trials that trained to the end, and has {curves.whole.sum()}"
         yield Finding("replay", f"Nothing is foretold by a replay: {told}.")
         return
     asha, last = study.config.asha, study.max_epochs
