@@ -160,6 +160,17 @@ def test_a_checkpoint_without_its_tensors_falls_back_to_the_one_before(tiny, tmp
     assert newest.state.epoch == 2
 
 
+def test_moments_in_the_order_of_an_older_version_are_never_taken_for_those_of_this_one(tiny, tmp_path):
+    _train_and_write(tmp_path, tiny)
+    path = checkpoint_file(tmp_path, 3)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    older = {name.replace("optimizer.", "optimizer.0."): tensor for name, tensor in load_file(path).items()}
+    save_file(older, path, metadata)
+    with pytest.warns(UserWarning, match=r"epoch_0003\.safetensors is damaged"):
+        read_newest(tmp_path, CPU)
+
+
 def test_an_unfinished_file_is_no_checkpoint(tiny, tmp_path):
     """What a killed process leaves: the temporary file of the next epoch."""
     _train_and_write(tmp_path, tiny)

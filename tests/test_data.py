@@ -298,6 +298,7 @@ def test_images_that_no_one_can_change_are_brought_to_a_device_once(tiny):
     once = to_tensor(images, device)
     assert to_tensor(images[:], device) is once
     assert to_tensor(images[:10], device).shape == (10, 35)
+    assert to_tensor(images[::6], device) is not to_tensor(images[:10], device)  # the same place and shape
     assert to_tensor(images, device) is once
 
 

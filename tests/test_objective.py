@@ -92,9 +92,12 @@ def test_the_gradients_of_the_whole_loss_are_right(activation):
     assert torch.autograd.gradcheck(loss, tuple(weight.detach().requires_grad_() for weight in weights))
 
 
-def test_a_batch_too_large_for_the_cache_is_worked_through_in_parts_without_a_change():
+@pytest.mark.parametrize("given", [False, True])
+def test_a_batch_too_large_for_the_cache_is_worked_through_in_parts_without_a_change(given):
     logits, x = torch.randn(600, 784, dtype=torch.float64), torch.rand(600, 784, dtype=torch.float64)
-    nats, gradient = bernoulli(logits, x)
+    buffers = torch.full((2, 600, 784), torch.nan, dtype=torch.float64) if given else ()
+    nats, gradient = bernoulli(logits, x, *buffers)
+    assert not given or gradient.data_ptr() == buffers[0].data_ptr()
     expected = functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=-1)
     torch.testing.assert_close(nats, expected)
     torch.testing.assert_close(gradient, torch.sigmoid(logits) - x)

@@ -126,8 +126,9 @@ def cache_dir() -> Path:
     return user_cache_path("vae_tune")
 
 
-_ON_DEVICE: dict[tuple[torch.device, int, torch.Size], tuple[npt.NDArray[np.uint8], torch.Tensor]] = {}
-"""What this process has brought to a GPU, by its place in memory: it is held, so that nothing else gets that place."""
+_Place = tuple["torch.device", int, tuple[int, ...], tuple[int, ...]]
+_ON_DEVICE: dict[_Place, tuple[npt.NDArray[np.uint8], torch.Tensor]] = {}
+"""What this process has brought to a GPU, by address, shape and strides: held, so that nothing else gets its place."""
 
 
 def to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
@@ -145,7 +146,7 @@ def to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tens
         tensor = torch.from_numpy(images.reshape(len(images), -1))
     if device.type == "cpu" or images.flags.writeable:
         return tensor.to(device)
-    place = device, images.ctypes.data, tensor.shape
+    place = device, images.ctypes.data, images.shape, images.strides
     if place not in _ON_DEVICE:
         _ON_DEVICE[place] = images, tensor.to(device)
     return _ON_DEVICE[place][1]

@@ -32,7 +32,7 @@ ACTIVE_UNIT_THRESHOLD = 0.01
 
 _EVALUATION_BATCH = 500  # few enough for a processor's cache
 _EVALUATION_SEED = 13_126_114  # the same noise for every trial and epoch
-_MIDWAY_INTERVAL = 64  # steps
+_MIDWAY_INTERVAL = 64  # steps between two looks at the state
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class TrainingState:
     model: VAE
     optimizer: AdamW
     loss: Tensor
-    """Sum of the losses over the images of ``step`` minibatches, nats: float64, on the model's device."""
+    """Sum of the losses over the images of ``step`` minibatches, nats: float64, (), on the model's device."""
     epoch: int = 0
     """Epochs done."""
     step: int = 0
-    """Minibatches done of the epoch after these: 0 but in the middle of one."""
+    """Minibatches done of the epoch after these; 0 between epochs, where ``loss`` is what the last one left."""
     seconds: float = 0.0
     """Time that they took."""
 
