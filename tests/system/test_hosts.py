@@ -84,6 +84,11 @@ def test_ray_up_brings_all_hosts_and_a_search_uses_each_worker(lab, tmp_path, re
 
 TRIALS, EPOCHS = 40, 8
 LONG = ("--scheduler", "none", "--train-size", 2000, "--batch-size", 8)
+SPACE = """
+latent_size: {type: int, low: 2, high: 64, log: true}
+hidden_width: {type: int, low: 64, high: 1024, log: true}
+learning_rate: {type: float, low: 1.0e-4, high: 1.0e-3, log: true} # what is higher diverges with batches this small
+"""
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": 1000,
     "RAY_health_check_period_ms": 1000,
@@ -113,8 +118,10 @@ def join_ray(lab, head, *workers):
 
 def start_search(lab, host, study, trials=TRIALS, epochs=EPOCHS):
     """Begin a search on a host, over ssh, as a person does."""
+    space = study.parent / "space.yaml"
+    space.write_text(SPACE)
     place = ("--results-dir", study.parent, "--study-name", study.name)
-    words = ("--num-samples", trials, "--max-epochs", epochs, *LONG, *place)
+    words = ("--num-samples", trials, "--max-epochs", epochs, "--space", space, *LONG, *place)
     return lab.ssh(host, f"{SEARCH} {' '.join(map(str, words))}")
 
 
