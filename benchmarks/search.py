@@ -1,6 +1,7 @@
 """A whole search, against what people would use instead, on two cores.
 
     python benchmarks/search.py [--num-samples 30] [--train-size 10000] [--max-epochs 10] [--peers ...] [--runs 1]
+                                [--same-size]
 
 The peers, in ``benchmarks/peers``, search the same space with two trials side by side and ASHA's rungs at 1, 3, 9, as
 their documentation shows it: ``optuna`` is two processes that share a journal file, ``ray`` is Ray Tune with its
@@ -10,7 +11,8 @@ end within a quarter of an hour; the whole one is ``--num-samples 50 --train-siz
 In a short search the time that a program takes to start counts for more: that favours those that start fewest
 processes. Searches sample by chance and so train networks of different sizes, and a large one takes several times as
 long for an epoch: where the training is the same, the last column compares the wall-clock per second of training, as
-if the sizes were equal.
+if the sizes were equal. With ``--same-size`` they are: all search the learning rate alone, for the reference network,
+and their wall-clock per trained epoch can be compared.
 """
 
 from __future__ import annotations
@@ -31,11 +33,18 @@ from harness import publish
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
 SLOTS = 2
+SPACE = {
+    "latent_size": {"type": "int", "low": 2, "high": 64, "log": True},
+    "hidden_width": {"type": "int", "low": 64, "high": 1024, "log": True},
+    "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+}
+ONE_SIZE = {"latent_size": 20, "hidden_width": 400}
 
 
 def ours(folder: Path, num_samples: int, train_size: int, max_epochs: int) -> list[dict[str, float]]:
     options = ["--num-samples", num_samples, "--train-size", train_size, "--max-epochs", max_epochs]
     options += ["--max-concurrent", SLOTS, "--results-dir", folder, "--study-name", "study"]
+    options += ["--space", folder / "space.json"]
     command = [sys.executable, str(ROOT / "search.py"), *map(str, options)]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     with (folder / "study" / "epochs.csv").open() as file:
@@ -62,9 +71,11 @@ def main() -> None:
     parser.add_argument("--max-epochs", type=int, default=10)
     parser.add_argument("--peers", default="optuna+ours,ray+ours,syne+ours,optuna,ray,syne")
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--same-size", action="store_true")
     options = parser.parse_args()
     sizes = options.num_samples, options.train_size, options.max_epochs
     peers = options.peers.split(",")
+    space = SPACE | (ONE_SIZE if options.same_size else {})
     if any(name.startswith("syne") for name in peers) and importlib.util.find_spec("syne_tune") is None:
         parser.error("Syne Tune is not installed: pip install 'vae-tune[bench]', or leave syne out of --peers.")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("vae_tune", *peers)}
@@ -79,6 +90,7 @@ def main() -> None:
     for _ in range(options.runs):
         for name, runs in found.items():
             with tempfile.TemporaryDirectory() as place:
+                (Path(place) / "space.json").write_text(json.dumps(space))
                 start = time.time()
                 program, _, kernel = name.partition("+")
                 mine = name == "vae_tune"
@@ -114,10 +126,11 @@ def main() -> None:
         "vae_tune / this",
         "per second of training",
     ]
-    trained = f"{sizes[0]} trials of up to {sizes[2]} epochs on {sizes[1]} images, {SLOTS} side by side"
+    networks = " of one network" if options.same_size else ""
+    trained = f"{sizes[0]} trials{networks} of up to {sizes[2]} epochs on {sizes[1]} images, {SLOTS} side by side"
     whole = sizes[0] * sizes[1] >= 50 * 50_000
     publish(
-        "search_whole" if whole else "search",
+        "search" + ("_whole" if whole else "") + ("_same_size" if options.same_size else ""),
         f"{trained}; {options.runs} run(s) each, from the command to its end",
         columns,
         rows,

@@ -1,7 +1,7 @@
 """What the peers of ``benchmarks/search.py`` share: one trial in the usual way or by our training, and its log.
 
-Each epoch is a line of ``epochs.jsonl``: trial, epoch, val_loss, and when it began and ended. That is all that the
-searches are compared by.
+The folder of a search has ``space.json``, what is searched. Each epoch is a line of ``epochs.jsonl``: trial, epoch,
+val_loss, and when it began and ended. That is all that the searches are compared by.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ from vae_tune.training import fit
 
 VALIDATION = 10_000
 NAMES = ("latent_size", "hidden_width", "learning_rate")
-"""What is searched: the default space of ``search.py``."""
+"""What is searched."""
+
+
+def ranges(folder: Path) -> dict[str, Any]:
+    """Return the least and the greatest value of each hyperparameter; all are searched on a logarithmic scale."""
+    space = json.loads((folder / "space.json").read_text())
+    return {name: (one["low"], one["high"]) if isinstance(one, dict) else (one, one) for name, one in space.items()}
 
 
 def train(kernel: str, values: Mapping[str, Any], train_size: int, max_epochs: int) -> Iterator[float]:

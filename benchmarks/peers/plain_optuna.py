@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import optuna
-from common import logged, train
+from common import logged, ranges, train
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import MaxTrialsCallback
@@ -17,12 +17,13 @@ from optuna.trial import TrialState
 def main() -> None:
     kernel, place, num_samples, train_size, max_epochs = sys.argv[1:]
     folder = Path(place)
+    space = ranges(folder)
 
     def objective(trial: optuna.Trial) -> float:
         values: dict[str, float] = {
-            "latent_size": trial.suggest_int("latent_size", 2, 64, log=True),
-            "hidden_width": trial.suggest_int("hidden_width", 64, 1024, log=True),
-            "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2, log=True),
+            "latent_size": trial.suggest_int("latent_size", *space["latent_size"], log=True),
+            "hidden_width": trial.suggest_int("hidden_width", *space["hidden_width"], log=True),
+            "learning_rate": trial.suggest_float("learning_rate", *space["learning_rate"], log=True),
         }
         loss = float("inf")
         losses = train(kernel, values, int(train_size), int(max_epochs))

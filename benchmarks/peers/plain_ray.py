@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from common import ranges
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -27,13 +28,14 @@ def trainable(config: dict[str, Any]) -> None:
 
 def main() -> None:
     kernel, folder, num_samples, train_size, max_epochs = sys.argv[1:]
+    space = ranges(Path(folder))
     ray.init("local", num_cpus=2)  # a Ray of its own, and two trials side by side on a larger machine too
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         param_space={
-            "latent_size": tune.lograndint(2, 65),
-            "hidden_width": tune.lograndint(64, 1025),
-            "learning_rate": tune.loguniform(1e-4, 1e-2),
+            "latent_size": tune.lograndint(space["latent_size"][0], space["latent_size"][1] + 1),
+            "hidden_width": tune.lograndint(space["hidden_width"][0], space["hidden_width"][1] + 1),
+            "learning_rate": tune.loguniform(*space["learning_rate"]),
             "kernel": kernel,
             "folder": folder,
             "train_size": int(train_size),

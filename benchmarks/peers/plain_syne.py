@@ -6,6 +6,7 @@ python plain_syne.py KERNEL FOLDER NUM_SAMPLES TRAIN_SIZE MAX_EPOCHS
 import sys
 from pathlib import Path
 
+from common import ranges
 from syne_tune import StoppingCriterion, Tuner
 from syne_tune.backend import LocalBackend
 from syne_tune.config_space import lograndint, loguniform
@@ -14,10 +15,11 @@ from syne_tune.optimizer.baselines import ASHA
 
 def main() -> None:
     kernel, folder, num_samples, train_size, max_epochs = sys.argv[1:]
+    searched = ranges(Path(folder))
     space = {
-        "latent_size": lograndint(2, 64),
-        "hidden_width": lograndint(64, 1024),
-        "learning_rate": loguniform(1e-4, 1e-2),
+        "latent_size": lograndint(*searched["latent_size"]),
+        "hidden_width": lograndint(*searched["hidden_width"]),
+        "learning_rate": loguniform(*searched["learning_rate"]),
         "kernel": kernel,
         "folder": folder,
         "train_size": int(train_size),
