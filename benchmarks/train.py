@@ -40,39 +40,41 @@ CONFIGS = {
 }
 
 
-def ours(config: TrialConfig, images: Images) -> float:
-    train = to_tensor(images.train, CPU)
-    state = new_state(config, images.pixels, CPU)
+def ours(config: TrialConfig, images: Images, device: torch.device = CPU) -> float:
+    train = to_tensor(images.train, device)
+    state = new_state(config, images.pixels, device)
     step = make_step(state.model, config, config.batch_size)
     start = time.perf_counter()
     train_epoch(config, train, state, step, epoch=1)
     return time.perf_counter() - start
 
 
-def usual(config: TrialConfig, images: Images) -> float:
-    return usual_training(config, images, epochs=1)[0]
+def usual(config: TrialConfig, images: Images, device: torch.device = CPU) -> float:
+    return usual_training(config, images, 1, device)[0]
 
 
-def usual_training(config: TrialConfig, images: Images, epochs: int) -> tuple[float, float]:
+def usual_training(
+    config: TrialConfig, images: Images, epochs: int, device: torch.device = CPU
+) -> tuple[float, float]:
     """Return the seconds of the last epoch, and the validation loss behind it."""
     train = datasets.MNIST(cache_dir(), train=True, transform=transforms.ToTensor())
     loader = DataLoader(Subset(train, range(len(images.train))), batch_size=config.batch_size, shuffle=True)
-    model = build(config, images.pixels)
+    model = build(config, images.pixels).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     seconds = total = 0.0
     for _ in range(epochs):
         start = time.perf_counter()
         for batch, _ in loader:
-            x = batch.view(len(batch), -1)
+            x = batch.to(device).view(len(batch), -1)
             optimizer.zero_grad()
-            logits, mean, log_variance = model(x, torch.randn(len(x), config.latent_size))
+            logits, mean, log_variance = model(x, torch.randn(len(x), config.latent_size, device=device))
             loss = functional.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
             loss -= 0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
             loss.backward()
             total += loss.item()
             optimizer.step()
         seconds = time.perf_counter() - start
-    return seconds, evaluate(model, to_tensor(images.validation, CPU), config).negative_elbo
+    return seconds, evaluate(model, to_tensor(images.validation, device), config).negative_elbo
 
 
 def floor(config: TrialConfig, images: Images) -> float:
