@@ -160,7 +160,7 @@ def test_a_search_without_gains_has_levelled_off(tmp_path):
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
-        ([120, 110, 105, 100], "still falling by 5.00 nats an epoch at the end. Train longer"),
+        ([120, 110, 105, 100], "still falling by 5.00 nats an epoch at the end. Train longer than 4 epochs."),
         ([120, 100, 104, 108, 109], "best at epoch 2 and has lost 9.00 nats since. It overfits"),
         ([120, 100.1, 100.05, 100], "had settled: -0.05 nats an epoch"),
     ],

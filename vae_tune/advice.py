@@ -297,7 +297,7 @@ def _epochs(study: Study) -> Iterator[Finding]:
     lowest = int(curve.argmin()) + 1
     if slope < -_FALLING:
         text = f"The winner's loss was still falling by {-slope:.2f} nats an epoch at the end."
-        yield Finding("epochs", text, "Train longer: raise --max-epochs.")
+        yield Finding("epochs", text, f"Train longer than {study.max_epochs} epochs.")
     elif lowest < len(curve) - window:
         text = f"The winner was best at epoch {lowest} and has lost {curve.iloc[-1] - curve.min():.2f} nats since."
         yield Finding("epochs", text, "It overfits: fewer epochs, a smaller model or more images would do.")
