@@ -75,6 +75,14 @@ def test_a_range_is_too_narrow_where_the_best_trial_is_at_its_end(tmp_path):
     assert said(study, "edges")[0].endswith("Search above 0.01 too.")
 
 
+def test_the_edges_name_the_winner_where_another_trial_was_best_at_the_epoch_that_is_compared(tmp_path):
+    early = [{**trial, "losses": trial["losses"][1:], "state": "PRUNED"} for trial in rates(*[9.5e-3] * 20)]
+    late = {"losses": [140, 110.5, 90], "values": {"learning_rate": 3e-3}}
+    study = hand_made(tmp_path / "s", *early, late)
+    assert edges(study).set_index("hyperparameter").loc["learning_rate"].best == 9.5e-3
+    assert "0.01; the winner has 0.003. Search above" in said(study, "edges")[0]
+
+
 def test_a_range_is_wide_enough_where_trials_beyond_the_best_were_worse(tmp_path):
     inner = [4.1e-3, 4.2e-3, 4.3e-3, 4.4e-3, 4.5e-3]  # in the outer fifth, the best quarter
     worse = [1e-4, 1e-3, 2e-4, 3e-4, 4e-4, 5e-4, 6e-4]

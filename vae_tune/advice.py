@@ -240,11 +240,11 @@ def _edges(study: Study) -> Iterator[Finding]:
     table = edges(study)
     narrow = table[table[EDGE] != ""]
     for row in narrow.to_dict("records"):
-        ends = f"{row[LOW]:.4g} to {row[HIGH]:.4g}"
+        ends, winner = f"{row[LOW]:.4g} to {row[HIGH]:.4g}", study.trials[row[HYPERPARAMETER]][study.best_trial]
         yield Finding(
             "edges",
             f"Good values of {row[HYPERPARAMETER]} lie at the {row[EDGE]} end of its range {ends}; "
-            f"the best trial has {row[BEST]:.4g}.",
+            f"the winner has {winner:.4g}.",
             f"Search {'below' if row[EDGE] == LOW else 'above'} {row[row[EDGE]]:.4g} too.",
         )
     if len(table) and narrow.empty:
