@@ -24,8 +24,8 @@ chaos: setup             ## kill a search -9 at random moments, 30 times, and au
 bench: setup             ## print every speed figure again, beside what people would use instead (about 38 minutes)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	for name in train start memory scale; do $(BIN)/python benchmarks/$$name.py || exit 1; done
-	$(BIN)/python benchmarks/search.py --same-size
-	$(BIN)/python benchmarks/search.py --same-size --num-samples 50 --train-size 50000 --peers optuna+ours
+	$(BIN)/python benchmarks/search.py --same-size --short
+	$(BIN)/python benchmarks/search.py --same-size --peers optuna+ours
 	$(BIN)/python benchmarks/harness.py
 
 screenshot: setup        ## draw the top of a report for the README: make screenshot STUDY=results/NAME

@@ -1,16 +1,17 @@
 """On a GPU: one training epoch, and how many trials a minute several of them side by side make.
 
-    python benchmarks/gpu.py [--runs 3] [--side-by-side 1,4,10,20] [--epochs 5]
+    python benchmarks/gpu.py [--runs 3] [--side-by-side 1,4,10,20] [--trials 20] [--epochs 5]
 
-An epoch is compared with the usual way, the training of ``train.py`` on the same GPU. The searches train all of their
-trials to the end, with a share of the GPU each (``--gpus-per-trial``), from the command to its end. Each takes a core
-of the processor as well: on a machine with fewer cores than trials fewer of them run at once.
+An epoch is compared with the usual way, the training of ``train.py`` on the same GPU. Each search trains as many
+trials of one network to the end, with a share of the GPU each (``--gpus-per-trial``), and is timed from the command to
+its end. A trial takes a core of the processor as well: the table says how many did run at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,33 +22,35 @@ import torch
 from harness import alternate, publish, ratio, spread
 from train import CONFIGS, ours, usual
 
+from search import ONE_SIZE, SPACE
+from vae_tune import load_study
 from vae_tune.config import DataConfig
 from vae_tune.data import load_images
 
 ROOT = Path(__file__).parents[1]
 
 
-def search(side_by_side: int, epochs: int) -> tuple[float, int, float]:
-    """Return the seconds of a search of three trials in each place, the trials, and the median seconds of an epoch."""
-    trials = 3 * side_by_side
+def search(trials: int, side_by_side: int, epochs: int) -> tuple[int, float, float]:
+    """Return how many trials ran side by side, the seconds of the search, and the median seconds of an epoch."""
     options = ["--num-samples", trials, "--max-epochs", epochs, "--scheduler", "none"]
-    options += ["--max-concurrent", side_by_side, "--gpus-per-trial", round(1 / side_by_side, 4)]
+    options += ["--max-concurrent", side_by_side, "--gpus-per-trial", int(10_000 / side_by_side) / 10_000]
     with tempfile.TemporaryDirectory() as place:
-        options += ["--results-dir", place, "--study-name", "study"]
+        (Path(place) / "space.json").write_text(json.dumps(SPACE | ONE_SIZE))
+        options += ["--space", f"{place}/space.json", "--results-dir", place, "--study-name", "study"]
+        one = os.environ | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]}
+        command = [sys.executable, str(ROOT / "search.py"), *map(str, options)]
         start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, str(ROOT / "search.py"), *map(str, options)], stdout=subprocess.DEVNULL, check=True
-        )
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=one)
         seconds = time.perf_counter() - start
-        with (Path(place) / "study" / "epochs.csv").open() as file:
-            each = sorted(float(row["seconds"]) for row in csv.DictReader(file))
-    return seconds, trials, each[len(each) // 2]
+        study = load_study(Path(place) / "study")
+    return study.manifest["runs"][-1]["slots"]["count"], seconds, float(study.epochs["seconds"].median())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--side-by-side", default="1,4,10,20")
+    parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=5)
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -69,19 +72,14 @@ def main() -> None:
     publish("gpu_train", title, columns, rows, measured)
 
     rows, measured = [], {}
-    for side_by_side in map(int, options.side_by_side.split(",")):
-        seconds, trials, each = search(side_by_side, options.epochs)
-        print(f"  {side_by_side} side by side: {trials} trials in {seconds:.0f} s", flush=True)
-        rows.append([str(side_by_side), f"{seconds:.0f}", f"{60 * trials / seconds:.1f}", f"{each:.2f}"])
-        measured[str(side_by_side)] = {"seconds": [seconds], "trials": [float(trials)], "epoch": [each]}
+    for wanted in map(int, options.side_by_side.split(",")):
+        count, seconds, each = search(options.trials, wanted, options.epochs)
+        print(f"  {count} side by side: {seconds:.0f} s", flush=True)
+        rows.append([str(count), f"{seconds:.0f}", f"{60 * options.trials / seconds:.1f}", f"{each:.2f}"])
+        measured[str(count)] = {"seconds": [seconds], "epoch": [each]}
     columns = ["trials on one GPU", "wall-clock, s", "trials per minute", "s per epoch of a trial"]
-    publish(
-        "gpu_search",
-        f"Searches whose trials all take {options.epochs} epochs, side by side on one GPU",
-        columns,
-        rows,
-        measured,
-    )
+    title = f"{options.trials} trials of {options.epochs} epochs, 784-400-20, side by side on one GPU"
+    publish("gpu_search", title, columns, rows, measured)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the benchmarks share: runs that alternate, tables, and a JSON file that says on what machine.
 
-``benchmarks/tables/NAME.json`` holds the last run of ``benchmarks/NAME.py``; ``python benchmarks/harness.py`` writes
-all of them into ``benchmarks/README.md``.
+``benchmarks/tables/NAME.json`` holds the last run of ``benchmarks/NAME.py``, or of one of its forms; ``python
+benchmarks/harness.py`` writes all of them into ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
@@ -49,10 +49,15 @@ def ratio(values: Sequence[float], base: Sequence[float]) -> float:
 
 
 def publish(
-    name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], measured: Mapping[str, Any]
+    name: str,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    measured: Mapping[str, Any],
+    remarks: Sequence[str] = (),
 ) -> None:
-    """Print a table, and write it with all that was ``measured`` to ``benchmarks/tables/NAME.json``."""
-    table = markdown(columns, rows)
+    """Print a table and remarks; write them with all that was ``measured`` to ``benchmarks/tables/NAME.json``."""
+    table = "\n\n".join([markdown(columns, rows), *remarks])
     print(f"\n{title}\n\n{table}")
     TABLES.mkdir(exist_ok=True)
     run = this_run()

@@ -115,7 +115,15 @@ def main() -> None:
                 ]
             )
     columns = ["", "ms a trial", "driver's CPU, ms", "first 100", "last 100", "driver, MB", "record, MB"]
-    publish("scale", "Trials that cost nothing, 5 reports each, two side by side", columns, rows, measured)
+    few, many = options.trials.split(",")[0], options.trials.split(",")[-1]
+    remarks = []
+    for sampler in options.samplers.split(","):
+        least, most = (measured[f"{sampler}, {trials} trials"] for trials in (few, many))
+        cost, memory = most["ms_per_trial"] / least["ms_per_trial"], most["driver_mb"] - least["driver_mb"]
+        remarks.append(
+            f"{many} trials against {few}, {sampler}: {cost:.2f} x a trial, {memory:+.0f} MB in the driver."
+        )
+    publish("scale", "Trials that cost nothing, 5 reports each, two side by side", columns, rows, measured, remarks)
 
 
 if __name__ == "__main__":

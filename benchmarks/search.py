@@ -1,18 +1,20 @@
 """A whole search, against what people would use instead, on two cores.
 
-    python benchmarks/search.py [--num-samples 30] [--train-size 10000] [--max-epochs 10] [--peers ...] [--runs 1]
-                                [--same-size]
+    python benchmarks/search.py [--short] [--same-size] [--peers ...] [--runs 1]
+                                [--num-samples 50] [--train-size 50000] [--max-epochs 10]
 
 The peers, in ``benchmarks/peers``, search the same space with two trials side by side and ASHA's rungs at 1, 3, 9, as
 their documentation shows it: ``optuna`` is two processes that share a journal file, ``ray`` is Ray Tune with its
 OptunaSearch, ``syne`` is Syne Tune's ASHA on its local backend. Each trains the usual way (see ``train.py``), or with
-our training (``optuna+ours``), which leaves the search alone to compare. By default the search is one that all of them
-end within a quarter of an hour; the whole one is ``--num-samples 50 --train-size 50000``, and has a table of its own.
-In a short search the time that a program takes to start counts for more: that favours those that start fewest
-processes. Searches sample by chance and so train networks of different sizes, and a large one takes several times as
-long for an epoch: where the training is the same, the last column compares the wall-clock per second of training, as
-if the sizes were equal. With ``--same-size`` they are: all search the learning rate alone, for the reference network,
-and their wall-clock per trained epoch can be compared.
+our training (``optuna+ours``), which leaves the search alone to compare. The search is the default one, 50 trials on
+50,000 images, in which all peers together take more than an hour; ``--short`` is one of 30 trials on 10,000 images,
+which they end within a quarter of an hour. There the time that a program takes to start counts for more: that favours
+those that start fewest processes.
+
+Searches sample by chance and so train networks of different sizes, and a large one takes several times as long for an
+epoch: where the training is the same, the last column compares the wall-clock per second of training, as if the sizes
+were equal. With ``--same-size`` they are: all search the learning rate alone, for the reference network, and their
+wall-clock per trained epoch can be compared.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from harness import publish
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
 SLOTS = 2
+WHOLE, SHORT = (50, 50_000), (30, 10_000)
+"""Trials and training images."""
 SPACE = {
     "latent_size": {"type": "int", "low": 2, "high": 64, "log": True},
     "hidden_width": {"type": "int", "low": 64, "high": 1024, "log": True},
@@ -66,14 +70,16 @@ def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-samples", type=int, default=30)
-    parser.add_argument("--train-size", type=int, default=10_000)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--same-size", action="store_true")
+    parser.add_argument("--num-samples", type=int)
+    parser.add_argument("--train-size", type=int)
     parser.add_argument("--max-epochs", type=int, default=10)
     parser.add_argument("--peers", default="optuna+ours,ray+ours,syne+ours,optuna,ray,syne")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--same-size", action="store_true")
     options = parser.parse_args()
-    sizes = options.num_samples, options.train_size, options.max_epochs
+    samples, images = SHORT if options.short else WHOLE
+    sizes = options.num_samples or samples, options.train_size or images, options.max_epochs
     peers = options.peers.split(",")
     space = SPACE | (ONE_SIZE if options.same_size else {})
     if any(name.startswith("syne") for name in peers) and importlib.util.find_spec("syne_tune") is None:
@@ -128,9 +134,8 @@ def main() -> None:
     ]
     networks = " of one network" if options.same_size else ""
     trained = f"{sizes[0]} trials{networks} of up to {sizes[2]} epochs on {sizes[1]} images, {SLOTS} side by side"
-    whole = sizes[0] * sizes[1] >= 50 * 50_000
     publish(
-        "search" + ("_whole" if whole else "") + ("_same_size" if options.same_size else ""),
+        "search" + ("_short" if options.short else "") + ("_same_size" if options.same_size else ""),
         f"{trained}; {options.runs} run(s) each, from the command to its end",
         columns,
         rows,

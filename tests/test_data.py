@@ -302,6 +302,13 @@ def test_images_that_no_one_can_change_are_brought_to_a_device_once(tiny):
     assert to_tensor(images, device) is once
 
 
+def test_images_that_can_be_changed_elsewhere_are_brought_to_a_device_again(tiny):
+    device, images = torch.device("meta"), tiny.train.copy()
+    view = images[:]
+    view.setflags(write=False)
+    assert to_tensor(view, device) is not to_tensor(view, device)
+
+
 def test_reading_mnist_loads_no_more_of_torchvision_than_that_takes_and_leaves_it_whole():
     code = """
 import sys

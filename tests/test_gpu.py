@@ -41,6 +41,13 @@ def test_the_losses_of_a_training_are_near_those_of_a_cpu(tiny, activation):
         assert here == pytest.approx(there, rel=0.03)  # a GPU draws other noise
 
 
+def test_the_losses_in_tf32_are_near_those_in_float32(tiny):
+    for tf32, full in zip(
+        losses(tiny, CUDA, config=replace(CONFIG, precision="tf32")), losses(tiny, CUDA), strict=True
+    ):
+        assert tf32 == pytest.approx(full, rel=0.02)
+
+
 def test_a_training_repeats_to_the_last_bit(tiny):
     assert losses(tiny, CUDA) == losses(tiny, CUDA)
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from vae_tune.files import LONGEST_NAME, SCHEMES, address, can_be_path, is_remote
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes"]
 Binarization = Literal["grey", "static", "dynamic"]
 LrSchedule = Literal["constant", "cosine", "staged"]
@@ -95,7 +95,7 @@ class TrialConfig:
     max_epochs: int = 10
     """Passes over the training images of a trial that is not stopped."""
     precision: Precision = "float32"
-    """Arithmetic of the matrix products; bfloat16 by autocast, with float32 weights and loss."""
+    """Arithmetic of the matrix products, with float32 weights and loss. A CPU has no tf32: it takes float32."""
     seed: int = 0
     """Seed of the weights, the batch order, the noise, and the sampler's suggestions."""
 

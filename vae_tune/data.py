@@ -144,12 +144,22 @@ def to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tens
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         tensor = torch.from_numpy(images.reshape(len(images), -1))
-    if device.type == "cpu" or images.flags.writeable:
+    if device.type == "cpu" or not _is_constant(images):
         return tensor.to(device)
     place = device, images.ctypes.data, images.shape, images.strides
     if place not in _ON_DEVICE:
         _ON_DEVICE[place] = images, tensor.to(device)
     return _ON_DEVICE[place][1]
+
+
+def _is_constant(array: npt.NDArray[np.uint8]) -> bool:
+    """Whether neither ``array`` nor one that it is a view of can be written to."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return False
+        base = base.base
+    return True
 
 
 def _unpack_mnist(raw: Path) -> None:

@@ -189,7 +189,7 @@ class _Dense:
         """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
         output, before = _rows(self._output, x), _rows(self._before, x)
         weight, bias, *_ = self._linear
-        if self._precision == "float32":
+        if self._precision != "bfloat16":
             torch.addmm(bias, x, weight.t(), out=before)
         else:
             self._mm(x, weight.t(), before).add_(bias)
@@ -206,7 +206,7 @@ class _Dense:
         return self._mm(grad, self._linear.weight, _rows(self._grad_input, x)) if to_input else grad
 
     def _mm(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-        if self._precision == "float32":
+        if self._precision != "bfloat16":
             return torch.mm(a, b, out=out)
         return out.copy_(torch.mm(a.bfloat16(), b.bfloat16()))
 

