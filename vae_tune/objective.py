@@ -46,7 +46,7 @@ def bernoulli(
     Args:
         logits: (batch, pixels).
         x: (batch, pixels) in [0, 1].
-        gradient: where to write it; a new tensor if None.
+        gradient: where to write it, perhaps over the ``logits`` themselves; a new tensor if None.
         scratch: of the same shape, to be overwritten; a new tensor if None.
     """
     gradient = torch.empty_like(logits) if gradient is None else gradient
@@ -68,11 +68,11 @@ def _factors(pixels: int) -> int:
 
 def _bernoulli(logits: Tensor, x: Tensor, gradient: Tensor, scratch: Tensor, factors: int) -> Tensor:
     """Write the gradient of some images and return their nats."""
+    rest = torch.clamp_min(logits, 0, out=scratch).addcmul_(x, logits, value=-1).sum(dim=-1)
     probability = torch.sigmoid(logits, out=gradient)
     likelier = torch.sub(1, probability, out=scratch)
     torch.maximum(likelier, probability, out=likelier)
     log_likelier = likelier.view(len(logits), -1, factors).prod(dim=-1).log_().sum(dim=-1)
-    rest = torch.clamp_min(logits, 0, out=scratch).addcmul_(x, logits, value=-1).sum(dim=-1)
     probability.sub_(x)
     return rest.sub_(log_likelier)
 

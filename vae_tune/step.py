@@ -58,7 +58,7 @@ class Step:
         )
         self._decoder = _Layers([*outer, _Dense(_linear(decoder.logits), "linear", rows, config)])
         self._grad_moments = heads.weight.new_empty(rows, len(heads.weight))
-        self._grad_logits, self._scratch = decoder.logits.weight.new_empty(2, rows, decoder.logits.out_features)
+        self._scratch = heads.weight.new_empty(rows, decoder.logits.out_features)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> Tensor:
@@ -73,7 +73,7 @@ class Step:
         deviation = (0.5 * log_variance).exp_()
         variance = deviation.square()
         logits = self._decoder.forward(torch.addcmul(mean, deviation, noise))
-        reconstruction, grad_logits = bernoulli(logits, x, _rows(self._grad_logits, x), _rows(self._scratch, x))
+        reconstruction, grad_logits = bernoulli(logits, x, gradient=logits, scratch=_rows(self._scratch, x))
         loss = reconstruction.add_(kl(mean, log_variance, variance)).mean()
 
         grad_z = self._decoder.backward(grad_logits.div_(len(x)))
