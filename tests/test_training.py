@@ -143,48 +143,6 @@ def test_every_epoch_draws_other_noise(tiny, seen):
     assert noise.std().item() == pytest.approx(1, abs=0.1)
 
 
-def test_bfloat16_changes_the_numbers_but_only_a_little(tiny):
-    full, half = (list(fit(replace(SMALL, precision=precision), tiny, CPU)) for precision in ("float32", "bfloat16"))
-    assert full[-1].val_loss != half[-1].val_loss
-    assert full[-1].val_loss == pytest.approx(half[-1].val_loss, rel=0.02)
-
-
-@pytest.mark.parametrize(("precision", "during"), [("float32", "none"), ("tf32", "tf32")])
-def test_a_gpu_takes_tf32_while_a_model_is_trained_and_evaluated_and_at_no_other_time(
-    tiny, monkeypatch, precision, during
-):
-    config, told = replace(SMALL, precision=precision), []
-    state = new_state(config, tiny.pixels, CPU)
-    products = torch.backends.cuda.matmul
-    state.model.register_forward_pre_hook(lambda *_: told.append(products.fp32_precision))
-    whole = training.train_epoch
-
-    def spied(*arguments):
-        told.append(products.fp32_precision)
-        return whole(*arguments)
-
-    monkeypatch.setattr(training, "train_epoch", spied)
-    for _ in fit(config, tiny, CPU, state):
-        assert products.fp32_precision == "none"
-    assert len(told) >= 2 * SMALL.max_epochs
-    assert set(told) == {during}
-
-
-@pytest.mark.parametrize("objective", [{}, {"free_bits": 0.5}])
-def test_a_cpu_takes_tf32_for_float32(tiny, objective):
-    full, tf32 = (
-        _numbers(list(fit(replace(SMALL, precision=precision, **objective), tiny, CPU)))
-        for precision in ("float32", "tf32")
-    )
-    assert full == tf32
-
-
-def test_the_weights_stay_float32_in_bfloat16(tiny):
-    state = new_state(SMALL, tiny.pixels, CPU)
-    list(fit(replace(SMALL, precision="bfloat16"), tiny, CPU, state))
-    assert {parameter.dtype for parameter in state.model.parameters()} == {torch.float32}
-
-
 def test_the_global_seed_does_not_matter(tiny):
     runs = []
     for seed in (1, 2):
