@@ -52,16 +52,12 @@ def write_checkpoint(
     report: EpochReport,
     earlier: Sequence[EpochReport] = (),
 ) -> Path:
-    """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there.
-
-    Also what a worker that was killed in the middle of one left behind.
-    """
+    """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there."""
     metadata = {"config": json.dumps(to_dict(config)), "report": json.dumps(asdict(report))}
     metadata["earlier"] = json.dumps([asdict(one) for one in earlier])
     path = checkpoint_file(folder, state.epoch)
     write_bytes(path, save(_tensors(state), metadata))
-    halves = [] if is_remote(folder) else folder.glob(".*.tmp")
-    for old in (*checkpoints(folder)[KEPT:], *halves):
+    for old in checkpoints(folder)[KEPT:]:
         delete(old)
     return path
 
@@ -89,6 +85,17 @@ def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.dev
     except DAMAGE:
         return None
     return state
+
+
+def take_up(folder: Path, device: torch.device) -> Checkpoint | None:
+    """Return the checkpoint from which a training goes on: see :func:`read_newest`, also for what it raises.
+
+    First delete what a worker that was killed in the middle of one left behind. No other moment is right for that:
+    a worker that was cut off from the search, but not from its disk, would delete what its successor is writing.
+    """
+    for half in [] if is_remote(folder) else folder.glob(".*.tmp"):
+        delete(half)
+    return read_newest(folder, device)
 
 
 def read_newest(folder: Path, device: torch.device) -> Checkpoint | None:

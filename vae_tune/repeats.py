@@ -17,7 +17,7 @@ from vae_tune.checkpoint import (
     checkpoint_file,
     checkpoint_folder,
     read_checkpoint,
-    read_newest,
+    take_up,
     write_checkpoint,
 )
 from vae_tune.config import TrialConfig, from_dict, telling_line
@@ -68,7 +68,7 @@ def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[
     config: TrialConfig = from_dict(TrialConfig, {**read_manifest(folder)["reference"], **row.values})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is said already
-        before = read_newest(place, _CPU)
+        before = take_up(place, _CPU)
     state = before.state if before and before.config == config else new_state(config, images.pixels, _CPU)
     report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
     if report.val_loss != row.val_loss:

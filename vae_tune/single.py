@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vae_tune.checkpoint import read_newest, write_checkpoint, write_model
+from vae_tune.checkpoint import take_up, write_checkpoint, write_model
 from vae_tune.config import (
     DataConfig,
     SearchError,
@@ -150,7 +150,7 @@ def _open(
     settings = {"trial": to_dict(config), "data": to_dict(options.data), "sha256": images.sha256()}
     if options.resume is not None and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
         raise UsageError(f"The images of {options.data.dataset} are not those that {folder} was trained on.")
-    newest = read_newest(folder / CHECKPOINTS_FOLDER, device)
+    newest = take_up(folder / CHECKPOINTS_FOLDER, device)
     state = new_state(config, images.pixels, device) if newest is None else newest.state
     if state.epoch > config.max_epochs:
         raise UsageError(f"epochs must be >= {state.epoch}, trained already, but got {config.max_epochs}.")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from vae_tune.checkpoint import checkpoint_folder, read_midway, read_newest, write_checkpoint, write_midway
+from vae_tune.checkpoint import checkpoint_folder, read_midway, take_up, write_checkpoint, write_midway
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
 from vae_tune.drain import on_notice
@@ -59,7 +59,7 @@ def train_trial(
 
     try:
         with warnings.catch_warnings(record=True) as damage:
-            checkpoint = read_newest(checkpoints, device)
+            checkpoint = take_up(checkpoints, device)
     except OSError as error:
         tune.report({EPOCH: 0, VAL_LOSS: float("inf"), STORAGE_ERROR: str(error)})
         return
