@@ -156,20 +156,17 @@ class _Layers:
         """``to_input``: whether the gradient of what goes into the first is wanted."""
         self._layers = layers
         self._to_input = to_input
-        self._inputs: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
-        self._inputs = []
         for layer in self._layers:
-            self._inputs.append(x)
             x = layer.forward(x)
         return x
 
     def backward(self, grad: Tensor) -> Tensor:
         """Write the gradients of all weights and biases; return that of the input. ``grad`` is used up."""
-        for layer, x in zip(reversed(self._layers), reversed(self._inputs), strict=True):
-            grad = layer.backward(grad, x, to_input=self._to_input or layer is not self._layers[0])
+        for layer in reversed(self._layers):
+            grad = layer.backward(grad, to_input=self._to_input or layer is not self._layers[0])
         return grad
 
 
@@ -179,36 +176,40 @@ class _Dense:
     def __init__(self, linear: _Linear, activation: Activation, rows: int, config: TrialConfig):
         self._linear = linear
         self._activation = activation
-        self._precision = config.precision
+        self._factor = torch.bfloat16 if config.precision == "bfloat16" else linear.weight.dtype
+        """The type that products are taken of."""
         outputs, inputs = linear.weight.shape
         self._output = linear.weight.new_empty(rows, outputs)
         self._grad_input = linear.weight.new_empty(rows, inputs)
         self._before = torch.empty_like(self._output) if activation == "gelu" else self._output
+        self._x = self._weight = linear.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
         output, before = _rows(self._output, x), _rows(self._before, x)
-        weight, bias, *_ = self._linear
-        if self._precision != "bfloat16":
-            torch.addmm(bias, x, weight.t(), out=before)
+        self._x, self._weight = x.to(self._factor), self._linear.weight.to(self._factor)
+        if self._factor == before.dtype:
+            torch.addmm(self._linear.bias, self._x, self._weight.t(), out=before)
         else:
-            self._mm(x, weight.t(), before).add_(bias)
+            _mm(self._x, self._weight.t(), before).add_(self._linear.bias)
         return _ACTIVATIONS[self._activation](before, output)
 
-    def backward(self, grad_output: Tensor, x: Tensor, *, to_input: bool) -> Tensor:
-        """Write the gradients of weight and bias; return that of ``x``, in a buffer that the next call overwrites.
+    def backward(self, grad_output: Tensor, *, to_input: bool) -> Tensor:
+        """Write the gradients of weight and bias; return that of the input, in a buffer that the next call overwrites.
 
         ``grad_output`` is used up.
         """
-        grad = _GRADIENTS[self._activation](grad_output, _rows(self._before, x), _rows(self._output, x))
-        self._mm(grad.t(), x, self._linear.grad_weight)
+        output, before = _rows(self._output, grad_output), _rows(self._before, grad_output)
+        grad = _GRADIENTS[self._activation](grad_output, before, output)
         torch.sum(grad, 0, out=self._linear.grad_bias)
-        return self._mm(grad, self._linear.weight, _rows(self._grad_input, x)) if to_input else grad
+        factor = grad.to(self._factor)
+        _mm(factor.t(), self._x, self._linear.grad_weight)
+        return _mm(factor, self._weight, _rows(self._grad_input, grad)) if to_input else grad
 
-    def _mm(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-        if self._precision != "bfloat16":
-            return torch.mm(a, b, out=out)
-        return out.copy_(torch.mm(a.bfloat16(), b.bfloat16()))
+
+def _mm(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """Write the product of two matrices, taken in their own type."""
+    return torch.mm(a, b, out=out) if a.dtype == out.dtype else out.copy_(torch.mm(a, b))
 
 
 def _rows(buffer: Tensor, like: Tensor) -> Tensor:
