@@ -59,7 +59,8 @@ def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[dict[str, fl
     processes = SLOTS if name == "optuna" else 1
     command = [sys.executable, str(PEERS / f"plain_{name}.py"), kernel, str(folder), *map(str, sizes)]
     with (folder / "log.txt").open("w") as log:
-        how = {"stdout": log, "stderr": log, "cwd": folder, "env": os.environ | {"SYNETUNE_FOLDER": str(folder)}}
+        variables = {"SYNETUNE_FOLDER": str(folder), "PYTHONPATH": str(PEERS.parent)}  # usual.py is there
+        how = {"stdout": log, "stderr": log, "cwd": folder, "env": os.environ | variables}
         running = [subprocess.Popen(command, **how) for _ in range(processes)]  # type: ignore[call-overload]
         codes = [process.wait() for process in running]
     if any(codes):

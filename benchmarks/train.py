@@ -2,10 +2,11 @@
 
     python benchmarks/train.py [--runs 3]
 
-The usual way is the same model on the same images as PyTorch's own VAE example trains it: ``DataLoader(MNIST,
-ToTensor)``, ``binary_cross_entropy`` of a sigmoid, unfused Adam, ``.item()`` per step, always in float32. The floor is
-the five large matrix products of a step at the rate that ``torch.mm`` reaches in this run, in the precision named.
-vae_tune can fall below it: where a linear encoder's two layers are taken together, two of the five become smaller.
+The usual way (``usual.py``) is the same model on the same images as PyTorch's own VAE example trains it, layer by
+layer: ``DataLoader(MNIST, ToTensor)``, ``binary_cross_entropy`` of a sigmoid, unfused Adam, ``.item()`` per step,
+always in float32. The floor is the five large matrix products of a step at the rate that ``torch.mm`` reaches in this
+run, in the precision named. vae_tune can fall below it: where a linear encoder's two layers are taken together, two
+of the five become smaller.
 
 The last column is the validation loss after three epochs, so that no speed is bought with quality. Batches of 512 are
 trained at four times the learning rate (the linear scaling rule: Goyal et al. 2017, arXiv:1706.02677).
@@ -21,16 +22,13 @@ from typing import Any
 
 import torch
 from harness import alternate, publish, ratio, spread
-from torch.nn import functional
-from torch.utils.data import DataLoader, Subset
-from torchvision import datasets, transforms
+from usual import CPU, VAE, VALIDATION, Batches, batches, validate
+from usual import train_epoch as usual_epoch
 
 from vae_tune.config import DataConfig, TrialConfig
-from vae_tune.data import Images, cache_dir, load_images, to_tensor
-from vae_tune.model import build
-from vae_tune.training import evaluate, fit, make_step, new_state, train_epoch
+from vae_tune.data import Images, load_images, to_tensor
+from vae_tune.training import fit, make_step, new_state, train_epoch
 
-CPU = torch.device("cpu")
 REFERENCE = TrialConfig(max_epochs=3)
 LARGE = replace(REFERENCE, batch_size=512, learning_rate=4e-3)
 CONFIGS = {
@@ -51,33 +49,26 @@ def ours(config: TrialConfig, images: Images, device: torch.device = CPU) -> flo
 
 
 def usual(config: TrialConfig, images: Images, device: torch.device = CPU) -> float:
-    return usual_training(config, images, 1, device)[0]
+    model, loader, optimizer = usual_parts(config, images, device)
+    start = time.perf_counter()
+    usual_epoch(model, loader, optimizer, device)
+    return time.perf_counter() - start
 
 
-def usual_training(
-    config: TrialConfig, images: Images, epochs: int, device: torch.device = CPU
-) -> tuple[float, float]:
-    """Return the seconds of the last epoch, and the validation loss behind it."""
-    train = datasets.MNIST(cache_dir(), train=True, transform=transforms.ToTensor())
-    on_gpu = {"num_workers": 1, "pin_memory": True} if device.type == "cuda" else {}  # as the example has it
-    subset = Subset(train, range(len(images.train)))
-    loader = DataLoader(subset, batch_size=config.batch_size, shuffle=True, **on_gpu)  # type: ignore[arg-type]
-    model = build(config, images.pixels).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    seconds = total = 0.0
-    for _ in range(epochs):
-        start = time.perf_counter()
-        for batch, _ in loader:
-            x = batch.to(device).view(len(batch), -1)
-            optimizer.zero_grad()
-            logits, mean, log_variance = model(x, torch.randn(len(x), config.latent_size, device=device))
-            loss = functional.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
-            loss -= 0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
-            loss.backward()
-            total += loss.item()
-            optimizer.step()
-        seconds = time.perf_counter() - start
-    return seconds, evaluate(model, to_tensor(images.validation, device), config).negative_elbo
+def usual_loss(config: TrialConfig, images: Images) -> float:
+    """Return the validation loss after all epochs."""
+    parts = usual_parts(config, images)
+    for _ in range(config.max_epochs):
+        usual_epoch(*parts)
+    return validate(parts[0], batches(VALIDATION, config.batch_size, shuffle=False))
+
+
+def usual_parts(
+    config: TrialConfig, images: Images, device: torch.device = CPU
+) -> tuple[VAE, Batches, torch.optim.Optimizer]:
+    model = VAE(config.hidden_width, config.latent_size).to(device)
+    loader = batches(range(len(images.train)), config.batch_size, device, shuffle=True)
+    return model, loader, torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
 
 def floor(config: TrialConfig, images: Images) -> float:
@@ -104,7 +95,7 @@ def main() -> None:
     measured: dict[str, dict[str, Any]] = {}
     torch.set_num_threads(1)
     losses = {name: list(fit(config, images, CPU))[-1].val_loss for name, config in CONFIGS.items()}
-    usual_losses = {size: usual_training(config, images, 3)[1] for size, config in ((128, REFERENCE), (512, LARGE))}
+    usual_losses = {size: usual_loss(config, images) for size, config in ((128, REFERENCE), (512, LARGE))}
     for threads in sorted({1, len(os.sched_getaffinity(0))}):
         torch.set_num_threads(threads)
         for name, config in CONFIGS.items():

@@ -15,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from usual import VAE, VALIDATION, batches, train_epoch, validate
 
 from vae_tune.config import DataConfig, TrialConfig
-from vae_tune.data import Images, cache_dir, load_images
-from vae_tune.model import build
-from vae_tune.objective import negative_elbo
+from vae_tune.data import Images, load_images
 from vae_tune.training import fit
 
-VALIDATION = 10_000
 NAMES = ("latent_size", "hidden_width", "learning_rate")
 """What is searched."""
 
@@ -65,30 +62,11 @@ def logged(folder: Path, trial: object, losses: Iterator[float]) -> Iterator[tup
 
 def _usual(config: TrialConfig, train_size: int) -> Iterator[float]:
     """Train as PyTorch's VAE example does."""
-    from torchvision import datasets, transforms
-
-    images = datasets.MNIST(cache_dir(), train=True, transform=transforms.ToTensor())
-    train_set = Subset(images, range(train_size))
-    validation_set = Subset(images, range(len(images) - VALIDATION, len(images)))
-    train_loader = DataLoader(train_set, batch_size=config.batch_size, shuffle=True)
-    validation_loader = DataLoader(validation_set, batch_size=config.batch_size)
+    train_batches = batches(range(train_size), config.batch_size, shuffle=True)
+    validation_batches = batches(VALIDATION, config.batch_size, shuffle=False)
     torch.manual_seed(config.seed)
-    model = build(config, 784)
+    model = VAE(config.hidden_width, config.latent_size)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     for _ in range(config.max_epochs):
-        for batch, _ in train_loader:
-            x = batch.view(len(batch), -1)
-            optimizer.zero_grad()
-            logits, mean, log_variance = model(x, torch.randn(len(x), config.latent_size))
-            loss = torch.nn.functional.binary_cross_entropy(torch.sigmoid(logits), x, reduction="sum")
-            loss -= 0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
-            loss.backward()
-            loss.item()
-            optimizer.step()
-        total = 0.0
-        with torch.no_grad():
-            for batch, _ in validation_loader:
-                x = batch.view(len(batch), -1)
-                logits, mean, log_variance = model(x, torch.randn(len(x), config.latent_size))
-                total += negative_elbo(logits, x, mean, log_variance).sum().item()
-        yield total / VALIDATION
+        train_epoch(model, train_batches, optimizer)
+        yield validate(model, validation_batches)
