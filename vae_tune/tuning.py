@@ -71,17 +71,17 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
         UsageError: the search cannot run as configured; nothing was created or changed.
         KeyboardInterrupt: it was interrupted; the record holds all that was computed.
     """
+    budget = None if config.time_budget is None else duration_seconds(config.time_budget)
+    ending = Ending(budget, config.target_loss)
     place = study_place(config)
     with claimed(place, view.say if view else partial(print, flush=True)) as claim:
-        return _claimed_search(make_plan(config, grid, place), claim, view)
+        return _claimed_search(make_plan(config, grid, place), claim, view, ending)
 
 
-def _claimed_search(plan: Plan, claim: Claim | None, view: View | None) -> Study:
+def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: Ending) -> Study:
     """Run a search that no other driver runs."""
     config = plan.config
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    budget = None if config.time_budget is None else duration_seconds(config.time_budget)
-    ending = Ending(budget, config.target_loss)
     with view or make_view() as view, ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as last:  # noqa: PLR1704
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
         reading = reader.submit(load_images, config.data)
@@ -99,7 +99,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None) -> Study
                     mirrored(record.folder, plan.place, claim, view.warn, ending.fail)
                 )
             try:
-                with live_views(config.views, record, view.warn, hurry=budget is not None) as names:
+                with live_views(config.views, record, view.warn, hurry=config.time_budget is not None) as names:
                     for name in names:
                         view.say(f"Live view: {name}")
                     return _search(plan, record, images, slots, view, ending, ray_log)
