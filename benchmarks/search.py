@@ -7,7 +7,7 @@ The peers, in ``benchmarks/peers``, search the same space with two trials side b
 their documentation shows it: ``optuna`` is two processes that share a journal file, ``ray`` is Ray Tune with its
 OptunaSearch, ``syne`` is Syne Tune's ASHA on its local backend. Each trains the usual way (see ``train.py``), or with
 our training (``optuna+ours``), which leaves the search alone to compare. The search is the default one, 50 trials on
-50,000 images, in which all peers together take more than an hour; ``--short`` is one of 30 trials on 10,000 images,
+50,000 images, in which all peers together take more than an hour; ``--short`` is one of 24 trials on 10,000 images,
 which they end within a quarter of an hour. There the time that a program takes to start counts for more: that favours
 those that start fewest processes.
 
@@ -29,13 +29,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
-from harness import publish
+from harness import publish, spread
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
 SLOTS = 2
-WHOLE, SHORT = (50, 50_000), (30, 10_000)
+WHOLE, SHORT = (50, 50_000), (24, 10_000)
 """Trials and training images."""
 SPACE = {
     "latent_size": {"type": "int", "low": 2, "high": 64, "log": True},
@@ -45,7 +46,7 @@ SPACE = {
 ONE_SIZE = {"latent_size": 20, "hidden_width": 400}
 
 
-def ours(folder: Path, num_samples: int, train_size: int, max_epochs: int) -> list[dict[str, float]]:
+def search(folder: Path, num_samples: int, train_size: int, max_epochs: int) -> list[dict[str, float]]:
     options = ["--num-samples", num_samples, "--train-size", train_size, "--max-epochs", max_epochs]
     options += ["--max-concurrent", SLOTS, "--results-dir", folder, "--study-name", "study"]
     options += ["--space", folder / "space.json"]
@@ -69,6 +70,16 @@ def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[dict[str, fl
     return [{"val_loss": line["val_loss"], "seconds": line["ended"] - line["began"]} for line in lines]
 
 
+def ours(name: str) -> bool:
+    """Whether a program trains with vae_tune's step."""
+    return name == "vae_tune" or name.endswith("+ours")
+
+
+def ratio(a: dict[str, float], b: dict[str, float], what: str) -> float:
+    """Return the wall-clock of a run per epoch, or per second of training, over that of another."""
+    return (a["wall"] / a[what]) / (b["wall"] / b[what])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true")
@@ -87,40 +98,33 @@ def main() -> None:
         parser.error("Syne Tune is not installed: pip install 'vae-tune[bench]', or leave syne out of --peers.")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("vae_tune", *peers)}
 
-    def total(name: str, key: str) -> float:
-        return sum(run[key] for run in found[name])
-
-    def idle(name: str) -> float:
-        """Return the wall-clock that a second of training took, with all slots training at once."""
-        return SLOTS * total(name, "wall") / total(name, "training")
-
     for _ in range(options.runs):
         for name, runs in found.items():
             with tempfile.TemporaryDirectory() as place:
                 (Path(place) / "space.json").write_text(json.dumps(space))
                 start = time.time()
-                program, _, kernel = name.partition("+")
-                mine = name == "vae_tune"
-                epochs = ours(Path(place), *sizes) if mine else peer(program, kernel or "usual", Path(place), *sizes)
+                if name == "vae_tune":
+                    epochs = search(Path(place), *sizes)
+                else:
+                    program, _, kernel = name.partition("+")
+                    epochs = peer(program, kernel or "usual", Path(place), *sizes)
                 wall = time.time() - start
             training = sum(epoch["seconds"] for epoch in epochs)
             best = min(epoch["val_loss"] for epoch in epochs)
             runs.append({"wall": wall, "epochs": len(epochs), "training": training, "best": best})
             print(f"  {name}: {runs[-1]}", flush=True)
-    rows = []
+    rows, mine = [], found["vae_tune"]
     for name, runs in found.items():
-        wall, total_epochs = total(name, "wall"), total(name, "epochs")
-        per_epoch = wall / total_epochs
         rows.append(
             [
                 name,
-                f"{wall / len(runs):.0f}",
-                f"{total_epochs / len(runs):.0f}",
-                f"{total(name, 'training') / wall / SLOTS:.0%}",
+                spread([run["wall"] for run in runs], 0),
+                spread([run["epochs"] for run in runs], 0),
+                f"{median(run['training'] / run['wall'] / SLOTS for run in runs):.0%}",
                 f"{min(run['best'] for run in runs):.2f}",
-                f"{per_epoch:.2f}",
-                f"{total('vae_tune', 'wall') / total('vae_tune', 'epochs') / per_epoch:.2f}",
-                f"{idle('vae_tune') / idle(name):.2f}" if name == "vae_tune" or name.endswith("+ours") else "",
+                spread([run["wall"] / run["epochs"] for run in runs]),
+                spread([ratio(a, b, "epochs") for a, b in zip(mine, runs, strict=True)]),
+                spread([ratio(a, b, "training") for a, b in zip(mine, runs, strict=True)]) if ours(name) else "",
             ]
         )
     columns = [
@@ -133,11 +137,12 @@ def main() -> None:
         "vae_tune / this",
         "per second of training",
     ]
+    runs_in_words = "one run each" if options.runs == 1 else f"medians of {options.runs} runs in turn (least to most)"
     networks = " of one network" if options.same_size else ""
     trained = f"{sizes[0]} trials{networks} of up to {sizes[2]} epochs on {sizes[1]} images, {SLOTS} side by side"
     publish(
         "search" + ("_short" if options.short else "") + ("_same_size" if options.same_size else ""),
-        f"{trained}; {options.runs} run(s) each, from the command to its end",
+        f"{trained}; {runs_in_words}, from the command to its end",
         columns,
         rows,
         found,
