@@ -59,13 +59,16 @@ def search(folder: Path, num_samples: int, train_size: int, max_epochs: int) -> 
 def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[dict[str, float]]:
     processes = SLOTS if name == "optuna" else 1
     command = [sys.executable, str(PEERS / f"plain_{name}.py"), kernel, str(folder), *map(str, sizes)]
-    with (folder / "log.txt").open("w") as log:
-        variables = {"SYNETUNE_FOLDER": str(folder), "PYTHONPATH": str(PEERS.parent)}  # usual.py is there
-        how = {"stdout": log, "stderr": log, "cwd": folder, "env": os.environ | variables}
-        running = [subprocess.Popen(command, **how) for _ in range(processes)]  # type: ignore[call-overload]
-        codes = [process.wait() for process in running]
-    if any(codes):
-        raise RuntimeError(f"exit codes {codes}: {' '.join(command)}\n{(folder / 'log.txt').read_text()[-2000:]}")
+    variables = {"SYNETUNE_FOLDER": str(folder), "PYTHONPATH": str(PEERS.parent)}  # usual.py is there
+    logs = [folder / f"log_{number}.txt" for number in range(processes)]
+    running = []
+    for path in logs:
+        with path.open("w") as log:
+            how = {"stdout": log, "stderr": log, "cwd": folder, "env": os.environ | variables}
+            running.append(subprocess.Popen(command, **how))  # type: ignore[call-overload]
+    for path, code in zip(logs, [process.wait() for process in running], strict=True):
+        if code:
+            raise RuntimeError(f"exit code {code}: {' '.join(command)}\n{path.read_text()[-2000:]}")
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
     return [{"val_loss": line["val_loss"], "seconds": line["ended"] - line["began"]} for line in lines]
 
