@@ -66,6 +66,7 @@ def usual_loss(config: TrialConfig, images: Images) -> float:
 def usual_parts(
     config: TrialConfig, images: Images, device: torch.device = CPU
 ) -> tuple[VAE, Batches, torch.optim.Optimizer]:
+    torch.manual_seed(config.seed)
     model = VAE(config.hidden_width, config.latent_size).to(device)
     loader = batches(range(len(images.train)), config.batch_size, device, shuffle=True)
     return model, loader, torch.optim.Adam(model.parameters(), lr=config.learning_rate)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vae_tune.checkpoint import read_newest, write_checkpoint
+from vae_tune.checkpoint import take_up, write_checkpoint
 from vae_tune.config import TrialConfig
 from vae_tune.data import to_tensor
 from vae_tune.training import Diverged, evaluate, fit, make_step, new_state, train_epoch
@@ -58,7 +58,7 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_last_bit(tiny, tmp_path):
     training = fit(CONFIG, tiny, CUDA, state)
     reports = [next(training), next(training)]
     write_checkpoint(tmp_path, CONFIG, state, reports[-1], reports[:-1])
-    checkpoint = read_newest(tmp_path, CUDA)
+    checkpoint = take_up(tmp_path, CUDA)
     assert checkpoint is not None
     assert losses(tiny, CUDA, checkpoint.state) == whole[2:]
 

@@ -88,24 +88,17 @@ def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.dev
 
 
 def take_up(folder: Path, device: torch.device) -> Checkpoint | None:
-    """Return the checkpoint from which a training goes on: see :func:`read_newest`, also for what it raises.
+    """Return the newest readable checkpoint in ``folder``, from which a training goes on; None where there is none.
 
-    First delete what a worker that was killed in the middle of one left behind. No other moment is right for that:
-    a worker that was cut off from the search, but not from its disk, would delete what its successor is writing.
-    """
-    for half in [] if is_remote(folder) else folder.glob(".*.tmp"):
-        delete(half)
-    return read_newest(folder, device)
-
-
-def read_newest(folder: Path, device: torch.device) -> Checkpoint | None:
-    """Return the newest readable checkpoint in ``folder``, or None where there is none.
-
-    A damaged checkpoint is passed over with a warning.
+    A damaged checkpoint is passed over with a warning. What a worker that was killed in the middle of one left behind
+    is deleted first. No other moment is right for that: a worker that was cut off from the search, but not from its
+    disk, would delete what its successor is writing.
 
     Raises:
         OSError: the storage that it lies on does not answer.
     """
+    for half in [] if is_remote(folder) else folder.glob(".*.tmp"):
+        delete(half)
     found = checkpoints(folder)
     for number, path in enumerate(found, start=1):
         try:

@@ -183,6 +183,7 @@ class _Dense:
         self._grad_input = linear.weight.new_empty(rows, inputs)
         self._before = torch.empty_like(self._output) if activation == "gelu" else self._output
         self._x = self._weight = linear.weight
+        """What the last :meth:`forward` took the product of, in that type."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
