@@ -11,7 +11,6 @@ the trials it learns from, and GP their cube.
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections.abc import Container, Mapping, Sequence
@@ -81,7 +80,7 @@ def _foretold(trial: FrozenTrial, to_come: Mapping[int, float]) -> FrozenTrial:
     if trial.state not in (TrialState.PRUNED, TrialState.RUNNING) or not trial.intermediate_values:
         return trial
     epoch, loss = max(trial.intermediate_values.items())
-    complete = copy.copy(trial)
+    complete = _copied(trial)
     complete.state, complete.value = TrialState.COMPLETE, loss + to_come[epoch]
     complete.datetime_complete = trial.datetime_complete or trial.datetime_start
     return complete
@@ -100,7 +99,14 @@ def as_seen(trial: FrozenTrial) -> FrozenTrial:
     epoch = trial.user_attrs.get(SET_ASIDE, 0)
     if not epoch or trial.state not in (TrialState.RUNNING, TrialState.COMPLETE):
         return trial
-    pruned = copy.copy(trial)
+    pruned = _copied(trial)
     pruned.intermediate_values = {step: loss for step, loss in trial.intermediate_values.items() if step <= epoch}
     pruned.state, pruned.value = TrialState.PRUNED, pruned.intermediate_values.get(epoch)
     return pruned
+
+
+def _copied(trial: FrozenTrial) -> FrozenTrial:
+    """Return a shallow copy, in a third of the time of ``copy.copy``: a replay makes a hundred thousand."""
+    copied = object.__new__(FrozenTrial)
+    copied.__dict__.update(trial.__dict__)
+    return copied

@@ -100,6 +100,7 @@ class Recorded:
         self._check = check
         self._places = {_key(values): index for index, values in reversed([*enumerate(curves.values)])}
         self._noise = surrogate.residuals()
+        self._continued: dict[int, Curve] = {}
         self.reseed(0)
 
     def reseed(self, seed: int) -> None:
@@ -113,10 +114,16 @@ class Recorded:
         if index is None:
             expected = self._surrogate.curve(values)
             return Curve(expected.losses * self._random.choice(self._noise), expected.seconds)
+        if index not in self._continued:
+            self._continued[index] = self._recorded(index)
+        return self._continued[index]
+
+    def _recorded(self, index: int) -> Curve:
+        """Return the curve of a recorded configuration to the last epoch."""
         losses, seconds = self.curves.losses[index], self.curves.seconds[index]
         if np.isinf(losses).any():
             return Curve(np.where(np.isnan(losses), np.inf, losses), _filled(seconds, np.full_like(seconds, 1.0)))
-        expected = self._surrogate.continued(values, losses)
+        expected = self._surrogate.continued(self.curves.values[index], losses)
         return Curve(expected.losses, _filled(seconds, expected.seconds))
 
 

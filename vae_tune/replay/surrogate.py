@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from vae_tune.replay.curves import Array, Curve, Curves, places
 if TYPE_CHECKING:
     import pandas as pd
     from sklearn.gaussian_process import GaussianProcessRegressor
+    from threadpoolctl import ThreadpoolController
 
 FEWEST = 6
 """Curves to the end that a surrogate needs."""
@@ -234,7 +235,6 @@ def _fit(inputs: Array, target: Array, like: _Process | None) -> _Process:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-    from threadpoolctl import threadpool_limits
 
     mean, scale = float(target.mean()), float(target.std()) or 1.0
     if like is None:
@@ -243,7 +243,15 @@ def _fit(inputs: Array, target: Array, like: _Process | None) -> _Process:
         process = GaussianProcessRegressor(kernel, random_state=0)
     else:
         process = GaussianProcessRegressor(like.fitted.kernel_, optimizer=None)
-    with warnings.catch_warnings(), threadpool_limits(1):  # matrices this small are faster on one thread
+    with warnings.catch_warnings(), _threads().limit(limits=1):  # matrices this small are faster on one thread
         warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound: that input does not matter
         process.fit(inputs, (target - mean) / scale)
     return _Process(process, mean, scale)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """Return what sets the threads of the libraries behind a fit; finding them takes as long as a small fit."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
