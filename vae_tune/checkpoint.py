@@ -53,10 +53,22 @@ def write_checkpoint(
     earlier: Sequence[EpochReport] = (),
 ) -> Path:
     """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there."""
+    return store_checkpoint(folder, state.epoch, checkpoint_bytes(config, state, report, earlier))
+
+
+def checkpoint_bytes(
+    config: TrialConfig, state: TrainingState, report: EpochReport, earlier: Sequence[EpochReport] = ()
+) -> bytes:
+    """Return the content of a checkpoint."""
     metadata = {"config": json.dumps(to_dict(config)), "report": json.dumps(asdict(report))}
     metadata["earlier"] = json.dumps([asdict(one) for one in earlier])
-    path = checkpoint_file(folder, state.epoch)
-    write_bytes(path, save(_tensors(state), metadata))
+    return save(_tensors(state), metadata)
+
+
+def store_checkpoint(folder: Path, epoch: int, content: bytes) -> Path:
+    """Write what :func:`checkpoint_bytes` returned after ``epoch`` epochs, as :func:`write_checkpoint` does."""
+    path = checkpoint_file(folder, epoch)
+    write_bytes(path, content)
     for old in checkpoints(folder)[KEPT:]:
         delete(old)
     return path

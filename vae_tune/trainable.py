@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from ray import tune
 
-from vae_tune.checkpoint import checkpoint_folder, read_midway, take_up, write_checkpoint, write_midway
+from vae_tune.checkpoint import (
+    checkpoint_bytes,
+    checkpoint_folder,
+    read_midway,
+    store_checkpoint,
+    take_up,
+    write_midway,
+)
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
 from vae_tune.drain import on_notice
@@ -78,21 +88,74 @@ def train_trial(
             if done.epoch > config.get(EPOCHS, 0) or done is checkpoint.report:
                 report(done, **note)
     state = read_midway(checkpoints, trial_config, state.epoch, device) or state
-    watch = on_notice(partial(_save_midway, checkpoints, trial_config, state)) if spot else None
-    try:
-        for epoch in fit(trial_config, images, device, state, watch and (lambda _: watch())):
-            try:
-                write_checkpoint(checkpoints, trial_config, state, epoch, reports)
-            except OSError as error:  # no fault of the trial: the search has to end, and goes on from the epoch before
-                report(epoch, **{STORAGE_ERROR: str(error)})
-                return
-            reports.append(epoch)
-            report(epoch)
-    except Diverged as diverged:
-        tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
+    with _Desk(checkpoints, report) as desk:
+        watch = on_notice(partial(desk.save_midway, trial_config, state)) if spot else None
+
+        def midway(_: TrainingState) -> None:
+            desk.look()
+            if watch:
+                watch()
+
+        try:
+            for epoch in fit(trial_config, images, device, state, midway):
+                desk.hand_in(epoch, checkpoint_bytes(trial_config, state, epoch, reports))
+                reports.append(epoch)
+        except Diverged as diverged:
+            desk.wait()
+            tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
 
 
-def _save_midway(folder: Path, config: TrialConfig, state: TrainingState) -> None:
-    """Save a training in the middle of an epoch, so that not even that is lost; where it fails, only that is."""
-    with contextlib.suppress(OSError):
-        write_midway(folder, config, state)
+class _Desk:
+    """Stores checkpoints and reports epochs, in a thread of its own: meanwhile the next epoch is trained.
+
+    An epoch is reported once its checkpoint is stored, and the next one is handed in once Ray Tune has answered. What
+    it answers may be that the trial is to end: then :meth:`look` and :meth:`wait` raise SystemExit.
+    """
+
+    def __init__(self, folder: Path, report: Callable[..., None]):
+        """Take up a trial: ``folder`` gets its checkpoints, and ``report`` waits for Ray Tune's answer."""
+        self._folder = folder
+        self._report = report
+        self._thread = ThreadPoolExecutor(1)
+        self._stored: Future[Path] | None = None
+        self._answer: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Open it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the last answer; where the trial is to end, what went wrong in the epoch after it is no matter."""
+        self._thread.shutdown()
+        self.look()
+
+    def hand_in(self, epoch: EpochReport, content: bytes) -> None:
+        """Let an epoch be stored and reported, as soon as the one before is."""
+        self.wait()
+        self._stored = self._thread.submit(store_checkpoint, self._folder, epoch.epoch, content)
+        self._answer = self._thread.submit(self._tell, epoch, self._stored)
+
+    def look(self) -> None:
+        """Raise what ended the trial, if anything did."""
+        if self._answer and self._answer.done():
+            self._answer.result()
+
+    def wait(self) -> None:
+        """Wait for the answer to what was handed in last; raise what ends the trial."""
+        if self._answer:
+            self._answer.result()
+
+    def save_midway(self, config: TrialConfig, state: TrainingState) -> None:
+        """Save a training in the middle of an epoch, so that not even that is lost; where it fails, only that is."""
+        with contextlib.suppress(OSError):
+            if self._stored:  # else what is saved would rest on an epoch that may never be
+                self._stored.result()
+            write_midway(self._folder, config, state)
+
+    def _tell(self, epoch: EpochReport, stored: Future[Path]) -> None:
+        try:
+            stored.result()
+        except OSError as error:  # no fault of the trial: the search has to end, and goes on from the epoch before
+            self._report(epoch, **{STORAGE_ERROR: str(error)})
+            sys.exit(0)
+        self._report(epoch)

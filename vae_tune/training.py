@@ -32,7 +32,6 @@ ACTIVE_UNIT_THRESHOLD = 0.01
 
 _EVALUATION_BATCH = 500  # few enough for a processor's cache
 _EVALUATION_SEED = 13_126_114  # the same noise for every trial and epoch
-_MIDWAY_INTERVAL = 64  # steps between two looks at the state
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,8 @@ def fit(
     """Train up to ``config.max_epochs`` and yield a report after each epoch.
 
     Pass a ``state`` to see it change, to checkpoint it between reports, or to go on from one. ``midway`` is shown the
-    state after every 64 steps, and may checkpoint it too: what goes on from there gives the same numbers.
+    state after every step. It may checkpoint it too: what goes on from there gives the same numbers. What it raises
+    ends the training.
 
     Raises:
         Diverged: as soon as a loss is not finite (on a GPU at the end of the epoch).
@@ -213,7 +213,7 @@ def train_epoch(
         total.add_(loss, alpha=len(index))
         if device.type == "cpu" and not math.isfinite(total.item()):
             raise Diverged(epoch, f"training loss at step {number}")
-        if midway and number % _MIDWAY_INTERVAL == 0:
+        if midway:
             state.step = number
             midway(state)
     if not math.isfinite(total.item()):
