@@ -160,10 +160,10 @@ def _train(
             threads.enter_context(cpu_threads(slots.cpus))
             return WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep, view.warn)
 
-        importing = Thread(target=import_module, args=("vae_tune.winner",))
+        importing = Thread(target=_import_ahead)
 
         def keep(row: TrialRow) -> None:
-            """Keep what ended; import torch once the workers have begun to train, since they import it too."""
+            """Keep what ended; import the rest once the workers have begun to train, since they import torch too."""
             if row.state != RUNNING:
                 keeper()(row)
             elif row.reports and importing.ident is None:
@@ -306,6 +306,12 @@ def run_trials(
         with contextlib.suppress(OSError):
             record.set_status(FAILED, ended=now())
         raise SearchError(f"{ending.error}\nMend that, then go on: --resume {address(record.place)}")
+
+
+def _import_ahead() -> None:
+    """Import what is first needed between two trials or at the end, where trials or a person would wait for it."""
+    for name in ("scipy.special", "vae_tune.winner", "vae_tune.replay.forecast", "sklearn.gaussian_process"):
+        import_module(name)
 
 
 def _share(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
