@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.trainable import FunctionTrainable, function_trainable
 
 from vae_tune import trainable
 from vae_tune.checkpoint import checkpoint_folder, checkpoints
@@ -35,6 +37,7 @@ class Worker:
         self._images = images
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(trainable.tune, "report", self._report)
+        monkeypatch.delenv("TUNE_FUNCTION_THREAD_TIMEOUT_S", raising=False)
 
     def train(self) -> None:
         train_trial(
@@ -178,3 +181,13 @@ def test_what_is_saved_in_an_epoch_is_saved_after_the_checkpoint_that_it_rests_o
     worker.after_first_epoch(lambda midway, state: midway(state))
     worker.train()
     assert written == ["checkpoint", "midway"]
+
+
+def test_ray_waits_for_the_step_of_a_stopped_trial_however_long_it_takes(worker, monkeypatch):
+    waits: list[float] = []
+    thread = SimpleNamespace(is_alive=lambda: True)
+    session = SimpleNamespace(finish=lambda timeout: waits.append(timeout), training_thread=thread)
+    monkeypatch.setattr(function_trainable, "get_session", lambda: session)
+    worker.train()
+    assert FunctionTrainable.reset_config(None, {}) is False  # what Ray does between two trials of a worker
+    assert waits == [3600]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -43,6 +44,13 @@ from vae_tune.names import (
 from vae_tune.storage import delete_folder
 from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
 
+_STOP_SECONDS = "3600"
+"""What Ray waits at most for a stopped trial to end its step or evaluation.
+
+After the two seconds that it waits by itself it gives the worker up, and with it the next trial, of which it tells
+neither searcher nor callbacks: the search would wait for that forever (Ray 2.60).
+"""
+
 
 def train_trial(
     config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int, spot: bool = False
@@ -57,6 +65,7 @@ def train_trial(
         threads: CPU threads of the trial.
         spot: whether its node may be taken away, with a notice before.
     """
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _STOP_SECONDS)
     torch.set_num_threads(threads)
     device = torch.device("cuda" if config.get(GPUS) else "cpu")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
