@@ -106,7 +106,7 @@ def as_seen(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:
-    """Return a shallow copy, in a third of the time of ``copy.copy``: a replay makes a hundred thousand."""
+    """Return a shallow copy, in a seventh of the time of ``copy.copy``: a replay makes tens of thousands."""
     copied = object.__new__(FrozenTrial)
     copied.__dict__.update(trial.__dict__)
     return copied
