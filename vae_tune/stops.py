@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import beta, norm
+from scipy.special import betaincinv, ndtr
 
 from vae_tune.names import (
     AUDITED,
@@ -120,14 +120,14 @@ def chance_of_a_better(
     squares = weights * (y - slope * x - offset) ** 2
     deviation = math.sqrt(squares.sum() / weights.sum() * len(x) / (len(x) - 2))
     distance = math.log(best) - slope * np.log(stopped) - offset
-    chances = norm.cdf(distance / deviation) if deviation > 0 else (distance > 0).astype(float)
+    chances = ndtr(distance / deviation) if deviation > 0 else (distance > 0).astype(float)
     return float(1 - np.prod(1 - chances))
 
 
 def proportion_interval(hits: int, count: int) -> tuple[float, float]:
     """Return the exact 95 % interval of a proportion (Clopper and Pearson 1934); 0 to 1 for nothing seen."""
-    low = float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0
+    low = float(betaincinv(hits, count - hits + 1, 0.025)) if hits else 0.0
+    high = float(betaincinv(hits + 1, count - hits, 0.975)) if hits < count else 1.0
     return low, high
 
 

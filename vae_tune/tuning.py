@@ -160,7 +160,7 @@ def _train(
             threads.enter_context(cpu_threads(slots.cpus))
             return WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep, view.warn)
 
-        importing = Thread(target=_import_ahead)
+        importing = Thread(target=_import_ahead, args=[plan.config.num_samples])
 
         def keep(row: TrialRow) -> None:
             """Keep what ended; import the rest once the workers have begun to train, since they import torch too."""
@@ -308,10 +308,12 @@ def run_trials(
         raise SearchError(f"{ending.error}\nMend that, then go on: --resume {address(record.place)}")
 
 
-def _import_ahead() -> None:
+def _import_ahead(num_samples: int) -> None:
     """Import what is first needed between two trials or at the end, where trials or a person would wait for it."""
-    for name in ("scipy.special", "vae_tune.winner", "vae_tune.replay.forecast", "sklearn.gaussian_process"):
+    for name in ("scipy.special", "vae_tune.winner", "vae_tune.replay.forecast"):
         import_module(name)
+    if num_samples >= import_module("vae_tune.replay.surrogate").FEWEST:  # from fewer nothing can be foretold
+        import_module("sklearn.gaussian_process")
 
 
 def _share(cpus: int, gpus: float) -> tune.PlacementGroupFactory:

@@ -61,7 +61,7 @@ def _killed(search: Command, chance: random.Random, folder: Path, everyone: set[
         if not early and _epochs(folder) > before:
             early, patience = True, time.monotonic() + chance.uniform(0, 3)
         everyone.update(search.children())
-        time.sleep(0.02)
+        time.sleep(0.1)
     if search.process.poll() is not None:
         return False
     everyone.update(search.children())

@@ -28,18 +28,17 @@ def local_ray():
 
 def descendants(pid):
     """All processes below ``pid``, by id and command line."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                found[int(folder.name)] = parent, (folder / "cmdline").read_text().replace("\0", " ")
-            except (OSError, IndexError):
-                continue
+    parents = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # ended meanwhile
+                parents[int(name)] = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
     below, frontier = {}, {pid}
     while frontier:
-        frontier = {child for child, (parent, _) in found.items() if parent in frontier}
-        below |= {child: found[child][1] for child in frontier}
+        frontier = {child for child, parent in parents.items() if parent in frontier}
+        for child in frontier:
+            with contextlib.suppress(OSError):
+                below[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
     return below
 
 

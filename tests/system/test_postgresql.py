@@ -14,7 +14,7 @@ from vae_tune.record import StudyRecord
 
 pytestmark = pytest.mark.system
 
-SMALL = ("--train-size", 2000, "--max-epochs", 2, "--hidden-width", 32, "--num-samples", 3)
+SMALL = ("--train-size", 2000, "--max-epochs", 2, "--hidden-width", 32, "--num-samples", 3, "--max-concurrent", 1)
 
 
 @pytest.fixture

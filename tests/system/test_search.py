@@ -159,7 +159,7 @@ def test_python_does_what_the_command_does(tmp_path, capsys):
 
 
 def test_a_time_budget_ends_the_search_in_time_and_the_record_says_so(search, tmp_path):
-    for seconds in (45, 90, 180):  # a busy machine may need longer than the first to start Ray and train an epoch
+    for seconds in (30, 90, 180):  # a busy machine may need longer than the first to start Ray and train an epoch
         name = f"brief-{seconds}"
         start = time.monotonic()
         budget = ("--num-samples", 500, "--study-name", name, "--time-budget", f"{seconds}s")

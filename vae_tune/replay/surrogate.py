@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import qmc, spearmanr
 
 from vae_tune.config import UsageError
 from vae_tune.names import EPOCH, SPEARMAN, TRIALS
 from vae_tune.replay.curves import Array, Curve, Curves, places
+from vae_tune.stops import weighted_spearman
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +98,8 @@ class Surrogate:
         """The lowest last loss that is expected of a recorded configuration, or of many others; nats per image."""
         if self._direct is not self:
             return self._direct.best
+        from scipy.stats import qmc  # slow to import, and the end of a search does without
+
         probes = qmc.Sobol(self._places.shape[1], seed=0).random(_PROBES)
         return float(self._roll(np.concatenate([self._places, probes]), self._losses)[:, -1].min())
 
@@ -152,7 +154,7 @@ class Surrogate:
                 {
                     EPOCH: int(self._epochs[index]),
                     TRIALS: int(there.sum()),
-                    SPEARMAN: float(spearmanr(truth, expected[there]).statistic),
+                    SPEARMAN: weighted_spearman(truth, expected[there], np.ones(len(truth))),
                     ERROR: float(np.median(errors)),
                     ERROR_OF_BEST: float(np.median(errors[truth <= np.quantile(truth, 0.25)])),
                 }
