@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vae_tune needs Python 3.11 or newer, but %s is %s: make PYTHON=python3.x" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib vae_tune || true  # on all cores, pip takes one; a file is for a later Python
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib vae_tune || true  # on all cores, where pip takes one; torch has a file for later Pythons
 	@touch $@
 
 constraints: setup       ## pin the newest compatible versions of everything

@@ -103,6 +103,7 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         ("vae_tune.config", {"torch", "ray", "optuna", "pandas", "numpy"}),
         ("vae_tune.report.summary, vae_tune.report.cards", {"torch", "ray", "matplotlib"}),  # and so study, ledger
         ("vae_tune.replay.simulator, vae_tune.replay.command", {"torch", "matplotlib", "sklearn"}),
+        ("vae_tune.replay.forecast, vae_tune.report.summary, vae_tune.winner", {"sklearn", "scipy.stats"}),
         ("vae_tune.dashboard", {"torch", "ray", "optuna_dashboard"}),
         ("vae_tune.check.command", {"torch", "ray", "optuna", "pandas", "numpy", "botocore"}),
         (

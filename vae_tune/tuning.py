@@ -312,7 +312,9 @@ def _import_ahead(num_samples: int) -> None:
     """Import what is first needed between two trials or at the end, where trials or a person would wait for it."""
     for name in ("scipy.special", "vae_tune.winner", "vae_tune.replay.forecast"):
         import_module(name)
-    if num_samples >= import_module("vae_tune.replay.surrogate").FEWEST:  # from fewer nothing can be foretold
+    from vae_tune.replay.surrogate import FEWEST
+
+    if num_samples >= FEWEST:  # from fewer nothing can be foretold
         import_module("sklearn.gaussian_process")
 
 

@@ -31,7 +31,7 @@ def descendants(pid):
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with contextlib.suppress(OSError):  # ended meanwhile
+            with contextlib.suppress(OSError, IndexError):  # ended meanwhile
                 parents[int(name)] = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
     below, frontier = {}, {pid}
     while frontier:
