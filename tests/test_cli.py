@@ -223,6 +223,17 @@ def test_help_is_grouped_and_shows_every_option_with_its_default():
         assert f"(default: {default})" in text
 
 
+@pytest.mark.parametrize("words", [["search.py", "--help"], ["-c", "from vae_tune.cli import main; main()"]])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(words):
+    for unbuffered in ("", "1"):
+        there, here = os.pipe()
+        os.close(there)
+        how = {"env": os.environ | {"PYTHONUNBUFFERED": unbuffered}, "stdout": here, "stderr": subprocess.PIPE}
+        done = subprocess.run([sys.executable, *words], cwd=ROOT, check=False, **how)
+        os.close(here)
+        assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_the_script_is_the_search_command():
     command = shown("-c", "from vae_tune.cli import main; main()", "search", "--help")
     assert shown("search.py", "--help").replace("search.py", "vae-tune search").split() == command.split()

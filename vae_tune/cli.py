@@ -174,12 +174,17 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     gc.set_threshold(_GARBAGE)
     atexit.register(_spare_the_last_look)
     try:
-        sys.exit(_run(arguments, prog, shown=not words))
+        code = _run(arguments, prog, shown=not words)
+        sys.stdout.flush()
+        sys.exit(code)
     except UsageError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         sys.exit(_BAD_INPUT)
     except SearchError as error:
         print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(_FAILED)
+    except BrokenPipeError:  # who read the output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more as it ends
         sys.exit(_FAILED)
     except KeyboardInterrupt:
         print("Interrupted; the record keeps all that was computed.", file=sys.stderr)
