@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from vae_tune.model import VAE
-from vae_tune.objective import bernoulli, kl, negative_elbo, reconstruction
+from vae_tune.objective import _in_few_kernels, bernoulli, kl, negative_elbo, reconstruction
 
 
 def _draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -101,3 +101,13 @@ def test_a_batch_too_large_for_the_cache_is_worked_through_in_parts_without_a_ch
     expected = functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=-1)
     torch.testing.assert_close(nats, expected)
     torch.testing.assert_close(gradient, torch.sigmoid(logits) - x)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_gpu_gets_the_same_by_fewer_kernels(in_place):
+    logits = torch.cat([_draw(20, 35) * 4, torch.tensor([[1000.0, -1000.0, 50.0, -50.0, 0.0]]).repeat(1, 7)])
+    x = torch.cat([_grey(20, 35), torch.tensor([[0.0, 1.0, 1.0, 0.0, 0.5]]).repeat(1, 7)])
+    nats, gradient = bernoulli(logits, x)
+    written = logits if in_place else torch.full_like(logits, torch.nan)
+    torch.testing.assert_close(_in_few_kernels(logits, x, written, torch.full_like(logits, torch.nan)), nats)
+    torch.testing.assert_close(written, gradient)

@@ -29,7 +29,7 @@ def test_it_takes_the_steps_of_torch_to_the_last_bit(weight_decay):
 
 def test_it_goes_on_with_the_moments_of_another():
     first, second = (AdamW(nn.Parameter(torch.ones(3)), 0.0) for _ in range(2))
-    first._parameter.grad = torch.tensor([1.0, 2.0, 3.0])
+    first.parameter.grad = torch.tensor([1.0, 2.0, 3.0])
     first.step(1e-3)
     second.load(first.moments)
     assert all(torch.equal(second.moments[name], tensor) for name, tensor in first.moments.items())

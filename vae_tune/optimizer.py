@@ -17,7 +17,7 @@ class AdamW:
     """Updates a parameter by its gradient."""
 
     def __init__(self, parameter: nn.Parameter, weight_decay: float):
-        self._parameter = parameter
+        self.parameter = parameter
         self._weight_decay = weight_decay
         self.moments: dict[str, Tensor] = {
             "step": torch.zeros((), device=parameter.device),
@@ -32,8 +32,8 @@ class AdamW:
         step, mean, square = ([tensor] for tensor in self.moments.values())
         step[0].add_(1)
         torch._fused_adamw_(
-            [self._parameter],
-            [gradient(self._parameter)],
+            [self.parameter],
+            [gradient(self.parameter)],
             mean,
             square,
             [],

@@ -28,7 +28,7 @@ def stack(first: Tensor, second: Tensor) -> Tensor:
     Raises:
         ValueError: they do not.
     """
-    if second.data_ptr() != first.data_ptr() + first.nbytes:
+    if second.storage_offset() != first.storage_offset() + first.numel():
         raise ValueError("These tensors do not follow each other: join their model's parameters first.")
     return first.detach().as_strided((len(first) + len(second), *first.shape[1:]), first.stride())
 

@@ -80,7 +80,8 @@ class Step:
         grad_moments, share = _rows(self._grad_moments, x), kl_weight / len(x)
         grad_mean, grad_log_variance = grad_moments.chunk(2, dim=1)
         torch.add(grad_z, mean, alpha=share, out=grad_mean)
-        torch.addcmul(variance.sub_(1).mul_(share), grad_z, deviation.mul_(noise), out=grad_log_variance).mul_(0.5)
+        variance.sub_(1).mul_(0.5 * share)
+        torch.addcmul(variance, grad_z, deviation.mul_(noise), value=0.5, out=grad_log_variance)
         self._encoder.backward(grad_moments)
         return loss
 

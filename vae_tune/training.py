@@ -208,7 +208,7 @@ def train_epoch(
         x = _scale(images.index_select(0, index))
         loss = step(x, noise, weight)
         if config.grad_clip:
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
+            torch.nn.utils.clip_grad_norm_(state.optimizer.parameter, config.grad_clip)
         state.optimizer.step(rate)
         total.add_(loss, alpha=len(index))
         if device.type == "cpu" and not math.isfinite(total.item()):
