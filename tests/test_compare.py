@@ -1,5 +1,7 @@
 """Studies side by side: numbers, words, curves, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,13 +98,19 @@ def test_the_command_prints_and_draws(tmp_path, monkeypatch, capsys):
         assert image.format == "PNG"
 
 
+CHANGES = {
+    "grey": ('"kind": "grey"', '"kind": "static"'),
+    "kmnist": ('"mnist"', '"kmnist"'),
+    "other": (r'"sha256": "\w{8}', '"sha256": "deadbeef'),
+}
 BAD = [
     ("a", "Give two or more different studies"),
     ("", "Give two or more different studies"),
     ("a a", "Give two or more different studies"),
     ("a nowhere", "nowhere is no study"),
     ("a grey", r"of different kinds cannot be compared (a: grey, grey: static)"),
-    ("a kmnist", "(a: 10,000 of mnist, kmnist: 10,000 of kmnist)"),
+    ("a kmnist", "(a: 10,000 of mnist; kmnist: 10,000 of kmnist)"),
+    ("a other", "; other: 10,000 of mnist, checksum deadbeef)"),
     ("a b --output both.bmp", "output must be a .png, .svg or .pdf file, but got 'both.bmp'"),
     ("a b --output nowhere/both.png", "The figure nowhere/both.png cannot be written: No such file or directory"),
 ]
@@ -111,11 +119,9 @@ BAD = [
 @pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
 def test_bad_input_is_refused_in_one_line(line, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "b", "grey", "kmnist"):
-        make_study(tmp_path / name, trials=1)
-    for name, old, new in (("grey", '"kind": "grey"', '"kind": "static"'), ("kmnist", '"mnist"', '"kmnist"')):
-        path = tmp_path / name / "study.json"
-        path.write_text(path.read_text().replace(old, new))
+    for name in ("a", "b", *CHANGES):
+        path = make_study(tmp_path / name, trials=1) / "study.json"
+        path.write_text(re.sub(*CHANGES.get(name, ("", "")), path.read_text()))
     code, _, errors = run(monkeypatch, capsys, *line.split(), command="compare")
     assert code == 2
     assert message in errors

@@ -233,11 +233,16 @@ def draw(studies: Studies) -> Figure:
 
 
 def _refuse_other_images(studies: Studies) -> None:
-    """Refuse losses on different images, which say nothing about the searches."""
+    """Refuse losses on different images, which say nothing about the searches.
+
+    The checksum of a study is of its training images too: it tells only those apart that took as many of each.
+    """
     found: dict[str, Path] = {}
-    for study in studies.studies:
-        data = study.manifest["data"]
-        found.setdefault(f"{data['validation']:,} of {data['dataset']}", study.folder)
+    all_data = [study.manifest["data"] for study in studies.studies]
+    for study, data in zip(studies.studies, all_data, strict=True):
+        alike = {other["sha256"] for other in all_data if other | {"sha256": data["sha256"]} == data}
+        checksum = f", checksum {data['sha256'][:8]}" if len(alike) > 1 else ""
+        found.setdefault(f"{data['validation']:,} of {data['dataset']}{checksum}", study.folder)
     if len(found) > 1:
-        told = ", ".join(f"{folder}: {images}" for images, folder in found.items())
+        told = "; ".join(f"{folder}: {images}" for images, folder in found.items())
         raise UsageError(f"Losses on different validation images cannot be compared ({told}).")
