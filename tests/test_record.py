@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
+from tests.studies import make_study
 from vae_tune.config import UsageError
+from vae_tune.manifest import read_manifest
 from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
-from vae_tune.trials import TrialRow, read_trials, winner
+from vae_tune.trials import TrialRow, now, read_trials, winner
 
 MANIFEST = {
     "name": "study",
@@ -260,6 +262,19 @@ def test_a_torn_last_line_of_epochs_is_made_again(record):
 def test_a_second_driver_is_refused_with_the_pid_and_host_of_the_first(record):
     with pytest.raises(UsageError, match=f"process {os.getpid()} on host"):
         StudyRecord.resume(record.folder, MANIFEST)
+
+
+def test_a_study_that_another_driver_went_on_with_since_it_was_read_is_refused_and_stays_free(tmp_path):
+    folder = make_study(tmp_path / "study", trials=2, max_epochs=1)
+    read = read_manifest(folder)
+    other = StudyRecord.resume(folder, read | {"runs": [*read["runs"], read["runs"][0]]}, known=read)
+    other.set_status("complete", ended=now())
+    other.close()
+    held = (folder / "study.json").read_bytes()
+    with pytest.raises(UsageError, match=r"Another driver wrote .*study meanwhile"):
+        StudyRecord.resume(folder, read, known=read)
+    assert (folder / "study.json").read_bytes() == held
+    StudyRecord.resume(folder, read_manifest(folder), known=read_manifest(folder)).close()
 
 
 def test_a_lock_whose_process_was_killed_is_free(record):

@@ -147,8 +147,8 @@ def open_record(plan: Plan, images: Images, slots: Slots) -> StudyRecord:
     }
     if plan.manifest is not None:
         refuse_other_data(plan.manifest, plan.config, images)
-        runs = [*plan.manifest["runs"], entry]
-        return StudyRecord.resume(plan.folder, {**plan.manifest, "config": config, "runs": runs}, plan.place)
+        manifest = {**plan.manifest, "config": config, "runs": [*plan.manifest["runs"], entry]}
+        return StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest)
     manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images) | {"runs": [entry]}
     prior = Prior(plan.points, read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base))
     try:

@@ -23,6 +23,7 @@ from vae_tune.config import UsageError
 from vae_tune.files import atomic, write_json
 from vae_tune.guards import collapse
 from vae_tune.journal import Journal, StudyLock
+from vae_tune.manifest import read_manifest
 from vae_tune.names import (
     COMPLETE,
     DEVICE,
@@ -129,12 +130,16 @@ class StudyRecord:
         return cls(folder, manifest, lock, Journal(folder / JOURNAL_FILE), plant, place)
 
     @classmethod
-    def resume(cls, folder: Path, manifest: dict[str, Any], place: Path | None = None) -> StudyRecord:
+    def resume(
+        cls, folder: Path, manifest: dict[str, Any], place: Path | None = None, known: Mapping[str, Any] | None = None
+    ) -> StudyRecord:
         """Open an existing study folder after any kind of end; the tables are made again from the journal.
 
+        ``known`` is what ``study.json`` held when it was decided to resume.
+
         Raises:
-            UsageError: another driver writes it, or its journal is missing or damaged; nothing was changed.
-                Or it cannot be written.
+            UsageError: another driver writes it, or did since; or its journal is missing or damaged. Nothing was
+                changed. Or it cannot be written.
         """
         path = folder / JOURNAL_FILE
         if not path.exists():
@@ -143,6 +148,8 @@ class StudyRecord:
             _refuse_loss(folder)
             lock = StudyLock(folder)
             try:
+                if known is not None and read_manifest(folder) != known:
+                    raise UsageError(f"Another driver wrote {folder} meanwhile. Nothing was changed: run this again.")
                 journal = Journal(path)
                 if not journal.holds(manifest["name"]):
                     what = f"it holds no study {manifest['name']!r}"
