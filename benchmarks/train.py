@@ -42,7 +42,7 @@ CONFIGS = {
 def ours(config: TrialConfig, images: Images, device: torch.device = CPU) -> float:
     train = to_tensor(images.train, device)
     state = new_state(config, images.pixels, device)
-    step = make_step(state.model, config, config.batch_size)
+    step = make_step(state.model, config)
     start = time.perf_counter()
     train_epoch(config, train, state, step, epoch=1)
     return time.perf_counter() - start

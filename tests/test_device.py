@@ -80,7 +80,7 @@ def an_epoch(monkeypatch: pytest.MonkeyPatch, config: TrialConfig, steps: int, m
     with gpu(monkeypatch), Seen() as seen:
         state = new_state(config, 784, CUDA)
         images = torch.zeros(steps * config.batch_size, 784, dtype=torch.uint8, device=CUDA)
-        train_epoch(config, images, state, make_step(state.model, config, config.batch_size), 1, midway)
+        train_epoch(config, images, state, make_step(state.model, config), 1, midway)
     return seen
 
 

@@ -66,7 +66,7 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_last_bit(tiny, tmp_path):
 def test_an_epoch_waits_for_the_gpu_no_more_often_than_one_step(tiny):
     """Torch warns where the host waits: before the first step, for their order, and after the last, for the loss."""
     state = new_state(CONFIG, tiny.pixels, CUDA)
-    step, train = make_step(state.model, CONFIG, CONFIG.batch_size), to_tensor(tiny.train, CUDA)
+    step, train = make_step(state.model, CONFIG), to_tensor(tiny.train, CUDA)
     train_epoch(CONFIG, train, state, step, epoch=1)  # what is set up once may wait
     waits = []
     for images in (train[: CONFIG.batch_size], train.repeat(100, 1)):

@@ -52,7 +52,7 @@ def test_loss_and_gradient_are_those_of_autograd(activation, hidden_layers, part
     config = replace(CONFIG, hidden_layers=hidden_layers, **{part: activation})
     model, (x, noise) = _model(config), _batch(16)
     loss, gradients = _by_autograd(model, x, noise)
-    torch.testing.assert_close(Step(model, config, rows=16)(x, noise), loss)
+    torch.testing.assert_close(Step(model, config)(x, noise), loss)
     torch.testing.assert_close(_gradients(model), gradients)
 
 
@@ -61,15 +61,15 @@ def test_a_linear_encoder_is_taken_as_one_layer_where_that_is_less_work_and_noth
     config = replace(CONFIG, latent_size=latent_size)
     model, (x, _) = _model(config), _batch(16)
     noise = torch.randn(16, latent_size, dtype=torch.float64)
-    assert saves_products(model, config, rows=16) == joint
+    assert saves_products(model, config, batch=16) == joint
     loss, gradients = _by_autograd(model, x, noise)
-    torch.testing.assert_close(Step(model, config, rows=16)(x, noise), loss)
+    torch.testing.assert_close(Step(model, config)(x, noise), loss)
     torch.testing.assert_close(_gradients(model), gradients)
 
 
 def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it():
     model, (x, noise) = _model(CONFIG), _batch(5, seed=1)
-    step = Step(model, CONFIG, rows=16)
+    step = Step(model, CONFIG)
     step(*_batch(16))
     loss, gradients = _by_autograd(model, x, noise)
     torch.testing.assert_close(step(x, noise), loss)
@@ -78,7 +78,7 @@ def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it():
 
 def test_a_step_leaves_its_inputs_as_they_were():
     x, noise = _batch(16)
-    Step(_model(CONFIG), CONFIG, rows=16)(x, noise)
+    Step(_model(CONFIG), CONFIG)(x, noise)
     assert torch.equal(x, _batch(16)[0])
     assert torch.equal(noise, _batch(16)[1])
 
@@ -88,7 +88,7 @@ def test_bfloat16_rounds_the_gradient_but_keeps_its_direction():
     model, (x, noise) = _model(config).float(), (part.float() for part in _batch(16))
     join(model)
     _, gradients = _by_autograd(model, x, noise)
-    Step(model, config, rows=16)(x, noise)
+    Step(model, config)(x, noise)
     for rounded, exact in zip(_gradients(model), gradients, strict=True):
         assert not torch.equal(rounded, exact)
         assert torch.cosine_similarity(rounded.flatten(), exact.flatten(), dim=0) > 0.999

@@ -18,6 +18,7 @@ class AdamW:
 
     def __init__(self, parameter: nn.Parameter, weight_decay: float):
         self.parameter = parameter
+        self._values = parameter.detach()
         self._weight_decay = weight_decay
         self.moments: dict[str, Tensor] = {
             "step": torch.zeros((), device=parameter.device),
@@ -26,13 +27,12 @@ class AdamW:
         }
         """All that it remembers: the steps taken, and the running means of the gradient and of its square."""
 
-    @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Take one step along the parameter's gradient."""
         step, mean, square = ([tensor] for tensor in self.moments.values())
         step[0].add_(1)
         torch._fused_adamw_(
-            [self.parameter],
+            [self._values],
             [gradient(self.parameter)],
             mean,
             square,

@@ -2,15 +2,16 @@
 
 Autograd would give the same numbers (a test compares them); this saves its graph, its temporary tensors and about
 half of the work of the cross-entropy, whose gradient needs the sigmoid that the loss is computed from. All large
-results go into buffers that live as long as the training. Where the encoder is linear, its two layers are taken
-together, which saves most of its multiplications.
+results go into buffers that live as long as the training, and every view of them is made once: small networks, and
+a GPU, wait for Python more than for the arithmetic. Where the encoder is linear, its two layers are taken together,
+which saves most of its multiplications.
 
-Legend: ``batch`` images, ``pixels`` per image, ``rows`` of a buffer; ``grad_x`` is the gradient of the loss in ``x``.
+Legend: ``batch`` images, ``pixels`` per image; ``grad_x`` is the gradient of the loss in ``x``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,13 +19,15 @@ from torch import Tensor, nn
 
 from vae_tune.config import Activation, TrialConfig
 from vae_tune.model import VAE
-from vae_tune.objective import bernoulli, kl
+from vae_tune.objective import bernoulli
 from vae_tune.parameters import gradient, stack
+
+aten = torch.ops.aten
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
     "linear": lambda before, _: before,
     "relu": lambda before, _: before.clamp_min_(0),
-    "gelu": lambda before, out: torch.ops.aten.gelu.out(before, out=out),
+    "gelu": lambda before, out: aten.gelu.out(before, out=out),
     "tanh": lambda before, _: before.tanh_(),
     "elu": lambda before, _: nn.functional.elu_(before),
 }
@@ -32,35 +35,23 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
 
 _GRADIENTS: dict[Activation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "linear": lambda grad, _, __: grad,
-    "relu": lambda grad, _, out: torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad),
-    "gelu": lambda grad, before, _: torch.ops.aten.gelu_backward(grad, before),
-    "tanh": lambda grad, _, out: torch.ops.aten.tanh_backward(grad, out),
-    "elu": lambda grad, _, out: torch.ops.aten.elu_backward(grad, 1, 1, 1, True, out),
+    "relu": lambda grad, _, out: aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad),
+    "gelu": lambda grad, before, _: aten.gelu_backward.grad_input(grad, before, grad_input=grad),
+    "tanh": lambda grad, _, out: aten.tanh_backward.grad_input(grad, out, grad_input=grad),
+    "elu": lambda grad, _, out: aten.elu_backward.grad_input(grad, 1, 1, 1, True, out, grad_input=grad),
 }
-"""From the gradient in the values behind the activation to that in those before it."""
+"""From the gradient in the values behind the activation to that in those before it, in the same buffer."""
 
 
 class Step:
     """Computes the mean negative ELBO of a minibatch and leaves its gradient in the model's parameters."""
 
-    def __init__(self, model: VAE, config: TrialConfig, rows: int):
-        """Allocate buffers for minibatches of up to ``rows`` images; the model's parameters must be joined."""
-        encoder, decoder = model.encoder, model.decoder
-        heads = _Linear(
-            *(stack(*pair) for pair in zip(_linear(encoder.mean), _linear(encoder.log_variance), strict=True))
-        )
-        inner = [_Dense(_linear(layer), config.encoder_activation, rows, config) for layer in encoder.hidden]
-        outer = [_Dense(_linear(layer), config.decoder_activation, rows, config) for layer in decoder.hidden]
-        self._encoder = (
-            _JointEncoder(_linear(encoder.hidden[0]), heads, rows)
-            if saves_products(model, config, rows)
-            else _Layers([*inner, _Dense(heads, "linear", rows, config)], to_input=False)
-        )
-        self._decoder = _Layers([*outer, _Dense(_linear(decoder.logits), "linear", rows, config)])
-        self._grad_moments = heads.weight.new_empty(rows, len(heads.weight))
-        self._scratch = heads.weight.new_empty(rows, decoder.logits.out_features)
+    def __init__(self, model: VAE, config: TrialConfig):
+        """Take a ``model`` whose parameters are joined."""
+        self._model = model
+        self._config = config
+        self._sizes: dict[int, _Minibatch] = {}
 
-    @torch.no_grad()
     def __call__(self, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> Tensor:
         """Return the mean negative ELBO in nats per image; every parameter's ``grad`` is overwritten.
 
@@ -69,24 +60,57 @@ class Step:
             noise: (batch, latent_size), standard normal.
             kl_weight: weight of the KL in what the gradient is of; in what is returned it is 1.
         """
-        mean, log_variance = self._encoder.forward(x).chunk(2, dim=1)
-        deviation = (0.5 * log_variance).exp_()
-        variance = deviation.square()
-        logits = self._decoder.forward(torch.addcmul(mean, deviation, noise))
-        reconstruction, grad_logits = bernoulli(logits, x, gradient=logits, scratch=_rows(self._scratch, x))
-        loss = reconstruction.add_(kl(mean, log_variance, variance)).mean()
+        batch = len(x)
+        if batch not in self._sizes:  # the first, and an epoch's last
+            self._sizes[batch] = _Minibatch(self._model, self._config, batch)
+        return self._sizes[batch].step(x, noise, kl_weight)
 
-        grad_z = self._decoder.backward(grad_logits.div_(len(x)))
-        grad_moments, share = _rows(self._grad_moments, x), kl_weight / len(x)
-        grad_mean, grad_log_variance = grad_moments.chunk(2, dim=1)
-        torch.add(grad_z, mean, alpha=share, out=grad_mean)
-        variance.sub_(1).mul_(0.5 * share)
-        torch.addcmul(variance, grad_z, deviation.mul_(noise), value=0.5, out=grad_log_variance)
-        self._encoder.backward(grad_moments)
+
+class _Minibatch:
+    """The buffers for minibatches of one size, and what is done with them."""
+
+    def __init__(self, model: VAE, config: TrialConfig, batch: int):
+        encoder, decoder = model.encoder, model.decoder
+        heads = _Linear(
+            *(stack(*pair) for pair in zip(_linear(encoder.mean), _linear(encoder.log_variance), strict=True))
+        )
+        inner, outer = ([_linear(layer) for layer in part.hidden] for part in (encoder, decoder))
+        latents = heads.weight.new_empty(5, batch, model.latent_size)
+        self._z, self._grad_z, self._deviation, self._excess, self._twice_kl = latents
+        self._encoder = (
+            _JointEncoder(inner[0], heads, batch)
+            if saves_products(model, config, batch)
+            else _Layers(inner, config.encoder_activation, heads, None, batch, config)
+        )
+        self._decoder = _Layers(outer, config.decoder_activation, _linear(decoder.logits), self._grad_z, batch, config)
+        self._mean, self._log_variance = self._encoder.output.chunk(2, dim=1)
+        self._logits = self._decoder.output
+        self._scratch = torch.empty_like(self._logits)
+
+    def step(self, x: Tensor, noise: Tensor, kl_weight: float) -> Tensor:
+        """Do what :class:`Step` does."""
+        mean, log_variance, deviation, excess = self._mean, self._log_variance, self._deviation, self._excess
+        share = 1 / len(x)
+        self._encoder.forward(x)
+        torch.mul(log_variance, 0.5, out=deviation).exp_()
+        self._decoder.forward(torch.addcmul(mean, deviation, noise, out=self._z))
+        reconstruction, grad_logits = bernoulli(self._logits, x, gradient=self._logits, scratch=self._scratch)
+        torch.mul(deviation, deviation, out=excess).sub_(1)  # of the variance over the prior's
+        twice_kl = torch.addcmul(excess, mean, mean, out=self._twice_kl).sub_(log_variance)
+        loss = reconstruction.add_(twice_kl.sum(dim=-1), alpha=0.5).mean()
+
+        grad_logits.mul_(share)
+        self._decoder.backward()
+        grad_mean, grad_log_variance = mean, log_variance
+        torch.add(self._grad_z, mean, alpha=kl_weight * share, out=grad_mean)
+        torch.addcmul(
+            excess.mul_(0.5 * kl_weight * share), self._grad_z, deviation.mul_(noise), value=0.5, out=grad_log_variance
+        )
+        self._encoder.backward()
         return loss
 
 
-def saves_products(model: VAE, config: TrialConfig, rows: int) -> bool:
+def saves_products(model: VAE, config: TrialConfig, batch: int) -> bool:
     """Whether :class:`_JointEncoder` can be used and takes less time than layer by layer.
 
     It computes in float32, since the product of two weights in bfloat16 would be rounded once more; there a
@@ -96,8 +120,8 @@ def saves_products(model: VAE, config: TrialConfig, rows: int) -> bool:
         return False
     latents, width = model.encoder.mean.weight.shape
     heads, pixels = 2 * latents, model.decoder.logits.out_features
-    layered = 2 * rows * pixels * width + 3 * rows * width * heads
-    joint = 3 * heads * width * pixels + 2 * rows * pixels * heads
+    layered = 2 * batch * pixels * width + 3 * batch * width * heads
+    joint = 3 * heads * width * pixels + 2 * batch * pixels * heads
     return joint * (2 if config.precision == "bfloat16" else 1) < layered
 
 
@@ -125,95 +149,114 @@ class _JointEncoder:
     in W and G W' in U, where G is the gradient in U W, take fewer multiplications than the images' way through W.
     """
 
-    def __init__(self, hidden: _Linear, heads: _Linear, rows: int):
+    def __init__(self, hidden: _Linear, heads: _Linear, batch: int):
+        self.output = hidden.weight.new_empty(batch, len(heads.weight))
+        """Mean and log-variance, (batch, 2 latent_size); before :meth:`backward` their gradient."""
         self._hidden, self._heads = hidden, heads
         self._weight = hidden.weight.new_empty(len(heads.weight), hidden.weight.shape[1])
         self._grad_weight = torch.empty_like(self._weight)
-        self._output = hidden.weight.new_empty(rows, len(heads.weight))
-        self._x = hidden.weight.new_empty(0)
+        self._bias = torch.empty_like(heads.bias)
+        self._weight_t, self._heads_t, self._hidden_t = self._weight.t(), heads.weight.t(), hidden.weight.t()
+        self._grad_t = self.output.t()
+        self._x = hidden.weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return mean and log-variance, (batch, 2 latent_size), in a buffer that the next call overwrites."""
+    def forward(self, x: Tensor) -> None:
+        """Map ``x``: (batch, pixels) to the output."""
         self._x = x
         hidden, heads = self._hidden, self._heads
-        weight = torch.mm(heads.weight, hidden.weight, out=self._weight)
-        bias = torch.addmv(heads.bias, heads.weight, hidden.bias)
-        return torch.addmm(bias, x, weight.t(), out=_rows(self._output, x))
+        torch.mm(heads.weight, hidden.weight, out=self._weight)
+        torch.addmv(heads.bias, heads.weight, hidden.bias, out=self._bias)
+        torch.addmm(self._bias, x, self._weight_t, out=self.output)
 
-    def backward(self, grad: Tensor) -> None:
-        """Write the gradients of all weights and biases; ``grad`` is that of what :meth:`forward` returned."""
-        hidden, heads = self._hidden, self._heads
-        grad_weight = torch.mm(grad.t(), self._x, out=self._grad_weight)
-        grad_bias = torch.sum(grad, 0, out=heads.grad_bias)
-        torch.mm(heads.weight.t(), grad_weight, out=hidden.grad_weight)
-        torch.mv(heads.weight.t(), grad_bias, out=hidden.grad_bias)
-        torch.mm(grad_weight, hidden.weight.t(), out=heads.grad_weight).addr_(grad_bias, hidden.bias)
+    def backward(self) -> None:
+        """Write the gradients of all weights and biases."""
+        hidden, heads, grad_weight = self._hidden, self._heads, self._grad_weight
+        torch.mm(self._grad_t, self._x, out=grad_weight)
+        torch.sum(self.output, 0, out=heads.grad_bias)
+        torch.mm(self._heads_t, grad_weight, out=hidden.grad_weight)
+        torch.mv(self._heads_t, heads.grad_bias, out=hidden.grad_bias)
+        torch.mm(grad_weight, self._hidden_t, out=heads.grad_weight).addr_(heads.grad_bias, hidden.bias)
 
 
 class _Layers:
-    """Layers of which each takes what the one before it gives."""
+    """Hidden layers with an activation, and a last one without."""
 
-    def __init__(self, layers: list[_Dense], *, to_input: bool = True):
-        """``to_input``: whether the gradient of what goes into the first is wanted."""
-        self._layers = layers
-        self._to_input = to_input
+    def __init__(
+        self,
+        hidden: Sequence[_Linear],
+        activation: Activation,
+        last: _Linear,
+        grad_input: Tensor | None,
+        batch: int,
+        config: TrialConfig,
+    ):
+        """``grad_input`` gets the gradient of what goes into the first, where it is wanted."""
+        self._layers: list[_Dense] = []
+        for linear in hidden:
+            self._layers.append(_Dense(linear, activation, grad_input, batch, config))
+            grad_input = self._layers[-1].grad
+        self._layers.append(_Dense(last, None, grad_input, batch, config))
+        self.output = self._layers[-1].output
+        """What the last layer gives, (batch, out); before :meth:`backward` its gradient."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
+    def forward(self, x: Tensor) -> None:
+        """Map ``x``: (batch, in) to the output."""
         for layer in self._layers:
             x = layer.forward(x)
-        return x
 
-    def backward(self, grad: Tensor) -> Tensor:
-        """Write the gradients of all weights and biases; return that of the input. ``grad`` is used up."""
+    def backward(self) -> None:
+        """Write the gradients of all weights and biases, and that of the input."""
         for layer in reversed(self._layers):
-            grad = layer.backward(grad, to_input=self._to_input or layer is not self._layers[0])
-        return grad
+            layer.backward()
 
 
 class _Dense:
-    """A linear layer and the activation behind it."""
+    """A linear layer and the activation behind it; the last one has none, and its gradient comes over its output."""
 
-    def __init__(self, linear: _Linear, activation: Activation, rows: int, config: TrialConfig):
+    def __init__(
+        self,
+        linear: _Linear,
+        activation: Activation | None,
+        grad_input: Tensor | None,
+        batch: int,
+        config: TrialConfig,
+    ):
+        self.output = linear.weight.new_empty(batch, len(linear.weight))
+        self.grad = torch.empty_like(self.output) if activation else self.output
+        """That in the output, to be written before :meth:`backward`, which uses it up."""
         self._linear = linear
-        self._activation = activation
-        self._factor = torch.bfloat16 if config.precision == "bfloat16" else linear.weight.dtype
-        """The type that products are taken of."""
-        outputs, inputs = linear.weight.shape
-        self._output = linear.weight.new_empty(rows, outputs)
-        self._grad_input = linear.weight.new_empty(rows, inputs)
-        self._before = torch.empty_like(self._output) if activation == "gelu" else self._output
-        self._x = self._weight = linear.weight
-        """What the last :meth:`forward` took the product of, in that type."""
+        self._activate, self._differentiate = _ACTIVATIONS[activation or "linear"], _GRADIENTS[activation or "linear"]
+        self._before = torch.empty_like(self.output) if activation == "gelu" else self.output
+        self._grad_input = grad_input
+        self._rounds = config.precision == "bfloat16"
+        factor = torch.bfloat16 if self._rounds else linear.weight.dtype
+        self._weight, self._factor = linear.weight.to(factor), self.grad.to(factor)
+        """Weight and gradient in the type that products are taken of: the tensors themselves, or copies."""
+        self._weight_t, self._factor_t = self._weight.t(), self._factor.t()
+        self._x = self._weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``x``: (batch, in) to (batch, out), in a buffer that the next call overwrites."""
-        output, before = _rows(self._output, x), _rows(self._before, x)
-        self._x, self._weight = x.to(self._factor), self._linear.weight.to(self._factor)
-        if self._factor == before.dtype:
-            torch.addmm(self._linear.bias, self._x, self._weight.t(), out=before)
+        """Map ``x``: (batch, in) to the output."""
+        if self._rounds:
+            self._x = x.to(torch.bfloat16)
+            self._weight.copy_(self._linear.weight)
+            self._before.copy_(torch.mm(self._x, self._weight_t)).add_(self._linear.bias)
         else:
-            _mm(self._x, self._weight.t(), before).add_(self._linear.bias)
-        return _ACTIVATIONS[self._activation](before, output)
+            self._x = x
+            torch.addmm(self._linear.bias, x, self._weight_t, out=self._before)
+        return self._activate(self._before, self.output)
 
-    def backward(self, grad_output: Tensor, *, to_input: bool) -> Tensor:
-        """Write the gradients of weight and bias; return that of the input, in a buffer that the next call overwrites.
-
-        ``grad_output`` is used up.
-        """
-        output, before = _rows(self._output, grad_output), _rows(self._before, grad_output)
-        grad = _GRADIENTS[self._activation](grad_output, before, output)
+    def backward(self) -> None:
+        """Write the gradients of weight and bias, and that of the input where it is wanted."""
+        grad = self._differentiate(self.grad, self._before, self.output)
         torch.sum(grad, 0, out=self._linear.grad_bias)
-        factor = grad.to(self._factor)
-        _mm(factor.t(), self._x, self._linear.grad_weight)
-        return _mm(factor, self._weight, _rows(self._grad_input, grad)) if to_input else grad
+        if self._rounds:
+            self._factor.copy_(grad)
+        _mm(self._factor_t, self._x, self._linear.grad_weight)
+        if self._grad_input is not None:
+            _mm(self._factor, self._weight, self._grad_input)
 
 
 def _mm(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     """Write the product of two matrices, taken in their own type."""
     return torch.mm(a, b, out=out) if a.dtype == out.dtype else out.copy_(torch.mm(a, b))
-
-
-def _rows(buffer: Tensor, like: Tensor) -> Tensor:
-    """Return as many rows of ``buffer`` as ``like`` has."""
-    return buffer if len(buffer) == len(like) else buffer[: len(like)]

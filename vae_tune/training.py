@@ -114,7 +114,7 @@ def fit(
     train, validation = to_tensor(images.train, device), to_tensor(images.validation, device)
     if state is None:
         state = new_state(config, images.pixels, device)
-    step = make_step(state.model, config, rows=min(config.batch_size, len(train)))
+    step = make_step(state.model, config)
     for epoch in range(state.epoch + 1, config.max_epochs + 1):
         start = time.perf_counter()
         if images.binarization == "dynamic":
@@ -176,10 +176,10 @@ def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     return Evaluation(rec + divergence, rec, divergence, active_units)
 
 
-def make_step(model: VAE, config: TrialConfig, rows: int) -> Step | BoundStep:
-    """Return what computes the gradient of a minibatch of up to ``rows`` images, by the fastest way there is."""
+def make_step(model: VAE, config: TrialConfig) -> Step | BoundStep:
+    """Return what computes the gradient of a minibatch, by the fastest way there is."""
     plain = config.iwae_samples == 1 and config.free_bits == 0
-    return Step(model, config, rows) if plain else BoundStep(model, config)
+    return Step(model, config) if plain else BoundStep(model, config)
 
 
 def train_epoch(
@@ -194,7 +194,7 @@ def train_epoch(
 
     A pass that was left in the middle goes on there.
     """
-    device = images.device
+    device, on_cpu = images.device, images.device.type == "cpu"
     shuffler = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
     noise_source = torch.Generator(device).manual_seed(_epoch_seed(config.seed, epoch))
     order = torch.randperm(len(images), generator=shuffler).to(device)
@@ -211,7 +211,7 @@ def train_epoch(
             torch.nn.utils.clip_grad_norm_(state.optimizer.parameter, config.grad_clip)
         state.optimizer.step(rate)
         total.add_(loss, alpha=len(index))
-        if device.type == "cpu" and not math.isfinite(total.item()):
+        if on_cpu and not math.isfinite(total.item()):
             raise Diverged(epoch, f"training loss at step {number}")
         if midway:
             state.step = number
