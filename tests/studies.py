@@ -106,8 +106,8 @@ def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), **
     """Write a study of trials that are given as dicts, and return it loaded.
 
     Each has ``losses``, one an epoch, and may have ``state``, ``started`` and ``times`` (one an epoch; seconds after
-    the study's start; by default an epoch a second), ``values`` beside the reference's, ``node``, ``reason``, and
-    more columns of its reports.
+    the study's start; by default an epoch a second), ``ended`` (by default with its last epoch), ``values`` beside the
+    reference's, ``node``, ``reason``, and more columns of its reports.
     """
     base = TrialConfig(max_epochs=max_epochs)
     reference = {name: getattr(base, name) for name in space.distributions}
@@ -116,7 +116,7 @@ def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), **
         trial = {"losses": (), "state": COMPLETE, "started": 0.0, "node": "host", "values": {}} | given
         times = trial.get("times") or [trial["started"] + epoch for epoch, _ in enumerate(trial["losses"], start=1)]
         made = Simulated(number, reference | trial["values"], trial["started"], trial["node"], None)
-        made.state, made.ended = trial["state"], max([trial["started"], *times])
+        made.state, made.ended = trial["state"], trial.get("ended", max([trial["started"], *times]))
         made.reason = trial.get("reason", "")
         columns = {name: value for name, value in given.items() if name in REPORT_COLUMNS}
         for epoch, (loss, time) in enumerate(zip(trial["losses"], times, strict=True), start=1):

@@ -1,17 +1,19 @@
 """The ledger on studies small enough to work out by hand. Times are seconds after eight o'clock."""
 
 import fcntl
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
 
 from tests.studies import make_study
-from vae_tune.config import SearchConfig, TrialConfig
+from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, to_dict
 from vae_tune.ledger import make_ledger
 from vae_tune.study import Study, load_study
 
 EIGHT = datetime(2026, 1, 5, 8, tzinfo=UTC)
+ASHA = AshaConfig()
 ONE_SLOT = {"count": 1, "cpus": 1, "gpus": 0}
 
 
@@ -19,7 +21,7 @@ def at(seconds):
     return EIGHT + timedelta(seconds=seconds)
 
 
-def study(folder, runs, *trials, max_epochs=3):
+def study(folder, runs, *trials, max_epochs=3, asha=ASHA):
     """A study from ``(started, ended, slots)`` for each run, and for each trial its state, when it started and ended,
     and ``(reported, seconds)`` for each epoch."""
     entries = []
@@ -38,17 +40,18 @@ def study(folder, runs, *trials, max_epochs=3):
         for state, started, ended, epochs in trials
     ]
     reports = [
-        {"trial": number, "seconds": float(length), "time": at(time)}
+        {"trial": number, "epoch": epoch, "seconds": float(length), "time": at(time)}
         for number, (_, _, _, epochs) in enumerate(trials)
-        for time, length in epochs
+        for epoch, (time, length) in enumerate(epochs, start=1)
     ]
     table = pd.DataFrame(rows, columns=["state", "epochs", "seconds", "started", "ended"]).rename_axis("trial")
-    reports = pd.DataFrame(reports, columns=["trial", "seconds", "time"])
+    reports = pd.DataFrame(reports, columns=["trial", "epoch", "seconds", "time"])
     for frame, columns in ((table, ["started", "ended"]), (reports, ["time"])):
         for column in columns:
             frame[column] = pd.to_datetime(frame[column], utc=True)
-    config = SearchConfig(trial=TrialConfig(max_epochs=max_epochs))
-    return Study(folder, {"runs": entries}, config, table, reports, None)
+    reference = TrialConfig(max_epochs=max_epochs)
+    manifest = {"runs": entries, "rungs": asha.rungs(max_epochs), "reference": to_dict(reference)}
+    return Study(folder, manifest, SearchConfig(trial=reference, asha=asha), table, reports, None)
 
 
 def cpu_seconds(ledger):
@@ -75,6 +78,14 @@ def test_pruning_saves_the_epochs_left_at_the_trials_own_pace(tmp_path):
     ledger = make_ledger(study(tmp_path, [(0, 20, ONE_SLOT | {"cpus": 3})], *pruned, max_epochs=10))
     assert ledger.saved_epochs == 8 + 9
     assert ledger.saved_hours * 3600 == pytest.approx(3 * (8 * 6 + 9 * 4))
+
+
+def test_pruning_saves_no_epochs_beyond_those_that_the_space_fixes(tmp_path):
+    folder = make_study(tmp_path / "s", trials=12, max_epochs=9)
+    whole = load_study(folder)
+    config = replace(whole.config, trial=TrialConfig(max_epochs=90))  # what the space's max_epochs replaced
+    assert make_ledger(whole).saved_epochs > 0
+    assert make_ledger(replace(whole, config=config)).saved_epochs == make_ledger(whole).saved_epochs
 
 
 def test_hours_are_gpu_hours_where_trials_have_gpus(tmp_path):
@@ -104,6 +115,22 @@ def test_a_trial_that_had_ended_before_it_was_told_repeats_nothing(tmp_path):
     trial = ("PRUNED", 0, 100, [(10, 10)])  # told by the resume, at second 100
     ledger = make_ledger(study(tmp_path, [(0, 15, ONE_SLOT), (99, 101, ONE_SLOT)], trial))
     assert cpu_seconds(ledger) == {"pruned": 10, "idle": 5 + 2}
+
+
+PROMOTION = AshaConfig(scheduler="asha-promotion", grace_period=1)
+
+
+def test_a_trial_that_waits_for_a_promotion_costs_nothing_meanwhile(tmp_path):
+    waits = ("RUNNING", 0, None, [(10, 10)])
+    fails = ("FAIL", 10, 59, [(19, 9)])  # promoted at some time: in the second epoch, so after 9 seconds at most
+    ledger = make_ledger(study(tmp_path, [(0, 60, ONE_SLOT)], waits, fails, asha=PROMOTION))
+    assert cpu_seconds(ledger) == {"unfinished": 10, "failed": 9 + 9, "idle": 60 - 28}
+
+
+def test_what_was_in_flight_between_rungs_is_repeated_with_promotion_too(tmp_path):
+    trial = ("RUNNING", 0, None, [(10, 10), (20, 10)])
+    ledger = make_ledger(study(tmp_path, [(0, 25, ONE_SLOT)], trial, max_epochs=9, asha=PROMOTION))
+    assert cpu_seconds(ledger) == {"unfinished": 20, "repeated": 5}
 
 
 def test_each_run_counts_with_its_own_resources(tmp_path):

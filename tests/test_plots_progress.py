@@ -133,6 +133,35 @@ def test_a_trial_that_was_resumed_has_a_stretch_in_each_run(tmp_path):
     assert list(table.end_hours * HOUR) == pytest.approx([2, 4, 5])
 
 
+@pytest.fixture
+def promoted(tmp_path):
+    """One worker trains three trials by turns; what is paused at the end ends with the search, the winner before."""
+    return hand_made(
+        tmp_path / "s",
+        {"losses": [30, 20], "times": [1, 12], "started": 0},
+        {"losses": [29], "started": 2, "times": [3], "state": "PRUNED", "ended": 40},
+        {"losses": [28, 18, 17], "started": 3, "times": [4, 20, 21]},
+        {"losses": [31], "started": 5, "times": [6], "state": "PRUNED", "ended": 40},
+        max_epochs=3,
+        asha=AshaConfig(scheduler="asha-promotion", grace_period=1),
+    )
+
+
+def test_a_paused_trial_counts_from_when_it_was_paused(promoted):
+    table = best_so_far(promoted)
+    assert list(table.trial) == [1, 3, 0, 2]
+    assert list(table.hours * HOUR) == pytest.approx([3, 6, 12, 21])
+
+
+def test_a_trial_that_was_promoted_has_a_stretch_for_each_time_that_it_trained(promoted):
+    table = timeline(promoted)
+    assert set(table.worker) == {"host 1"}
+    busy = table[table.state != "IDLE"]
+    assert list(busy.trial) == [0, 1, 2, 3, 0, 2]
+    assert list(busy.start_hours * HOUR) == pytest.approx([0, 2, 3, 5, 11, 19])
+    assert list(busy.end_hours * HOUR) == pytest.approx([1, 3, 4, 6, 12, 21])
+
+
 def test_what_an_interruption_left_running_trains_until_then_and_no_longer(tmp_path):
     study = hand_made(
         tmp_path / "s",

@@ -169,6 +169,18 @@ def test_it_shows_what_fresh_seeds_confirmed(tmp_path):
     assert "trial 7 100.50 100.75 ± 0.25 +0.25 99.88 3" in read(folder)[0]
 
 
+def test_a_confirmation_changes_nothing_of_what_it_says_of_the_search(tmp_path):
+    folder, said = make_study(tmp_path / "s", trials=12), []
+    for again in (False, True):
+        if again:
+            make_study(folder / "confirmation", trials=4, max_epochs=9, scheduler="none")
+        page = read(folder)[0]
+        said.append(re.findall(r"epochs were trained instead of [\d,]+|[\d,]+ epochs were|Trials fill \d+%", page))
+    assert said[0] == said[1]
+    assert len(said[0]) == 2
+    assert "confirmation" in page
+
+
 def test_a_name_or_a_reason_stays_text(tmp_path):
     folder = make_study(tmp_path / "<script>alert(1)<", trials=6, failed=1.0)
     table = folder / "trials.csv"

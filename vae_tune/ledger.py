@@ -17,6 +17,7 @@ from vae_tune.names import (
     CONFIRMATION_FOLDER,
     CPU_HOURS,
     ENDED,
+    EPOCH,
     EPOCHS,
     FAIL,
     GPU_HOURS,
@@ -85,12 +86,13 @@ def make_ledger(study: Study) -> Ledger:
 
     trials = study.trials
     lives = pd.DataFrame({STATE: trials[STATE], STARTED: _seconds(trials[STARTED]), ENDED: _seconds(trials[ENDED])})
-    epochs = study.epochs[[TRIAL, SECONDS]].assign(time=_seconds(study.epochs[TIME]))
+    epochs = study.epochs[[TRIAL, EPOCH, SECONDS]].assign(time=_seconds(study.epochs[TIME]))
     events = pd.concat([lives[STARTED], lives[ENDED], epochs[TIME]])
     runs, notes = _runs(study, events)
     epochs["run"] = runs["start"].searchsorted(epochs[TIME], side="right").clip(1) - 1 if len(runs) else 0
     epochs["what"] = epochs[TRIAL].map(lives[STATE].map(_WORDS))
-    lost = [_unreported(lives, epochs, run) for run in runs.itertuples()]
+    rungs = study.rungs if study.config.asha.scheduler == "asha-promotion" else ()
+    lost = [_unreported(lives, epochs, run, rungs) for run in runs.itertuples()]
     charges = pd.concat([epochs[["what", "run", SECONDS]], *lost])
     hours = pd.DataFrame(
         {kind: charges[SECONDS] * charges["run"].map(runs[share]) / 3600 for kind, share in _SHARES.items()}
@@ -113,7 +115,7 @@ def make_ledger(study: Study) -> Ledger:
     if runs["slots"].isna().any():
         notes.append("Idle time is not known: how many trials ran side by side is not recorded.")
     pruned = trials[(trials[STATE] == PRUNED) & (trials[EPOCHS] > 0)]
-    left = study.config.trial.max_epochs - pruned[EPOCHS]
+    left = study.max_epochs - pruned[EPOCHS]
     spared = float((pruned[SECONDS] / pruned[EPOCHS] * left).sum()) / 3600
     return Ledger(
         entries=entries,
@@ -130,8 +132,11 @@ def _confirmations(study: Study) -> list[Path]:
     return sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))
 
 
-def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any) -> pd.DataFrame:
-    """Return the seconds in ``run`` that no report shows: in trials that failed, and in flight at its end."""
+def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tuple[int, ...]) -> pd.DataFrame:
+    """Return the seconds in ``run`` that no report shows: in trials that failed, and in flight at its end.
+
+    A trial waits, without a worker, at each of ``rungs``: what came after it is an epoch at most, or nothing.
+    """
     import numpy as np
 
     mine = epochs[epochs["run"] == run.Index]
@@ -140,11 +145,12 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any) -> pd.DataF
     failed = (lives[STATE] == FAIL) & lives[ENDED].between(run.start, run.end)
     went_on = lives[STATE].isin([RUNNING, FAIL]) | (epochs.groupby(TRIAL)[TIME].max().reindex(lives.index) > run.end)
     seen = last.notna() | lives[STARTED].between(run.start, run.end)
-    in_flight = seen & went_on & ~(lives[ENDED] <= run.end)
+    waited = mine.groupby(TRIAL)[EPOCH].max().reindex(lives.index).isin(rungs)
+    in_flight = seen & went_on & ~(lives[ENDED] <= run.end) & ~waited
     seconds = (lives[ENDED] - since).where(failed, run.end - since)
-    if run.over:
-        longest = epochs.groupby(TRIAL)[SECONDS].max().reindex(lives.index).fillna(epochs[SECONDS].max())
-        seconds = seconds.where(failed, seconds.clip(upper=longest))
+    longest = epochs.groupby(TRIAL)[SECONDS].max().reindex(lives.index).fillna(epochs[SECONDS].max())
+    at_most_an_epoch = waited | (~failed & run.over)
+    seconds = seconds.where(~at_most_an_epoch, seconds.clip(upper=longest))
     rows = lives[[]].assign(what=REPEATED if run.over else UNFINISHED, run=run.Index, seconds=seconds.clip(lower=0))
     rows.loc[failed, "what"] = _WORDS[FAIL]
     unreported: pd.DataFrame = rows[failed | in_flight]

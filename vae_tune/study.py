@@ -26,7 +26,9 @@ from vae_tune.names import (
     EPOCHS_FILE,
     METRICS_FILE,
     NODE,
+    PRUNED,
     REASON,
+    RUNNING,
     SECONDS,
     SEED,
     STARTED,
@@ -122,6 +124,14 @@ def audited_trials(study: Study) -> pd.Series[int]:
     """Return the epoch at which each audited trial was condemned, by its number."""
     epochs = study.trials[REASON].str.extract(rf"^{AUDITED}: the rung at epoch (\d+) ", expand=False)
     return epochs.dropna().astype(int)
+
+
+def paused_trials(study: Study) -> pd.Series[bool]:
+    """Return of each trial whether it waits for a promotion, or did so when the search ended: it holds no worker."""
+    promotes = study.config.asha.scheduler == "asha-promotion"
+    at_rung = (study.trials[STATE] == RUNNING) & study.trials[EPOCHS].isin(study.rungs)
+    paused: pd.Series[bool] = promotes & (at_rung | (study.trials[STATE] == PRUNED))
+    return paused
 
 
 def judged_reports(study: Study) -> pd.DataFrame:

@@ -46,10 +46,11 @@ from vae_tune.names import (
     VAL_LOSS,
     WORKER,
 )
-from vae_tune.study import Study, audited_trials, judged_reports
+from vae_tune.study import Study, audited_trials, judged_reports, paused_trials
 
 _OVERLAP = 0.5  # s: a report is dated when it arrives, so trials of one worker may seem to overlap by that
-_RUN = "run"
+_PAUSE = 1.0  # s: a promoted trial goes on later than its next epoch would otherwise have begun
+_RUN, _PART = "run", "part"
 _MIN_PAIRS = 3
 """Trials that a rank correlation needs to say anything at all."""
 
@@ -206,14 +207,17 @@ def timeline(study: Study) -> pd.DataFrame:
 
 
 def _ends(study: Study) -> pd.Series[Any]:
-    """Return when each trial ended or was last heard of, by trial."""
+    """Return when each trial ended, was paused or was last heard of, by trial."""
     reported = study.epochs.groupby(TRIAL)[TIME].max().reindex(study.trials.index)
-    ended: pd.Series[Any] = study.trials[ENDED].fillna(reported).fillna(study.trials[STARTED])
-    return ended
+    ended: pd.Series[Any] = study.trials[ENDED].mask(paused_trials(study) & reported.notna(), reported)
+    return ended.fillna(reported).fillna(study.trials[STARTED])
 
 
 def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
-    """Return when each trial trained, run by run, by start; what did not end trains until the run's last report."""
+    """Return when each trial trained, run by run, by start; what did not end trains until the run's last report.
+
+    A trial that was paused and promoted later has a stretch for each time that it trained.
+    """
     reports = study.epochs[[TRIAL, TIME]].rename(columns={TIME: END})
     reports[START] = reports[END] - pd.to_timedelta(study.epochs[SECONDS], unit="s")
     silent = study.trials[~study.trials.index.isin(reports[TRIAL])]
@@ -223,10 +227,15 @@ def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
     reports[_RUN] = clock.run(reports[END])
     started = study.trials[STARTED].reindex(reports[TRIAL]).reset_index(drop=True)
     reports[START] = reports[START].where(reports[START] > started, started)
-    table = reports.groupby([TRIAL, _RUN], as_index=False).agg({START: "min", END: "max"})
+    reports = reports.sort_values([TRIAL, END], ignore_index=True)
+    gaps = reports[START] - reports.groupby(TRIAL)[END].shift()
+    promotes = study.config.asha.scheduler == "asha-promotion"
+    reports[_PART] = (promotes & (gaps > pd.Timedelta(seconds=_PAUSE))).groupby(reports[TRIAL]).cumsum()
+    table = reports.groupby([TRIAL, _RUN, _PART], as_index=False).agg({START: "min", END: "max"})
     table[STATE] = study.trials[STATE].astype("str").reindex(table[TRIAL]).array
     table[NODE] = study.trials[NODE].reindex(table[TRIAL]).array
-    ends = study.trials[ENDED].reindex(table[TRIAL]).reset_index(drop=True)
+    ends = _ends(study).where(study.trials[ENDED].notna() | paused_trials(study))
+    ends = ends.reindex(table[TRIAL]).reset_index(drop=True)
     ends = ends.fillna(reports.groupby(_RUN)[END].max().reindex(table[_RUN]).reset_index(drop=True))
     ended_here = ~table.duplicated(TRIAL, keep="last") & (clock.run(ends) == table[_RUN])
     table[END] = table[END].mask(ended_here, ends)

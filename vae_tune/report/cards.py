@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from vae_tune.ledger import IDLE, Ledger
+from vae_tune.ledger import CONFIRMATION, IDLE, Ledger
 from vae_tune.names import (
     ACTIVE_UNITS,
     COMPLETE,
@@ -101,7 +101,7 @@ def _search(study: Study, ledger: Ledger) -> list[Card]:
             _card("rung_survival", note, {"": interactive.rung_survival(study)}),
             _card("rung_correlation", "", {"": interactive.rung_correlation(study)}),
         ]
-    hours = ledger.hours
+    hours = ledger.hours.drop(CONFIRMATION, errors="ignore")  # which has idle times of its own
     busy = (
         ""
         if hours.isna().any() or not hours.sum()

@@ -215,7 +215,7 @@ def _savings(ledger: Ledger, study: Study) -> list[str]:
         return ["No trial was stopped early: each trained in full."]
     if not ledger.saved_epochs:
         return ["No trial has been stopped early yet."]
-    spent = int(ledger.entries["epochs"].sum())
+    spent = len(study.epochs)
     full = spent + ledger.saved_epochs
     pruned = ledger.entries["trials"]["pruned"]
     return [
