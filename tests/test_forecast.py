@@ -61,6 +61,18 @@ def test_a_stopped_trial_goes_on_from_where_it_ended(tmp_path):
     assert curve.losses[1] == pytest.approx(curve.losses[[0, 2]].mean(), rel=0.01)  # between two that are modelled
 
 
+def test_a_stopped_trial_goes_on_from_its_last_loss_where_whole_ones_abound_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_MOST", 16)
+    curves = load_curves(make_study(tmp_path / "s", trials=120, failed=0))
+    assert curves.whole.sum() > 16
+    some = module._some(curves)
+    assert (some.whole.sum(), len(some.values)) == (8, 16)
+    surrogate = Surrogate(some, [1, 3, 9])
+    index = next(index for index, losses in enumerate(curves.losses) if np.isnan(losses[3]) and losses[2] > 0)
+    lasts = [surrogate.continued(curves.values[index], curves.losses[index] + up).losses[-1] for up in (0, 20)]
+    assert lasts[1] > lasts[0] + 2
+
+
 def test_early_stopping_that_would_have_saved_is_advised_with_its_share(tmp_path):
     # Each trial is worse than the one before, so ASHA stops all but the reference after an epoch: 4 + 11 of 48.
     study = rates(tmp_path / "s", np.linspace(0.5, 0.9, 12), lambda place: 100 + 10 * place)

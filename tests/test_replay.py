@@ -2,6 +2,8 @@
 
 import io
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +151,11 @@ def test_noise_makes_a_poor_surrogate():
     assert is_poor(Surrogate(made(lambda place, epoch: 100 + random.random())).validate())
 
 
+def test_a_surrogate_stands_losses_that_are_mostly_equal():
+    curves = made(lambda place, epoch: 100.0 + 10 * (place[0] > 0.8))
+    assert 99 < Surrogate(curves).curve(curves.values[0]).losses[-1] < 111
+
+
 def test_too_few_whole_curves_make_no_surrogate():
     with pytest.raises(UsageError, match="3 curves to the end"):
         Surrogate(made(smooth, count=3))
@@ -249,6 +256,18 @@ def test_the_command_prints_the_error_first_and_writes_tables_figure_and_page(tm
     page = (tmp_path / "out" / "replay.html").read_text()
     assert '<section id="replay">' in page
     assert "http" not in page
+    best = re.search(r"nats per image above [\d.]+, the lowest", text)
+    assert best is not None
+    assert best[0] in page
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 3.6007, 1 / 3.1])
+def test_regret_begins_with_the_first_whole_trial_and_never_rises_whatever_the_hours_are(scale):
+    scaled = [[replace(trial, ended=trial.ended * scale) for trial in search] for search in (FIRST, SECOND)]
+    table = regret_table({SETTING: scaled}, best=3.0)
+    hours = table[table["axis"] == "hours"]
+    assert hours["regret"].iloc[0] == (2 + 0.5) / 2
+    assert (hours["regret"].diff().dropna() <= 0).all()
 
 
 def test_a_poor_surrogate_is_refused_unless_forced(tmp_path, monkeypatch):

@@ -58,9 +58,10 @@ def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFra
     seconds = time.perf_counter() - began
     best = lowest(searches, source.best)
     summary, regret = summary_table(searches, best), regret_table(searches, best)
-    _show(summary, best, source, console)
+    legend = _legend(best, source)
+    _show(summary, legend, console)
     folder = options.output or _default_output(options.source)
-    _write(folder, summary, regret, source)
+    _write(folder, summary, regret, source, legend)
     console.print(f"{count} searches in {seconds:.1f} s, {seconds / count:.2f} s each.", highlight=False)
     files = ", ".join((REPLAY_SUMMARY_FILE, REPLAY_REGRET_FILE, REPLAY_PLOT_FILE, REPLAY_PAGE_FILE))
     console.print(f"{folder}: {files}", highlight=False, markup=False, soft_wrap=True)
@@ -141,13 +142,13 @@ def _number(value: float, form: str) -> str:
     return "never" if value == float("inf") else f"{value:{form}}"
 
 
-def _show(summary: pd.DataFrame, best: float, source: Source, console: Console) -> None:
+def _show(summary: pd.DataFrame, legend: str, console: Console) -> None:
     runs = summary[["repeats", "trials"]].iloc[0]
     head, *rows = _rows(summary)
     lines = [f"{runs['repeats']} searches of {runs['trials']} trials each, with 95 % intervals", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
     console.print("\n".join([*lines, ""]), highlight=False, markup=False, soft_wrap=True)  # Markdown, to be pasted
-    console.print(_legend(best, source), highlight=False, soft_wrap=True)
+    console.print(legend, highlight=False, soft_wrap=True)
 
 
 def _legend(best: float, source: Source) -> str:
@@ -158,7 +159,7 @@ def _legend(best: float, source: Source) -> str:
     )
 
 
-def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: Source) -> None:
+def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: Source, legend: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in ((REPLAY_SUMMARY_FILE, summary), (REPLAY_REGRET_FILE, regret)):
@@ -167,7 +168,7 @@ def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: So
         with atomic(folder / REPLAY_PLOT_FILE) as file:
             draw(regret).savefig(file, format="png", dpi=110)
         with atomic(folder / REPLAY_PAGE_FILE) as file:
-            file.write(_page(folder, summary, source).encode())
+            file.write(_page(folder, summary, source.curves.name, legend).encode())
     except OSError as error:
         raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
 
@@ -192,12 +193,12 @@ def draw(regret: pd.DataFrame) -> Figure:
     return figure
 
 
-def _page(folder: Path, summary: pd.DataFrame, source: Source) -> str:
+def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
     """Return the figure and the summary as a page that loads nothing from elsewhere."""
     picture = base64.b64encode((folder / REPLAY_PLOT_FILE).read_bytes()).decode()
     head, *rows = [[escape(cell) for cell in row] for row in _rows(summary)]
     body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
-    title = f"Replay of {escape(source.curves.name)}"
+    title = f"Replay of {escape(name)}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         "<style>body{font:15px sans-serif;margin:2em;max-width:1100px}"
@@ -206,5 +207,5 @@ def _page(folder: Path, summary: pd.DataFrame, source: Source) -> str:
         '<section id="replay"><h2>Replayed with other settings</h2><div class="card">'  # the report shows it too
         f'<img alt="Regret over epochs and over time" style="max-width:100%" src="data:image/png;base64,{picture}">'
         f'<div class="scroll"><table><tr><th>{"</th><th>".join(head)}</th></tr>{body}</table></div>'
-        f"<p>{escape(_legend(source.best, source))}</p></div></section></html>\n"
+        f"<p>{escape(legend)}</p></div></section></html>\n"
     )

@@ -79,8 +79,9 @@ def _foretell(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
     for ahead in (True, False):
         validated = surrogate.validate(ahead=ahead)
         if is_poor(validated):
-            poorest = min(validated.fillna(-1).to_dict("records"), key=lambda row: row[SPEARMAN])
-            told = f"{poorest[SPEARMAN]:.2f} at epoch {poorest[EPOCH]}, and it needs {LOWEST_CORRELATION}"
+            poorest = validated.sort_values(SPEARMAN, na_position="first").iloc[0]
+            found = "not known" if np.isnan(poorest[SPEARMAN]) else f"{poorest[SPEARMAN]:.2f}"
+            told = f"{found} at epoch {poorest[EPOCH]:.0f}, and it needs {LOWEST_CORRELATION}"
             yield Finding("replay", f"Nothing is foretold by a replay: its curves' rank correlation is {told}.")
             return
     workers = study.manifest["runs"][-1].get("slots", {}).get("count", 1)
@@ -181,9 +182,14 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
 
 
 def _some(curves: Curves) -> Curves:
-    """Return so many of the curves that fitting them is quick, the whole ones first, else by chance."""
+    """Return so many of the curves, by chance, that fitting them is quick: the whole ones first, but stopped ones too.
+
+    From these alone it is learnt how a curve that was stopped goes on: half of what is kept, where there are so many.
+    """
     order = np.random.default_rng(0).permutation(len(curves.values))
-    kept = np.sort(order[np.argsort(~curves.whole[order], kind="stable")][:_MOST])
+    whole, stopped = order[curves.whole[order]], order[~curves.whole[order]]
+    fewest = min(len(stopped), _MOST // 2)
+    kept = np.sort(np.concatenate([whole[: _MOST - fewest], stopped])[:_MOST])
     values = tuple(curves.values[index] for index in kept)
     return replace(curves, values=values, losses=curves.losses[kept], seconds=curves.seconds[kept])
 

@@ -29,6 +29,7 @@ ERROR, ERROR_OF_BEST = "error", "error_of_best"
 _FOLDS = 5
 _BELOW = 0.05
 """Of the distance from the lowest loss to the median: how far below the lowest the floor of the surrogate is."""
+_EQUAL = 1e-3  # nats: what the distance is taken for where half of the losses are the lowest
 _POOR = 0.9
 """The share of trials after which one is simply poor: their losses are taken for that of the best of them."""
 _PROBES = 2**12
@@ -216,7 +217,8 @@ def _floor(losses: Array) -> Array:
     than those of good ones are from each other; modelled as they are, the surrogate would swing far below the best.
     """
     lowest = losses.min(axis=0)
-    return np.asarray(lowest - _BELOW * (np.median(losses, axis=0) - lowest))
+    spread = np.maximum(np.median(losses, axis=0) - lowest, _EQUAL)
+    return np.asarray(lowest - _BELOW * spread)
 
 
 def _capped(losses: Array) -> Array:

@@ -49,7 +49,7 @@ def regret_table(searches: Searches, best: float) -> pd.DataFrame:
             if any(len(at) == 0 for at, _, _ in steps):
                 continue
             first, last = max(at[0] for at, _, _ in steps), min(end for _, _, end in steps)
-            grid = np.unique(np.linspace(first, max(first, last), _POINTS).round(6))
+            grid = np.unique(np.linspace(first, max(first, last), _POINTS))
             lines = np.array([regret[np.searchsorted(at, grid, side="right") - 1] for at, regret, _ in steps])
             low, high = bootstrap(lines, lambda sample: sample.mean(axis=-2))
             rows += [(str(setting), axis, *cells) for cells in zip(grid, lines.mean(axis=0), low, high, strict=True)]
