@@ -135,6 +135,39 @@ def test_a_resumed_search_goes_on_with_the_same_runs_whatever_it_was_told_before
     assert found[folder.name].data.tags["vae_tune.best_trial"] == "3"
 
 
+def test_a_view_that_was_away_names_the_winner_of_all_trials_not_of_those_shown_again_so_far(
+    folder, place, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "away")
+    uri, manifest = f"sqlite:///{place}/mlflow.db", read_json(folder / "study.json")
+    before = [trial(0, 120.0, 110.0), trial(1, 121.0), trial(2, 120.0, 100.0)]
+    for rows in (before, [before[0], trial(1, 121.0, 109.0), before[2]]):
+        view = MLflow(uri, folder, manifest)
+        for row in rows:
+            view.show(row, None)
+    client = MlflowClient(uri)
+    study = runs(client, "away")[folder.name]
+    assert study.data.tags["vae_tune.best_trial"] == "2"
+    assert [(step, value) for step, value, _ in history(client, study, "best_val_loss")] == [
+        (1, 110),
+        (2, 100),
+        (3, 100),
+    ]
+
+
+def test_a_winner_that_was_not_told_of_is_named_at_the_end(folder, place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "untold")
+    uri, manifest = f"sqlite:///{place}/mlflow.db", read_json(folder / "study.json")
+    view = MLflow(uri, folder, manifest)
+    with monkeypatch.context() as patch:
+        patch.setattr(view, "_log_best", lambda: None)  # as where the server goes away in between
+        view.show(ROWS[0], None)
+    again = MLflow(uri, folder, manifest)
+    again.show(ROWS[0], None)
+    again.close("complete")
+    assert runs(MlflowClient(uri), "untold")[folder.name].data.tags["vae_tune.best_trial"] == "0"
+
+
 def test_another_study_of_the_same_name_has_runs_of_its_own(shown, folder):
     manifest = read_json(folder / "study.json")
     manifest["runs"][0]["started"] = iso(86_400)
@@ -151,8 +184,7 @@ def test_without_a_server_the_artifacts_lie_beside_the_database(server, folder, 
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")
     study = runs(client, "direct")[folder.name]
     assert study.info.status == "FINISHED"
-    (picture,) = (place / "mlartifacts").rglob("samples.png")
-    assert picture.parts[-3:-1] == ("artifacts", "best")
+    (picture,) = (place / "mlartifacts").rglob(f"{study.info.run_id}/artifacts/best/samples.png")
     assert Image.open(picture).size == (240, 240)
 
 

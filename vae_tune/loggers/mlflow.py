@@ -41,6 +41,7 @@ EXPERIMENT = "vae_tune"
 STUDY_TAG, STARTED_TAG, TRIAL_TAG = "vae_tune.study", "vae_tune.started", "vae_tune.trial"
 
 _PARENT_TAG = "mlflow.parentRunId"
+_BEST_TAG = "vae_tune.best_trial"
 _STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAIL: "FAILED", RUNNING: "RUNNING"}
 _PAUSED = "SCHEDULED"
 """MLflow's status of a trial that goes on when the search is resumed."""
@@ -92,6 +93,7 @@ class MLflow:
         self._folder = folder
         self._max_epochs = manifest["reference"]["max_epochs"]
         self._rows: dict[int, TrialRow] = {}
+        self._best_may_be_new = False
         self._experiment = self._find_experiment(uri)
         self._study = self._find_study(manifest)
         self._runs = {int(run.data.tags[TRIAL_TAG]): _known(run) for run in self._search(_PARENT_TAG, self._study)}
@@ -106,8 +108,10 @@ class MLflow:
         run.epochs, run.tags = len(row.reports), {**run.tags, **new}
         if run.status != _STATUS[row.state]:
             self._set_status(run, _STATUS[row.state], row.ended)
-            if row.state != RUNNING:
-                self._log_best()
+            self._best_may_be_new |= row.state != RUNNING
+        if self._best_may_be_new and len(self._rows) >= len(self._runs):  # else more that ended are shown soon
+            self._log_best()
+            self._best_may_be_new = False
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -117,6 +121,9 @@ class MLflow:
         for number, run in self._runs.items():
             if number in self._rows and self._rows[number].state == RUNNING:
                 self._set_status(run, _PAUSED)
+        known = self._client.get_run(self._study).data.tags.get(_BEST_TAG)
+        if (row := self._best()) is not None and known != str(row.trial):  # it was away when that trial ended
+            self._log_best()
         self._client.set_tag(self._study, "vae_tune.status", status)
         best = self._folder / BEST_FOLDER
         if (best / METRICS_FILE).exists():
@@ -173,12 +180,14 @@ class MLflow:
         for start in range(_BATCH, len(metrics), _BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
+    def _best(self) -> TrialRow | None:
+        return winner([row for row in self._rows.values() if row.state != RUNNING], self._max_epochs)
+
     def _log_best(self) -> None:
-        ended = [row for row in self._rows.values() if row.state != RUNNING]
-        best = winner(ended, self._max_epochs)
-        if best is not None:
-            metric = self._entities.Metric(f"best_{VAL_LOSS}", best.val_loss, _milliseconds(now()), len(ended))
-            tag = self._entities.RunTag("vae_tune.best_trial", str(best.trial))
+        if (best := self._best()) is not None:
+            ended = sum(row.state != RUNNING for row in self._rows.values())
+            metric = self._entities.Metric(f"best_{VAL_LOSS}", best.val_loss, _milliseconds(now()), ended)
+            tag = self._entities.RunTag(_BEST_TAG, str(best.trial))
             self._client.log_batch(self._study, metrics=[metric], tags=[tag])
 
     def _set_status(self, run: _Run, status: str, ended: str = "") -> None:
