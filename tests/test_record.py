@@ -15,7 +15,7 @@ from vae_tune.manifest import read_manifest
 from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
-from vae_tune.trials import TrialRow, now, read_trials, winner
+from vae_tune.trials import TrialRow, is_noted, now, read_trials, winner
 
 MANIFEST = {
     "name": "study",
@@ -150,6 +150,34 @@ def test_a_trial_that_collapsed_is_named_when_it_ends(record, epochs, reason):
     again = reopen(record)
     assert (again.rows[0].reason, table(record.folder / "trials.csv")[0]["reason"]) == (reason, reason)
     again.close()
+
+
+AUDITED = "audited: the rung at epoch 1 would have stopped it"
+
+
+@pytest.mark.parametrize(
+    ("note", "active", "state", "reason", "expected"),
+    [
+        ("", 7, COMPLETE, "", AUDITED),
+        ("epoch_2 is damaged", 7, COMPLETE, "", f"{AUDITED}; epoch_2 is damaged"),
+        ("", 1, COMPLETE, "", f"{AUDITED}; collapsed: 1 of 30 latents active"),
+        ("", 7, FAIL, "diverged: in epoch 3", f"{AUDITED}; diverged: in epoch 3"),
+    ],
+)
+def test_what_is_noted_of_a_trial_keeps_what_was_noted_before(record, note, active, state, reason, expected):
+    trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+    record.start(trial, {**trial.params, "latent_size": 30})
+    record.report(trial.number, report(1, 150.0))
+    for _ in range(2):  # the second time by a resume
+        record.set_aside(trial.number, 1, AUDITED)
+    record.report(trial.number, {**report(2, 150.0), "active_units": active, "reason": note})
+    record.finish(trial.number, state, reason)
+    again = reopen(record)
+    assert again.rows[0].reason == expected
+    again.close()
+    assert is_noted(expected, "audited")
+    assert is_noted(expected, "collapsed") == (active == 1)
+    assert is_noted(expected, "diverged") == (state == FAIL)
 
 
 def test_a_report_that_comes_twice_is_recorded_once(record):

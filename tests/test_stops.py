@@ -87,7 +87,7 @@ def test_an_audited_winner_was_certainly_condemned(tmp_path):
     study = hand_made(tmp_path / "s", *trials, asha=ASHA)
     assert stopping_audit(study)["winner_stopped"].tolist() == [1.0]
     assert study.best_trial == 2
-    assert "better trial than the winner: 100%" in " ".join(sentences(study))
+    assert "better trial than any that it let through: 100%" in " ".join(sentences(study))
 
 
 def test_the_chance_that_the_best_was_stopped_is_that_of_independent_normal_errors():
@@ -241,3 +241,9 @@ def test_the_check_of_a_record_knows_who_was_audited(tmp_path, tiny):
     manifest.write_text(manifest.read_text().replace('"audit_fraction": 0.3', '"audit_fraction": 0.0'))
     number, epoch = next(iter(scheduler.audited.items()))
     assert f"trial {number} went on past epoch {epoch}, where the rung stops it" in audit(record.folder)
+
+
+def test_an_audited_trial_may_have_other_notes(tmp_path):
+    note = audited([])["reason"]
+    trials = [{"losses": [5.0, 4.0, 3.0], "reason": text} for text in ("", f"a; {note}; b", f"{note}; a", f"a{note}")]
+    assert dict(audited_trials(hand_made(tmp_path / "s", *trials, asha=ASHA))) == {1: 1, 2: 1}

@@ -48,7 +48,16 @@ from vae_tune.names import (
     WARM_START,
 )
 from vae_tune.seen import SET_ASIDE, seen_study
-from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, TrialRow, iso, now, read_trials, row_from_trial
+from vae_tune.trials import (
+    REPORT_ATTRIBUTE,
+    VALUES_ATTRIBUTE,
+    TrialRow,
+    add_note,
+    iso,
+    now,
+    read_trials,
+    row_from_trial,
+)
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
 _TABLE_SECONDS = 1.0  # a running trial's row in trials.csv may be this old
@@ -213,6 +222,7 @@ class StudyRecord:
 
     def note(self, number: int, reason: str) -> None:
         """Note something about a trial that goes on, for its ``reason`` column."""
+        reason = add_note(self._rows[number].reason, reason)
         self._trials[number].set_user_attr(REASON, reason)
         self._update(replace(self._rows[number], reason=reason))
 
@@ -226,7 +236,7 @@ class StudyRecord:
     def finish(self, number: int, state: str, reason: str = "") -> None:
         """Tell Optuna how a trial ended: COMPLETE, PRUNED or FAIL, with a reason for FAIL or where it collapsed."""
         trial, row = self._trials.pop(number), self._rows[number]
-        reason = reason or row.reason or self._collapse(row)
+        reason = add_note(row.reason, reason or self._collapse(row))
         with self.transaction():
             if reason:
                 trial.set_user_attr(REASON, reason)

@@ -151,9 +151,8 @@ def sentences(study: Study) -> list[str]:
             "" if math.isnan(row[SPEARMAN]) else f" Its order agrees with the final one by {row[SPEARMAN]:.2f}."
         )
         chance = row[WINNER_STOPPED]
-        lost = (
-            "" if math.isnan(chance) else f" The chance that it stopped a better trial than the winner: {chance:.0%}."
-        )
+        told_chance = f" The chance that it stopped a better trial than any that it let through: {chance:.0%}."
+        lost = "" if math.isnan(chance) else told_chance
         told.append(
             f"Rung at epoch {row[EPOCH]}: of {row[CONDEMNED]} trials that it condemned {row[AUDITED]} were audited; "
             f"{row[FALSE_STOPS]} of these ended in the better half ({row[SHARE]:.0%}, 95 % interval {row[LOW]:.0%} to "

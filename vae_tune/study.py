@@ -122,7 +122,7 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
 
 def audited_trials(study: Study) -> pd.Series[int]:
     """Return the epoch at which each audited trial was condemned, by its number."""
-    epochs = study.trials[REASON].str.extract(rf"^{AUDITED}: the rung at epoch (\d+) ", expand=False)
+    epochs = study.trials[REASON].str.extract(rf"(?:^|; ){AUDITED}: the rung at epoch (\d+) ", expand=False)
     return epochs.dropna().astype(int)
 
 

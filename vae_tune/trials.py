@@ -52,6 +52,7 @@ class TrialRow:
     """UTC, ISO 8601."""
     state: str = RUNNING
     reason: str = ""
+    """Why it failed, and what else there is to note of it: apart by ``; ``."""
     reports: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """One per epoch, in order: the columns of ``epochs.csv`` without the trial."""
     ended: str = ""
@@ -175,6 +176,16 @@ def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
         node=attributes.get(NODE, ""),
         device=attributes.get(DEVICE, ""),
     )
+
+
+def add_note(reason: str, note: str) -> str:
+    """Return a trial's ``reason`` with a note more, unless it is there already."""
+    return reason if note in reason else "; ".join(filter(None, (reason, note)))
+
+
+def is_noted(reason: str, kind: str) -> bool:
+    """Whether a trial's ``reason`` has a note that begins with ``kind``."""
+    return any(note.startswith(kind) for note in reason.split("; "))
 
 
 def now() -> str:
