@@ -88,6 +88,16 @@ def test_axes_are_logarithmic_where_the_space_is(study):
     assert [ax.get_xscale() for ax in drawn("slices", study).axes] == ["log"] * 3
 
 
+@pytest.mark.parametrize("counts", [(0, 7, 12), (0, 0, 0), (1, 2, 3)])
+def test_models_without_an_active_unit_are_in_view(tmp_path, counts):
+    trials = [{"losses": [9, 8, 7 + number], "active_units": count} for number, count in enumerate(counts)]
+    (ax,) = drawn("active_units", hand_made(tmp_path / "s", *trials)).axes
+    dots = [tuple(point) for collection in ax.collections for point in collection.get_offsets()]
+    assert {active for _, active in dots} == set(counts)
+    for dot in dots:
+        assert ax.get_window_extent().contains(*ax.transData.transform(dot))
+
+
 def test_losses_have_their_unit(study):
     for name in ("best_so_far", "learning_curves", "slices"):
         assert drawn(name, study).axes[0].get_ylabel() == "validation loss (nats per image)"

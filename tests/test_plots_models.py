@@ -1,10 +1,13 @@
+import numpy as np
 import pytest
+from optuna.distributions import IntDistribution
 
 from tests.studies import hand_made
 from vae_tune import TrialConfig
 from vae_tune.model import build
-from vae_tune.plots import active_units, loss_parts, pareto, train_validation_gap
+from vae_tune.plots import active_units, draw_train_validation_gap, loss_parts, pareto, train_validation_gap
 from vae_tune.plots.models import parameters
+from vae_tune.report import render
 from vae_tune.space import DEFAULT_SPACE, Space
 
 
@@ -33,6 +36,16 @@ def test_a_latent_size_that_is_not_searched_is_the_references(tmp_path):
 def test_the_gap_is_validation_minus_training(tmp_path):
     study = hand_made(tmp_path / "s", {"losses": [120, 110, 103.5], "train_loss": 101.0})
     assert list(train_validation_gap(study).gap) == [2.5]
+
+
+def test_a_training_loss_of_another_kind_has_no_gap(tmp_path):
+    space = Space({"iwae_samples": IntDistribution(1, 8)})
+    trials = [{"losses": [120, 110, 103.5], "train_loss": 101.0, "values": {"iwae_samples": k}} for k in (1, 4)]
+    study = hand_made(tmp_path / "s", *trials, space=space)
+    np.testing.assert_equal(train_validation_gap(study).gap.to_numpy(), [2.5, np.nan])
+    points = [dots.get_offsets()[:, 1] for dots in draw_train_validation_gap(study).axes[0].collections]
+    assert set(np.concatenate(points)) == {2.5}
+    assert render(hand_made(tmp_path / "t", trials[1] | {"losses": [9, 8, 7]}, space=space))
 
 
 @pytest.mark.parametrize("pixels", [784, 35])

@@ -290,6 +290,8 @@ def _trials(study: Study) -> Iterator[Finding]:
 
 def _epochs(study: Study) -> Iterator[Finding]:
     """Tell whether the winner had learnt all it could, from the last tenth of its epochs (two at least)."""
+    if study.best is None or study.best[STATE] != COMPLETE:  # one that is still trained, or was stopped
+        return
     curve = study.epochs[study.epochs[TRIAL] == study.best_trial].set_index(EPOCH)[VAL_LOSS].sort_index()
     window = max(2, len(curve) // 10)
     if len(curve) <= window:

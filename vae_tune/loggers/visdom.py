@@ -16,7 +16,7 @@ from vae_tune.trials import TrialRow, winner
 
 SECONDS = 10
 """How long a request may take."""
-_CURVES = {VAL_LOSS: "validation negative ELBO", TRAIN_LOSS: "training negative ELBO"}
+_CURVES = {VAL_LOSS: "validation negative ELBO", TRAIN_LOSS: "training loss"}
 
 
 class Visdom:

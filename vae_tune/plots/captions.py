@@ -79,8 +79,9 @@ CAPTIONS = {
     "train_validation_gap": Caption(
         "Overfitting",
         "How much worse each model is on images that it was not trained on. The training loss is the mean over the "
-        "last epoch, while the weights still moved.",
-        "No trial has reported an epoch yet.",
+        "last epoch, while the weights still moved. Models trained on an importance-weighted bound are missing: it is "
+        "another loss.",
+        "No trial that trains on the negative ELBO has reported an epoch yet.",
     ),
     "pareto": Caption(
         "Quality against size",

@@ -7,7 +7,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    SymmetricalLogLocator,
+)
 
 from vae_tune.names import (
     ACTIVE_UNITS,
@@ -59,10 +66,12 @@ def draw_active_units(study: Study) -> Figure:
     if shown is None or shown.scale == "category":  # sizes are numbers all the same
         shown = Axis(LATENT_SIZE, "linear", int(sizes.min()) - 1, int(sizes.max()) + 1)
     _trials(ax, study, table, LATENT_SIZE, ACTIVE_UNITS)
-    for which in ("x", "y"):
-        style.hyperparameter_axis(ax, which, shown, sizes)
-    low = min(ax.get_ylim()[0], max(table[ACTIVE_UNITS].min(), 0.8) * 0.9)
-    ax.set_ylim(bottom=low)
+    style.hyperparameter_axis(ax, "x", shown, sizes)
+    if shown.scale == "log" and table[ACTIVE_UNITS].min() == 0:
+        _from_zero(ax, max(shown.high, sizes.max()))
+    else:
+        style.hyperparameter_axis(ax, "y", shown, sizes)
+        ax.set_ylim(bottom=min(ax.get_ylim()[0], table[ACTIVE_UNITS].min() * 0.9))
     ax.axline((1, 1), (2, 2), color=style.GREY, linewidth=1, linestyle="--", zorder=1)
     ax.set_xlabel("latent size")
     ax.set_ylabel("active units")
@@ -72,7 +81,7 @@ def draw_active_units(study: Study) -> Figure:
 
 def draw_train_validation_gap(study: Study) -> Figure:
     """Draw by how much the validation loss is above the training loss."""
-    table = _finalists(study, train_validation_gap(study))
+    table = _finalists(study, train_validation_gap(study).dropna(subset=[GAP]))
     if table.empty:
         return style.nothing("train_validation_gap")
     figure, (ax,) = style.sheet("train_validation_gap", width=6.4, height=4.6)
@@ -106,6 +115,14 @@ def draw_pareto(study: Study) -> Figure:
     _name(ax, front)
     style.legend(figure, ax)
     return figure
+
+
+def _from_zero(ax: Axes, high: float) -> None:
+    """Let the y axis be logarithmic but below 1, so that it can begin at 0."""
+    ax.set_yscale("symlog", linthresh=1, linscale=0.3)
+    ax.set_ylim(-0.15, 1.2 * high)
+    ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1, subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short(value)))
 
 
 def _finalists(study: Study, table: pd.DataFrame) -> pd.DataFrame:

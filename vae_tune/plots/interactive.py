@@ -286,7 +286,7 @@ def active_units(study: Study) -> Figure | None:
 
 def train_validation_gap(study: Study) -> Figure | None:
     """Draw how much worse the models are on validation than on training images."""
-    table = models.train_validation_gap(study)
+    table = models.train_validation_gap(study).dropna(subset=[GAP])
     if table.empty:
         return None
     y = loss_axis(table, GAP, "validation minus training loss, nats")

@@ -63,10 +63,12 @@ def train_validation_gap(study: Study) -> pd.DataFrame:
     negative without meaning.
 
     Returns:
-        A row a trial that reported: trial, state, epochs, train_loss, val_loss, gap (val_loss - train_loss).
+        A row a trial that reported: trial, state, epochs, train_loss, val_loss, gap (val_loss - train_loss; NaN where
+        the training loss is another one, the importance-weighted bound).
     """
     table = _newest(study)
-    table[GAP] = table[VAL_LOSS] - table[TRAIN_LOSS]
+    alike = np.array([config.iwae_samples == 1 for config in trial_configs(study, table[TRIAL])], dtype=bool)
+    table[GAP] = (table[VAL_LOSS] - table[TRAIN_LOSS]).where(alike)
     return table[[TRIAL, STATE, EPOCHS, TRAIN_LOSS, VAL_LOSS, GAP]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -141,7 +142,7 @@ def _models(study: Study) -> list[Card]:
     used = overfit = smaller = ""
     if best is not None and best in active.index:
         used = f"The winner uses {active[ACTIVE_UNITS][best]} of {active['latent_size'][best]}."
-        overfit = f"The winner: {gap[GAP][best]:+.2f} nats."
+        overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {gap[GAP][best]:+.2f} nats."
         close = sizes[(sizes[STATE] == COMPLETE) & (sizes[VAL_LOSS] <= sizes[VAL_LOSS][best] + _CLOSE)]
         if len(close) and close.index[0] != best:
             share = close[PARAMETERS].iloc[0] / sizes[PARAMETERS][best]
