@@ -178,6 +178,26 @@ def test_the_winners_curve_tells_whether_the_epochs_suited(tmp_path, losses, exp
     assert expected in said(study, "epochs")[0]
 
 
+def test_a_winner_that_is_not_at_its_end_tells_nothing_of_the_number_of_epochs(tmp_path):
+    running = {"losses": [120, 110, 100], "state": "RUNNING"}
+    assert said(hand_made(tmp_path / "s", running, max_epochs=10), "epochs") == []
+
+
+def test_a_search_in_which_none_beats_the_first_is_told_so(tmp_path):
+    worse = [{"losses": [150, 140, 130 + number], "started": number} for number in range(1, 12)]
+    study = hand_made(tmp_path / "s", {"losses": [120, 110, 100]}, *worse)
+    assert said(study, "trials") == [
+        "Of 12 trials that ended none was better than trial 0, the first to end in full. "
+        "More trials in this space promise little."
+    ]
+
+
+def test_a_trial_that_failed_after_a_report_has_reported(tmp_path):
+    failed, running = {"losses": [120], "state": "FAIL", "reason": "no"}, {"losses": [], "state": "RUNNING"}
+    study = hand_made(tmp_path / "s", failed, running)
+    assert said(study, "result") == ["No trial has succeeded yet."]
+
+
 def test_latents_that_are_not_used_are_named(tmp_path):
     study = hand_made(tmp_path / "s", GOOD | {"values": {"latent_size": 48}, "active_units": 11})
     assert said(study, "latents") == ["11 of the winner's 48 latents are active. A smaller latent_size would do."]

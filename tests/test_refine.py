@@ -47,6 +47,13 @@ def test_a_winner_that_no_log_range_has_lies_below_it(tmp_path):
     assert found.high < 1e-3
 
 
+def test_the_next_range_holds_a_reference_that_is_the_best_beyond_the_range(tmp_path):
+    values = [200, 60, 50, 40, 30, *range(2, 30, 2)]
+    found = next_space(hand_made(tmp_path / "s", *trials("latent_size", values))).distributions["latent_size"]
+    assert found.high == 200
+    assert found.low > 2
+
+
 def test_a_range_of_one_value_stays_what_it_is(tmp_path):
     space = Space({"latent_size": IntDistribution(2, 64), "hidden_width": IntDistribution(400, 400)})
     found = next_space(hand_made(tmp_path / "s", *trials("latent_size", range(4, 24)), space=space))

@@ -211,7 +211,8 @@ def _result(study: Study) -> Iterator[Finding]:
     best = study.best
     if best is None:
         failed = len(study.trials) and (study.trials[STATE] == FAIL).all()
-        yield Finding("result", "No trial has succeeded." if failed else "No trial has reported an epoch yet.")
+        text = "No trial has succeeded yet." if len(study.epochs) else "No trial has reported an epoch yet."
+        yield Finding("result", "No trial has succeeded." if failed else text)
         return
     text = f"The best is trial {best.name}: {best[VAL_LOSS]:.2f} nats per image on validation at epoch {best[EPOCHS]}"
     if best.name == REFERENCE_TRIAL:
@@ -274,13 +275,18 @@ def _stopping(study: Study) -> Iterator[Finding]:
 def _trials(study: Study) -> Iterator[Finding]:
     table = best_so_far(study)
     gains = table[table[BEST].diff() < 0]
-    if len(table) < MIN_TRIALS or gains.empty:
+    whole = table.dropna(subset=[BEST])
+    if len(table) < MIN_TRIALS or whole.empty:
+        return
+    known = any(finding.topic == "trials" for finding in foretold(study))  # which knows better what more would bring
+    advice = "" if known else "More trials in this space promise little."
+    if gains.empty:
+        text = f"Of {len(table)} trials that ended none was better than trial {whole[TRIAL].iloc[0]}, the first to end"
+        yield Finding("trials", f"{text} in full.", advice)
         return
     last = gains[ORDER].iloc[-1]
     text = f"Of {len(table)} trials that ended the {_ordinal(last)} brought the last gain"
-    known = any(finding.topic == "trials" for finding in foretold(study))  # which knows better what more would bring
     if last < _FLAT * len(table):
-        advice = "" if known else "More trials in this space promise little."
         yield Finding("trials", f"{text}: the search has levelled off.", advice)
         return
     nats = -table[BEST].diff()[gains.index[-1]]

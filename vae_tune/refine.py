@@ -84,11 +84,13 @@ def _range(study: Study, axis: Axis, best: Any, edge: str) -> BaseDistribution:
     old: Any = study.space.distributions[axis.name]
     if old.step not in (None, 1):
         return old  # type: ignore[no-any-return]
-    places = np.clip(axis.place(best), 0, 1)
-    start, stop = max(0.0, places.min() - _MARGIN), min(1.0, places.max() + _MARGIN)
+    places = np.nan_to_num(axis.place(best), neginf=0.0)  # 0 has no place on a log range
+    first, last = min(0.0, places.min()), max(1.0, places.max())  # the reference may lie beyond the range
+    start, stop = max(first, places.min() - _MARGIN), min(last, places.max() + _MARGIN)
     missing = max(0.0, _LEAST - (stop - start))
-    start, stop = max(0.0, start - missing / 2), min(1.0, stop + missing / 2)
-    start, stop = (-_BEYOND if edge == LOW else start), (1 + _BEYOND if edge == HIGH else stop)
+    start, stop = max(first, start - missing / 2), min(last, stop + missing / 2)
+    start = min(start, -_BEYOND) if edge == LOW else start
+    stop = max(stop, 1 + _BEYOND) if edge == HIGH else stop
     low = _bound(study, axis.name, _value(old, start), old.low, math.floor)
     high = _bound(study, axis.name, _value(old, stop), old.high, math.ceil)
     low, high = (low if start < 0 else max(low, old.low)), (high if stop > 1 else min(high, old.high))
@@ -113,7 +115,7 @@ def _bound(study: Study, name: str, value: float, old: Any, away: Any) -> Any:
         return old
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
     if isinstance(old, int):
-        rounded: Any = int(away(value / max(unit, 1)) * max(unit, 1))
+        rounded: Any = int(away(round(value / max(unit, 1), 6)) * max(unit, 1))
     else:
         rounded = float(f"{away(round(value / unit, 6)) * unit:.2g}")
     try:
