@@ -12,8 +12,9 @@ import pytest
 
 from tests.stores import BUCKET, s3
 from vae_tune import mirror, storage
-from vae_tune.config import SearchError, UsageError
+from vae_tune.config import SearchConfig, SearchError, UsageError
 from vae_tune.mirror import Claim, claimed, mirrored, renew, working_copy
+from vae_tune.plan import make_plan
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,36 @@ def test_a_search_that_comes_to_nothing_leaves_nothing(server, place):
     prefix = "/".join(place.parts[2:])
     found = server.client().list_objects_v2(Bucket=BUCKET, Prefix=prefix)
     assert [entry["Key"] for entry in found.get("Contents", ())] == []
+
+
+def test_a_search_that_comes_to_nothing_leaves_what_was_there(server, place):
+    for name in ("a/study.json", "notes.txt"):
+        storage.write_bytes(place / name, b"precious")
+    with claimed(place, pytest.fail):
+        pass
+    assert names(server, place) == {"a/study.json", "notes.txt"}
+
+
+@pytest.mark.parametrize(
+    ("there", "refused"),
+    [
+        (["a/study.json"], True),
+        (["notes.txt"], True),
+        (["optuna.journal", "checkpoints/00000/epoch_0001"], False),
+        ([], False),
+    ],
+)
+def test_a_new_study_takes_no_place_that_is_another_s(server, place, there, refused):
+    for name in there:
+        storage.write_bytes(place / name, b"precious")
+    config = SearchConfig(results_dir=place.parent, study_name=place.name)
+    with claimed(place, pytest.fail):
+        if refused:
+            with pytest.raises(UsageError, match="exists already and is no study"):
+                make_plan(config, None, place)
+        else:
+            assert make_plan(config, None, place).place == place
+    assert names(server, place) == {*there}
 
 
 def test_the_mark_of_a_driver_that_is_gone_is_overcome(server, place):

@@ -57,7 +57,7 @@ def test_what_is_missing_is_told_from_what_fails(place):
         storage.read_bytes(place / "file")
     assert not storage.exists(place / "file")
     assert storage.files(place) == []
-    assert storage.folders(place) == set()
+    assert storage.folders(place) == storage.entries(place) == set()
     storage.delete(place / "file")
     storage.delete_folder(place)
 
@@ -67,6 +67,7 @@ def test_files_and_folders_are_listed_level_by_level(place):
         storage.write_bytes(place / name, b"1")
     assert sorted(storage.files(place)) == [place / "a", place / "b"]
     assert storage.folders(place) == {"c"}
+    assert storage.entries(place) == {"a", "b", "c"}
     assert storage.exists(place / "c" / "e" / "f")
 
 

@@ -33,7 +33,7 @@ from vae_tune.storage import (
     delete,
     delete_folder,
     download,
-    exists,
+    entries,
     read_bytes,
     record_files,
     write_bytes,
@@ -142,7 +142,7 @@ class Claim:
         with contextlib.suppress(OSError):
             if self._read(QUICK).get("token") == self._token:
                 delete(self._path, QUICK)
-                if not exists(self._path.parent / STUDY_FILE, QUICK):  # nothing came of it
+                if not entries(self._path.parent, QUICK):  # nothing came of it, and nothing else was there
                     delete_folder(self._path.parent, QUICK)
 
     def _read(self, patience: float) -> dict[str, Any]:

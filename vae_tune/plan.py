@@ -122,8 +122,9 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
             raise UsageError(
                 f"The study {address(place)} exists already.\nTo go on with it: --resume {address(place)}"
             )
-        if folder.exists() and not (folder.is_dir() and unfinished_creation(folder)):
-            raise UsageError(f"{folder} exists already and is no study.\nChoose another --study-name.")
+        for taken in (folder, place):
+            if (taken.exists() and not taken.is_dir()) or not unfinished_creation(taken):
+                raise UsageError(f"{address(taken)} exists already and is no study.\nChoose another --study-name.")
         parent = next(parent for parent in folder.absolute().parents if parent.exists())
     except OSError as error:  # of a folder that may not be looked into
         raise UsageError(

@@ -20,11 +20,12 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from vae_tune.config import UsageError
-from vae_tune.files import atomic, write_json
+from vae_tune.files import atomic, is_remote, write_json
 from vae_tune.guards import collapse
 from vae_tune.journal import Journal, StudyLock
 from vae_tune.manifest import read_manifest
 from vae_tune.names import (
+    CHECKPOINTS_FOLDER,
     COMPLETE,
     DEVICE,
     EPOCH,
@@ -36,6 +37,7 @@ from vae_tune.names import (
     NODE,
     ORDER,
     PRUNED,
+    RAY_FOLDER,
     REASON,
     REPORT_COLUMNS,
     RUNNING,
@@ -48,6 +50,7 @@ from vae_tune.names import (
     WARM_START,
 )
 from vae_tune.seen import SET_ASIDE, seen_study
+from vae_tune.storage import entries
 from vae_tune.trials import (
     REPORT_ATTRIBUTE,
     VALUES_ATTRIBUTE,
@@ -333,9 +336,15 @@ def _at_once(action: Callable[[], None]) -> None:
 
 
 def unfinished_creation(folder: Path) -> bool:
-    """Whether ``folder`` holds nothing but what a creation that was killed leaves behind."""
+    """Whether ``folder`` holds nothing but what a creation that was killed leaves behind.
+
+    Raises:
+        OSError: it cannot be looked into.
+    """
     ours = {LOCK_FILE, JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE}
-    return all(path.name in ours or path.name.endswith(".tmp") for path in folder.iterdir())
+    if is_remote(folder):  # there the workers may have begun before the record was uploaded
+        ours |= {CHECKPOINTS_FOLDER, RAY_FOLDER}
+    return all(name in ours or name.endswith(".tmp") for name in entries(folder))
 
 
 def _refuse_loss(folder: Path) -> None:

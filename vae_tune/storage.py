@@ -131,6 +131,17 @@ def folders(folder: Path, patience: float = QUICK) -> set[str]:
     return {name.split("/")[0] for name in _names(folder, patience, recursive=True) if "/" in name}
 
 
+def entries(folder: Path, patience: float = QUICK) -> set[str]:
+    """Return the names of the files and the folders in a folder; none where there is no such folder.
+
+    Raises:
+        OSError: the store does not answer, or it is a folder that may not be looked into.
+    """
+    if not is_remote(folder):
+        return set(os.listdir(folder)) if folder.exists() else set()
+    return {name.split("/")[0] for name in _names(folder, patience, recursive=True)}
+
+
 def exists(path: Path, patience: float = QUICK) -> bool:
     """Whether there is such a file.
 
