@@ -62,12 +62,18 @@ def test_without_a_complete_trial_there_is_nothing_to_confirm():
 
 
 def test_every_configuration_is_trained_with_the_same_fresh_seeds_to_the_end(tmp_path):
-    config, grid = plan([ROWS[3], ROWS[0]], replace(BASE, seed=7), CONFIG, tmp_path)
+    config, grid = plan([ROWS[3], ROWS[0]], replace(BASE, seed=7), CONFIG, tmp_path, {7})
     first = {"latent_size": config.trial.latent_size, "learning_rate": 1e-3, "seed": config.trial.seed}
     points = [(point["latent_size"], point["seed"]) for point in (first, *grid.points)]
     assert points == [(5, 8), (20, 8), (5, 9), (20, 9)]
     assert config.num_samples == config.keep == 4
     assert (config.asha.scheduler, config.confirm, config.study_name) == ("none", 0, "confirmation")
+    assert grid.space.contains(config.trial)
+
+
+def test_no_seed_of_the_search_is_fresh_and_the_last_is_followed_by_the_first(tmp_path):
+    config, grid = plan(ROWS[:1], replace(BASE, seed=2**32 - 2), CONFIG, tmp_path, {2**32 - 2, 0, 5})
+    assert [config.trial.seed, *(point["seed"] for point in grid.points)] == [2**32 - 1, 1]
     assert grid.space.contains(config.trial)
 
 
@@ -77,14 +83,14 @@ def create(config, grid, images, folder):
 
 
 def test_the_same_confirmation_is_resumed_and_another_gets_its_own_folder(tmp_path, tiny):
-    create(*plan(ROWS[:2], BASE, CONFIG, tmp_path), tiny, tmp_path)
-    assert plan(ROWS[:2], BASE, CONFIG, tmp_path)[0].resume == tmp_path / "confirmation"
-    other = plan(ROWS[:3], BASE, CONFIG, tmp_path)
+    create(*plan(ROWS[:2], BASE, CONFIG, tmp_path, {0}), tiny, tmp_path)
+    assert plan(ROWS[:2], BASE, CONFIG, tmp_path, {0})[0].resume == tmp_path / "confirmation"
+    other = plan(ROWS[:3], BASE, CONFIG, tmp_path, {0})
     assert (other[0].study_name, other[0].resume) == ("confirmation-2", None)
     create(*other, tiny, tmp_path)
-    more_seeds = plan(ROWS[:2], BASE, replace(CONFIG, confirm_seeds=3), tmp_path)[0]
+    more_seeds = plan(ROWS[:2], BASE, replace(CONFIG, confirm_seeds=3), tmp_path, {0})[0]
     assert more_seeds.study_name == "confirmation-3"
-    assert plan(ROWS[:3], BASE, CONFIG, tmp_path)[0].study_name == "confirmation-2"
+    assert plan(ROWS[:3], BASE, CONFIG, tmp_path, {0})[0].study_name == "confirmation-2"
 
 
 def test_the_optimism_is_what_fresh_seeds_lose_against_the_searchs_own_number(tiny, tmp_path):

@@ -76,11 +76,15 @@ def test_a_budget_keeps_time_for_the_epochs_that_follow_but_never_more_than_half
     assert not ending.renewed()("a", {"seconds": 8.0})  # what it was kept for
 
 
-def test_the_first_reason_stays():
+def test_the_first_reason_stays_but_for_an_interruption():
     ending = Ending()
     ending.request(TARGET_LOSS)
-    ending.request(INTERRUPTED, at_once=True)
+    ending.request(TIME_BUDGET)
     assert ending.reason == TARGET_LOSS
+    assert not ending.stop_all()
+    ending.request(INTERRUPTED, at_once=True)
+    ending.request(TARGET_LOSS)
+    assert ending.reason == INTERRUPTED
     assert ending.stop_all()
 
 

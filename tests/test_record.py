@@ -1,9 +1,11 @@
 import csv
+import fcntl
 import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import optuna
@@ -303,6 +305,14 @@ def test_a_study_that_another_driver_went_on_with_since_it_was_read_is_refused_a
         StudyRecord.resume(folder, read, known=read)
     assert (folder / "study.json").read_bytes() == held
     StudyRecord.resume(folder, read_manifest(folder), known=read_manifest(folder)).close()
+
+
+def test_a_look_whether_a_study_is_being_written_keeps_no_driver_away(record):
+    record.close()
+    with (record.folder / "study.lock").open() as looks:
+        fcntl.flock(looks, fcntl.LOCK_SH)
+        threading.Timer(0.1, looks.close).start()
+        StudyRecord.resume(record.folder, MANIFEST).close()
 
 
 def test_a_lock_whose_process_was_killed_is_free(record):

@@ -6,7 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from vae_tune import seen
-from vae_tune.seen import seen_study
+from vae_tune.seen import SET_ASIDE, seen_study
 
 
 def history(count):
@@ -77,6 +77,26 @@ def test_what_is_shown_does_not_depend_on_when_it_was_asked_for_before(few):
         study.add_trial(trial)
         numbers(asked_often)
     assert numbers(asked_often) == numbers(seen_study("s", study._storage))
+
+
+def test_a_trial_that_was_paused_and_wins_later_is_seen_as_after_a_resume(few):
+    storage = optuna.storages.InMemoryStorage()
+    truth = optuna.create_study(storage=storage, study_name="s")
+    live = seen_study("s", storage)
+    paused = live.ask({"x": FloatDistribution(0, 1)})
+    paused.report(50.0, 1)
+    paused.set_user_attr(SET_ASIDE, 1)
+    for number in range(1, 100):
+        trial = live.ask({"x": FloatDistribution(0, 1)})
+        trial.report(10.0 + number % 7, 1)
+        truth.tell(trial, 9.0 + number % 5 if number % 3 else None, None if number % 3 else TrialState.PRUNED)
+        if number == 80:
+            paused.set_user_attr(SET_ASIDE, 0)
+            truth.tell(paused, 1.0)
+        now = [trial.number for trial in live.get_trials()]
+        assert now == [trial.number for trial in seen_study("s", storage).get_trials()]
+        assert number < 80 or 0 in now
+    assert len(now) < 100
 
 
 def test_a_trial_that_waits_or_runs_is_never_forgotten(few):

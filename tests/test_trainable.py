@@ -17,7 +17,7 @@ from vae_tune import trainable
 from vae_tune.checkpoint import checkpoint_folder, checkpoints
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
-from vae_tune.names import EPOCH, REASON, STORAGE_ERROR, TRIAL, VAL_LOSS, VALUES
+from vae_tune.names import EPOCH, EPOCHS, REASON, STORAGE_ERROR, TRIAL, VAL_LOSS, VALUES
 from vae_tune.trainable import train_trial
 from vae_tune.training import Diverged, TrainingState, fit
 
@@ -32,6 +32,8 @@ class Worker:
         self.answer: Callable[[dict[str, Any]], None] = lambda report: None
         self.reports: list[dict[str, Any]] = []
         self.spot = False
+        self.values: dict[str, Any] = {}
+        self.known_epochs = 0
         self.folder = checkpoint_folder(folder, 0)
         self._study = folder
         self._images = images
@@ -41,7 +43,12 @@ class Worker:
 
     def train(self) -> None:
         train_trial(
-            {TRIAL: 0, VALUES: {}}, images=self._images, base=SMALL, folder=self._study, threads=1, spot=self.spot
+            {TRIAL: 0, VALUES: self.values, EPOCHS: self.known_epochs},
+            images=self._images,
+            base=SMALL,
+            folder=self._study,
+            threads=1,
+            spot=self.spot,
         )
 
     def after_first_epoch(self, go_on: Callable[[Callable[[TrainingState], None], TrainingState], None]) -> None:
@@ -159,6 +166,28 @@ def test_a_checkpoint_that_cannot_be_stored_ends_the_trial_with_that_for_a_repor
         worker.train()
     assert end.value.code == 0
     assert [report[STORAGE_ERROR] for report in worker.reports] == ["No space left on device"]
+
+
+def test_a_training_that_begins_again_since_its_checkpoints_are_damaged_says_so(worker):
+    worker.folder.mkdir(parents=True)
+    (worker.folder / "epoch_0001.safetensors").write_bytes(b"torn")
+    worker.known_epochs = 1
+    worker.train()
+    assert worker.epochs == [1, 2, 3]
+    assert "epoch_0001.safetensors is damaged" in worker.reports[0][REASON]
+    assert not any(REASON in report for report in worker.reports[1:])
+
+
+def test_checkpoints_of_a_trial_that_the_record_lost_give_way_to_another_of_its_number(worker):
+    worker.train()
+    worker.values = {"latent_size": 2}
+    worker.known_epochs = 3
+    with pytest.raises(ValueError, match="holds checkpoints of another configuration"):
+        worker.train()
+    worker.known_epochs = 0  # the end of the journal was lost
+    worker.train()
+    assert worker.epochs == [1, 2, 3, 1, 2, 3]
+    assert worker.reports[0][VAL_LOSS] != worker.reports[3][VAL_LOSS]
 
 
 def test_what_is_saved_in_an_epoch_is_saved_after_the_checkpoint_that_it_rests_on(worker, monkeypatch):

@@ -6,8 +6,9 @@ The trainings are a study of their own in the search's folder, which is resumed,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,17 +52,20 @@ def candidates(rows: Sequence[TrialRow], max_epochs: int, count: int) -> list[Tr
     return best + [row for row in reference if _values(row) not in map(_values, best)]
 
 
-def plan(rows: Sequence[TrialRow], base: TrialConfig, config: SearchConfig, folder: Path) -> tuple[SearchConfig, Grid]:
+def plan(
+    rows: Sequence[TrialRow], base: TrialConfig, config: SearchConfig, folder: Path, used: Collection[int]
+) -> tuple[SearchConfig, Grid]:
     """Return the study that trains each of ``rows`` once with every fresh seed, without early stopping.
 
-    It is named after the first folder that is free, or that holds the same study already.
+    A seed is fresh that is not in ``used``. The study is named after the first folder that is free, or that holds the
+    same one already.
     """
-    first = base.seed + 1
-    seeds = [first + number for number in range(config.confirm_seeds)]
+    following = (number % 2**32 for number in count(base.seed + 1))
+    seeds = list(islice((seed for seed in following if seed not in used), config.confirm_seeds))
     points = [{**_values(row), SEED: seed} for seed in seeds for row in rows]
     choices = {name: list(dict.fromkeys(point[name] for point in points)) for name in _values(rows[0])}
     distributions = {name: CategoricalDistribution(values) for name, values in choices.items()}
-    space = Space({**distributions, SEED: IntDistribution(seeds[0], seeds[-1])})
+    space = Space({**distributions, SEED: IntDistribution(min(seeds), max(seeds))})
     trial = replace(base, **points[0])
     wanted = {"reference": to_dict(trial), "space": space_to_dict(space)["space"], "trials": len(points)}
     names = [CONFIRMATION_FOLDER, *(f"{CONFIRMATION_FOLDER}-{number}" for number in range(2, 1000))]

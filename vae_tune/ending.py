@@ -81,8 +81,8 @@ class Ending(Stopper):
         self.request(FAILED, at_once=True)
 
     def request(self, reason: str, *, at_once: bool = False) -> None:
-        """End the search: after the running epochs, or at once."""
-        self.reason = self.reason or reason
+        """End the search: after the running epochs, or at once. An interruption outdoes what was to end it before."""
+        self.reason = reason if reason == INTERRUPTED else self.reason or reason
         self._at_once = self._at_once or at_once
 
     def renewed(self) -> Ending:

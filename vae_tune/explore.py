@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState
 from rich.console import Console
 
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
@@ -56,7 +57,8 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
         if exists(folder / STUDY_FILE):
             say(console, f"Go on: vae-tune explore --resume {address(folder)}")
         raise
-    rows = [row_from_trial(trial) for trial in read_trials(study.folder)]
+    begun = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
+    rows = [row_from_trial(trial) for trial in begun]
     sizes = _compare(study.folder, folder, [row for row in rows if row.state == COMPLETE], config, console)
     for line in failures(rows):
         say(console, line)
@@ -95,7 +97,7 @@ def _resumed(options: ExploreOptions, folder: Path) -> SearchConfig:
         raise UsageError(f"{folder} is a search, no exploration.\nGo on with: search.py --resume {folder}")
     if options != ExploreOptions(resume=folder, resources=options.resources):
         raise UsageError("--resume takes no other option than those of resources: the exploration's settings hold.")
-    return replace(read_config(folder), resources=options.resources)
+    return replace(read_config(folder), resources=options.resources, time_budget=None, target_loss=None)
 
 
 class _Lines(PlainView):

@@ -7,15 +7,19 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from vae_tune.config import UsageError
 from vae_tune.names import LOCK_FILE
+
+_LOOK_SECONDS = 0.5
+"""For so long at most, those who look whether a study is being written keep its next driver waiting."""
 
 
 class Journal(BaseJournalBackend):
@@ -134,7 +138,7 @@ class StudyLock:
         path = folder / LOCK_FILE
         self._file = path.open("a+", encoding="utf-8")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
         except OSError as error:
             self._file.seek(0)
             holder = _holder(self._file.read())
@@ -164,6 +168,19 @@ def is_being_written(folder: Path) -> bool:
     except OSError:  # no lock file: the study was copied from elsewhere
         return False
     return False
+
+
+def _lock(file: IO[str]) -> None:
+    """Take the lock of ``file``; a reader that looks whether it is free holds it for a moment."""
+    end = time.monotonic() + _LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def _holder(text: str) -> dict[str, Any]:

@@ -237,6 +237,8 @@ class ExploreOptions:
             sizes
         )
         require(self, "latent_size", valid, "different whole numbers >= 1, such as 2,10,20")
+        most = 2**32 - self.trial.seed
+        require(self, "repeats", self.repeats <= most, f"<= {most}, as no seed is above 4294967295")
 
     @property
     def sizes(self) -> list[int]:

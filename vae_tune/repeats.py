@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CPU = torch.device("cpu")
+_TOLD = 5e-4  # nats by which a loss is another one: another rounding is not
 CONFIDENCE = 0.95
 
 
@@ -71,7 +72,7 @@ def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[
         before = take_up(place, _CPU)
     state = before.state if before and before.config == config else new_state(config, images.pixels, _CPU)
     report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
-    if report.val_loss != row.val_loss:
+    if abs(report.val_loss - (row.val_loss or 0)) >= _TOLD:
         say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f}, not of {row.val_loss:.3f} nats as before.")
     write_checkpoint(place, config, state, report)
     return Checkpoint(config, state, report)

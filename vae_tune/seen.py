@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Container, Mapping, Sequence
+from bisect import insort
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import optuna
@@ -28,6 +29,8 @@ MOST = 250
 _BEST = 50
 """Of these, those that are shown for their loss; TPE takes 25 for its good ones, however many there are."""
 _LEARNT = (TrialState.COMPLETE, TrialState.PRUNED)
+Merit = tuple[int, int, float]
+"""The lower, the better."""
 
 
 def seen_study(name: str, storage: BaseStorage) -> optuna.Study:
@@ -40,7 +43,14 @@ class _Seen:
 
     def __init__(self, storage: BaseStorage):
         self._storage = storage
-        self._forgotten: set[int] = set()
+        self._known = 0
+        """Trials that were there when it was asked last."""
+        self._going: list[int] = []
+        """Of these, those that had not ended. The others change no more: they are learnt from, or failed."""
+        self._learnt: list[int] = []
+        self._merits: list[tuple[Merit, int]] = []
+        """Those that are learnt from, the best first."""
+        self._failed: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -50,15 +60,36 @@ class _Seen:
     ) -> list[FrozenTrial]:
         """Return the trials in one of ``states``, with what is expected of them, without what is forgotten."""
         trials = self._storage.get_all_trials(study_id, deepcopy=deepcopy)
-        seen = [as_seen(trial) for trial in trials if trial.number not in self._forgotten]
-        learnt = [trial for trial in seen if trial.state in _LEARNT]
-        if len(learnt) > MOST:
-            kept = {trial.number for trial in [*sorted(learnt, key=_merit)[:_BEST], *learnt[_BEST - MOST :]]}
-            self._forgotten |= {trial.number for trial in learnt} - kept
-            seen = [trial for trial in seen if trial.number not in self._forgotten]
+        seen = [as_seen(trials[number]) for number in self._remembered(trials)]
         if states is None or TrialState.COMPLETE in states:
             seen = foretold(seen)
         return [trial for trial in seen if states is None or trial.state in states]
+
+    def _remembered(self, trials: Sequence[FrozenTrial]) -> Iterable[int]:
+        """Return the numbers of all trials but those neither among the best nor among the newest.
+
+        It is a function of the history alone; what is kept from call to call only saves time.
+        """
+        merits = []  # of those that go on, but look pruned
+        going, self._going = [*self._going, *range(self._known, len(trials))], []
+        for number in going:
+            trial = as_seen(trials[number])
+            if not trials[number].state.is_finished():
+                self._going.append(number)
+                if trial.state in _LEARNT:
+                    merits.append((_merit(trial), number))
+            elif trial.state in _LEARNT:
+                insort(self._merits, (_merit(trial), number))
+                insort(self._learnt, number)
+            else:
+                self._failed.append(number)
+        self._known = len(trials)
+        if len(self._learnt) + len(merits) <= MOST:
+            return range(len(trials))
+        paused = {number for _, number in merits}
+        newest = sorted([*self._learnt[_BEST - MOST :], *paused])[_BEST - MOST :]
+        best = [number for _, number in sorted([*self._merits[:_BEST], *merits])[:_BEST]]
+        return sorted({*newest, *best, *self._failed, *(number for number in self._going if number not in paused)})
 
 
 def foretold(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -86,7 +117,7 @@ def _foretold(trial: FrozenTrial, to_come: Mapping[int, float]) -> FrozenTrial:
     return complete
 
 
-def _merit(trial: FrozenTrial) -> tuple[int, int, float]:
+def _merit(trial: FrozenTrial) -> Merit:
     """Order trials as TPE does: the COMPLETE by their loss, then the PRUNED by how far they came, and their loss."""
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         return 0, 0, trial.value

@@ -72,20 +72,27 @@ def train_trial(
     trial_config = dataclasses.replace(base, **config[VALUES])
     checkpoints = checkpoint_folder(folder, config[TRIAL])
 
+    notes: list[str] = []
+
     def report(epoch: EpochReport, **more: str) -> None:
+        if notes:
+            more[REASON] = notes.pop()
         evaluating = epoch.seconds - len(images.train) / epoch.images_per_second
         tune.report({**asdict(epoch), DEVICE: name, EVALUATION_SECONDS: evaluating, **more})
 
     try:
         with warnings.catch_warnings(record=True) as damage:
+            warnings.simplefilter("always")
             checkpoint = take_up(checkpoints, device)
     except OSError as error:
         tune.report({EPOCH: 0, VAL_LOSS: float("inf"), STORAGE_ERROR: str(error)})
         return
-    note = {REASON: " ".join(str(warning.message) for warning in damage)} if damage else {}
+    if damage:
+        notes.append(" ".join(str(warning.message) for warning in damage))
     reports: list[EpochReport] = []
-    if checkpoint is None or (checkpoint.config != trial_config and is_remote(folder)):
-        if checkpoint:  # a head was lost with the end of its record, and the trial's number was given again
+    unknown = is_remote(folder) or not config.get(EPOCHS)
+    if checkpoint is None or (checkpoint.config != trial_config and unknown):
+        if checkpoint:  # the end of the record was lost, and the trial's number was given again
             delete_folder(checkpoints)
         state = new_state(trial_config, images.pixels, device)
     elif checkpoint.config != trial_config:
@@ -95,7 +102,7 @@ def train_trial(
         reports = [*checkpoint.earlier, checkpoint.report]
         for done in reports:  # the last was perhaps never received; the record ignores an epoch that it knows
             if done.epoch > config.get(EPOCHS, 0) or done is checkpoint.report:
-                report(done, **note)
+                report(done)
     state = read_midway(checkpoints, trial_config, state.epoch, device) or state
     with _Desk(checkpoints, report) as desk:
         watch = on_notice(partial(desk.save_midway, trial_config, state)) if spot else None

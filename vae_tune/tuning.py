@@ -36,6 +36,7 @@ from vae_tune.names import (
     RAY_FOLDER,
     RAY_LOG_FILE,
     RUNNING,
+    SEED,
     TIME_BUDGET,
     TRIAL,
 )
@@ -190,8 +191,10 @@ def _train(
         else:
             view.say("Evaluating the winner on the test images ...")
             keeper().finish()
-    unfinished = any(row.state == RUNNING for row in record.rows)  # paused by the budget after the last suggestion
-    record.set_status(ending.reason or (TIME_BUDGET if unfinished else "complete"), ended=now())
+    status = ending.reason
+    if status in ("", TIME_BUDGET):  # it can pause trials after the last suggestion, and be used up by the last of all
+        status = TIME_BUDGET if left() > 0 else "complete"
+    record.set_status(status, ended=now())
 
 
 def _confirm(
@@ -211,7 +214,8 @@ def _confirm(
     if not rows or ending.refuses_new_trials():
         view.say("Nothing could be confirmed: no time is left, or no trial is complete.")
         return metrics
-    config, grid = confirm.plan(rows, plan.base, plan.config, record.folder)
+    used = {row.values.get(SEED, plan.base.seed) for row in record.rows}
+    config, grid = confirm.plan(rows, plan.base, plan.config, record.folder, used)
     manifest = read_manifest(config.resume) if config.resume else None
     folder, place = (parent / str(config.study_name) for parent in (record.folder, record.place))
     again = Plan(config, folder, place, grid.space, config.trial, grid.points, config.num_samples, manifest)
