@@ -96,6 +96,36 @@ def test_a_record_that_cannot_be_written_ends_it_at_once_with_the_first_error():
     assert ending.error == "No space left on device"
 
 
+def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monkeypatch):
+    happened = []
+
+    @contextlib.contextmanager
+    def ray(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        happened.append("up")
+        yield None
+        happened.append("never used")
+
+    monkeypatch.setattr(tuning, "running_ray", ray)
+    monkeypatch.setattr(tuning, "load_images", lambda _: tiny)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="no trial was begun"):
+        tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
+    assert happened == ["up"]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_handler_that_was_put_in_the_place_of_this_one_stays():
+    others = signal.getsignal(signal.SIGTERM)
+    try:
+        with interruptible(Ending()):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, others)
+
+
 @pytest.mark.parametrize("way", [KeyboardInterrupt, SystemExit])  # of Ctrl-C; of SIGTERM, which Ray handles
 def test_a_signal_while_no_trial_runs_is_noted_in_the_record(way, tmp_path, tiny, monkeypatch, capsys):
     def interrupted(*_):

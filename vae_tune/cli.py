@@ -186,8 +186,8 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     except BrokenPipeError:  # who read the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more as it ends
         sys.exit(_FAILED)
-    except KeyboardInterrupt:
-        print("Interrupted; the record keeps all that was computed.", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(f"Interrupted; {interruption}" if interruption.args else "Interrupted.", file=sys.stderr)
         sys.exit(_INTERRUPTED)
 
 

@@ -127,4 +127,5 @@ def interruptible(ending: Ending) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is request:  # else Ray has put its own there, as it starts
+                signal.signal(number, handler)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -83,17 +83,12 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
     """Run a search that no other driver runs."""
     config = plan.config
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with view or make_view() as view, ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as last:  # noqa: PLR1704
+    with view or make_view() as view, contextlib.ExitStack() as last:  # noqa: PLR1704
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
-        reading = reader.submit(load_images, config.data)
-        with running_ray(config.resources) as ray_log, contextlib.ExitStack() as asked:  # asked while there is a Ray
-            images = reading.result()
-            release = release_command(config.resources.address)
-            with interruptible(ending), last_word(_KILLED_EARLY, release):
-                wait = requested_slots(config.resources, _most_trials(plan), view.say, lambda: bool(ending.reason))
-                slots = asked.enter_context(wait)
+        with _started(plan, view, ending) as (images, slots, ray_log):
             record = open_record(plan, images, slots)
             # outlasts Ray, whose core may end this process
+            release = release_command(config.resources.address)
             last.enter_context(last_word(_KILLED.format(address(plan.place)), release))
             if claim is not None:
                 record.after_upload = last.enter_context(
@@ -104,7 +99,10 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
                     for name in names:
                         view.say(f"Live view: {name}")
                     return _search(plan, record, images, slots, view, ending, ray_log)
-            except (KeyboardInterrupt, SystemExit):
+            except KeyboardInterrupt:
+                _note_interruption(record, view)
+                raise KeyboardInterrupt("the record keeps all that was computed.") from None
+            except SystemExit:
                 _note_interruption(record, view)
                 raise
             except OSError as error:
@@ -115,6 +113,30 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
                 ) from error
             finally:
                 record.close()
+
+
+@contextlib.contextmanager
+def _started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, Slots, RayLog]]:
+    """Yield the images, and the slots of a Ray that runs while the block lasts.
+
+    A signal is heeded once Ray is up: torn from its start, it can leave a lock behind that everything waits for.
+    """
+    resources = plan.config.resources
+    with ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as running:
+        reading = reader.submit(load_images, plan.config.data)
+        early = last_word(_KILLED_EARLY, release_command(resources.address))
+        with interruptible(ending):
+            ray_log = running.enter_context(running_ray(resources))
+        with interruptible(ending), early:  # once more: Ray has put a handler of its own in its place
+            while not (ending.reason or reading.done()):
+                wait([reading], timeout=0.1)
+            if not ending.reason:
+                images = reading.result()
+                there = requested_slots(resources, _most_trials(plan), view.say, lambda: bool(ending.reason))
+                slots = running.enter_context(there)
+        if ending.reason:
+            raise KeyboardInterrupt("no trial was begun.")
+        yield images, slots, ray_log
 
 
 def _search(
