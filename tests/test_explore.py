@@ -123,3 +123,13 @@ def test_bad_input_is_refused_in_two_lines(tmp_path, monkeypatch, capsys, words,
     assert message in errors
     assert len(errors.strip().splitlines()) <= 2
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+def test_a_search_does_not_go_on_with_an_exploration_whose_trials_it_would_only_copy(tmp_path, monkeypatch, capsys):
+    _, grid = plan(ExploreOptions(latent_size="2,10", repeats=2))
+    make_study(tmp_path / "e", trials=4, space=grid.space, sampler="random", scheduler="none")
+    monkeypatch.setattr(sys, "argv", ["search.py", "--resume", str(tmp_path / "e"), "--num-samples", "6"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["search"])
+    assert stop.value.code == 2
+    assert f"Go on with: vae-tune explore --resume {tmp_path / 'e'}" in capsys.readouterr().err

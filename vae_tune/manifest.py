@@ -15,7 +15,7 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.data import Images
 from vae_tune.files import address, is_remote
-from vae_tune.names import STUDY_FILE, VAL_LOSS
+from vae_tune.names import LATENT_SIZE, SEED, STUDY_FILE, VAL_LOSS
 from vae_tune.space import Space
 from vae_tune.storage import read_bytes
 
@@ -115,6 +115,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{address(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
     return dict(manifest)
+
+
+def is_exploration(manifest: Mapping[str, Any]) -> bool:
+    """Whether a study is a grid of ``vae-tune explore``, of which each point is given: nothing proposes more."""
+    config = manifest["config"]
+    given = config["sampler"] == "random" and config["asha"]["scheduler"] == "none"
+    return given and set(manifest["space"]) == {LATENT_SIZE, SEED}
 
 
 def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
