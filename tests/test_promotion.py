@@ -99,7 +99,7 @@ def test_a_diverged_trial_ends_and_takes_no_place(loss):
 
 
 def test_an_audit_needs_trials_that_are_stopped():
-    with pytest.raises(UsageError, match="audit_fraction must be 0 but with asha"):
+    with pytest.raises(UsageError, match="audit_fraction must be 0 where scheduler is not asha"):
         AshaConfig(scheduler="asha-promotion", audit_fraction=0.1)
 
 

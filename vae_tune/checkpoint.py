@@ -231,7 +231,8 @@ def read_config(path: Path) -> TrialConfig:
     try:
         config: TrialConfig = from_dict(TrialConfig, read_json(path))
     except DAMAGE as error:
-        raise UsageError(f"No usable configuration in {path}: {telling_line(error)}") from error
+        reason = f"No usable configuration in {path}: {telling_line(error).rstrip('.')}."
+        raise UsageError(f"{reason}\nIt takes a JSON file such as results/NAME/best/config.json.") from error
     return config
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from vae_tune.replay.options import ReplayOptions
 _INTERRUPTED = 130
 _BAD_INPUT = 2
 _FAILED = 1
+_NO_NUMBER = re.compile(r"(int\(\) with base 10: |string to float: |matching (INT|FLOAT) could.* from \[)('.*')")
+"""What Python and tyro say of a text that should be a number."""
 _GARBAGE = 100_000
 """Objects between two looks for garbage; at Python's 700 they are a fifth of what importing torch and Ray costs."""
 
@@ -262,5 +265,8 @@ def _explain(event: Any) -> str:
             return f"{flag} needs a value; see {event.prog} --help."
         case "InstantiationFailure":
             message = telling_line(event.message).replace("{None}|", "")
+            if number := _NO_NUMBER.search(message):
+                kind = "a number" if "float" in number[1].lower() else "a whole number"
+                return f"{flag} must be {kind}, but got {number[3]}."
             return f"{flag or 'the options'}: {message}".rstrip(".") + "."
     return f"the options do not fit ({type(event).__name__}); see {event.prog} --help."

@@ -156,5 +156,7 @@ def open_record(plan: Plan, images: Images, slots: Slots) -> StudyRecord:
         return StudyRecord.create(
             plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base), plan.place
         )
+    except FileExistsError as error:
+        raise UsageError(f"Another search has created the study {address(plan.place)} meanwhile.") from error
     except OSError as error:
         raise UsageError(f"The study {plan.folder} cannot be created: {error.strerror or error}.") from error

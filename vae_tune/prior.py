@@ -17,7 +17,7 @@ from vae_tune.files import address
 from vae_tune.manifest import read_manifest
 from vae_tune.names import WARM_START
 from vae_tune.seen import as_seen
-from vae_tune.space import Space
+from vae_tune.space import Space, construct, line_of, problem
 from vae_tune.storage import local
 from vae_tune.trials import read_trials
 
@@ -57,8 +57,8 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
         table = csv.DictReader(text.splitlines(), restkey="a cell more")
-        entries = list(table) if path.suffix == ".csv" else yaml.safe_load(text)
-    except (OSError, ValueError, csv.Error, yaml.YAMLError) as error:  # ValueError: no UTF-8, or no date
+        entries = list(table) if path.suffix == ".csv" else _entries(path, text)
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8
         raise UsageError(f"The points file {path} cannot be read: {str(error).splitlines()[0]}.") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{path}: points are a list of mappings, for instance\n  - {{latent_size: 32}}")
@@ -67,15 +67,43 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
     return [_point(f"{path}: point {number}", entry, space, base) for number, entry in enumerate(entries, start=1)]
 
 
+def _entries(path: Path, text: str) -> Any:
+    """Return what a YAML file holds; of a list, entry by entry."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{path}:{line_of(error, text)}: this is no YAML: {problem(error)}.") from error
+    entries = []
+    for number, node in enumerate(root.value if isinstance(root, yaml.SequenceNode) else (), start=1):
+        try:
+            entries.append(construct(node))
+        except Exception as error:  # PyYAML lets through what int(), date() and the like raise at a bad value
+            raise UsageError(f"{path}: point {number} cannot be read: {problem(error)}.") from error
+    return entries if isinstance(root, yaml.SequenceNode) else None
+
+
 def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig) -> dict[str, Any]:
     point = {}
     for name, text in entry.items():
         if name not in space.distributions:
             raise UsageError(f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}.")
-        point[name] = _read(where, name, text, base)
-    if not space.contains(replace(base, **{**space.fixed, **_inside(space), **point})):
-        raise UsageError(f"{where}: {point} lies outside of the search space.")
+        if text != "":  # an empty cell of a table: as where a mapping does not name it
+            point[name] = _read(where, name, text, base)
+        if not space.contains(replace(base, **{**space.fixed, **_inside(space), **point})):
+            raise UsageError(
+                f"{where}: {name} {point[name]} lies outside of the search space ({_allowed(space, name)})."
+            )
     return point
+
+
+def _allowed(space: Space, name: str) -> str:
+    """Say which values of a hyperparameter are searched."""
+    searched: Any = space.distributions[name]
+    if hasattr(searched, "choices"):
+        return ", ".join(map(str, searched.choices))
+    return f"{searched.low} to {searched.high}" + (
+        f" in steps of {searched.step}" if searched.step not in (None, 1) else ""
+    )
 
 
 def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
@@ -86,7 +114,7 @@ def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
             value = kind(value)
         return getattr(replace(base, **{name: value}), name)
     except (UsageError, ValueError) as error:
-        raise UsageError(f"{where}: {name}: {error}") from error
+        raise UsageError(f"{where}: {name}: {str(error).removeprefix(f'{name} ')}") from error
 
 
 def _inside(space: Space) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path}:{_line(error, text)}: this is no YAML: {_problem(error)}.") from error
+        raise UsageError(f"{path}:{line_of(error, text)}: this is no YAML: {problem(error)}.") from error
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise UsageError(
             f"{path}:1: a space is a mapping from fields to ranges, for instance\n  learning_rate: {_EXAMPLE}"
@@ -111,12 +111,17 @@ def _entry(where: str, key: yaml.Node, node: yaml.Node, base: TrialConfig) -> _E
     if not isinstance(key, yaml.ScalarNode):
         raise UsageError(f"{where}: a field is a plain name, such as latent_size.")
     try:
-        return _Entry(where, key.value, _construct(node), base)
+        return _Entry(where, key.value, construct(node), base)
     except Exception as error:  # PyYAML lets through what int(), date() and the like raise at a bad value
-        raise UsageError(f"{where}: {key.value} cannot be read: {_problem(error)}.") from error
+        raise UsageError(f"{where}: {key.value} cannot be read: {problem(error)}.") from error
 
 
-def _construct(node: yaml.Node) -> Any:
+def construct(node: yaml.Node) -> Any:
+    """Return what a node of a YAML file stands for.
+
+    Raises:
+        ValueError: a key of a mapping is there twice. Or whatever PyYAML lets through of a bad value.
+    """
     if isinstance(node, yaml.MappingNode) and (twice := _repeated([key.value for key, _ in node.value])):
         raise ValueError(f"its key {twice[0]!r} is there twice")
     loader = yaml.SafeLoader("")
@@ -130,14 +135,15 @@ def _repeated(values: list[Any]) -> list[Any]:
     return [value for index, value in enumerate(values) if value in values[:index]]
 
 
-def _line(error: Any, text: str) -> int:
+def line_of(error: Any, text: str) -> int:
     """Return the line of a syntax error: PyYAML knows the mark, of a bad character only the position."""
     if mark := getattr(error, "problem_mark", None):
         return int(mark.line) + 1
     return text.count("\n", 0, getattr(error, "position", 0)) + 1
 
 
-def _problem(error: Exception) -> str:
+def problem(error: Exception) -> str:
+    """Return what is wrong with a YAML file, on a line."""
     return telling_line(getattr(error, "problem", None) or error)
 
 
