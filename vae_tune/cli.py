@@ -264,9 +264,13 @@ def _explain(event: Any) -> str:
         case "BadValue":
             return f"{flag} needs a value; see {event.prog} --help."
         case "InstantiationFailure":
-            message = telling_line(event.message).replace("{None}|", "")
-            if number := _NO_NUMBER.search(message):
-                kind = "a number" if "float" in number[1].lower() else "a whole number"
-                return f"{flag} must be {kind}, but got {number[3]}."
-            return f"{flag or 'the options'}: {message}".rstrip(".") + "."
+            return _explain_value(flag, telling_line(event.message).replace("{None}|", ""))
     return f"the options do not fit ({type(event).__name__}); see {event.prog} --help."
+
+
+def _explain_value(flag: str, message: str) -> str:
+    """Return what is wrong with an option's value, given tyro's words."""
+    if number := _NO_NUMBER.search(message):
+        kind = "a number" if "float" in number[1].lower() else "a whole number"
+        return f"{flag} must be {kind}, but got {number[3]}."
+    return f"{flag or 'the options'}: {message}".rstrip(".") + "."

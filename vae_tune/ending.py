@@ -16,6 +16,7 @@ from typing import Any
 
 from ray.tune.stopper import Stopper
 
+from vae_tune.config import SearchConfig
 from vae_tune.names import COMPLETE, EVALUATION_SECONDS, FAILED, INTERRUPTED, SECONDS, TARGET_LOSS, TIME_BUDGET
 from vae_tune.trials import TrialRow
 
@@ -107,6 +108,19 @@ class Ending(Stopper):
         if self._deadline is None:
             return False
         return time.monotonic() + _MARGIN * epoch_seconds > self._deadline - self.closing_seconds
+
+
+def explain(status: str, config: SearchConfig, left: int) -> str:
+    """Return why a search ended with ``left`` trials to go, and how to go on; "" where that is plain."""
+    if not left:
+        return ""
+    if status == TIME_BUDGET:
+        why = f"The time budget is used up with {left} trials to go; a resume has as much again"
+        return f"{why}, unless --time-budget says otherwise (None for no end)."
+    if status == TARGET_LOSS:
+        why = f"The target loss of {config.target_loss:g} is reached with {left} trials to go; a resume ends at once"
+        return f"{why}, unless --target-loss says otherwise (None for no target)."
+    return ""
 
 
 @contextlib.contextmanager

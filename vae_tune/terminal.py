@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -324,10 +326,11 @@ def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
     files = "best/, trials.csv, epochs.csv, optuna.journal, study.json"
     console.print(f"Record: {study}   ({files})", highlight=False, soft_wrap=True)
     console.print("Look further:" if not unfinished else "Go on, or look further:", highlight=False)
+    code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
     for command in (
-        *([f"python search.py --resume {study}"] if unfinished else []),
-        f"python -c \"from vae_tune import load_study; print(load_study('{study}').trials)\"",
-        f"vae-tune dashboard {study}",
+        *([f"python search.py --resume {quote(study)}"] if unfinished else []),
+        f"python -c {quote(code)}",
+        f"vae-tune dashboard {quote(study)}",
     ):
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
 

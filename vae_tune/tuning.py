@@ -20,7 +20,7 @@ from vae_tune.callbacks import EachStep, FailureReasons, LetGo
 from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive, running_ray
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images, load_images
-from vae_tune.ending import Ending, interruptible
+from vae_tune.ending import Ending, explain, interruptible
 from vae_tune.files import address, is_remote
 from vae_tune.last_word import last_word
 from vae_tune.loggers import live_views
@@ -208,14 +208,16 @@ def _train(
         now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
         with interruptible(ending):
             run_trials(trainable, plan.config, plan.space, record, now_there, ending)
+        status = ending.reason
+        if status in ("", TIME_BUDGET):  # it can pause trials after the last suggestion, or be used up by the last
+            status = TIME_BUDGET if left() > 0 else "complete"
+        if why := explain(status, plan.config, left()):
+            view.warn(why)
         if ending.reason == INTERRUPTED:
             keeper().pause()
         else:
             view.say("Evaluating the winner on the test images ...")
             keeper().finish()
-    status = ending.reason
-    if status in ("", TIME_BUDGET):  # it can pause trials after the last suggestion, and be used up by the last of all
-        status = TIME_BUDGET if left() > 0 else "complete"
     record.set_status(status, ended=now())
 
 
