@@ -83,7 +83,7 @@ def test_a_view_that_never_comes_back_is_left_behind_with_one_warning(warnings):
     assert gate.reached.wait(SECONDS)
     close([channel], "complete", patience_seconds=0)
     assert len(warnings.lines) == 1
-    assert warnings.lines[0].startswith("visdom at X: no answer. The search goes on")
+    assert warnings.lines[0].startswith("visdom at X: no answer. Training goes on")
     gate.opened.set()
 
 
@@ -125,7 +125,7 @@ def test_a_view_that_is_down_at_the_start_gets_everything_once_it_is_up(warnings
 
     channel = Channel("MLflow at X", connect, warnings, retry_seconds=0)
     channel.put(trial(0, 2.0, 1.0))
-    assert warnings.first().startswith("MLflow at X: Connection refused. The search goes on")
+    assert warnings.first().startswith("MLflow at X: Connection refused. Training goes on")
     channel.put(trial(1, 2.0))
     up.set()
     close([channel], "complete")

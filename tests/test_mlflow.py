@@ -196,7 +196,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(folder, monkeypatch):
     with hanging_port() as port:
         channel = Channel("MLflow", lambda: MLflow(f"http://127.0.0.1:{port}", folder, manifest), warnings)
         channel.put(ROWS[0])
-        assert warnings.first().startswith("MLflow: no answer in time. The search goes on")
+        assert warnings.first().startswith("MLflow: no answer in time. Training goes on")
         close([channel], "complete", patience_seconds=SECONDS)
     assert len(warnings.lines) == 1
 
@@ -215,7 +215,7 @@ def test_a_server_killed_mid_way_costs_one_warning(server, folder):  # the last 
     server.kill()
     channel.put(trial(5, 120.0))
     assert re.match(
-        "MLflow: (Connection refused|Connection reset by peer|Broken pipe|Remote end closed .*)[.] The search goes on",
+        "MLflow: (Connection refused|Connection reset by peer|Broken pipe|Remote end closed .*)[.] Training goes on",
         warnings.first(),
     )
     close([channel], "complete", patience_seconds=SECONDS)

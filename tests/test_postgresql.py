@@ -193,7 +193,7 @@ def test_what_the_server_refuses_is_told_in_its_own_words(
         warnings.first()
     assert len(warnings.lines) == 1
     assert warnings.lines[0].startswith(f"PostgreSQL at {url}: ")
-    assert f"{reason}. The search goes on" in warnings.lines[0]
+    assert f"{reason}. Training goes on" in warnings.lines[0]
     assert password not in warnings.lines[0].replace(reason, "")
 
 
@@ -205,7 +205,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(record, monkeypatch):
         channel = Channel("PostgreSQL", lambda: PostgreSQL(url, record.folder, record.manifest), warnings)
         record.listeners.append(channel.put)
         ask(record)
-        assert warnings.first().startswith("PostgreSQL: connection timeout expired. The search goes on")
+        assert warnings.first().startswith("PostgreSQL: connection timeout expired. Training goes on")
         close([channel], "complete", patience_seconds=0)
     assert len(warnings.lines) == 1
 
@@ -226,7 +226,7 @@ def test_a_server_that_dies_and_comes_back_costs_one_warning_and_lacks_nothing(s
     server.kill()
     train(record, number, 120.0, 110.0)
     record.finish(number, COMPLETE)
-    assert re.match("PostgreSQL: .*(refused|closed|terminat).*[.] The search goes on", warnings.first())
+    assert re.match("PostgreSQL: .*(refused|closed|terminat).*[.] Training goes on", warnings.first())
     train(record, ask(record), 130.0)
     server.start()
     close([channel], "complete", patience_seconds=SECONDS)

@@ -3,11 +3,13 @@ from dataclasses import replace
 
 import pytest
 
+from tests.studies import make_study
 from tests.test_record import report
 from vae_tune.config import DataConfig, SearchConfig, TrialConfig, UsageError
 from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
 from vae_tune.names import TRIAL, VALUES
+from vae_tune.plan import make_plan
 from vae_tune.prior import Prior, read_points, read_warm_start
 from vae_tune.record import StudyRecord
 from vae_tune.searcher import StudySearcher
@@ -152,6 +154,13 @@ def test_a_study_whose_losses_mean_something_else_is_refused(tmp_path, tiny, cha
     manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
     with pytest.raises(UsageError, match=message):
         read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
+
+
+def test_a_study_teaches_once(tmp_path):
+    folder = make_study(tmp_path / "s", trials=2)
+    config = SearchConfig(results_dir=tmp_path, study_name="new", warm_start=(folder, folder))
+    with pytest.raises(UsageError, match=r"--warm-start names .*/s twice"):
+        make_plan(config, None, tmp_path / "new")
 
 
 def test_a_warm_start_from_another_kind_of_numbers_is_refused(tmp_path, tiny):

@@ -273,6 +273,16 @@ def test_regret_begins_with_the_first_whole_trial_and_never_rises_whatever_the_h
     assert (hours["regret"].diff().dropna() <= 0).all()
 
 
+def test_what_could_not_be_written_or_stopped_is_refused_before_the_searches(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae_tune.replay.command.simulate", pytest.fail)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file cannot be written: .*file is no writable folder"):
+        command(sampler="random", output=tmp_path / "file")
+    with pytest.raises(UsageError, match="grace_period must be at most the 4 epochs of these curves, but got 50"):
+        command(sampler="random", grace_period="50", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_poor_surrogate_is_refused_unless_forced(tmp_path, monkeypatch):
     monkeypatch.setattr("vae_tune.replay.surrogate.LOWEST_CORRELATION", 0.999)
     options = {"sampler": "random", "scheduler": "none", "output": tmp_path / "out"}

@@ -89,7 +89,7 @@ def test_a_server_killed_mid_way_costs_one_warning_and_gets_everything_when_it_i
     assert drawn.wait(SECONDS)
     server.kill()
     channel.put(trial(1, 119.0))
-    assert warnings.first().startswith(f"{name}: Connection refused. The search goes on")
+    assert warnings.first().startswith(f"{name}: Connection refused. Training goes on")
     channel.put(trial(1, 119.0, 108.0))
     server.start()
     close([channel], "complete", patience_seconds=SECONDS)
@@ -103,7 +103,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
     with hanging_port() as port:
         channel = Channel("visdom", lambda: Visdom(f"http://127.0.0.1:{port}", "x", 2), warnings)
         channel.put(trial(0, 120.0))
-        assert warnings.first().startswith("visdom: no answer in time. The search goes on")
+        assert warnings.first().startswith("visdom: no answer in time. Training goes on")
         close([channel], "complete", patience_seconds=SECONDS)
     assert len(warnings.lines) == 1
 

@@ -69,8 +69,10 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         base = dataclasses.replace(config.trial, **space.fixed)
         points = grid.points if grid else read_points(config.points, space, base)
         _check_sampler(config, space, base)
-        for folder in config.warm_start:
+        for number, folder in enumerate(config.warm_start):
             read_manifest(folder)
+            if folder.absolute() in [other.absolute() for other in config.warm_start[:number]]:
+                raise UsageError(f"--warm-start names {address(folder)} twice: its trials would count twice.")
         return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None)
     if config.sampler == "cmaes":
         raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")

@@ -243,7 +243,10 @@ def _confirm(
     manifest = read_manifest(config.resume) if config.resume else None
     folder, place = (parent / str(config.study_name) for parent in (record.folder, record.place))
     again = Plan(config, folder, place, grid.space, config.trial, grid.points, config.num_samples, manifest)
-    view.say(f"Confirming {len(rows)} configurations with {config.num_samples // len(rows)} fresh seeds each ...")
+    few = (
+        "" if len(rows) >= plan.config.confirm else f", all that are complete of the {plan.config.confirm} asked for,"
+    )
+    view.say(f"Confirming {len(rows)} configurations{few} with {config.num_samples // len(rows)} fresh seeds each ...")
     confirmation = open_record(again, images, slots)
     confirmation.after_upload = record.after_upload
     try:

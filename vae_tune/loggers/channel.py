@@ -148,9 +148,7 @@ class Channel:
     def _tell(self, reason: str) -> None:
         """Warn once in the life of the view."""
         warn, self._warn = self._warn, lambda _: None
-        warn(
-            f"{self.name}: {reason}. The search goes on; the view is tried again, and brought up to date by --resume."
-        )
+        warn(f"{self.name}: {reason}. Training goes on; the view is tried again, and brought up to date by --resume.")
 
 
 def _cause(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from html import escape
 from pathlib import Path
@@ -49,7 +50,13 @@ def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFra
         UsageError: the source cannot be replayed, or its surrogate is poor and ``force`` is not set.
     """
     console = console or Console()
+    folder = options.output or _default_output(options.source)
+    _refuse_output(folder)
     source = _source(options, console)
+    for setting in options.settings:
+        if setting.asha.scheduler != "none" and setting.asha.grace_period > source.curves.max_epochs:
+            epochs = f"the {source.curves.max_epochs} epochs of these curves"
+            raise UsageError(f"grace_period must be at most {epochs}, but got {setting.asha.grace_period}.")
     began, searches = time.perf_counter(), {}
     for setting in options.settings:
         seeds = range(options.seed, options.seed + options.repeats)
@@ -60,12 +67,18 @@ def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFra
     summary, regret = summary_table(searches, best), regret_table(searches, best)
     legend = _legend(best, source)
     _show(summary, legend, console)
-    folder = options.output or _default_output(options.source)
     _write(folder, summary, regret, source, legend)
     console.print(f"{count} searches in {seconds:.1f} s, {seconds / count:.2f} s each.", highlight=False)
     files = ", ".join((REPLAY_SUMMARY_FILE, REPLAY_REGRET_FILE, REPLAY_PLOT_FILE, REPLAY_PAGE_FILE))
     console.print(f"{folder}: {files}", highlight=False, markup=False, soft_wrap=True)
     return summary
+
+
+def _refuse_output(folder: Path) -> None:
+    """Refuse a folder that cannot be written, before hours of searches."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"output {folder} cannot be written: {there} is no writable folder.")
 
 
 def _source(options: ReplayOptions, console: Console) -> Source:
