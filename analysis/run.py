@@ -22,10 +22,12 @@ def execute(study: Path, output: Path = NOTEBOOK, notebook: Path = NOTEBOOK) -> 
     """Run ``notebook`` top to bottom on ``study`` and write it with its outputs to ``output``.
 
     Raises:
-        UsageError: the folder is no study.
+        UsageError: the folder is no study, or the output cannot be written.
         nbclient.exceptions.CellExecutionError: a cell raised.
     """
     load_study(study)
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise UsageError(f"output {output} must be a file in a folder that is there.")
     book = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     (cell,) = (cell for cell in book.cells if PARAMETERS in cell.metadata.get("tags", []))
     folder = Path(os.path.relpath(study.absolute(), notebook.parent.absolute()))

@@ -10,6 +10,7 @@ The table in benchmarks/curves/mnist was made with these two commands, which tak
 import argparse
 from pathlib import Path
 
+from vae_tune.config import UsageError
 from vae_tune.replay.curves import write_curves
 
 if __name__ == "__main__":
@@ -17,5 +18,8 @@ if __name__ == "__main__":
     parser.add_argument("study", type=Path, help="folder of a study, all of whose trials were trained to the end")
     parser.add_argument("output", type=Path, help="folder of the table")
     options = parser.parse_args()
-    path = write_curves(options.study, options.output)
+    try:
+        path = write_curves(options.study, options.output)
+    except UsageError as error:
+        parser.error(str(error))
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

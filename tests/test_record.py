@@ -327,6 +327,9 @@ def test_a_lock_whose_process_was_killed_is_free(record):
 
 
 def test_an_existing_folder_is_not_overwritten(record):
+    with pytest.raises(UsageError, match="is being written"):
+        StudyRecord.create(record.folder, MANIFEST)
+    record.close()
     with pytest.raises(FileExistsError):
         StudyRecord.create(record.folder, MANIFEST)
 

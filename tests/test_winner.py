@@ -82,3 +82,15 @@ def test_a_damaged_summary_of_the_best_is_written_again(record, tiny):
     path.write_text(whole[:50])
     WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
     assert path.read_text() == whole
+
+
+def test_the_best_model_is_not_that_of_a_lost_trial_whose_number_was_given_again(record, tiny):
+    record.listeners.append(WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail))
+    train(record, tiny, 1e-3)
+    path = record.folder / "best" / "metrics.json"
+    whole, lost = path.read_text(), json.loads(path.read_text())
+    for who in ("winner", "reference"):
+        lost[who]["validation"]["negative_elbo"] -= 1
+    path.write_text(json.dumps(lost))
+    WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    assert path.read_text() == whole

@@ -132,14 +132,18 @@ class StudyRecord:
             FileExistsError: there is a study already.
             UsageError: another driver is creating it.
         """
-        if (folder / STUDY_FILE).exists():
-            raise FileExistsError(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lock = StudyLock(folder)
-        for name in (JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE):
-            (folder / name).unlink(missing_ok=True)
-        _delete_temporary_files(folder)
-        return cls(folder, manifest, lock, Journal(folder / JOURNAL_FILE), plant, place)
+        try:
+            if (folder / STUDY_FILE).exists():
+                raise FileExistsError(folder)
+            for name in (JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE):
+                (folder / name).unlink(missing_ok=True)
+            _delete_temporary_files(folder)
+            return cls(folder, manifest, lock, Journal(folder / JOURNAL_FILE), plant, place)
+        except BaseException:
+            lock.release()
+            raise
 
     @classmethod
     def resume(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -68,7 +68,7 @@ class WinnerKeeper:
     def pause(self) -> None:
         """Write the best so far, running trials included: the search was interrupted."""
         best = winner(self._record.rows, self._max_epochs)
-        if best is not None and (best.trial, best.epochs) != self._written():
+        if best is not None and not _is_of(self._metrics.get("winner"), best):
             self._write(best)
 
     def finish(self) -> None:
@@ -87,7 +87,7 @@ class WinnerKeeper:
 
     def _update(self) -> None:
         best = self._best()
-        if best and (best[0].trial, best[0].epochs) != self._written():
+        if best and not _is_of(self._metrics.get("winner"), best[0]):
             self._write(best[0])
         for row in self._ended():
             if row not in best and row.trial != REFERENCE_TRIAL:
@@ -98,11 +98,6 @@ class WinnerKeeper:
 
     def _best(self) -> list[TrialRow]:
         return ranked(self._ended(), self._max_epochs)[: self._keep]
-
-    def _written(self) -> tuple[int, int] | None:
-        """Return trial and epochs of what ``best/`` holds; the metrics are written last, so the rest is there too."""
-        written = self._metrics.get("winner")
-        return (written["trial"], written["epochs"]) if written else None
 
     def _write(self, best: TrialRow) -> None:
         checkpoint = last_checkpoint(self._record.place, best, self._images, self._say)
@@ -132,7 +127,7 @@ class WinnerKeeper:
 
     def _numbers(self, row: TrialRow, *, test: bool) -> dict[str, Any]:
         for known in (self._metrics.get("winner"), self._metrics.get("reference")):
-            if known and known["trial"] == row.trial and known["epochs"] == row.epochs and "test" in known:
+            if known and _is_of(known, row) and "test" in known:
                 return dict(known)
         report = row.reports[-1]
         numbers = {
@@ -163,3 +158,11 @@ class WinnerKeeper:
         if self._discarded.get(row.trial, keep + 1) > keep:
             self._discarded[row.trial] = keep
             self._record.after_upload(partial(discard_checkpoints, self._record.place, row.trial, keep))
+
+
+def _is_of(numbers: Mapping[str, Any] | None, row: TrialRow) -> bool:
+    """Whether numbers in the metrics are a trial's: of ``best/`` they are written last, so the rest is there too."""
+    if not numbers:
+        return False
+    known = numbers["trial"], numbers["epochs"], numbers["validation"]["negative_elbo"]
+    return known == (row.trial, row.epochs, row.val_loss)
