@@ -151,12 +151,8 @@ class AshaConfig:
         """Refuse rungs that make no sense."""
         _check_types(self)
         require(self, "audit_fraction", 0 <= self.audit_fraction <= 1, "in 0..1")
-        require(
-            self,
-            "audit_fraction",
-            self.scheduler == "asha" or not self.audit_fraction,
-            "0 where scheduler is not asha",
-        )
+        audits = self.audit_fraction > 0
+        require(self, "audit_fraction", self.scheduler == "asha" or not audits, "0 where scheduler is not asha")
         require(self, "grace_period", self.grace_period >= 1, ">= 1")
         require(self, "reduction_factor", self.reduction_factor >= 2, ">= 2")
 
