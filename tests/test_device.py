@@ -98,8 +98,8 @@ def the_usual_way(monkeypatch: pytest.MonkeyPatch, steps: int) -> Seen:
 
 def more(of: Callable[[int], Seen]) -> dict[str, float]:
     """Return what each further step adds to the counts."""
-    few, many = vars(of(2)), vars(of(12))
-    return {name: (many[name] - few[name]) / 10 for name in ("kernels", "moved", "waits")}
+    few, many = vars(of(2)), vars(of(6))
+    return {name: (many[name] - few[name]) / 4 for name in ("kernels", "moved", "waits")}
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
