@@ -59,7 +59,8 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
         table = csv.DictReader(text.splitlines(), restkey="a cell more")
         entries = list(table) if path.suffix == ".csv" else _entries(path, text)
     except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8
-        raise UsageError(f"The points file {path} cannot be read: {str(error).splitlines()[0]}.") from error
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UsageError(f"The points file {path} cannot be read: {reason}.") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UsageError(f"{path}: points are a list of mappings, for instance\n  - {{latent_size: 32}}")
     if not entries:
