@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from optuna.distributions import IntDistribution
 from PIL import Image
 from rich.console import Console
 
@@ -13,11 +14,12 @@ from tests.studies import iso, make_study
 from vae_tune import cli
 from vae_tune.config import ResourceConfig, UsageError
 from vae_tune.explore import draw, explore, failures, plan, show
-from vae_tune.manifest import new_manifest
+from vae_tune.manifest import is_exploration, new_manifest, read_manifest
 from vae_tune.names import COMPLETE, FAIL
 from vae_tune.options import ExploredConfig, ExploreOptions
 from vae_tune.record import StudyRecord
 from vae_tune.repeats import summarise
+from vae_tune.space import Space
 from vae_tune.study import load_study
 from vae_tune.trials import TrialRow
 
@@ -133,3 +135,15 @@ def test_a_search_does_not_go_on_with_an_exploration_whose_trials_it_would_only_
         cli.main(["search"])
     assert stop.value.code == 2
     assert f"Go on with: vae-tune explore --resume {tmp_path / 'e'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "grid"), [("e", "given", True), ("confirmation", "given", False), ("s", "range", False)]
+)
+def test_an_exploration_is_told_from_other_studies_of_size_and_seed(tmp_path, name, sizes, grid):
+    given = plan(ExploreOptions(latent_size="2,10", repeats=2))[1].space
+    space = given if sizes == "given" else Space({**given.distributions, "latent_size": IntDistribution(2, 10)})
+    manifest = read_manifest(make_study(tmp_path / name, trials=4, space=space, sampler="random", scheduler="none"))
+    assert is_exploration(manifest) == grid
+    del manifest["config"]["sampler"]  # as a study from before there was a choice
+    assert not is_exploration(manifest)

@@ -26,6 +26,7 @@ CONFIG = SearchConfig()
         ("p.yaml", "- {latent_size: 32, learning_rate: 2e-3}\n- {hidden_width: 512}\n"),
         ("p.csv", "latent_size,learning_rate\n32,2e-3\n"),
         ("p.csv", "latent_size,hidden_width,learning_rate\n32,,2e-3\n"),
+        ("p.csv", "latent_size,learning_rate,hidden_width\n32,2e-3\n"),
         ("p.csv", "\ufefflatent_size,learning_rate\n32,2e-3\n"),  # as a spreadsheet writes it
     ],
 )
@@ -43,6 +44,7 @@ def test_points_come_from_yaml_or_csv(tmp_path, name, text):
         ("- {latent_size: 1000}\n", r"point 1: latent_size 1000 lies outside of the search space \(2 to 64\)"),
         ("- {latent_size: 3, latent_size: 4}\n", "point 1 cannot be read: its key 'latent_size' is there twice"),
         ("- {latent_size: 3}\n- {batch_size: 64}\n", "point 2: 'batch_size' is not searched"),
+        ("- {latent_size: ''}\n", "point 1: latent_size"),
         ("- {latent_size: many}\n", "point 1: latent_size"),
         ("- {learning_rate: -1}\n", "point 1: learning_rate: must be > 0"),
         ("- {\n", r"points.yaml:2: this is no YAML: "),

@@ -10,12 +10,12 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, run
 from typing import Any
 
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
 
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.data import Images
 from vae_tune.files import address, is_remote
-from vae_tune.names import LATENT_SIZE, SEED, STUDY_FILE, VAL_LOSS
+from vae_tune.names import CONFIRMATION_FOLDER, LATENT_SIZE, SEED, STUDY_FILE, VAL_LOSS
 from vae_tune.space import Space
 from vae_tune.storage import read_bytes
 
@@ -119,9 +119,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def is_exploration(manifest: Mapping[str, Any]) -> bool:
     """Whether a study is a grid of ``vae-tune explore``, of which each point is given: nothing proposes more."""
-    config = manifest["config"]
-    given = config["sampler"] == "random" and config["asha"]["scheduler"] == "none"
-    return given and set(manifest["space"]) == {LATENT_SIZE, SEED}
+    config: SearchConfig = from_dict(SearchConfig, manifest["config"])
+    searched = read_space(dict(manifest)).distributions
+    return (
+        (config.sampler, config.asha.scheduler) == ("random", "none")
+        and set(searched) == {LATENT_SIZE, SEED}
+        and isinstance(searched[LATENT_SIZE], CategoricalDistribution)
+        and not manifest["name"].startswith(CONFIRMATION_FOLDER)  # which is made alike
+    )
 
 
 def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:

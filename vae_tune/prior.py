@@ -56,8 +56,8 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
         return []
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
-        table = csv.DictReader(text.splitlines(), restkey="a cell more")
-        entries = list(table) if path.suffix == ".csv" else _entries(path, text)
+        table = csv.DictReader(text.splitlines(), restkey="a cell more", restval="")
+        entries = [_filled(row) for row in table] if path.suffix == ".csv" else _entries(path, text)
     except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UsageError(f"The points file {path} cannot be read: {reason}.") from error
@@ -66,6 +66,11 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
     if not entries:
         raise UsageError(f"{path} holds no points.")
     return [_point(f"{path}: point {number}", entry, space, base) for number, entry in enumerate(entries, start=1)]
+
+
+def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of a table without its empty cells: a point need not name all."""
+    return {name: cell for name, cell in row.items() if cell != ""}
 
 
 def _entries(path: Path, text: str) -> Any:
@@ -88,8 +93,7 @@ def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig
     for name, text in entry.items():
         if name not in space.distributions:
             raise UsageError(f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}.")
-        if text != "":  # an empty cell of a table: as where a mapping does not name it
-            point[name] = _read(where, name, text, base)
+        point[name] = _read(where, name, text, base)
         if not space.contains(replace(base, **{**space.fixed, **_inside(space), **point})):
             raise UsageError(
                 f"{where}: {name} {point[name]} lies outside of the search space ({_allowed(space, name)})."

@@ -149,7 +149,7 @@ def _first_slots(config: ResourceConfig, say: Callable[[str], None], stopped: Ca
                 say(_waiting(error))
                 said = True
         if stopped():
-            raise KeyboardInterrupt("no trial was begun.")
+            raise KeyboardInterrupt("nothing was begun.")
         time.sleep(_POLL_SECONDS)
 
 

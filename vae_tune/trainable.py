@@ -82,7 +82,7 @@ def train_trial(
 
     try:
         with warnings.catch_warnings(record=True) as damage:
-            warnings.simplefilter("always")
+            warnings.simplefilter("always", UserWarning)  # of every trial of this worker
             checkpoint = take_up(checkpoints, device)
     except OSError as error:
         tune.report({EPOCH: 0, VAL_LOSS: float("inf"), STORAGE_ERROR: str(error)})

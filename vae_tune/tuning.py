@@ -135,7 +135,7 @@ def _started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, S
                 there = requested_slots(resources, _most_trials(plan), view.say, lambda: bool(ending.reason))
                 slots = running.enter_context(there)
         if ending.reason:
-            raise KeyboardInterrupt("no trial was begun.")
+            raise KeyboardInterrupt("nothing was begun.")
         yield images, slots, ray_log
 
 

@@ -164,5 +164,5 @@ def _is_of(numbers: Mapping[str, Any] | None, row: TrialRow) -> bool:
     """Whether numbers in the metrics are a trial's: of ``best/`` they are written last, so the rest is there too."""
     if not numbers:
         return False
-    known = numbers["trial"], numbers["epochs"], numbers["validation"]["negative_elbo"]
+    known = numbers["trial"], numbers["epochs"], numbers.get("validation", {}).get("negative_elbo")
     return known == (row.trial, row.epochs, row.val_loss)
