@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from optuna.distributions import IntDistribution
 
 from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES, TABLES
@@ -11,6 +12,7 @@ from vae_tune import TrialConfig, load_study, plots
 from vae_tune.config import UsageError
 from vae_tune.plots.captions import CAPTIONS
 from vae_tune.plots.style import BLUE, stretch
+from vae_tune.space import DEFAULT_SPACE, Space
 
 
 def drawn(name, study):
@@ -88,10 +90,13 @@ def test_axes_are_logarithmic_where_the_space_is(study):
     assert [ax.get_xscale() for ax in drawn("slices", study).axes] == ["log"] * 3
 
 
+@pytest.mark.parametrize(
+    "space", [DEFAULT_SPACE, Space({"latent_size": IntDistribution(2, 64)})], ids=["log", "linear"]
+)
 @pytest.mark.parametrize("counts", [(0, 7, 12), (0, 0, 0), (1, 2, 3)])
-def test_models_without_an_active_unit_are_in_view(tmp_path, counts):
+def test_models_without_an_active_unit_are_in_view(tmp_path, counts, space):
     trials = [{"losses": [9, 8, 7 + number], "active_units": count} for number, count in enumerate(counts)]
-    (ax,) = drawn("active_units", hand_made(tmp_path / "s", *trials)).axes
+    (ax,) = drawn("active_units", hand_made(tmp_path / "s", *trials, space=space)).axes
     dots = [tuple(point) for collection in ax.collections for point in collection.get_offsets()]
     assert {active for _, active in dots} == set(counts)
     for dot in dots:

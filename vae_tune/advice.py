@@ -53,8 +53,7 @@ from vae_tune.names import (
 )
 from vae_tune.plots import active_units, best_so_far, importance, rung_correlation, rung_survival
 from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, Axis, axes, comparable
-from vae_tune.study import Study, audited_trials, judged_reports
-from vae_tune.trials import is_noted
+from vae_tune.study import Study, audited_trials, judged_reports, noted
 
 SURE = 30
 """Trials below which a finding calls itself a hint."""
@@ -322,7 +321,7 @@ def _latents(study: Study) -> Iterator[Finding]:
 
 
 def _collapsed(study: Study) -> Iterator[Finding]:
-    count = study.trials[REASON].map(lambda reason: is_noted(reason, COLLAPSED)).sum()
+    count = noted(study.trials, COLLAPSED).sum()
     if count:
         text = f"{count} of {len(study.trials)} trials collapsed: below a tenth of their latents active."
         yield Finding("latents", text)

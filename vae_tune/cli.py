@@ -62,11 +62,8 @@ def _search_defaults(arguments: Sequence[str]) -> SearchConfig:
     folder = path_option("resume", arguments)
     if folder is None:
         return SearchConfig()
-    from vae_tune.manifest import is_exploration, read_config, read_manifest
+    from vae_tune.manifest import read_config
 
-    if is_exploration(read_manifest(folder)):  # more trials would only be copies of those that are there
-        place = address(folder)
-        raise UsageError(f"{place} is an exploration, no search.\nGo on with: vae-tune explore --resume {place}")
     return read_config(folder)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.files import address, atomic
-from vae_tune.manifest import is_exploration, read_config, read_manifest
+from vae_tune.manifest import read_config
 from vae_tune.mirror import upload
 from vae_tune.names import (
     COMPLETE,
@@ -93,11 +93,10 @@ def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
 
 def _resumed(options: ExploreOptions, folder: Path) -> SearchConfig:
     """Return the search that goes on with the exploration in ``folder``, perhaps on other resources."""
-    if not is_exploration(read_manifest(folder)):
-        raise UsageError(f"{folder} is a search, no exploration.\nGo on with: search.py --resume {folder}")
+    config = read_config(folder, explored=True)
     if options != ExploreOptions(resume=folder, resources=options.resources):
         raise UsageError("--resume takes no other option than those of resources: the exploration's settings hold.")
-    return replace(read_config(folder), resources=options.resources, time_budget=None, target_loss=None)
+    return replace(config, resources=options.resources, time_budget=None, target_loss=None)
 
 
 class _Lines(PlainView):

@@ -91,7 +91,7 @@ def make_ledger(study: Study) -> Ledger:
     runs, notes = _runs(study, events)
     epochs["run"] = runs["start"].searchsorted(epochs[TIME], side="right").clip(1) - 1 if len(runs) else 0
     epochs["what"] = epochs[TRIAL].map(lives[STATE].map(_WORDS))
-    rungs = study.rungs if study.config.asha.scheduler == "asha-promotion" else ()
+    rungs = study.rungs if study.promotes else ()
     lost = [_unreported(lives, epochs, run, rungs) for run in runs.itertuples()]
     charges = pd.concat([epochs[["what", "run", SECONDS]], *lost])
     hours = pd.DataFrame(

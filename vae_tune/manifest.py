@@ -142,10 +142,19 @@ def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
             raise ValueError(f"{name!r} is {values[name]!r}")
 
 
-def read_config(folder: Path) -> SearchConfig:
-    """Return how the search in ``folder`` was configured, as it is to be resumed: its space is the recorded one."""
-    resumed = {"resume": str(folder), "space": None}
-    config: SearchConfig = from_dict(SearchConfig, read_manifest(folder)["config"] | resumed)
+def read_config(folder: Path, *, explored: bool = False) -> SearchConfig:
+    """Return how the search in ``folder`` was configured, as it is to be resumed: its space is the recorded one.
+
+    Raises:
+        UsageError: the folder is no study, or it is an exploration and none is wanted, or the other way round. More
+            trials of an exploration would only be copies of those that are there.
+    """
+    manifest, place = read_manifest(folder), address(folder)
+    if is_exploration(manifest) and not explored:
+        raise UsageError(f"{place} is an exploration, no search.\nGo on with: vae-tune explore --resume {place}")
+    if explored and not is_exploration(manifest):
+        raise UsageError(f"{place} is a search, no exploration.\nGo on with: search.py --resume {place}")
+    config: SearchConfig = from_dict(SearchConfig, manifest["config"] | {"resume": str(folder), "space": None})
     return config
 
 

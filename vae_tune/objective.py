@@ -82,7 +82,7 @@ def _bernoulli(logits: Tensor, x: Tensor, gradient: Tensor, scratch: Tensor, fac
 
 
 def _in_few_kernels(logits: Tensor, x: Tensor, gradient: Tensor, scratch: Tensor) -> Tensor:
-    """Do the same with half as many operations, of which one is slow on a CPU."""
+    """Do the same with half as many operations, of which one is slow on a CPU; the gradient may go over the logits."""
     softplus: Tensor = torch.ops.aten.softplus.out(logits, out=scratch)
     nats = softplus.addcmul_(x, logits, value=-1).sum(dim=-1)
     torch.sigmoid(logits, out=gradient).sub_(x)

@@ -68,7 +68,8 @@ class _Seen:
     def _remembered(self, trials: Sequence[FrozenTrial]) -> Iterable[int]:
         """Return the numbers of all trials but those neither among the best nor among the newest.
 
-        It is a function of the history alone; what is kept from call to call only saves time.
+        It is a function of the history alone; what is kept from call to call only saves time. A trial's number is its
+        place in the list: so Optuna counts them.
         """
         merits = []  # of those that go on, but look pruned
         going, self._going = [*self._going, *range(self._known, len(trials))], []

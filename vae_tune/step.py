@@ -22,12 +22,12 @@ from vae_tune.model import VAE
 from vae_tune.objective import bernoulli
 from vae_tune.parameters import gradient, stack
 
-aten = torch.ops.aten
+_aten = torch.ops.aten
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
     "linear": lambda before, _: before,
     "relu": lambda before, _: before.clamp_min_(0),
-    "gelu": lambda before, out: aten.gelu.out(before, out=out),
+    "gelu": lambda before, out: _aten.gelu.out(before, out=out),
     "tanh": lambda before, _: before.tanh_(),
     "elu": lambda before, _: nn.functional.elu_(before),
 }
@@ -35,10 +35,10 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
 
 _GRADIENTS: dict[Activation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "linear": lambda grad, _, __: grad,
-    "relu": lambda grad, _, out: aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad),
-    "gelu": lambda grad, before, _: aten.gelu_backward.grad_input(grad, before, grad_input=grad),
-    "tanh": lambda grad, _, out: aten.tanh_backward.grad_input(grad, out, grad_input=grad),
-    "elu": lambda grad, _, out: aten.elu_backward.grad_input(grad, 1, 1, 1, True, out, grad_input=grad),
+    "relu": lambda grad, _, out: _aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad),
+    "gelu": lambda grad, before, _: _aten.gelu_backward.grad_input(grad, before, grad_input=grad),
+    "tanh": lambda grad, _, out: _aten.tanh_backward.grad_input(grad, out, grad_input=grad),
+    "elu": lambda grad, _, out: _aten.elu_backward.grad_input(grad, 1, 1, 1, True, out, grad_input=grad),
 }
 """From the gradient in the values behind the activation to that in those before it, in the same buffer."""
 
@@ -101,7 +101,7 @@ class _Minibatch:
 
         grad_logits.mul_(share)
         self._decoder.backward()
-        grad_mean, grad_log_variance = mean, log_variance
+        grad_mean, grad_log_variance = mean, log_variance  # over them, as they are used up
         torch.add(self._grad_z, mean, alpha=kl_weight * share, out=grad_mean)
         torch.addcmul(
             excess.mul_(0.5 * kl_weight * share), self._grad_z, deviation.mul_(noise), value=0.5, out=grad_log_variance

@@ -44,7 +44,7 @@ from vae_tune.names import (
 )
 from vae_tune.space import Space
 from vae_tune.storage import local
-from vae_tune.trials import winner
+from vae_tune.trials import is_noted, winner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +93,11 @@ class Study:
         return tuple(self.manifest["rungs"])
 
     @property
+    def promotes(self) -> bool:
+        """Whether trials wait at a rung, without a worker, until they are promoted."""
+        return self.config.asha.scheduler == "asha-promotion"
+
+    @property
     def repeated(self) -> bool:
         """Whether it trained each configuration with several seeds (``vae-tune explore``, ``--confirm``).
 
@@ -120,6 +125,11 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     return [replace(reference, **{name: row[name] for name in names}) for row in rows]
 
 
+def noted(trials: pd.DataFrame, kind: str) -> pd.Series[bool]:
+    """Return of each row of ``trials`` whether its reason has a note that begins with ``kind``."""
+    return trials[REASON].map(lambda reason: is_noted(reason, kind)).astype(bool)
+
+
 def audited_trials(study: Study) -> pd.Series[int]:
     """Return the epoch at which each audited trial was condemned, by its number."""
     epochs = study.trials[REASON].str.extract(rf"(?:^|; ){AUDITED}: the rung at epoch (\d+) ", expand=False)
@@ -128,9 +138,8 @@ def audited_trials(study: Study) -> pd.Series[int]:
 
 def paused_trials(study: Study) -> pd.Series[bool]:
     """Return of each trial whether it waits for a promotion, or did so when the search ended: it holds no worker."""
-    promotes = study.config.asha.scheduler == "asha-promotion"
     at_rung = (study.trials[STATE] == RUNNING) & study.trials[EPOCHS].isin(study.rungs)
-    paused: pd.Series[bool] = promotes & (at_rung | (study.trials[STATE] == PRUNED))
+    paused: pd.Series[bool] = study.promotes & (at_rung | (study.trials[STATE] == PRUNED))
     return paused
 
 

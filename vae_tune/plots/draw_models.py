@@ -71,7 +71,8 @@ def draw_active_units(study: Study) -> Figure:
         _from_zero(ax, max(shown.high, sizes.max()))
     else:
         style.hyperparameter_axis(ax, "y", shown, sizes)
-        ax.set_ylim(bottom=min(ax.get_ylim()[0], table[ACTIVE_UNITS].min() * 0.9))
+        fewest = table[ACTIVE_UNITS].min()
+        ax.set_ylim(bottom=min(ax.get_ylim()[0], 0.9 * fewest if shown.scale == "log" else fewest - 0.5))
     ax.axline((1, 1), (2, 2), color=style.GREY, linewidth=1, linestyle="--", zorder=1)
     ax.set_xlabel("latent size")
     ax.set_ylabel("active units")

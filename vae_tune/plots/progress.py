@@ -229,8 +229,7 @@ def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
     reports[START] = reports[START].where(reports[START] > started, started)
     reports = reports.sort_values([TRIAL, END], ignore_index=True)
     gaps = reports[START] - reports.groupby(TRIAL)[END].shift()
-    promotes = study.config.asha.scheduler == "asha-promotion"
-    reports[_PART] = (promotes & (gaps > pd.Timedelta(seconds=_PAUSE))).groupby(reports[TRIAL]).cumsum()
+    reports[_PART] = (study.promotes & (gaps > pd.Timedelta(seconds=_PAUSE))).groupby(reports[TRIAL]).cumsum()
     table = reports.groupby([TRIAL, _RUN, _PART], as_index=False).agg({START: "min", END: "max"})
     table[STATE] = study.trials[STATE].astype("str").reindex(table[TRIAL]).array
     table[NODE] = study.trials[NODE].reindex(table[TRIAL]).array

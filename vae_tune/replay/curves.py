@@ -26,7 +26,6 @@ from vae_tune.names import (
     CURVES_FILE,
     EPOCH,
     FAIL,
-    REASON,
     SECONDS,
     STATE,
     STUDY_FILE,
@@ -37,8 +36,7 @@ from vae_tune.names import (
 )
 from vae_tune.space import Space
 from vae_tune.storage import local
-from vae_tune.study import load_study
-from vae_tune.trials import is_noted
+from vae_tune.study import load_study, noted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,7 +211,7 @@ def _of_study(folder: Path) -> pd.DataFrame:
 
     study = load_study(folder)
     failed = study.trials[study.trials[STATE] == FAIL]
-    diverged = failed[failed[REASON].map(lambda reason: is_noted(reason, DIVERGED)).astype(bool)]
+    diverged = failed[noted(failed, DIVERGED)]
     kept = study.trials.drop(index=failed.index.difference(diverged.index))
     reports = study.epochs[study.epochs[TRIAL].isin(kept.index)][[TRIAL, EPOCH, VAL_LOSS, SECONDS]]
     last = reports.groupby(TRIAL)[EPOCH].max().reindex(diverged.index, fill_value=0)
