@@ -83,7 +83,8 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
     try:
         text = path.read_text()
     except (OSError, ValueError) as error:
-        raise UsageError(f"The space file {path} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"The space file {path} cannot be read: {reason}.") from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
