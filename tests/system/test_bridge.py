@@ -1,46 +1,31 @@
-"""The bridge under a real Ray Tune, with trainables that cost nothing."""
+"""The bridge under a real Ray Tune, with trainables that cost nothing.
+
+Each trial that loses its worker, and each search, takes new workers: these import neither torch, which only the
+trials of a real search need, nor this module.
+"""
 
 import math
 import os
 import resource
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
-from ray import tune
-from ray.tune.execution.class_cache import _ActorClassCache
 
-from tests.system.conftest import SLOTS, descendants, table, wait_for
-from vae_tune.config import AshaConfig, SearchConfig, TrialConfig
+from tests.system.conftest import SLOTS, table, wait_for
+from tests.system.trainables import MAX_EPOCHS, good, loss_of, report
+from vae_tune.cluster import running_ray
+from vae_tune.config import AshaConfig, ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE, load_space
 from vae_tune.tuning import run_trials
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ray_without_torch")]
 
-MAX_EPOCHS = 9
 CONFIG = SearchConfig(num_samples=12, trial=TrialConfig(max_epochs=MAX_EPOCHS))
-
-
-def report(epoch, loss):
-    parts = {"train_loss": loss, "val_reconstruction": loss, "val_kl": 0.0, "active_units": 1}
-    tune.report(
-        {"epoch": epoch, "val_loss": loss, **parts, "seconds": 0.01, "images_per_second": 1.0, "device": "cpu"}
-    )
-
-
-def loss_of(config, epoch):
-    return 100 + abs(math.log(config["values"]["learning_rate"] / 1e-3)) + 10 / epoch
-
-
-def good(config):
-    for epoch in range(1, MAX_EPOCHS + 1):
-        report(epoch, loss_of(config, epoch))
 
 
 def run(tmp_path, tiny, trainable, config=CONFIG, space=DEFAULT_SPACE, ending=None):
@@ -55,24 +40,12 @@ def states(record):
     return [trial.state.name for trial in record.study.trials]
 
 
-def test_ray_starts_only_what_a_search_on_one_machine_uses():
-    commands = " ".join(descendants(os.getpid()).values())
-    assert "raylet/raylet" in commands
-    assert "monitor.py" not in commands  # neither the autoscaler's nor the one of the logs
-    assert "dashboard.py" not in commands
-
-
-def test_trials_take_the_workers_that_ray_started_before_them_and_that_have_imported_torch():
-    class Trial:
-        def where(self):
-            return os.getpid(), "vae_tune.trainable" in sys.modules
-
-    waiting = wait_for(lambda: [pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::IDLE")])
-    actor = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
-    pid, imported = ray.get(actor.where.remote())
-    assert imported
-    assert pid in waiting or len(waiting) < SLOTS.count  # not all had come up when they were listed
-    assert ray.get_runtime_context().runtime_env == {}
+@pytest.fixture(scope="module")
+def ray_without_torch():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vae_tune.cluster._PRELOAD", "ray.tune")
+        with running_ray(ResourceConfig()):
+            yield
 
 
 def test_trials_end_as_what_they_are(tmp_path, tiny):
