@@ -38,8 +38,14 @@ def whole(tmp_path_factory):
     return make_study(tmp_path_factory.mktemp("results") / "s", trials=40)
 
 
-def test_it_compares_winner_and_reference_and_names_kind_and_unit(whole):
-    words, _ = read(whole)
+@pytest.fixture(scope="module")
+def told(whole):
+    """What the report of the whole study says, and its data."""
+    return read(whole)
+
+
+def test_it_compares_winner_and_reference_and_names_kind_and_unit(whole, told):
+    words, _ = told
     metrics = load_study(whole).metrics
     winner, gain = metrics["winner"], metrics["improvement"]["test"]
     assert f"Trial {winner['trial']} wins" in words
@@ -51,8 +57,8 @@ def test_it_compares_winner_and_reference_and_names_kind_and_unit(whole):
     assert f"test negative ELBO {numbers[0]:.2f} {numbers[1]:.2f} {-gain:+.2f}" in words
 
 
-def test_it_tells_what_early_stopping_saved_and_where_the_hours_went(whole):
-    words, _ = read(whole)
+def test_it_tells_what_early_stopping_saved_and_where_the_hours_went(whole, told):
+    words, _ = told
     study = load_study(whole)
     epochs, pruned = len(study.epochs), study.trials[study.trials.state == "PRUNED"]
     saved = len(pruned) * 9 - pruned.epochs.sum()
@@ -63,8 +69,8 @@ def test_it_tells_what_early_stopping_saved_and_where_the_hours_went(whole):
         assert re.search(rf" {entry} [\d ]*[\d.]+ [\d.]+% ", words)
 
 
-def test_it_tells_where_everything_came_from(whole):
-    words, _ = read(whole)
+def test_it_tells_where_everything_came_from(whole, told):
+    words, _ = told
     manifest = load_study(whole).manifest
     assert manifest["data"]["sha256"] in words
     assert "search.py --num-samples 40" in words
@@ -72,8 +78,8 @@ def test_it_tells_where_everything_came_from(whole):
     assert "ASHA with rungs at 1, 3 and reduction factor 3" in words
 
 
-def test_its_table_holds_every_trial(whole):
-    _, data = read(whole)
+def test_its_table_holds_every_trial(whole, told):
+    _, data = told
     trials = load_study(whole).trials
     names = [column["name"] for column in data["columns"]]
     assert [row[names.index("trial")] for row in data["rows"]] == list(trials.index)
@@ -151,8 +157,8 @@ def test_an_exploration_goes_on_as_one(tmp_path):
     assert "Pruned trials are ticks" not in words  # there are none
 
 
-def test_it_says_all_that_the_study_teaches(whole):
-    words, _ = read(whole)
+def test_it_says_all_that_the_study_teaches(whole, told):
+    words, _ = told
     findings = conclusions(load_study(whole))
     assert len(findings) > 4
     for finding in findings:

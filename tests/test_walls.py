@@ -103,7 +103,6 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         ("vae_tune.config", {"torch", "ray", "optuna", "pandas", "numpy"}),
         ("vae_tune.report.summary, vae_tune.report.cards", {"torch", "ray", "matplotlib"}),  # and so study, ledger
         ("vae_tune.replay.simulator, vae_tune.replay.command", {"torch", "matplotlib", "sklearn"}),
-        ("vae_tune.replay.forecast, vae_tune.report.summary, vae_tune.winner", {"sklearn", "scipy.stats"}),
         ("vae_tune.dashboard", {"torch", "ray", "optuna_dashboard"}),
         ("vae_tune.check.command", {"torch", "ray", "optuna", "pandas", "numpy", "botocore"}),
         (
@@ -111,17 +110,45 @@ def test_a_module_names_nothing_beyond_its_wall(module):
             "vae_tune.loggers.postgresql",
             {"torch", "ray", "pandas", "mlflow", "visdom", "tensorboardX", "psycopg"},
         ),
-        ("vae_tune.training", {"ray", "optuna", "pandas", "torchvision"}),
-        ("vae_tune.trainable", {"optuna", "torchvision"}),
         ("vae_tune.tuning, vae_tune.worker", {"torch", "torchvision", "matplotlib", "sklearn", "mlflow"}),
-        ("vae_tune.checkpoint", {"ray", "optuna"}),
-        ("vae_tune.single", {"ray", "optuna", "pandas", "torchvision", "matplotlib"}),
     ],
 )
 def test_importing_a_module_loads_nothing_heavy_behind_its_wall(module, heavy):
     code = f"import sys, {module}; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not heavy & set(loaded)
+
+
+WITH_TORCH = {
+    "vae_tune.replay.forecast, vae_tune.report.summary, vae_tune.winner": {"sklearn", "scipy.stats"},
+    "vae_tune.training": {"ray", "optuna", "pandas", "torchvision"},
+    "vae_tune.trainable": {"optuna", "torchvision"},
+    "vae_tune.checkpoint": {"ray", "optuna"},
+    "vae_tune.single": {"ray", "optuna", "pandas", "torchvision", "matplotlib"},
+}
+FORKS = """
+import os, sys, torch
+for module in sys.argv[1:]:
+    if not os.fork():
+        exec(f"import {module}")
+        print(module, *sorted(sys.modules), sep=";", flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """What importing each alone loads; torch, which takes longest and all of them may have, is there before."""
+    command = [sys.executable, "-c", FORKS, *WITH_TORCH]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {module: set(names) for module, *names in (line.split(";") for line in lines)}
+
+
+@pytest.mark.parametrize("module", WITH_TORCH)
+def test_importing_a_module_that_needs_torch_loads_nothing_else_behind_its_wall(module, loaded):
+    assert {*module.split(", "), "torch"} <= loaded[module]
+    assert not WITH_TORCH[module] & loaded[module]
 
 
 def test_nothing_imports_the_script():
