@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import ROOT, alive, descendants, table, wait_for
-from vae_tune import DataConfig
+from vae_tune import DataConfig, ResourceConfig
 from vae_tune.audit import audit
 from vae_tune.explore import explore
 from vae_tune.options import ExploredConfig, ExploreOptions
@@ -22,6 +22,7 @@ def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path)
         study_name="e",
         results_dir=tmp_path,
         data=DataConfig(train_size=300),
+        resources=ResourceConfig(max_concurrent=1),
         trial=ExploredConfig(hidden_width=16, max_epochs=2),
     )
     sizes = explore(options)
@@ -42,9 +43,10 @@ def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path)
 def goes_on_after_a_kill(place, unbroken):
     """The same exploration from the command line, killed in the middle, ends with the same table."""
     command = [Path(sys.executable).with_name("vae-tune"), "explore"]
-    options = "--latent-size 2,5 --repeats 2 --train-size 300 --hidden-width 16 --epochs 2 --study-name killed"
+    small = "--latent-size 2,5 --repeats 2 --train-size 300 --hidden-width 16 --epochs 2 --max-concurrent 1"
+    words = [*command, *small.split(), "--study-name", "killed", "--results-dir", str(place)]
     with (place / "log").open("w") as log:
-        running = subprocess.Popen([*command, *options.split(), "--results-dir", str(place)], cwd=ROOT, stdout=log)
+        running = subprocess.Popen(words, cwd=ROOT, stdout=log)
         folder = place / "killed"
         wait_for(lambda: len(table(folder / "epochs.csv")) >= 3 or running.poll() is not None)
         children = descendants(running.pid)
