@@ -86,8 +86,9 @@ def test_a_trial_on_a_node_that_is_to_be_taken_away_is_saved_in_the_middle_of_it
     first = cluster.add_node(num_cpus=1)
     folder = tmp_path / "out" / "spot"
     midway = checkpoint_folder(folder, 0) / "midway.safetensors"
-    long = ("--batch-size", 8, "--train-size", 40_000, "--max-epochs", 1, "--results-dir", "out")
-    running = search("--address", cluster.address, "--num-samples", 1, "--study-name", "spot", *long)
+    long = ("--batch-size", 8, "--hidden-width", 128, "--train-size", 40_000, "--max-epochs", 1)
+    where = ("--study-name", "spot", "--results-dir", "out")
+    running = search("--address", cluster.address, "--num-samples", 1, *long, *where)
     wait_for(
         lambda: [name for name in descendants(os.getpid()).values() if "ray::ImplicitFunc.train" in name], running
     )
@@ -108,7 +109,8 @@ def test_a_trial_on_a_node_that_is_to_be_taken_away_is_saved_in_the_middle_of_it
     is_whole(folder, trials=1)
     (report,) = table(folder / "epochs.csv")
     assert float(report["seconds"]) > 1000.0  # so it went on from there
-    (expected,) = fit(TrialConfig(batch_size=8, max_epochs=1), load_images(DataConfig(train_size=40_000)), CPU)
+    config = TrialConfig(batch_size=8, hidden_width=128, max_epochs=1)
+    (expected,) = fit(config, load_images(DataConfig(train_size=40_000)), CPU)
     assert float(report["val_loss"]) == expected.val_loss
 
 
