@@ -15,7 +15,7 @@ SMALL = ("--train-size", 4000, "--max-epochs", 4, "--hidden-width", 64, "--resul
 
 
 def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile(search, tmp_path):
-    running = search("--study-name", "s", *SMALL, "--num-samples", 16)
+    running = search("--study-name", "s", *SMALL, "--num-samples", 10)
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(table(folder / "epochs.csv")) >= 1, running)
     workers = wait_for(lambda: running.children("ray::ImplicitFunc.train"))
@@ -25,11 +25,11 @@ def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile
     assert f"is being written by process {running.process.pid} on host" in output
     code, output = running.wait()
     assert code == 0, output
-    is_whole(folder, trials=16)
+    is_whole(folder, trials=10)
 
 
 def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp_path):
-    running = search("--study-name", "s", *SMALL)
+    running = search("--study-name", "s", "--max-concurrent", 1, *SMALL)
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(table(folder / "epochs.csv")) >= 1, running)
     before = table(folder / "epochs.csv")
