@@ -122,7 +122,9 @@ class Lab:
                 )
         for host in hosts:
             (first,) = wait_for(lambda host=host: list(descendants(self.boots[host].pid))[:1])
-            self._ip(f"link add port{host} type veth peer name eth0 netns {first}")
+            # with the address that it had before, as real ones, or the others talk to the old one for a while
+            address = f"02:00:00:00:01:{host:02x}"
+            self._ip(f"link add port{host} type veth peer name eth0 address {address} netns {first}")
             self._ip(f"link set port{host} master lab up")
         for host in hosts:
             wait_for(lambda host=host: self.ssh(host, "true").wait()[0] == 0, timeout=60)
