@@ -26,6 +26,7 @@ from search import ONE_SIZE, SPACE
 from vae_tune import load_study
 from vae_tune.config import DataConfig
 from vae_tune.data import load_images
+from vae_tune.names import COMPLETE
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +44,8 @@ def search(trials: int, side_by_side: int, epochs: int) -> tuple[int, float, flo
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=one)
         seconds = time.perf_counter() - start
         study = load_study(Path(place) / "study")
+    if not (study.trials["state"] == COMPLETE).all():
+        raise RuntimeError(f"Not every trial was trained to its end:\n{study.trials[['state', 'reason']]}")
     return study.manifest["runs"][-1]["slots"]["count"], seconds, float(study.epochs["seconds"].median())
 
 
@@ -76,7 +79,7 @@ def main() -> None:
         count, seconds, each = search(options.trials, wanted, options.epochs)
         print(f"  {count} side by side: {seconds:.0f} s", flush=True)
         rows.append([str(count), f"{seconds:.0f}", f"{60 * options.trials / seconds:.1f}", f"{each:.2f}"])
-        measured[str(count)] = {"seconds": [seconds], "epoch": [each]}
+        measured[str(wanted)] = {"seconds": [seconds], "epoch": [each]}
     columns = ["trials on one GPU", "wall-clock, s", "trials per minute", "s per epoch of a trial"]
     title = f"{options.trials} trials of {options.epochs} epochs, 784-400-20, side by side on one GPU"
     publish("gpu_search", title, columns, rows, measured)

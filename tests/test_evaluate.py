@@ -28,6 +28,7 @@ def model(tmp_path):
 
 def run(monkeypatch, capsys, *words, command="evaluate"):
     monkeypatch.setattr(sys, "argv", ["vae-tune", *map(str, words)])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # a GPU draws other noise
     with pytest.raises(SystemExit) as stop:
         cli.main([command])
     captured = capsys.readouterr()

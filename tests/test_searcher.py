@@ -14,7 +14,7 @@ from vae_tune import callbacks as module
 from vae_tune.callbacks import FailureReasons, LetGo
 from vae_tune.config import SearchError, TrialConfig
 from vae_tune.ending import Ending
-from vae_tune.names import TRIAL, VALUES
+from vae_tune.names import EPOCH, GPU_ERROR, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.record import StudyRecord
 from vae_tune.scheduler import Asha, Rungs
 from vae_tune.searcher import StudySearcher
@@ -178,6 +178,17 @@ def test_a_diverged_trial_is_told_with_the_reason_that_it_gave(record):
     searcher.on_trial_complete("a", {"epoch": 1, "val_loss": math.nan, "reason": reason})
     assert record.study.trials[0].state.name == "FAIL"
     assert record.rows[0].reason == reason
+
+
+def test_a_gpu_that_cannot_be_used_ends_the_search_and_blames_no_trial(record):
+    ending = Ending()
+    searcher = make(record, ending=ending)
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {EPOCH: 0, VAL_LOSS: math.inf, GPU_ERROR: "no driver", "hostname": "host1"})
+    assert ending.error.startswith(
+        "PyTorch cannot use the GPU that Ray found on host1: no driver. (--gpus-per-trial 0"
+    )
+    assert record.rows[0].state == RUNNING
 
 
 def test_a_winner_whose_checkpoint_is_damaged_ends_the_search_but_not_the_trial(record):

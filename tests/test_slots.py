@@ -28,6 +28,14 @@ CPU, GPU = {"CPU": 16.0}, {"CPU": 4.0, "GPU": 1.0}
         ([GPU, CPU], {"gpus_per_trial": 0.5}, Slots(2, 1, 0.5)),
         ([GPU, CPU], {"gpus_per_trial": 0}, Slots(20, 1, 0)),
         ([CPU], {"gpus_per_trial": 0.5}, Slots(0, 1, 0.5)),
+        # a share is one of a single GPU: what is left of several does not make another
+        ([{"CPU": 6.0, "GPU": 4.0}], {}, Slots(6, 1, 0.5)),
+        ([{"CPU": 16.0, "GPU": 2.0}], {"max_concurrent": 3}, Slots(3, 1, 0.5)),
+        ([{"CPU": 12.0, "GPU": 8.0}], {}, Slots(12, 1, 0.5)),
+        ([{"CPU": 16.0, "GPU": 2.0}], {"gpus_per_trial": 0.4}, Slots(4, 1, 0.4)),
+        ([{"CPU": 16.0, "GPU": 2.0}], {"gpus_per_trial": 2}, Slots(1, 1, 2)),
+        ([{"CPU": 64.0, "GPU": 1.0}], {}, Slots(8, 1, 0.125)),
+        ([{"CPU": 64.0, "GPU": 1.0}], {"gpus_per_trial": 0.05}, Slots(20, 1, 0.05)),
     ],
 )
 def test_slots_are_counted_node_by_node(nodes, config, expected):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -11,15 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from ray.tune.trainable import FunctionTrainable, function_trainable
 
 from vae_tune import trainable
 from vae_tune.checkpoint import checkpoint_folder, checkpoints
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images
-from vae_tune.names import EPOCH, EPOCHS, REASON, STORAGE_ERROR, TRIAL, VAL_LOSS, VALUES
+from vae_tune.names import EPOCH, EPOCHS, GPU_ERROR, GPUS, REASON, STORAGE_ERROR, TRIAL, VAL_LOSS, VALUES
 from vae_tune.trainable import train_trial
-from vae_tune.training import Diverged, TrainingState, fit
+from vae_tune.training import Diverged, TrainingState, fit, new_state
 
 SMALL = TrialConfig(latent_size=3, hidden_width=8, batch_size=16, max_epochs=3, learning_rate=1e-2)
 PATIENCE = 60.0
@@ -34,6 +38,7 @@ class Worker:
         self.spot = False
         self.values: dict[str, Any] = {}
         self.known_epochs = 0
+        self.gpus = 0.0
         self.folder = checkpoint_folder(folder, 0)
         self._study = folder
         self._images = images
@@ -43,7 +48,7 @@ class Worker:
 
     def train(self) -> None:
         train_trial(
-            {TRIAL: 0, VALUES: self.values, EPOCHS: self.known_epochs},
+            {TRIAL: 0, VALUES: self.values, EPOCHS: self.known_epochs, GPUS: self.gpus},
             images=self._images,
             base=SMALL,
             folder=self._study,
@@ -122,6 +127,39 @@ def test_a_stopped_trial_ends_in_the_middle_of_the_epoch_that_it_has_begun(worke
     assert end.value.code == 0  # any other Ray takes for a failure
     assert not overrun
     assert worker.epochs == [1]
+
+
+def test_a_stopped_trial_keeps_no_memory_until_python_looks_for_garbage(worker, monkeypatch):
+    models = []
+
+    def new(*arguments):
+        state = new_state(*arguments)
+        models.append(weakref.ref(state.model))
+        return state
+
+    monkeypatch.setattr(trainable, "new_state", new)
+    worker.answer = stop
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(SystemExit):
+            worker.train()
+        assert worker.epochs == [1]
+        assert [model() for model in models] == [None]
+    finally:
+        gc.enable()
+
+
+def test_a_gpu_that_torch_cannot_use_is_reported_in_one_line(worker, monkeypatch):
+    if torch.cuda.is_available():
+        monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(1, device="cuda:99"))
+    worker.gpus = 0.5
+    worker.train()
+    (report,) = worker.reports
+    assert report[EPOCH] == 0
+    assert report[GPU_ERROR]
+    assert "\n" not in report[GPU_ERROR]
+    assert not worker.folder.exists()
 
 
 @pytest.mark.parametrize("trouble", [RuntimeError("out of memory"), Diverged(2, "training loss")])

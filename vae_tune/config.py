@@ -175,7 +175,7 @@ class ResourceConfig:
     cpus_per_trial: int = 1
     """CPU cores, and so threads, of a trial."""
     gpus_per_trial: float | None = None
-    """GPUs of a trial, fractions allowed; default: the GPUs shared fairly by the trials that fit on the CPUs."""
+    """GPUs of a trial, fractions allowed; default: shared fairly by those that fit on the CPUs, 8 on a GPU at most."""
     max_concurrent: int | None = None
     """Trials side by side at most; default: as many as fit."""
     address: str | None = None

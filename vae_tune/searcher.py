@@ -29,6 +29,7 @@ from vae_tune.names import (
     EPOCH,
     EPOCHS,
     FAIL,
+    GPU_ERROR,
     GPUS,
     NODE,
     PRUNED,
@@ -205,9 +206,7 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Record one epoch of a trial that goes on."""
-        if STORAGE_ERROR in result:
-            self._fail_to_write(OSError(result[STORAGE_ERROR]))
-        else:
+        if not self._ends_the_search(result):
             self._write(self._report, self._numbers[trial_id], {**result, NODE: result.get("hostname", "")})
 
     def on_trial_complete(
@@ -223,8 +222,7 @@ class StudySearcher(Searcher):
         """
         if error or trial_id not in self._numbers or not result or EPOCH not in result:
             return
-        if STORAGE_ERROR in result:
-            self._fail_to_write(OSError(result[STORAGE_ERROR]))
+        if self._ends_the_search(result):
             return
         if not math.isfinite(result[VAL_LOSS]):
             reason = result.get(REASON) or f"diverged: {VAL_LOSS} {result[VAL_LOSS]} in epoch {result[EPOCH]}"
@@ -239,6 +237,17 @@ class StudySearcher(Searcher):
             del self._numbers[trial_id]
         elif trial_id not in self._ending.paused:
             self._finish(trial_id, PRUNED)
+
+    def _ends_the_search(self, result: Mapping[str, Any]) -> bool:
+        """End it where a result tells of what no trial is to blame for, and whether it did."""
+        if STORAGE_ERROR in result:
+            self._fail_to_write(OSError(result[STORAGE_ERROR]))
+        elif GPU_ERROR in result:
+            self._ending.fail(
+                f"PyTorch cannot use the GPU that Ray found on {result.get('hostname', 'a node')}: "
+                f"{result[GPU_ERROR].rstrip('.')}. (--gpus-per-trial 0 does without.)"
+            )
+        return bool({STORAGE_ERROR, GPU_ERROR} & result.keys())
 
     def _report(self, number: int, result: Mapping[str, Any]) -> None:
         """Record one epoch, and that the scheduler has just paused the trial or begun to audit it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from vae_tune.config import ResourceConfig, UsageError
 _PATIENCE_SECONDS = 1200.0
 """Time in which an autoscaled cluster has to bring a first node: some clouds take long to find a GPU."""
 _POLL_SECONDS = 2.0
+_MOST_ON_A_GPU = 8
+"""Trials that share a GPU where nothing else is said: they take turns on it, and each holds some of its memory."""
 _RELEASE = """
 import sys, ray
 from ray.autoscaler.sdk import request_resources
@@ -92,15 +95,20 @@ def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) ->
 def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> float:
     """Divide the GPUs of ``nodes`` among the trials that fit on the CPUs beside them, where one does."""
     nodes = [node for node in nodes if node.get("CPU", 0) >= config.cpus_per_trial] or nodes
-    gpus = sum(node["GPU"] for node in nodes)
+    gpus = int(sum(node["GPU"] for node in nodes))
     by_cpu = max(1, sum(int(node.get("CPU", 0) // config.cpus_per_trial) for node in nodes))
-    share = gpus / min(by_cpu, config.max_concurrent or by_cpu)
-    return float(int(share)) if share >= 1 else int(share * 10_000) / 10_000
+    trials = min(by_cpu, config.max_concurrent or by_cpu)
+    if trials <= gpus or not gpus:
+        return float(gpus // trials)
+    return int(10_000 / min(math.ceil(trials / gpus), _MOST_ON_A_GPU)) / 10_000
 
 
 def _fitting(node: Mapping[str, float], cpus: int, gpus: float) -> int:
-    by_cpu = int(node.get("CPU", 0) // cpus)
-    return by_cpu if gpus == 0 else min(by_cpu, int(node.get("GPU", 0) / gpus + 1e-9))
+    """Return how many trials fit on a node; a share is one of a single GPU."""
+    by_cpu, there = int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0))
+    if gpus == 0:
+        return by_cpu
+    return min(by_cpu, there * int(1 / gpus + 1e-9) if gpus < 1 else int(there // gpus))
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from vae_tune.names import (
     EPOCH,
     EPOCHS,
     EVALUATION_SECONDS,
+    GPU_ERROR,
     GPUS,
     REASON,
     STORAGE_ERROR,
@@ -68,7 +69,8 @@ def train_trial(
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _STOP_SECONDS)
     torch.set_num_threads(threads)
     device = torch.device("cuda" if config.get(GPUS) else "cpu")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    if (name := _device_name(device)) is None:
+        return
     trial_config = dataclasses.replace(base, **config[VALUES])
     checkpoints = checkpoint_folder(folder, config[TRIAL])
 
@@ -121,6 +123,17 @@ def train_trial(
             tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
 
 
+def _device_name(device: torch.device) -> str | None:
+    """Return the name of a device, or report why torch cannot use it: Ray gives out each GPU that a driver lists."""
+    try:
+        torch.ones(1, device=device).add_(1).item()
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises the second
+        reason = str(error).strip().partition("\n")[0]
+        tune.report({EPOCH: 0, VAL_LOSS: float("inf"), GPU_ERROR: reason})
+        return None
+
+
 class _Desk:
     """Stores checkpoints and reports epochs, in a thread of its own: meanwhile the next epoch is trained.
 
@@ -154,12 +167,19 @@ class _Desk:
     def look(self) -> None:
         """Raise what ended the trial, if anything did."""
         if self._answer and self._answer.done():
-            self._answer.result()
+            self.wait()
 
     def wait(self) -> None:
-        """Wait for the answer to what was handed in last; raise what ends the trial."""
-        if self._answer:
-            self._answer.result()
+        """Wait for the answer to what was handed in last; raise what ends the trial.
+
+        The answer is let go: what it raises holds on to the trial and its tensors, and is held by it.
+        """
+        answer, self._answer = self._answer, None
+        if answer:
+            try:
+                answer.result()
+            finally:
+                del answer
 
     def save_midway(self, config: TrialConfig, state: TrainingState) -> None:
         """Save a training in the middle of an epoch, so that not even that is lost; where it fails, only that is."""
