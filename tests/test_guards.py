@@ -56,6 +56,14 @@ def test_diverged_and_collapsed_trials_are_counted():
     ]
 
 
+def test_trials_for_which_a_gpu_had_no_room_are_counted():
+    reason = (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of ..."
+    )
+    (told,) = advice([row(0, FAIL, reason), row(1)], None)
+    assert told == "1 of 2 trials found a GPU full: a larger --gpus-per-trial lets fewer share it."
+
+
 def test_without_trouble_there_is_no_advice():
     assert advice([row(active=20)], None) == []
     assert advice([row(state=FAIL, reason="diverged: x")], None) == ["1 of 1 trials diverged."]

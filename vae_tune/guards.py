@@ -11,6 +11,7 @@ from vae_tune.trials import TrialRow, is_noted
 COLLAPSED, DIVERGED = "collapsed", "diverged"
 """How the reasons of such trials begin."""
 
+_GPU_IS_FULL = "CUDA out of memory"  # in torch.OutOfMemoryError
 _COLLAPSE_SHARE = 0.1
 _SPARE_SHARE = 0.75  # of a model's latents: below this share of active ones some are spare
 
@@ -49,4 +50,6 @@ def advice(rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None) -> list[
         rates = [row.values["learning_rate"] for row in diverged if "learning_rate" in row.values]
         lowest = f", the lowest learning_rate of them {min(rates):.2g}: the space could end below it" if rates else ""
         found.append(f"{len(diverged)} of {len(rows)} trials diverged{lowest}.")
+    if full := sum(row.state == FAIL and _GPU_IS_FULL in row.reason for row in rows):
+        found.append(f"{full} of {len(rows)} trials found a GPU full: a larger --gpus-per-trial lets fewer share it.")
     return found

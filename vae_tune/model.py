@@ -146,7 +146,7 @@ def build(config: TrialConfig, pixels: int) -> VAE:
     The global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # of the CPU, not those of all GPUs
         return VAE(
             pixels,
             config.hidden_width,
