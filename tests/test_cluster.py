@@ -1,4 +1,4 @@
-"""Ray is started patiently."""
+"""Ray is started patiently, and with no more than its trials can use."""
 
 from __future__ import annotations
 
@@ -47,3 +47,35 @@ def test_what_else_keeps_ray_from_starting_is_not_tried_again(monkeypatch):
     with pytest.raises(Exception, match="no space left"), cluster.running_ray(ResourceConfig()):
         pass
     assert len(starts) == 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "config", "told", "preloads"),
+    [
+        ((16, 0), {}, 16, True),
+        ((16, 0), {"max_concurrent": 5}, 5, True),
+        ((16, 0), {"cpus_per_trial": 3}, 15, False),  # a worker waits for each core, and not each would train
+        ((16, 0), {"gpus_per_trial": 1}, 16, False),  # does not fit: that is said later
+        ((64, 1), {}, 8, True),
+        ((64, 2), {"gpus_per_trial": 0.4}, 4, True),
+        ((64, 2), {"gpus_per_trial": 0}, 64, True),
+    ],
+)
+def test_ray_is_told_of_the_cores_that_trials_use(monkeypatch, machine, config, told, preloads):
+    found = {}
+    monkeypatch.setattr(ray, "init", lambda *_, **options: found.update(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster, "protect", lambda: None)
+    monkeypatch.setattr(cluster.utils, "get_num_cpus", lambda: machine[0])
+    monkeypatch.setattr(cluster.NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: machine[1])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with cluster.running_ray(ResourceConfig(**config)):
+        assert found["num_cpus"] == told
+        assert bool(found["_system_config"]) == preloads
+
+
+def test_gpus_that_are_hidden_do_not_count(monkeypatch):
+    monkeypatch.setattr(cluster.NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 4)
+    for visible, count in (("0,2", 2), ("", 0)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert cluster._gpus() == count

@@ -16,10 +16,12 @@ from unittest import mock
 import ray
 import ray.exceptions
 from ray._private import ray_constants, services, utils
+from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.parameter import RayParams
 
 from vae_tune.config import ResourceConfig, SearchError, UsageError
 from vae_tune.credentials import protect
+from vae_tune.slots import count_slots
 
 _PRELOAD = "vae_tune.preload"
 _STARTS = 3
@@ -91,9 +93,9 @@ def _start(config: ResourceConfig) -> None:
     """
     protect()
     cpus = int(utils.get_num_cpus())
-    if config.max_concurrent is not None:
-        cpus = min(cpus, config.max_concurrent * config.cpus_per_trial)
-    each_trains = config.cpus_per_trial == 1 and config.gpus_per_trial is None
+    trials = count_slots([{"CPU": cpus, "GPU": _gpus()}], config).count  # none: find_slots says why
+    cpus = trials * config.cpus_per_trial or cpus
+    each_trains = trials == cpus
     # Ray has no public option for these, and takes the second for a text
     lean = partial(RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     for _ in range(_STARTS):
@@ -121,6 +123,13 @@ def _start(config: ResourceConfig) -> None:
         f"Ray did not start, {_STARTS} times, within the 30 seconds that it waits: this machine is too busy.\n"
         "Nothing was begun. End other work, and try again."
     )
+
+
+def _gpus() -> int:
+    """Return how many GPUs Ray will find on this machine."""
+    visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
+    there = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
+    return there if visible is None else min(there, len(visible))
 
 
 def _own_code() -> dict[str, Any]:
