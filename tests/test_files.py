@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from vae_tune.files import atomic, read_json, write_json
+from vae_tune.files import argument, atomic, read_json, write_json
 
 
 def _names(folder: Path) -> list[str]:
@@ -87,3 +88,9 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
         write_json(path, {"a": object()})
     assert read_json(path) == {"a": 1}
     assert _names(tmp_path) == ["file.json"]
+
+
+@pytest.mark.parametrize("name", ["results/mnist", "s3://bucket/my study", "my results/it's", "-x/$HOME"])
+def test_a_shell_takes_a_path_that_is_shown_for_what_it_is(name):
+    command = f"printf %s {argument(Path(name))}"
+    assert subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True).stdout == name

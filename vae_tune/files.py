@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any, BinaryIO
 
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -27,6 +28,11 @@ def is_remote(path: Path) -> bool:
 def address(path: Path) -> str:
     """Return a path in words; of one on object storage pathlib would drop a slash."""
     return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_remote(path) else str(path)
+
+
+def argument(path: Path) -> str:
+    """Return a path as a shell takes it, whatever its name."""
+    return quote(address(path))
 
 
 def can_be_path(path: Path) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 
 from vae_tune.config import SearchError, UsageError, telling_line
 from vae_tune.data import cache_dir
-from vae_tune.files import address, is_remote
+from vae_tune.files import address, argument, is_remote
 from vae_tune.journal import is_being_written
 from vae_tune.names import JOURNAL_FILE, LOCK_FILE, STUDY_FILE
 from vae_tune.storage import (
@@ -202,7 +202,7 @@ def mirrored(
         except OSError as error:
             raise SearchError(
                 f"The record could not be uploaded: {error}. It is whole on this machine, in {folder}.\n"
-                f"Once the storage is back, --resume {address(place)} on this machine goes on from there."
+                f"Once the storage is back, --resume {argument(place)} on this machine goes on from there."
             ) from error
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, to_dict
 from vae_tune.data import Images
-from vae_tune.files import address, is_remote
+from vae_tune.files import address, argument, is_remote
 from vae_tune.loggers import require_packages
 from vae_tune.manifest import (
     new_manifest,
@@ -81,7 +81,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
     for name in ("results_dir", "study_name"):
         if to_dict(config)[name] != manifest["config"][name]:
             raise UsageError(
-                f"--resume {address(config.resume)} names the study: leave out --{name.replace('_', '-')}."
+                f"--resume {argument(config.resume)} names the study: leave out --{name.replace('_', '-')}."
             )
     space = read_space(manifest)
     refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
@@ -122,7 +122,7 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
     try:
         if (folder / STUDY_FILE).exists() or exists(place / STUDY_FILE):
             raise UsageError(
-                f"The study {address(place)} exists already.\nTo go on with it: --resume {address(place)}"
+                f"The study {address(place)} exists already.\nTo go on with it: --resume {argument(place)}"
             )
         for taken in (folder, place):
             if (taken.exists() and not taken.is_dir()) or not unfinished_creation(taken):

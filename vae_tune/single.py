@@ -27,7 +27,7 @@ from vae_tune.config import (
     to_dict,
 )
 from vae_tune.data import Images, load_images
-from vae_tune.files import atomic, read_json, write_json
+from vae_tune.files import argument, atomic, read_json, write_json
 from vae_tune.gallery import reconstruction_sheet, sample_sheet
 from vae_tune.names import (
     CHECKPOINTS_FOLDER,
@@ -172,7 +172,7 @@ def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images,
 def _new_folder(options: TrainOptions) -> Path:
     folder = options.output or Path("models") / f"{options.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
-        raise UsageError(f"The training {folder} exists already.\nTo go on with it: --resume {folder}")
+        raise UsageError(f"The training {folder} exists already.\nTo go on with it: --resume {argument(folder)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already and is no training.\nChoose another --output.")
     return folder
@@ -225,4 +225,4 @@ def _say(console: Console, text: str) -> None:
 
 
 def _go_on(folder: Path) -> str:
-    return f"To go on: vae-tune train --resume {folder}"
+    return f"To go on: vae-tune train --resume {argument(folder)}"

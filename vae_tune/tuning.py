@@ -21,7 +21,7 @@ from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive, running_ray
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images, load_images
 from vae_tune.ending import Ending, explain, interruptible
-from vae_tune.files import address, is_remote
+from vae_tune.files import address, argument, is_remote
 from vae_tune.last_word import last_word
 from vae_tune.loggers import live_views
 from vae_tune.manifest import (
@@ -89,7 +89,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
             record = open_record(plan, images, slots)
             # outlasts Ray, whose core may end this process
             release = release_command(config.resources.address)
-            last.enter_context(last_word(_KILLED.format(address(plan.place)), release))
+            last.enter_context(last_word(_KILLED.format(argument(plan.place)), release))
             if claim is not None:
                 record.after_upload = last.enter_context(
                     mirrored(record.folder, plan.place, claim, view.warn, ending.fail)
@@ -109,7 +109,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
                 reason = error.strerror or error
                 raise SearchError(
                     f"The record in {plan.folder} cannot be written: {reason}. What it holds is whole.\n"
-                    f"Mend that, then go on: --resume {address(plan.place)}"
+                    f"Mend that, then go on: --resume {argument(plan.place)}"
                 ) from error
             finally:
                 record.close()
@@ -268,7 +268,7 @@ def _note_interruption(record: StudyRecord, view: View) -> None:
     if record.manifest["status"] == "running":
         with contextlib.suppress(OSError):
             record.set_status(INTERRUPTED, ended=now())
-        view.say(f"Go on: --resume {address(record.place)}")
+        view.say(f"Go on: --resume {argument(record.place)}")
 
 
 def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:
@@ -336,7 +336,7 @@ def run_trials(
     if ending.error:
         with contextlib.suppress(OSError):
             record.set_status(FAILED, ended=now())
-        raise SearchError(f"{ending.error}\nMend that, then go on: --resume {address(record.place)}")
+        raise SearchError(f"{ending.error}\nMend that, then go on: --resume {argument(record.place)}")
 
 
 def _import_ahead(num_samples: int) -> None:
@@ -388,7 +388,7 @@ def _report(folder: Path, place: Path, view: View) -> None:
     try:
         write_report(folder)
     except Exception as error:
-        view.warn(f"There is no report: {telling_line(error)} To write it later: vae-tune report {address(place)}")
+        view.warn(f"There is no report: {telling_line(error)} To write it later: vae-tune report {argument(place)}")
 
 
 def _trial_name(trial: Any) -> str:

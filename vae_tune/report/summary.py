@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vae_tune.advice import Finding, conclusions
 from vae_tune.config import DataConfig, TrialConfig
+from vae_tune.files import argument
 from vae_tune.journal import is_being_written
 from vae_tune.ledger import REPEATED, UNFINISHED, Ledger
 from vae_tune.names import (
@@ -51,7 +52,7 @@ def make_status(study: Study) -> dict[str, str]:
     asked, ended = study.config.num_samples, int((study.trials[STATE] != RUNNING).sum())
     how_far = f"{ended} of {asked} trials have ended."
     command = "vae-tune explore" if study.repeated else "python search.py"
-    resume = f"To go on: {command} --resume {shlex.quote(str(study.folder))}"
+    resume = f"To go on: {command} --resume {argument(study.folder)}"
     if status == "complete":
         return {"kind": "complete", "label": "complete", "detail": ""}
     if status == "running" and is_being_written(study.folder):
