@@ -57,7 +57,7 @@ def head(tmp_path_factory):
     words = ["--port", port, "--dashboard-port", dashboard, "--node-ip-address", "127.0.0.1", "--num-cpus", 1]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--temp-dir", sockets]
     words += ["--dashboard-host", "127.0.0.1", "--ray-client-server-port", free_port(), "--disable-usage-stats"]
-    words += ["--num-gpus", 0]
+    words += ["--num-gpus", 0, "--dashboard-agent-listen-port", free_port()]  # or it has another Ray's
     process = subprocess.Popen(
         [*command, *map(str, words)], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     )
