@@ -38,7 +38,7 @@ def test_a_model_is_evaluated_as_on_a_cpu(tiny):
     "fields",
     [
         *({"encoder_activation": activation} for activation in ("linear", "relu", "gelu", "tanh", "elu")),
-        {"hidden_width": 37, "latent_size": 3},  # no bias of it lies at a multiple of 16 bytes
+        {"hidden_width": 37, "latent_size": 3},  # four of its five biases lie at no multiple of 16 bytes
         {"hidden_layers": 2, "encoder_activation": "relu"},
         {"iwae_samples": 3},
         {"free_bits": 0.1},

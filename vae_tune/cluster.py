@@ -126,7 +126,7 @@ def _start(config: ResourceConfig) -> None:
 
 
 def _gpus() -> int:
-    """Return how many GPUs Ray will find on this machine."""
+    """Return how many NVIDIA GPUs Ray will find on this machine; of other makes it finds more."""
     visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
     there = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
     return there if visible is None else min(there, len(visible))

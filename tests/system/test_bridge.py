@@ -15,15 +15,14 @@ import pytest
 
 from tests.system.conftest import SLOTS, table, wait_for
 from tests.system.trainables import MAX_EPOCHS, good, loss_of, report
-from vae_tune.cluster import running_ray
-from vae_tune.config import AshaConfig, ResourceConfig, SearchConfig, TrialConfig
+from vae_tune.config import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE, load_space
 from vae_tune.tuning import run_trials
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ray_without_torch")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("without_torch", "local_ray")]
 
 CONFIG = SearchConfig(num_samples=12, trial=TrialConfig(max_epochs=MAX_EPOCHS))
 
@@ -41,11 +40,11 @@ def states(record):
 
 
 @pytest.fixture(scope="module")
-def ray_without_torch():
+def without_torch():
+    """Let the workers of the Ray that is started next import no more than these trials need."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vae_tune.cluster._PRELOAD", "ray.tune")
-        with running_ray(ResourceConfig()):
-            yield
+        yield
 
 
 def test_trials_end_as_what_they_are(tmp_path, tiny):

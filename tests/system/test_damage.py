@@ -87,7 +87,7 @@ def test_what_was_recorded_before_the_disk_was_full_is_there_when_it_is_not(smal
 
 
 def test_a_full_disk_ends_the_search_with_a_whole_record_and_space_lets_it_go_on(search, small_disk):
-    options = [*SMALL, "--hidden-width", 256, "--max-concurrent", 1, "--results-dir", small_disk]
+    options = [*SMALL, "--hidden-width", 256, "--results-dir", small_disk]
     code, output = search("--study-name", "s", *options).wait()
     folder = small_disk / "s"
     assert code == 1, output

@@ -29,7 +29,7 @@ def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile
 
 
 def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp_path):
-    running = search("--study-name", "s", "--max-concurrent", 1, *SMALL)
+    running = search("--study-name", "s", *SMALL)
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(table(folder / "epochs.csv")) >= 1, running)
     before = table(folder / "epochs.csv")
