@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,9 +62,18 @@ def publish(
     print(f"\n{title}\n\n{table}")
     TABLES.mkdir(exist_ok=True)
     run = this_run()
+    if run["versions"]["git"].endswith("-dirty") and not _changed():
+        run["versions"]["git"] = run["versions"]["git"].removesuffix("-dirty")
     content = {"title": title, "machine": machine(), "measured_at": f"{datetime.now(UTC):%Y-%m-%d}", **run}
     content["command"] = " ".join(["python", f"benchmarks/{Path(run['command'][0]).name}", *run["command"][1:]])
     write_json(TABLES / f"{name}.json", {**content, "table": table, "measured": dict(measured)})
+
+
+def _changed() -> bool:
+    """Whether anything differs from the commit but tables that were written before this one."""
+    everything_else = [":/", ":(top,exclude)benchmarks/tables"]
+    command = ["git", "-C", str(FOLDER), "diff", "--quiet", "HEAD", "--", *everything_else]
+    return subprocess.run(command, check=False).returncode != 0
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

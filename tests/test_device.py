@@ -17,6 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from vae_tune import training
 from vae_tune.config import TrialConfig
@@ -37,11 +38,12 @@ CONFIGS = LIKE_THE_USUAL | {
     "deep": replace(CONFIG, encoder_activation="gelu", decoder_activation="elu", hidden_layers=3),
     "tanh": replace(CONFIG, encoder_activation="tanh", kl_warmup_epochs=3, lr_schedule="cosine"),
 }
+COUNTS = ("calls", "kernels", "flops", "bytes", "moved", "waits")
 NO_KERNEL = {"empty", "empty_like", "_unsafe_view", "_record_function_enter_new", "_record_function_exit", "device"}
 
 
 class Seen(TorchDispatchMode):
-    """Counts kernels, tensors that are moved to a GPU, and answers that the host waits for; those are 1.
+    """Counts what is asked of a GPU; answers that the host waits for are 1.
 
     A product adds its bias in a kernel of its own (see ``vae_tune/parameters.py``) or, by default, within.
     """
@@ -49,19 +51,43 @@ class Seen(TorchDispatchMode):
     def __init__(self, *, adds_within: bool = False) -> None:
         super().__init__()
         self._more = {} if adds_within else {"addmm": 1}
-        self.kernels = self.moved = self.waits = 0
+        self.calls = 0
+        """Of torch's operations by the host, views among them."""
+        self.kernels = 0
+        self.flops = 0
+        """Of the products of matrices."""
+        self.bytes = 0
+        """That kernels read and write, had none a cache."""
+        self.moved = 0
+        """Tensors brought from one device to another."""
+        self.waits = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         name = function.overloadpacket.__name__
+        self.calls += 1
         if name == "_local_scalar_dense":
             self.waits += 1
             return 1.0
-        result = function(*args, **(kwargs or {}))
-        devices = {leaf.device for leaf in tree_leaves((args, result)) if isinstance(leaf, torch.Tensor)}
-        self.moved += len(devices) > 1
+        result = function(*args, **kwargs)
+        self.moved += len({tensor.device for tensor in tensors(args, result)}) > 1
         if not (function.is_view or name in NO_KERNEL):
             self.kernels += 1 + self._more.get(name, 0)
+            self.bytes += sum(tensor.nbytes for tensor in tensors(args, written(function, args, kwargs, result)))
+            if function.overloadpacket in flop_registry:
+                self.flops += flop_registry[function.overloadpacket](*args, out_val=result)
         return result
+
+
+def tensors(*values: object) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+
+def written(function: torch._ops.OpOverload, args: tuple, kwargs: dict, result: object) -> list[object]:
+    """Return what ``function`` wrote into, or else what it made."""
+    arguments = function._schema.arguments
+    given = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
+    return [given.get(argument.name) for argument in arguments if argument.is_write] or [result]
 
 
 @contextmanager
@@ -89,7 +115,7 @@ def an_epoch(monkeypatch: pytest.MonkeyPatch, config: TrialConfig, steps: int, m
     return seen
 
 
-def the_usual_way(monkeypatch: pytest.MonkeyPatch, config: TrialConfig, steps: int) -> Seen:
+def the_usual_way(monkeypatch: pytest.MonkeyPatch, config: TrialConfig, steps: int, *, trains: bool = True) -> Seen:
     """Return the same of what the benchmarks compare with: it is counted on a CPU, but with the optimizer of a GPU."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     usual = import_module("usual")
@@ -97,16 +123,29 @@ def the_usual_way(monkeypatch: pytest.MonkeyPatch, config: TrialConfig, steps: i
     if config.encoder_activation == "relu":
         model.encoder = torch.nn.Sequential(model.encoder, torch.nn.ReLU())
     optimizer = torch.optim.Adam(model.parameters(), foreach=True)
-    batches = [(torch.rand(2, 1, 28, 28), torch.zeros(2))] * steps
+    batches = [(torch.rand(config.batch_size, 1, 28, 28), torch.zeros(2))] * steps
     with Seen(adds_within=True) as seen:
-        usual.train_epoch(model, batches, optimizer)
+        if trains:
+            usual.train_epoch(model, batches, optimizer)
+        else:
+            usual.validate(model, batches)
+    return seen
+
+
+def an_evaluation(monkeypatch: pytest.MonkeyPatch, images: int) -> Seen:
+    """Return what the evaluation on so many images asks of a GPU."""
+    with gpu(monkeypatch):
+        model = new_state(CONFIG, 784, CUDA).model
+        there = torch.zeros(images, 784, dtype=torch.uint8, device=CUDA)
+        with Seen() as seen:
+            evaluate(model, there, CONFIG)
     return seen
 
 
 def more(of: Callable[[int], Seen]) -> dict[str, float]:
     """Return what each further step adds to the counts."""
     few, many = vars(of(2)), vars(of(6))
-    return {name: (many[name] - few[name]) / 4 for name in ("kernels", "moved", "waits")}
+    return {name: (many[name] - few[name]) / 4 for name in COUNTS}
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -117,21 +156,27 @@ def test_in_a_step_the_host_neither_waits_for_the_gpu_nor_brings_it_anything(mon
 
 
 @pytest.mark.parametrize("config", LIKE_THE_USUAL.values(), ids=LIKE_THE_USUAL)
-def test_a_step_asks_for_a_fifth_fewer_kernels_than_the_usual_way(monkeypatch, config):
+def test_a_step_asks_for_less_than_one_of_the_usual_way(monkeypatch, config):
+    """Of all that takes time on a GPU or on the host before it, it asks for no more, and of most for much less."""
     ours = more(lambda steps: an_epoch(monkeypatch, config, steps))
     usual = more(lambda steps: the_usual_way(monkeypatch, config, steps))
+    assert ours["calls"] <= 0.5 * usual["calls"]
     assert ours["kernels"] <= 0.8 * usual["kernels"]
+    assert ours["bytes"] <= 0.75 * usual["bytes"]
+    assert 0 < ours["flops"] <= usual["flops"]
 
 
 def test_an_evaluation_waits_for_the_gpu_as_often_whatever_the_images(monkeypatch):
-    counts = []
-    for count in (10, 5000):
-        with gpu(monkeypatch), Seen() as seen:
-            model = new_state(CONFIG, 784, CUDA).model
-            evaluate(model, torch.zeros(count, 784, dtype=torch.uint8, device=CUDA), CONFIG)
-        counts.append(seen)
-    assert counts[0].waits == counts[1].waits
-    assert counts[0].kernels < counts[1].kernels
+    few, many = an_evaluation(monkeypatch, 10), an_evaluation(monkeypatch, 5000)
+    assert few.waits == many.waits
+    assert few.kernels < many.kernels
+
+
+def test_an_evaluation_asks_for_less_than_one_of_the_usual_way(monkeypatch):
+    ours = an_evaluation(monkeypatch, 40 * CONFIG.batch_size)
+    usual = the_usual_way(monkeypatch, CONFIG, 40, trains=False)
+    for name in ("calls", "kernels", "flops", "waits"):
+        assert 0 < getattr(ours, name) < getattr(usual, name), name
 
 
 def test_a_step_whose_loss_is_looked_at_is_seen_to_wait_and_one_that_brings_noise_to_move_it(monkeypatch):

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import signal
+import sys
 
 import pytest
 
@@ -113,6 +114,17 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monke
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
     assert happened == ["up"]
     assert signal.getsignal(signal.SIGINT) is before
+    assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, tiny, monkeypatch):
+    def ray(_):
+        sys.exit(signal.SIGTERM)
+
+    monkeypatch.setattr(tuning, "running_ray", ray)
+    monkeypatch.setattr(tuning, "load_images", lambda _: tiny)
+    with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
+        tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
     assert not list(tmp_path.iterdir())
 
 

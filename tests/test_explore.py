@@ -107,7 +107,7 @@ BAD = [
     ("--latent-size 2,", "latent_size must be different whole numbers"),
     ("--repeats 0", "repeats must be >= 1, but got 0"),
     ("--seed 4294967295 --repeats 2", "repeats must be <= 1, as no seed is above 4294967295, but got 2"),
-    ("--epochs 0", "max_epochs must be >= 1, but got 0"),
+    ("--epochs 0", ": epochs must be >= 1, but got 0"),
     ("--resume nowhere", "nowhere is no study"),
     ("--resume study", "study is a search, no exploration"),
 ]

@@ -167,7 +167,7 @@ def trained(tmp_path_factory):
 
 BAD = [
     ("--threads 0", "threads must be >= 1, but got 0"),
-    ("--epochs 0", "max_epochs must be >= 1, but got 0"),
+    ("--epochs 0", ": epochs must be >= 1, but got 0"),
     ("--latent-size 0", "latent_size must be >= 1, but got 0"),
     ("--output a", "The training a exists already"),
     ("--output .", ". exists already and is no training"),

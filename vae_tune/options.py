@@ -147,6 +147,12 @@ class TrainedConfig(TrialConfig):
     max_epochs: Annotated[int, tyro.conf.arg(name="epochs")] = 20
     """Passes over the training images."""
 
+    def __post_init__(self) -> None:
+        """Refuse by the name of the option what is no number of passes."""
+        if self.max_epochs < 1:
+            raise UsageError(f"epochs must be >= 1, but got {self.max_epochs}.")
+        super().__post_init__()
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:

@@ -126,7 +126,10 @@ def _started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, S
         reading = reader.submit(load_images, plan.config.data)
         early = last_word(_KILLED_EARLY, release_command(resources.address))
         with interruptible(ending):
-            ray_log = running.enter_context(running_ray(resources))
+            try:
+                ray_log = running.enter_context(running_ray(resources))
+            except SystemExit as exited:  # of SIGTERM, for which Ray has handlers of its own as it starts
+                raise KeyboardInterrupt("nothing was begun.") from exited
         with interruptible(ending), early:  # once more: Ray has put a handler of its own in its place
             while not (ending.reason or reading.done()):
                 wait([reading], timeout=0.1)
