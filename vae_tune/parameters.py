@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 os.environ.setdefault("DISABLE_ADDMM_CUDA_LT", "1")
-"""A product and its bias are two kernels on a GPU: cuBLASLt, which makes them one, may expect a bias at a multiple of
-16 bytes, and here it lies wherever the parameters before it end. Torch reads this once, at the first such product."""
+"""A product and its bias are two kernels on a GPU: cuBLASLt, which makes them one, may take one that expects a bias at
+a multiple of 16 bytes and faults on another (https://github.com/pytorch/pytorch/pull/194497), and here it lies
+wherever the parameters before it end. Torch reads this once, at the first such product."""
 
 
 def join(model: nn.Module) -> nn.Parameter:
