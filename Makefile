@@ -22,9 +22,9 @@ notebook-run: setup      ## run it on STUDY=results/NAME and keep the outputs in
 chaos: setup             ## kill a search -9 at random moments, 30 times, and audit what it leaves
 	$(BIN)/python -m tests.system.chaos --kills 30
 
-bench: setup             ## print every speed figure again, beside what people would use instead (about 37 minutes)
+bench: setup             ## print every speed figure again, beside what people would use instead (about 33 minutes)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	for name in train start memory scale; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in train compiled start memory scale; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/search.py --same-size --short
 	$(BIN)/python benchmarks/search.py --same-size --peers optuna+ours
 	$(BIN)/python benchmarks/harness.py
