@@ -26,8 +26,8 @@ from usual import CPU, VAE, VALIDATION, Batches, batches, validate
 from usual import train_epoch as usual_epoch
 
 from vae_tune.config import DataConfig, TrialConfig
-from vae_tune.data import Images, load_images, to_tensor
-from vae_tune.training import fit, make_step, new_state, train_epoch
+from vae_tune.data import Images, load_images
+from vae_tune.training import fit, make_step, new_state, train_epoch, training_images
 
 REFERENCE = TrialConfig(max_epochs=3)
 LARGE = replace(REFERENCE, batch_size=512, learning_rate=4e-3)
@@ -40,7 +40,7 @@ CONFIGS = {
 
 
 def ours(config: TrialConfig, images: Images, device: torch.device = CPU) -> float:
-    train = to_tensor(images.train, device)
+    train = training_images(images.train, device)
     state = new_state(config, images.pixels, device)
     step = make_step(state.model, config)
     start = time.perf_counter()

@@ -119,12 +119,17 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monke
 
 def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, tiny, monkeypatch):
     def ray(_):
-        sys.exit(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does
+        os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(tuning, "running_ray", ray)
     monkeypatch.setattr(tuning, "load_images", lambda _: tiny)
-    with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
-        tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
+            tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert not list(tmp_path.iterdir())
 
 

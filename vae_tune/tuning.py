@@ -119,7 +119,8 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
 def _started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, Slots, RayLog]]:
     """Yield the images, and the slots of a Ray that runs while the block lasts.
 
-    A signal is heeded once Ray is up: torn from its start, it can leave a lock behind that everything waits for.
+    A signal is heeded once Ray is up (a SIGTERM that Ray itself heeds, at once): torn from its start, Ray can leave a
+    lock behind that everything waits for.
     """
     resources = plan.config.resources
     with ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as running:
