@@ -126,11 +126,8 @@ def main() -> None:
             rows.append([*row, "", ""][:5])
         measured[str(width)] = {"epoch": found, "first steps": compiling}
     columns = ["", "an epoch, s", "of vae_tune's", "compiling, s", "pays from epoch"]
-    title = (
-        f"One epoch of {len(images.train)} images in batches of {REFERENCE.batch_size}, one thread, {device.type}; "
-    )
-    title += f"medians of {options.runs} runs in turn (least to most)"
-    publish("compiled", title, columns, rows, measured)
+    title = f"One epoch of {len(images.train)} images in batches of {REFERENCE.batch_size}, one thread, {device.type}"
+    publish("compiled", f"{title}; medians of {options.runs} runs in turn (least to most)", columns, rows, measured)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,7 @@ def test_a_search_without_any_report_says_that_there_is_no_winner(tmp_path):
     target = console()
     summary(target, [trial(0, "FAIL", reason="x")], 1, 2, None, tmp_path)
     assert "there is no winner" in text_of(target)
+    assert "The best of" not in text_of(target)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59, "59s"), (61, "1m01s"), (3725, "1h02m")])

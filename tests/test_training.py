@@ -91,6 +91,12 @@ def test_no_more_units_are_active_than_there_are(learned):
     assert all(0 <= report.active_units <= 4 for report in learned)
 
 
+def test_images_scaled_beforehand_as_on_a_gpu_give_the_same_numbers_bit_for_bit(tiny, monkeypatch):
+    step_by_step = _numbers(list(fit(SMALL, tiny, CPU)))
+    monkeypatch.setattr(training, "training_images", lambda images, _: to_tensor(images, CPU).div(255.0))
+    assert _numbers(list(fit(SMALL, tiny, CPU))) == step_by_step
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_same_seed_gives_the_same_numbers_bit_for_bit(tiny, precision):
     config = replace(SMALL, precision=precision, seed=5)

@@ -250,7 +250,8 @@ def summary(
             *(short(row.values[name]) for name in names),
             f"{row.seconds:.0f}",
         )
-    console.print(table)
+    if ranked:
+        console.print(table)
     counts = Counter(row.state for row in rows)
     console.print(
         f"{counts[COMPLETE]} trained to epoch {max_epochs}, {counts[PRUNED]} stopped early, {counts[FAIL]} failed; "
