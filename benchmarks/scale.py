@@ -33,12 +33,12 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
     from vae_tune.config import AshaConfig, ResourceConfig, SearchConfig, TrialConfig
     from vae_tune.data import Images
     from vae_tune.ending import Ending
+    from vae_tune.execution import run_trials
     from vae_tune.manifest import new_manifest
     from vae_tune.record import StudyRecord
     from vae_tune.slots import Slots
     from vae_tune.space import DEFAULT_SPACE
     from vae_tune.trials import TrialRow
-    from vae_tune.tuning import run_trials
 
     epochs = 5
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.test_record import row
-from vae_tune import tuning
+from vae_tune import startup, tuning
 from vae_tune.config import SearchConfig
 from vae_tune.ending import Ending, interruptible
 from vae_tune.files import read_json
@@ -107,8 +107,8 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monke
         yield None
         happened.append("never used")
 
-    monkeypatch.setattr(tuning, "running_ray", ray)
-    monkeypatch.setattr(tuning, "load_images", lambda _: tiny)
+    monkeypatch.setattr(startup, "running_ray", ray)
+    monkeypatch.setattr(startup, "load_images", lambda _: tiny)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
@@ -122,8 +122,8 @@ def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, ti
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(tuning, "running_ray", ray)
-    monkeypatch.setattr(tuning, "load_images", lambda _: tiny)
+    monkeypatch.setattr(startup, "running_ray", ray)
+    monkeypatch.setattr(startup, "load_images", lambda _: tiny)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
@@ -148,11 +148,11 @@ def test_a_signal_while_no_trial_runs_is_noted_in_the_record(way, tmp_path, tiny
     def interrupted(*_):
         raise way
 
-    monkeypatch.setattr(tuning, "running_ray", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(startup, "running_ray", lambda _: contextlib.nullcontext())
     there = contextlib.nullcontext(Slots(count=1, cpus=1, gpus=0))
-    monkeypatch.setattr(tuning, "requested_slots", lambda *_: there)
-    monkeypatch.setattr(tuning, "load_images", lambda _: tiny)
-    monkeypatch.setattr(tuning, "_train", interrupted)
+    monkeypatch.setattr(startup, "requested_slots", lambda *_: there)
+    monkeypatch.setattr(startup, "load_images", lambda _: tiny)
+    monkeypatch.setattr(tuning, "train_trials", interrupted)
     with pytest.raises(way):
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
     manifest = read_json(tmp_path / "s" / "study.json")

@@ -17,10 +17,10 @@ from tests.system.conftest import SLOTS, table, wait_for
 from tests.system.trainables import MAX_EPOCHS, good, loss_of, report
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.ending import Ending
+from vae_tune.execution import run_trials
 from vae_tune.manifest import new_manifest
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE, load_space
-from vae_tune.tuning import run_trials
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("without_torch", "local_ray")]
 

@@ -25,12 +25,12 @@ from vae_tune.cluster import running_ray
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.data import load_images
 from vae_tune.ending import Ending
+from vae_tune.execution import run_trials
 from vae_tune.manifest import new_manifest
 from vae_tune.record import StudyRecord
 from vae_tune.slots import Slots, find_slots
 from vae_tune.space import DEFAULT_SPACE
 from vae_tune.training import fit
-from vae_tune.tuning import run_trials
 
 pytestmark = pytest.mark.system
 

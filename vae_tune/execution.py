@@ -1,0 +1,186 @@
+"""The trials of a search, run by Ray Tune: the study's searcher proposes them, its scheduler decides who goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from vae_tune.callbacks import EachStep, FailureReasons, LetGo
+from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive
+from vae_tune.config import SearchConfig, SearchError
+from vae_tune.data import Images
+from vae_tune.ending import Ending, explain, interruptible
+from vae_tune.files import address, argument, is_remote
+from vae_tune.names import FAILED, GPUS, INTERRUPTED, RAY_FOLDER, RAY_LOG_FILE, RUNNING, TIME_BUDGET, TRIAL
+from vae_tune.plan import Plan
+from vae_tune.record import StudyRecord
+from vae_tune.scheduler import make_scheduler, settle
+from vae_tune.searcher import StudySearcher
+from vae_tune.slots import Slots, SlotsNow
+from vae_tune.space import Space
+from vae_tune.terminal import View
+from vae_tune.trials import TrialRow, now
+from vae_tune.worker import train_trial
+
+if TYPE_CHECKING:
+    from vae_tune.winner import WinnerKeeper
+
+_MAX_FAILURES = 3
+"""Times that a trial is tried again after its worker died or raised."""
+
+
+def train_trials(
+    plan: Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
+) -> None:
+    """Run the trials and evaluate the winner."""
+    ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
+    view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
+    view.say(
+        f"Study {address(plan.place)}: {slots}; losses in nats per image ({plan.config.data.binarization} values)"
+    )
+    for row in record.rows:
+        ending.listen(row)
+    with contextlib.ExitStack() as threads:
+
+        @cache
+        def keeper() -> WinnerKeeper:
+            from vae_tune.training import cpu_threads
+            from vae_tune.winner import WinnerKeeper
+
+            # the trials have the other cores; and as many threads as theirs give the same numbers
+            threads.enter_context(cpu_threads(slots.cpus))
+            return WinnerKeeper(record, images, plan.base.max_epochs, plan.config.keep, view.warn)
+
+        importing = Thread(target=_import_ahead, args=[plan.config.num_samples])
+
+        def keep(row: TrialRow) -> None:
+            """Keep what ended; import the rest once the workers have begun to train, since they import torch too."""
+            if row.state != RUNNING:
+                keeper()(row)
+            elif row.reports and importing.ident is None:
+                importing.start()
+
+        record.listeners += [ending.listen, keep, view]
+        trainable = tune.with_parameters(
+            train_trial,
+            images=images,
+            base=plan.base,
+            folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
+            threads=slots.cpus,
+            spot=plan.config.resources.address is not None,
+        )
+
+        def left() -> int:
+            return plan.config.num_samples - sum(row.state != RUNNING for row in record.rows)
+
+        now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
+        with interruptible(ending):
+            run_trials(trainable, plan.config, plan.space, record, now_there, ending)
+        status = ending.reason
+        if status in ("", TIME_BUDGET):  # it can pause trials after the last suggestion, or be used up by the last
+            status = TIME_BUDGET if left() > 0 else "complete"
+        if why := explain(status, plan.config, left()):
+            view.warn(why)
+        if ending.reason == INTERRUPTED:
+            keeper().pause()
+        else:
+            view.say("Evaluating the winner on the test images ...")
+            keeper().finish()
+    record.set_status(status, ended=now())
+
+
+def run_trials(
+    trainable: Callable[..., Any],
+    config: SearchConfig,
+    space: Space,
+    record: StudyRecord,
+    slots: Callable[[], Slots],
+    ending: Ending,
+) -> None:
+    """Let Ray Tune run trials until ``config.num_samples`` have finished or ``ending`` says so."""
+    base = dataclasses.replace(config.trial, **space.fixed)
+    scheduler = make_scheduler(config.asha, base.max_epochs, base.seed)
+    settle(record, scheduler, base.max_epochs)
+    to_run = config.num_samples - sum(row.state != RUNNING for row in record.rows)
+    if to_run <= 0:
+        return
+    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler, config.num_samples, slots)
+    grows = config.resources.address is not None
+    most = min(to_run, config.resources.max_concurrent or to_run) if grows else slots().count
+    cpus = slots().cpus
+
+    def each_step() -> None:
+        record.refresh()
+        slots()  # it looks at the nodes, also when no more trials are handed out
+
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, lambda values: _share(cpus, values[GPUS])),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher knows: to Ray Tune, a trial that is handed out again is another one
+            max_concurrent_trials=most,  # so many actors may start at once; the searcher knows how many may run
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=RAY_FOLDER,
+            storage_path=str(record.folder.absolute()),
+            stop=ending,
+            callbacks=[FailureReasons(searcher, ending), EachStep(each_step), LetGo()],
+            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    except Exception:
+        if ray_is_alive():
+            with contextlib.suppress(OSError):
+                record.set_status(FAILED, ended=now())
+            raise
+        ending.fail(RAY_DIED)  # whatever Tune stumbled over is a consequence
+    finally:
+        _clear_ray_state(record.folder / RAY_FOLDER)
+    if ending.error:
+        with contextlib.suppress(OSError):
+            record.set_status(FAILED, ended=now())
+        raise SearchError(f"{ending.error}\nMend that, then go on: --resume {argument(record.place)}")
+
+
+def _import_ahead(num_samples: int) -> None:
+    """Import what is first needed between two trials or at the end, where trials or a person would wait for it."""
+    for name in ("scipy.special", "vae_tune.winner", "vae_tune.replay.forecast"):
+        import_module(name)
+    from vae_tune.replay.surrogate import FEWEST
+
+    if num_samples >= FEWEST:  # from fewer nothing can be foretold
+        import_module("sklearn.gaussian_process")
+
+
+def _share(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
+    """Return the resources of a trial."""
+    return tune.PlacementGroupFactory([{"CPU": float(cpus)} | ({"GPU": gpus} if gpus else {})])
+
+
+def _clear_ray_state(folder: Path) -> None:
+    """Delete the state that Ray Tune wrote for a restore of its own; a resume here asks the study instead."""
+    for path in folder.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != RAY_LOG_FILE:
+            path.unlink(missing_ok=True)
+
+
+def _trial_name(trial: Any) -> str:
+    return f"trial_{trial.config[TRIAL]:05d}"
