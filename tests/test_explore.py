@@ -134,7 +134,7 @@ def test_a_search_does_not_go_on_with_an_exploration_whose_trials_it_would_only_
     with pytest.raises(SystemExit) as stop:
         cli.main(["search"])
     assert stop.value.code == 2
-    assert f"Go on with: vae-tune explore --resume {tmp_path / 'e'}" in capsys.readouterr().err
+    assert f" explore --resume {tmp_path / 'e'}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_more_trials_gain_where_the_best_place_is_unexplored_and_nothing_where_i
     aside = rates(tmp_path / "aside", [0.5, *np.linspace(0, 0.58, 12)], bowl)
     (text,) = about(forecast(aside, 60), "trials")
     assert float(text.split("gain ")[1].split()[0]) > 0.5
-    assert text.endswith(f"--resume {aside.folder} --num-samples 21 goes on.")
+    assert text.endswith(f"To go on: vae-tune search --resume {aside.folder} --num-samples 21")
 
 
 def test_why_nothing_is_foretold_is_said(tmp_path):

@@ -123,7 +123,7 @@ def test_of_many_hyperparameters_those_that_matter_are_told_and_shown_two_by_two
 
 SAID = {
     "whole": "complete",
-    "running": "To go on: python search.py --resume",  # nobody writes it any more
+    "running": "To go on: vae-tune search --resume",  # nobody writes it any more
     "no trial yet": "No trial has reported an epoch yet.",
     "one trial": "1 complete, 0 pruned",
     "one that runs": "No trial has reported an epoch yet.",

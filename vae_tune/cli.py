@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import tyro
 from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 
+from vae_tune import hints
 from vae_tune.check.options import CheckOptions
 from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
 from vae_tune.files import address
@@ -177,7 +178,8 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     gc.set_threshold(_GARBAGE)
     atexit.register(_spare_the_last_look)
     try:
-        code = _run(arguments, prog, shown=not words)
+        with hints.started(words):
+            code = _run(arguments, prog, shown=not words)
         sys.stdout.flush()
         sys.exit(code)
     except UsageError as error:

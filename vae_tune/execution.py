@@ -19,7 +19,7 @@ from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive
 from vae_tune.config import SearchConfig, SearchError
 from vae_tune.data import Images
 from vae_tune.ending import Ending, explain, interruptible
-from vae_tune.files import address, argument, is_remote
+from vae_tune.files import address, is_remote
 from vae_tune.names import FAILED, GPUS, INTERRUPTED, RAY_FOLDER, RAY_LOG_FILE, RUNNING, TIME_BUDGET, TRIAL
 from vae_tune.plan import Plan
 from vae_tune.record import StudyRecord
@@ -155,7 +155,7 @@ def run_trials(
     if ending.error:
         with contextlib.suppress(OSError):
             record.set_status(FAILED, ended=now())
-        raise SearchError(f"{ending.error}\nMend that, then go on: --resume {argument(record.place)}")
+        raise SearchError(f"{ending.error}\nMend that, then go on: {hints.resume(record.place)}")
 
 
 def _import_ahead(num_samples: int) -> None:

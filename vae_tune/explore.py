@@ -13,8 +13,9 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
+from vae_tune import hints
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
-from vae_tune.files import address, argument, atomic
+from vae_tune.files import address, atomic
 from vae_tune.manifest import read_config
 from vae_tune.mirror import upload
 from vae_tune.names import (
@@ -55,7 +56,7 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
         study = run_search(config, view=_Picture(console) if console.is_terminal else _Lines(console), grid=grid)
     except KeyboardInterrupt:
         if exists(folder / STUDY_FILE):
-            say(console, f"Go on: vae-tune explore --resume {argument(folder)}")
+            say(console, f"Go on: {hints.resume(folder, 'explore')}")
         raise
     begun = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
     rows = [row_from_trial(trial) for trial in begun]

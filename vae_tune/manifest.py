@@ -12,9 +12,10 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
 
+from vae_tune import hints
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.data import Images
-from vae_tune.files import address, argument, is_remote
+from vae_tune.files import address, is_remote
 from vae_tune.names import CONFIRMATION_FOLDER, LATENT_SIZE, SEED, STUDY_FILE, VAL_LOSS
 from vae_tune.space import Space
 from vae_tune.storage import read_bytes
@@ -151,11 +152,9 @@ def read_config(folder: Path, *, explored: bool = False) -> SearchConfig:
     """
     manifest, place = read_manifest(folder), address(folder)
     if is_exploration(manifest) and not explored:
-        raise UsageError(
-            f"{place} is an exploration, no search.\nGo on with: vae-tune explore --resume {argument(folder)}"
-        )
+        raise UsageError(f"{place} is an exploration, no search.\nGo on with: {hints.resume(folder, 'explore')}")
     if explored and not is_exploration(manifest):
-        raise UsageError(f"{place} is a search, no exploration.\nGo on with: search.py --resume {argument(folder)}")
+        raise UsageError(f"{place} is a search, no exploration.\nGo on with: {hints.resume(folder)}")
     config: SearchConfig = from_dict(SearchConfig, manifest["config"] | {"resume": str(folder), "space": None})
     return config
 

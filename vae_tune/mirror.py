@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vae_tune import hints
 from vae_tune.config import SearchError, UsageError, telling_line
 from vae_tune.data import cache_dir
-from vae_tune.files import address, argument, is_remote
+from vae_tune.files import address, is_remote
 from vae_tune.journal import is_being_written
 from vae_tune.names import JOURNAL_FILE, LOCK_FILE, STUDY_FILE
 from vae_tune.storage import (
@@ -202,7 +203,7 @@ def mirrored(
         except OSError as error:
             raise SearchError(
                 f"The record could not be uploaded: {error}. It is whole on this machine, in {folder}.\n"
-                f"Once the storage is back, --resume {argument(place)} on this machine goes on from there."
+                f"Once the storage is back, go on from there, on this machine: {hints.resume(place)}"
             ) from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from vae_tune import hints
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, to_dict
 from vae_tune.data import Images
 from vae_tune.files import address, argument, is_remote
@@ -121,9 +122,7 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
     folder = working_copy(place) if is_remote(place) else place
     try:
         if (folder / STUDY_FILE).exists() or exists(place / STUDY_FILE):
-            raise UsageError(
-                f"The study {address(place)} exists already.\nTo go on with it: --resume {argument(place)}"
-            )
+            raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {hints.resume(place)}")
         for taken in (folder, place):
             if (taken.exists() and not taken.is_dir()) or not unfinished_creation(taken):
                 raise UsageError(f"{address(taken)} exists already and is no study.\nChoose another --study-name.")

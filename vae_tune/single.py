@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vae_tune import hints
 from vae_tune.checkpoint import take_up, write_checkpoint, write_model
 from vae_tune.config import (
     DataConfig,
@@ -27,7 +28,7 @@ from vae_tune.config import (
     to_dict,
 )
 from vae_tune.data import Images, load_images
-from vae_tune.files import argument, atomic, read_json, write_json
+from vae_tune.files import atomic, read_json, write_json
 from vae_tune.gallery import reconstruction_sheet, sample_sheet
 from vae_tune.names import (
     CHECKPOINTS_FOLDER,
@@ -72,7 +73,7 @@ def train(options: TrainOptions, console: Console | None = None) -> Path:
         _say(console, _go_on(folder))
         raise
     _say(console, f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
-    _say(console, f"Look further: vae-tune evaluate {folder}, vae-tune generate {folder}")
+    _say(console, f"Look further: {hints.command('evaluate', folder)}, {hints.command('generate', folder)}")
     return folder
 
 
@@ -172,7 +173,7 @@ def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images,
 def _new_folder(options: TrainOptions) -> Path:
     folder = options.output or Path("models") / f"{options.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
-        raise UsageError(f"The training {folder} exists already.\nTo go on with it: --resume {argument(folder)}")
+        raise UsageError(f"The training {folder} exists already.\nTo go on with it: {hints.resume(folder, 'train')}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already and is no training.\nChoose another --output.")
     return folder
@@ -225,4 +226,4 @@ def _say(console: Console, text: str) -> None:
 
 
 def _go_on(folder: Path) -> str:
-    return f"To go on: vae-tune train --resume {argument(folder)}"
+    return f"To go on: {hints.resume(folder, 'train')}"

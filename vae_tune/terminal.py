@@ -19,8 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vae_tune import guards
-from vae_tune.files import address, argument, is_remote
+from vae_tune import guards, hints
+from vae_tune.files import address, is_remote
 from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, TEST_LOSS, VAL_LOSS
 from vae_tune.trials import TrialRow, winner
 
@@ -329,9 +329,9 @@ def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
     console.print("Look further:" if not unfinished else "Go on, or look further:", highlight=False)
     code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
     for command in (
-        *([f"python search.py --resume {argument(folder)}"] if unfinished else []),
+        *([hints.resume(folder)] if unfinished else []),
         f"python -c {quote(code)}",
-        f"vae-tune dashboard {argument(folder)}",
+        hints.command("dashboard", folder),
     ):
         console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
 

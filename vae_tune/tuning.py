@@ -10,12 +10,12 @@ from typing import Any
 
 import optuna
 
+from vae_tune import hints
 from vae_tune.cluster import RayLog
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images
 from vae_tune.ending import Ending
 from vae_tune.execution import train_trials
-from vae_tune.files import argument
 from vae_tune.last_word import last_word
 from vae_tune.loggers import live_views
 from vae_tune.manifest import read_config, read_manifest
@@ -30,7 +30,7 @@ from vae_tune.study import Study, load_study
 from vae_tune.terminal import View, make_view
 from vae_tune.trials import now
 
-_KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: --resume {}"
+_KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: {}"
 
 
 def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | None = None) -> Study:
@@ -62,7 +62,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
             record = open_record(plan, images, slots)
             # outlasts Ray, whose core may end this process
             release = release_command(config.resources.address)
-            last.enter_context(last_word(_KILLED.format(argument(plan.place)), release))
+            last.enter_context(last_word(_KILLED.format(hints.resume(plan.place)), release))
             if claim is not None:
                 record.after_upload = last.enter_context(
                     mirrored(record.folder, plan.place, claim, view.warn, ending.fail)
@@ -82,7 +82,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
                 reason = error.strerror or error
                 raise SearchError(
                     f"The record in {plan.folder} cannot be written: {reason}. What it holds is whole.\n"
-                    f"Mend that, then go on: --resume {argument(plan.place)}"
+                    f"Mend that, then go on: {hints.resume(plan.place)}"
                 ) from error
             finally:
                 record.close()
@@ -157,7 +157,7 @@ def _note_interruption(record: StudyRecord, view: View) -> None:
     if record.manifest["status"] == "running":
         with contextlib.suppress(OSError):
             record.set_status(INTERRUPTED, ended=now())
-        view.say(f"Go on: --resume {argument(record.place)}")
+        view.say(f"Go on: {hints.resume(record.place)}")
 
 
 def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:
@@ -188,4 +188,4 @@ def _report(folder: Path, place: Path, view: View) -> None:
     try:
         write_report(folder)
     except Exception as error:
-        view.warn(f"There is no report: {telling_line(error)} To write it later: vae-tune report {argument(place)}")
+        view.warn(f"There is no report: {telling_line(error)} To write it later: {hints.command('report', place)}")

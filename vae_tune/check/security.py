@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from vae_tune import hints
 from vae_tune.check.commands import CLOUDS, SETUP, START, is_token
 from vae_tune.check.document import Document, Keys
 from vae_tune.check.findings import Finding
@@ -65,7 +66,7 @@ def token(document: Document) -> Iterator[Finding]:
 def _token_file(document: Document, keys: Keys, given: str) -> Iterator[Finding]:
     path = Path(os.path.expanduser(given))
     if not path.is_file():
-        advice = f"Make one: vae-tune check {document.path} --make-token"
+        advice = f"Make one: {hints.command('check', document.path, '--make-token')}"
         yield document.error(keys, f"The token {given} does not exist, and Ray makes none for a cluster.", advice)
     elif not path.read_text(errors="replace").strip():
         yield document.error(keys, f"The token {given} is empty.", "Remove the file, then --make-token.")

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vae_tune import hints
 from vae_tune.advice import Finding
 from vae_tune.config import AshaConfig
-from vae_tune.files import argument, write_json
+from vae_tune.files import write_json
 from vae_tune.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN, VAL_LOSS
 from vae_tune.prior import reference_values
 from vae_tune.replay.curves import Curve, Curves, load_curves
@@ -177,7 +178,7 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
         f"{MORE} more trials are expected to gain {mean:.2f} nats ({min(gains):.2f} to {max(gains):.2f} in "
         f"{len(gains)} replays) for about {np.mean(epochs):.0f} epochs."
     )
-    more = f"--resume {argument(study.folder)} --num-samples {len(study.trials) + MORE} goes on."
+    more = f"To go on: {hints.resume(study.folder, num_samples=len(study.trials) + MORE)}"
     yield Finding("trials", text, more if mean >= _BETTER else "They promise little.")
 
 

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vae_tune import hints
 from vae_tune.config import UsageError
 from vae_tune.files import address, is_remote
 from vae_tune.names import (
@@ -108,7 +109,7 @@ def render(study: Study) -> str:
     raw = environment.filters["safe"]
     return environment.from_string(template).render(
         name=study.name,
-        folder=study.folder,
+        command=hints.command("report", study.folder),
         status=summary.make_status(study),
         facts=summary.make_facts(study, ledger),
         tiles=summary.make_tiles(study, ledger),

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from vae_tune import hints
 from vae_tune.advice import Finding, conclusions
 from vae_tune.config import DataConfig, TrialConfig
-from vae_tune.files import argument
 from vae_tune.journal import is_being_written
 from vae_tune.ledger import REPEATED, UNFINISHED, Ledger
 from vae_tune.names import (
@@ -51,8 +51,8 @@ def make_status(study: Study) -> dict[str, str]:
     status = study.manifest.get("status", "")
     asked, ended = study.config.num_samples, int((study.trials[STATE] != RUNNING).sum())
     how_far = f"{ended} of {asked} trials have ended."
-    command = "vae-tune explore" if study.repeated else "python search.py"
-    resume = f"To go on: {command} --resume {argument(study.folder)}"
+    command = "explore" if study.repeated else "search"
+    resume = f"To go on: {hints.resume(study.folder, command)}"
     if status == "complete":
         return {"kind": "complete", "label": "complete", "detail": ""}
     if status == "running" and is_being_written(study.folder):
@@ -238,9 +238,8 @@ def make_configuration(study: Study) -> dict[str, str] | None:
         for name, value in asdict(given).items():
             if name not in options and name != "max_epochs" and value != getattr(default, name):
                 options[name] = value
-    words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()]
-    output = shlex.quote(f"models/{study.name}")
-    return {"json": text.strip(), "command": " ".join([f"vae-tune train --output {output}", *words])}
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return {"json": text.strip(), "command": hints.command("train", "--output", f"models/{study.name}", *words)}
 
 
 def make_record(study: Study) -> list[tuple[str, str]]:

@@ -1,0 +1,79 @@
+"""The commands that messages show, as this program was started: whoever types them gets what the message says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from vae_tune.files import address, argument
+
+NAME = "vae-tune"
+"""The console command."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    program: str = NAME
+    """What runs every command."""
+    script: str = ""
+    """A script that runs one command alone, if that was started."""
+    only: str = ""
+    """That command."""
+
+
+_start = _Start()
+
+
+@contextmanager
+def started(words: Sequence[str] = ()) -> Iterator[None]:
+    """Have :func:`command` fit this command line; its script runs the command ``words[0]`` alone, if that is given."""
+    global _start  # noqa: PLW0603  # known once, to all threads, from the first line of the command line
+    before, typed = _start, Path(sys.argv[0])
+    python = quote(sys.orig_argv[0])
+    beside = Path(sys.executable).parent / NAME
+    if typed.name == NAME:
+        program = NAME if _is_found(typed) else quote(str(typed))
+    else:
+        program = NAME if _is_found(beside) else f"{python} -m vae_tune"
+    script = words and typed.is_file()  # not the -c of a program on the command line
+    _start = _Start(program, f"{python} {quote(str(typed))}", words[0]) if script else _Start(program)
+    try:
+        yield
+    finally:
+        _start = before
+
+
+def _is_found(program: Path) -> bool:
+    """Whether a shell that is told ``vae-tune`` runs this one."""
+    found = shutil.which(NAME)
+    return found is not None and program.exists() and program.samefile(found)
+
+
+def command(name: str, *arguments: Path | str) -> str:
+    """Return what to type to run the command ``name`` with ``arguments``, such as ``vae-tune report results/a``."""
+    start = _start.script if name == _start.only else f"{_start.program} {name}"
+    return " ".join([start, *(argument(word) if isinstance(word, Path) else quote(word) for word in arguments)])
+
+
+def resume(folder: Path, name: str = "search", **changes: object) -> str:
+    """Return what to type to go on with what is in ``folder``; in a notebook or at Python's prompt, a call.
+
+    Args:
+        folder: of a study, or of a training; also on object storage.
+        name: the command that made it.
+        changes: options to set, by the names of their fields.
+    """
+    if hasattr(sys, "ps1") and name == "search":
+        words = [
+            json.dumps(address(folder), ensure_ascii=False),
+            *(f"{key}={value!r}" for key, value in changes.items()),
+        ]
+        return f"resume_search({', '.join(words)})"
+    options = [word for key, value in changes.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    return command(name, "--resume", folder, *options)
