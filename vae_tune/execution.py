@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from vae_tune import hints
 from vae_tune.callbacks import EachStep, FailureReasons, LetGo
 from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive
 from vae_tune.config import SearchConfig, SearchError
