@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_tune.files import write_json
+from vae_tune.limits import usable_cpus
 from vae_tune.manifest import this_run
 
 FOLDER = Path(__file__).parent
@@ -90,7 +91,7 @@ def machine() -> dict[str, Any]:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cpus(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),

@@ -15,7 +15,6 @@ trained at four times the learning rate (the linear scaling rule: Goyal et al. 2
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from typing import Any
@@ -27,6 +26,7 @@ from usual import train_epoch as usual_epoch
 
 from vae_tune.config import DataConfig, TrialConfig
 from vae_tune.data import Images, load_images
+from vae_tune.limits import usable_cpus
 from vae_tune.training import fit, make_step, new_state, train_epoch, training_images
 
 REFERENCE = TrialConfig(max_epochs=3)
@@ -97,7 +97,7 @@ def main() -> None:
     torch.set_num_threads(1)
     losses = {name: list(fit(config, images, CPU))[-1].val_loss for name, config in CONFIGS.items()}
     usual_losses = {size: usual_loss(config, images) for size, config in ((128, REFERENCE), (512, LARGE))}
-    for threads in sorted({1, len(os.sched_getaffinity(0))}):
+    for threads in sorted({1, usable_cpus()}):
         torch.set_num_threads(threads)
         for name, config in CONFIGS.items():
             print(f"{name}, {threads} threads", flush=True)

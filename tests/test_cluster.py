@@ -66,7 +66,7 @@ def test_ray_is_told_of_the_cores_that_trials_use(monkeypatch, machine, config, 
     monkeypatch.setattr(ray, "init", lambda *_, **options: found.update(options))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(cluster, "protect", lambda: None)
-    monkeypatch.setattr(cluster.utils, "get_num_cpus", lambda: machine[0])
+    monkeypatch.setattr(cluster, "usable_cpus", lambda: machine[0])
     monkeypatch.setattr(cluster.NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: machine[1])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with cluster.running_ray(ResourceConfig(**config)):

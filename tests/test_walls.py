@@ -64,6 +64,7 @@ NEVER = {
     "check/kuberay": {"ray", "torch", "optuna", "pandas", "numpy"},
     "check/live": {"optuna", "pandas"},
     "check/trial": {"ray", "optuna", "pandas"},
+    "limits": {"ray", "torch", "optuna", "pandas", "numpy"},
     "credentials": {"ray", "torch", "optuna", "pandas", "numpy"},
     "trials": {"ray", "torch", "pandas"},
     "record": {"ray", "torch", "pandas"},

@@ -21,6 +21,7 @@ from ray._private.parameter import RayParams
 
 from vae_tune.config import ResourceConfig, SearchError, UsageError
 from vae_tune.credentials import protect
+from vae_tune.limits import usable_cpus
 from vae_tune.slots import count_slots
 
 _PRELOAD = "vae_tune.preload"
@@ -92,7 +93,7 @@ def _start(config: ResourceConfig) -> None:
     each will train, it imports what a trial needs at once, while this process is still busy with the study.
     """
     protect()
-    cpus = int(utils.get_num_cpus())
+    cpus = usable_cpus()
     trials = count_slots([{"CPU": cpus, "GPU": _gpus()}], config).count  # none: find_slots says why
     cpus = trials * config.cpus_per_trial or cpus
     each_trains = trials == cpus

@@ -20,7 +20,7 @@ from vae_tune.files import address, is_remote
 from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
 from vae_tune.model import VAE
 from vae_tune.options import EvaluateOptions, ModelOptions
-from vae_tune.training import evaluate
+from vae_tune.training import evaluate, limit_threads
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def load_model(options: ModelOptions) -> Loaded:
     Raises:
         UsageError: the model or the images cannot be used, or do not fit each other.
     """
+    limit_threads()
     folder = find_model(options.model)
     model, config = read_model(folder)
     data = read_data_config(folder)

@@ -21,6 +21,7 @@ from vae_tune.config import SearchConfig, SearchError
 from vae_tune.data import Images
 from vae_tune.ending import Ending, explain, interruptible
 from vae_tune.files import address, is_remote
+from vae_tune.limits import cpu_note
 from vae_tune.names import FAILED, GPUS, INTERRUPTED, RAY_FOLDER, RAY_LOG_FILE, RUNNING, TIME_BUDGET, TRIAL
 from vae_tune.plan import Plan
 from vae_tune.record import StudyRecord
@@ -45,9 +46,9 @@ def train_trials(
     """Run the trials and evaluate the winner."""
     ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
-    view.say(
-        f"Study {address(plan.place)}: {slots}; losses in nats per image ({plan.config.data.binarization} values)"
-    )
+    room = f"{slots}{cpu_note() if plan.config.resources.address is None else ''}"
+    kind = plan.config.data.binarization
+    view.say(f"Study {address(plan.place)}: {room}; losses in nats per image ({kind} values)")
     for row in record.rows:
         ending.listen(row)
     with contextlib.ExitStack() as threads:

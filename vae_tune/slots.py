@@ -15,6 +15,7 @@ from ray._private.state import state  # there is no public way to ask what is dr
 from ray.autoscaler.sdk import request_resources
 
 from vae_tune.config import ResourceConfig, UsageError
+from vae_tune.limits import cpu_note
 
 _PATIENCE_SECONDS = 1200.0
 """Time in which an autoscaled cluster has to bring a first node: some clouds take long to find a GPU."""
@@ -71,7 +72,7 @@ def find_slots(config: ResourceConfig) -> Slots:
         most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
         raise UsageError(
             f"cpus_per_trial={config.cpus_per_trial} and gpus_per_trial={slots.gpus:g} do not fit: "
-            f"{where} {most['CPU']:g} CPUs and {most['GPU']:g} GPUs."
+            f"{where} {most['CPU']:g} CPUs and {most['GPU']:g} GPUs{cpu_note() if config.address is None else ''}."
         )
     return slots
 

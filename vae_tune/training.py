@@ -21,6 +21,7 @@ from torch import Tensor
 from vae_tune.bound import BoundStep
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images, binarize, to_tensor
+from vae_tune.limits import usable_cpus
 from vae_tune.model import VAE, build
 from vae_tune.objective import kl, reconstruction
 from vae_tune.optimizer import AdamW
@@ -149,6 +150,11 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def limit_threads() -> None:
+    """Let torch use no more threads than this process may use CPUs: of control groups torch knows nothing."""
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Whole searches on embedded images, started as a person starts them."""
 
 import json
+import os
 import re
 import time
 
@@ -128,7 +129,17 @@ def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
     tells_what_it_found(folder, int(best["trial"]), len(epochs), tmp_path / "notebook.ipynb")
 
 
-def test_python_does_what_the_command_does(tmp_path, capsys):
+@pytest.fixture
+def one_cpu():
+    """Allow this process and all that it starts one CPU."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("one_cpu")
+def test_python_does_what_the_command_does_with_as_many_trials_as_cpus_that_it_may_use(tmp_path, capsys):
     (tmp_path / "space.yaml").write_text("learning_rate: {type: float, low: 1.0e-4, high: 1.0e+30, log: true}\n")
     (tmp_path / "points.yaml").write_text("- {learning_rate: 1.0e+30}\n")
     config = SearchConfig(
@@ -146,7 +157,10 @@ def test_python_does_what_the_command_does(tmp_path, capsys):
     assert study.trials.reason[1].startswith("diverged: ")
     assert study.config == config
     assert study.best.val_loss == study.trials.val_loss.min()
-    assert "Winner: trial" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Winner: trial" in said
+    assert f"1 trial at a time, 1 CPU each (1 of {os.cpu_count()} CPUs may be used);" in said
+    assert study.manifest["runs"][0]["slots"]["count"] == 1
     with pytest.raises(UsageError, match="exists already"):
         run_search(config)
 

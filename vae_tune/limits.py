@@ -1,0 +1,88 @@
+"""What this process may use of its machine: CPU affinity and control groups can allow it less than there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_MOUNT_FIELDS = 3
+"""Of a line of /proc/self/mountinfo, after the dash: file system, source, options."""
+
+
+def cpus_there() -> int:
+    """Return how many CPUs this machine has."""
+    return os.cpu_count() or 1
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Return how many CPUs this process may use, at least 1; a fraction that a control group allows does not count.
+
+    Args:
+        root: of the file system that has /proc and the control groups.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus_there()
+    quotas = (_cpu_quota(group) for group in control_groups("cpu", root))
+    return max(1, int(min([affinity, *(quota for quota in quotas if quota is not None)])))
+
+
+def cpu_note() -> str:
+    """Return " (1 of 2 CPUs may be used)", or nothing where all of them may."""
+    usable, there = usable_cpus(), cpus_there()
+    return f" ({usable} of {there} CPUs may be used)" if usable < there else ""
+
+
+def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
+    """Yield the folders of the control groups that limit this process, its own first, then those that hold it.
+
+    Both versions of Linux's control groups are looked at; elsewhere there are none.
+
+    Args:
+        controller: "cpu" or "memory".
+        root: of the file system that has /proc and the control groups.
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        for mount in mounts:
+            before, _, after = mount.partition(" - ")
+            kind, _, options = after.split(" ", _MOUNT_FIELDS - 1)
+            if kind == ("cgroup" if controllers else "cgroup2") and (
+                not controllers or controller in options.split(",")
+            ):
+                mounted, place = before.split(" ")[3:5]
+                yield from _upwards(root / place.lstrip("/"), PurePosixPath(path), PurePosixPath(mounted))
+
+
+def _upwards(mount: Path, path: PurePosixPath, mounted: PurePosixPath) -> Iterator[Path]:
+    """Yield the folder of group ``path``, where ``mounted`` is the group at ``mount``, and the folders above it.
+
+    In a container the path can be one that the machine sees, of which the mount shows the end alone: the mount is all
+    that is known then.
+    """
+    inside = path.relative_to(mounted) if path.is_relative_to(mounted) else PurePosixPath()
+    folder = mount / inside
+    if not folder.is_dir():
+        folder = mount
+    yield folder
+    while folder != mount:
+        folder = folder.parent
+        yield folder
+
+
+def _cpu_quota(group: Path) -> float | None:
+    """Return the CPUs that a control group allows, None where it sets no limit."""
+    try:
+        if (both := group / "cpu.max").exists():
+            quota, period = both.read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return float(quota) / float(period) if float(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # no such file at the top; "max" for no limit
+        return None
