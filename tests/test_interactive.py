@@ -12,6 +12,7 @@ from tests.test_plots_hyperparameters import SPACE, ZERO
 from vae_tune import TrialConfig, load_study, plots
 from vae_tune.plots import interactive
 from vae_tune.plots.coordinates import parallel
+from vae_tune.plots.traces import out_of_view
 from vae_tune.space import Space
 
 DRAWINGS = {
@@ -122,6 +123,38 @@ def test_one_poor_trial_among_few_does_not_squeeze_the_others(tmp_path):
     assert 111 < high < 125
 
 
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_an_axis_is_plain_or_says_what_it_is(name, three):
+    layout = (DRAWINGS[name](three) or {"layout": {}})["layout"]
+    for axis in (layout.get("xaxis", {}), layout.get("yaxis", {})):
+        assert axis.get("type") != "log" or axis["title"]["text"].endswith("(log)")
+
+
+def test_the_winners_whole_curve_is_in_the_first_view(tmp_path):
+    study = hand_made(tmp_path / "s", *({"losses": (300, 200, 100 + number)} for number in range(9)))
+    low, high = interactive.learning_curves(study)["layout"]["yaxis"]["range"]
+    assert low < 100
+    assert high > 300
+
+
+def test_an_axis_whose_end_holds_what_is_beyond_says_so(tmp_path):
+    losses = [*range(100, 108), 300]
+    study = hand_made(tmp_path / "s", *({"losses": (400, 350, loss)} for loss in losses))
+    figure = parallel(study, whole=True)
+    assert figure["layout"]["annotations"][-1]["text"].endswith(", more")
+    assert max(place for trace in figure["data"] for place in trace["y"] if place is not None) == 1
+
+
+def test_trials_out_of_view_are_counted(tmp_path):
+    good = [{"losses": (130, 120, 100 + number)} for number in range(8)]
+    poor = [{"losses": (loss,), "state": "PRUNED"} for loss in (300, 900)]
+    study = hand_made(tmp_path / "s", *good, *poor)
+    assert out_of_view(interactive.best_so_far(study, "order", "trials ended")) == 2
+    assert out_of_view(interactive.learning_curves(study)) == 2
+    assert out_of_view(interactive.slices(study)["latent_size"]) == 0  # ticks above
+    assert out_of_view(parallel(study, whole=False)) == 0
+
+
 def test_numbers_that_do_not_fit_into_their_bar_are_left_out(three):
     assert interactive.rung_survival(three)["layout"]["uniformtext"] == {"mode": "hide", "minsize": 9}
 
@@ -155,7 +188,8 @@ def test_the_cells_of_a_pair_have_the_edges_of_the_space_and_the_losses_in_rows_
 
 def test_parallel_lines_go_from_the_ends_of_the_ranges_to_the_loss(three):
     figure = parallel(three, whole=True)
-    assert figure["layout"]["xaxis"]["ticktext"] == ["latent_size", "hidden_width", "learning_rate", "val_loss"]
+    names = ["latent_size (log)", "hidden_width (log)", "learning_rate (log)", "val_loss"]
+    assert figure["layout"]["xaxis"]["ticktext"] == names
     best = figure["data"][-1]
     assert (best["customdata"], best["x"]) == ([1, 1, 1, 1, None], [0, 1, 2, 3, None])
     assert best["y"][2] == 1  # its learning rate is the highest

@@ -11,7 +11,7 @@ from tests.test_plots_hyperparameters import SPACE, ZERO
 from vae_tune import TrialConfig, load_study, plots
 from vae_tune.config import UsageError
 from vae_tune.plots.captions import CAPTIONS
-from vae_tune.plots.style import BLUE, stretch
+from vae_tune.plots.style import BLUE
 from vae_tune.space import DEFAULT_SPACE, Space
 
 
@@ -113,13 +113,37 @@ def test_a_pair_that_is_not_searched_is_refused(study):
         plots.draw_pair_grid(study, "batch_size", "latent_size")
 
 
-def test_the_loss_axis_keeps_order_and_can_be_inverted():
-    forward, inverse, ticks = stretch(np.array([100.0, 100.2, 101.0, 130.0, 500.0]))
-    losses = [100.0, 100.1, 105.0, 500.0]
-    assert list(forward(losses)) == sorted(forward(losses))
-    assert list(inverse(forward(losses))) == pytest.approx(losses)
-    assert 4 <= len(ticks) <= 12
-    assert all(100 <= tick <= 500 for tick in ticks)
+@pytest.mark.parametrize("name", TABLES)
+def test_an_axis_is_plain_or_says_what_it_is(name, study):
+    for ax in drawn(name, study).axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            shown = ax.get_visible() and any(tick.label1.get_visible() for tick in axis.get_major_ticks())
+            assert axis.get_scale() == "linear" or not shown or "(log" in axis.get_label_text()
+
+
+def test_a_winner_whose_loss_falls_in_a_straight_line_is_drawn_as_one_and_wholly_in_view(tmp_path):
+    straight = {"losses": [200, 180, 160, 140, 120, 100]}
+    others = [{"losses": [210, 180, 150, 130, 120 + number, 101 + number]} for number in range(8)]
+    study = hand_made(tmp_path / "s", *others, straight, max_epochs=6)
+    whole = drawn("learning_curves", study).axes[0]
+    line = next(line for line in whole.lines if line.get_label() == "winner")
+    steps = np.diff(whole.transData.transform(line.get_xydata()), axis=0)
+    assert steps == pytest.approx(np.tile(steps[0], (5, 1)))
+    low, high = whole.get_ylim()
+    assert low < 100
+    assert high > 200
+
+
+def test_trials_beyond_a_loss_axis_are_ticks_at_its_edge_and_are_counted(tmp_path):
+    good = [{"losses": [130, 120, 100 + number], "values": {"latent_size": 20 + number}} for number in range(8)]
+    poor = [{"losses": [loss], "state": "PRUNED", "values": {"latent_size": 2}} for loss in (300, 900)]
+    study = hand_made(tmp_path / "s", *good, *poor)
+    for name in ("best_so_far", "slices"):
+        figure = drawn(name, study)
+        assert "2 trials lie beyond the axis" in [text.get_text() for text in figure.texts]
+        assert figure.axes[0].get_ylim()[1] < 115
+        places = [place for marks in figure.axes[0].collections for place in marks.get_offsets()]
+        assert sum(height == 0.99 for _, height in places) == 2
 
 
 def test_a_figure_that_does_not_exist_is_no_attribute():

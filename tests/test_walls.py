@@ -33,6 +33,7 @@ NEVER = {
     "advice": {"ray", "torch", "matplotlib", "plotly"},
     "refine": {"ray", "torch", "matplotlib", "plotly"},
     "plots/captions": {"ray", "torch", "matplotlib", "plotly"},
+    "plots/view": {"ray", "torch", "matplotlib", "plotly"},
     "plots/style": {"ray", "torch", "matplotlib.pyplot"},
     "plots/draw_progress": {"ray", "torch", "matplotlib.pyplot"},
     "plots/draw_hyperparameters": {"ray", "torch", "matplotlib.pyplot"},

@@ -205,15 +205,20 @@ def curves(studies: Studies) -> pd.DataFrame:
 
 def draw(studies: Studies) -> Figure:
     """Draw each study's incumbent against time and against epochs, and its winner's learning curve."""
+    import pandas as pd
+
     from vae_tune.plots import style
+    from vae_tune.plots.view import loss_range
 
     table = curves(studies)
     units, unit = style.time_unit(table[HOURS].max())
     table[HOURS] *= units
     figure, axes = style.panels("Studies side by side", columns=3, width=12.0)
     labels = (f"{unit} of searching", "epochs trained by all trials", "epoch of the winner")
-    shown: list[float] = []
     lines = product(("-", "--", ":"), (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.RED, style.BLACK))
+    known = table[table[BEST].notna()]
+    view = loss_range(known[BEST], pd.Series(COMPLETE, known.index))
+    drawn = False
     for name, study, (dashes, colour) in zip(studies.names, studies.studies, cycle(lines), strict=False):
         how: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": ".", "label": name}
         own = table[(table[STUDY] == name) & table[BEST].notna()]
@@ -221,13 +226,15 @@ def draw(studies: Studies) -> Figure:
         for ax, column in zip(axes, (HOURS, FINISHED), strict=False):
             ax.step(own[column], own[BEST], where="post", markevery=list((own[BEST].diff() != 0).to_numpy()), **how)
         axes[-1].plot(curve[EPOCH], curve[VAL_LOSS], **how)
-        shown += [*own[BEST], *curve[VAL_LOSS]]
+        drawn |= len(own) + len(curve) > 0
+    if not drawn:
+        return style.nothing("learning_curves")
     for ax, label in zip(axes, labels, strict=True):
         ax.set_xlabel(label)
-    if not shown:
-        return style.nothing("learning_curves")
-    for ax in axes:
-        style.loss_axis(ax, "y", shown, "" if ax is not axes[0] else style.LOSS)
+    axes[0].set_ylabel(style.LOSS)
+    if view:
+        for ax in axes[:2]:
+            ax.set_ylim(*view)
     style.legend(figure, *axes)
     return figure
 

@@ -190,7 +190,7 @@ def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.set(xlabel="latent size", ylabel=f"test negative ELBO, nats per image ({kind})")
+    axes.set(xlabel="latent size (log)", ylabel=f"test negative ELBO, nats per image ({kind})")
     axes.set_title("Mean over seeds, with its 95 % interval")
     with atomic(path) as file:
         figure.savefig(file, format="png", dpi=110)

@@ -14,12 +14,14 @@ import pandas as pd
 from vae_tune.names import COMPLETE, EPOCHS, FAIL, STATE, TRIAL, VAL_LOSS
 from vae_tune.plots import hyperparameters
 from vae_tune.plots.hyperparameters import Axis
-from vae_tune.plots.traces import Figure, figure, log_ticks, loss_axis, plain
+from vae_tune.plots.traces import Figure, figure, log_ticks, plain
+from vae_tune.plots.view import loss_range
 from vae_tune.study import Study
 
 _BINS = 4
 _TICKS = 5
 _MARGIN = 0.35
+_ROOM = 0.06  # of an axis' height, between two ticks
 
 Ticks = dict[float, str]
 """Places from 0 to 1, and what to write there."""
@@ -32,12 +34,11 @@ def parallel(study: Study, *, whole: bool) -> Figure | None:
     if table.empty:
         return None
     columns = [_place(known, table[name]) for name, known in hyperparameters.axes(study).items()]
-    names = list(hyperparameters.axes(study))
+    names = [known.title for known in hyperparameters.axes(study).values()]
     if not whole:
         columns.append(_on_line(Axis(EPOCHS, "linear", 0, study.max_epochs), table[EPOCHS]))
         names.append(EPOCHS)
-    low, high = loss_axis(table)["range"]
-    columns.append(_on_line(Axis(VAL_LOSS, "linear", low, high), table[VAL_LOSS]))
+    columns.append(_losses(table))
     names.append(VAL_LOSS)
     places = np.column_stack([place for place, _ in columns])
     order = table[VAL_LOSS].rank(method="first").to_numpy()
@@ -114,6 +115,15 @@ def _on_line(known: Axis, values: pd.Series[Any]) -> tuple[npt.NDArray[Any], Tic
     ticks = [mark for mark in marks if low <= mark <= high]
     labels = (f"{tick:g}" for tick in ticks)
     return np.clip(known.place(values), 0, 1), dict(zip(known.place(ticks).tolist(), labels, strict=True))
+
+
+def _losses(table: pd.DataFrame) -> tuple[npt.NDArray[Any], Ticks]:
+    """Return the same for the losses; the upper end says so where it holds what is beyond, too."""
+    low, high = loss_range(table[VAL_LOSS], table[STATE]) or (0, 1)
+    places, ticks = _on_line(Axis(VAL_LOSS, "linear", low, high), table[VAL_LOSS])
+    if (table[VAL_LOSS] > high).any():
+        ticks = {place: text for place, text in ticks.items() if place < 1 - _ROOM} | {1.0: f"{high:.4g}, more"}
+    return places, ticks
 
 
 def _steps(low: float, high: float, least: float) -> list[float]:

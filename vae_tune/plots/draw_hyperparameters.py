@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -45,6 +46,7 @@ from vae_tune.plots.hyperparameters import (
 from vae_tune.study import Study
 
 _CELLS = 10
+_ROOM = 0.06  # of an axis' height, between two marks
 
 
 def draw_slices(study: Study) -> Figure:
@@ -64,14 +66,15 @@ def draw_slices(study: Study) -> Figure:
         style.scatter(ax, own["place"], own[VAL_LOSS], own[STATE])
         style.star(ax, study, own, "place", VAL_LOSS)
         style.hyperparameter_axis(ax, "x", shown, own["place"])
+        beyond = style.loss_axis(ax, "y", own, "place")
         if own["place"].isna().any():  # no other trial may lie outside of the space
             style.note(ax, "reference not on this axis")
-        style.loss_axis(ax, "y", table[VAL_LOSS])
     for index, ax in enumerate(panels):
         ax.set_visible(index < len(known))
         if index % columns:
             ax.set_ylabel("")
             ax.tick_params(labelleft=False)
+    style.headnote(figure, beyond)
     style.legend(figure, *panels[: len(known)])
     return figure
 
@@ -84,7 +87,7 @@ def draw_pair_grid(study: Study, x: str | None = None, y: str | None = None) -> 
         return style.nothing("pair_grid")
     first, second = (axes_of(study)[name] for name in chosen)
     figure, (ax,) = style.sheet("pair_grid", width=7.2, height=5.0)
-    norm, ticks = style.loss_norm(table[VAL_LOSS])
+    norm = style.loss_norm(study)
     rows = len(table[second.name].unique())
     cells = table[VAL_LOSS].to_numpy().reshape(-1, rows).T
     mesh = ax.pcolormesh(
@@ -101,7 +104,7 @@ def draw_pair_grid(study: Study, x: str | None = None, y: str | None = None) -> 
                 va="center",
                 fontsize=8.5,
                 zorder=3,
-                color="white" if norm(loss) > 0.45 else style.BLACK,
+                color="white" if norm(loss) < 0.55 else style.BLACK,
             )
     whole = study.trials.reset_index()
     whole["x"], whole["y"] = (style.places(shown, list(whole[shown.name])) for shown in (first, second))
@@ -110,7 +113,7 @@ def draw_pair_grid(study: Study, x: str | None = None, y: str | None = None) -> 
     style.hyperparameter_axis(ax, "y", second)
     ax.grid(visible=False)
     ax.set_facecolor("#F6F6F6")
-    style.colorbar(figure, mesh, ax, style.LOSS, ticks=ticks, format="%g")
+    style.colorbar(figure, mesh, ax, style.LOSS, extend="max", ticks=style.loss_ticks(norm), format="%g")
     style.legend(figure, ax)
     return figure
 
@@ -128,7 +131,7 @@ def draw_parallel(study: Study) -> Figure:
         return style.nothing("parallel")
     known = axes_of(study)
     figure, (ax,) = style.sheet("parallel", width=max(6.4, 1.7 * (len(known) + 2)), height=4.4)
-    norm, ticks = style.loss_norm(table[VAL_LOSS])
+    norm = style.loss_norm(study)
     heights = np.column_stack(
         [
             *(_height(shown, table[name]) for name, shown in known.items()),
@@ -147,16 +150,25 @@ def draw_parallel(study: Study) -> Figure:
     for place, shown in enumerate(known.values()):
         marks = style.round_numbers(shown)
         _ruler(ax, place, zip(_height(shown, pd.Series(marks)), map(style.short, marks), strict=True))
-    _ruler(ax, len(known), [(1 - float(norm(tick)), f"{tick:g}") for tick in ticks])
+    _ruler(ax, len(known), _loss_marks(norm, table[VAL_LOSS].max()))
     ax.set_xlim(-0.25, len(known) + 0.45)
     ax.set_ylim(-0.03, 1.03)
-    ax.set_xticks(range(len(known) + 1), [*known, "validation loss\n(nats per image)"])
+    ax.set_xticks(
+        range(len(known) + 1), [*(shown.title for shown in known.values()), "validation loss\n(nats per image)"]
+    )
     ax.tick_params(axis="x", length=0, labelsize=9.5, pad=6)
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
     ax.grid(visible=False)
     style.legend(figure, ax)
     return figure
+
+
+def _loss_marks(norm: Normalize, worst: float) -> list[tuple[float, str]]:
+    """Return the marks of the axis of losses, the best on top; its lower end holds what is worse, too."""
+    marks = [(1 - float(norm(tick)), f"{tick:g}") for tick in style.loss_ticks(norm)]
+    high = float(norm.vmax or 0)
+    return [*(mark for mark in marks if mark[0] > _ROOM), (0.0, f"{high:.4g}, more")] if worst > high else marks
 
 
 def _height(shown: Axis, values: pd.Series[Any]) -> npt.NDArray[np.float64]:

@@ -74,8 +74,9 @@ def draw_active_units(study: Study) -> Figure:
         fewest = table[ACTIVE_UNITS].min()
         ax.set_ylim(bottom=min(ax.get_ylim()[0], 0.9 * fewest if shown.scale == "log" else fewest - 0.5))
     ax.axline((1, 1), (2, 2), color=style.GREY, linewidth=1, linestyle="--", zorder=1)
-    ax.set_xlabel("latent size")
-    ax.set_ylabel("active units")
+    ax.set_xlabel("latent size (log)" if ax.get_xscale() == "log" else "latent size")
+    scales = {"log": "active units (log)", "symlog": "active units (log above 1)"}
+    ax.set_ylabel(scales.get(ax.get_yscale(), "active units"))
     style.legend(figure, ax)
     return figure
 
@@ -87,8 +88,7 @@ def draw_train_validation_gap(study: Study) -> Figure:
         return style.nothing("train_validation_gap")
     figure, (ax,) = style.sheet("train_validation_gap", width=6.4, height=4.6)
     ax.axhline(0, color=style.GREY, linewidth=1, linestyle="--", zorder=1)
-    _trials(ax, study, table, VAL_LOSS, GAP)
-    style.loss_axis(ax, "x", table[VAL_LOSS])
+    _trials(ax, study, table, VAL_LOSS, GAP, style.loss_axis(ax, "x", table, GAP))
     ax.set_ylabel("validation - training loss (nats per image)")
     ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     style.legend(figure, ax)
@@ -105,14 +105,13 @@ def draw_pareto(study: Study) -> Figure:
     ax.step(
         front[PARAMETERS], front[VAL_LOSS], where="post", color=style.BLACK, linewidth=1.6, label="front", zorder=5
     )
-    _trials(ax, study, table, PARAMETERS, VAL_LOSS)
-    style.loss_axis(ax, "y", table[VAL_LOSS])
+    _trials(ax, study, table, PARAMETERS, VAL_LOSS, style.loss_axis(ax, "y", table, PARAMETERS))
     ax.set_xscale("log")
     ax.set_xlim(table[PARAMETERS].min() / 1.15, table[PARAMETERS].max() * 1.25)
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("parameters")
+    ax.set_xlabel("parameters (log)")
     _name(ax, front)
     style.legend(figure, ax)
     return figure

@@ -38,6 +38,7 @@ from vae_tune.names import (
 )
 from vae_tune.plots import style
 from vae_tune.plots.progress import best_so_far, learning_curves, rung_correlation, rung_survival, timeline
+from vae_tune.plots.view import beyond_words, curve_range
 from vae_tune.study import Study
 
 _MANY_EPOCHS = 15  # from which on a curve shows no mark at each
@@ -67,24 +68,49 @@ def draw_best_so_far(study: Study) -> Figure:
                 label="best so far",
             )
         style.star(ax, study, shown, column, VAL_LOSS)
-        style.loss_axis(ax, "y", shown[VAL_LOSS])
+        beyond = style.loss_axis(ax, "y", shown, column)
         ax.set_xlabel(label)
         ax.set_xlim(left=0)
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[1].set_ylabel("")
     axes[1].tick_params(labelleft=False)
+    style.headnote(figure, beyond)
     style.legend(figure, *axes)
     return figure
 
 
 def draw_learning_curves(study: Study) -> Figure:
-    """Draw each trial's validation loss by epoch, the stopped ones apart from those trained to the end."""
+    """Draw each trial's validation loss by epoch, the stopped ones apart from those trained to the end.
+
+    On the left the winner's whole curve is in view, on the right the end of the good ones.
+    """
     table = learning_curves(study)
     if table.empty:
         return style.nothing("learning_curves")
-    figure, (ax,) = style.sheet("learning_curves", width=8.4, height=4.8)
-    for rung in study.rungs:
-        ax.axvline(rung, color=style.GREY, linewidth=1, linestyle=":", zorder=1)
+    figure, (whole, end) = style.sheet("learning_curves", columns=2, width=10.0, height=4.6)
+    for ax in (whole, end):
+        _all_curves(ax, study, table)
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    last = int(table[EPOCH].max())
+    begin = max(1, last // 2)
+    whole.set_ylabel(style.LOSS)
+    style.note(end, f"from epoch {begin} on")
+    words = []
+    for ax, side, first in ((whole, "left", 1), (end, "right", begin)):
+        own = table[table[EPOCH] >= first]
+        low, high = curve_range(own, study.best_trial) or (0, 1)
+        ax.set_ylim(low, high)
+        ax.set_xlim(first - 0.02 * last, last * 1.02)
+        if above := int((own.groupby(TRIAL)[VAL_LOSS].min() > high).sum()):
+            words.append(f"{side}: {beyond_words(above)}")
+    style.headnote(figure, ", ".join(words))
+    style.legend(figure, whole)
+    return figure
+
+
+def _all_curves(ax: Axes, study: Study, table: pd.DataFrame) -> None:
+    """Draw the curves of all trials, and the rungs."""
     best = study.best_trial
     opaque = style.crowd(table[TRIAL].nunique()) ** 2
     mark = "o" if study.max_epochs < _MANY_EPOCHS else ""
@@ -115,14 +141,18 @@ def draw_learning_curves(study: Study) -> Figure:
         own = table[table[TRIAL] == trial]
         if len(own):
             ax.plot(own[EPOCH], own[VAL_LOSS], marker=mark, markersize=3.5, **line)
-    style.loss_axis(ax, "y", table[VAL_LOSS])
-    ax.set_xlabel("epoch")
-    ax.set_xlim(1 - 0.02 * study.max_epochs, study.max_epochs * 1.02)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     for rung in study.rungs:
-        ax.annotate("rung", (rung, 1), (4, -2), ax.get_xaxis_transform(), "offset points", va="top", color=style.GREY)
-    style.legend(figure, ax)
-    return figure
+        ax.axvline(rung, color=style.GREY, linewidth=1, linestyle=":", zorder=1)
+        ax.annotate(
+            "rung",
+            (rung, 1),
+            (4, -2),
+            ax.get_xaxis_transform(),
+            "offset points",
+            va="top",
+            color=style.GREY,
+            annotation_clip=True,
+        )
 
 
 def _curves(ax: Axes, table: pd.DataFrame, **how: Any) -> None:

@@ -57,6 +57,11 @@ class Axis:
     """What was searched, for categories."""
 
     @property
+    def title(self) -> str:
+        """Its name, and its scale where that is not the usual one."""
+        return f"{self.name} (log)" if self.scale == "log" else self.name
+
+    @property
     def whole(self) -> bool:
         """Whether only whole numbers lie in the range."""
         return isinstance(self.low, int) and isinstance(self.high, int)

@@ -62,7 +62,9 @@ from vae_tune.plots.traces import (
     plain,
     points,
     trials,
+    viewed,
 )
+from vae_tune.plots.view import curve_range, loss_range
 from vae_tune.study import Study
 
 _FRAME, _ROW = 100, 32
@@ -110,7 +112,7 @@ def learning_curves(study: Study) -> Figure | None:
         for rung in study.rungs
     ]
     epochs = axis("epoch", range=[0.5, int(table[EPOCH].max()) + 0.5])
-    return figure(traces, epochs, loss_axis(table), shapes=rungs)
+    return figure(traces, epochs, viewed(curve_range(table, best)), shapes=rungs)
 
 
 def rung_survival(study: Study) -> Figure | None:
@@ -304,7 +306,7 @@ def pareto(study: Study) -> Figure | None:
     ticks = {"type": "log", "tickformat": "~s"}
     if table[PARAMETERS].max() > _WIDE * table[PARAMETERS].min():
         ticks |= {"dtick": "D2"}
-    return figure(traces, axis("parameters", **ticks), loss_axis(table))
+    return figure(traces, axis("parameters (log)", **ticks), loss_axis(table))
 
 
 def _edges(known: Axis, cells: int) -> list[Any]:
@@ -313,6 +315,6 @@ def _edges(known: Axis, cells: int) -> list[Any]:
 
 
 def _loss_limits(study: Study, prefix: str) -> dict[str, Any]:
-    """Return the ends of a colour scale that the worst losses do not stretch."""
-    low, high = loss_axis(study.trials)["range"]
-    return {f"{prefix}min": low, f"{prefix}max": high}
+    """Return the ends of a scale of colours, which are those of the axes of losses."""
+    low, high = loss_range(study.trials[VAL_LOSS], study.trials[STATE]) or (0, 1)
+    return {f"{prefix}min": number(low), f"{prefix}max": number(high)}

@@ -1,4 +1,4 @@
-"""What the drawings share: sheet, colours, marks, and a loss axis that shows the best and the worst at once."""
+"""What the drawings share: sheet, colours, marks, and loss axes on which the good trials can be told apart."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import FuncNorm
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, TRIAL, VAL_LOSS
+from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, TRIAL, VAL_LOSS
 from vae_tune.plots.captions import CAPTIONS
 from vae_tune.plots.hyperparameters import Axis
+from vae_tune.plots.view import beyond, beyond_words, loss_range
 from vae_tune.study import Study
 
 # Okabe and Ito's colours, which people tell apart however they see colours
 BLUE, ORANGE, RED, GREEN, PURPLE, BLACK = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#222222"
 GREY, PALE = "#8A8A8A", "#D9D9D9"
-MAP = "viridis_r"
+MAP = "viridis"
 """Colours of losses: the lower, the darker."""
 WINNER, REFERENCE = "winner", "reference"
 LOSS = "validation loss (nats per image)"
@@ -131,6 +132,11 @@ def note(ax: Axes, text: str) -> None:
     ax.set_title(text, loc="right", fontsize=9.5, color="#555555")
 
 
+def headnote(figure: Figure, text: str) -> None:
+    """Say something small beside the title of a figure."""
+    figure.text(0.99, 0.98, text, ha="right", va="top", fontsize=9.5, color="#555555")
+
+
 def legend(figure: Figure, *axes: Axes) -> None:
     """Put one legend for all ``axes`` under them."""
     found: dict[str, Any] = {}
@@ -146,71 +152,49 @@ def legend(figure: Figure, *axes: Axes) -> None:
                 handle.set_alpha(1)
 
 
-def loss_axis(ax: Axes, which: Literal["x", "y"], losses: Any, label: str = LOSS) -> None:
-    """Make an axis one of losses that is stretched near the lowest: see :func:`stretch`."""
-    losses = _finite(losses)
-    forward, inverse, ticks = stretch(losses)
-    low, high = float(forward(losses.min())), float(forward(losses.max()))
-    margin = 0.05 * (high - low) or 0.05
-    axis: Any = getattr(ax, f"{which}axis")
-    getattr(ax, f"set_{which}scale")("function", functions=(forward, inverse))
-    getattr(ax, f"set_{which}lim")(inverse(low - margin), inverse(high + margin))
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_label_text(label)
+def loss_axis(
+    ax: Axes, which: Literal["x", "y"], table: pd.DataFrame, along: str, column: str = VAL_LOSS, label: str = LOSS
+) -> str:
+    """Make an axis a plain one with the range of :func:`loss_range`.
 
-
-def loss_norm(losses: Any) -> tuple[FuncNorm, list[float]]:
-    """Return the same scale for colours, and its ticks."""
-    losses = _finite(losses)
-    forward, inverse, ticks = stretch(losses)
-    high = losses.max() if losses.max() > losses.min() else losses.min() + 1
-    return FuncNorm((forward, inverse), vmin=losses.min(), vmax=high), ticks
-
-
-def _finite(losses: Any) -> npt.NDArray[np.float64]:
-    values: npt.NDArray[np.float64] = np.asarray(losses, dtype=np.float64)
-    return values[np.isfinite(values)]
-
-
-def stretch(losses: npt.NDArray[np.float64]) -> tuple[Any, Any, list[float]]:
-    """Return a scale that is logarithmic in the distance from the lowest loss, its inverse, and ticks for it.
-
-    Between a first epoch and a last one losses fall by hundreds of nats, and the best trials differ by tenths. The
-    distance is counted from a little below the lowest loss, by a tenth of the median distance, so that the scale is
-    nearly linear among the best.
+    Trials beyond it become ticks at its border, over their place on the other axis, the column ``along``. Return how
+    many these are, in words; "" for none.
     """
-    low = float(losses.min())
-    scale = max(float(np.median(losses - low)) / 10, 0.1)
+    view = loss_range(table[column], table[STATE])
+    getattr(ax, f"{which}axis").set_label_text(label)
+    if view is None:
+        return ""
+    getattr(ax, f"set_{which}lim")(*view)
+    outside = table[np.isfinite(table[column]) & ~table[column].between(*view) & table[along].notna()]
+    for state, colour in STATE_COLOURS.items():
+        own = outside[outside[STATE] == state]
+        ends, places = np.where(own[column] < view[0], 0.01, 0.99), own[along].astype(float)
+        if len(own):
+            upright = which == "y"
+            x, y = (places, ends) if upright else (ends, places)
+            across: Any = ax.get_xaxis_transform() if upright else ax.get_yaxis_transform()
+            how: dict[str, Any] = {"marker": "|" if upright else "_", "color": colour, "transform": across}
+            ax.scatter(x, y, s=34, linewidths=1.1, alpha=crowd(len(table)), zorder=3, **how)
+    return beyond_words(beyond(table[column], view))
 
-    def forward(values: Any) -> Any:
-        return np.log(np.maximum(np.asarray(values, dtype=float) - low, -0.9 * scale) + scale)
 
-    def inverse(values: Any) -> Any:
-        return np.exp(values) - scale + low
-
-    return forward, inverse, _ticks(low, float(losses.max()), forward)
+def loss_norm(study: Study) -> Normalize:
+    """Return the same range for colours: what lies beyond has the colour of its end."""
+    low, high = loss_range(study.trials[VAL_LOSS], study.trials[STATE]) or (0, 1)
+    return Normalize(low, high, clip=True)
 
 
-def _ticks(low: float, high: float, forward: Any) -> list[float]:
-    """Return round losses from ``low`` to ``high``, the rounder the further up, with room between them."""
-    span = max(float(forward(high) - forward(low)), 1e-9)
-    chosen: list[float] = []
-    for step in (digits * 10.0**exponent for exponent in range(3, -3, -1) for digits in (5, 2, 1)):
-        reach = min(high, low + 3 * step)
-        for count in range(math.ceil(low / step), math.floor(reach / step) + 1):
-            tick = round(count * step, 2)
-            if all(abs(float(forward(tick) - forward(other))) >= 0.09 * span for other in chosen):
-                chosen.append(tick)
-    return sorted(chosen) or [low]
+def loss_ticks(norm: Normalize) -> list[float]:
+    """Return round losses between the ends of a scale of colours."""
+    low, high = float(norm.vmin or 0), float(norm.vmax or 1)
+    return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
 
 
 def hyperparameter_axis(ax: Axes, which: Literal["x", "y"], shown: Axis, values: Iterable[Any] = ()) -> None:
     """Make an axis one of a hyperparameter: log where its range is, the whole range and all ``values`` in view."""
     axis: Any = getattr(ax, f"{which}axis")
     limit = getattr(ax, f"set_{which}lim")
-    axis.set_label_text(shown.name)
+    axis.set_label_text(shown.title)
     if shown.scale == "category":
         axis.set_ticks(range(len(shown.choices)), [str(choice) for choice in shown.choices])
         limit(-0.6, len(shown.choices) - 0.4)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from vae_tune.names import COMPLETE, EPOCH, FAIL, IDLE, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, TRIAL, VAL_LOSS
 from vae_tune.plots.hyperparameters import Axis
+from vae_tune.plots.view import loss_range
 from vae_tune.study import Study
 
 Figure = dict[str, Any]
@@ -21,12 +22,8 @@ STATES = (PRUNED, FAIL, RUNNING, COMPLETE)
 COLOURS = {COMPLETE: "@complete", PRUNED: "@pruned", FAIL: "@failed", RUNNING: "@running", IDLE: "@idle"}
 WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "running", IDLE: "idle"}
 _SYMBOLS = {COMPLETE: "circle", PRUNED: "circle", FAIL: "x", RUNNING: "triangle-up"}
-_ENOUGH = 3
-_TELLING = 5  # losses of which a median says what is usual
 _CROWD = 200
 _FEW = 10
-_SHOWN = 0.95  # quantile
-_FAR = 5  # times the median's distance from the lowest: what lies beyond is no reason to squeeze the others
 
 
 def figure(traces: Sequence[Any], x: dict[str, Any], y: dict[str, Any], **layout: Any) -> Figure:
@@ -40,30 +37,41 @@ def axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 def loss_axis(table: pd.DataFrame, column: str = VAL_LOSS, title: str = LOSS) -> dict[str, Any]:
-    """Return an axis that begins with a view of the trials that were trained in full; a double click shows all.
+    """Return a plain axis that begins with the view of :func:`loss_range`; a double click shows all."""
+    return viewed(loss_range(table[column], table[STATE]), title)
 
-    Losses of pruned trials are those of early epochs: with all of them in view the others would lie on one line.
-    """
-    values = table[column].replace([np.inf, -np.inf], np.nan).dropna()
-    whole = values[table[STATE] == COMPLETE]
-    good = whole if len(whole) >= _ENOUGH else values
-    if values.empty:
-        return axis(title)
-    low, high = good.min(), good.quantile(_SHOWN)
-    if len(good) >= _TELLING and (usual := good.median() - low) > 0:
-        high = min(high, low + _FAR * usual)
-    span = high - low or 1.0
-    return axis(title, range=[number(low - 0.1 * span), number(min(high + 0.6 * span, values.max() + 0.1 * span))])
+
+def viewed(view: tuple[float, float] | None, title: str = LOSS) -> dict[str, Any]:
+    """Return an axis that begins with a view, if there is one."""
+    return axis(title) if view is None else axis(title, range=plain(view))
+
+
+def out_of_view(drawn: Figure) -> int:
+    """Return how many of a figure's trials have no point inside of the ranges with which its axes begin."""
+    x, y = (drawn["layout"][name].get("range", (-math.inf, math.inf)) for name in ("xaxis", "yaxis"))
+    inside: dict[int, bool] = {}
+    for trace in drawn["data"]:
+        places = zip(trace.get("x", ()), trace.get("y", ()), trace.get("customdata", ()), strict=False)
+        for here, there, trial in places if trace["type"] == "scatter" else ():
+            if isinstance(trial, int) and here is not None and there is not None:
+                shown = trace.get("yaxis") or (_within(here, x) and _within(there, y))
+                inside[trial] = inside.get(trial, False) or bool(shown)
+    return sum(not seen for seen in inside.values())
+
+
+def _within(value: Any, view: Sequence[float]) -> bool:
+    """Tell whether a number lies in a view; a category always does."""
+    return not isinstance(value, int | float) or view[0] <= value <= view[1]
 
 
 def parameter_axis(known: Axis) -> dict[str, Any]:
     """Return the axis of a hyperparameter over its range."""
     if known.scale == "category":
-        return axis(known.name, type="category", categoryarray=[str(choice) for choice in known.choices])
+        return axis(known.title, type="category", categoryarray=[str(choice) for choice in known.choices])
     if known.scale == "log":
-        return axis(known.name, type="log", **log_ticks(known.low, known.high))
+        return axis(known.title, type="log", **log_ticks(known.low, known.high))
     few = known.whole and known.high - known.low <= _FEW
-    return axis(known.name, dtick=1) if few else axis(known.name)
+    return axis(known.title, dtick=1) if few else axis(known.title)
 
 
 def log_ticks(low: float, high: float) -> dict[str, Any]:

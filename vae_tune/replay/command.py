@@ -200,7 +200,7 @@ def draw(regret: pd.DataFrame) -> Figure:
             )
         place.set(xlabel=label, yscale="log")
         place.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("regret, nats per image")
+    figure.axes[0].set_ylabel("regret, nats per image (log)")
     if len(regret):
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure

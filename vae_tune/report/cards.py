@@ -31,7 +31,7 @@ from vae_tune.plots import interactive, models, progress
 from vae_tune.plots.captions import CAPTIONS
 from vae_tune.plots.coordinates import parallel
 from vae_tune.plots.hyperparameters import Axis, axes, pair
-from vae_tune.plots.traces import Figure
+from vae_tune.plots.traces import Figure, out_of_view
 from vae_tune.study import Study
 from vae_tune.terminal import short
 
@@ -78,8 +78,14 @@ def _card(name: str, note: str, figures: Mapping[str, Figure | None], *, wide: b
     """Return the card of a figure that all drawings share, with a ``note`` about this study."""
     drawn = {label: figure for label, figure in figures.items() if figure is not None}
     caption = CAPTIONS[name]
-    words = f"{caption.reading} {note}".strip() if drawn else caption.nothing
+    words = " ".join(filter(None, (caption.reading, note, _hidden(drawn)))) if drawn else caption.nothing
     return Card(name, caption.title, words, drawn, wide)
+
+
+def _hidden(figures: Mapping[str, Figure]) -> str:
+    """Say how many trials lie beyond the first view of the first of ``figures``."""
+    count = out_of_view(next(iter(figures.values())))
+    return f"{count} {'trial lies' if count == 1 else 'trials lie'} beyond this view." if count else ""
 
 
 def _search(study: Study, ledger: Ledger) -> list[Card]:
@@ -124,6 +130,8 @@ def _hyperparameters(study: Study, importance: pd.DataFrame) -> list[Card]:
         words = _range(study, axis)
         if figure and pruned:
             words += " Pruned trials are ticks above."
+        if figure and (hidden := _hidden({"": figure})):
+            words += f" {hidden}"
         cards.append(Card(f"slice-{number}", name, words, {"": figure} if figure else {}))
     names = sorted(known, key=lambda name: name not in (pair(study) or ()))[:_MOST]
     if len(names) > 1:
