@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from optuna.distributions import IntDistribution
 from PIL import Image
-from rich.console import Console
 
 from tests.studies import iso, make_study
 from vae_tune import cli
 from vae_tune.config import ResourceConfig, UsageError
+from vae_tune.console import make_console
 from vae_tune.explore import draw, explore, failures, plan, show
 from vae_tune.manifest import is_exploration, new_manifest, read_manifest
 from vae_tune.names import COMPLETE, FAIL
@@ -71,7 +71,7 @@ def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vae_tune.explore.run_search", interrupted)
-    console = Console(file=io.StringIO())
+    console = make_console(file=io.StringIO())
     with pytest.raises(KeyboardInterrupt):
         explore(options, console)
     assert console.file.getvalue() == f"Go on: vae-tune explore --resume {tmp_path / 'e'}\n"
@@ -86,7 +86,7 @@ def sizes():
 
 
 def test_the_table_is_markdown_and_names_the_kind(sizes):
-    console = Console(file=io.StringIO(), width=200)
+    console = make_console(file=io.StringIO(), width=200)
     show(sizes, "static", 20, console)
     text = console.file.getvalue()
     assert "after 20 epochs, nats per image, static values" in text

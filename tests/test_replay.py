@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from tests.studies import hand_made, make_study
 from vae_tune.config import AshaConfig, TrialConfig, UsageError
+from vae_tune.console import make_console
 from vae_tune.names import COMPLETE, FAIL, PRUNED
 from vae_tune.replay.command import replay
 from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves, places, read_table, write_curves
@@ -240,7 +240,9 @@ def test_what_cannot_be_replayed_is_refused(change, message):
 
 def command(**options):
     text = io.StringIO()
-    summary = replay(ReplayOptions(source=TABLE, num_samples=6, repeats=2, **options), Console(file=text, width=200))
+    summary = replay(
+        ReplayOptions(source=TABLE, num_samples=6, repeats=2, **options), make_console(file=text, width=200)
+    )
     return summary, text.getvalue()
 
 

@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from rich.console import Console
 
 from tests.studies import hand_made, make_study
 from tests.test_cli import run
@@ -18,6 +17,7 @@ from tests.test_plots_hyperparameters import SPACE
 from vae_tune import TrialConfig, cli, load_study
 from vae_tune.advice import conclusions
 from vae_tune.config import UsageError
+from vae_tune.console import make_console
 from vae_tune.options import TrainOptions
 from vae_tune.replay.command import replay
 from vae_tune.replay.options import ReplayOptions
@@ -228,7 +228,8 @@ def test_a_replay_of_the_study_is_shown_once_it_was_made(tmp_path):
     folder = make_study(tmp_path / "s", trials=40, scheduler="none", max_epochs=2)
     assert "Replayed" not in read(folder)[0]
     replay(
-        ReplayOptions(source=folder, sampler="random", scheduler="asha", num_samples=4, repeats=2), Console(quiet=True)
+        ReplayOptions(source=folder, sampler="random", scheduler="asha", num_samples=4, repeats=2),
+        make_console(quiet=True),
     )
     assert "Replayed with other settings setting epochs hours regret" in read(folder)[0]
     assert "random, asha/3, 1 worker" in read(folder)[0]

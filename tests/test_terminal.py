@@ -1,10 +1,13 @@
 import io
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+import vae_tune
 from tests.test_record import row
+from vae_tune.console import make_console
 from vae_tune.terminal import LiveView, PlainView, duration, make_view, summary
 
 VALUES = {"latent_size": 20, "hidden_width": 400, "learning_rate": 0.00123456}
@@ -15,7 +18,7 @@ def trial(number, state, *losses, reason=""):
 
 
 def console(*, terminal=False):
-    return Console(file=io.StringIO(), width=100, height=24, force_terminal=terminal, color_system=None)
+    return make_console(file=io.StringIO(), width=100, height=24, force_terminal=terminal, color_system=None)
 
 
 def text_of(target):
@@ -126,7 +129,7 @@ def test_the_summary_ranks_ten_trials_and_compares_the_winner_with_the_reference
 
 
 def test_who_won_and_where_the_record_is_are_lines_to_search_for_however_narrow_the_terminal(tmp_path):
-    target = Console(file=io.StringIO(), width=40)
+    target = make_console(file=io.StringIO(), width=40)
     summary(target, [trial(1, "COMPLETE", 109.0)], 1, 2, METRICS, tmp_path)
     lines = text_of(target).splitlines()
     assert [line for line in lines if line.startswith("Winner: trial 1") and line.endswith("max_epochs=2.")]
@@ -137,6 +140,31 @@ def test_an_unfinished_search_says_how_to_go_on(tmp_path):
     target = console()
     summary(target, [trial(0, "RUNNING", 130.0)], 12, 2, None, tmp_path)
     assert f"--resume {tmp_path}" in text_of(target)
+
+
+def test_names_of_users_are_shown_as_they_are(tmp_path):
+    name = "[red]one :heart:"
+    target = console()
+    won = METRICS["winner"] | {"hyperparameters": {"encoder_activation": name}}
+    rows = [replace(trial(1, "COMPLETE", 109.0), values={name: name})]
+    summary(target, rows, 1, 1, METRICS | {"winner": won}, tmp_path / name)
+    shown = text_of(target)
+    assert shown.count(name) == 6  # of the table's head and cell, the winner, the record, two commands
+    view = LiveView(target)
+    view.begin(2, 1, [])
+    view(replace(trial(0, "RUNNING"), values={"encoder_activation": name}))
+    target.print(view._draw())
+    assert f"encoder_activation={name}" in text_of(target)
+
+
+def test_every_console_of_the_package_shows_texts_as_they_are():
+    package = Path(vae_tune.__file__).parent
+    made = [
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(r"\b(Console\(|rich\.print|from_markup)", path.read_text())
+    ]
+    assert made == ["console.py"]
 
 
 def test_advice_ends_the_summary(tmp_path):

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vae_tune.checkpoint import find_model, read_data_config, read_model
 from vae_tune.config import DataConfig, TrialConfig, UsageError
+from vae_tune.console import make_console
 from vae_tune.data import Images, load_images, to_tensor
 from vae_tune.files import address, is_remote
 from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
@@ -86,14 +87,14 @@ def run_evaluation(options: EvaluateOptions, console: Console | None = None) -> 
     if options.json:
         print(json.dumps(result, indent=2))
     else:
-        _show(result, console or Console())
+        _show(result, console or make_console())
     return result
 
 
 def _likelihood(model: VAE, images: torch.Tensor, samples: int) -> dict[str, Any]:
     columns = TextColumn("likelihood"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn()
     start = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=len(images))
         step: Callable[[], object] = lambda: progress.advance(task)  # noqa: E731
         values = negative_log_likelihoods(
@@ -104,7 +105,7 @@ def _likelihood(model: VAE, images: torch.Tensor, samples: int) -> dict[str, Any
 
 def _show(result: dict[str, Any], console: Console) -> None:
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     say(f"{result['model']} on {result['images']:,} {result['split']} images of {result['dataset']}")
     say(f"In nats per image, {result['kind']} values:")

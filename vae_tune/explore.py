@@ -15,6 +15,7 @@ from rich.console import Console
 
 from vae_tune import hints
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.console import make_console
 from vae_tune.files import address, atomic
 from vae_tune.manifest import read_config
 from vae_tune.mirror import upload
@@ -49,7 +50,7 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
         UsageError: it cannot run as configured, or ``resume`` names no exploration.
         KeyboardInterrupt: it was interrupted; the record holds all that was computed.
     """
-    console = console or Console()
+    console = console or make_console()
     config, grid = plan(options) if options.resume is None else (_resumed(options, options.resume), None)
     folder = config.resume or config.results_dir / str(config.study_name)
     try:
@@ -173,7 +174,7 @@ def failures(rows: Sequence[TrialRow]) -> list[str]:
 
 def say(console: Console, text: str) -> None:
     """Print a text as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:

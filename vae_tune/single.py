@@ -27,6 +27,7 @@ from vae_tune.config import (
     telling_line,
     to_dict,
 )
+from vae_tune.console import make_console
 from vae_tune.data import Images, load_images
 from vae_tune.files import atomic, read_json, write_json
 from vae_tune.gallery import reconstruction_sheet, sample_sheet
@@ -53,7 +54,7 @@ def train(options: TrainOptions, console: Console | None = None) -> Path:
         SearchError: it diverged, or its folder cannot be written.
         KeyboardInterrupt: it was interrupted; at most the epoch in flight is lost.
     """
-    console = console or Console()
+    console = console or make_console()
     config: TrialConfig = from_dict(TrialConfig, to_dict(options.trial))
     if options.resume is not None:
         _refuse_changes(read_settings(options.resume), options)
@@ -222,7 +223,7 @@ def _line(report: EpochReport, config: TrialConfig) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def _go_on(folder: Path) -> str:

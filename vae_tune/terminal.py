@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vae_tune import guards, hints
+from vae_tune.console import make_console
 from vae_tune.files import address, is_remote
 from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, TEST_LOSS, VAL_LOSS
 from vae_tune.trials import TrialRow, winner
@@ -58,7 +59,7 @@ class View(Protocol):
 
 def make_view(console: Console | None = None) -> View:
     """Return the view that fits where the output goes."""
-    console = console or Console()
+    console = console or make_console()
     return LiveView(console) if console.is_terminal else PlainView(console)
 
 
@@ -114,7 +115,7 @@ class PlainView:
         summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder, advice)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 class LiveView:
@@ -159,7 +160,7 @@ class LiveView:
 
     def warn(self, text: str) -> None:
         """Print a line above the picture."""
-        self._console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, style="yellow", soft_wrap=True)
 
     def end(
         self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
@@ -256,7 +257,6 @@ def summary(
     console.print(
         f"{counts[COMPLETE]} trained to epoch {max_epochs}, {counts[PRUNED]} stopped early, {counts[FAIL]} failed; "
         f"{sum(row.epochs for row in rows)} epochs instead of {len(rows) * max_epochs}.",
-        highlight=False,
     )
     if metrics is None:
         console.print("No trial reported a loss: there is no winner.", style="red")
@@ -264,7 +264,7 @@ def summary(
         _compare(console, metrics)
     _show_confirmation(console, (metrics or {}).get("confirmation", ()))
     for line in [*guards.advice(rows, metrics), *advice]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     _outlook(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
 
 
@@ -272,7 +272,6 @@ def _compare(console: Console, metrics: Mapping[str, Any]) -> None:
     best = metrics["winner"]
     console.print(
         f"Winner: trial {best['trial']} ({describe(best['hyperparameters'])}), {metrics['rule']}.",
-        highlight=False,
         soft_wrap=True,
     )
     table = _table(f"Negative ELBO, {metrics['unit']}, {metrics['kind']} values")
@@ -308,7 +307,7 @@ def _show_confirmation(console: Console, rows: Sequence[Mapping[str, Any]]) -> N
     console.print(table)
     optimism = rows[0]["optimism"]
     told = f"{optimism:.2f} nats too good" if optimism > 0 else "not too good"
-    console.print(f"The search's own number of trial {rows[0]['trial']} was {told}.", highlight=False)
+    console.print(f"The search's own number of trial {rows[0]['trial']} was {told}.")
 
 
 def _interval(row: Mapping[str, Any], name: str) -> str:
@@ -323,17 +322,17 @@ def _table(title: str) -> Table:
 def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
     study = address(folder)
     if is_remote(folder) or (folder / REPORT_FILE).is_file():
-        console.print(f"Report: {address(folder / REPORT_FILE)}", highlight=False, soft_wrap=True)
+        console.print(f"Report: {address(folder / REPORT_FILE)}", soft_wrap=True)
     files = "best/, trials.csv, epochs.csv, optuna.journal, study.json"
-    console.print(f"Record: {study}   ({files})", highlight=False, soft_wrap=True)
-    console.print("Look further:" if not unfinished else "Go on, or look further:", highlight=False)
+    console.print(f"Record: {study}   ({files})", soft_wrap=True)
+    console.print("Look further:" if not unfinished else "Go on, or look further:")
     code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
     for command in (
         *([hints.resume(folder)] if unfinished else []),
         f"python -c {quote(code)}",
         hints.command("dashboard", folder),
     ):
-        console.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {command}", soft_wrap=True)
 
 
 def describe(values: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_tune.config import UsageError
+from vae_tune.console import make_console
 from vae_tune.files import atomic, is_remote
 from vae_tune.names import (
     CURVES_FILE,
@@ -49,7 +50,7 @@ def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFra
     Raises:
         UsageError: the source cannot be replayed, or its surrogate is poor and ``force`` is not set.
     """
-    console = console or Console()
+    console = console or make_console()
     folder = options.output or _default_output(options.source)
     _refuse_output(folder)
     source = _source(options, console)
@@ -68,9 +69,9 @@ def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFra
     legend = _legend(best, source)
     _show(summary, legend, console)
     _write(folder, summary, regret, source, legend)
-    console.print(f"{count} searches in {seconds:.1f} s, {seconds / count:.2f} s each.", highlight=False)
+    console.print(f"{count} searches in {seconds:.1f} s, {seconds / count:.2f} s each.")
     files = ", ".join((REPLAY_SUMMARY_FILE, REPLAY_REGRET_FILE, REPLAY_PLOT_FILE, REPLAY_PAGE_FILE))
-    console.print(f"{folder}: {files}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{folder}: {files}", soft_wrap=True)
     return summary
 
 
@@ -85,7 +86,7 @@ def _source(options: ReplayOptions, console: Console) -> Source:
     """Return where reports come from, after saying how good that is."""
     curves = load_curves(options.source)
     told = f"{options.source}: {len(curves.values)} configurations, {curves.whole.sum()} of them to epoch"
-    console.print(f"{told} {curves.max_epochs}; {curves.kind} values.", highlight=False, soft_wrap=True)
+    console.print(f"{told} {curves.max_epochs}; {curves.kind} values.", soft_wrap=True)
     if options.curves == "tabular":
         return Tabular(curves)
     surrogate = Surrogate(curves)
@@ -93,7 +94,7 @@ def _source(options: ReplayOptions, console: Console) -> Source:
     for rows in validated:
         what = "stopped curves continued an epoch" if rows is not validated[-1] else "the surrogate"
         _show_errors(rows, what, console)
-    console.print(f"An epoch's duration: median error {surrogate.pace_error():.0%}.", highlight=False)
+    console.print(f"An epoch's duration: median error {surrogate.pace_error():.0%}.")
     if any(map(is_poor, validated)) and not options.force:
         raise UsageError(
             f"the surrogate of {options.source} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
@@ -160,8 +161,8 @@ def _show(summary: pd.DataFrame, legend: str, console: Console) -> None:
     head, *rows = _rows(summary)
     lines = [f"{runs['repeats']} searches of {runs['trials']} trials each, with 95 % intervals", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-    console.print("\n".join([*lines, ""]), highlight=False, markup=False, soft_wrap=True)  # Markdown, to be pasted
-    console.print(legend, highlight=False, soft_wrap=True)
+    console.print("\n".join([*lines, ""]), soft_wrap=True)  # Markdown, to be pasted
+    console.print(legend, soft_wrap=True)
 
 
 def _legend(best: float, source: Source) -> str:
