@@ -8,7 +8,7 @@ import pytest
 from tests.test_record import row
 from vae_tune import startup, tuning
 from vae_tune.config import SearchConfig
-from vae_tune.ending import Ending, interruptible
+from vae_tune.ending import Ending, Trainings, interruptible
 from vae_tune.files import read_json
 from vae_tune.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
 from vae_tune.slots import Slots
@@ -64,17 +64,57 @@ def test_a_budget_begins_no_epoch_that_it_cannot_end(monkeypatch):
     assert ending.stop_all()
 
 
-def test_a_budget_keeps_time_for_the_epochs_that_follow_but_never_more_than_half_of_it(monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    ending, longer = Ending(time_budget=1000.0), Ending(time_budget=1000.0)
-    ending.later_epochs, longer.later_epochs = 40, 400
-    now[0] += 580
-    assert not ending("a", {"seconds": 8.0})  # 40 epochs of 8 s, a quarter longer, take the last 400 s
-    assert longer("a", {"seconds": 8.0})
-    now[0] += 10
-    assert ending("a", {"seconds": 8.0})
-    assert not ending.renewed()("a", {"seconds": 8.0})  # what it was kept for
+    return now
+
+
+def confirming(trainings, slots, budget=4000.0, epochs=10):
+    """The ending of a search that trains something anew afterwards, and what it tells."""
+    ending, told = Ending(time_budget=budget), []
+    ending.later, ending.slots, ending.tell = Trainings(trainings, epochs), slots, told.append
+    return ending, told
+
+
+@pytest.mark.parametrize(("trainings", "slots", "rounds"), [(2, 8, 1), (8, 8, 1), (9, 8, 2), (3, 1, 3)])
+def test_a_budget_keeps_time_for_what_follows_in_whole_rounds(clock, trainings, slots, rounds):
+    ending, told = confirming(trainings, slots, budget=6000.0)
+    evaluated = min(trainings, slots)
+    needed = rounds * (10 * 60 + evaluated * 5) * 1.25 + 2 * 5 * 1.25 + 8  # a quarter more than measured
+    clock[0] += 6000 - needed - 1.25 * 60 - 1
+    assert not ending("a", {"seconds": 60.0, "evaluation_seconds": 5.0})
+    clock[0] += 2
+    assert ending("b", {"seconds": 60.0})
+    assert not told
+    renewed = ending.renewed()
+    renewed.later = Trainings(trainings)  # their evaluations
+    assert not renewed("a", {"seconds": 60.0})  # what it was kept for
+    assert renewed.closing_seconds < ending.closing_seconds - rounds * 10 * 60
+
+
+def test_no_more_than_half_of_the_budget_is_kept_and_what_does_not_fit_is_told_at_once(clock):
+    ending, told = confirming(trainings=6, slots=2)
+    assert not ending("a", {"seconds": 60.0})
+    assert ending.closing_seconds == 8 + 2 * 750  # of 3 rounds of 10 epochs, a quarter longer than measured
+    (line,) = told
+    assert "a training may take 750 s, and the half of the budget that is kept for them has room for 4 of 6." in line
+    assert "--time-budget 75m" in line
+    ending("a", {"seconds": 61.0})
+    assert len(told) == 1
+    ending("a", {"seconds": 300.0})
+    assert "has room for none.\n" in told[1]
+    assert ending.closing_seconds == 8  # a part of a training confirms nothing
+    enough, silent = confirming(trainings=6, slots=2, budget=75 * 60.0)
+    enough("a", {"seconds": 60.0})
+    assert not silent
+
+
+def test_a_resumed_search_knows_from_its_record_what_to_keep(clock):
+    ending, _ = confirming(trainings=1, slots=1)
+    ending.listen(row(0, "COMPLETE", 100.0))
+    assert ending.closing_seconds == 8 + 1.25 * 10 * row(0, "COMPLETE", 100.0).reports[0]["seconds"]
 
 
 def test_the_first_reason_stays_but_for_an_interruption():

@@ -10,7 +10,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -26,6 +27,14 @@ _CLOSING_SECONDS = 8.0
 """Set aside for the report and for ending Ray, besides two evaluations (winner and reference) as long as measured."""
 
 
+@dataclass(frozen=True)
+class Trainings:
+    """Trainings to the end that follow a search on its slots, in rounds: so many side by side as there are slots."""
+
+    count: int = 0
+    epochs: int = 0
+
+
 class Ending(Stopper):
     """Ray Tune asks it after each report and each step whether a trial, or all of them, should stop."""
 
@@ -39,21 +48,30 @@ class Ending(Stopper):
         self.reason = ""
         self.error = ""
         """What broke, where that ended the search."""
-        self.later_epochs = 0.0
-        """Epochs, one after another, that have to fit into the budget when this has ended; half of it at most."""
+        self.later = Trainings()
+        """What has to fit into the budget when this has ended: as many rounds of it as half of the budget holds."""
+        self.slots = 1
+        """Trainings that run side by side."""
+        self.tell: Callable[[str], None] = lambda _: None
+        """Hears that not all of ``later`` fits."""
         self.paused: set[str] = set()
         """Ray Tune ids of trials that were stopped by the end of the search, not by the scheduler."""
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
-        self._most_for_later = (time_budget or 0) / 2
+        self._most_for_later = math.inf if time_budget is None else time_budget / 2
+        self._told = ""
         self._target_loss = target_loss
         self._at_once = False
         self._longest_epoch = self._longest_evaluation = 0.0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle to an empty shell: Ray's Tuner pickles its settings, and nothing here reads a pickle."""
+        return {}
+
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial that reported ``result`` should not begin another epoch."""
         seconds = result.get(SECONDS, 0.0)
-        self._longest_epoch = max(self._longest_epoch, seconds)
         self._longest_evaluation = max(self._longest_evaluation, result.get(EVALUATION_SECONDS, 0.0))
+        self._learn(seconds)
         pause = bool(self.reason) or self._too_late(seconds)
         if pause:
             self.paused.add(trial_id)
@@ -72,7 +90,8 @@ class Ending(Stopper):
         return bool(self.reason)
 
     def listen(self, row: TrialRow) -> None:
-        """End the search when a complete trial reaches the target."""
+        """Learn how long the epochs of a trial took; end the search when a complete one reaches the target."""
+        self._learn(max((report[SECONDS] for report in row.reports), default=0.0))
         if self._target_loss is not None and row.state == COMPLETE and (row.val_loss or 0) <= self._target_loss:
             self.request(TARGET_LOSS)
 
@@ -90,7 +109,7 @@ class Ending(Stopper):
         """Return the ending of what follows the search: the same deadline, but no target and no reason yet."""
         other = Ending()
         other._deadline, other._longest_epoch = self._deadline, self._longest_epoch
-        other._longest_evaluation = self._longest_evaluation
+        other._longest_evaluation, other.slots = self._longest_evaluation, self.slots
         return other
 
     @property
@@ -101,8 +120,39 @@ class Ending(Stopper):
     @property
     def closing_seconds(self) -> float:
         """Time set aside for what follows the last epoch."""
-        later = min(_MARGIN * self.later_epochs * self._longest_epoch, self._most_for_later)
+        later = self._rounds_that_fit * self._round_seconds
         return _CLOSING_SECONDS + _MARGIN * 2 * self._longest_evaluation + later
+
+    @property
+    def _rounds(self) -> int:
+        """Rounds that what follows takes: the last one may be a part."""
+        return math.ceil(self.later.count / self.slots)
+
+    @property
+    def _rounds_that_fit(self) -> int:
+        seconds = self._round_seconds
+        return math.floor(min(self._rounds, self._most_for_later / seconds)) if seconds else 0
+
+    @property
+    def _round_seconds(self) -> float:
+        """Length of a round: its epochs, and its evaluations one after another."""
+        evaluations = min(self.slots, self.later.count) * self._longest_evaluation
+        return _MARGIN * (self.later.epochs * self._longest_epoch + evaluations)
+
+    def _learn(self, epoch_seconds: float) -> None:
+        """Note the length of an epoch, and tell where it is too long for all of what is to follow."""
+        self._longest_epoch = max(self._longest_epoch, epoch_seconds)
+        fit = self._rounds_that_fit
+        if not self._round_seconds or fit >= self._rounds or (self._told and fit) or self._told == "none":
+            return
+        self._told = "some" if fit else "none"
+        room = f"{fit * self.slots} of {self.later.count}" if fit else "none"
+        enough = math.ceil(2 * self._rounds * self._round_seconds / 60)
+        self.tell(
+            f"--time-budget is too short to confirm all: a training may take {math.ceil(self._round_seconds)} s, and "
+            f"the half of the budget that is kept for them has room for {room}.\n"
+            f"To confirm all, begin with --time-budget {enough}m or more; or go on with --resume afterwards."
+        )
 
     def _too_late(self, epoch_seconds: float) -> bool:
         if self._deadline is None:

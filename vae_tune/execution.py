@@ -122,7 +122,7 @@ def run_trials(
 
     def each_step() -> None:
         record.refresh()
-        slots()  # it looks at the nodes, also when no more trials are handed out
+        ending.slots = slots().count  # it looks at the nodes, also when no more trials are handed out
 
     tuner = tune.Tuner(
         tune.with_resources(trainable, lambda values: _share(cpus, values[GPUS])),

@@ -14,7 +14,7 @@ from vae_tune import hints
 from vae_tune.cluster import RayLog
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images
-from vae_tune.ending import Ending
+from vae_tune.ending import Ending, Trainings
 from vae_tune.execution import train_trials
 from vae_tune.last_word import last_word
 from vae_tune.loggers import live_views
@@ -93,8 +93,8 @@ def _search(
 ) -> Study:
     """Train the trials, confirm the best, and show what was found."""
     if plan.config.confirm:
-        trainings = (plan.config.confirm + 1) * plan.config.confirm_seeds
-        ending.later_epochs = trainings * (plan.base.max_epochs + 1) / slots.count  # one for the test images
+        ending.tell, ending.slots = view.warn, slots.count
+        ending.later = Trainings((plan.config.confirm + 1) * plan.config.confirm_seeds, plan.base.max_epochs)
     train_trials(plan, record, images, slots, view, ending, ray_log)
     study = load_study(record.folder)
     metrics = study.metrics
@@ -124,8 +124,12 @@ def _confirm(
     from vae_tune import confirm
 
     rows = confirm.candidates(record.rows, plan.base.max_epochs, plan.config.confirm)
-    if not rows or ending.refuses_new_trials():
-        view.say("Nothing could be confirmed: no time is left, or no trial is complete.")
+    if not rows:
+        view.warn("Nothing is confirmed: no trial is complete.")
+        return metrics
+    if ending.refuses_new_trials():
+        later = hints.resume(plan.place, num_samples=len(record.rows), time_budget=None)
+        view.warn(f"Nothing is confirmed: no time is left for it. To confirm now: {later}")
         return metrics
     used = {row.values.get(SEED, plan.base.seed) for row in record.rows}
     config, grid = confirm.plan(rows, plan.base, plan.config, record.folder, used)
@@ -136,6 +140,7 @@ def _confirm(
         "" if len(rows) >= plan.config.confirm else f", all that are complete of the {plan.config.confirm} asked for,"
     )
     view.say(f"Confirming {len(rows)} configurations{few} with {config.num_samples // len(rows)} fresh seeds each ...")
+    ending.later = Trainings(config.num_samples)  # all are evaluated
     confirmation = open_record(again, images, slots)
     confirmation.after_upload = record.after_upload
     try:
