@@ -20,7 +20,7 @@ from vae_tune.config import AshaConfig, DataConfig, SearchConfig, TrialConfig, t
 from vae_tune.data import Images
 from vae_tune.files import write_json
 from vae_tune.manifest import new_manifest, this_run
-from vae_tune.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING
+from vae_tune.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING, SEARCH
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
 from vae_tune.study import load_study
@@ -60,6 +60,7 @@ def make_study(
     scheduler="asha",
     sampler="tpe",
     reference=None,
+    kind=SEARCH,
 ):
     """Write a study of made-up trials into ``folder`` and return the folder.
 
@@ -79,14 +80,16 @@ def make_study(
     )
     workers = [node for node in nodes for _ in range(slots)]
     simulated = simulate(config, space, trials, workers, failed, trials if ended is None else ended, seed)
-    return write_study(folder, config, simulated, space=space, status=status, slots=len(workers))
+    return write_study(folder, config, simulated, space=space, status=status, slots=len(workers), kind=kind)
 
 
-def write_study(folder, config, simulated, *, space=DEFAULT_SPACE, status="complete", slots=2, resumed=()):
+def write_study(
+    folder, config, simulated, *, space=DEFAULT_SPACE, status="complete", slots=2, resumed=(), kind=SEARCH
+):
     """Write a study of given trials; ``resumed`` are the seconds after the start at which further runs began."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     blank = np.zeros((1, 28, 28), np.uint8)
-    manifest = new_manifest(folder.name, config, config.trial, space, Images(blank, blank, blank))
+    manifest = new_manifest(folder.name, config, config.trial, space, Images(blank, blank, blank), kind)
     manifest["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
     run = {"num_samples": config.num_samples, "slots": {"count": slots, "cpus": 1, "gpus": 0}, **this_run()}
     run |= {"command": ["search.py", "--num-samples", str(config.num_samples)]}
@@ -102,7 +105,7 @@ def write_study(folder, config, simulated, *, space=DEFAULT_SPACE, status="compl
     return folder
 
 
-def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), **options):
+def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), kind=SEARCH, **options):
     """Write a study of trials that are given as dicts, and return it loaded.
 
     Each has ``losses``, one an epoch, and may have ``state``, ``started`` and ``times`` (one an epoch; seconds after
@@ -128,7 +131,7 @@ def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), **
     for order, report in enumerate(ordered, start=1):
         report["order"] = order
     config = SearchConfig(num_samples=max(len(trials), 1), trial=base, **options)
-    return load_study(write_study(folder, config, simulated, space=space, resumed=resumed))
+    return load_study(write_study(folder, config, simulated, space=space, resumed=resumed, kind=kind))
 
 
 def simulate(config, space, count, workers, failed, ended, seed):

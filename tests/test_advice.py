@@ -7,6 +7,7 @@ from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES
 from vae_tune import load_study
 from vae_tune.advice import best_trials, conclusions, edges, stopping
+from vae_tune.names import EXPLORATION
 from vae_tune.space import Space
 
 GOOD = {"losses": [120, 110, 100]}
@@ -36,9 +37,12 @@ def test_a_study_of_given_configurations_is_told_of_no_more_trials_and_no_wider_
     space = Space({"latent_size": CategoricalDistribution([2, 20]), "seed": IntDistribution(0, 9)})
     values = [{"latent_size": size, "seed": seed} for seed in range(10) for size in (20, 2)]
     trials = [{"losses": [150, 140, 120 - number], "values": each} for number, each in enumerate(values)]
-    study = hand_made(tmp_path / "s", *trials, space=space)
-    assert said(study, "trials") == said(study, "edges") == []
-    assert said(study, "importance")
+    given = hand_made(tmp_path / "given", *trials, space=space, kind=EXPLORATION)
+    assert said(given, "trials") == said(given, "edges") == []
+    assert said(given, "importance")
+    proposed = hand_made(tmp_path / "proposed", *trials, space=space)
+    assert said(proposed, "trials")
+    assert not any("seed" in line for line in said(proposed, "edges"))  # whose ends mean nothing
 
 
 def test_the_result_names_the_winner_and_its_gain(tmp_path):

@@ -14,7 +14,7 @@ from vae_tune.config import SearchConfig, TrialConfig
 from vae_tune.confirm import candidates, compare, plan
 from vae_tune.ledger import make_ledger
 from vae_tune.manifest import new_manifest
-from vae_tune.names import COMPLETE, FAIL, PRUNED
+from vae_tune.names import COMPLETE, CONFIRMATION, FAIL, PRUNED
 from vae_tune.record import StudyRecord
 from vae_tune.study import load_study
 from vae_tune.training import fit, new_state
@@ -78,7 +78,7 @@ def test_no_seed_of_the_search_is_fresh_and_the_last_is_followed_by_the_first(tm
 
 
 def create(config, grid, images, folder):
-    manifest = new_manifest(config.study_name, config, config.trial, grid.space, images) | {"runs": []}
+    manifest = new_manifest(config.study_name, config, config.trial, grid.space, images, grid.kind) | {"runs": []}
     StudyRecord.create(folder / config.study_name, manifest).close()
 
 
@@ -123,7 +123,10 @@ def test_where_all_fresh_trainings_failed_nothing_is_compared(tiny, tmp_path):
 def test_the_ledger_counts_the_confirmation(tmp_path):
     folder = make_study(tmp_path / "s", trials=4, max_epochs=3)
     alone = make_ledger(load_study(folder))
-    other = make_ledger(load_study(make_study(folder / "confirmation", trials=2, max_epochs=3, scheduler="none")))
+    make_study(folder / "confirmation-of-sizes", trials=2, max_epochs=3)  # a search that somebody put there
+    other = make_ledger(
+        load_study(make_study(folder / "confirmation", trials=2, max_epochs=3, scheduler="none", kind=CONFIRMATION))
+    )
     both = make_ledger(load_study(folder))
     assert both.entries["cpu_hours"]["confirmation"] == pytest.approx(other.entries["cpu_hours"].sum())
     assert both.entries["epochs"]["confirmation"] == other.entries["epochs"].sum() > 0

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from optuna.distributions import IntDistribution
 from PIL import Image
 
 from tests.studies import iso, make_study
@@ -14,12 +13,11 @@ from vae_tune import cli
 from vae_tune.config import ResourceConfig, UsageError
 from vae_tune.console import make_console
 from vae_tune.explore import draw, explore, failures, plan, show
-from vae_tune.manifest import is_exploration, new_manifest, read_manifest
-from vae_tune.names import COMPLETE, FAIL
+from vae_tune.manifest import new_manifest, read_config
+from vae_tune.names import COMPLETE, EXPLORATION, FAIL
 from vae_tune.options import ExploredConfig, ExploreOptions
 from vae_tune.record import StudyRecord
 from vae_tune.repeats import summarise
-from vae_tune.space import Space
 from vae_tune.study import load_study
 from vae_tune.trials import TrialRow
 
@@ -51,7 +49,7 @@ def test_one_repeat_of_one_size_is_a_grid():
 def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(tmp_path, tiny, monkeypatch):
     trial, rooms = ExploredConfig(hidden_width=50), ResourceConfig(max_concurrent=1)
     config, grid = plan(ExploreOptions(latent_size="2,10", study_name="e", results_dir=tmp_path, trial=trial))
-    manifest = new_manifest("e", config, config.trial, grid.space, tiny) | {"runs": []}
+    manifest = new_manifest("e", config, config.trial, grid.space, tiny, grid.kind) | {"runs": []}
     StudyRecord.create(tmp_path / "e", manifest).close()
     searched = []
     monkeypatch.setattr(
@@ -109,7 +107,7 @@ BAD = [
     ("--seed 4294967295 --repeats 2", "repeats must be <= 1, as no seed is above 4294967295, but got 2"),
     ("--epochs 0", ": epochs must be >= 1, but got 0"),
     ("--resume nowhere", "nowhere is no study"),
-    ("--resume study", "study is a search, no exploration"),
+    ("--resume study", "study is a search, not an exploration"),
 ]
 
 
@@ -129,7 +127,7 @@ def test_bad_input_is_refused_in_two_lines(tmp_path, monkeypatch, capsys, words,
 
 def test_a_search_does_not_go_on_with_an_exploration_whose_trials_it_would_only_copy(tmp_path, monkeypatch, capsys):
     _, grid = plan(ExploreOptions(latent_size="2,10", repeats=2))
-    make_study(tmp_path / "e", trials=4, space=grid.space, sampler="random", scheduler="none")
+    make_study(tmp_path / "e", trials=4, space=grid.space, sampler="random", scheduler="none", kind=grid.kind)
     monkeypatch.setattr(sys, "argv", ["search.py", "--resume", str(tmp_path / "e"), "--num-samples", "6"])
     with pytest.raises(SystemExit) as stop:
         cli.main(["search"])
@@ -137,13 +135,12 @@ def test_a_search_does_not_go_on_with_an_exploration_whose_trials_it_would_only_
     assert f" explore --resume {tmp_path / 'e'}\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "sizes", "grid"), [("e", "given", True), ("confirmation", "given", False), ("s", "range", False)]
-)
-def test_an_exploration_is_told_from_other_studies_of_size_and_seed(tmp_path, name, sizes, grid):
-    given = plan(ExploreOptions(latent_size="2,10", repeats=2))[1].space
-    space = given if sizes == "given" else Space({**given.distributions, "latent_size": IntDistribution(2, 10)})
-    manifest = read_manifest(make_study(tmp_path / name, trials=4, space=space, sampler="random", scheduler="none"))
-    assert is_exploration(manifest) == grid
-    del manifest["config"]["sampler"]  # as a study from before there was a choice
-    assert not is_exploration(manifest)
+@pytest.mark.parametrize("name", ["confirmation", "confirmation-of-sizes"])
+def test_an_exploration_of_any_name_goes_on(tmp_path, name):
+    _, grid = plan(ExploreOptions(latent_size="2,10", repeats=2))
+    folder = make_study(
+        tmp_path / name, trials=4, space=grid.space, sampler="random", scheduler="none", kind=EXPLORATION
+    )
+    assert read_config(folder, EXPLORATION).resume == folder
+    with pytest.raises(UsageError, match="is an exploration, not a search"):
+        read_config(folder)

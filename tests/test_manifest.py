@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vae_tune import __version__, cli
 from vae_tune.config import (
     AshaConfig,
     DataConfig,
@@ -16,7 +17,16 @@ from vae_tune.config import (
     to_dict,
 )
 from vae_tune.data import Images
-from vae_tune.manifest import new_manifest, read_config, read_manifest, read_space, refuse_changes, refuse_other_data
+from vae_tune.manifest import (
+    SCHEMA,
+    new_manifest,
+    read_config,
+    read_manifest,
+    read_space,
+    refuse_changes,
+    refuse_other_data,
+)
+from vae_tune.names import KINDS
 from vae_tune.space import DEFAULT_SPACE, Space, load_space
 
 CONFIG = SearchConfig()
@@ -135,3 +145,35 @@ def test_a_study_older_than_an_option_goes_on_with_its_default(manifest):
 def test_the_metric_carries_the_kind_of_its_numbers(tiny, kind):
     config = replace(CONFIG, data=DataConfig(binarization=kind))
     assert new_manifest("s", config, CONFIG.trial, DEFAULT_SPACE, tiny)["metric"]["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    "change", [{"schema": SCHEMA + 1}, {"schema": SCHEMA + 1, "runs": []}, {"config": {"new": 1}}]
+)
+def test_a_study_of_a_newer_version_is_called_so(manifest, tmp_path, change, monkeypatch, capsys):
+    newer = manifest | {"runs": [{"versions": {"vae-tune": "0.30.1"}}]} | change
+    (tmp_path / "study.json").write_text(json.dumps(newer))
+    monkeypatch.setattr("sys.argv", ["vae-tune", "audit", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    writer = "vae_tune 0.30.1" if newer["runs"] else f"a newer vae_tune (schema {SCHEMA + 1})"
+    assert f"{tmp_path} was written by {writer}, this is {__version__}.\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", [__version__, "0.0.9"])
+def test_a_damaged_study_of_this_version_or_an_older_one_is_damaged(manifest, tmp_path, version):
+    (tmp_path / "study.json").write_text(
+        json.dumps(manifest | {"runs": [{"versions": {"vae-tune": version}}], "space": 1})
+    )
+    with pytest.raises(UsageError, match="is damaged"):
+        read_manifest(tmp_path)
+
+
+def test_a_study_says_what_it_is(manifest, tmp_path):
+    for kind in KINDS:
+        (tmp_path / "study.json").write_text(json.dumps(manifest | {"kind": kind}))
+        assert read_config(tmp_path, kind).resume == tmp_path
+    (tmp_path / "study.json").write_text(json.dumps(manifest | {"kind": "other"}))
+    with pytest.raises(UsageError, match="is damaged"):
+        read_config(tmp_path)

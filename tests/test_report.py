@@ -18,6 +18,7 @@ from vae_tune import TrialConfig, cli, load_study
 from vae_tune.advice import conclusions
 from vae_tune.config import UsageError
 from vae_tune.console import make_console
+from vae_tune.names import EXPLORATION
 from vae_tune.options import TrainOptions
 from vae_tune.replay.command import replay
 from vae_tune.replay.options import ReplayOptions
@@ -152,7 +153,9 @@ def test_it_tells_a_search_that_runs_from_one_that_was_killed(tmp_path):
 
 def test_an_exploration_goes_on_as_one(tmp_path):
     space = Space({"latent_size": CategoricalDistribution([2, 20]), "seed": IntDistribution(0, 9)})
-    words, _ = read(make_study(tmp_path / "s", ended=3, status="interrupted", space=space, scheduler="none"))
+    words, _ = read(
+        make_study(tmp_path / "s", ended=3, status="interrupted", space=space, scheduler="none", kind=EXPLORATION)
+    )
     assert f"To go on: vae-tune explore --resume {tmp_path / 's'}" in words
     assert "Pruned trials are ticks" not in words  # there are none
 

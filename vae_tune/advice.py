@@ -42,6 +42,8 @@ from vae_tune.names import (
     REACHED,
     REASON,
     REFERENCE_TRIAL,
+    SEARCH,
+    SEED,
     SPEARMAN,
     STATE,
     STOPPED,
@@ -103,7 +105,7 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
         _collapsed,
         _failures,
     )
-    told = [maker for maker in makers if not (study.repeated and maker in (_edges, _trials))]
+    told = [maker for maker in makers if study.kind == SEARCH or maker not in (_edges, _trials)]
     return [finding for maker in told for finding in maker(study)]
 
 
@@ -239,7 +241,7 @@ def _importance(table: pd.DataFrame) -> Iterator[Finding]:
 
 def _edges(study: Study) -> Iterator[Finding]:
     table = edges(study)
-    narrow = table[table[EDGE] != ""]
+    narrow = table[(table[EDGE] != "") & (table[HYPERPARAMETER] != SEED)]
     for row in narrow.to_dict("records"):
         ends, winner = f"{row[LOW]:.4g} to {row[HIGH]:.4g}", study.trials[row[HYPERPARAMETER]][study.best_trial]
         yield Finding(

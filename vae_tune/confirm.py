@@ -20,6 +20,7 @@ from vae_tune.files import atomic, read_json
 from vae_tune.manifest import space_to_dict
 from vae_tune.names import (
     COMPLETE,
+    CONFIRMATION,
     CONFIRMATION_FILE,
     CONFIRMATION_FOLDER,
     REFERENCE_TRIAL,
@@ -87,7 +88,7 @@ def plan(
         asha=AshaConfig(scheduler="none"),
         trial=trial,
     )
-    return confirmation, Grid(space, points[1:])
+    return confirmation, Grid(CONFIRMATION, space, points[1:])
 
 
 def compare(

@@ -21,6 +21,7 @@ from vae_tune.manifest import read_config
 from vae_tune.mirror import upload
 from vae_tune.names import (
     COMPLETE,
+    EXPLORATION,
     EXPLORED_FILE,
     FAIL,
     LATENT_SIZE,
@@ -90,12 +91,12 @@ def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
         data=options.data,
         trial=replace(trial, latent_size=options.sizes[0]),  # trial 0, and the first point
     )
-    return config, Grid(space, points[1:])
+    return config, Grid(EXPLORATION, space, points[1:])
 
 
 def _resumed(options: ExploreOptions, folder: Path) -> SearchConfig:
     """Return the search that goes on with the exploration in ``folder``, perhaps on other resources."""
-    config = read_config(folder, explored=True)
+    config = read_config(folder, EXPLORATION)
     if options != ExploreOptions(resume=folder, resources=options.resources):
         raise UsageError("--resume takes no other option than those of resources: the exploration's settings hold.")
     return replace(config, resources=options.resources, time_budget=None, target_loss=None)

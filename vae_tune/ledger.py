@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.journal import is_being_written
+from vae_tune.manifest import read_manifest
 from vae_tune.names import (
     COMPLETE,
+    CONFIRMATION,
     CONFIRMATION_FOLDER,
     CPU_HOURS,
     ENDED,
@@ -35,7 +37,7 @@ from vae_tune.study import Study, load_study
 if TYPE_CHECKING:
     import pandas as pd
 
-UNFINISHED, REPEATED, IDLE, CONFIRMATION = "unfinished", "repeated", "idle", "confirmation"
+UNFINISHED, REPEATED, IDLE = "unfinished", "repeated", "idle"
 _WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: UNFINISHED}
 _SHARES = {CPU_HOURS: "cpus", GPU_HOURS: "gpus"}
 
@@ -129,7 +131,8 @@ def make_ledger(study: Study) -> Ledger:
 
 def _confirmations(study: Study) -> list[Path]:
     """Return the manifests of the studies that confirmed this one."""
-    return sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))
+    inside = sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))
+    return [path for path in inside if read_manifest(path.parent)["kind"] == CONFIRMATION]
 
 
 def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tuple[int, ...]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -12,16 +13,31 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
 
-from vae_tune import hints
+from vae_tune import __version__, hints
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.data import Images
 from vae_tune.files import address, is_remote
-from vae_tune.names import CONFIRMATION_FOLDER, LATENT_SIZE, SEED, STUDY_FILE, VAL_LOSS
+from vae_tune.names import (
+    CONFIRMATION,
+    CONFIRMATION_FOLDER,
+    EXPLORATION,
+    KINDS,
+    LATENT_SIZE,
+    SEARCH,
+    SEED,
+    STUDY_FILE,
+    VAL_LOSS,
+)
 from vae_tune.space import Space
-from vae_tune.storage import read_bytes
+from vae_tune.storage import exists, read_bytes
 
+SCHEMA = 2
+"""Version of the record that this code writes, which rises where older code would misread a study. Version 1 had
+neither ``schema`` nor ``kind``, and told in the trials' ``reason`` alone which were audited, collapsed or diverged."""
 _SHAPE: dict[str, Any] = {
     "name": str,
+    "schema": int,
+    "kind": str,
     "config": dict,
     "reference": dict,
     "space": dict,
@@ -51,10 +67,17 @@ _MAY_CHANGE = {
 """Fields of a search that leave its trials comparable; ``space`` is compared by content."""
 
 
-def new_manifest(name: str, config: SearchConfig, base: TrialConfig, space: Space, images: Images) -> dict[str, Any]:
-    """Return the content of ``study.json`` for a new study; ``base`` is the reference configuration."""
+def new_manifest(
+    name: str, config: SearchConfig, base: TrialConfig, space: Space, images: Images, kind: str = SEARCH
+) -> dict[str, Any]:
+    """Return the content of ``study.json`` for a new study.
+
+    ``base`` is the reference configuration; ``kind`` says who proposes the trials, see :data:`vae_tune.names.KINDS`.
+    """
     return {
         "name": name,
+        "schema": SCHEMA,
+        "kind": kind,
         "config": to_dict(config),
         "reference": to_dict(base),
         **space_to_dict(space),
@@ -96,38 +119,82 @@ def this_run() -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the ``study.json`` in ``folder``.
+    """Return the ``study.json`` in ``folder``; one of an older version gets what that version did not write.
 
     Raises:
-        UsageError: the folder is no study.
+        UsageError: the folder is no study, or a newer version wrote what this one cannot read.
     """
+    manifest: Any = None
     try:
         manifest = json.loads(read_bytes(folder / STUDY_FILE))
-        _check(manifest, _SHAPE)
+        if not isinstance(manifest, dict):
+            raise ValueError("it is no mapping")
+        old = "schema" not in manifest
+        _check(manifest | {"schema": 1, "kind": SEARCH} if old else manifest, _SHAPE)
         from_dict(SearchConfig, manifest["config"])
         from_dict(TrialConfig, manifest["reference"])
         read_space(manifest)
+        if old:
+            manifest |= {"schema": 1, "kind": _kind_of_schema_1(manifest, folder)}
+        if manifest["kind"] not in KINDS or manifest["schema"] > SCHEMA:
+            raise ValueError(f"'kind' is {manifest['kind']!r}, 'schema' {manifest['schema']}")
     except FileNotFoundError as error:
         raise UsageError(f"{address(folder)} is no study: {STUDY_FILE} is missing.") from error
     except NotADirectoryError as error:
         raise UsageError(f"{address(folder)} is no study: it is no folder.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        if writer := _newer_writer(manifest):
+            raise UsageError(
+                f"{address(folder)} was written by {writer}, this is {__version__}.\nUpgrade vae_tune to read it."
+            ) from error
         what = "cannot be read" if is_remote(folder) and isinstance(error, OSError) else "is damaged"
         reason = str(error).splitlines()[0]
         raise UsageError(f"{address(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
     return dict(manifest)
 
 
-def is_exploration(manifest: Mapping[str, Any]) -> bool:
-    """Whether a study is a grid of ``vae-tune explore``, of which each point is given: nothing proposes more."""
+def _newer_writer(manifest: Any) -> str:
+    """Return which vae_tune wrote a ``study.json`` if it is newer than this one, else ""."""
+    try:
+        version = str(manifest["runs"][-1]["versions"]["vae-tune"])
+    except (TypeError, LookupError):
+        version = ""
+    if _numbers(version) > _numbers(__version__):
+        return f"vae_tune {version}"
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    return f"a newer vae_tune (schema {schema})" if isinstance(schema, int) and schema > SCHEMA else ""
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
+def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
+    """Return the kind of a study whose ``study.json`` does not say it, from how it was configured.
+
+    Grids of given points kept all of their checkpoints, and nothing was proposed or stopped. Those of an exploration
+    are of sizes and seeds; a confirmation lies in the folder of its search.
+    """
     config: SearchConfig = from_dict(SearchConfig, manifest["config"])
-    searched = read_space(dict(manifest)).distributions
-    return (
-        (config.sampler, config.asha.scheduler) == ("random", "none")
-        and set(searched) == {LATENT_SIZE, SEED}
-        and isinstance(searched[LATENT_SIZE], CategoricalDistribution)
-        and not manifest["name"].startswith(CONFIRMATION_FOLDER)  # which is made alike
-    )
+    searched = read_space(manifest).distributions
+    given = (config.sampler, config.asha.scheduler, config.keep) == ("random", "none", config.num_samples)
+    if not given or SEED not in searched:
+        return SEARCH
+    of_sizes = set(searched) == {LATENT_SIZE, SEED} and isinstance(searched[LATENT_SIZE], CategoricalDistribution)
+    named = re.fullmatch(rf"{CONFIRMATION_FOLDER}(-\d+)?", manifest["name"]) is not None
+    if named and (not of_sizes or exists(folder.absolute().parent / STUDY_FILE)):
+        return CONFIRMATION
+    return EXPLORATION if of_sizes else SEARCH
+
+
+def resume_command(kind: str, folder: Path) -> str:
+    """Return the command that goes on with a study of that kind; a confirmation goes on with its search."""
+    if kind == EXPLORATION:
+        return hints.resume(folder, "explore")
+    return hints.resume(folder.parent if kind == CONFIRMATION else folder)
+
+
+_WORDS = {SEARCH: "a search", EXPLORATION: "an exploration", CONFIRMATION: "a confirmation"}
 
 
 def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
@@ -143,18 +210,19 @@ def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
             raise ValueError(f"{name!r} is {values[name]!r}")
 
 
-def read_config(folder: Path, *, explored: bool = False) -> SearchConfig:
-    """Return how the search in ``folder`` was configured, as it is to be resumed: its space is the recorded one.
+def read_config(folder: Path, kind: str = SEARCH) -> SearchConfig:
+    """Return how the study in ``folder`` was configured, as it is to be resumed: its space is the recorded one.
 
     Raises:
-        UsageError: the folder is no study, or it is an exploration and none is wanted, or the other way round. More
-            trials of an exploration would only be copies of those that are there.
+        UsageError: the folder is no study, or one of another kind than ``kind``. More trials of an exploration would
+            only be copies of those that are there.
     """
-    manifest, place = read_manifest(folder), address(folder)
-    if is_exploration(manifest) and not explored:
-        raise UsageError(f"{place} is an exploration, no search.\nGo on with: {hints.resume(folder, 'explore')}")
-    if explored and not is_exploration(manifest):
-        raise UsageError(f"{place} is a search, no exploration.\nGo on with: {hints.resume(folder)}")
+    manifest = read_manifest(folder)
+    if manifest["kind"] != kind:
+        raise UsageError(
+            f"{address(folder)} is {_WORDS[manifest['kind']]}, not {_WORDS[kind]}.\n"
+            f"Go on with: {resume_command(manifest['kind'], folder)}"
+        )
     config: SearchConfig = from_dict(SearchConfig, manifest["config"] | {"resume": str(folder), "space": None})
     return config
 

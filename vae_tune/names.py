@@ -48,6 +48,11 @@ VALUES = "values"
 COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
 STATES = (COMPLETE, PRUNED, FAIL, RUNNING)
 
+# What a study is
+SEARCH, EXPLORATION, CONFIRMATION = "search", "exploration", "confirmation"
+KINDS = (SEARCH, EXPLORATION, CONFIRMATION)
+"""Whose configurations a sampler proposes; a grid of ``vae-tune explore``; the fresh seeds of ``--confirm``."""
+
 # What became of a search, beside "running" and "complete"
 INTERRUPTED = "interrupted"
 TIME_BUDGET = "time budget used"

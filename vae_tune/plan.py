@@ -25,7 +25,7 @@ from vae_tune.manifest import (
     this_run,
 )
 from vae_tune.mirror import renew, working_copy
-from vae_tune.names import STUDY_FILE, WARM_START
+from vae_tune.names import SEARCH, STUDY_FILE, WARM_START
 from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
 from vae_tune.record import StudyRecord, unfinished_creation
 from vae_tune.slots import Slots
@@ -51,6 +51,8 @@ class Plan:
     """Trials that have not finished yet."""
     manifest: Mapping[str, Any] | None
     """``study.json`` of the study to resume, or None for a new one."""
+    kind: str = SEARCH
+    """Of a new study: see :data:`vae_tune.names.KINDS`."""
 
 
 def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
@@ -74,7 +76,8 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
             read_manifest(folder)
             if folder.absolute() in [other.absolute() for other in config.warm_start[:number]]:
                 raise UsageError(f"--warm-start names {address(folder)} twice: its trials would count twice.")
-        return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None)
+        kind = grid.kind if grid else SEARCH
+        return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None, kind)
     if config.sampler == "cmaes":
         raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
     folder = renew(config.resume) if is_remote(config.resume) else config.resume
@@ -151,7 +154,8 @@ def open_record(plan: Plan, images: Images, slots: Slots) -> StudyRecord:
         refuse_other_data(plan.manifest, plan.config, images)
         manifest = {**plan.manifest, "config": config, "runs": [*plan.manifest["runs"], entry]}
         return StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest)
-    manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images) | {"runs": [entry]}
+    manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
+    manifest["runs"] = [entry]
     prior = Prior(plan.points, read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base))
     try:
         return StudyRecord.create(

@@ -51,6 +51,8 @@ class Space:
 class Grid:
     """Configurations to train, each to the end: what there is beside the reference, trial 0."""
 
+    kind: str
+    """Of the study: ``exploration`` or ``confirmation``."""
     space: Space
     points: Sequence[Mapping[str, Any]]
 

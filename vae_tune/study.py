@@ -30,7 +30,6 @@ from vae_tune.names import (
     REASON,
     RUNNING,
     SECONDS,
-    SEED,
     STARTED,
     STATE,
     STATES,
@@ -98,12 +97,9 @@ class Study:
         return self.config.asha.scheduler == "asha-promotion"
 
     @property
-    def repeated(self) -> bool:
-        """Whether it trained each configuration with several seeds (``vae-tune explore``, ``--confirm``).
-
-        These were given: nothing was proposed, so more trials would bring nothing new.
-        """
-        return SEED in self.space.distributions
+    def kind(self) -> str:
+        """``search``, or where its configurations were given ``exploration`` or ``confirmation``."""
+        return str(self.manifest["kind"])
 
     @cached_property
     def best(self) -> pd.Series[Any] | None:

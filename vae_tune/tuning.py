@@ -20,7 +20,7 @@ from vae_tune.last_word import last_word
 from vae_tune.loggers import live_views
 from vae_tune.manifest import read_config, read_manifest
 from vae_tune.mirror import Claim, claimed, mirrored
-from vae_tune.names import INTERRUPTED, SEED
+from vae_tune.names import INTERRUPTED, SEARCH, SEED
 from vae_tune.plan import Plan, make_plan, open_record, study_place
 from vae_tune.record import StudyRecord
 from vae_tune.slots import Slots, release_command
@@ -102,7 +102,7 @@ def _search(
         ending = ending.renewed()
         metrics = _confirm(plan, record, images, slots, view, ending, ray_log, metrics)
         view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
-    advice = [] if ending.reason == INTERRUPTED or study.repeated else _foretell(study, ending, view)
+    advice = [] if ending.reason == INTERRUPTED or study.kind != SEARCH else _foretell(study, ending, view)
     _report(record.folder, plan.place, view)
     view.end(record.rows, metrics, plan.place, advice)
     if ending.reason == INTERRUPTED:
@@ -135,7 +135,7 @@ def _confirm(
     config, grid = confirm.plan(rows, plan.base, plan.config, record.folder, used)
     manifest = read_manifest(config.resume) if config.resume else None
     folder, place = (parent / str(config.study_name) for parent in (record.folder, record.place))
-    again = Plan(config, folder, place, grid.space, config.trial, grid.points, config.num_samples, manifest)
+    again = Plan(config, folder, place, grid.space, config.trial, grid.points, config.num_samples, manifest, grid.kind)
     few = (
         "" if len(rows) >= plan.config.confirm else f", all that are complete of the {plan.config.confirm} asked for,"
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from vae_tune.ledger import CONFIRMATION, IDLE, Ledger
+from vae_tune.ledger import IDLE, Ledger
 from vae_tune.names import (
     ACTIVE_UNITS,
     COMPLETE,
+    CONFIRMATION,
     EPOCH,
     FINISHED,
     GAP,

@@ -15,6 +15,7 @@ from vae_tune.advice import Finding, conclusions
 from vae_tune.config import DataConfig, TrialConfig
 from vae_tune.journal import is_being_written
 from vae_tune.ledger import REPEATED, UNFINISHED, Ledger
+from vae_tune.manifest import resume_command
 from vae_tune.names import (
     BEST_FOLDER,
     COMPLETE,
@@ -51,8 +52,7 @@ def make_status(study: Study) -> dict[str, str]:
     status = study.manifest.get("status", "")
     asked, ended = study.config.num_samples, int((study.trials[STATE] != RUNNING).sum())
     how_far = f"{ended} of {asked} trials have ended."
-    command = "explore" if study.repeated else "search"
-    resume = f"To go on: {hints.resume(study.folder, command)}"
+    resume = f"To go on: {resume_command(study.kind, study.folder)}"
     if status == "complete":
         return {"kind": "complete", "label": "complete", "detail": ""}
     if status == "running" and is_being_written(study.folder):

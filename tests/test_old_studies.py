@@ -1,0 +1,79 @@
+"""Studies that schema 1 wrote (``tests/old``) are read, resumed and audited by today's code."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vae_tune import hints
+from vae_tune.audit import audit
+from vae_tune.config import UsageError
+from vae_tune.data import Images
+from vae_tune.ledger import CONFIRMATION, make_ledger
+from vae_tune.manifest import read_config, read_manifest
+from vae_tune.names import EXPLORATION, SEARCH
+from vae_tune.plan import make_plan, open_record
+from vae_tune.slots import Slots
+from vae_tune.study import load_study
+
+OLD = {"search": SEARCH, "confirmation-of-sizes": EXPLORATION, "search/confirmation": CONFIRMATION}
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A copy of the folder that holds them."""
+    return Path(shutil.copytree(Path(__file__).parent / "old", tmp_path / "old"))
+
+
+def reopen(folder, kind):
+    """Open the record of a study as its resume does, once the images are read and Ray has started."""
+    random = np.random.default_rng(0)
+    images = Images(*(random.integers(0, 256, (n, 1, 28, 28), np.uint8) for n in (6, 4, 4)))
+    config = read_config(folder, kind)
+    return open_record(make_plan(config, None, folder), images, Slots(2, 1, 0.0))
+
+
+@pytest.mark.parametrize(("name", "kind"), OLD.items())
+def test_their_kind_is_known_and_their_record_agrees_with_itself(old, name, kind):
+    assert load_study(old / name).kind == kind
+    assert audit(old / name) == []
+
+
+@pytest.mark.parametrize(("name", "kind"), OLD.items())
+def test_they_are_resumed_and_agree_with_themselves_then_too(old, name, kind):
+    before = load_study(old / name)
+    record = reopen(old / name, kind)
+    assert [trial.number for trial in record.unfinished()] == ([4] if name == "search" else [])
+    record.close()
+    after = load_study(old / name)
+    assert (after.kind, after.manifest["schema"], len(after.manifest["runs"])) == (kind, 1, 2)
+    assert after.epochs.equals(before.epochs)
+    assert after.trials[list(before.trials)].equals(before.trials)
+    assert audit(old / name) == []
+
+
+def test_a_confirmation_is_counted_with_its_search(old):
+    assert make_ledger(load_study(old / "search")).entries.loc[CONFIRMATION, "trials"] == 2
+
+
+def test_a_confirmation_goes_on_with_its_search(old):
+    with pytest.raises(UsageError) as raised:
+        read_config(old / "search" / "confirmation")
+    assert str(raised.value).splitlines() == [
+        f"{old / 'search' / 'confirmation'} is a confirmation, not a search.",
+        f"Go on with: {hints.resume(old / 'search')}",
+    ]
+
+
+def test_a_search_over_seeds_without_early_stopping_is_a_search(old):
+    """The grids of schema 1 kept every checkpoint."""
+    path = old / "confirmation-of-sizes" / "study.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "s"}))
+    assert read_manifest(path.parent)["kind"] == EXPLORATION
+    for field, value in (("keep", 1), ("sampler", "tpe")):
+        manifest = json.loads(path.read_text())
+        manifest["config"][field] = value
+        (old / "search" / "study.json").write_text(json.dumps(manifest))
+        assert read_manifest(old / "search")["kind"] == SEARCH
