@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import FrozenInstanceError
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from vae_tune.config import (
     AshaConfig,
@@ -26,13 +31,13 @@ from vae_tune.config import (
 ALL = (TrialConfig, DataConfig, AshaConfig, ResourceConfig, ViewsConfig, SearchConfig)
 
 BAD_VALUES = [
-    *((TrialConfig, "latent_size", value) for value in (0, -3, 2.0, math.nan, "20", None, True)),
+    *((TrialConfig, "latent_size", value) for value in (0, -3, 2.5, math.nan, "20", None, True)),
     *((TrialConfig, "hidden_width", value) for value in (0, -1, 1.5, math.inf, "400", False)),
     *((TrialConfig, "learning_rate", value) for value in (0.0, -1e-3, math.nan, math.inf, -math.inf, "1e-3", True)),
-    *((TrialConfig, "batch_size", value) for value in (0, -128, 128.0, "128", [128], True)),
+    *((TrialConfig, "batch_size", value) for value in (0, -128, 128.5, "128", [128], True)),
     *((TrialConfig, "encoder_activation", value) for value in ("sigmoid", "", "ReLU", 1, None, ["relu"], True)),
     *((TrialConfig, "kl_weight", value) for value in (-0.1, math.nan, math.inf, "1", True)),
-    *((TrialConfig, "kl_warmup_epochs", value) for value in (-1, 1.0, None)),
+    *((TrialConfig, "kl_warmup_epochs", value) for value in (-1, 1.5, None)),
     *((TrialConfig, "free_bits", value) for value in (-0.1, math.nan, None)),
     *((TrialConfig, "iwae_samples", value) for value in (0, 1.5, "5")),
     *((TrialConfig, "weight_decay", value) for value in (-1e-3, math.inf)),
@@ -44,13 +49,13 @@ BAD_VALUES = [
     *((DataConfig, "dataset", value) for value in ("cifar10", "MNIST", "", "emnist", 3, None)),
     *((DataConfig, "data_dir", value) for value in (3, 1.5, ["data"], True)),
     *((DataConfig, "binarization", value) for value in ("gray", "", None, True)),
-    *((DataConfig, "train_size", value) for value in (0, -5, 10.0, "100", math.inf, True)),
+    *((DataConfig, "train_size", value) for value in (0, -5, 10.5, "100", math.inf, True)),
     *((AshaConfig, "scheduler", value) for value in ("hyperband", None, True)),
-    *((AshaConfig, "grace_period", value) for value in (0, -1, 1.0, "1", True)),
-    *((AshaConfig, "reduction_factor", value) for value in (1, 0, -3, 3.0, math.nan, "3", True)),
+    *((AshaConfig, "grace_period", value) for value in (0, -1, 1.5, "1", True)),
+    *((AshaConfig, "reduction_factor", value) for value in (1, 0, -3, 3.5, math.nan, "3", True)),
     *((ResourceConfig, "cpus_per_trial", value) for value in (0, -1, 0.5, "1", True)),
     *((ResourceConfig, "gpus_per_trial", value) for value in (-0.5, 1.5, math.nan, math.inf, "1", True)),
-    *((ResourceConfig, "max_concurrent", value) for value in (0, -2, 2.0, "2", True)),
+    *((ResourceConfig, "max_concurrent", value) for value in (0, -2, 2.5, "2", True)),
     *((ResourceConfig, "address", value) for value in (6379, Path("auto"), True)),
     *((ViewsConfig, "tensorboard", value) for value in (1, None, "yes")),
     *(
@@ -74,12 +79,12 @@ BAD_VALUES = [
             1,
         )
     ),
-    *((SearchConfig, "num_samples", value) for value in (0, -50, 50.0, "50", None, True)),
-    *((SearchConfig, "confirm", value) for value in (-1, 1.0, None, True)),
+    *((SearchConfig, "num_samples", value) for value in (0, -50, 50.5, "50", None, True)),
+    *((SearchConfig, "confirm", value) for value in (-1, 1.5, None, True)),
     *((SearchConfig, "confirm_seeds", value) for value in (0, "3", None)),
     *((SearchConfig, "study_name", value) for value in ("", ".", "..", "a/b", "/a", "a/", " a", "a ", 3, True)),
     *((SearchConfig, "results_dir", value) for value in (3, None, True)),
-    *((SearchConfig, "space", value) for value in (3, {"latent_size": 3}, True)),
+    *((SearchConfig, "space", value) for value in (3, [], True)),
     *((SearchConfig, "resume", value) for value in (3, True)),
     *((SearchConfig, "time_budget", value) for value in ("", "soon", "0s", "-5m", "45", "1.5h", "m", 45, True)),
     *((SearchConfig, "target_loss", value) for value in (math.nan, math.inf, -math.inf, "100", True)),
@@ -122,7 +127,7 @@ def test_a_bad_value_is_refused_by_field_and_value(cls: type[Any], name: str, va
         cls(**{name: value})
     assert str(caught.value).startswith(f"{name} must be ")
     shown = str(value) if isinstance(value, Path) else value  # as it was typed
-    assert str(caught.value).endswith(f"but got {shown!r}.")
+    assert str(caught.value).partition(". Did you mean ")[0].removesuffix(".").endswith(f"but got {shown!r}")
     assert "\n" not in str(caught.value)
 
 
@@ -145,6 +150,50 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(name, value):
     with pytest.raises(UsageError, match=r"(_|PG)PASSWORD.* in the environment instead") as caught:
         ViewsConfig(**{name: value})
     assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "twenty",
+    [
+        20.0,
+        np.int64(20),
+        np.uint8(20),
+        np.float64(20),
+        np.float32(20),
+        np.array(20),
+        pd.array([20], dtype="Int64")[0],
+        pd.Series({"latent_size": 20, "learning_rate": 0.1}).latent_size,
+        torch.tensor(20),
+        torch.tensor(20.0),
+        Fraction(20),
+        Decimal("20"),
+    ],
+)
+def test_a_whole_number_of_any_numeric_type_is_one(twenty):
+    config = TrialConfig(latent_size=twenty, learning_rate=twenty)
+    assert (config.latent_size, config.learning_rate) == (20, 20.0)
+    assert (type(config.latent_size), type(config.learning_rate)) == (int, float)
+    assert json.loads(json.dumps(to_dict(config)))["latent_size"] == 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.True_, torch.tensor(True), np.float64(20.5), np.array([20]), np.float64("nan"), pd.NA, 20j, "20", "20.0"],
+)
+def test_what_is_no_whole_number_is_refused_whatever_its_type(value):
+    with pytest.raises(UsageError, match="latent_size must be"):
+        TrialConfig(latent_size=value)
+
+
+def test_a_text_or_truth_value_of_numpy_is_one():
+    assert type(TrialConfig(precision=np.str_("tf32")).precision) is str
+    assert ViewsConfig(tensorboard=np.True_).tensorboard is True
+
+
+@pytest.mark.parametrize(("value", "meant"), [("statik", "static"), ("gray", "grey"), ("colourful", None)])
+def test_the_nearest_value_is_named(value, meant):
+    with pytest.raises(UsageError, match=f"Did you mean {meant}" if meant else r"'colourful'\.$"):
+        DataConfig(binarization=value)
 
 
 def test_a_whole_number_too_large_for_a_float_is_refused_by_field():

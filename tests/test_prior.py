@@ -14,6 +14,7 @@ from vae_tune.prior import Prior, read_points, read_warm_start
 from vae_tune.record import StudyRecord
 from vae_tune.searcher import StudySearcher
 from vae_tune.space import DEFAULT_SPACE, load_space
+from vae_tune.study import load_study
 from vae_tune.trials import winner
 
 BASE = TrialConfig()
@@ -27,6 +28,10 @@ CONFIG = SearchConfig()
         ("p.csv", "latent_size,learning_rate\n32,2e-3\n"),
         ("p.csv", "latent_size,hidden_width,learning_rate\n32,,2e-3\n"),
         ("p.csv", "latent_size,learning_rate,hidden_width\n32,2e-3\n"),
+        ("p.csv", "latent_size,hidden_width,learning_rate\n32.0, ,0.002\n"),  # whole numbers, once one was missing
+        ("p.csv", ",latent_size,learning_rate\n0,32.0,0.002\n"),  # with the index, as pandas writes it
+        ("p.csv", "trial,latent_size,learning_rate\n4,3.2e1,0.002\n"),  # a study's own
+        ("p.yaml", "- {latent_size: 32.0, hidden_width: , learning_rate: 2e-3}\n"),
         ("p.csv", "\ufefflatent_size,learning_rate\n32,2e-3\n"),  # as a spreadsheet writes it
     ],
 )
@@ -34,6 +39,35 @@ def test_points_come_from_yaml_or_csv(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     points = read_points(tmp_path / name, DEFAULT_SPACE, BASE)
     assert points[0] == {"latent_size": 32, "learning_rate": 0.002}
+
+
+def test_the_best_trials_of_a_study_can_be_tried_first_as_pandas_writes_them(tmp_path):
+    study = load_study(make_study(tmp_path / "s", trials=6))
+    names = list(study.space.distributions)
+    best = study.trials.nsmallest(3, "val_loss")[names]
+    best.to_csv(tmp_path / "best.csv")
+    best.reindex([*best.index, -1]).to_csv(tmp_path / "with_a_blank.csv", index=False)
+    points = best.to_dict("records")
+    assert read_points(tmp_path / "best.csv", study.space, BASE) == points
+    best["latent_size"] = best["latent_size"].astype(float)
+    best.to_csv(tmp_path / "floats.csv", index=False)
+    assert read_points(tmp_path / "floats.csv", study.space, BASE) == points
+    assert read_points(tmp_path / "with_a_blank.csv", study.space, BASE) == points  # its last row is blank
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latent_size\n20.5\n", "point 1: latent_size: must be a whole number, but got '20.5'"),
+        ("latent_size\nnan\n", "point 1: latent_size: must be a whole number, but got 'nan'"),
+        ("latent_size\ninf\n", "point 1: latent_size: must be a whole number, but got 'inf'"),
+        ("learning_rate\nfast\n", "point 1: learning_rate: must be a number, but got 'fast'"),
+    ],
+)
+def test_a_cell_that_is_no_such_number_is_named(tmp_path, text, message):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_points(tmp_path / "p.csv", DEFAULT_SPACE, BASE)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vae_tune.config import TrialConfig, UsageError
+from vae_tune.config import SearchConfig, TrialConfig, UsageError, to_dict
 from vae_tune.space import DEFAULT_SPACE, Space, load_space
 
 BASE = TrialConfig()
@@ -133,7 +136,7 @@ BAD_LINES = [
     ("hidden_width: {type: int, low: 4, high: 4}", "hidden_width low < high must hold, but got 4 >= 4"),
     ("hidden_width: {type: int, low: 0, high: 4, log: true}", "hidden_width must be >= 1, but got 0"),
     ("hidden_width: {type: int, low: 2.5, high: 4}", "hidden_width must be of type int, but got 2.5"),
-    ("hidden_width: {type: int, low: few, high: 4}", "hidden_width must be a number, but got 'few'"),
+    ("hidden_width: {type: int, low: few, high: 4}", "hidden_width must be a whole number, but got 'few'"),
     ("hidden_width: {type: int, low: true, high: 4}", "hidden_width must be a number"),
     ("hidden_width: {type: int, low: 1, high: [4]}", "hidden_width must be of type int, but got [4]"),
     ("hidden_width: {type: float, low: 2.0, high: 4.0}", "hidden_width is of type int, which float does not fit"),
@@ -300,6 +303,42 @@ def test_a_field_that_is_not_searched_may_have_any_value():
 
 
 SPACES = Path(__file__).parents[1] / "spaces"
+
+
+def test_a_space_can_be_given_as_a_mapping():
+    text = (
+        "latent_size: {type: int, low: 2, high: 8}\nbatch_size: 64\nprecision: {type: categorical, choices: [tf32]}\n"
+    )
+    assert load_space(yaml.safe_load(text), BASE) == Space(
+        {"latent_size": IntDistribution(2, 8), "precision": CategoricalDistribution(["tf32"])}, {"batch_size": 64}
+    )
+    numpy = {"latent_size": {"type": "int", "low": np.int64(2), "high": np.float64(8)}, "batch_size": np.int32(64)}
+    space = load_space(numpy, BASE)
+    assert (space.distributions["latent_size"], space.fixed) == (IntDistribution(2, 8), {"batch_size": 64})
+    assert json.dumps(to_dict(SearchConfig(space=numpy)))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "space: nothing to search"),
+        ({"latent_size": 3}, "space: nothing to search"),
+        ({"latent_sizes": 3}, "space: latent_sizes is no field of a trial; .* Did you mean latent_size?"),
+        ({"latent_size": {"type": "int", "low": 9, "high": 8}}, "space: latent_size low < high must hold"),
+        ({3: 4}, "space: 3 is no field"),
+    ],
+)
+def test_a_bad_mapping_is_refused_as_a_bad_file_is(space, message):
+    with pytest.raises(UsageError, match=message):
+        load_space(SearchConfig(space=space).space, BASE)
+
+
+@pytest.mark.parametrize("name", ["default", "wide"])
+def test_a_space_of_the_package_has_a_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_space(Path(name), BASE) == load_space(SPACES / f"{name}.yaml", BASE)
+    (tmp_path / name).write_text("batch_size: {type: int, low: 2, high: 8}")  # a file that is there comes first
+    assert list(load_space(Path(name), BASE).distributions) == ["batch_size"]
 
 
 def test_the_default_space_file_is_the_built_in_space():

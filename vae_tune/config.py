@@ -8,14 +8,38 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from vae_tune.files import LONGEST_NAME, SCHEMES, address, can_be_path, is_remote
+from vae_tune.errors import SearchError, UsageError, telling_line
+from vae_tune.fields import check_types, from_dict, require, to_dict
+from vae_tune.files import SCHEMES, address, can_be_path, is_remote
+
+__all__ = [
+    "Activation",
+    "AshaConfig",
+    "Binarization",
+    "DataConfig",
+    "Dataset",
+    "LrSchedule",
+    "Precision",
+    "ResourceConfig",
+    "Sampler",
+    "SearchConfig",
+    "SearchError",
+    "TrialConfig",
+    "UsageError",
+    "ViewsConfig",
+    "check_types",
+    "duration_seconds",
+    "from_dict",
+    "require",
+    "telling_line",
+    "to_dict",
+]
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -41,23 +65,6 @@ _SECRET = re.compile(
     r"^https?:.*@|//.*:.*@|[?&;][^=]*(pass|pwd|token|secret|key)|(^|\s)(pass\w*|pwd)\s*=", re.IGNORECASE
 )
 """A login or a password in a URL, also in one that is no proper URL."""
-
-
-_PATH = f"a path of printable names, each at most {LONGEST_NAME} bytes long"
-
-
-class UsageError(Exception):
-    """Input that cannot be used: one or two lines that say what was wrong, which value, and what to do."""
-
-
-def telling_line(error: object) -> str:
-    """Return the first line of an error that does not merely announce the next, as ``Error(s) in loading x:`` does."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and not line.endswith(":")), type(error).__name__)
-
-
-class SearchError(Exception):
-    """A search that could not go on: what happened, and how to go on from its record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +108,7 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be trained."""
-        _check_types(self)
+        check_types(self)
         for name in ("latent_size", "hidden_width", "hidden_layers", "batch_size", "iwae_samples", "max_epochs"):
             require(self, name, getattr(self, name) >= 1, ">= 1")
         for name in ("kl_weight", "kl_warmup_epochs", "free_bits", "weight_decay", "grad_clip"):
@@ -127,7 +134,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no data set can satisfy."""
-        _check_types(self)
+        check_types(self)
         if self.train_size is not None:
             require(self, "train_size", self.train_size >= 1, ">= 1")
 
@@ -149,7 +156,7 @@ class AshaConfig:
 
     def __post_init__(self) -> None:
         """Refuse rungs that make no sense."""
-        _check_types(self)
+        check_types(self)
         require(self, "audit_fraction", 0 <= self.audit_fraction <= 1, "in 0..1")
         audits = self.audit_fraction > 0
         require(self, "audit_fraction", self.scheduler == "asha" or not audits, "0 where scheduler is not asha")
@@ -183,7 +190,7 @@ class ResourceConfig:
 
     def __post_init__(self) -> None:
         """Refuse resources that no trial could have."""
-        _check_types(self)
+        check_types(self)
         require(self, "cpus_per_trial", self.cpus_per_trial >= 1, ">= 1")
         if self.gpus_per_trial is not None:
             gpus = self.gpus_per_trial
@@ -209,7 +216,7 @@ class ViewsConfig:
 
     def __post_init__(self) -> None:
         """Refuse what is no address, and passwords in one: they would be recorded."""
-        _check_types(self)
+        check_types(self)
         for name, secret, environment in (
             ("mlflow", "login or password", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD,"),
             ("visdom", "login or password", "VISDOM_USERNAME and VISDOM_PASSWORD"),
@@ -240,8 +247,9 @@ class SearchConfig:
     """Name of the study, its folder in results-dir; default: data set, date and time."""
     results_dir: Path = Path("results")
     """Folder that holds the studies; on object storage s3://BUCKET/... or gs://BUCKET/..."""
-    space: Path | None = None
-    """YAML file with the search space; default: latent_size 2..64, hidden_width 64..1024, learning_rate 1e-4..1e-2."""
+    space: Path | Mapping[str, Any] | None = None
+    """YAML file with the search space, or wide, which comes with the package; default: latent_size 2..64, hidden_width
+    64..1024, learning_rate 1e-4..1e-2. From Python also a mapping, as such a file holds it."""
     resume: Path | None = None
     """Go on with the study in this folder; its settings hold, and only what leaves trials comparable may change."""
     time_budget: str | None = None
@@ -269,7 +277,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         """Refuse a search that cannot run, before anything is created."""
-        _check_types(self)
+        check_types(self)
         require(self, "num_samples", self.num_samples >= 1, ">= 1")
         require(self, "confirm", self.confirm >= 0, ">= 0")
         require(self, "confirm_seeds", self.confirm_seeds >= 1, ">= 1")
@@ -316,84 +324,3 @@ def _is_url(text: str, *schemes: str) -> bool:
     web = scheme in ("http", "https")
     whole = bool(parts.hostname) and port != 0 and not parts.query and not parts.fragment if web else "://" in text
     return scheme in schemes and whole and text.isprintable() and " " not in text
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a configuration as plain JSON values (paths as strings)."""
-    return {key: _plain(value) for key, value in asdict(config).items()}
-
-
-def from_dict(cls: type[Any], values: Any) -> Any:
-    """Rebuild the configuration of type ``cls`` that :func:`to_dict` wrote.
-
-    Raises:
-        UsageError: ``values`` is no mapping, a key is no field of ``cls``, or a value is refused by its validation.
-    """
-    if not isinstance(values, dict):
-        raise UsageError(f"{cls.__name__} must be a mapping of its fields, but got {values!r}.")
-    hints = _hints(cls)
-    if unknown := [name for name in values if name not in hints]:
-        raise UsageError(f"{cls.__name__} has no field {unknown[0]!r}. Its fields: {', '.join(hints)}.")
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if is_dataclass(hint) and isinstance(value, dict):
-            arguments[name] = from_dict(hint, value)  # type: ignore[arg-type]
-        else:
-            arguments[name] = value
-    return cls(**arguments)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
-    return address(value) if isinstance(value, Path) else value
-
-
-_hints: Callable[[type], dict[str, Any]] = cache(get_type_hints)
-"""The types of a configuration's fields, evaluated once: a report builds thousands of configurations."""
-
-
-def _check_types(config: Any) -> None:
-    """Refuse a value of the wrong type, for configurations that come from Python, YAML or JSON."""
-    hints = _hints(type(config))
-    for spec in fields(config):
-        value, hint = getattr(config, spec.name), hints[spec.name]
-        if isinstance(value, int) and (bits := value.bit_length()) > 63:  # repr(), float() or torch would fail on it
-            raise UsageError(f"{spec.name} must be a number of at most 63 bits, but got one of {bits}.")
-        if get_origin(hint) is tuple:
-            paths = isinstance(value, (list, tuple)) and all(isinstance(path, (str, Path)) and path for path in value)
-            require(config, spec.name, paths and all(can_be_path(Path(path)) for path in value), "a list of paths")
-            object.__setattr__(config, spec.name, tuple(Path(path) for path in value))
-            continue
-        if get_origin(hint) is Literal:
-            expected = value in get_args(hint), "one of " + ", ".join(map(str, get_args(hint)))
-        elif isinstance(value, bool):
-            expected = _accepts(hint, bool), "a number or a text, not true or false"
-        elif isinstance(value, int) and not _accepts(hint, int) and _accepts(hint, float):
-            object.__setattr__(config, spec.name, float(value))
-            continue
-        elif isinstance(value, str) and not _accepts(hint, str) and _accepts(hint, Path):
-            require(config, spec.name, value != "", "a path")  # Path("") is Path(".")
-            object.__setattr__(config, spec.name, Path(value))
-            expected = can_be_path(Path(value)), _PATH
-        elif isinstance(value, Path) and _accepts(hint, Path):
-            expected = can_be_path(value), _PATH
-        else:
-            expected = _accepts(hint, type(value)), f"of type {getattr(hint, '__name__', hint)}"
-        require(config, spec.name, *expected)
-
-
-def _accepts(hint: Any, cls: type) -> bool:
-    """Whether the annotation ``hint`` allows an instance of ``cls``; a bool is no int, whatever Python says."""
-    options = get_args(hint) or (hint,)
-    return any(option is bool if cls is bool else issubclass(cls, option) for option in options)
-
-
-def require(config: Any, name: str, holds: bool, rule: str) -> None:
-    """Refuse the value of the field ``name`` unless ``holds``."""
-    if not holds:
-        value = getattr(config, name)
-        raise UsageError(f"{name} must be {rule}, but got {(str(value) if isinstance(value, Path) else value)!r}.")

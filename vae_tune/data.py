@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_tune.config import Binarization, DataConfig, UsageError, telling_line
-from vae_tune.files import atomic
+from vae_tune.files import atomic, named_path
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +120,7 @@ def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], 
 def cache_dir() -> Path:
     """Where data sets live: ``$VAE_TUNE_CACHE``, else the platform's cache folder for this program."""
     if configured := os.environ.get("VAE_TUNE_CACHE"):
-        return Path(configured)
+        return named_path(configured)
     from platformdirs import user_cache_path
 
     return user_cache_path("vae_tune")

@@ -25,6 +25,15 @@ def is_remote(path: Path) -> bool:
     return path.parts[:1] in [(scheme,) for scheme in SCHEMES]
 
 
+def named_path(path: str | Path) -> Path:
+    """Return a path that a person gave, with ``~`` written out, and ends with the name of what it leads to.
+
+    ``.`` and ``..`` have no name of their own: they are written out. All else stays as it was typed, links too.
+    """
+    path = Path(os.path.expanduser(path))
+    return path if path.name not in ("", "..") else path.resolve()
+
+
 def address(path: Path) -> str:
     """Return a path in words; of one on object storage pathlib would drop a slash."""
     return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_remote(path) else str(path)

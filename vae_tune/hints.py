@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,14 @@ def _is_found(program: Path) -> bool:
     """Whether a shell that is told ``vae-tune`` runs this one."""
     found = shutil.which(NAME)
     return found is not None and program.exists() and program.samefile(found)
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """Return a sentence that names the nearest of the words that are ``known``, with a space before; perhaps none."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(word), list(map(str, known)), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def command(name: str, *arguments: Path | str) -> str:

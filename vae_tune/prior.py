@@ -13,9 +13,10 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vae_tune.config import TrialConfig, UsageError, to_dict
+from vae_tune.fields import read_number
 from vae_tune.files import address
 from vae_tune.manifest import read_manifest
-from vae_tune.names import WARM_START
+from vae_tune.names import TRIAL, WARM_START
 from vae_tune.seen import as_seen
 from vae_tune.space import Space, construct, line_of, problem
 from vae_tune.storage import local
@@ -56,8 +57,7 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
         return []
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
-        table = csv.DictReader(text.splitlines(), restkey="a cell more", restval="")
-        entries = [_filled(row) for row in table] if path.suffix == ".csv" else _entries(path, text)
+        entries = _rows(text) if path.suffix == ".csv" else _entries(path, text)
     except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UsageError(f"The points file {path} cannot be read: {reason}.") from error
@@ -68,9 +68,19 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
     return [_point(f"{path}: point {number}", entry, space, base) for number, entry in enumerate(entries, start=1)]
 
 
-def _filled(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a table without its empty cells: a point need not name all."""
-    return {name: cell for name, cell in row.items() if cell != ""}
+def _rows(text: str) -> list[dict[str, Any]]:
+    """Return the rows of a table without what is blank: a point need not name all.
+
+    A first column without a name, or with trials' numbers, is the index that pandas writes.
+    """
+    table = csv.DictReader(text.splitlines(), restkey="a cell more", restval="")
+    index = [name for name in (table.fieldnames or [])[:1] if name in ("", TRIAL)]
+    rows = ({name: cell for name, cell in row.items() if name not in index and not _is_blank(cell)} for row in table)
+    return [row for row in rows if row]
+
+
+def _is_blank(cell: Any) -> bool:
+    return isinstance(cell, str) and not cell.strip()
 
 
 def _entries(path: Path, text: str) -> Any:
@@ -91,6 +101,8 @@ def _entries(path: Path, text: str) -> Any:
 def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig) -> dict[str, Any]:
     point = {}
     for name, text in entry.items():
+        if text is None:  # left blank in YAML
+            continue
         if name not in space.distributions:
             raise UsageError(f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}.")
         point[name] = _read(where, name, text, base)
@@ -116,7 +128,7 @@ def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
     kind = type(getattr(base, name))
     try:
         if isinstance(value, str) and kind in (int, float):
-            value = kind(value)
+            value = read_number(value, kind)
         return getattr(replace(base, **{name: value}), name)
     except (UsageError, ValueError) as error:
         raise UsageError(f"{where}: {name}: {str(error).removeprefix(f'{name} ')}") from error

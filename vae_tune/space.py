@@ -1,11 +1,12 @@
-"""The search space: the built-in one, or a YAML file."""
+"""The search space: the built-in one, a YAML file, or a mapping."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -18,12 +19,15 @@ from optuna.distributions import (
 )
 
 from vae_tune.config import TrialConfig, UsageError, telling_line
+from vae_tune.fields import read_number
+from vae_tune.hints import did_you_mean
 
 _KEYS = {
     "int": {"type", "low", "high", "log", "step"},
     "float": {"type", "low", "high", "log", "step"},
     "categorical": {"type", "choices"},
 }
+_PACKAGED = resources.files("vae_tune") / "spaces"
 _EXAMPLE = "{type: float, low: 1.0e-4, high: 1.0e-2, log: true}"
 
 
@@ -66,8 +70,8 @@ DEFAULT_SPACE = Space(
 )
 
 
-def load_space(path: Path | None, base: TrialConfig) -> Space:
-    """Read a YAML space; without ``path``, return the built-in one.
+def load_space(source: Path | Mapping[str, Any] | None, base: TrialConfig) -> Space:
+    """Return the space that a YAML file or a mapping describes; without one, the built-in space.
 
     A field is a mapping with ``type`` int, float or categorical, ``low`` and ``high`` or ``choices``, and
     ``log`` or ``step`` if wanted; a plain value fixes that field for all trials::
@@ -77,16 +81,33 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
         encoder_activation: {type: categorical, choices: [linear, relu]}
         batch_size: 256
 
+    A name without a suffix, such as ``wide``, is also that of a file in ``vae_tune/spaces``.
+
     Raises:
         UsageError: names the file, the line, the field and the value at fault.
     """
-    if path is None:
+    if source is None:
         return DEFAULT_SPACE
-    try:
-        text = path.read_text()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"The space file {path} cannot be read: {reason}.") from error
+    if isinstance(source, Path):
+        where, entries = str(source), _file_entries(source, base)
+    else:
+        where, entries = "space", (_Entry("space", str(name), spec, base) for name, spec in source.items())
+    distributions: dict[str, BaseDistribution] = {}
+    fixed: dict[str, Any] = {}
+    for entry in entries:
+        if entry.name in distributions or entry.name in fixed:
+            entry.refuse("is there twice")
+        if isinstance(entry.spec, dict):
+            distributions[entry.name] = entry.distribution()
+        else:
+            fixed[entry.name] = entry.value(entry.spec)
+    if not distributions:
+        raise UsageError(f"{where}: nothing to search: every field is fixed.\nGive one a range: {_EXAMPLE}")
+    return Space(distributions, fixed)
+
+
+def _file_entries(path: Path, base: TrialConfig) -> Iterator[_Entry]:
+    text = _read_file(path)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
@@ -95,19 +116,21 @@ def load_space(path: Path | None, base: TrialConfig) -> Space:
         raise UsageError(
             f"{path}:1: a space is a mapping from fields to ranges, for instance\n  learning_rate: {_EXAMPLE}"
         )
-    distributions: dict[str, BaseDistribution] = {}
-    fixed: dict[str, Any] = {}
     for key, node in root.value:
-        entry = _entry(f"{path}:{key.start_mark.line + 1}", key, node, base)
-        if entry.name in distributions or entry.name in fixed:
-            entry.refuse("is there twice")
-        if isinstance(entry.spec, dict):
-            distributions[entry.name] = entry.distribution()
-        else:
-            fixed[entry.name] = entry.value(entry.spec)
-    if not distributions:
-        raise UsageError(f"{path}: nothing to search: every field is fixed.\nGive one a range: {_EXAMPLE}")
-    return Space(distributions, fixed)
+        yield _entry(f"{path}:{key.start_mark.line + 1}", key, node, base)
+
+
+def _read_file(path: Path) -> str:
+    """Return the text of a space file, or of the one of that name that comes with the package."""
+    try:
+        return path.read_text()
+    except (OSError, ValueError) as error:
+        packaged = {file.name.removesuffix(".yaml"): file for file in _PACKAGED.iterdir()}
+        if str(path) in packaged and not path.exists():
+            return packaged[str(path)].read_text()
+        reason = getattr(error, "strerror", None) or error
+        meant = did_you_mean(path, packaged) if isinstance(error, FileNotFoundError) else ""
+        raise UsageError(f"The space file {path} cannot be read: {reason}.{meant}") from error
 
 
 def _entry(where: str, key: yaml.Node, node: yaml.Node, base: TrialConfig) -> _Entry:
@@ -159,17 +182,17 @@ class _Entry:
     spec: Any
     base: TrialConfig
 
-    def refuse(self, why: str) -> NoReturn:
-        raise UsageError(f"{self.where}: {self.name} {why}.")
+    def refuse(self, why: str, meant: str = "") -> NoReturn:
+        raise UsageError(f"{self.where}: {self.name} {why}.{meant}")
 
     def value(self, value: Any) -> Any:
         """Return ``value`` as the field holds it, checked by the configuration's own rules."""
         hint = self._hint()
         if isinstance(value, str) and hint in (int, float):  # YAML 1.1 reads 1e-4, without a dot, as a text
             try:
-                value = hint(value)
-            except ValueError:
-                self.refuse(f"must be a number, but got {value!r}")
+                value = read_number(value, hint)
+            except ValueError as error:
+                self.refuse(str(error))
         try:
             return getattr(dataclasses.replace(self.base, **{self.name: value}), self.name)
         except UsageError as error:
@@ -186,7 +209,7 @@ class _Entry:
             self.refuse(f"has an unknown key {unknown[0]!r}; {kind} takes {', '.join(sorted(_KEYS[kind]))}")
         if kind == "categorical":
             choices = self.spec.get("choices")
-            if not isinstance(choices, list) or not choices:
+            if not isinstance(choices, (list, tuple)) or not choices:
                 self.refuse(f"needs choices, a list, but got {choices!r}")
             values = [self.value(choice) for choice in choices]
             if twice := _repeated(values):
@@ -239,5 +262,5 @@ class _Entry:
     def _hint(self) -> Any:
         hints = get_type_hints(TrialConfig)
         if self.name not in hints:
-            self.refuse(f"is no field of a trial; choose from {', '.join(hints)}")
+            self.refuse(f"is no field of a trial; choose from {', '.join(hints)}", did_you_mean(self.name, hints))
         return hints[self.name]

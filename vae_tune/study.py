@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
-from vae_tune.files import read_json
+from vae_tune.files import named_path, read_json
 from vae_tune.manifest import read_manifest, read_space
 from vae_tune.names import (
     ACTIVE_UNITS,
@@ -154,13 +154,13 @@ def load_study(folder: str | Path) -> Study:
     Raises:
         UsageError: the folder is no study, or a file of it cannot be read.
     """
-    folder = local(Path(folder))
+    folder = local(named_path(folder))
     manifest = read_manifest(folder)
     path = folder / EPOCHS_FILE
     try:
         epochs = _read_epochs(path)  # before the trials, which then are all there
         path = folder / TRIALS_FILE
-        trials = _read_trials(path, read_space(manifest), manifest["reference"])
+        trials = trials_table(path, read_space(manifest), manifest["reference"])
         path = folder / BEST_FOLDER / METRICS_FILE
         metrics = read_json(path) if path.exists() else None
     except (OSError, ValueError, KeyError) as error:
@@ -229,7 +229,7 @@ def _agree_on_categories(tables: Sequence[pd.DataFrame], column: str) -> None:
             table[column] = table[column].cat.set_categories(together)
 
 
-def _read_trials(path: Path, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
+def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
     """Read ``trials.csv``, indexed by trial. A trial that has not reported yet has no losses, node and device."""
     import pandas as pd
 
@@ -238,7 +238,7 @@ def _read_trials(path: Path, space: Space, reference: Mapping[str, Any]) -> pd.D
     kinds |= {TRIAL: "int64", EPOCHS: "int64", SECONDS: "float64"}
     kinds |= dict.fromkeys((VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL), "float64")
     kinds |= dict.fromkeys((STATE, REASON, NODE, DEVICE, STARTED, ENDED), "str")
-    table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
+    table = pd.read_csv(source, dtype=kinds, keep_default_na=False, na_values=[""])
     if unknown := set(table[STATE]) - {*STATES}:
         raise ValueError(f"{unknown.pop()!r} is no state of a trial")
     table[STATE] = pd.Categorical(table[STATE], categories=STATES)

@@ -16,6 +16,7 @@ from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling
 from vae_tune.data import Images
 from vae_tune.ending import Ending, Trainings
 from vae_tune.execution import train_trials
+from vae_tune.files import named_path
 from vae_tune.last_word import last_word
 from vae_tune.loggers import live_views
 from vae_tune.manifest import read_config, read_manifest
@@ -170,7 +171,7 @@ def resume_search(folder: str | Path, *, view: View | None = None, **changes: An
 
     Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``.
     """
-    return run_search(dataclasses.replace(read_config(Path(folder)), **changes), view=view)
+    return run_search(dataclasses.replace(read_config(named_path(folder)), **changes), view=view)
 
 
 def _foretell(study: Study, ending: Ending, view: View) -> list[str]:

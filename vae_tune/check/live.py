@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from vae_tune.check.findings import Finding, Level
 from vae_tune.cluster import running_ray
 from vae_tune.config import ResourceConfig, telling_line
-from vae_tune.files import is_remote
+from vae_tune.files import is_remote, named_path
 from vae_tune.storage import QUICK, delete_folder, exists, write_bytes
 
 _PACKAGES = ("vae-tune", "ray", "torch", "optuna", "numpy", "safetensors")
@@ -195,7 +195,7 @@ def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[
 
 def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:
     """Make a folder to try the storage in; return it, or what went wrong."""
-    place = Path(results_dir)
+    place = named_path(results_dir)
     folder = (place if is_remote(place) else place.absolute()) / f".check-{uuid.uuid4().hex}"
     try:
         write_bytes(folder / _MARK, _CONTENT, QUICK)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vae_tune import hints
 from vae_tune.config import UsageError
-from vae_tune.files import address, is_remote
+from vae_tune.files import address, is_remote, named_path
 from vae_tune.names import (
     BEST_FOLDER,
     COMPLETE,
@@ -78,7 +78,7 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     from vae_tune.study import load_study
 
     study = load_study(folder)
-    path = Path(output) if output is not None else Path(folder) / REPORT_FILE
+    path = named_path(output) if output is not None else named_path(folder) / REPORT_FILE
     page = render(study)
     try:
         if not is_remote(path) and not path.parent.is_dir():
