@@ -6,12 +6,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vae_tune import SearchConfig, cli
+from tests.studies import make_study
+from vae_tune import SearchConfig, __version__, cli, load_study
 from vae_tune.data import Images
 from vae_tune.files import write_json
 from vae_tune.manifest import new_manifest
@@ -70,6 +72,7 @@ def place(tmp_path, monkeypatch, study):
     for name, text in {
         "list": "- 1\n- 2\n",
         "no_yaml": "a: [1, 2\n",
+        "nearly": "learning_rates: {type: float, low: 0.1, high: 0.2}\n",
         "unknown": "latent_size: {type: int, low: 2, high: 8}\ndropout: 0.5\n",
         "order": "latent_size: {type: int, low: 9, high: 8}\n",
         "narrow": "latent_size: {type: int, low: 2, high: 9}\n",
@@ -92,7 +95,11 @@ BAD = [
     ("--num-samples -1", "num_samples must be >= 1, but got -1"),
     ("--num-samples many", "--num-samples"),
     ("--num-samples", "--num-samples needs a value"),
-    ("--samples 3", "unknown option --samples"),
+    ("--samples 3", "unknown option --samples. Did you mean --sampler?"),
+    ("--num-sampels=3", "unknown option --num-sampels=3. Did you mean --num-samples?"),
+    ("--learning_rte 3", "unknown option --learning_rte. Did you mean --learning-rate?"),
+    ("--sampler tbe", "but got 'tbe'. Did you mean tpe?"),
+    ("--space wyde", "The space file wyde cannot be read: No such file or directory. Did you mean wide?"),
     ("--grace-period 11", "grace_period <= max_epochs must hold, but got 11 > 10"),
     ("--reduction-factor 1", "reduction_factor must be >= 2, but got 1"),
     ("--learning-rate nan", "learning_rate must be > 0 and finite, but got nan"),
@@ -103,6 +110,7 @@ BAD = [
     ("--space list.yaml", "list.yaml:1: a space is a mapping"),
     ("--space no_yaml.yaml", "no_yaml.yaml:2: this is no YAML"),
     ("--space unknown.yaml", "unknown.yaml:2: dropout is no field of a trial"),
+    ("--space nearly.yaml", "Did you mean learning_rate?"),
     ("--space order.yaml", "order.yaml:1: latent_size low < high must hold, but got 9 >= 8"),
     ("--space log.yaml", "log.yaml:2: learning_rate"),
     ("--space negative.yaml", "negative.yaml:1: learning_rate must be > 0 and finite, but got -0.1"),
@@ -205,7 +213,7 @@ def test_a_home_folder_is_found_behind_an_equals_sign(place, monkeypatch, capsys
 def test_an_unknown_command_names_the_known_ones(monkeypatch, capsys):
     code, _, errors = run(monkeypatch, capsys, "serach", command=None)
     assert code == 2
-    assert "unknown command 'serach'. Commands: search" in errors
+    assert "unknown command 'serach'. Did you mean search? Commands: search" in errors
 
 
 def shown(*command):
@@ -239,7 +247,75 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(words):
 
 def test_the_script_is_the_search_command():
     command = shown("-c", "from vae_tune.cli import main; main()", "search", "--help")
-    assert shown("search.py", "--help").replace("search.py", "vae-tune search").split() == command.split()
+    examples = re.compile(r"^  .*(search\.py|vae-tune search|-m vae_tune search) ", re.MULTILINE)
+    script = examples.sub("  ", shown("search.py", "--help"))
+    assert script.replace("search.py", "vae-tune search").split() == examples.sub("  ", command).split()
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("columns", [60, 100])
+def test_a_help_fits_the_terminal_and_shows_what_can_be_typed(monkeypatch, capsys, name, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, text, _ = run(monkeypatch, capsys, name, "--help", command=None)
+    summary, _, rest = text.partition("Examples:\n")
+    examples, _, boxes = rest.partition("\n\n")
+    assert code == 0
+    assert "None" not in text
+    lines = [line for line in (summary.partition("\n\n")[2] + boxes).splitlines() if len(line.split()) > 3]
+    assert max(map(len, lines)) <= columns
+    wrapped = [line.strip("│ ") for line in lines if re.match(r"│ {12,}", line)]  # of an option's text
+    assert not [line for line, after in pairwise(wrapped) if len(line) < 12 and not line.endswith((".", ")"))]
+    for example in examples.splitlines():
+        words = shlex.split(example.replace("results/NAME", "nowhere"))
+        words = words[words.index(name) + 1 :]
+        assert "unknown option" not in run(monkeypatch, capsys, name, *words, "--help", command=None)[2]
+
+
+@pytest.mark.parametrize("start", [["search.py"], ["-m", "vae_tune"], ["-m", "vae_tune", "search"]])
+def test_the_version_is_said(start):
+    assert shown(*start, "--version") == f"vae_tune {__version__}\n"
+
+
+def test_the_package_runs_as_a_module(monkeypatch):
+    text = shown("-m", "vae_tune", "search", "--help")
+    assert "usage: python -m vae_tune search" in text
+    assert (
+        f"{sys.executable} -m vae_tune search --num-samples 50" in text or "vae-tune search --num-samples 50" in text
+    )
+
+
+SPELLINGS = {
+    "here": ("results/s", "."),
+    "inside": ("results/s/best", ".."),
+    "beside": ("results/t", "../s"),
+    "slash": (".", "results/s/"),
+    "link": (".", "link"),
+    "home": ("results", "~/results/s"),
+    "below": (".", "results/t/../s"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_study_is_known_however_its_folder_is_spelled(spelling, tmp_path, monkeypatch, capsys):
+    study = make_study(tmp_path / "results" / "s", trials=4)
+    make_study(tmp_path / "results" / "t", trials=4, seed=1)
+    (tmp_path / "link").symlink_to(study)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    where, typed = SPELLINGS[spelling]
+    monkeypatch.chdir(tmp_path / where)
+    name = "link" if spelling == "link" else "s"
+    assert load_study(typed).name == name
+    assert run(monkeypatch, capsys, "audit", typed, command=None)[0] == 0
+    code, out, _ = run(monkeypatch, capsys, "report", typed, "--output", tmp_path / "page.html", command=None)
+    assert code == 0, out
+    assert f"<title>{name} " in (tmp_path / "page.html").read_text().replace("</title>", " ")
+    code, _, errors = run(monkeypatch, capsys, "compare", typed, study, command=None)
+    assert (code, "two or more different studies" in errors) == (2, True)
+    code, out, errors = run(monkeypatch, capsys, "compare", typed, tmp_path / "results" / "t", command=None)
+    assert code == 0, errors
+    assert re.search(rf"\b{name} +t\b", out)
+    code, _, errors = run(monkeypatch, capsys, "--resume", typed, "--max-epochs", 3)
+    assert (code, "max_epochs is 9 in this study, but got 3" in errors) == (2, True)
 
 
 def test_without_a_command_the_commands_are_listed(monkeypatch, capsys):

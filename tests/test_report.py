@@ -95,7 +95,7 @@ def test_its_command_trains_the_winner(space, tmp_path, monkeypatch):
     words, _ = read(folder)
     command = re.search(r"vae-tune (train .*?--train-size 5000)", words)[1].replace("'models/a study'", "models/a")
     caught = []
-    monkeypatch.setitem(cli._COMMANDS, "train", cli._Command(TrainOptions, "", lambda options: caught.append(options)))
+    monkeypatch.setitem(cli.COMMANDS, "train", cli._Command(TrainOptions, "", lambda options: caught.append(options)))
     monkeypatch.setattr(sys, "argv", ["vae-tune", *command.split()])
     with pytest.raises(SystemExit):
         cli.main()

@@ -170,7 +170,7 @@ BAD = [
     ("--epochs 0", ": epochs must be >= 1, but got 0"),
     ("--latent-size 0", "latent_size must be >= 1, but got 0"),
     ("--output a", "The training a exists already"),
-    ("--output .", ". exists already and is no training"),
+    ("--output .", " exists already and is no training"),
     ("--output full/file", "full/file exists already and is no training"),
     ("--output full/file/deeper", "output full/file/deeper cannot be written"),
     ("--resume nowhere", "nowhere is no training: training.json is missing"),

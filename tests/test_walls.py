@@ -12,6 +12,11 @@ import vae_tune
 PACKAGE = Path(vae_tune.__file__).parent
 NEVER = {
     "config": {"torch", "ray", "optuna", "pandas", "numpy"},
+    "errors": {"torch", "ray", "optuna", "pandas", "numpy"},
+    "fields": {"torch", "ray", "optuna", "pandas", "numpy"},
+    "hints": {"torch", "ray", "optuna", "pandas", "numpy"},
+    "parsing": {"torch", "ray", "optuna", "pandas", "numpy"},
+    "listing": {"torch", "ray"},
     "data": {"ray", "optuna", "pandas"},
     "model": {"ray", "optuna", "vae_tune.data"},
     "objective": {"ray", "optuna"},

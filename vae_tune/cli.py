@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import tyro
-from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 
 from vae_tune import hints
 from vae_tune.check.options import CheckOptions
-from vae_tune.config import SearchConfig, SearchError, UsageError, telling_line
+from vae_tune.config import SearchConfig, SearchError, UsageError, check_types
 from vae_tune.files import address
 from vae_tune.options import (
     CompareOptions,
@@ -25,18 +23,18 @@ from vae_tune.options import (
     EvaluateOptions,
     ExploreOptions,
     GenerateOptions,
+    ListOptions,
     ReportOptions,
     TrainOptions,
     path_option,
     train_defaults,
 )
+from vae_tune.parsing import parse
 from vae_tune.replay.options import ReplayOptions
 
 _INTERRUPTED = 130
 _BAD_INPUT = 2
 _FAILED = 1
-_NO_NUMBER = re.compile(r"(int\(\) with base 10: |string to float: |matching (INT|FLOAT) could.* from \[)('.*')")
-"""What Python and tyro say of a text that should be a number."""
 _GARBAGE = 100_000
 """Objects between two looks for garbage; at Python's 700 they are a fifth of what importing torch and Ray costs."""
 
@@ -50,6 +48,8 @@ class _Command:
     run: Callable[[Any], int]
     defaults: Callable[[Sequence[str]], Any] | None = None
     """What holds where no option says otherwise, given the words; by default what the options say themselves."""
+    examples: tuple[str, ...] = ()
+    """What may follow the command, for its help."""
 
 
 def _search(config: SearchConfig) -> int:
@@ -74,6 +74,10 @@ class AuditOptions:
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder of the study."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is of another type."""
+        check_types(self)
 
 
 def _audit(options: AuditOptions) -> int:
@@ -135,6 +139,13 @@ def _generate(options: GenerateOptions) -> int:
     return 0
 
 
+def _list(options: ListOptions) -> int:
+    from vae_tune.listing import print_studies
+
+    print_studies(options.folder)
+    return 0
+
+
 def _dashboard(options: DashboardOptions) -> int:
     from vae_tune.dashboard import run_dashboard
 
@@ -155,26 +166,91 @@ def _replay(options: ReplayOptions) -> int:
     return 0
 
 
-_COMMANDS = {
+COMMANDS = {
     "search": _Command(
-        SearchConfig, "Search the best variational autoencoder for an image data set.", _search, _search_defaults
+        SearchConfig,
+        "Search the best variational autoencoder for an image data set.",
+        _search,
+        _search_defaults,
+        (
+            "--num-samples 50",
+            "--num-samples 6 --train-size 5000 --max-epochs 3",
+            "--space wide --max-epochs 30 --time-budget 2h --confirm 3",
+            "--resume results/NAME --num-samples 200",
+        ),
     ),
-    "train": _Command(TrainOptions, "Train one configuration, without a search.", _train, train_defaults),
-    "explore": _Command(ExploreOptions, "Compare latent sizes, each trained several times.", _explore),
-    "evaluate": _Command(EvaluateOptions, "Evaluate a trained model: negative ELBO, likelihood.", _evaluate),
-    "generate": _Command(GenerateOptions, "Draw samples, reconstructions, latent space of a model.", _generate),
-    "dashboard": _Command(DashboardOptions, "Show a study in the browser, on this machine alone.", _dashboard),
-    "report": _Command(ReportOptions, "Write report.html: what a search found, in one page.", _report),
-    "compare": _Command(CompareOptions, "Print and draw studies side by side.", _compare),
-    "replay": _Command(ReplayOptions, "Replay searches on recorded curves with other settings.", _replay),
-    "check": _Command(CheckOptions, "Say what is wrong with a cluster before it costs money.", _check),
-    "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit),
+    "train": _Command(
+        TrainOptions,
+        "Train one configuration, without a search.",
+        _train,
+        train_defaults,
+        (
+            "--latent-size 10 --epochs 20 --output models/ten",
+            "--config results/NAME/best/config.json --epochs 50",
+            "--resume models/ten --epochs 40",
+        ),
+    ),
+    "explore": _Command(
+        ExploreOptions,
+        "Compare latent sizes, each trained several times.",
+        _explore,
+        examples=("--latent-size 2,5,10,20 --repeats 3 --epochs 5", "--resume results/NAME"),
+    ),
+    "evaluate": _Command(
+        EvaluateOptions,
+        "Evaluate a trained model: negative ELBO, likelihood.",
+        _evaluate,
+        examples=("results/NAME", "results/NAME/best --nll-samples 5000 --images 1000 --json"),
+    ),
+    "generate": _Command(
+        GenerateOptions,
+        "Draw samples, reconstructions, latent space of a model.",
+        _generate,
+        examples=("results/NAME", "results/NAME --what samples,traversals --format npz --output pictures"),
+    ),
+    "list": _Command(
+        ListOptions,
+        "List the studies in a folder: how each stands, its best.",
+        _list,
+        examples=("", "s3://BUCKET/vae"),
+    ),
+    "dashboard": _Command(
+        DashboardOptions,
+        "Show a study in the browser, on this machine alone.",
+        _dashboard,
+        examples=("results/NAME --open",),
+    ),
+    "report": _Command(
+        ReportOptions,
+        "Write report.html: what a search found, in one page.",
+        _report,
+        examples=("results/NAME --open", "results/NAME --output report.html"),
+    ),
+    "compare": _Command(
+        CompareOptions,
+        "Print and draw studies side by side.",
+        _compare,
+        examples=("results/A results/B --output comparison.png",),
+    ),
+    "replay": _Command(
+        ReplayOptions,
+        "Replay searches on recorded curves with other settings.",
+        _replay,
+        examples=("results/NAME --sampler tpe,random --reduction-factor 2,3,4 --workers 1,8",),
+    ),
+    "check": _Command(
+        CheckOptions,
+        "Say what is wrong with a cluster before it costs money.",
+        _check,
+        examples=("cluster.yaml --offline", "--address auto --results-dir s3://BUCKET/vae"),
+    ),
+    "audit": _Command(AuditOptions, "Check a study's record against itself.", _audit, examples=("results/NAME",)),
 }
 
 
 def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     """Run the command line: ``words`` followed by the process's own arguments."""
-    arguments = [*words, *map(_at_home, sys.argv[1:])]
+    arguments = [*words, *sys.argv[1:]]
     gc.set_threshold(_GARBAGE)
     atexit.register(_spare_the_last_look)
     try:
@@ -196,23 +272,26 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
         sys.exit(_INTERRUPTED)
 
 
-def _at_home(argument: str) -> str:
-    """Return ``--name=~/folder`` as it is meant; a shell does so for ``--name ~/folder`` alone."""
-    name, _, value = argument.partition("=")
-    return f"{name}={os.path.expanduser(value)}" if name.startswith("--") and value.startswith("~") else argument
-
-
 def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         print(_overview(prog))
         return 0
-    if name not in _COMMANDS:
-        raise UsageError(f"unknown command {name!r}. Commands: {', '.join(_COMMANDS)}.")
-    command = _COMMANDS[name]
+    if "--version" in (name, *arguments[1:2]):
+        from vae_tune import __version__
+
+        print(f"vae_tune {__version__}")
+        return 0
+    if name not in COMMANDS:
+        meant = hints.did_you_mean(name, COMMANDS)
+        raise UsageError(f"unknown command {name!r}.{meant} Commands: {', '.join(COMMANDS)}.")
+    command = COMMANDS[name]
     if "" in arguments:  # a variable that is not set, most likely; as a path it would be the current folder
         raise UsageError(f"{arguments[arguments.index('') - 1]} needs a value, but got an empty one.")
-    return command.run(_parse(command, arguments[1:], f"{prog} {name}" if shown else prog))
+    words = arguments[1:]
+    default = command.defaults(words) if command.defaults else None
+    examples = [f"{hints.command(name)} {example}" for example in command.examples]
+    return command.run(parse(command.options, words, f"{prog} {name}" if shown else prog, default, examples))
 
 
 def _spare_the_last_look() -> None:
@@ -228,48 +307,5 @@ def _overview(prog: str) -> str:
         "Hyperparameter search for variational autoencoders.",
         "",
     ]
-    lines += [f"  {name:10s} {command.summary}" for name, command in _COMMANDS.items()]
+    lines += [f"  {name:10s} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join([*lines, "", f"{prog} COMMAND --help tells the options of each."])
-
-
-def _parse(command: _Command, arguments: Sequence[str], prog: str) -> Any:
-    """Turn words into the command's configuration; what does not fit is a UsageError of one line."""
-
-    def refuse(event: tyro_errors.ParseErrorEvent) -> None:
-        raise UsageError(_explain(event))
-
-    with tyro_errors.on_parse_error(refuse):
-        return tyro.cli(
-            command.options,
-            prog=prog,
-            default=command.defaults(arguments) if command.defaults else tyro.MISSING_NONPROP,
-            args=arguments,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction),
-        )
-
-
-def _explain(event: Any) -> str:
-    """Return one line for what tyro refused."""
-    argument = getattr(event, "argument", None)
-    flag = argument.lowered.name_or_flags[-1] if argument is not None else ""
-    match type(event).__name__:
-        case "MissingArgs":
-            names = ", ".join(missing.arg.display_name() for missing in event.missing_arguments)
-            return f"missing {names}; see {event.prog} --help."
-        case "UnrecognizedArgs":
-            return f"unknown option {event.tokens[0]}; see {event.prog} --help."
-        case "InvalidChoice":
-            return f"{flag} must be one of {', '.join(event.choices)}, but got {event.value!r}."
-        case "BadValue":
-            return f"{flag} needs a value; see {event.prog} --help."
-        case "InstantiationFailure":
-            return _explain_value(flag, telling_line(event.message).replace("{None}|", ""))
-    return f"the options do not fit ({type(event).__name__}); see {event.prog} --help."
-
-
-def _explain_value(flag: str, message: str) -> str:
-    """Return what is wrong with an option's value, given tyro's words."""
-    if number := _NO_NUMBER.search(message):
-        kind = "a number" if "float" in number[1].lower() else "a whole number"
-        return f"{flag} must be {kind}, but got {number[3]}."
-    return f"{flag or 'the options'}: {message}".rstrip(".") + "."

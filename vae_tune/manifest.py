@@ -21,6 +21,8 @@ from vae_tune.names import (
     CONFIRMATION,
     CONFIRMATION_FOLDER,
     EXPLORATION,
+    FAILED,
+    INTERRUPTED,
     KINDS,
     LATENT_SIZE,
     SEARCH,
@@ -225,6 +227,13 @@ def read_config(folder: Path, kind: str = SEARCH) -> SearchConfig:
         )
     config: SearchConfig = from_dict(SearchConfig, manifest["config"] | {"resume": str(folder), "space": None})
     return config
+
+
+def status_label(status: str, *, is_running: bool) -> str:
+    """Return in words how a search stands: ``status`` is that of its ``study.json``."""
+    if status == "running":
+        return "running" if is_running else "killed"
+    return {INTERRUPTED: "interrupted", FAILED: "ended by an error"}.get(status, status or "unknown")
 
 
 def read_space(manifest: dict[str, Any]) -> Space:

@@ -17,10 +17,11 @@ from vae_tune.config import (
     TrialConfig,
     UsageError,
     ViewsConfig,
+    check_types,
     require,
     to_dict,
 )
-from vae_tune.files import is_remote
+from vae_tune.files import is_remote, named_path
 from vae_tune.names import MODEL_FILE
 
 
@@ -39,6 +40,22 @@ class ModelOptions:
     split: Literal["test", "validation"] = "test"
     """Which images."""
 
+    def __post_init__(self) -> None:
+        """Refuse what is of another type."""
+        check_types(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """List the studies in a folder: kind, status, trials, best loss, when each was started; also while they run."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("results")
+    """Folder that holds the studies, as --results-dir; also on object storage."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is of another type."""
+        check_types(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
@@ -53,6 +70,7 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         """Refuse to show what no browser finds."""
+        check_types(self)
         if self.open and self.output is None and is_remote(self.folder):
             raise UsageError("--open of a study on object storage needs --output FILE.")
 
@@ -68,7 +86,9 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be compared or written."""
-        if len(set(self.folders)) < max(2, len(self.folders)):
+        check_types(self)
+        places = {folder if is_remote(folder) else folder.resolve() for folder in self.folders}
+        if len(places) < max(2, len(self.folders)):
             raise UsageError("Give two or more different studies to compare.")
         if self.output.suffix not in (".png", ".svg", ".pdf"):
             raise UsageError(f"output must be a .png, .svg or .pdf file, but got {str(self.output)!r}.")
@@ -87,6 +107,7 @@ class DashboardOptions:
 
     def __post_init__(self) -> None:
         """Refuse what is no port."""
+        check_types(self)
         require(self, "port", 0 <= self.port < 2**16, "in 0..65535")
 
 
@@ -110,6 +131,7 @@ class GenerateOptions(ModelOptions):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
+        super().__post_init__()
         unknown = sorted({*self.chosen} - {*PICTURES})
         if unknown:
             raise UsageError(f"what must name some of {', '.join(PICTURES)}, but got {unknown[0]!r}.")
@@ -135,6 +157,7 @@ class EvaluateOptions(ModelOptions):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be evaluated."""
+        super().__post_init__()
         for name in ("images", "nll_samples"):
             value = getattr(self, name)
             require(self, name, value is None or value >= 1, ">= 1")
@@ -174,6 +197,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         """Refuse options that exclude each other, and what is no address."""
+        check_types(self)
         ViewsConfig(visdom=self.visdom)
         require(self, "threads", self.threads >= 1, ">= 1")
         for name in ("config", "output"):
@@ -205,7 +229,7 @@ def path_option(name: str, arguments: Sequence[str]) -> Path | None:
     from argparse import ArgumentParser
 
     parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument(f"--{name}", nargs="?", type=Path)
+    parser.add_argument(f"--{name}", nargs="?", type=named_path)
     path: Path | None = getattr(parser.parse_known_args(arguments)[0], name)
     return None if {"-h", "--help"} & set(arguments) else path
 
@@ -237,6 +261,7 @@ class ExploreOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be explored."""
+        check_types(self)
         require(self, "repeats", self.repeats >= 1, ">= 1")
         sizes = self.latent_size.split(",")
         valid = all(size.strip().isdecimal() and int(size) >= 1 for size in sizes) and len(set(self.sizes)) == len(

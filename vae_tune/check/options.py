@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from vae_tune.config import UsageError
+from vae_tune.config import UsageError, check_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class CheckOptions:
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
+        check_types(self)
         if self.offline and self.address is not None:
             raise UsageError(f"--offline and --address {self.address} contradict each other: leave one of them out.")
         if self.make_token and self.path is None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, cast, get_args, get_type_hints
 
 import tyro
 
-from vae_tune.config import AshaConfig, Sampler, UsageError, require
+from vae_tune.config import AshaConfig, Sampler, UsageError, check_types, require
 
 Bridge = Literal["ours", "pruned", "stock"]
 
@@ -70,6 +70,7 @@ class ReplayOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be replayed."""
+        check_types(self)
         for name in ("num_samples", "repeats"):
             require(self, name, getattr(self, name) >= 1, ">= 1")
         require(self, "seed", 0 <= self.seed < 2**32 - self.repeats, f"in 0..{2**32 - self.repeats - 1}")

@@ -15,7 +15,7 @@ from vae_tune.advice import Finding, conclusions
 from vae_tune.config import DataConfig, TrialConfig
 from vae_tune.journal import is_being_written
 from vae_tune.ledger import REPEATED, UNFINISHED, Ledger
-from vae_tune.manifest import resume_command
+from vae_tune.manifest import resume_command, status_label
 from vae_tune.names import (
     BEST_FOLDER,
     COMPLETE,
@@ -25,14 +25,11 @@ from vae_tune.names import (
     EPOCHS,
     FAIL,
     FAILED,
-    INTERRUPTED,
     PRUNED,
     REFERENCE_TRIAL,
     RUNNING,
     STATE,
-    TARGET_LOSS,
     TEST_LOSS,
-    TIME_BUDGET,
     TRIAL,
     TRIALS,
     VAL_LOSS,
@@ -61,13 +58,7 @@ def make_status(study: Study) -> dict[str, str]:
             "label": "running",
             "detail": f"The search goes on: {how_far} This is how it stands.",
         }
-    label = {
-        "running": "killed",
-        INTERRUPTED: "interrupted",
-        TIME_BUDGET: TIME_BUDGET,
-        TARGET_LOSS: TARGET_LOSS,
-        FAILED: "ended by an error",
-    }.get(status, status or "unknown")
+    label = status_label(status, is_running=False)
     kind = "failed" if status in (FAILED, "running") else "ended"
     return {"kind": kind, "label": label, "detail": f"{how_far} {resume}"}
 

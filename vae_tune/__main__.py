@@ -1,0 +1,6 @@
+"""``python -m vae_tune`` is ``vae-tune``."""
+
+from vae_tune.cli import main
+
+if __name__ == "__main__":
+    main(prog="python -m vae_tune")
