@@ -10,6 +10,7 @@ from torch.distributions import MultivariateNormal, Normal
 from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
 from vae_tune.model import VAE
 from vae_tune.objective import kl, reconstruction
+from vae_tune.threads import cpu_threads
 
 
 def drawn(*shape, seed=0):
@@ -120,6 +121,33 @@ def test_weights_thousands_of_nats_apart_neither_vanish_nor_overflow():
         torch.zeros(1, 4), lambda x: (torch.zeros(1, 2), torch.zeros(1, 2)), extreme, samples=10
     )
     assert found.item() == pytest.approx(20_000 + math.log(10), abs=1e-6)
+
+
+def test_the_number_of_threads_changes_no_bit_of_an_estimate():
+    model = VAE(784, 50, 3)
+    images = torch.rand(40, 784, generator=torch.Generator().manual_seed(1))
+    found = []
+    for threads in (1, 2, 4):
+        with cpu_threads(threads):
+            found.append(negative_log_likelihoods(images, model.encoder, bernoulli(model.decoder), 1500))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_an_estimate_that_is_interrupted_takes_up_no_further_image():
+    taken = []
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with cpu_threads(2), pytest.raises(KeyboardInterrupt):
+        negative_log_likelihoods(
+            torch.zeros(1000, 4),
+            lambda x: taken.append(1) or (torch.zeros(1, 2), torch.zeros(1, 2)),
+            lambda z, x: torch.zeros(len(z)),
+            samples=500,
+            progress=interrupt,
+        )
+    assert len(taken) < 500
 
 
 def test_no_more_than_a_thousand_samples_are_decoded_at_once():

@@ -10,7 +10,7 @@ import torch
 from vae_tune import limits, slots
 from vae_tune.config import ResourceConfig, UsageError
 from vae_tune.limits import control_groups, cpu_note, usable_cpus
-from vae_tune.training import cpu_threads, limit_threads
+from vae_tune.threads import cpu_threads, limit_threads
 
 TWO = "30 23 0:26 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 ONE = (
@@ -111,7 +111,7 @@ def test_a_trial_that_needs_more_cpus_than_may_be_used_is_refused_with_both_numb
 
 
 def test_torch_takes_no_more_threads_than_cpus_that_may_be_used(monkeypatch):
-    monkeypatch.setattr("vae_tune.training.usable_cpus", lambda: 2)
+    monkeypatch.setattr("vae_tune.threads.usable_cpus", lambda: 2)
     for before, after in ((8, 2), (1, 1)):
         with cpu_threads(before):
             limit_threads()

@@ -10,14 +10,15 @@ import pytest
 import torch
 from scipy import stats
 
-from vae_tune.checkpoint import checkpoint_folder, read_checkpoint, write_checkpoint
+from vae_tune.checkpoint import checkpoint_file, checkpoint_folder, read_checkpoint, write_checkpoint
 from vae_tune.config import SearchConfig, TrialConfig
 from vae_tune.data import to_tensor
 from vae_tune.files import write_json
 from vae_tune.manifest import new_manifest
-from vae_tune.names import COMPLETE
+from vae_tune.names import COMPLETE, PRUNED
 from vae_tune.repeats import last_checkpoint, spread, summarise, test_numbers
 from vae_tune.space import load_space
+from vae_tune.threads import cpu_threads
 from vae_tune.training import evaluate, fit, new_state
 from vae_tune.trials import TrialRow
 
@@ -100,6 +101,30 @@ def test_a_last_checkpoint_that_is_lost_is_trained_again_and_said(tiny, tmp_path
     assert all(map(torch.equal, checkpoint.state.model.state_dict().values(), state.model.state_dict().values()))
     assert read_checkpoint(newest, CPU).report == checkpoint.report
     assert last_checkpoint(tmp_path, row, tiny, pytest.fail).config == trained
+
+
+def test_a_trial_is_trained_again_with_as_many_threads_as_it_had(mnist, tmp_path):
+    small = replace(mnist, train=mnist.train[:300], validation=mnist.validation[:500])
+    config = TrialConfig(latent_size=5, hidden_width=16, max_epochs=1)
+    write_json(tmp_path / "study.json", new_manifest("s", SearchConfig(), config, load_space(None, config), small))
+    weights = []
+    for threads in (1, 2, 4):
+        row = TrialRow(threads, {}, "", COMPLETE, reports=({"epoch": 1, "val_loss": 1.0},))
+        with cpu_threads(threads):
+            weights.append(last_checkpoint(tmp_path, row, small, lambda _: None).state.optimizer.parameter)
+    assert all(torch.equal(weights[0], other) for other in weights[1:])
+
+
+def test_a_checkpoint_beyond_a_trials_last_epoch_is_not_gone_on_from(tiny, tmp_path):
+    config = TrialConfig(hidden_width=4, max_epochs=3, batch_size=20)
+    write_json(tmp_path / "study.json", new_manifest("s", SearchConfig(), config, load_space(None, config), tiny))
+    state, reports = new_state(config, tiny.pixels, CPU), []
+    for report in fit(config, tiny, CPU, state):
+        write_checkpoint(checkpoint_folder(tmp_path, 0), config, state, report)
+        reports.append(asdict(report))
+    checkpoint_file(checkpoint_folder(tmp_path, 0), 2).unlink()
+    row = TrialRow(0, {}, "", PRUNED, reports=tuple(reports[:2]))
+    assert last_checkpoint(tmp_path, row, tiny, lambda _: None).report.val_loss == row.val_loss
 
 
 def test_a_trial_that_trains_to_another_loss_now_is_named(tiny, tmp_path):

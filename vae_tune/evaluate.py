@@ -21,7 +21,8 @@ from vae_tune.files import address, is_remote
 from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
 from vae_tune.model import VAE
 from vae_tune.options import EvaluateOptions, ModelOptions
-from vae_tune.training import evaluate, limit_threads
+from vae_tune.threads import limit_threads
+from vae_tune.training import evaluate
 
 
 @dataclass(frozen=True)

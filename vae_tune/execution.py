@@ -55,7 +55,7 @@ def train_trials(
 
         @cache
         def keeper() -> WinnerKeeper:
-            from vae_tune.training import cpu_threads
+            from vae_tune.threads import cpu_threads
             from vae_tune.winner import WinnerKeeper
 
             # the trials have the other cores; and as many threads as theirs give the same numbers

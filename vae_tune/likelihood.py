@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vae_tune.objective import reconstruction
+from vae_tune.threads import on_one_thread_each
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps images (1, pixels) to mean and log-variance of q(z|x): (1, latent_size) each."""
@@ -33,7 +34,6 @@ class Estimate:
     """Of the mean, over images; None for one image. It says nothing of the bias that more samples would remove."""
 
 
-@torch.no_grad()
 def negative_log_likelihoods(
     images: Tensor,
     encode: Encode,
@@ -44,22 +44,24 @@ def negative_log_likelihoods(
 ) -> Tensor:
     """Return the estimate of each image's ``-log p(x)``: (images,), float64; the prior of z is N(0, 1).
 
-    One image is worked on at a time, in portions of 1,000 samples: memory does not grow with the number of images,
-    and with ``samples`` by 8 bytes each. An image's noise depends on ``seed`` and its place alone, so the first images
-    of a longer tensor have the same estimates.
+    Each thread works on one image at a time, in portions of 1,000 samples: memory does not grow with the number of
+    images, and with ``samples`` by 8 bytes each. An image's noise depends on ``seed`` and its place alone, so the
+    first images of a longer tensor have the same estimates. The number of threads changes no bit.
 
     Args:
         images: (images, pixels).
-        encode: q(z|x), normal.
+        encode: q(z|x), normal; called from several threads at a time, as ``log_likelihood`` is.
         log_likelihood: p(x|z).
         samples: K, per image.
         seed: of the noise.
         progress: called after each image.
     """
-    estimates = torch.empty(len(images), dtype=torch.float64)
-    source = torch.Generator(images.device)
-    for number, x in enumerate(images):
-        source.manual_seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+
+    @torch.no_grad()
+    def estimate(numbered: tuple[int, Tensor]) -> Tensor:
+        number, x = numbered
+        seed_here = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        source = torch.Generator(images.device).manual_seed(seed_here)
         mean, log_variance = encode(x[None])
         log_weights = []
         for done in range(0, samples, _SAMPLES_AT_ONCE):
@@ -69,9 +71,9 @@ def negative_log_likelihoods(
             # log p(z) - log q(z|x), where the constants of the two normal densities cancel
             ratio = 0.5 * (noise.square() - z.square() + log_variance).sum(dim=1, dtype=torch.float64)
             log_weights.append(log_likelihood(z, x).double() + ratio)
-        estimates[number] = math.log(samples) - torch.cat(log_weights).logsumexp(dim=0)
-        progress()
-    return estimates
+        return math.log(samples) - torch.cat(log_weights).logsumexp(dim=0)
+
+    return torch.stack(on_one_thread_each(estimate, enumerate(images), images.device, progress)).cpu()
 
 
 def bernoulli(decoder: Callable[[Tensor], Tensor]) -> LogLikelihood:

@@ -25,6 +25,7 @@ from vae_tune.data import Images, to_tensor
 from vae_tune.files import address
 from vae_tune.manifest import read_manifest
 from vae_tune.names import TEST_LOSS, TRIAL, VAL_LOSS
+from vae_tune.threads import cpu_threads
 from vae_tune.training import evaluate, fit, new_state
 from vae_tune.trials import TrialRow
 
@@ -57,8 +58,9 @@ def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images, say: Ca
 def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[str], None]) -> Checkpoint:
     """Return the newest checkpoint of a trial of the study in ``folder``.
 
-    Where it is missing or damaged, ``say`` hears so, and the trial is trained again on the CPU, from the checkpoint
-    before it or from the start: the same numbers where it was trained on a CPU before, else nearly the same.
+    Where it is missing or damaged, ``say`` hears so, and the trial is trained again on the CPU, with a trial's number
+    of threads, from the checkpoint before it or from the start: the same numbers where it was trained on a CPU
+    before, else nearly the same.
     """
     place = checkpoint_folder(folder, row.trial)
     path = checkpoint_file(place, row.epochs)
@@ -66,12 +68,15 @@ def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[
         return read_checkpoint(path, _CPU)
     except DAMAGE as error:
         say(f"{address(path)} is missing or damaged ({telling_line(error)}): trial {row.trial} is trained again.")
-    config: TrialConfig = from_dict(TrialConfig, {**read_manifest(folder)["reference"], **row.values})
+    manifest = read_manifest(folder)
+    config: TrialConfig = from_dict(TrialConfig, {**manifest["reference"], **row.values})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is said already
         before = take_up(place, _CPU)
-    state = before.state if before and before.config == config else new_state(config, images.pixels, _CPU)
-    report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
+    goes_on = before is not None and before.config == config and before.state.epoch < row.epochs
+    state = before.state if before and goes_on else new_state(config, images.pixels, _CPU)
+    with cpu_threads(manifest["config"]["resources"]["cpus_per_trial"]):
+        report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
     if abs(report.val_loss - (row.val_loss or 0)) >= _TOLD:
         say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f}, not of {row.val_loss:.3f} nats as before.")
     write_checkpoint(place, config, state, report)

@@ -40,7 +40,8 @@ from vae_tune.names import (
     TRAINING_FILE,
 )
 from vae_tune.options import TrainedConfig, TrainOptions
-from vae_tune.training import Diverged, EpochReport, TrainingState, cpu_threads, fit, new_state
+from vae_tune.threads import cpu_threads
+from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
 
 _NUMBERS = {spec.name: {"int": int, "float": float}[str(spec.type)] for spec in fields(EpochReport)}
 _MAY_CHANGE = ("max_epochs", "data_dir")

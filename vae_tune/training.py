@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,13 @@ from torch import Tensor
 from vae_tune.bound import BoundStep
 from vae_tune.config import TrialConfig
 from vae_tune.data import Images, binarize, to_tensor
-from vae_tune.limits import usable_cpus
 from vae_tune.model import VAE, build
 from vae_tune.objective import kl, reconstruction
 from vae_tune.optimizer import AdamW
 from vae_tune.parameters import join
 from vae_tune.schedule import kl_weight, learning_rate
 from vae_tune.step import Step
+from vae_tune.threads import cpu_threads, on_one_thread_each
 
 ACTIVE_UNIT_THRESHOLD = 0.01
 """A latent dimension counts as active where Var_x(E[z|x]) exceeds this (Burda et al. 2016, section 5.2)."""
@@ -141,46 +141,36 @@ def fit(
         )
 
 
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads in the block: more than there are idle cores make it many times slower."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def limit_threads() -> None:
-    """Let torch use no more threads than this process may use CPUs: of control groups torch knows nothing."""
-    torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
-
-
-@torch.no_grad()
 def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     """Return the negative ELBO over ``images``: (images, pixels), uint8, with one noise sample each.
 
     The noise depends only on the number of images and the latent size, so trials and epochs differ by their
-    weights alone. Sums are taken in float64.
+    weights alone. Sums are taken in float64, and the number of threads changes no bit.
     """
     device = images.device
     generator = torch.Generator(device).manual_seed(_EVALUATION_SEED)
     noise = torch.randn(len(images), model.latent_size, generator=generator, device=device)
-    totals = torch.zeros(2, dtype=torch.float64, device=device)
-    means = []
-    for batch, batch_noise in zip(images.split(_EVALUATION_BATCH), noise.split(_EVALUATION_BATCH), strict=True):
-        x = _scale(batch)
-        with _autocast(config, device), _tf32(config):
-            logits, mean, log_variance = model(x, batch_noise)
-        logits, mean, log_variance = logits.float(), mean.float(), log_variance.float()
-        totals[0] += reconstruction(logits, x).sum(dtype=torch.float64)
-        totals[1] += kl(mean, log_variance).sum(dtype=torch.float64)
-        means.append(mean)
-    variance = torch.cat(means).var(dim=0, correction=0)
-    rec, divergence = (totals / len(images)).tolist()
+    batches = zip(images.split(_EVALUATION_BATCH), noise.split(_EVALUATION_BATCH), strict=True)
+    with _tf32(config):
+        parts = on_one_thread_each(partial(_evaluate_batch, model, config), batches, device)
+    sums, means = zip(*parts, strict=True)
+    with cpu_threads(1):
+        variance = torch.cat(means).var(dim=0, correction=0)
+    rec, divergence = (reduce(torch.add, sums) / len(images)).tolist()
     active_units = int((variance > ACTIVE_UNIT_THRESHOLD).sum())
     return Evaluation(rec + divergence, rec, divergence, active_units)
+
+
+@torch.no_grad()
+def _evaluate_batch(model: VAE, config: TrialConfig, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the sums of reconstruction and KL over a batch of images, (2,), float64, and their latent means."""
+    images, noise = batch
+    x = _scale(images)
+    with _autocast(config, images.device):
+        logits, mean, log_variance = model(x, noise)
+    logits, mean, log_variance = logits.float(), mean.float(), log_variance.float()
+    parts = reconstruction(logits, x), kl(mean, log_variance)
+    return torch.stack([part.sum(dtype=torch.float64) for part in parts]), mean
 
 
 def make_step(model: VAE, config: TrialConfig) -> Step | BoundStep:

@@ -146,7 +146,7 @@ def _confirm(
     confirmation.after_upload = record.after_upload
     try:
         train_trials(again, confirmation, images, slots, view, ending, ray_log)
-        from vae_tune.training import cpu_threads
+        from vae_tune.threads import cpu_threads
 
         with cpu_threads(slots.cpus):
             table = confirm.compare(confirmation, rows, images, view.warn)
