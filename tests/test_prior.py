@@ -1,21 +1,14 @@
-import json
-from dataclasses import replace
-
 import pytest
 
-from tests.studies import make_study
-from tests.test_record import report
-from vae_tune.config import DataConfig, SearchConfig, TrialConfig, UsageError
+from vae_tune.config import SearchConfig, TrialConfig, UsageError
 from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
 from vae_tune.names import TRIAL, VALUES
-from vae_tune.plan import make_plan
-from vae_tune.prior import Prior, read_points, read_warm_start
+from vae_tune.prior import Prior, read_points
 from vae_tune.record import StudyRecord
 from vae_tune.searcher import StudySearcher
-from vae_tune.space import DEFAULT_SPACE, load_space
+from vae_tune.space import DEFAULT_SPACE
 from vae_tune.study import load_study
-from vae_tune.trials import winner
 
 BASE = TrialConfig()
 CONFIG = SearchConfig()
@@ -116,107 +109,3 @@ def test_points_are_tried_right_after_the_reference(tmp_path, tiny):
     assert searcher.suggest("b")[VALUES] == point
     assert searcher.suggest("c")[VALUES]["latent_size"] == 7
     again.close()
-
-
-def finished(folder, tiny):
-    record = study(folder, tiny)
-    searcher = searcher_of(record)
-    for number, epochs in enumerate((10, 1, 10)):
-        searcher.suggest(str(number))
-        for epoch in range(1, epochs + 1):
-            record.report(number, report(epoch, 50.0 - number))
-        record.finish(number, "COMPLETE" if epochs == 10 else "PRUNED")
-    searcher.suggest("running")
-    record.close()
-    return record
-
-
-def test_a_warm_start_teaches_the_sampler_but_counts_nowhere(tmp_path, tiny):
-    source = finished(tmp_path / "old", tiny)
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    trials = read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
-    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
-    assert trials[1].intermediate_values == {1: 49.0}
-
-    record = study(tmp_path / "new", tiny, Prior(trials=trials))
-    searcher = searcher_of(record)
-    assert searcher.suggest("a")[TRIAL] == 0
-    second = searcher.suggest("b")[TRIAL]
-    assert [row.trial for row in record.rows] == [0, second]
-    learned = [trial for trial in record.study.trials if trial.user_attrs.get("warm_start")]
-    assert [trial.value for trial in learned] == [50.0, 49.0, 48.0]
-    assert learned[2].user_attrs["warm_start"] == f"{source.folder}: trial 2"
-    assert record.row(second).values == record.rows[1].values  # a number is not the place among the rows
-    record.report(0, report(1, 60.0))
-    assert winner(record.rows, 10).trial == 0
-    record.close()
-    lines = (record.folder / "trials.csv").read_text().splitlines()
-    assert len(lines) == 3
-
-    # a chain of warm starts passes on only what the study itself trained
-    assert read_warm_start([record.folder], manifest, DEFAULT_SPACE, BASE) == []
-    again = StudyRecord.resume(record.folder, record.manifest)
-    assert [row.trial for row in again.rows] == [0, second]
-    again.close()
-
-
-def test_trials_outside_of_the_ranges_are_left_out(tmp_path, tiny):
-    source = finished(tmp_path / "old", tiny)
-    path = tmp_path / "space.yaml"
-    path.write_text(
-        "latent_size: {type: int, low: 20, high: 21}\nhidden_width: {type: int, low: 64, high: 1024}\n"
-        "learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2}\n"
-    )
-    space = load_space(path, BASE)
-    manifest = new_manifest("new", CONFIG, BASE, space, tiny)
-    kept = read_warm_start([source.folder], manifest, space, BASE)
-    assert [trial.params["latent_size"] for trial in kept] == [20]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("data", "sha256", "other"), "data is 'other'"),
-        (("reference", "max_epochs", 7), "max_epochs is 7"),
-        (("metric", "kind", "static"), "metric is"),
-    ],
-)
-def test_a_study_whose_losses_mean_something_else_is_refused(tmp_path, tiny, change, message):
-    source = finished(tmp_path / "old", tiny)
-    stored = json.loads((source.folder / "study.json").read_text())
-    part, name, value = change
-    stored[part][name] = value
-    (source.folder / "study.json").write_text(json.dumps(stored))
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    with pytest.raises(UsageError, match=message):
-        read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
-
-
-def test_a_study_teaches_once(tmp_path):
-    folder = make_study(tmp_path / "s", trials=2)
-    config = SearchConfig(results_dir=tmp_path, study_name="new", warm_start=(folder, folder))
-    with pytest.raises(UsageError, match=r"--warm-start names .*/s twice"):
-        make_plan(config, None, tmp_path / "new")
-
-
-def test_a_warm_start_from_another_kind_of_numbers_is_refused(tmp_path, tiny):
-    source = finished(tmp_path / "old", tiny)
-    config = replace(CONFIG, data=DataConfig(binarization="static"))
-    manifest = new_manifest("new", config, BASE, DEFAULT_SPACE, tiny)
-    with pytest.raises(UsageError, match=r"cannot be compared: metric is .*'grey'.* there, .*'static'.* here"):
-        read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
-
-
-def test_a_study_older_than_a_field_has_its_default(tmp_path, tiny):
-    source = finished(tmp_path / "old", tiny)
-    stored = json.loads((source.folder / "study.json").read_text())
-    del stored["reference"]["precision"]
-    (source.folder / "study.json").write_text(json.dumps(stored))
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    assert read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
-
-
-def test_a_folder_that_is_no_study_is_refused(tmp_path, tiny):
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    with pytest.raises(UsageError, match="is no study"):
-        read_warm_start([tmp_path], manifest, DEFAULT_SPACE, BASE)

@@ -26,12 +26,15 @@ from vae_tune.manifest import (
 )
 from vae_tune.mirror import renew, working_copy
 from vae_tune.names import SEARCH, STUDY_FILE, WARM_START
-from vae_tune.prior import Prior, read_points, read_warm_start, reference_values
+from vae_tune.prior import Prior, read_points, reference_values
 from vae_tune.record import StudyRecord, unfinished_creation
+from vae_tune.sampler import configurations, key_of
 from vae_tune.slots import Slots
 from vae_tune.space import Grid, Space, load_space
 from vae_tune.storage import exists
+from vae_tune.terminal import View
 from vae_tune.trials import now, read_trials
+from vae_tune.warm_start import read_warm_start, refuse_repeats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +75,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         base = dataclasses.replace(config.trial, **space.fixed)
         points = grid.points if grid else read_points(config.points, space, base)
         _check_sampler(config, space, base)
-        for number, folder in enumerate(config.warm_start):
-            read_manifest(folder)
-            if folder.absolute() in [other.absolute() for other in config.warm_start[:number]]:
-                raise UsageError(f"--warm-start names {address(folder)} twice: its trials would count twice.")
+        refuse_repeats(config.warm_start)
         kind = grid.kind if grid else SEARCH
         return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None, kind)
     if config.sampler == "cmaes":
@@ -139,8 +139,8 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
     return folder
 
 
-def open_record(plan: Plan, images: Images, slots: Slots) -> StudyRecord:
-    """Create or reopen the study folder, after the last checks."""
+def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRecord:
+    """Create or reopen the study folder, after the last checks; say what the sampler begins with."""
     config = to_dict(dataclasses.replace(plan.config, resume=None))
     if plan.manifest is not None:
         config["space"] = plan.manifest["config"]["space"]  # the file is needed no more, but tells where it was from
@@ -153,15 +153,40 @@ def open_record(plan: Plan, images: Images, slots: Slots) -> StudyRecord:
     if plan.manifest is not None:
         refuse_other_data(plan.manifest, plan.config, images)
         manifest = {**plan.manifest, "config": config, "runs": [*plan.manifest["runs"], entry]}
-        return StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest)
+        record = StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest)
+        _warn_of_repeats(record, plan, view)
+        return record
     manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
     manifest["runs"] = [entry]
-    prior = Prior(plan.points, read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base))
+    lessons = read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base)
+    prior = Prior(plan.points, [trial for lesson in lessons for trial in lesson.trials])
     try:
-        return StudyRecord.create(
+        record = StudyRecord.create(
             plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base), plan.place
         )
     except FileExistsError as error:
         raise UsageError(f"Another search has created the study {address(plan.place)} meanwhile.") from error
     except OSError as error:
         raise UsageError(f"The study {plan.folder} cannot be created: {error.strerror or error}.") from error
+    for lesson in lessons:
+        (view.say if lesson.trials else view.warn)(str(lesson))
+    _warn_of_repeats(record, plan, view)
+    return record
+
+
+def _warn_of_repeats(record: StudyRecord, plan: Plan, view: View) -> None:
+    """Tell where the space is too small for the trials to come."""
+    searched = plan.space.distributions
+    waiting = record.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    told = [
+        *(trial.params for trial in record.borrowed),
+        *(row.values for row in record.rows),
+        *(trial.system_attrs.get("fixed_params", {}) for trial in waiting),
+    ]
+    known = {key_of(searched, values) for values in told if values.keys() == searched.keys()}
+    to_come = plan.config.num_samples - len(record.rows) - len(waiting)
+    if (repeats := to_come - configurations(searched) + len(known)) > 0:
+        view.warn(
+            f"The space has {configurations(searched):.0f} configurations, {len(known)} of them known or "
+            f"given already: {repeats:.0f} of the {to_come} trials to come will repeat others."
+        )

@@ -1,4 +1,7 @@
-"""What a study starts from: the reference configuration, points to try first, and other studies' trials."""
+"""What a study starts from: the reference configuration, points to try first, and other studies' trials.
+
+Those of other studies are read by :mod:`vae_tune.warm_start`.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,13 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial
 
-from vae_tune.config import TrialConfig, UsageError, to_dict
+from vae_tune.config import TrialConfig, UsageError
 from vae_tune.fields import read_number
-from vae_tune.files import address
-from vae_tune.manifest import read_manifest
-from vae_tune.names import TRIAL, WARM_START
-from vae_tune.seen import as_seen
+from vae_tune.names import TRIAL
+from vae_tune.seen import lend
 from vae_tune.space import Space, construct, line_of, problem
-from vae_tune.storage import local
-from vae_tune.trials import read_trials
-
-_MUST_AGREE = ("metric", "data", "fixed")
 
 
 @dataclass(frozen=True)
@@ -32,14 +29,14 @@ class Prior:
     points: Sequence[Mapping[str, Any]] = ()
     """Configurations to try first, each with some or all hyperparameters."""
     trials: Sequence[FrozenTrial] = ()
-    """Finished trials of other studies, marked with the folder they come from."""
+    """Finished trials of other studies, marked with where they come from; they are none of the study's own."""
 
     def plant(self, study: optuna.Study, space: Space, base: TrialConfig) -> None:
-        """Enqueue the reference, as trial 0, and the points; add the trials of other studies."""
+        """Enqueue the reference, as trial 0, and the points; note the trials of other studies for the sampler."""
         study.enqueue_trial(reference_values(space, base) if space.contains(base) else {})
         for point in self.points:
             study.enqueue_trial(dict(point))
-        study.add_trials(self.trials)
+        lend(study, self.trials)
 
 
 def reference_values(space: Space, base: TrialConfig) -> dict[str, Any]:
@@ -140,58 +137,3 @@ def _inside(space: Space) -> dict[str, Any]:
         name: distribution.choices[0] if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]
         for name, distribution in space.distributions.items()
     }
-
-
-def read_warm_start(
-    folders: Sequence[Path], manifest: Mapping[str, Any], space: Space, base: TrialConfig
-) -> list[FrozenTrial]:
-    """Return the finished trials of other studies that this one's sampler can learn from.
-
-    Their losses must mean the same: same images, metric and fixed fields, the same hyperparameters searched, and the
-    same values of all other settings but the seed. Trials outside of this study's ranges are left out.
-
-    Raises:
-        UsageError: a folder is no study, or its trials cannot be compared; says in what they differ.
-    """
-    trials = []
-    for folder in folders:
-        copy = local(folder)
-        other = read_manifest(copy)
-        mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
-        for study, values in ((manifest, mine), (other, theirs)):
-            reference = (
-                to_dict(TrialConfig()) | study["reference"]
-            )  # with the defaults of what is newer than the study
-            values |= {name: v for name, v in reference.items() if name not in manifest["space"] and name != "seed"}
-        mine["space"], theirs["space"] = sorted(manifest["space"]), sorted(other["space"])
-        for name, value in mine.items():
-            if theirs[name] != value:
-                raise UsageError(
-                    f"--warm-start {address(folder)}: its trials cannot be compared: {name} is {theirs[name]!r} "
-                    f"there, {value!r} here."
-                )
-        seen = map(as_seen, read_trials(copy))
-        trials += [_as_prior(trial, folder, space) for trial in seen if _teaches(trial, space, base)]
-    return trials
-
-
-def _common(name: str, manifest: Mapping[str, Any]) -> Any:
-    return manifest["data"]["sha256"] if name == "data" else manifest[name]
-
-
-def _teaches(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
-    finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and WARM_START not in trial.user_attrs
-    if not finished or set(trial.params) != set(space.distributions):
-        return False
-    return space.contains(replace(base, **trial.params))
-
-
-def _as_prior(trial: FrozenTrial, folder: Path, space: Space) -> FrozenTrial:
-    return create_trial(
-        state=trial.state,
-        value=trial.value,
-        params=trial.params,
-        distributions=dict(space.distributions),
-        intermediate_values=trial.intermediate_values,
-        user_attrs={WARM_START: f"{address(folder)}: trial {trial.number}"},
-    )

@@ -17,7 +17,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config import UsageError
 from vae_tune.files import atomic, is_remote, write_json
@@ -49,7 +49,7 @@ from vae_tune.names import (
     VAL_LOSS,
     WARM_START,
 )
-from vae_tune.seen import SET_ASIDE, seen_study
+from vae_tune.seen import SET_ASIDE, borrowed_trials, seen_study
 from vae_tune.storage import entries
 from vae_tune.trials import (
     REPORT_ATTRIBUTE,
@@ -102,11 +102,15 @@ class StudyRecord:
         self.study = optuna.create_study(
             storage=storage, study_name=manifest["name"], direction="minimize", load_if_exists=True
         )
-        self.seen = seen_study(manifest["name"], storage)
         if plant is not None:
             with self.transaction():
                 plant(self.study)
-        for trial in self.study.get_trials(deepcopy=False):
+        lent = borrowed_trials(self.study)
+        self.seen = seen_study(manifest["name"], storage, lent)
+        trials = self.study.get_trials(deepcopy=False)
+        self.borrowed: Sequence[FrozenTrial] = [*lent, *(trial for trial in trials if WARM_START in trial.user_attrs)]
+        """Trials of other studies; older versions put them among the study's own."""
+        for trial in trials:
             if trial.state != TrialState.WAITING and WARM_START not in trial.user_attrs:
                 self._adopt(trial)
         reports = [(row.trial, report) for row in self._rows.values() for report in row.reports]
@@ -192,7 +196,7 @@ class StudyRecord:
         return list(self._rows.values())
 
     def row(self, number: int) -> TrialRow:
-        """Return the trial of that number; with a warm start they are not the place in ``rows``."""
+        """Return the trial of that number; it need not be the place in ``rows``, see :attr:`borrowed`."""
         return self._rows[number]
 
     def unfinished(self) -> list[optuna.Trial]:

@@ -7,8 +7,9 @@ compares losses of epoch 1 with losses of epoch 10, and loses trials with a NaN.
 
 from __future__ import annotations
 
+import json
 import math
-import warnings
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,9 +18,7 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.samplers._tpe import _truncnorm
+from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from vae_tune.config import Sampler, SearchError, TrialConfig
@@ -41,42 +40,11 @@ from vae_tune.names import (
     VALUES,
 )
 from vae_tune.prior import Prior, reference_values
+from vae_tune.sampler import Key, key_of, make_sampler
 from vae_tune.scheduler import Asha, Rungs, audit_note
 from vae_tune.slots import Slots
 from vae_tune.space import Space
 from vae_tune.trials import TrialRow
-
-
-def _log_ndtr(a: Any) -> Any:
-    """Return the logarithm of the normal distribution function, for arrays of any shape."""
-    from scipy.special import log_ndtr
-
-    return log_ndtr(a)
-
-
-_truncnorm._log_ndtr = _log_ndtr  # Optuna 5 calls Python for each number, most of what a suggestion of TPE costs
-
-
-def make_sampler(name: Sampler, seed: int, trial: int) -> BaseSampler:
-    """Return the Optuna sampler for one suggestion.
-
-    Its random stream is a function of the seed and the trial's number, so that a suggestion depends on these and
-    on the history alone, not on whether the search was interrupted before.
-    """
-    stream = seed * 1_000_003 + trial & 0xFFFFFFFF
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        match name:
-            case "tpe":
-                return TPESampler(seed=stream, constant_liar=True)
-            case "random":
-                return RandomSampler(seed=stream)
-            case "qmc":  # its place in the sequence is kept in the study, its scrambling is the seed's
-                return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-            case "gp":
-                return GPSampler(seed=stream, deterministic_objective=False)
-            case "cmaes":
-                return CmaEsSampler(seed=stream, consider_pruned_trials=True, warn_independent_sampling=False)
 
 
 class Record(Protocol):
@@ -86,6 +54,8 @@ class Record(Protocol):
     study: optuna.Study
     seen: optuna.Study
     """The study as the sampler is to see it: see :mod:`vae_tune.seen`."""
+    borrowed: Sequence[FrozenTrial]
+    """Trials of other studies, which a warm start has brought."""
 
     @property
     def rows(self) -> Sequence[TrialRow]:
@@ -147,6 +117,11 @@ class StudySearcher(Searcher):
         self._space = space
         self._base = base
         self._sampler = sampler
+        borrowed = [trial.params for trial in record.borrowed]
+        began = [row.values for row in record.rows]
+        searched = space.distributions
+        self._known = {self._key(values) for values in (*borrowed, *began) if values.keys() == searched.keys()}
+        self._salt = zlib.crc32(json.dumps(borrowed).encode()) if borrowed else 0
         self._numbers: dict[str, int] = {}
         self._gpus: dict[str, float] = {}
         self._lost: Counter[int] = Counter()
@@ -195,6 +170,7 @@ class StudySearcher(Searcher):
         trial = self._next()
         values = reference_values(self._space, self._base) if trial.number == REFERENCE_TRIAL else trial.params
         self._record.start(trial, values)
+        self._known.add(self._key(values))
         return self._handed(trial.number, values)
 
     def _handed(self, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -324,7 +300,12 @@ class StudySearcher(Searcher):
         return self._record.seen.ask(dict(self._space.distributions) if known else {})
 
     def _use_sampler(self, number: int) -> None:
-        self._record.seen.sampler = make_sampler(self._sampler, self._base.seed, number)
+        distributions, seed = self._space.distributions, self._base.seed
+        sampler = make_sampler(self._sampler, seed, number, distributions, self._known, self._salt)
+        self._record.seen.sampler = sampler
+
+    def _key(self, values: Mapping[str, Any]) -> Key:
+        return key_of(self._space.distributions, values)
 
 
 def _complete(trial: optuna.Trial, space: Space) -> None:

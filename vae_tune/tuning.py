@@ -60,7 +60,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
     with view or make_view() as view, contextlib.ExitStack() as last:  # noqa: PLR1704
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
         with started(plan, view, ending) as (images, slots, ray_log):
-            record = open_record(plan, images, slots)
+            record = open_record(plan, images, slots, view)
             # outlasts Ray, whose core may end this process
             release = release_command(config.resources.address)
             last.enter_context(last_word(_KILLED.format(hints.resume(plan.place)), release))
@@ -142,7 +142,7 @@ def _confirm(
     )
     view.say(f"Confirming {len(rows)} configurations{few} with {config.num_samples // len(rows)} fresh seeds each ...")
     ending.later = Trainings(config.num_samples)  # all are evaluated
-    confirmation = open_record(again, images, slots)
+    confirmation = open_record(again, images, slots, view)
     confirmation.after_upload = record.after_upload
     try:
         train_trials(again, confirmation, images, slots, view, ending, ray_log)

@@ -20,7 +20,7 @@ from typing import Any
 import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -71,6 +71,7 @@ class MemoryRecord:
     """What the searcher needs of a study's record, without a folder."""
 
     folder = Path()
+    borrowed: Sequence[FrozenTrial] = ()
 
     def __init__(self, *, foretell: bool = True) -> None:
         storage = InMemoryStorage()
