@@ -13,6 +13,7 @@ import pytest
 import torch
 from torchvision import datasets
 
+from vae_tune import data
 from vae_tune.config import DataConfig, UsageError
 from vae_tune.data import Images, binarize, cache_dir, load_images, load_labels, to_tensor
 
@@ -272,6 +273,41 @@ def test_a_data_dir_without_mnist_gets_the_embedded_one(tmp_path):
     images = load_images(DataConfig(data_dir=tmp_path, train_size=10))
     assert images.train.shape == (10, 28, 28)
     assert len(list((tmp_path / "MNIST" / "raw").iterdir())) == 4
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "kmnist"])
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        (["b.png", "a.png"], "a.png"),
+        (["FashionMNIST/raw/x", "notes.txt"], "notes.txt"),
+        ([".hidden"], ".hidden"),
+        (["MNIST/0/1.png", "KMNIST/0/1.png"], "0"),  # a folder of pictures by the name of a set
+    ],
+)
+def test_a_folder_of_other_things_is_refused_and_stays_as_it_is(tmp_path, monkeypatch, dataset, files, named):
+    monkeypatch.setattr(data, "_download", lambda *_: pytest.fail("It may not be downloaded."))
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    before = everything_in(tmp_path)
+    message = refusal(DataConfig(dataset=dataset, data_dir=tmp_path))
+    assert f"data_dir {tmp_path} holds no " in message
+    assert f"but {named!r}: nothing is written" in message
+    assert everything_in(tmp_path) == before
+
+
+def test_a_folder_of_data_sets_gets_the_embedded_mnist(tmp_path):
+    for name in ("FashionMNIST", "cifar-10-batches-py", ".vae_tune-download-abc", "MNIST/processed"):
+        (tmp_path / name).mkdir(parents=True)
+    load_images(DataConfig(data_dir=tmp_path, train_size=1))
+    assert {path.name for path in (tmp_path / "MNIST" / "raw").iterdir()} == MNIST_FILES
+
+
+def test_a_set_is_read_beside_other_things(unpacked, mnist):
+    root = unpacked.parent.parent
+    (root / "notes.txt").write_text("mine")
+    assert load_images(DataConfig(data_dir=root, train_size=len(mnist.train))).sha256() == mnist.sha256()
 
 
 def test_a_train_size_beyond_the_data_is_refused():

@@ -124,7 +124,8 @@ class DataConfig:
     dataset: Dataset = "mnist"
     """Image data set. MNIST ships with the package; torchvision downloads the others where they are missing."""
     data_dir: Path | None = None
-    """Folder in torchvision's layout (DIR/FashionMNIST/raw/...); default: $VAE_TUNE_CACHE, else the user's cache."""
+    """Folder in torchvision's layout (DIR/FashionMNIST/raw/...), or an empty one for a download; default:
+    $VAE_TUNE_CACHE, else the user's cache."""
     train_size: int | None = None
     """Use only the first N training images, for a quick look; default: all but the last 10,000, which validate."""
     binarization: Binarization = "grey"

@@ -46,6 +46,16 @@ _TORCHVISION_CLASSES = {
     "qmnist": "QMNIST",
     "emnist": "EMNIST",
 }
+_TORCHVISION_FOLDERS = {
+    *_TORCHVISION_CLASSES.values(),
+    *["caltech101", "caltech256", "celeba", "cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-100-python"],
+    *["cifar-100-python.tar.gz", "clevr", "country211", "dtd", "eurosat", "fer2013", "fgvc-aircraft-2013b"],
+    *["flowers-102", "food-101", "gtsrb", "Kitti", "lfw-py", "MovingMNIST", "omniglot-py", "oxford-iiit-pet"],
+    *["pcam", "rendered-sst2", "stanford_cars", "stl10_binary", "VOCdevkit"],
+}
+"""What torchvision's data sets put side by side into one folder."""
+_DOWNLOAD = ".vae_tune-download-"
+"""What the name of a folder begins with in which a download is under way."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +89,12 @@ def load_images(config: DataConfig) -> Images:
     the cache, and downloaded by torchvision where they are missing.
 
     Raises:
-        UsageError: a file is corrupt, the set is neither there nor downloadable, or ``train_size`` exceeds it.
+        UsageError: a file is corrupt, the set is neither there nor downloadable, ``data_dir`` holds something else, or
+            ``train_size`` exceeds the set.
     """
     root = config.data_dir or cache_dir()
+    if config.data_dir is not None:
+        _refuse_foreign(config.data_dir, config.dataset)
     if config.dataset == "mnist":
         _unpack_mnist(root / "MNIST" / "raw")
         _check_mnist(root / "MNIST" / "raw")
@@ -162,6 +175,25 @@ def _is_constant(array: npt.NDArray[np.uint8]) -> bool:
     return True
 
 
+def _refuse_foreign(root: Path, dataset: str) -> None:
+    """Refuse a folder without the set in which other things lie: nothing is written there.
+
+    Raises:
+        UsageError: names one of them.
+    """
+    name = _folder(dataset)
+    own = root / name
+    if (own / "raw").is_dir():
+        return
+    for folder, known in ((root, _TORCHVISION_FOLDERS), (own, {"processed"})):
+        found = sorted(os.listdir(folder)) if folder.is_dir() else []
+        if foreign := [entry for entry in found if entry not in known and not entry.startswith(_DOWNLOAD)]:
+            raise UsageError(
+                f"data_dir {root} holds no {name}/raw, but {foreign[0]!r}: nothing is written into such a folder.\n"
+                f"Name one in torchvision's layout or an empty one, or leave out --data-dir."
+            )
+
+
 def _unpack_mnist(raw: Path) -> None:
     """Unpack the embedded files that ``raw`` lacks; any number of processes may do so at once."""
     packed = resources.files("vae_tune") / "mnist"
@@ -226,7 +258,7 @@ def _download(config: DataConfig, root: Path) -> None:
     """Let torchvision download a set beside its place, then move it there: all of it or nothing appears."""
     raw = root / _folder(config.dataset) / "raw"
     try:
-        with _created(raw), tempfile.TemporaryDirectory(dir=root, prefix=".vae_tune-download-") as temporary:
+        with _created(raw), tempfile.TemporaryDirectory(dir=root, prefix=_DOWNLOAD) as temporary:
             for train in (True, False):
                 _open(config.dataset, Path(temporary), train=train, download=True)
             for file in (Path(temporary) / _folder(config.dataset) / "raw").iterdir():
