@@ -1,5 +1,6 @@
 import pytest
 
+from tests.studies import make_study
 from vae_tune.config import SearchConfig, TrialConfig, UsageError
 from vae_tune.ending import Ending
 from vae_tune.manifest import new_manifest
