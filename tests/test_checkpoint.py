@@ -14,8 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from vae_tune.checkpoint import (
     Checkpoint,
+    checkpoint_bytes,
     checkpoint_file,
+    checkpoint_folder,
     checkpoints,
+    discard_checkpoints,
     read_checkpoint,
     read_model,
     take_up,
@@ -139,6 +142,39 @@ def test_where_all_checkpoints_are_damaged_none_is_read(tiny, tmp_path):
         "using the checkpoint before it.",
         "training from the start.",
     ]
+
+
+@pytest.mark.parametrize("readable", [0, 3])
+def test_damaged_checkpoints_of_later_epochs_push_out_none_that_can_be_read(tiny, tmp_path, readable):
+    config, state = replace(CONFIG, max_epochs=5), new_state(CONFIG, tiny.pixels, CPU)
+    reports = {}
+    for report in fit(config, tiny, CPU, state):
+        content = checkpoint_bytes(config, state, report)
+        if report.epoch > 3:
+            checkpoint_file(tmp_path, report.epoch).write_bytes(content[:100])
+        elif report.epoch == readable:
+            checkpoint_file(tmp_path, report.epoch).write_bytes(content)
+        reports[report.epoch] = report.val_loss
+    with pytest.warns(UserWarning, match="is damaged"):
+        newest = take_up(tmp_path, CPU)
+    state = newest.state if newest else new_state(config, tiny.pixels, CPU)
+    assert state.epoch == readable
+    for report in fit(config, tiny, CPU, state):
+        write_checkpoint(tmp_path, config, state, report)
+        assert report.val_loss == reports[report.epoch]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            newest = take_up(tmp_path, CPU)  # as after a kill at this moment
+        assert newest is not None
+        assert newest.state.epoch == report.epoch
+    assert checkpoints(tmp_path) == [checkpoint_file(tmp_path, 5), checkpoint_file(tmp_path, 4)]
+
+
+def test_of_a_trial_that_has_ended_the_checkpoint_of_its_last_epoch_stays_not_a_later_one(tiny, tmp_path):
+    folder = checkpoint_folder(tmp_path, 7)
+    _train_and_write(folder, tiny)
+    discard_checkpoints(tmp_path, 7, keep=2)
+    assert checkpoints(folder) == [checkpoint_file(folder, 2)]
 
 
 @pytest.mark.parametrize("key", ["config", "report"])

@@ -1,7 +1,8 @@
 """Training state to and from disk or object storage: one safetensors file an epoch, never a pickle.
 
 A checkpoint holds the weights, Adam's moments, the configuration, the epoch's report and those before it. It appears
-under its name only when it is complete, and the newest two are kept, so a crash at any moment leaves a good one.
+under its name only when it is complete, and the newest two are kept, so a crash at any moment leaves a good one. Those
+of later epochs than the newest that could be read are damaged: they do not count, and the training overwrites them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def write_checkpoint(
     report: EpochReport,
     earlier: Sequence[EpochReport] = (),
 ) -> Path:
-    """Write ``folder/epoch_NNNN.safetensors`` and delete all but the newest two checkpoints there."""
+    """Write ``folder/epoch_NNNN.safetensors``, and delete the checkpoints before it but for the last of them."""
     return store_checkpoint(folder, state.epoch, checkpoint_bytes(config, state, report, earlier))
 
 
@@ -69,7 +70,8 @@ def store_checkpoint(folder: Path, epoch: int, content: bytes) -> Path:
     """Write what :func:`checkpoint_bytes` returned after ``epoch`` epochs, as :func:`write_checkpoint` does."""
     path = checkpoint_file(folder, epoch)
     write_bytes(path, content)
-    for old in checkpoints(folder)[KEPT:]:
+    before = [other for other in checkpoints(folder) if _epoch(other) < epoch]
+    for old in before[KEPT - 1 :]:
         delete(old)
     return path
 
@@ -165,9 +167,8 @@ def checkpoint_file(folder: Path, epoch: int) -> Path:
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, the newest first."""
     found = [path for path in files(folder, PATIENCE) if path.match("epoch_*.safetensors")]
-    epochs = {path: path.stem.removeprefix("epoch_") for path in found}
-    own = [path for path, epoch in epochs.items() if epoch.isdecimal()]
-    return sorted(own, key=lambda path: int(epochs[path]), reverse=True)
+    own = [path for path in found if path.stem.removeprefix("epoch_").isdecimal()]
+    return sorted(own, key=_epoch, reverse=True)
 
 
 def trials_with_checkpoints(study: Path) -> set[int]:
@@ -177,13 +178,16 @@ def trials_with_checkpoints(study: Path) -> set[int]:
 
 
 def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
-    """Delete the checkpoints of a trial but for the newest ``keep``."""
+    """Delete the checkpoints of a trial but for the newest of its first ``keep`` epochs."""
     folder = checkpoint_folder(study, trial)
     if not keep:
         delete_folder(folder)
         return
-    for path in [*checkpoints(folder)[keep:], folder / _MIDWAY_FILE]:
-        delete(path)
+    found = checkpoints(folder)
+    newest = next((path for path in found if _epoch(path) <= keep), None)
+    for path in [*found, folder / _MIDWAY_FILE]:
+        if path != newest:
+            delete(path)
 
 
 def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
@@ -249,6 +253,11 @@ def read_data_config(folder: Path) -> DataConfig:
     except DAMAGE as error:
         raise UsageError(f"No usable model in {folder}: {telling_line(error)}") from error
     return data
+
+
+def _epoch(path: Path) -> int:
+    """Return the epoch of the checkpoint at ``path``."""
+    return int(path.stem.removeprefix("epoch_"))
 
 
 def _pixels(weights: dict[str, torch.Tensor]) -> int:

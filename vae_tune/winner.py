@@ -53,7 +53,7 @@ class WinnerKeeper:
         self._folder = record.folder / BEST_FOLDER
         present = trials_with_checkpoints(record.place)
         self._discarded = {row.trial: 0 for row in record.rows if row.trial not in present and row.state != RUNNING}
-        """How many checkpoints each trial was left, by its number."""
+        """Up to which epoch each trial was left its newest checkpoint, by its number; 0 where it was left none."""
         try:
             self._metrics: dict[str, Any] = read_json(self._folder / METRICS_FILE)
         except (FileNotFoundError, ValueError):  # none yet, or damaged: best/ is written again
@@ -83,7 +83,7 @@ class WinnerKeeper:
         self._write_metrics(best, test=True)
         kept = self._best()
         for row in self._ended():
-            self._discard_checkpoints(row, keep=1 if row in kept else 0)
+            self._discard_checkpoints(row, keep=row.epochs if row in kept else 0)
 
     def _update(self) -> None:
         best = self._best()
