@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
 from PIL import Image
 
 from tests.studies import hand_made, make_study
@@ -53,6 +54,16 @@ def test_the_words_stand_in_columns_and_tell_which_is_best_and_why(two):
         "Lowest validation loss: long, 110.00, 5.50 below short. "
         "Not on equal terms: trained with different numbers of epochs."
     )
+
+
+def test_the_legend_names_each_study_whatever_its_name(tmp_path):
+    names = ["_baseline", "$x$ and $y$", "__", r"5\$ or $6"]
+    studies = load_studies([hand_made(tmp_path / name, {"losses": (140, 130)}).folder for name in names])
+    figure = draw(studies)
+    figure.draw_without_rendering()
+    drawn = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [text.strip().replace(r"\$", "$") for text in drawn] == names
+    assert not any(map(is_math_text, drawn))
 
 
 def test_a_test_loss_of_an_earlier_winner_is_not_the_winners(tmp_path):

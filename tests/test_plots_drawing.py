@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.cbook import is_math_text
 from matplotlib.colors import to_hex
 from optuna.distributions import IntDistribution
 
@@ -50,6 +51,13 @@ def test_no_study_is_too_poor_to_be_drawn(name, condition, tmp_path):
     figure = getattr(plots, f"draw_{name}")(study)
     if getattr(plots, name)(study).empty:
         assert texts(figure) == [CAPTIONS[name].nothing]
+
+
+def test_a_workers_name_is_no_formula(tmp_path):
+    study = hand_made(tmp_path / "s", {"losses": (110, 100), "node": "$node$"})
+    labels = drawn("timeline", study).axes[0].get_yticklabels()
+    assert [label.get_text().replace(r"\$", "$") for label in labels] == ["$node$ 1"]
+    assert not is_math_text(labels[0].get_text())
 
 
 @pytest.mark.parametrize("name", ["slices", "pair_grid", "parallel", "importance"])

@@ -220,7 +220,7 @@ def draw(studies: Studies) -> Figure:
     view = loss_range(known[BEST], pd.Series(COMPLETE, known.index))
     drawn = False
     for name, study, (dashes, colour) in zip(studies.names, studies.studies, cycle(lines), strict=False):
-        how: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": ".", "label": name}
+        how: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": ".", "label": style.as_text(name)}
         own = table[(table[STUDY] == name) & table[BEST].notna()]
         curve = study.epochs[study.epochs[TRIAL] == study.best_trial]
         for ax, column in zip(axes, (HOURS, FINISHED), strict=False):

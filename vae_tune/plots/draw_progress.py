@@ -251,7 +251,7 @@ def draw_timeline(study: Study) -> Figure:
     spans = (table[END_HOURS] - table[START_HOURS]).groupby(table[STATE]).sum()
     idle = spans.get(IDLE, 0.0) / spans.sum() if spans.sum() else 0.0
     style.note(ax, f"{idle:.0%} of the workers' time idle")
-    ax.set_yticks(range(len(workers)), workers)
+    ax.set_yticks(range(len(workers)), [style.as_text(worker) for worker in workers])
     ax.set_ylim(len(workers) - 0.4, -0.6)
     ax.set_xlim(0, table[END_HOURS].max() * units * 1.01 or 1)
     ax.set_xlabel(f"{unit} of searching")

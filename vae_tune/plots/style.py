@@ -44,6 +44,16 @@ _MARKS: dict[str, dict[str, Any]] = {
 }
 
 
+def as_text(name: Any) -> str:
+    """Return a name of users, such as a study's, so that matplotlib draws it as it is, in legends too.
+
+    Two dollar signs would begin and end a formula. A leading underscore would keep an artist out of legends; a space
+    in front of it does not show.
+    """
+    escaped = str(name).replace("$", r"\$")
+    return f" {escaped}" if escaped.startswith("_") else escaped
+
+
 def sheet(name: str, **size: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure for the caption ``name`` and its axes; ``size`` is that of :func:`panels`."""
     return panels(CAPTIONS[name].title, **size)
@@ -196,7 +206,7 @@ def hyperparameter_axis(ax: Axes, which: Literal["x", "y"], shown: Axis, values:
     limit = getattr(ax, f"set_{which}lim")
     axis.set_label_text(shown.title)
     if shown.scale == "category":
-        axis.set_ticks(range(len(shown.choices)), [str(choice) for choice in shown.choices])
+        axis.set_ticks(range(len(shown.choices)), [as_text(choice) for choice in shown.choices])
         limit(-0.6, len(shown.choices) - 0.4)
         return
     numbers = [shown.low, shown.high, *(float(value) for value in values if pd.notna(value))]
@@ -227,7 +237,7 @@ def round_numbers(shown: Axis) -> list[Any]:
 def short(value: Any) -> str:
     """Return a value as an axis shows it."""
     if not isinstance(value, float):
-        return str(value)
+        return as_text(value)
     return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:g}"
 
 
