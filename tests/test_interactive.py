@@ -10,6 +10,7 @@ from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES
 from tests.test_plots_hyperparameters import SPACE, ZERO
 from vae_tune import TrialConfig, load_study, plots
+from vae_tune.names import STATE_WORDS
 from vae_tune.plots import interactive
 from vae_tune.plots.coordinates import parallel
 from vae_tune.plots.traces import out_of_view
@@ -155,6 +156,18 @@ def test_trials_out_of_view_are_counted(tmp_path):
     assert out_of_view(parallel(study, whole=False)) == 0
 
 
+@pytest.mark.parametrize("name", sorted({f"draw_{name}" for name in DRAWINGS} & set(plots.__all__)))
+def test_figures_and_report_have_one_word_and_one_colour_for_one_thing(name, tmp_path):
+    study = load_study(make_study(tmp_path / "s", trials=30))
+    drawn, page = getattr(plots, name)(study), DRAWINGS[name.removeprefix("draw_")](study)
+    names = [trace.get("name") for trace in page["data"]]
+    words = [text.get_text() for legend in drawn.legends for text in legend.get_texts()]
+    assert set(words) <= {*names, *({"winner", "reference"} if name in ("draw_pair_grid", "draw_parallel") else ())}
+    for trace in page["data"]:
+        if trace.get("name") in STATE_WORDS.values():
+            assert (trace.get("marker") or trace["line"])["color"] == f"@{trace['name']}"
+
+
 def test_numbers_that_do_not_fit_into_their_bar_are_left_out(three):
     assert interactive.rung_survival(three)["layout"]["uniformtext"] == {"mode": "hide", "minsize": 9}
 
@@ -217,5 +230,5 @@ def test_what_no_log_axis_has_lies_at_its_low_end_in_parallel(tmp_path):
 def test_what_a_rung_stopped_is_stacked_on_what_went_on(three):
     figure = interactive.rung_survival(three)
     assert trace(figure, "went on")["y"] == [2, 2]
-    assert trace(figure, "stopped")["y"] == [1, 0]
-    assert trace(figure, "stopped")["x"] == ["epoch 1", "epoch 3"]
+    assert trace(figure, "stopped here")["y"] == [1, 0]
+    assert trace(figure, "stopped here")["x"] == ["epoch 1", "epoch 3"]

@@ -20,6 +20,7 @@ from vae_tune.config import UsageError
 from vae_tune.console import make_console
 from vae_tune.names import EXPLORATION
 from vae_tune.options import TrainOptions
+from vae_tune.plots.conventions import COLOURS
 from vae_tune.replay.command import replay
 from vae_tune.replay.options import ReplayOptions
 from vae_tune.report import write_report
@@ -63,11 +64,32 @@ def test_it_tells_what_early_stopping_saved_and_where_the_hours_went(whole, told
     study = load_study(whole)
     epochs, pruned = len(study.epochs), study.trials[study.trials.state == "PRUNED"]
     saved = len(pruned) * 9 - pruned.epochs.sum()
-    assert (
-        f"{len(pruned)} trials were stopped early: {epochs} epochs were trained instead of {epochs + saved}" in words
-    )
+    assert f"{len(pruned)} trials were pruned: {epochs} epochs were trained instead of {epochs + saved}" in words
     for entry in ("complete", "pruned", "failed", "idle"):
         assert re.search(rf" {entry} [\d ]*[\d.]+ [\d.]+% ", words)
+
+
+def test_what_costs_less_than_an_hour_is_told_in_minutes(tmp_path):
+    for seconds, unit in ((60, "core-minutes"), (9000, "core-hours")):
+        study = hand_made(tmp_path / unit, {"losses": (9, 8), "times": (seconds, 2 * seconds)})
+        assert re.search(rf"Compute [\d.]+ {unit} in .* Where the {unit} went", read(study.folder)[0])
+
+
+def test_the_page_has_the_colours_of_the_figures(whole):
+    page = write_report(whole).read_text()
+    assert all(f"--{name}: {colour};" in page for name, colour in COLOURS.items())
+    figures = re.search(r'id="data">(.*?)</script>', page)[1]
+    assert set(re.findall(r'"@([\w-]+)"', figures)) - {"scale"} <= set(re.findall(r"--([\w-]+):", page))
+
+
+def test_three_findings_come_first_and_the_others_are_folded(whole):
+    page = write_report(whole).read_text()
+    lists = re.compile(r'<ul class="words">(.*?)</ul>\s*<details class="more">(.*?)</details>', re.DOTALL)
+    shown, folded = lists.search(page).groups()
+    more = folded.count("<li>")
+    assert shown.count("<li>") == 3
+    assert f"<summary>{more} more</summary>" in folded
+    assert more == len(conclusions(load_study(whole))) - 3
 
 
 def test_it_tells_where_everything_came_from(whole, told):
@@ -131,7 +153,7 @@ SAID = {
     "all failed": "No trial has succeeded.",
     "other space": "One of linear, relu.",
     "zero on a log range": "The reference, 0, is not on this axis.",
-    "no early stopping": "No trial was stopped early",
+    "no early stopping": "No trial was pruned",
 }
 
 

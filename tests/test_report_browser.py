@@ -112,7 +112,7 @@ def test_a_trial_that_is_chosen_in_the_table_shows_in_the_plots(seen):
 def test_another_view_of_a_plot_is_drawn_on_demand(seen):
     card = seen.page.locator("[data-card=best_so_far]")
     card.locator("button", has_text="time").click()
-    assert "hours of searching" in card.locator(".plot").inner_text()
+    assert "seconds of searching" in card.locator(".plot").inner_text()
 
 
 def test_the_plots_follow_the_theme(seen):

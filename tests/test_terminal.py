@@ -120,7 +120,7 @@ def test_the_summary_ranks_ten_trials_and_compares_the_winner_with_the_reference
     summary(target, rows, 12, 2, METRICS, tmp_path)
     shown = text_of(target)
     assert shown.count("COMPLETE") == 10
-    assert "12 trained to epoch 2, 0 stopped early, 0 failed; 24 epochs instead of 24." in shown
+    assert "12 trained to epoch 2, 0 pruned, 0 failed; 24 epochs instead of 24." in shown
     assert "Winner: trial 1" in shown
     for number in ("110.50", "108.00", "2.50", "83.00", "nats per image"):
         assert number in shown

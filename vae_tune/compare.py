@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vae_tune.config import UsageError
 from vae_tune.files import atomic
-from vae_tune.ledger import make_ledger
+from vae_tune.ledger import cost_unit, make_ledger
 from vae_tune.names import (
     BEST,
     BEST_EPOCHS,
@@ -28,6 +28,8 @@ from vae_tune.names import (
     REFERENCE_TRIAL,
     RUNNING,
     STATE,
+    STATE_WORDS,
+    STATES,
     STATUS,
     STUDY,
     TEST_LOSS,
@@ -38,6 +40,7 @@ from vae_tune.names import (
     WALL_HOURS,
 )
 from vae_tune.plots import best_so_far
+from vae_tune.plots.conventions import LOSS, time_unit
 from vae_tune.report.summary import make_status
 from vae_tune.study import Studies, Study, load_studies, trial_configs
 from vae_tune.terminal import duration, short
@@ -56,10 +59,7 @@ _ROWS = {
     TRAIN_IMAGES: "training images",
     MAX_EPOCHS: "max_epochs",
     TRIALS: "trials",
-    COMPLETE: "  complete",
-    PRUNED: "  pruned",
-    FAIL: "  failed",
-    RUNNING: "  unfinished",
+    **{state: f"  {STATE_WORDS[state]}" for state in STATES},
     EPOCHS: "epochs trained",
     BEST_TRIAL: "winner: trial",
     BEST_EPOCHS: "  epochs",
@@ -144,12 +144,21 @@ def words(studies: Studies) -> list[str]:
         table = table.drop(columns=GPU_HOURS)
     if not table[RUNNING].any():
         table = table.drop(columns=RUNNING)
-    rows = {_ROWS[str(column)]: [_cell(str(column), value) for value in table[column]] for column in table}
+    rows = dict(_numbers(str(column), table[column]) for column in table)
     rows |= _configurations(studies)
     manifest = studies.studies[0].manifest
     data, metric = manifest["data"], manifest["metric"]
     kind = f"Losses: negative ELBO, {metric['unit']}, {metric['kind']} values of {data['dataset']}"
     return [kind, "", *_aligned({"": list(studies.names), **rows}), "", _verdict(table)]
+
+
+def _numbers(column: str, values: pd.Series[Any]) -> tuple[str, list[str]]:
+    """Return a column as a row for people: its label and its cells."""
+    label = _ROWS[column]
+    if column in (CPU_HOURS, GPU_HOURS):
+        units, label = cost_unit(values.max(), label)
+        values = values * units
+    return label, [_cell(column, value) for value in values]
 
 
 def _cell(column: str, value: Any) -> str:
@@ -211,7 +220,7 @@ def draw(studies: Studies) -> Figure:
     from vae_tune.plots.view import loss_range
 
     table = curves(studies)
-    units, unit = style.time_unit(table[HOURS].max())
+    units, unit = time_unit(table[HOURS].max())
     table[HOURS] *= units
     figure, axes = style.panels("Studies side by side", columns=3, width=12.0)
     labels = (f"{unit} of searching", "epochs trained by all trials", "epoch of the winner")
@@ -231,7 +240,7 @@ def draw(studies: Studies) -> Figure:
         return style.nothing("learning_curves")
     for ax, label in zip(axes, labels, strict=True):
         ax.set_xlabel(label)
-    axes[0].set_ylabel(style.LOSS)
+    axes[0].set_ylabel(LOSS)
     if view:
         for ax in axes[:2]:
             ax.set_ylim(*view)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from vae_tune.journal import is_being_written
 from vae_tune.manifest import read_manifest
 from vae_tune.names import (
-    COMPLETE,
     CONFIRMATION,
     CONFIRMATION_FOLDER,
     CPU_HOURS,
@@ -28,6 +27,8 @@ from vae_tune.names import (
     SECONDS,
     STARTED,
     STATE,
+    STATE_WORDS,
+    STATES,
     STUDY_FILE,
     TIME,
     TRIAL,
@@ -37,8 +38,8 @@ from vae_tune.study import Study, load_study
 if TYPE_CHECKING:
     import pandas as pd
 
-UNFINISHED, REPEATED, IDLE = "unfinished", "repeated", "idle"
-_WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: UNFINISHED}
+_WORDS = {state: STATE_WORDS[state] for state in STATES}
+UNFINISHED, REPEATED, IDLE = _WORDS[RUNNING], "repeated", "idle"
 _SHARES = {CPU_HOURS: "cpus", GPU_HOURS: "gpus"}
 
 
@@ -74,6 +75,16 @@ class Ledger:
     def saved_hours(self) -> float:
         """What pruning saved, in :attr:`unit`; an estimate."""
         return self.saved_gpu_hours if self.unit == "GPU-hours" else self.saved_cpu_hours
+
+
+def cost_unit(hours: float, unit: str) -> tuple[float, str]:
+    """Return how people read a cost: how many of which unit are in an hour, minutes where it is below one hour.
+
+    Args:
+        hours: the whole cost.
+        unit: core-hours or GPU-hours.
+    """
+    return (1.0, unit) if hours >= 1 else (60.0, unit.replace("hours", "minutes"))
 
 
 def make_ledger(study: Study) -> Ledger:

@@ -47,6 +47,10 @@ VALUES = "values"
 # Trial states are Optuna's
 COMPLETE, PRUNED, FAIL, RUNNING = "COMPLETE", "PRUNED", "FAIL", "RUNNING"
 STATES = (COMPLETE, PRUNED, FAIL, RUNNING)
+IDLE = "IDLE"
+"""State of a worker, in a timeline, that trains no trial."""
+STATE_WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "unfinished", IDLE: "idle"}
+"""What people read of a state, everywhere."""
 
 # What a study is
 SEARCH, EXPLORATION, CONFIRMATION = "search", "exploration", "confirmation"
@@ -85,8 +89,6 @@ STATUS, TRAIN_IMAGES, MAX_EPOCHS = "status", "train_images", "max_epochs"
 BEST_TRIAL, BEST_EPOCHS, REFERENCE_LOSS = "best_trial", "best_epochs", "reference_loss"
 FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cpu_hours", "gpu_hours"
 CONDEMNED, AUDITED, FALSE_STOPS, WINNER_STOPPED = "condemned", "audited", "false_stops", "winner_stopped"
-IDLE = "IDLE"
-"""State of a worker, in a timeline, that trains no trial."""
 
 # A study folder, and that of a single training
 STUDY_FILE = "study.json"

@@ -22,13 +22,22 @@ from rich.text import Text
 from vae_tune import guards, hints
 from vae_tune.console import make_console
 from vae_tune.files import address, is_remote
-from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, TEST_LOSS, VAL_LOSS
+from vae_tune.names import (
+    COMPLETE,
+    FAIL,
+    PRUNED,
+    REFERENCE_TRIAL,
+    REPORT_FILE,
+    RUNNING,
+    STATE_WORDS,
+    TEST_LOSS,
+    VAL_LOSS,
+)
 from vae_tune.trials import TrialRow, winner
 
 _COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
 _OTHER_COLUMNS, _COLUMN = 46, 11
 """Characters of the table of the best trials: without its hyperparameters, and of each of these."""
-_WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed"}
 
 
 class View(Protocol):
@@ -197,7 +206,7 @@ class LiveView:
         counts = Counter(row.state for row in rows.values())
         text = Text()
         for state in (COMPLETE, PRUNED, FAIL):
-            text.append(f"{_WORDS[state]} {counts[state]}  ", style=_COLOURS[state])
+            text.append(f"{STATE_WORDS[state]} {counts[state]}  ", style=_COLOURS[state])
         speed = sum(row.images_per_second or 0 for row in rows.values() if row.state == RUNNING)
         text.append(f"{speed:,.0f} images/s", style="dim")
         best = winner(rows.values(), self._max_epochs)
@@ -255,7 +264,7 @@ def summary(
         console.print(table)
     counts = Counter(row.state for row in rows)
     console.print(
-        f"{counts[COMPLETE]} trained to epoch {max_epochs}, {counts[PRUNED]} stopped early, {counts[FAIL]} failed; "
+        f"{counts[COMPLETE]} trained to epoch {max_epochs}, {counts[PRUNED]} pruned, {counts[FAIL]} failed; "
         f"{sum(row.epochs for row in rows)} epochs instead of {len(rows) * max_epochs}.",
     )
     if metrics is None:

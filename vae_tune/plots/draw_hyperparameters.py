@@ -30,6 +30,7 @@ from vae_tune.names import (
     VALUE,
 )
 from vae_tune.plots import style
+from vae_tune.plots.conventions import COLOURS, LOSS, METHODS
 from vae_tune.plots.hyperparameters import (
     FANOVA,
     PED_ANOVA,
@@ -113,7 +114,7 @@ def draw_pair_grid(study: Study, x: str | None = None, y: str | None = None) -> 
     style.hyperparameter_axis(ax, "y", second)
     ax.grid(visible=False)
     ax.set_facecolor("#F6F6F6")
-    style.colorbar(figure, mesh, ax, style.LOSS, extend="max", ticks=style.loss_ticks(norm), format="%g")
+    style.colorbar(figure, mesh, ax, LOSS, extend="max", ticks=style.loss_ticks(norm), format="%g")
     style.legend(figure, ax)
     return figure
 
@@ -202,12 +203,12 @@ def draw_importance(study: Study) -> Figure:
     shares = table.pivot_table(index=HYPERPARAMETER, columns=METHOD, values=IMPORTANCE)
     shares = shares.loc[shares.mean(axis=1).sort_values().index]
     figure, (ax,) = style.sheet("importance", width=6.4, height=1.7 + 0.55 * len(shares))
-    for method, label, colour, shift in (
-        (PED_ANOVA, "PED-ANOVA: what sets the best apart", style.BLUE, 0.2),
-        (FANOVA, "fANOVA: what explains the loss", style.ORANGE, -0.2),
+    for method, colour, shift in (
+        (PED_ANOVA, COLOURS["scale-2"], 0.2),
+        (FANOVA, COLOURS["scale-0"], -0.2),
     ):
         heights = np.arange(len(shares)) + shift
-        ax.barh(heights, shares[method], height=0.36, color=colour, label=label)
+        ax.barh(heights, shares[method], height=0.36, color=colour, label=METHODS[method])
         for height, share in zip(heights, shares[method], strict=True):
             ax.annotate(
                 f"{share:.0%}", (share, height), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8.5

@@ -30,6 +30,7 @@ from vae_tune.names import (
     SPEARMAN,
     START_HOURS,
     STATE,
+    STATE_WORDS,
     STOPPED,
     TRIAL,
     TRIALS,
@@ -37,6 +38,7 @@ from vae_tune.names import (
     WORKER,
 )
 from vae_tune.plots import style
+from vae_tune.plots.conventions import BEST_SO_FAR, LOSS, STOPPED_HERE, WENT_ON, time_unit
 from vae_tune.plots.progress import best_so_far, learning_curves, rung_correlation, rung_survival, timeline
 from vae_tune.plots.view import beyond_words, curve_range
 from vae_tune.study import Study
@@ -50,7 +52,7 @@ def draw_best_so_far(study: Study) -> Figure:
     shown = style.with_loss(table).copy()
     if shown.empty:
         return style.nothing("best_so_far")
-    units, unit = style.time_unit(table[HOURS].max())
+    units, unit = time_unit(table[HOURS].max())
     shown["time"] = shown[HOURS] * units
     figure, axes = style.sheet("best_so_far", columns=2, width=8.4)
     for ax, column, label in zip(axes, (ORDER, "time"), ("trials ended", f"{unit} of searching"), strict=True):
@@ -65,7 +67,7 @@ def draw_best_so_far(study: Study) -> Figure:
                 color=style.BLACK,
                 linewidth=1.8,
                 zorder=5,
-                label="best so far",
+                label=BEST_SO_FAR,
             )
         style.star(ax, study, shown, column, VAL_LOSS)
         beyond = style.loss_axis(ax, "y", shown, column)
@@ -94,7 +96,7 @@ def draw_learning_curves(study: Study) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     last = int(table[EPOCH].max())
     begin = max(1, last // 2)
-    whole.set_ylabel(style.LOSS)
+    whole.set_ylabel(LOSS)
     style.note(end, f"from epoch {begin} on")
     words = []
     for ax, side, first in ((whole, "left", 1), (end, "right", begin)):
@@ -123,7 +125,7 @@ def _all_curves(ax: Axes, study: Study, table: pd.DataFrame) -> None:
             linewidths=1.1,
             zorder=zorder,
             alpha=opaque if state != PRUNED else 0.6 * opaque,
-            label=style.STATE_WORDS[state],
+            label=STATE_WORDS[state],
         )
         ends = of_state.drop_duplicates(TRIAL, keep="last")
         if state != COMPLETE:
@@ -170,14 +172,14 @@ def draw_rung_survival(study: Study) -> Figure:
     figure, (ax,) = style.sheet("rung_survival", width=6.4, height=3.8)
     places = np.arange(len(table))
     passed = table[REACHED] - table[STOPPED]
-    ax.bar(places, passed, color=style.BLUE, width=0.62, label="went on or reached the end")
+    ax.bar(places, passed, color=style.BLUE, width=0.62, label=WENT_ON)
     ax.bar(
         places,
         table[STOPPED],
         bottom=passed,
-        color=style.PALE,
+        color=style.GREY,
         width=0.62,
-        label="stopped here",
+        label=STOPPED_HERE,
         hatch="///",
         edgecolor="white",
     )
@@ -204,7 +206,7 @@ def draw_rung_correlation(study: Study) -> Figure:
     figure, (ax,) = style.sheet("rung_correlation", width=2.6 + 1.1 * len(firsts), height=1.7 + 0.75 * len(seconds))
     grid = table.pivot_table(index=EPOCH_B, columns=EPOCH_A, values=SPEARMAN, dropna=False)
     grid = grid.reindex(index=seconds, columns=firsts)
-    mesh = ax.imshow(grid.to_numpy(), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    mesh = ax.imshow(grid.to_numpy(), cmap=style.AGREEMENT, vmin=-1, vmax=1, aspect="auto")
     for row in table.itertuples():
         value: Any = row.spearman
         known = pd.notna(value)
@@ -231,7 +233,7 @@ def draw_timeline(study: Study) -> Figure:
     table = timeline(study)
     if table.empty:
         return style.nothing("timeline")
-    units, unit = style.time_unit(table[END_HOURS].max())
+    units, unit = time_unit(table[END_HOURS].max())
     workers = list(table[WORKER].unique())
     figure, (ax,) = style.sheet("timeline", width=8.4, height=1.6 + min(8.0, 0.42 * len(workers)))
     for state in (COMPLETE, PRUNED, FAIL, RUNNING):
@@ -246,7 +248,7 @@ def draw_timeline(study: Study) -> Figure:
                 facecolors=style.STATE_COLOURS[state],
                 edgecolor="white",
                 linewidth=0.5 if len(table) < 40 * len(workers) else 0,
-                label=style.STATE_WORDS[state],
+                label=STATE_WORDS[state],
             )
     spans = (table[END_HOURS] - table[START_HOURS]).groupby(table[STATE]).sum()
     idle = spans.get(IDLE, 0.0) / spans.sum() if spans.sum() else 0.0

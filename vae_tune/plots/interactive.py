@@ -23,6 +23,7 @@ from vae_tune.names import (
     EPOCHS,
     FAIL,
     GAP,
+    HOURS,
     HYPERPARAMETER,
     IDLE,
     IMPORTANCE,
@@ -36,6 +37,7 @@ from vae_tune.names import (
     SPEARMAN,
     START_HOURS,
     STATE,
+    STATE_WORDS,
     STOPPED,
     TRIAL,
     TRIALS,
@@ -46,11 +48,11 @@ from vae_tune.names import (
     WORKER,
 )
 from vae_tune.plots import hyperparameters, models, progress
+from vae_tune.plots.conventions import BEST_SO_FAR, METHODS, REFERENCE, STOPPED_HERE, WENT_ON, WINNER, time_unit
 from vae_tune.plots.hyperparameters import Axis
 from vae_tune.plots.traces import (
     COLOURS,
     STATES,
-    WORDS,
     Figure,
     axis,
     curves,
@@ -78,11 +80,17 @@ _WIDE = 5
 
 
 def best_so_far(study: Study, x: str, title: str) -> Figure | None:
-    """Draw the incumbent against a column of :func:`vae_tune.plots.best_so_far`: order, finished or hours."""
+    """Draw the incumbent against a column of :func:`vae_tune.plots.best_so_far`: order, finished or hours.
+
+    Hours are shown in the unit that suits them, whose name is put before the ``title``.
+    """
     table = progress.best_so_far(study)
     if table[VAL_LOSS].isna().all():
         return None
-    step = line(table[x], table[BEST], "best so far", color="@best", shape="hv")
+    if x == HOURS:
+        units, unit = time_unit(table[HOURS].max())
+        table, title = table.assign(**{HOURS: table[HOURS] * units}), f"{unit} {title}"
+    step = line(table[x], table[BEST], BEST_SO_FAR, color="@best", shape="hv")
     return figure([step, *trials(study, table, x, VAL_LOSS)], axis(title), loss_axis(table))
 
 
@@ -94,14 +102,15 @@ def learning_curves(study: Study) -> Figure | None:
     best = study.best_trial
     usual = table[~table[TRIAL].isin([best, REFERENCE_TRIAL])]
     traces = [
-        curves(usual[usual[STATE] == state], WORDS[state], COLOURS[state], 1) | {"opacity": 0.7}
+        curves(usual[usual[STATE] == state], STATE_WORDS[state], COLOURS[state], 1) | {"opacity": 0.7}
         for state in STATES
         if (usual[STATE] == state).any()
     ]
     ends = usual[usual[STATE] == PRUNED].drop_duplicates(TRIAL, keep="last")
     if len(ends):
-        traces.append(points(ends, EPOCH, VAL_LOSS, "pruned", "@pruned", size=5) | {"showlegend": False})
-    special = {REFERENCE_TRIAL: ("reference", 2, "dash")} | ({} if best is None else {best: ("winner", 3, "solid")})
+        marks = points(ends, EPOCH, VAL_LOSS, STATE_WORDS[PRUNED], COLOURS[PRUNED], size=5)
+        traces.append(marks | {"showlegend": False})
+    special = {REFERENCE_TRIAL: (REFERENCE, 2, "dash")} | ({} if best is None else {best: (WINNER, 3, "solid")})
     for trial, (name, width, dash) in special.items():
         mine = table[table[TRIAL] == trial]
         if len(mine):
@@ -120,7 +129,8 @@ def rung_survival(study: Study) -> Figure | None:
     table = progress.rung_survival(study)
     if table.empty:
         return None
-    parts = ((table[REACHED] - table[STOPPED], "went on", "@complete"), (table[STOPPED], "stopped", "@pruned"))
+    stopped = table[STOPPED]
+    parts = ((table[REACHED] - stopped, WENT_ON, COLOURS[COMPLETE]), (stopped, STOPPED_HERE, COLOURS[PRUNED]))
     bars = [
         {"type": "bar", "x": [f"epoch {epoch}" for epoch in table[EPOCH]], "y": plain(counts), "name": name}
         | {
@@ -164,7 +174,7 @@ def timeline(study: Study) -> Figure | None:
     if table.empty:
         return None
     whole = table[END_HOURS].max() - table[START_HOURS].min()
-    unit, factor = ("hours", 1) if whole > 2 else ("minutes", 60)
+    factor, unit = time_unit(table[END_HOURS].max())
     start, length = table[START_HOURS] * factor, (table[END_HOURS] - table[START_HOURS]) * factor
     visible = (table[STATE] != IDLE) | (length > whole * factor / _PIXELS)
     bars = []
@@ -172,13 +182,18 @@ def timeline(study: Study) -> Figure | None:
         mine = visible & (table[STATE] == state)
         if mine.any():
             who = "idle" if state == IDLE else "trial %{customdata}"
-            bar: Figure = {"type": "bar", "orientation": "h", "name": WORDS[state], "y": list(table[WORKER][mine])}
-            bar |= {"base": plain(start[mine]), "x": plain(length[mine]), "customdata": plain(table[TRIAL][mine])}
-            bar |= {
+            bar: Figure = {
+                "type": "bar",
+                "orientation": "h",
+                "name": STATE_WORDS[state],
+                "y": list(table[WORKER][mine]),
+                "base": plain(start[mine]),
+                "x": plain(length[mine]),
+                "customdata": plain(table[TRIAL][mine]),
                 "textposition": "none",
                 "marker": {"color": COLOURS[state], "line": {"width": 0.5, "color": "@card"}},
+                "hovertemplate": f"{who}<br>%{{base:.2f}} to %{{x:.2f}} {unit}<extra></extra>",
             }
-            bar["hovertemplate"] = f"{who}<br>%{{base:.2f}} to %{{x:.2f}} {unit}<extra></extra>"
             bars.append(bar)
     workers = {"type": "category", "categoryorder": "category descending"}
     height = _FRAME + _ROW * table[WORKER].nunique()
@@ -191,11 +206,12 @@ def importance(table: pd.DataFrame) -> Figure | None:
         return None
     order = list(table.groupby(HYPERPARAMETER)[IMPORTANCE].mean().sort_values().index)
     bars = []
-    methods = ((hyperparameters.PED_ANOVA, "PED-ANOVA", "@scale-2"), (hyperparameters.FANOVA, "fANOVA", "@complete"))
-    for method, name, colour in methods:
+    methods = ((hyperparameters.PED_ANOVA, "@scale-2"), (hyperparameters.FANOVA, "@scale-0"))
+    for method, colour in methods:
         shares = table[table[METHOD] == method].set_index(HYPERPARAMETER)[IMPORTANCE].reindex(order)
-        bar: Figure = {"type": "bar", "orientation": "h", "y": order, "x": plain(shares), "name": name}
-        bar |= {"marker": {"color": colour}, "texttemplate": "%{x:.0%}", "hovertemplate": "%{y}: %{x:.1%}"}
+        bar: Figure = {"type": "bar", "orientation": "h", "y": order, "x": plain(shares), "name": METHODS[method]}
+        bar |= {"marker": {"color": colour}, "texttemplate": "%{x:.0%}"}
+        bar["hovertemplate"] = "%{y}: %{x:.1%}<extra></extra>"
         bars.append(bar)
     across = axis("share of the importance", tickformat=".0%")
     height = max(_USUAL, _FRAME + _ROW * len(order))
@@ -216,7 +232,7 @@ def slices(study: Study) -> dict[str, Figure]:
         if len(part):
             above = {"domain": [0.95, 1], "visible": False, "fixedrange": True}
             pruned = part[part[STATE] == PRUNED]
-            rug = points(pruned, name, VAL_LOSS, "pruned", "@pruned", symbol="line-ns-open", size=9)
+            rug = points(pruned, name, VAL_LOSS, STATE_WORDS[PRUNED], COLOURS[PRUNED], symbol="line-ns-open", size=9)
             rug |= {"yaxis": "y2", "y": [0] * len(pruned), "text": plain(pruned[VAL_LOSS])}
             rug["hovertemplate"] = "trial %{customdata}<extra></extra>"
             traces = [*([rug] if len(pruned) else []), *trials(study, part[part[STATE] != PRUNED], name, VAL_LOSS)]
@@ -258,7 +274,7 @@ def pair_grid(study: Study, x: str, y: str) -> Figure | None:
     dots = points(places, x, y, "trials", "rgba(0,0,0,0)", size=5)
     dots["marker"]["line"] = {"width": 1, "color": "@ink"}
     best = places[places[TRIAL] == study.best_trial]
-    stars = [points(best, x, y, "winner", "@winner", symbol="star", size=14)] if len(best) else []
+    stars = [points(best, x, y, WINNER, "@winner", symbol="star", size=14)] if len(best) else []
     return figure([heat, dots, *stars], parameter_axis(known[x]), parameter_axis(known[y]), showlegend=False)
 
 

@@ -10,32 +10,37 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from vae_tune.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, TRIAL, VAL_LOSS
+from vae_tune.names import (
+    COMPLETE,
+    FAIL,
+    PRUNED,
+    REFERENCE_TRIAL,
+    RUNNING,
+    STATE,
+    STATE_WORDS,
+    STATES,
+    TRIAL,
+    VAL_LOSS,
+)
 from vae_tune.plots.captions import CAPTIONS
+from vae_tune.plots.conventions import COLOURS, LOSS, REFERENCE, WINNER
 from vae_tune.plots.hyperparameters import Axis
 from vae_tune.plots.view import beyond, beyond_words, loss_range
 from vae_tune.study import Study
 
-# Okabe and Ito's colours, which people tell apart however they see colours
-BLUE, ORANGE, RED, GREEN, PURPLE, BLACK = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#222222"
-GREY, PALE = "#8A8A8A", "#D9D9D9"
-MAP = "viridis"
+STATE_COLOURS = {state: COLOURS[STATE_WORDS[state]] for state in STATES}
+BLUE, GREY, RED, GREEN = STATE_COLOURS.values()
+ORANGE, PURPLE, BLACK, PALE = COLOURS[WINNER], COLOURS[REFERENCE], COLOURS["best"], "#D9D9D9"
+MAP = LinearSegmentedColormap.from_list("losses", [COLOURS[f"scale-{step}"] for step in range(5)])
 """Colours of losses: the lower, the darker."""
-WINNER, REFERENCE = "winner", "reference"
-LOSS = "validation loss (nats per image)"
+AGREEMENT = LinearSegmentedColormap.from_list("agreement", [RED, "white", BLUE])
+"""Colours of a correlation, from -1 to 1."""
 
-STATE_COLOURS = {COMPLETE: BLUE, PRUNED: GREY, FAIL: RED, RUNNING: GREEN}
-STATE_WORDS = {
-    COMPLETE: "trained to the end",
-    PRUNED: "stopped early",
-    FAIL: "failed",
-    RUNNING: "unfinished",
-}
 _MARKS: dict[str, dict[str, Any]] = {
     PRUNED: {"marker": "o", "s": 16, "facecolors": "none", "linewidths": 0.9, "zorder": 2},
     FAIL: {"marker": "x", "s": 30, "linewidths": 1.4, "zorder": 3},
@@ -252,13 +257,6 @@ def places(shown: Axis, values: Sequence[Any], spread: float = 0.18) -> npt.NDAr
     known = {choice: float(place) for place, choice in enumerate(shown.choices)}
     shifts = np.random.default_rng(0).uniform(-spread, spread, len(values))
     return np.array([known.get(value, math.nan) for value in values]) + shifts
-
-
-def time_unit(hours: float) -> tuple[float, str]:
-    """Return the unit that suits a span: how many are in an hour, and its name."""
-    if hours > 3:
-        return 1.0, "hours"
-    return (60.0, "minutes") if hours * 60 > 3 else (3600.0, "seconds")
 
 
 def with_loss(table: pd.DataFrame) -> pd.DataFrame:

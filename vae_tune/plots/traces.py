@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vae_tune.names import COMPLETE, EPOCH, FAIL, IDLE, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, TRIAL, VAL_LOSS
+from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS, TRIAL, VAL_LOSS
+from vae_tune.plots.conventions import LOSS, REFERENCE, WINNER
 from vae_tune.plots.hyperparameters import Axis
 from vae_tune.plots.view import loss_range
 from vae_tune.study import Study
 
 Figure = dict[str, Any]
 
-LOSS = "validation loss, nats per image"
 STATES = (PRUNED, FAIL, RUNNING, COMPLETE)
 """In the order in which they are drawn: what matters most comes last, on top."""
-COLOURS = {COMPLETE: "@complete", PRUNED: "@pruned", FAIL: "@failed", RUNNING: "@running", IDLE: "@idle"}
-WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "running", IDLE: "idle"}
+COLOURS = {state: f"@{word}" for state, word in STATE_WORDS.items()}
 _SYMBOLS = {COMPLETE: "circle", PRUNED: "circle", FAIL: "x", RUNNING: "triangle-up"}
 _CROWD = 200
 _FEW = 10
@@ -90,12 +89,12 @@ def trials(study: Study, table: pd.DataFrame, x: str, y: str) -> list[Any]:
     for state in STATES:
         part = table[(table[STATE] == state) & ~table[TRIAL].isin([best, REFERENCE_TRIAL])]
         if len(part):
-            traces.append(points(part, x, y, WORDS[state], COLOURS[state], symbol=_SYMBOLS[state], opacity=0.75))
+            traces.append(points(part, x, y, STATE_WORDS[state], COLOURS[state], symbol=_SYMBOLS[state], opacity=0.75))
     reference = table[table[TRIAL] == REFERENCE_TRIAL]
     if len(reference) and best != REFERENCE_TRIAL:
-        traces.append(points(reference, x, y, "reference", "@reference", symbol="diamond", size=10))
+        traces.append(points(reference, x, y, REFERENCE, "@reference", symbol="diamond", size=10))
     if (table[TRIAL] == best).any():
-        traces.append(points(table[table[TRIAL] == best], x, y, "winner", "@winner", symbol="star", size=14))
+        traces.append(points(table[table[TRIAL] == best], x, y, WINNER, "@winner", symbol="star", size=14))
     return traces
 
 

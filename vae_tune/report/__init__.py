@@ -18,27 +18,25 @@ from vae_tune.config import UsageError
 from vae_tune.files import address, is_remote, named_path
 from vae_tune.names import (
     BEST_FOLDER,
-    COMPLETE,
     DEVICE,
     EPOCHS,
-    FAIL,
     NODE,
-    PRUNED,
     REASON,
     RECONSTRUCTIONS_FILE,
     REPLAY_FOLDER,
     REPLAY_PAGE_FILE,
     REPORT_FILE,
-    RUNNING,
     SAMPLES_FILE,
     SECONDS,
     STARTED,
     STATE,
+    STATE_WORDS,
     TRIAL,
     VAL_KL,
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
+from vae_tune.plots.conventions import COLOURS
 from vae_tune.storage import QUICK, write_bytes
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ _PICTURES = {
 }
 _TITLES = {
     TRIAL: "number of the trial; 0 is the reference",
-    STATE: "COMPLETE: trained to max_epochs; PRUNED: stopped by ASHA; FAIL: diverged or broke",
+    STATE: "COMPLETE: trained to max_epochs; PRUNED: stopped at a rung; FAIL: diverged or broke; RUNNING: unfinished",
     EPOCHS: "epochs trained",
     VAL_LOSS: "validation negative ELBO, nats per image",
     VAL_RECONSTRUCTION: "nats per image",
@@ -62,7 +60,6 @@ _TITLES = {
     STARTED: "UTC",
 }
 _DIGITS = {VAL_LOSS: 2, VAL_RECONSTRUCTION: 2, VAL_KL: 2, SECONDS: 1}
-_STYLES = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "running"}
 
 
 def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -124,7 +121,7 @@ def render(study: Study) -> str:
         replay=raw(_replay(study)),
         record=summary.make_record(study),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        css=raw(css),
+        css=raw(f"{_palette()}\n{css}"),
         plotly=raw(plotly),
         script=raw(script),
         script_hashes=raw(" ".join(_hash(text) for text in (plotly, script))),
@@ -134,6 +131,11 @@ def render(study: Study) -> str:
 
 def _resource(name: str) -> str:
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _palette() -> str:
+    """Return the colours of a light theme as CSS variables."""
+    return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in COLOURS.items())} }}"
 
 
 def _hash(script: str) -> str:
@@ -191,7 +193,7 @@ def _table(study: Study) -> dict[str, Any]:
         if column["name"] in _DIGITS:
             column["digits"] = _DIGITS[column["name"]]
     rows = [plain(row) for row in trials[names].itertuples(index=False)]
-    return {"columns": columns, "rows": rows, "hyperparameters": searched, "states": _STYLES}
+    return {"columns": columns, "rows": rows, "hyperparameters": searched, "states": STATE_WORDS}
 
 
 def _kind(values: pd.Series[Any], name: str) -> str:

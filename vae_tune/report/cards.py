@@ -95,7 +95,7 @@ def _search(study: Study, ledger: Ledger) -> list[Card]:
         for label, column, title in (
             ("trials", ORDER, "trials ended"),
             ("epochs", FINISHED, "epochs trained by all trials"),
-            ("time", HOURS, "hours of searching"),
+            ("time", HOURS, "of searching"),
         )
     }
     cards = [

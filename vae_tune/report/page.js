@@ -121,7 +121,10 @@
 
   const redraw = () => cards.forEach((card, node) => card.drawn && draw(node));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  addEventListener("beforeprint", () => cards.forEach((card, node) => card.views.length && !card.drawn && draw(node)));
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((more) => (more.open = true));
+    cards.forEach((card, node) => card.views.length && !card.drawn && draw(node));
+  });
 
   // ------------------------------------------------------------------ one trial in all plots
 

@@ -14,21 +14,21 @@ from vae_tune import hints
 from vae_tune.advice import Finding, conclusions
 from vae_tune.config import DataConfig, TrialConfig
 from vae_tune.journal import is_being_written
-from vae_tune.ledger import REPEATED, UNFINISHED, Ledger
+from vae_tune.ledger import REPEATED, UNFINISHED, Ledger, cost_unit
 from vae_tune.manifest import resume_command, status_label
 from vae_tune.names import (
     BEST_FOLDER,
-    COMPLETE,
     CONFIG_FILE,
     CONFIRMATION_FILE,
     DEVICE,
     EPOCHS,
-    FAIL,
     FAILED,
     PRUNED,
     REFERENCE_TRIAL,
     RUNNING,
     STATE,
+    STATE_WORDS,
+    STATES,
     TEST_LOSS,
     TRIAL,
     TRIALS,
@@ -94,14 +94,15 @@ def make_tiles(study: Study, ledger: Ledger) -> list[dict[str, str]]:
         detail = f"nats per image on validation; trial {best.name}, epoch {best[EPOCHS]}"
         tiles.append(_tile("Best so far", f"{best[VAL_LOSS]:.2f}", detail))
     counts = Counter(study.trials[STATE])
-    detail = f"{counts[COMPLETE]} complete, {counts[PRUNED]} pruned, {counts[FAIL]} failed"
-    detail += f", {counts[RUNNING]} unfinished" if counts[RUNNING] else ""
+    detail = ", ".join(
+        f"{counts[state]} {STATE_WORDS[state]}" for state in STATES if state != RUNNING or counts[state]
+    )
     tiles.append(_tile("Trials", str(len(study.trials)), detail))
-    cost = ledger.hours.sum()
-    tiles.append(_tile("Compute", _hours(cost), f"{ledger.unit} in {duration(ledger.wall_seconds)}"))
+    number, unit = _cost(ledger.hours.sum(), ledger)
+    tiles.append(_tile("Compute", number, f"{unit} in {duration(ledger.wall_seconds)}"))
     if ledger.saved_epochs:
         part = ledger.saved_epochs / (ledger.saved_epochs + len(study.epochs))
-        saved = f"of the epochs, about {_cost(ledger.saved_hours, ledger)}, by early stopping"
+        saved = f"of the epochs, about {_priced(ledger.saved_hours, ledger)}, by early stopping"
         tiles.append(_tile("Saved", f"{part:.0%}", saved))
     return tiles
 
@@ -189,14 +190,14 @@ def make_ledger_words(ledger: Ledger, study: Study) -> dict[str, Any]:
                 "key": what,
                 "trials": int(entry["trials"]) or "",
                 "epochs": int(entry["epochs"]) or "",
-                "hours": _hours(hours[str(what)]) if known else "not known",
+                "cost": _cost(hours[str(what)], ledger)[0] if known else "not known",
                 "share": "" if share is None else f"{share:.1%}",
                 "percent": None if share is None else f"{share * 100:.3f}",
             }
         )
     return {
-        "unit": ledger.unit,
-        "title": f"{_hours(whole)} {ledger.unit} in {duration(ledger.wall_seconds)} of searching.",
+        "unit": _cost(whole, ledger)[1],
+        "title": f"{_priced(whole, ledger)} in {duration(ledger.wall_seconds)} of searching.",
         "rows": rows,
         "sentences": [*_savings(ledger, study), *ledger.notes],
     }
@@ -204,15 +205,16 @@ def make_ledger_words(ledger: Ledger, study: Study) -> dict[str, Any]:
 
 def _savings(ledger: Ledger, study: Study) -> list[str]:
     if not study.rungs:
-        return ["No trial was stopped early: each trained in full."]
+        return ["No trial was pruned: each trained in full."]
     if not ledger.saved_epochs:
-        return ["No trial has been stopped early yet."]
+        return ["No trial has been pruned yet."]
     spent = len(study.epochs)
     full = spent + ledger.saved_epochs
-    pruned = ledger.entries["trials"]["pruned"]
+    pruned = ledger.entries["trials"][STATE_WORDS[PRUNED]]
     return [
-        f"{pruned} trials were stopped early: {spent:,} epochs were trained instead of {full:,}.",
-        f"The other {ledger.saved_epochs:,}, at each trial's own pace, are about {_cost(ledger.saved_hours, ledger)}.",
+        f"{pruned} trials were pruned: {spent:,} epochs were trained instead of {full:,}.",
+        f"The other {ledger.saved_epochs:,} would cost about {_priced(ledger.saved_hours, ledger)}, "
+        "at each trial's own pace.",
     ]
 
 
@@ -289,9 +291,12 @@ def _cell(value: float | None, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}d}" if isinstance(value, int) else f"{value:{sign}.2f}"
 
 
-def _hours(hours: float) -> str:
-    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
+def _cost(hours: float, ledger: Ledger) -> tuple[str, str]:
+    """Return a number and its unit: that in which the cost of the whole search is read."""
+    units, unit = cost_unit(ledger.hours.sum(), ledger.unit)
+    number = hours * units
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}", unit
 
 
-def _cost(hours: float, ledger: Ledger) -> str:
-    return f"{_hours(hours)} {ledger.unit}"
+def _priced(hours: float, ledger: Ledger) -> str:
+    return " ".join(_cost(hours, ledger))
