@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import math
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
-from vae_tune.config import TrialConfig
+from vae_tune.config import Activation, TrialConfig, UsageError
 from vae_tune.model import VAE, Encoder, build
 
 
@@ -169,3 +173,60 @@ def test_build_uses_the_sizes_and_the_activation_of_the_configuration(activation
     assert model.latent_size == 3
     assert model.encoder.hidden[0].weight.shape == (5, 35)
     assert model.encoder.activation is Encoder(35, 5, 3, activation).activation
+
+
+@pytest.mark.parametrize("channels", [(), (1,)])
+@pytest.mark.parametrize("as_type", [np.asarray, torch.from_numpy])
+def test_images_are_encoded_as_latent_means_whatever_they_are_given_as(channels, as_type):
+    model = build(TrialConfig(latent_size=3, hidden_width=5), pixels=35)
+    images = np.random.default_rng(0).integers(0, 256, (7, *channels, 5, 7), np.uint8)
+    expected = model.encoder(torch.from_numpy(images.reshape(7, 35)) / 255)[0]
+    for given in (images, images / 255, (images / 255).astype(np.float32)):
+        means = model.encode(as_type(given))
+        assert (means.shape, means.requires_grad) == ((7, 3), False)
+        assert torch.allclose(means, expected, atol=1e-6)
+
+
+def test_more_images_than_are_taken_at_once_come_out_in_their_order():
+    model = build(TrialConfig(latent_size=2, hidden_width=3), pixels=4)
+    images = np.random.default_rng(0).random((9000, 2, 2), np.float32)
+    expected = model.encoder(torch.from_numpy(images.reshape(9000, 4)))[0]
+    assert torch.allclose(model.encode(images), expected, atol=1e-5)
+    assert model.encode(images[:0]).shape == (0, 2)
+
+
+def test_images_in_black_and_white_may_be_truth_values():
+    model = build(TrialConfig(latent_size=2, hidden_width=3), pixels=4)
+    white = np.array([[[True, False], [False, True]]])
+    assert torch.equal(model.encode(white), model.encode(white.astype(np.uint8) * 255))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((5, 7), np.uint8), r"must be \(n, height, width\) or .* 35 pixels an image, but got .* \(5, 7\)"),
+        (np.zeros((2, 35), np.uint8), r"but got the shape \(2, 35\)"),
+        (np.zeros((2, 3, 5, 7), np.uint8), r"but got the shape \(2, 3, 5, 7\)"),
+        (np.zeros((2, 5, 7), np.int64), "must be uint8 in 0..255 or floats in 0..1, but got torch.int64"),
+        (np.full((2, 5, 7), 255.0), "must lie in 0..1, but got 255 to 255: divide by 255?"),
+        (np.full((2, 5, 7), np.nan), "must lie in 0..1, but got nan to nan"),
+        (["a picture"], "must be one array of numbers, but got list"),
+        (None, "must be one array of numbers, but got NoneType"),
+    ],
+)
+def test_what_are_no_images_of_the_model_is_refused(images, message):
+    with pytest.raises(UsageError, match=message):
+        build(TrialConfig(latent_size=2, hidden_width=3), pixels=35).encode(images)
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_a_model_can_be_saved_whole_and_copied(activation):
+    config = TrialConfig(latent_size=2, hidden_width=3, encoder_activation=activation, decoder_activation=activation)
+    model = build(config, pixels=35)
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 7), np.uint8)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for copied in (torch.load(file, weights_only=False), copy.deepcopy(model)):
+        assert torch.equal(copied.encode(images), model.encode(images))
+        assert torch.equal(copied.decoder(torch.ones(1, 2)), model.decoder(torch.ones(1, 2)))

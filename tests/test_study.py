@@ -1,15 +1,24 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
+from torch import nn
 
+import vae_tune
 from tests.studies import hand_made, make_study
 from tests.test_record import report
 from vae_tune import SearchConfig, TrialConfig, load_studies, load_study
+from vae_tune.checkpoint import write_model
 from vae_tune.config import UsageError
 from vae_tune.manifest import new_manifest
+from vae_tune.model import build
 from vae_tune.record import StudyRecord
-from vae_tune.space import DEFAULT_SPACE, Space
+from vae_tune.space import DEFAULT_SPACE, Space, load_space
 
 ACTIVATIONS = Space({"encoder_activation": CategoricalDistribution(("linear", "relu"))})
 BATCHES = Space({"batch_size": CategoricalDistribution((64, 128, 256)), "latent_size": IntDistribution(2, 64)})
@@ -177,3 +186,44 @@ def test_studies_whose_losses_are_of_different_kinds_are_not_stacked(tmp_path):
     (folders[1] / "study.json").write_text(text.replace('"kind": "grey"', '"kind": "dynamic"'))
     with pytest.raises(UsageError, match=r"different kinds cannot be compared \(.*a: grey, .*b: dynamic\)"):
         load_studies(folders)
+
+
+def test_the_winners_model_is_loaded_from_study_folder_and_file(tmp_path, monkeypatch):
+    study = load_study(make_study(tmp_path / "s", trials=4))
+    model = build(study.reference, pixels=784)
+    write_model(tmp_path / "s" / "best", model, study.reference)
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+    monkeypatch.chdir(tmp_path / "s" / "best")
+    places = (tmp_path / "s", str(tmp_path / "s"), tmp_path / "s" / "best", "model.safetensors", "..", ".")
+    for loaded in (study.load_model(), *map(vae_tune.load_model, places)):
+        assert (isinstance(loaded, nn.Module), loaded.training) == (True, False)
+        assert torch.equal(loaded.encode(images), model.encode(images))
+
+
+def test_a_study_without_a_model_says_so(tmp_path):
+    study = load_study(make_study(tmp_path / "s", trials=0, status="running"))
+    with pytest.raises(UsageError, match="has no model: none of its trials has succeeded yet"):
+        study.load_model()
+    with pytest.raises(UsageError, match="No usable model in"):
+        vae_tune.load_model(tmp_path / "nowhere")
+
+
+WIDE = load_space(Path("wide"), TrialConfig())
+
+
+@pytest.mark.parametrize("made", [{}, {"trials": 0, "status": "running"}, {"failed": 1.0}, {"space": WIDE}])
+def test_a_study_is_shown_on_a_screen(tmp_path, made):
+    study = load_study(make_study(tmp_path / "s", **made))
+    text = repr(study)
+    assert text.startswith("Study s: search, ")
+    assert len(text.splitlines()) <= 8
+    assert max(map(len, text.replace(str(tmp_path), "").splitlines())) <= 80
+    assert ("best: trial" in text) == (study.best is not None)
+    assert repr(load_studies([tmp_path / "s"])) == "Studies(s)"
+
+
+@pytest.mark.parametrize("module", ["vae_tune", "vae_tune.plots"])
+def test_a_module_shows_what_there_is_before_it_is_imported(module):
+    code = f"import {module} as m; print(set(m.__all__) - set(dir(m)), 'torch' in __import__('sys').modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown == "set() False\n"

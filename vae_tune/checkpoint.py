@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from vae_tune.config import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
-from vae_tune.files import address, is_remote, read_json, write_json
+from vae_tune.files import address, is_remote, named_path, read_json, write_json
 from vae_tune.model import VAE, build
 from vae_tune.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
 from vae_tune.storage import PATIENCE, QUICK, delete, delete_folder, files, folders, local, read_bytes, write_bytes
@@ -208,6 +208,18 @@ def find_model(path: Path) -> Path:
             raise UsageError(f"The study {address(path)} has no model: none of its trials has succeeded yet.")
         return path / BEST_FOLDER
     return path.parent if path.name == MODEL_FILE else path
+
+
+def load_model(path: str | Path) -> VAE:
+    """Return a trained model on the CPU, an ``nn.Module`` in eval mode: ``model.encode(images)`` gives latent means.
+
+    Args:
+        path: the folder of a model or its ``model.safetensors``, or a study, whose best model it is then.
+
+    Raises:
+        UsageError: there is none, or it is damaged.
+    """
+    return read_model(find_model(named_path(path)))[0].eval()
 
 
 def read_model(folder: Path) -> tuple[VAE, TrialConfig]:

@@ -5,17 +5,29 @@ Legend: ``batch`` images, ``pixels`` per image, ``hidden_width`` units, ``latent
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vae_tune.config import Activation, TrialConfig
+from vae_tune.config import Activation, TrialConfig, UsageError
+
+_CHUNK = 4096
+"""Images that :meth:`VAE.encode` takes at once."""
+
+
+def _identity(x: Tensor) -> Tensor:
+    """Return ``x``: a function with a name, as ``torch.save`` needs."""
+    return x
+
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda x: x,
+    "linear": _identity,
     "relu": F.relu,
     "gelu": F.gelu,
     "tanh": torch.tanh,
@@ -110,7 +122,10 @@ class Output(NamedTuple):
 
 
 class VAE(nn.Module):
-    """Encoder and decoder, joined by the reparameterisation."""
+    """Encoder and decoder, joined by the reparameterisation.
+
+    Training takes the two parts, ``encoder`` and ``decoder``, by themselves; :meth:`encode` is for whoever uses it.
+    """
 
     def __init__(
         self,
@@ -122,6 +137,7 @@ class VAE(nn.Module):
         hidden_layers: int = 1,
     ):
         super().__init__()
+        self.pixels = pixels
         self.latent_size = latent_size
         self.encoder = Encoder(pixels, hidden_width, latent_size, encoder_activation, hidden_layers)
         self.decoder = Decoder(latent_size, hidden_width, pixels, decoder_activation, hidden_layers)
@@ -133,6 +149,38 @@ class VAE(nn.Module):
         With ``noise`` ~ N(0, 1), z ~ N(mean, exp(log_variance)), and z is differentiable in both.
         """
         return mean + torch.exp(0.5 * log_variance) * noise
+
+    @torch.no_grad()
+    def encode(self, images: npt.ArrayLike | Tensor) -> Tensor:
+        """Return the latent means of images: (n, latent_size), on the device of the weights, without gradient.
+
+        Args:
+            images: (n, height, width) or (n, channels, height, width), as an array or a tensor: uint8 in 0..255, or
+                floating point in 0..1. They are taken as they are: a model that was trained on black and white images
+                expects such.
+
+        Raises:
+            UsageError: the shape, the type or the range does not fit the model.
+        """
+        try:
+            pictures = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"images must be one array of numbers, but got {type(images).__name__}.") from error
+        shape = tuple(pictures.shape)
+        if len(shape) not in (3, 4) or math.prod(shape[1:]) != self.pixels:
+            known = f"(n, height, width) or (n, channels, height, width) of {self.pixels} pixels an image"
+            raise UsageError(f"images must be {known}, but got the shape {shape}.")
+        if pictures.dtype not in (torch.uint8, torch.bool) and not pictures.is_floating_point():
+            raise UsageError(f"images must be uint8 in 0..255 or floats in 0..1, but got {pictures.dtype}.")
+        if pictures.is_floating_point() and not bool(((pictures >= 0) & (pictures <= 1)).all()):
+            low, high = (float(limit) for limit in pictures.aminmax())
+            raise UsageError(f"images of floating point must lie in 0..1, but got {low:g} to {high:g}: divide by 255?")
+        weight = self.encoder.mean.weight
+        means = [torch.empty(0, self.latent_size, dtype=weight.dtype, device=weight.device)]
+        for some in pictures.flatten(start_dim=1).split(_CHUNK):
+            x = some.to(weight) / (255 if some.dtype == torch.uint8 else 1)
+            means.append(self.encoder(x)[0])
+        return torch.cat(means)
 
     def forward(self, x: Tensor, noise: Tensor) -> Output:
         """Encode ``x``: (batch, pixels) in [0, 1], sample with ``noise``: (batch, latent_size), decode."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
-from vae_tune.files import named_path, read_json
+from vae_tune.files import address, named_path, read_json
 from vae_tune.manifest import read_manifest, read_space
 from vae_tune.names import (
     ACTIVE_UNITS,
@@ -47,6 +48,8 @@ from vae_tune.trials import is_noted, winner
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from vae_tune.model import VAE
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,34 @@ class Study:
     def best_trial(self) -> int | None:
         """The winner's number, or None where there is none."""
         return None if self.best is None else int(str(self.best.name))
+
+    def load_model(self) -> VAE:
+        """Return the winner's model on the CPU, an ``nn.Module`` in eval mode; ``encode(images)`` gives latent means.
+
+        Raises:
+            UsageError: there is none yet, or it is damaged.
+        """
+        from vae_tune.checkpoint import load_model
+
+        return load_model(self.folder)
+
+    def __repr__(self) -> str:
+        """Say in a few lines what it is, how far it came and what is best."""
+        metric, counts = self.manifest["metric"], self.trials[STATE].value_counts()
+        states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        lines = [
+            f"Study {self.name}: {self.kind}, {self.manifest['status']}, in {address(self.folder)}",
+            f"  {len(self.trials)} of {self.config.num_samples} trials ({states}), {len(self.epochs)} epochs"
+            if len(self.trials)
+            else f"  0 of {self.config.num_samples} trials",
+        ]
+        if (best := self.best) is not None:
+            loss = f"{best[VAL_LOSS]:.2f} {metric['unit']} ({metric['kind']})"
+            lines.append(f"  best: trial {best.name}, {VAL_LOSS} {loss} after {best[EPOCHS]} epochs")
+            values = ((name, best[name]) for name in self.space.distributions)
+            words = [f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values]
+            lines += wrap(" ".join(words), 79, initial_indent="  ", subsequent_indent="  ")
+        return "\n".join(lines)
 
 
 def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
@@ -180,6 +211,10 @@ class Studies:
     search it."""
     epochs: pd.DataFrame
     """The reports of all, with the column study in front."""
+
+    def __repr__(self) -> str:
+        """Name them."""
+        return f"Studies({', '.join(self.names)})"
 
 
 def load_studies(folders: Iterable[str | Path]) -> Studies:

@@ -67,3 +67,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     package, _, module = table.__module__.rpartition(".")
     return getattr(import_module(f"{package}.draw_{module}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return what there is, imported yet or not."""
+    return sorted({*globals(), *__all__})
