@@ -2,6 +2,7 @@ import contextlib
 import os
 import signal
 import sys
+from queue import SimpleQueue
 
 import pytest
 
@@ -27,6 +28,18 @@ def test_a_signal_requests_an_end_at_once_and_a_second_one_acts_as_before(number
             assert caught == ["before"]
     finally:
         signal.signal(number, before)
+
+
+def test_the_first_signal_tells_at_once_what_a_second_one_does():
+    told = SimpleQueue()
+    ending = Ending()
+    ending.tell = told.put
+    with interruptible(ending):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert "A second Ctrl-C ends it at once" in told.get()
+    with interruptible(ending.renewed()):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert "A second SIGTERM ends it at once" in told.get()
 
 
 def test_nothing_ends_a_search_without_a_reason():
@@ -141,7 +154,7 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monke
     happened = []
 
     @contextlib.contextmanager
-    def ray(_):
+    def ray(*_):
         os.kill(os.getpid(), signal.SIGINT)
         happened.append("up")
         yield None
@@ -158,7 +171,7 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monke
 
 
 def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, tiny, monkeypatch):
-    def ray(_):
+    def ray(*_):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -188,7 +201,7 @@ def test_a_signal_while_no_trial_runs_is_noted_in_the_record(way, tmp_path, tiny
     def interrupted(*_):
         raise way
 
-    monkeypatch.setattr(startup, "running_ray", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(startup, "running_ray", lambda *_: contextlib.nullcontext())
     there = contextlib.nullcontext(Slots(count=1, cpus=1, gpus=0))
     monkeypatch.setattr(startup, "requested_slots", lambda *_: there)
     monkeypatch.setattr(startup, "load_images", lambda _: tiny)

@@ -9,8 +9,9 @@ from typing import Any
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 
-from vae_tune.cluster import RAY_DIED, ray_is_alive
+from vae_tune.cluster import ray_is_alive
 from vae_tune.ending import Ending
+from vae_tune.processes import NO_TASK, RayDied
 from vae_tune.searcher import StudySearcher
 
 _LOW_MEMORY = "killed due to the node running low on memory"
@@ -20,7 +21,7 @@ _LOW_MEMORY = "killed due to the node running low on memory"
 class FailureReasons(Callback):
     """Tells the study why a trial broke, which Ray Tune tells callbacks but not searchers.
 
-    Where Ray itself has died the trial is not to blame: it stays RUNNING and the search ends.
+    Where Ray itself has died the trial is not to blame: it stays RUNNING.
     """
 
     def __init__(self, searcher: StudySearcher, ending: Ending):
@@ -32,12 +33,16 @@ class FailureReasons(Callback):
         return {}
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Note the last line of the error after the last retry."""
+        """Note the last line of the error after the last retry.
+
+        Raises:
+            RayDied: it runs no task any more.
+        """
         lines = _last_error(trial)
         out_of_memory = _LOW_MEMORY in lines[0]
         worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
         if worker_died and not self._ending.error and not ray_is_alive():
-            self._ending.fail(RAY_DIED)
+            raise RayDied(NO_TASK)
         # Ray Tune gives up, whatever is left of its retries, where a worker is lost between two trials
         recovers = worker_died and trial.should_recover() and not self._ending.error
         if not (recovers and self._searcher.again(trial.trial_id)) and not self._ending.error:

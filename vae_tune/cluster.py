@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from logging.handlers import MemoryHandler
@@ -22,6 +23,7 @@ from ray._private.parameter import RayParams
 from vae_tune.config import ResourceConfig, SearchError, UsageError
 from vae_tune.credentials import protect
 from vae_tune.limits import usable_cpus
+from vae_tune.processes import Processes, RayDied, short_folder
 from vae_tune.slots import count_slots
 
 _PRELOAD = "vae_tune.preload"
@@ -41,47 +43,83 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
 
-RAY_DIED = "Ray has died: it runs no task any more."
+
+class RunningRay:
+    """The Ray that a search runs on."""
+
+    def __init__(self, start: Callable[[], Processes] | None = None):
+        """Start it with ``start`` where it is this process's own; it can be started again then."""
+        self.log = RayLog()
+        self._start = start
+        self._processes = start() if start else None
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether it may be started again: a cluster that was joined is not ours to start."""
+        return self._start is not None
+
+    def check(self) -> None:
+        """Raise RayDied if a process that was started for it has ended. It costs next to nothing."""
+        if self._processes and (death := self._processes.death()):
+            raise RayDied(f"Ray has died: {death}.")
+
+    def restart(self) -> None:
+        """Start it again after it has died.
+
+        Raises:
+            SearchError: it does not start.
+        """
+        _end()
+        if self._start:
+            self._processes = self._start()
 
 
 @contextmanager
-def running_ray(config: ResourceConfig) -> Iterator[RayLog]:
+def running_ray(config: ResourceConfig, say: Callable[[str], None] = lambda _: None) -> Iterator[RunningRay]:
     """Start Ray on this machine, bound to loopback, or join the cluster at ``config.address``.
 
-    A Ray that runs in this process already is used and left running.
+    A Ray that runs in this process already is used and left running. ``say`` hears what is not as usual.
 
     Raises:
-        UsageError: there is no cluster at that address.
+        UsageError: there is no cluster at that address, or no folder for a Ray of this machine.
         SearchError: Ray does not start.
     """
-    log = RayLog()
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         if config.address is not None:
             raise UsageError(f"Ray runs in this process already: leave out address {config.address!r}.")
-        yield log
+        yield RunningRay()
         return
-    try:
+    with ExitStack() as running:
         if config.address is None:
-            _start(config)
+            folder = short_folder(say)
+            started = RunningRay(partial(_start, config, folder))
+            if folder:  # that of a start that failed has logs to read
+                running.callback(shutil.rmtree, folder, ignore_errors=True)
         else:
-            _knock(config.address)
-            ray.init(config.address, log_to_driver=False, runtime_env=_own_code())
-    except (OSError, ValueError, RuntimeError) as error:
-        if config.address is None:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"No Ray cluster at address {config.address!r}: {reason}") from error
+            started = RunningRay()
+            _join(config.address)
+        running.callback(_end)
+        running.enter_context(_lean_tune(local=config.address is None))
+        yield started
+
+
+def _join(address: str) -> None:
     try:
-        with _lean_tune(local=config.address is None):
-            yield log
-    finally:
-        with suppress(ray.exceptions.RayError, OSError, RuntimeError):  # a Ray that has died cannot be ended
-            ray.shutdown()
+        _knock(address)
+        ray.init(address, log_to_driver=False, runtime_env=_own_code())
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"No Ray cluster at address {address!r}: {reason}") from error
 
 
-def _start(config: ResourceConfig) -> None:
+def _end() -> None:
+    with suppress(ray.exceptions.RayError, OSError, RuntimeError):  # a Ray that has died cannot be ended
+        ray.shutdown()
+
+
+def _start(config: ResourceConfig, folder: str | None) -> Processes:
     """Start Ray; again where the half minute that it gives itself was not enough for a busy machine.
 
     Without the autoscaler's monitor, which has no nodes to add here, the log monitor, whose lines nobody reads, and
@@ -100,8 +138,11 @@ def _start(config: ResourceConfig) -> None:
     # Ray has no public option for these, and takes the second for a text
     lean = partial(RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     for _ in range(_STARTS):
+        processes = Processes()
         try:
             with (
+                mock.patch.object(services, "ConsolePopen", processes.start),
+                mock.patch.object(services, "get_node", processes.get_node),
                 mock.patch.object(ray._private.parameter, "RayParams", lean),
                 mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
                 mock.patch.object(services, "start_api_server", _no_server),
@@ -113,16 +154,21 @@ def _start(config: ResourceConfig) -> None:
                     log_to_driver=False,
                     num_cpus=cpus,
                     _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
                     _system_config={"preload_python_modules": [_PRELOAD]} if each_trains else None,
                 )
         except Exception as error:  # Ray raises no more special one
+            fault = processes.fault()
+            processes.end()
+            if fault or isinstance(error, OSError):
+                raise SearchError(fault or f"Ray did not start: {error}.") from error
             if _TOO_SLOW not in str(error):
                 raise
         else:
-            return
+            return processes
     raise SearchError(
         f"Ray did not start, {_STARTS} times, within the 30 seconds that it waits: this machine is too busy.\n"
-        "Nothing was begun. End other work, and try again."
+        "End other work, and try again."
     )
 
 

@@ -53,7 +53,7 @@ class Ending(Stopper):
         self.slots = 1
         """Trainings that run side by side."""
         self.tell: Callable[[str], None] = lambda _: None
-        """Hears that not all of ``later`` fits."""
+        """Hears that not all of ``later`` fits, and that a signal was heeded."""
         self.paused: set[str] = set()
         """Ray Tune ids of trials that were stopped by the end of the search, not by the scheduler."""
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
@@ -109,7 +109,7 @@ class Ending(Stopper):
         """Return the ending of what follows the search: the same deadline, but no target and no reason yet."""
         other = Ending()
         other._deadline, other._longest_epoch = self._deadline, self._longest_epoch
-        other._longest_evaluation, other.slots = self._longest_evaluation, self.slots
+        other._longest_evaluation, other.slots, other.tell = self._longest_evaluation, self.slots, self.tell
         return other
 
     @property
@@ -175,7 +175,7 @@ def explain(status: str, config: SearchConfig, left: int) -> str:
 
 @contextlib.contextmanager
 def interruptible(ending: Ending) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into an orderly end; a second one acts as usual."""
+    """Turn the first Ctrl-C or SIGTERM into an orderly end, and tell so at once; a second one acts as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -184,6 +184,9 @@ def interruptible(ending: Ending) -> Iterator[None]:
     def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         ending.request(INTERRUPTED, at_once=True)
         signal.signal(number, before[signal.Signals(number)])
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        text = f"{name}: the search ends in order, which takes some seconds. A second {name} ends it at once."
+        threading.Thread(target=ending.tell, args=[text]).start()  # this one may be in the middle of a line
 
     for number in before:
         signal.signal(number, request)

@@ -16,7 +16,7 @@ from ray import tune
 
 from vae_tune import hints
 from vae_tune.callbacks import EachStep, FailureReasons, LetGo
-from vae_tune.cluster import RAY_DIED, RayLog, ray_is_alive
+from vae_tune.cluster import RunningRay, ray_is_alive
 from vae_tune.config import SearchConfig, SearchError
 from vae_tune.data import Images
 from vae_tune.ending import Ending, explain, interruptible
@@ -24,6 +24,7 @@ from vae_tune.files import address, is_remote
 from vae_tune.limits import cpu_note
 from vae_tune.names import FAILED, GPUS, INTERRUPTED, RAY_FOLDER, RAY_LOG_FILE, RUNNING, TIME_BUDGET, TRIAL
 from vae_tune.plan import Plan
+from vae_tune.processes import NO_TASK, RayDied
 from vae_tune.record import StudyRecord
 from vae_tune.scheduler import make_scheduler, settle
 from vae_tune.searcher import StudySearcher
@@ -38,13 +39,15 @@ if TYPE_CHECKING:
 
 _MAX_FAILURES = 3
 """Times that a trial is tried again after its worker died or raised."""
+_MAX_RESTARTS = 3
+"""Times in a row that Ray is started again without a finished epoch between."""
 
 
 def train_trials(
-    plan: Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
+    plan: Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray: RunningRay
 ) -> None:
     """Run the trials and evaluate the winner."""
-    ray_log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
+    ray.log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     room = f"{slots}{cpu_note() if plan.config.resources.address is None else ''}"
     kind = plan.config.data.binarization
@@ -72,21 +75,28 @@ def train_trials(
                 importing.start()
 
         record.listeners += [ending.listen, keep, view]
-        trainable = tune.with_parameters(
-            train_trial,
-            images=images,
-            base=plan.base,
-            folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
-            threads=slots.cpus,
-            spot=plan.config.resources.address is not None,
-        )
+
+        def trainable() -> Callable[..., Any]:
+            """Give the images to the Ray that runs now."""
+            function: Callable[..., Any] = tune.with_parameters(
+                train_trial,
+                images=images,
+                base=plan.base,
+                folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
+                threads=slots.cpus,
+                spot=plan.config.resources.address is not None,
+            )
+            return function
 
         def left() -> int:
             return plan.config.num_samples - sum(row.state != RUNNING for row in record.rows)
 
         now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
-        with interruptible(ending):
-            run_trials(trainable, plan.config, plan.space, record, now_there, ending)
+
+        def run() -> None:
+            run_trials(trainable(), plan.config, plan.space, record, now_there, ending, ray.check)
+
+        outliving_ray(run, record, ending, ray, view.warn)
         status = ending.reason
         if status in ("", TIME_BUDGET):  # it can pause trials after the last suggestion, or be used up by the last
             status = TIME_BUDGET if left() > 0 else "complete"
@@ -100,6 +110,40 @@ def train_trials(
     record.set_status(status, ended=now())
 
 
+def outliving_ray(
+    run: Callable[[], None], record: StudyRecord, ending: Ending, ray: RunningRay, warn: Callable[[str], None]
+) -> None:
+    """Let ``run`` run trials; where a Ray of this machine dies, start it again and go on, as a resume would.
+
+    Raises:
+        SearchError: Ray died once more than it is started again without a finished epoch between, or does not start.
+    """
+    starts, before = 0, -1
+    while True:
+        try:
+            with interruptible(ending):
+                ray.check()
+                run()
+            return
+        except RayDied as died:
+            if ending.reason == INTERRUPTED:
+                return
+            epochs = sum(row.epochs for row in record.rows)
+            starts = 1 if epochs != before else starts + 1
+            before = epochs
+            if ending.error or not ray.can_restart:
+                raise _failed(record, ending.error or str(died)) from died
+            if starts > _MAX_RESTARTS:
+                times = f"{_MAX_RESTARTS} times in a row, and no epoch was finished"
+                raise _failed(record, f"{died} It was started again {times}.") from died
+            warn(f"{died} It is started again, and the search goes on (attempt {starts} of {_MAX_RESTARTS}).")
+        try:
+            with interruptible(ending):
+                ray.restart()
+        except SearchError as error:
+            raise _failed(record, str(error)) from error
+
+
 def run_trials(
     trainable: Callable[..., Any],
     config: SearchConfig,
@@ -107,8 +151,14 @@ def run_trials(
     record: StudyRecord,
     slots: Callable[[], Slots],
     ending: Ending,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let Ray Tune run trials until ``config.num_samples`` have finished or ``ending`` says so."""
+    """Let Ray Tune run trials until ``config.num_samples`` have finished or ``ending`` says so.
+
+    Raises:
+        RayDied: Ray has; ``check`` raises it too, where it is known sooner.
+        SearchError: what broke ends the search.
+    """
     base = dataclasses.replace(config.trial, **space.fixed)
     scheduler = make_scheduler(config.asha, base.max_epochs, base.seed)
     settle(record, scheduler, base.max_epochs)
@@ -123,6 +173,7 @@ def run_trials(
     def each_step() -> None:
         record.refresh()
         ending.slots = slots().count  # it looks at the nodes, also when no more trials are handed out
+        check()
 
     tuner = tune.Tuner(
         tune.with_resources(trainable, lambda values: _share(cpus, values[GPUS])),
@@ -146,18 +197,23 @@ def run_trials(
     )
     try:
         tuner.fit()
-    except Exception:
+    except Exception as error:
         if ray_is_alive():
             with contextlib.suppress(OSError):
                 record.set_status(FAILED, ended=now())
             raise
-        ending.fail(RAY_DIED)  # whatever Tune stumbled over is a consequence
+        raise RayDied(NO_TASK) from error  # whatever Tune stumbled over is a consequence
     finally:
         _clear_ray_state(record.folder / RAY_FOLDER)
     if ending.error:
-        with contextlib.suppress(OSError):
-            record.set_status(FAILED, ended=now())
-        raise SearchError(f"{ending.error}\nMend that, then go on: {hints.resume(record.place)}")
+        raise _failed(record, ending.error)
+
+
+def _failed(record: StudyRecord, error: str) -> SearchError:
+    """Note in the record that the search broke, and return what to raise."""
+    with contextlib.suppress(OSError):
+        record.set_status(FAILED, ended=now())
+    return SearchError(f"{error}\nMend that, then go on: {hints.resume(record.place)}")
 
 
 def _import_ahead(num_samples: int) -> None:

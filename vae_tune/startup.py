@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from vae_tune.cluster import RayLog, running_ray
+from vae_tune.cluster import RunningRay, running_ray
 from vae_tune.data import Images, load_images
 from vae_tune.ending import Ending, interruptible
 from vae_tune.last_word import last_word
@@ -18,7 +18,7 @@ _KILLED_EARLY = "The search was killed before its first trial."
 
 
 @contextlib.contextmanager
-def started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, Slots, RayLog]]:
+def started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, Slots, RunningRay]]:
     """Yield the images, and the slots of a Ray that runs while the block lasts.
 
     A signal is heeded once Ray is up (a SIGTERM that Ray itself heeds, at once): torn from its start, Ray can leave a
@@ -30,7 +30,7 @@ def started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, Sl
         early = last_word(_KILLED_EARLY, release_command(resources.address))
         with interruptible(ending):
             try:
-                ray_log = running.enter_context(running_ray(resources))
+                ray = running.enter_context(running_ray(resources, view.warn))
             except SystemExit as exited:  # of SIGTERM, for which Ray has handlers of its own as it starts
                 raise KeyboardInterrupt("nothing was begun.") from exited
         with interruptible(ending), early:  # once more: Ray has put a handler of its own in its place
@@ -42,7 +42,7 @@ def started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, Sl
                 slots = running.enter_context(there)
         if ending.reason:
             raise KeyboardInterrupt("nothing was begun.")
-        yield images, slots, ray_log
+        yield images, slots, ray
 
 
 def _most_trials(plan: Plan) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from vae_tune import hints
-from vae_tune.cluster import RayLog
+from vae_tune.cluster import RunningRay
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images
 from vae_tune.ending import Ending, Trainings
@@ -32,6 +32,10 @@ from vae_tune.terminal import View, make_view
 from vae_tune.trials import now
 
 _KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: {}"
+
+
+class _EndedInOrder(KeyboardInterrupt):
+    """A search was interrupted, and ended with its report and what it found."""
 
 
 def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | None = None) -> Study:
@@ -58,8 +62,9 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
     config = plan.config
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with view or make_view() as view, contextlib.ExitStack() as last:  # noqa: PLR1704
+        ending.tell = view.warn
         view.say(f"Reading {config.data.dataset} and starting Ray ...")
-        with started(plan, view, ending) as (images, slots, ray_log):
+        with started(plan, view, ending) as (images, slots, ray):
             record = open_record(plan, images, slots, view)
             # outlasts Ray, whose core may end this process
             release = release_command(config.resources.address)
@@ -72,9 +77,10 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
                 with live_views(config.views, record, view.warn, hurry=config.time_budget is not None) as names:
                     for name in names:
                         view.say(f"Live view: {name}")
-                    return _search(plan, record, images, slots, view, ending, ray_log)
-            except KeyboardInterrupt:
-                _note_interruption(record, view)
+                    return _search(plan, record, images, slots, view, ending, ray)
+            except KeyboardInterrupt as interruption:
+                if not isinstance(interruption, _EndedInOrder):
+                    _note_interruption(record, view)
                 raise KeyboardInterrupt("the record keeps all that was computed.") from None
             except SystemExit:
                 _note_interruption(record, view)
@@ -90,24 +96,24 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
 
 
 def _search(
-    plan: Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray_log: RayLog
+    plan: Plan, record: StudyRecord, images: Images, slots: Slots, view: View, ending: Ending, ray: RunningRay
 ) -> Study:
     """Train the trials, confirm the best, and show what was found."""
     if plan.config.confirm:
-        ending.tell, ending.slots = view.warn, slots.count
+        ending.slots = slots.count
         ending.later = Trainings((plan.config.confirm + 1) * plan.config.confirm_seeds, plan.base.max_epochs)
-    train_trials(plan, record, images, slots, view, ending, ray_log)
+    train_trials(plan, record, images, slots, view, ending, ray)
     study = load_study(record.folder)
     metrics = study.metrics
     if plan.config.confirm and ending.reason != INTERRUPTED:
         ending = ending.renewed()
-        metrics = _confirm(plan, record, images, slots, view, ending, ray_log, metrics)
+        metrics = _confirm(plan, record, images, slots, view, ending, ray, metrics)
         view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     advice = [] if ending.reason == INTERRUPTED or study.kind != SEARCH else _foretell(study, ending, view)
     _report(record.folder, plan.place, view)
     view.end(record.rows, metrics, plan.place, advice)
     if ending.reason == INTERRUPTED:
-        raise KeyboardInterrupt
+        raise _EndedInOrder
     return study
 
 
@@ -118,7 +124,7 @@ def _confirm(
     slots: Slots,
     view: View,
     ending: Ending,
-    ray_log: RayLog,
+    ray: RunningRay,
     metrics: dict[str, Any] | None,
 ) -> dict[str, Any] | None:
     """Train the best configurations again with fresh seeds; return ``metrics`` with what that showed."""
@@ -145,7 +151,7 @@ def _confirm(
     confirmation = open_record(again, images, slots, view)
     confirmation.after_upload = record.after_upload
     try:
-        train_trials(again, confirmation, images, slots, view, ending, ray_log)
+        train_trials(again, confirmation, images, slots, view, ending, ray)
         from vae_tune.threads import cpu_threads
 
         with cpu_threads(slots.cpus):
@@ -159,11 +165,11 @@ def _confirm(
 
 
 def _note_interruption(record: StudyRecord, view: View) -> None:
-    """Write into the record that Ctrl-C or SIGTERM ended it while no trial ran, outside of :func:`interruptible`."""
+    """Note in the record that a second Ctrl-C or SIGTERM, or one while no trial ran, ended it; say how to go on."""
     if record.manifest["status"] == "running":
         with contextlib.suppress(OSError):
             record.set_status(INTERRUPTED, ended=now())
-        view.say(f"Go on: {hints.resume(record.place)}")
+    view.warn(f"Go on: {hints.resume(record.place)}")
 
 
 def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:

@@ -1,13 +1,14 @@
 """Real faults: processes of a running search are killed; it goes on, or its resume does, and nothing is lost."""
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.safety import keeps_its_token, listening_addresses
 from tests.system.conftest import is_whole, table, wait_for
-from vae_tune.trials import read_trials
 
 pytestmark = pytest.mark.system
 
@@ -28,8 +29,9 @@ def test_a_killed_worker_costs_no_trial_and_a_second_driver_is_refused_meanwhile
     is_whole(folder, trials=10)
 
 
-def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp_path):
-    running = search("--study-name", "s", *SMALL)
+def test_ray_is_started_again_where_its_raylet_was_killed_and_the_search_goes_on(search, tmp_path):
+    deep = tmp_path / ("x" * 60)  # too deep for Ray's sockets
+    running = search("--study-name", "s", *SMALL, environment={"TMPDIR": str(deep)})
     folder = tmp_path / "out" / "s"
     wait_for(lambda: len(table(folder / "epochs.csv")) >= 1, running)
     before = table(folder / "epochs.csv")
@@ -37,15 +39,27 @@ def test_a_killed_raylet_ends_the_search_and_the_resume_completes_it(search, tmp
     for pid in running.children("raylet/raylet --raylet"):
         os.kill(pid, signal.SIGKILL)
     code, output = running.wait()
-    assert code == 1, output
-    assert "Ray has died" in output or "Ray's core ended it" in output  # its core may be quicker and end the process
-    assert f"--resume {folder.relative_to(tmp_path)}" in output
-    assert "FAIL" not in [trial.state.name for trial in read_trials(folder)]
-    code, output = search("--resume", folder).wait()
     assert code == 0, output
+    again = (
+        "Ray has died: its raylet was ended by SIGKILL. It is started again, and the search goes on (attempt 1 of 3)."
+    )
+    assert output.count(again) == 1
+    short = re.search(rf"at most \d+ bytes, but got {deep}: Ray takes (/tmp/ray-\w+)\.", output)
+    assert short, output
+    assert not Path(short[1]).exists()
     assert table(folder / "epochs.csv")[: len(before)] == before
     is_whole(folder)
     assert keeps_its_token(folder, output)
+
+
+def test_a_process_of_ray_that_dies_as_it_starts_is_named_with_its_log_at_the_first_attempt(search, tmp_path):
+    code, output = search("--study-name", "s", *SMALL, environment={"PYTHONWARNINGS": "error"}).wait()
+    assert code == 1, output
+    found = re.search(r"Ray did not start: its (\w+) ended\.\nSee (\S+), which ends with: .*Pydantic", output)
+    assert found, output
+    assert Path(found[2]).stem == found[1]
+    assert "Pydantic" in Path(found[2]).read_text()
+    assert not (tmp_path / "out").exists()
 
 
 def test_workers_that_ray_ends_for_want_of_memory_fail_with_that_reason(search, tmp_path, monkeypatch):

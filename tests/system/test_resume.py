@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 import pytest
@@ -14,24 +15,56 @@ pytestmark = pytest.mark.system
 SMALL = ("--train-size", 5000, "--max-epochs", 3, "--results-dir", "out")
 
 
-def test_an_interruption_keeps_everything_and_the_resume_completes_it(search, tmp_path):
-    running = search("--num-samples", 4, "--study-name", "cut", *SMALL)
-    folder = tmp_path / "out" / "cut"
-    wait_for(lambda: len(table(folder / "epochs.csv")) >= 2, running)
+def interrupt_in_order(running, folder):
+    """Send SIGTERM to the process group, as ``timeout`` does, and to each process of Ray, as Slurm and systemd do."""
+    os.killpg(running.process.pid, signal.SIGTERM)
+    for pid in running.children("/ray/core/src/ray/"):
+        os.kill(pid, signal.SIGTERM)
+    code, output = running.wait()
+    assert code == 130, output
+    assert "Traceback" not in output
+    assert "SIGTERM: the search ends in order" in output
+    assert "Winner: trial" in output
+    assert "--resume" in output
+    assert (folder / "report.html").exists()
+    assert json.loads((folder / "best" / "metrics.json").read_text())["winner"]["validation"]
+    assert not (folder / "forecast.json").exists()  # a replay would keep a person waiting
+
+
+def interrupt_at_once(running, folder):
+    """Press Ctrl-C twice."""
+    running.kill(signal.SIGINT)
+    running.wait_for_line(
+        "Ctrl-C: the search ends in order, which takes some seconds. A second Ctrl-C ends it at once."
+    )
     running.kill(signal.SIGINT)
     code, output = running.wait()
     assert code == 130, output
     assert "Traceback" not in output
-    assert "--resume" in output
-    before = table(folder / "epochs.csv")
+    assert re.search(rf"^Go on: .*search.py --resume {folder}$", output, re.MULTILINE)
+
+
+def test_interruptions_keep_everything_and_the_resume_completes_it(search, tmp_path):
+    folder, epochs = tmp_path / "out" / "cut", tmp_path / "out" / "cut" / "epochs.csv"
+    running = search("--num-samples", 6, "--study-name", "cut", *SMALL)
+    wait_for(lambda: len(table(epochs)) >= 2, running)
+    interrupt_in_order(running, folder)
+    before = table(epochs)
     assert json.loads((folder / "study.json").read_text())["status"] == "interrupted"
-    assert not (folder / "forecast.json").exists()  # a replay would keep a person waiting
+
+    running = search("--resume", folder)
+    wait_for(lambda: len(table(epochs)) > len(before), running)
+    interrupt_at_once(running, folder)
+    before = table(epochs)
+    manifest = json.loads((folder / "study.json").read_text())
+    assert manifest["status"] == "interrupted"
+    assert all(run["ended"] for run in manifest["runs"])
 
     code, output = search("--resume", folder).wait()
     assert code == 0, output
     assert table(folder / "epochs.csv")[: len(before)] == before
     trials = table(folder / "trials.csv")
-    assert len(trials) == 4
+    assert len(trials) == 6
     assert "RUNNING" not in {row["state"] for row in trials}
     seen = [(row["trial"], row["epoch"]) for row in table(folder / "epochs.csv")]
     assert len(seen) == len(set(seen))
