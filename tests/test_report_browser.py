@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.browser import browser, find_chromium
-from tests.studies import make_study
-from vae_tune import TrialConfig
+from tests.studies import hand_made, make_study
+from vae_tune import TrialConfig, load_study
 from vae_tune.report import write_report
 from vae_tune.space import load_space
 
@@ -56,7 +56,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
-    return write_report(make_study(tmp_path_factory.mktemp("results") / "study", trials=TRIALS)).as_uri()
+    return write_report(make_study(tmp_path_factory.mktemp("results") / "study", trials=TRIALS, failed=0.2)).as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,68 @@ def test_a_trial_that_is_chosen_in_the_table_shows_in_the_plots(seen):
     assert "COMPLETE" in seen.page.inner_text("#chosen")
     seen.page.click("#chosen button")
     assert seen.page.evaluate(f"{curves}.length") == 0
+
+
+CHOSEN = """() => [...document.querySelectorAll('[data-card]')].map((node) => {
+    const place = node.querySelector('.plot');
+    const trace = place?.data?.find((trace) => trace.name === 'chosen');
+    const { xaxis, yaxis } = place?._fullLayout ?? {};
+    const inside = (axis, value) => {
+        const at = axis.d2p(value);
+        return at >= -0.5 && at <= axis._length + 0.5;
+    };
+    const seen = trace && (trace.type === 'bar' || (inside(xaxis, trace.x.at(-1)) && inside(yaxis, trace.y.at(-1))));
+    const view = [xaxis, yaxis].map((axis) => axis && !axis.autorange && axis.range);
+    return [node.dataset.card, Boolean(trace), seen, JSON.stringify(view)];
+})"""
+"""Of each plot: its card, whether the chosen trial is in it and in view, and the view where it is not plotly's own."""
+NOT_OF_TRIALS = {"rung_survival", "rung_correlation", "importance"}
+
+
+@pytest.mark.parametrize("who", ["winner", "reference", "worst", "failed"])
+def test_a_trial_that_is_chosen_is_seen_in_every_plot_and_the_views_come_back(seen, uri, who):
+    trials = load_study(Path(uri.removeprefix("file://")).parent).trials
+    pruned, failed = trials[trials.state == "PRUNED"], trials[(trials.state == "FAIL") & trials.val_loss.notna()]
+    best = trials[trials.state == "COMPLETE"].val_loss.idxmin()
+    number = {"winner": best, "reference": 0, "worst": pruned.val_loss.idxmax(), "failed": failed.index[0]}[who]
+    before = {card: view for card, _, _, view in seen.page.evaluate(CHOSEN)}
+    seen.page.locator("#table tbody tr", has=seen.page.locator(f"td:first-child:text-is('{number}')")).click()
+    found = seen.page.evaluate(CHOSEN)
+    assert {card for card, there, _, _ in found if not there} == NOT_OF_TRIALS
+    assert [card for card, there, inside, _ in found if there and not inside] == []
+    grown = {card for card, _, _, view in found if view != before[card]}
+    assert bool(grown) == (who in ("worst", "failed"))
+    seen.page.click("#chosen button")
+    assert {card: view for card, _, _, view in seen.page.evaluate(CHOSEN)} == before
+
+
+def test_a_click_on_a_point_chooses_its_trial(seen):
+    place = seen.page.locator("[data-card=pareto] .plot")
+    place.scroll_into_view_if_needed()
+    x, y, trial = place.evaluate(
+        """(place) => {
+            const trace = place.data.find((trace) => trace.name === 'winner');
+            const { xaxis, yaxis } = place._fullLayout;
+            const { left, top } = place.getBoundingClientRect();
+            const at = (axis, value) => axis._offset + axis.l2p(axis.d2l(value));
+            return [left + at(xaxis, trace.x[0]), top + at(yaxis, trace.y[0]), trace.customdata[0]];
+        }"""
+    )
+    seen.page.mouse.move(x, y)
+    seen.page.mouse.click(x, y)
+    assert seen.page.inner_text("#chosen").startswith(f"trial {trial} ")
+    seen.page.click("#chosen button")
+
+
+def test_a_workers_name_is_shown_as_it_is(chromium, tmp_path):
+    name = "<b>host</b> &lt; @best"
+    study = hand_made(tmp_path / "s", {"losses": (110, 100), "node": name}, {"losses": (110, 90), "node": "@best"})
+    seen = Seen(chromium, write_report(study.folder).as_uri())
+    card = seen.page.locator("[data-card=timeline]")
+    card.scroll_into_view_if_needed()
+    card.locator(".ytick text").first.wait_for()
+    assert sorted(card.locator(".ytick text").all_text_contents()) == sorted([f"{name} 1", "@best 1"])
+    seen.page.close()
 
 
 def test_another_view_of_a_plot_is_drawn_on_demand(seen):

@@ -14,7 +14,7 @@ import pandas as pd
 from vae_tune.names import COMPLETE, EPOCHS, FAIL, STATE, TRIAL, VAL_LOSS
 from vae_tune.plots import hyperparameters
 from vae_tune.plots.hyperparameters import Axis
-from vae_tune.plots.traces import Figure, figure, log_ticks, plain
+from vae_tune.plots.traces import Figure, category, figure, log_ticks, plain
 from vae_tune.plots.view import loss_range
 from vae_tune.study import Study
 
@@ -29,20 +29,20 @@ Ticks = dict[float, str]
 
 def parallel(study: Study, *, whole: bool) -> Figure | None:
     """Draw each configuration as a line across all hyperparameters to its loss; ``whole``: only of complete trials."""
-    table = hyperparameters.parallel(study).dropna(subset=[VAL_LOSS])
-    table = table[table[STATE] == COMPLETE] if whole else table[table[STATE] != FAIL]
-    if table.empty:
+    table = hyperparameters.parallel(study)
+    drawn = table[VAL_LOSS].notna() & ((table[STATE] == COMPLETE) if whole else (table[STATE] != FAIL))
+    if not drawn.any():
         return None
     columns = [_place(known, table[name]) for name, known in hyperparameters.axes(study).items()]
     names = [known.title for known in hyperparameters.axes(study).values()]
     if not whole:
         columns.append(_on_line(Axis(EPOCHS, "linear", 0, study.max_epochs), table[EPOCHS]))
         names.append(EPOCHS)
-    columns.append(_losses(table))
+    columns.append(_losses(table[drawn], table[VAL_LOSS]))
     names.append(VAL_LOSS)
     places = np.column_stack([place for place, _ in columns])
-    order = table[VAL_LOSS].rank(method="first").to_numpy()
-    parts = np.ceil(order / len(table) * _BINS).astype(int)  # 1 holds the best
+    order = table[VAL_LOSS].where(drawn).rank(method="first").to_numpy()
+    parts = np.ceil(order / drawn.sum() * _BINS)  # 1 holds the best, NaN what is not drawn
     best = (table[TRIAL] == study.best_trial).to_numpy()
     traces = [
         _lines(table[TRIAL][chosen], places[chosen], f"@scale-{part - 1}", 1)
@@ -51,6 +51,8 @@ def parallel(study: Study, *, whole: bool) -> Figure | None:
     ]
     if best.any():
         traces.append(_lines(table[TRIAL][best], places[best], "@winner", 3))
+    if not drawn.all():
+        traces.insert(0, _lines(table[TRIAL][~drawn], places[~drawn], "@pruned", 1) | {"visible": False})
     last = len(names) - 1
     x = {
         "range": [-_MARGIN / 2, last + _MARGIN],
@@ -100,9 +102,9 @@ def _labels(ticks: Sequence[Ticks]) -> list[dict[str, Any]]:
 def _place(known: Axis, values: pd.Series[Any]) -> tuple[npt.NDArray[Any], Ticks]:
     """Return where on their axis the values of a hyperparameter lie, from 0 to 1, and the axis' ticks."""
     if known.scale == "category":
-        names = list(dict.fromkeys(map(str, [*known.choices, *values])))  # a reference may lie outside
+        names = list(dict.fromkeys(map(category, [*known.choices, *values])))  # a reference may lie outside
         step = 1 / max(1, len(names) - 1)
-        places = np.array([names.index(str(value)) * step for value in values])
+        places = np.array([names.index(category(value)) * step for value in values])
         return places, {index * step: name for index, name in enumerate(names)}
     shown = [value for value in values if value > 0 or known.scale == "linear"]
     return _on_line(replace(known, low=min([known.low, *shown]), high=max([known.high, *shown])), values)
@@ -117,10 +119,10 @@ def _on_line(known: Axis, values: pd.Series[Any]) -> tuple[npt.NDArray[Any], Tic
     return np.clip(known.place(values), 0, 1), dict(zip(known.place(ticks).tolist(), labels, strict=True))
 
 
-def _losses(table: pd.DataFrame) -> tuple[npt.NDArray[Any], Ticks]:
-    """Return the same for the losses; the upper end says so where it holds what is beyond, too."""
+def _losses(table: pd.DataFrame, losses: pd.Series[Any]) -> tuple[npt.NDArray[Any], Ticks]:
+    """Return the same for ``losses``, on the axis for those of ``table``; its upper end says so if more are beyond."""
     low, high = loss_range(table[VAL_LOSS], table[STATE]) or (0, 1)
-    places, ticks = _on_line(Axis(VAL_LOSS, "linear", low, high), table[VAL_LOSS])
+    places, ticks = _on_line(Axis(VAL_LOSS, "linear", low, high), losses)
     if (table[VAL_LOSS] > high).any():
         ticks = {place: text for place, text in ticks.items() if place < 1 - _ROOM} | {1.0: f"{high:.4g}, more"}
     return places, ticks

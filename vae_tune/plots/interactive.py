@@ -55,7 +55,9 @@ from vae_tune.plots.traces import (
     STATES,
     Figure,
     axis,
+    category,
     curves,
+    elsewhere,
     figure,
     line,
     loss_axis,
@@ -186,7 +188,7 @@ def timeline(study: Study) -> Figure | None:
                 "type": "bar",
                 "orientation": "h",
                 "name": STATE_WORDS[state],
-                "y": list(table[WORKER][mine]),
+                "y": [category(worker) for worker in table[WORKER][mine]],
                 "base": plain(start[mine]),
                 "x": plain(length[mine]),
                 "customdata": plain(table[TRIAL][mine]),
@@ -228,14 +230,15 @@ def slices(study: Study) -> dict[str, Figure]:
     for name, known in hyperparameters.axes(study).items():
         part = table[table[HYPERPARAMETER] == name].rename(columns={VALUE: name})
         if known.scale == "category":
-            part = part.assign(**{name: part[name].map(str)})
+            part = part.assign(**{name: part[name].map(category)})
         if len(part):
             above = {"domain": [0.95, 1], "visible": False, "fixedrange": True}
             pruned = part[part[STATE] == PRUNED]
             rug = points(pruned, name, VAL_LOSS, STATE_WORDS[PRUNED], COLOURS[PRUNED], symbol="line-ns-open", size=9)
             rug |= {"yaxis": "y2", "y": [0] * len(pruned), "text": plain(pruned[VAL_LOSS])}
             rug["hovertemplate"] = "trial %{customdata}<extra></extra>"
-            traces = [*([rug] if len(pruned) else []), *trials(study, part[part[STATE] != PRUNED], name, VAL_LOSS)]
+            traces = [rug, elsewhere(pruned, name, VAL_LOSS)] if len(pruned) else []
+            traces += trials(study, part[part[STATE] != PRUNED], name, VAL_LOSS)
             loss = loss_axis(part) | {"domain": [0, 0.93]}
             figures[name] = figure(traces, parameter_axis(known), loss, yaxis2=above)
     return figures
@@ -267,15 +270,17 @@ def pair_grid(study: Study, x: str, y: str) -> Figure | None:
         "textfont": {"size": 10},
         **_loss_limits(study, "z"),
     }
-    places = study.trials[study.trials[STATE] == COMPLETE].reset_index()
+    places = study.trials.reset_index()
     for name in (x, y):
         if known[name].scale == "category":
-            places[name] = places[name].map(str)
+            places[name] = places[name].map(category)
+    others = elsewhere(places[places[STATE] != COMPLETE], x, y)
+    places = places[places[STATE] == COMPLETE]
     dots = points(places, x, y, "trials", "rgba(0,0,0,0)", size=5)
     dots["marker"]["line"] = {"width": 1, "color": "@ink"}
     best = places[places[TRIAL] == study.best_trial]
     stars = [points(best, x, y, WINNER, "@winner", symbol="star", size=14)] if len(best) else []
-    return figure([heat, dots, *stars], parameter_axis(known[x]), parameter_axis(known[y]), showlegend=False)
+    return figure([heat, dots, *stars, others], parameter_axis(known[x]), parameter_axis(known[y]), showlegend=False)
 
 
 def loss_parts(study: Study) -> Figure | None:
@@ -327,7 +332,7 @@ def pareto(study: Study) -> Figure | None:
 
 def _edges(known: Axis, cells: int) -> list[Any]:
     """Return where the cells of a heat map begin and end, or its categories."""
-    return [str(choice) for choice in known.choices] if known.scale == "category" else plain(known.edges(cells))
+    return [category(choice) for choice in known.choices] if known.scale == "category" else plain(known.edges(cells))
 
 
 def _loss_limits(study: Study, prefix: str) -> dict[str, Any]:

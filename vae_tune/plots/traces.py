@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -49,7 +50,7 @@ def out_of_view(drawn: Figure) -> int:
     """Return how many of a figure's trials have no point inside of the ranges with which its axes begin."""
     x, y = (drawn["layout"][name].get("range", (-math.inf, math.inf)) for name in ("xaxis", "yaxis"))
     inside: dict[int, bool] = {}
-    for trace in drawn["data"]:
+    for trace in (trace for trace in drawn["data"] if trace.get("visible", True)):
         places = zip(trace.get("x", ()), trace.get("y", ()), trace.get("customdata", ()), strict=False)
         for here, there, trial in places if trace["type"] == "scatter" else ():
             if isinstance(trial, int) and here is not None and there is not None:
@@ -66,7 +67,7 @@ def _within(value: Any, view: Sequence[float]) -> bool:
 def parameter_axis(known: Axis) -> dict[str, Any]:
     """Return the axis of a hyperparameter over its range."""
     if known.scale == "category":
-        return axis(known.title, type="category", categoryarray=[str(choice) for choice in known.choices])
+        return axis(known.title, type="category", categoryarray=[category(choice) for choice in known.choices])
     if known.scale == "log":
         return axis(known.title, type="log", **log_ticks(known.low, known.high))
     few = known.whole and known.high - known.low <= _FEW
@@ -113,6 +114,17 @@ def points(
         "marker": {"color": colour, "symbol": symbol, "size": size, **_rim(len(table))},
         **more,
     }
+
+
+def elsewhere(table: pd.DataFrame, x: str, y: str) -> dict[str, Any]:
+    """Return the places of trials that a figure does not draw; the page shows that of a trial that is chosen."""
+    where = {"x": plain(table[x]), "y": plain(table[y]), "customdata": plain(table[TRIAL])}
+    return {"type": "scatter", "visible": False, **where}
+
+
+def category(value: Any) -> str:
+    """Return a choice or a worker's name so that plotly shows it as it is: it reads HTML."""
+    return html.escape(str(value), quote=False)
 
 
 def _rim(count: int) -> dict[str, Any]:

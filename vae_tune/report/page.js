@@ -1,4 +1,4 @@
-// Draws the plots as they come into view, and the table of trials. Colours are CSS variables: "@name" in a figure.
+// Draws the plots as they come into view, and the table of trials. A colour "@name" in a figure is a CSS variable.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -23,24 +23,34 @@
   const tips = new Map();
   const escape = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
+  function words(trial) {
+    const row = rowOf.get(trial) ?? [];
+    const values = data.hyperparameters.map((name) => `${name} ${number(row[column[name]])}`);
+    return [`trial ${trial} ${row[column.state] ?? ""}`, ...values];
+  }
+
   function tip(trial) {
     if (!tips.has(trial)) {
-      const row = rowOf.get(trial) ?? [];
-      const values = data.hyperparameters.map((name) => `${name} ${escape(number(row[column[name]]))}`);
-      tips.set(trial, [`<b>trial ${trial}</b> ${row[column.state] ?? ""}`, ...values].join("<br>"));
+      const [first, ...values] = words(trial).map(escape);
+      tips.set(trial, [`<b>${first}</b>`, ...values].join("<br>"));
     }
     return tips.get(trial);
   }
 
-  function paint(value) {
-    if (typeof value === "string") return value === "@scale" ? scale() : value[0] === "@" ? css(value.slice(1)) : value;
-    if (Array.isArray(value)) return value.every((inner) => inner === null || typeof inner === "number") ? value : value.map(paint);
+  function paint(value, isColour = false) {
+    if (typeof value === "string") {
+      return !isColour || value[0] !== "@" ? value : value === "@scale" ? scale() : css(value.slice(1));
+    }
+    if (Array.isArray(value)) {
+      const plain = value.every((inner) => inner === null || typeof inner === "number");
+      return plain ? value : value.map((inner) => paint(inner, isColour));
+    }
     if (value === null || typeof value !== "object") return value;
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, paint(inner)]));
+    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, paint(inner, /color/.test(key))]));
   }
 
   function traces(figure) {
-    return paint(figure.data).map((trace) => {
+    return figure.data.map((trace) => paint(trace)).map((trace) => {
       if (!trace.hovertemplate?.includes("trial %{customdata}")) return trace;
       const text = trace.customdata.map((trial) => (trial === null ? "" : tip(trial)));
       return { ...trace, text, hovertemplate: trace.hovertemplate.replace("trial %{customdata}", "%{text}") };
@@ -92,6 +102,7 @@
     Plotly.react(place, traces(figure), layout(figure), config);
     if (!card.drawn) place.on("plotly_click", (event) => choose(event.points[0].customdata));
     card.drawn = true;
+    place.grown = {};
     mark(place);
   }
 
@@ -133,18 +144,47 @@
   function mark(place) {
     const old = place.data.findIndex((trace) => trace.name === "chosen");
     if (old >= 0) Plotly.deleteTraces(place, old);
-    if (chosen === null) return;
-    const points = { x: [], y: [] };
-    for (const trace of place.data) {
-      if (trace.type !== "scatter" || !trace.customdata || trace.yaxis === "y2" || trace.name === "winner") continue;
-      trace.customdata.forEach((trial, index) => {
-        if (trial === chosen) for (const axis of "xy") points[axis].push(trace[axis][index]);
-      });
+    const trace = chosen === null ? undefined : find(place.data);
+    grow(place, trace);
+    if (trace) Plotly.addTraces(place, { ...trace, name: "chosen", showlegend: false, hoverinfo: "skip" });
+  }
+
+  // Where the chosen trial is in a plot: a trace of it alone, drawn or not, but for a tick that tells no loss.
+  function find(traces) {
+    const has = (trace) => trace.yaxis !== "y2" && Array.isArray(trace.customdata) && trace.customdata.includes(chosen);
+    const trace = traces.find(has);
+    if (!trace) return undefined;
+    const of = (key) => trace[key].filter((_, index) => trace.customdata[index] === chosen);
+    if (trace.type === "bar") {
+      const marker = { color: "rgba(0,0,0,0)", line: { color: css("ink"), width: 2.5 } };
+      return { type: "bar", orientation: "h", base: of("base"), x: of("x"), y: of("y"), marker };
     }
-    if (!points.x.length) return;
     const marker = { symbol: "circle-open", size: 12, color: css("ink"), line: { width: 2.5 } };
-    const style = { type: "scatter", mode: "lines+markers", marker, line: { color: css("ink"), width: 2 } };
-    Plotly.addTraces(place, { ...points, ...style, name: "chosen", showlegend: false, hoverinfo: "skip" });
+    const line = { color: css("ink"), width: 2 };
+    return { type: "scatter", mode: "lines+markers", x: of("x"), y: of("y"), marker, line };
+  }
+
+  // Let a view that does not hold the last point of a trace grow until it does; undo what an earlier one needed.
+  function grow(place, trace) {
+    const change = {};
+    for (const [key, { before, after }] of Object.entries(place.grown)) {
+      if (String(place.layout[key].range) === String(after)) change[`${key}.range`] = before;
+    }
+    place.grown = {};
+    for (const letter of trace?.type === "scatter" ? "xy" : "") {
+      const key = letter + "axis";
+      const { autorange, fixedrange, type, range } = place.layout[key];
+      const last = trace[letter].at(-1);
+      if (autorange || fixedrange || !range || typeof last !== "number") continue;
+      const [low, high] = change[`${key}.range`] ?? range;
+      const value = type === "log" ? Math.log10(last) : last;
+      const room = 0.05 * (Math.max(high, value) - Math.min(low, value));
+      if (value >= low && value <= high) continue;
+      const after = value > high ? [low, value + room] : [value - room, high];
+      place.grown[key] = { before: [low, high], after };
+      change[`${key}.range`] = after;
+    }
+    if (Object.keys(change).length) Plotly.relayout(place, change);
   }
 
   function choose(trial) {
@@ -156,7 +196,7 @@
     chosen = trial;
     const bar = $("#chosen");
     bar.hidden = trial === null;
-    if (trial !== null) $("span", bar).textContent = tip(trial).replace(/<br>/g, " · ").replace(/<[^>]+>/g, "");
+    if (trial !== null) $("span", bar).textContent = words(trial).join(" · ");
     cards.forEach((card, node) => card.drawn && mark($(".plot", node)));
     document.querySelectorAll("#table tbody tr").forEach((row) => row.classList.toggle("chosen", row.trial === trial));
   }
@@ -174,7 +214,7 @@
   // "val_loss<110" compares a column, any other word must occur in some cell.
   function condition(word) {
     const [, name, operator, text] = word.match(/^(\w+)(<=|>=|!=|<|>|=)(.+)$/) ?? [];
-    if (!(name in column)) return (row) => row.some((cell) => String(cell ?? "").toLowerCase().includes(word.toLowerCase()));
+    if (!Object.hasOwn(column, name ?? "")) return (row) => row.some((cell) => String(cell ?? "").toLowerCase().includes(word.toLowerCase()));
     const wanted = Number.isNaN(Number(text)) ? text.toLowerCase() : Number(text);
     return (row) => {
       const cell = row[column[name]];
