@@ -72,6 +72,7 @@ def test_a_cell_that_is_no_such_number_is_named(tmp_path, text, message):
         ("- {latent_size: 1000}\n", r"point 1: latent_size 1000 lies outside of the search space \(2 to 64\)"),
         ("- {latent_size: 3, latent_size: 4}\n", "point 1 cannot be read: its key 'latent_size' is there twice"),
         ("- {latent_size: 3}\n- {batch_size: 64}\n", "point 2: 'batch_size' is not searched"),
+        ("- {latent_sizes: 4}\n", "'latent_sizes' is not searched; .* Did you mean latent_size?"),
         ("- {latent_size: ''}\n", "point 1: latent_size"),
         ("- {latent_size: many}\n", "point 1: latent_size"),
         ("- {learning_rate: -1}\n", "point 1: learning_rate: must be > 0"),

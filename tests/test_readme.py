@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.studies import make_study
+from vae_tune import load_study
 from vae_tune.check.options import CheckOptions
+from vae_tune.checkpoint import write_model
 from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
+from vae_tune.model import build
 from vae_tune.options import (
     DashboardOptions,
     EvaluateOptions,
@@ -62,11 +65,12 @@ def test_the_space_that_is_shown_loads(tmp_path):
     assert load_space(path, TrialConfig()).fixed == {"encoder_activation": "relu"}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tables.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tables.md", "docs/vae.md"])
 def test_the_snippets_that_read_a_study_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("NAME", "A", "B"):
-        make_study(tmp_path / "results" / name, trials=3)
+        study = load_study(make_study(tmp_path / "results" / name, trials=3))
+        write_model(study.folder / "best", build(study.reference, pixels=784), study.reference)
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     (snippet,) = (snippet for snippet in snippets if "load_study" in snippet)
     exec(snippet, {})

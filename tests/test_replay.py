@@ -227,6 +227,7 @@ def test_every_combination_is_a_setting_once():
     ("change", "message"),
     [
         ({"sampler": "tpe,hyperband"}, "sampler must be some of tpe, random"),
+        ({"scheduler": "asha,ash"}, "but got 'ash'. Did you mean asha?"),
         ({"reduction_factor": "1"}, "reduction_factor must be whole numbers >= 2"),
         ({"workers": "2,many"}, "workers must be whole numbers >= 1"),
         ({"repeats": 0}, "repeats must be >= 1"),

@@ -120,6 +120,10 @@ BAD_LINES = [
         "hidden_width: {type: integer, low: 2, high: 4}",
         "hidden_width needs a type, one of int, float, categorical, but got",
     ),
+    (
+        "hidden_width: {type: integer, low: 2, high: 4}",
+        "hidden_width needs a type, one of int, float, categorical, but",
+    ),
     ("hidden_width: {low: 2, high: 4}", "hidden_width needs a type, one of int, float, categorical, but got None"),
     ("hidden_width: {}", "hidden_width needs a type"),
     ("hidden_width: {type: [int], low: 2, high: 4}", "hidden_width needs a type"),

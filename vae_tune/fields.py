@@ -33,7 +33,8 @@ def from_dict(cls: type[Any], values: Any) -> Any:
         raise UsageError(f"{cls.__name__} must be a mapping of its fields, but got {values!r}.")
     hints = _hints(cls)
     if unknown := [name for name in values if name not in hints]:
-        raise UsageError(f"{cls.__name__} has no field {unknown[0]!r}. Its fields: {', '.join(hints)}.")
+        meant = did_you_mean(unknown[0], hints)
+        raise UsageError(f"{cls.__name__} has no field {unknown[0]!r}.{meant} Its fields: {', '.join(hints)}.")
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         hint = hints[name]

@@ -22,6 +22,7 @@ from vae_tune.config import (
     to_dict,
 )
 from vae_tune.files import is_remote, named_path
+from vae_tune.hints import did_you_mean
 from vae_tune.names import MODEL_FILE
 
 
@@ -134,7 +135,8 @@ class GenerateOptions(ModelOptions):
         super().__post_init__()
         unknown = sorted({*self.chosen} - {*PICTURES})
         if unknown:
-            raise UsageError(f"what must name some of {', '.join(PICTURES)}, but got {unknown[0]!r}.")
+            known = f"what must name some of {', '.join(PICTURES)}, but got {unknown[0]!r}."
+            raise UsageError(known + did_you_mean(unknown[0], PICTURES))
         require(self, "seed", 0 <= self.seed < 2**32, "in 0..4294967295")
 
     @property

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from vae_tune.config import TrialConfig, UsageError
 from vae_tune.fields import read_number
+from vae_tune.hints import did_you_mean
 from vae_tune.names import TRIAL
 from vae_tune.seen import lend
 from vae_tune.space import Space, construct, line_of, problem
@@ -101,7 +102,8 @@ def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig
         if text is None:  # left blank in YAML
             continue
         if name not in space.distributions:
-            raise UsageError(f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}.")
+            known = f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}."
+            raise UsageError(known + did_you_mean(name, space.distributions))
         point[name] = _read(where, name, text, base)
         if not space.contains(replace(base, **{**space.fixed, **_inside(space), **point})):
             raise UsageError(

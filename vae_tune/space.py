@@ -204,9 +204,11 @@ class _Entry:
             self.refuse("cannot be searched: it is what trials are compared at; use --max-epochs")
         kind = self.spec.get("type")
         if not isinstance(kind, str) or kind not in _KEYS:
-            self.refuse(f"needs a type, one of {', '.join(_KEYS)}, but got {kind!r}")
+            self.refuse(f"needs a type, one of {', '.join(_KEYS)}, but got {kind!r}", did_you_mean(kind, _KEYS))
         if unknown := sorted(set(map(str, self.spec)) - _KEYS[kind]):
-            self.refuse(f"has an unknown key {unknown[0]!r}; {kind} takes {', '.join(sorted(_KEYS[kind]))}")
+            known = sorted(_KEYS[kind])
+            meant = did_you_mean(unknown[0], known)
+            self.refuse(f"has an unknown key {unknown[0]!r}; {kind} takes {', '.join(known)}", meant)
         if kind == "categorical":
             choices = self.spec.get("choices")
             if not isinstance(choices, (list, tuple)) or not choices:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, cast, get_args, get_type_hints
 import tyro
 
 from vae_tune.config import AshaConfig, Sampler, UsageError, check_types, require
+from vae_tune.hints import did_you_mean
 
 Bridge = Literal["ours", "pruned", "stock"]
 
@@ -103,7 +104,9 @@ class ReplayOptions:
 
     def _names(self, name: str, allowed: tuple[str, ...]) -> list[str]:
         words = [word.strip() for word in getattr(self, name).split(",")]
-        require(self, name, set(words) <= {*allowed}, f"some of {', '.join(allowed)}, comma-separated")
+        if unknown := [word for word in words if word not in allowed]:
+            known = f"{name} must be some of {', '.join(allowed)}, comma-separated, but got {unknown[0]!r}."
+            raise UsageError(known + did_you_mean(unknown[0], allowed))
         return words
 
     def _numbers(self, name: str, least: int) -> list[int]:
