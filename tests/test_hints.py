@@ -52,7 +52,9 @@ def test_a_command_begins_as_it_was_typed(start, typed, argv, path, words, searc
     with start(typed, argv, path, *words):
         assert hints.resume(PLACE) == f"""{search} --resume 'results/it'"'"'s mine'"""
         assert hints.command("report", Path("s3://bucket/a b"), "--open") == f"{report} 's3://bucket/a b' --open"
+        assert hints.python("print('x')") == f"{shlex.split(typed)[0]} -c 'print('\"'\"'x'\"'\"')'"
     assert hints.command("report") == "vae-tune report"
+    assert hints.python("print(1)") == "python -c 'print(1)'"
 
 
 def test_options_follow_by_their_names():
@@ -64,6 +66,7 @@ def test_at_a_prompt_of_python_a_search_goes_on_by_a_call(monkeypatch):
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     assert hints.resume(Path("s3://bucket/ä"), num_samples=60) == 'resume_search("s3://bucket/ä", num_samples=60)'
     assert hints.resume(Path("a"), "explore") == "vae-tune explore --resume a"
+    assert hints.python("print(1)") == "print(1)"
 
 
 @pytest.mark.parametrize("typed", [[sys.executable, "search.py"], [str(BIN / hints.NAME), "search"]])

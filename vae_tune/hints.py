@@ -25,6 +25,8 @@ class _Start:
     """A script that runs one command alone, if that was started."""
     only: str = ""
     """That command."""
+    python: str = "python"
+    """The interpreter that runs it."""
 
 
 _start = _Start()
@@ -42,7 +44,8 @@ def started(words: Sequence[str] = ()) -> Iterator[None]:
     else:
         program = NAME if _is_found(beside) else f"{python} -m vae_tune"
     script = words and typed.is_file()  # not the -c of a program on the command line
-    _start = _Start(program, f"{python} {quote(str(typed))}", words[0]) if script else _Start(program)
+    only = (f"{python} {quote(str(typed))}", words[0]) if script else ("", "")
+    _start = _Start(program, *only, python)
     try:
         yield
     finally:
@@ -67,6 +70,11 @@ def command(name: str, *arguments: Path | str) -> str:
     """Return what to type to run the command ``name`` with ``arguments``, such as ``vae-tune report results/a``."""
     start = _start.script if name == _start.only else f"{_start.program} {name}"
     return " ".join([start, *(argument(word) if isinstance(word, Path) else quote(word) for word in arguments)])
+
+
+def python(code: str) -> str:
+    """Return what to type to run a line of Python; in a notebook or at Python's prompt, the line."""
+    return code if hasattr(sys, "ps1") else f"{_start.python} -c {quote(code)}"
 
 
 def resume(folder: Path, name: str = "search", **changes: object) -> str:

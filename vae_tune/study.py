@@ -138,7 +138,7 @@ class Study:
         ]
         if (best := self.best) is not None:
             loss = f"{best[VAL_LOSS]:.2f} {metric['unit']} ({metric['kind']})"
-            lines.append(f"  best: trial {best.name}, {VAL_LOSS} {loss} after {best[EPOCHS]} epochs")
+            lines.append(f"  best: trial {best.name}, {VAL_LOSS} {loss} after epoch {best[EPOCHS]}")
             values = ((name, best[name]) for name in self.space.distributions)
             words = [f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values]
             lines += wrap(" ".join(words), 79, initial_indent="  ", subsequent_indent="  ")

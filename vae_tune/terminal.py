@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -338,7 +337,7 @@ def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
     code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
     for command in (
         *([hints.resume(folder)] if unfinished else []),
-        f"python -c {quote(code)}",
+        hints.python(code),
         hints.command("dashboard", folder),
     ):
         console.print(f"  {command}", soft_wrap=True)
