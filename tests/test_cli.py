@@ -263,8 +263,9 @@ def test_a_help_fits_the_terminal_and_shows_what_can_be_typed(monkeypatch, capsy
     assert "None" not in text
     lines = [line for line in (summary.partition("\n\n")[2] + boxes).splitlines() if len(line.split()) > 3]
     assert max(map(len, lines)) <= columns
-    wrapped = [line.strip("│ ") for line in lines if re.match(r"│ {12,}", line)]  # of an option's text
-    assert not [line for line, after in pairwise(wrapped) if len(line) < 12 and not line.endswith((".", ")"))]
+    for line, after in pairwise(boxes.splitlines()):
+        if re.match(r"[│ ] {12,}\w", line) and (word := re.match(r"[│ ] {12,}(\S+) ", after)):  # of one option's text
+            assert len(line.rstrip("│ ")) + 1 + len(word[1]) > columns - 2
     for example in examples.splitlines():
         words = shlex.split(example.replace("results/NAME", "nowhere"))
         words = words[words.index(name) + 1 :]
