@@ -15,6 +15,7 @@ from vae_tune.callbacks import FailureReasons, LetGo
 from vae_tune.config import SearchError, TrialConfig
 from vae_tune.ending import Ending
 from vae_tune.names import EPOCH, GPU_ERROR, RUNNING, TRIAL, VAL_LOSS, VALUES
+from vae_tune.processes import RayDied
 from vae_tune.record import StudyRecord
 from vae_tune.scheduler import Asha, Rungs
 from vae_tune.searcher import StudySearcher
@@ -237,6 +238,24 @@ def test_a_trial_whose_worker_is_lost_again_and_again_fails_in_the_end(record, t
         FailureReasons(searcher, Ending()).on_trial_error(0, [], trial)
     assert record.rows[0].state == "FAIL"
     assert searcher.suggest("e")[TRIAL] == 1
+
+
+def test_a_worker_that_died_with_ray_is_no_failure_of_its_trial_and_ray_is_not_waited_for(
+    record, tmp_path, monkeypatch
+):
+    """Ray's core ends the driver within seconds after its raylet, and a ping takes up to twenty."""
+
+    def check():
+        raise RayDied("its raylet was ended by SIGKILL")
+
+    monkeypatch.setattr(module, "ray_is_alive", lambda: pytest.fail("it was asked"))
+    searcher = make(record)
+    searcher.suggest("a")
+    (tmp_path / "error.txt").write_text("Failure # 1 (occurred at noon)\nThe actor 17 died unexpectedly.\n")
+    trial = SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"), should_recover=lambda: False)
+    with pytest.raises(RayDied):
+        FailureReasons(searcher, Ending(), check).on_trial_error(0, [], trial)
+    assert record.rows[0].state == "RUNNING"
 
 
 def test_an_ended_trial_keeps_no_metrics_in_the_driver():

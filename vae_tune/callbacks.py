@@ -24,9 +24,11 @@ class FailureReasons(Callback):
     Where Ray itself has died the trial is not to blame: it stays RUNNING.
     """
 
-    def __init__(self, searcher: StudySearcher, ending: Ending):
+    def __init__(self, searcher: StudySearcher, ending: Ending, check: Callable[[], None] = lambda: None):
+        """Tell ``searcher``; ``check`` raises RayDied where that is known at once, as of a Ray of this machine."""
         self._searcher = searcher
         self._ending = ending
+        self._check = check
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle to an empty shell, as :class:`StudySearcher` does."""
@@ -41,8 +43,10 @@ class FailureReasons(Callback):
         lines = _last_error(trial)
         out_of_memory = _LOW_MEMORY in lines[0]
         worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
-        if worker_died and not self._ending.error and not ray_is_alive():
-            raise RayDied(NO_TASK)
+        if worker_died and not self._ending.error:
+            self._check()
+            if not ray_is_alive():
+                raise RayDied(NO_TASK)
         # Ray Tune gives up, whatever is left of its retries, where a worker is lost between two trials
         recovers = worker_died and trial.should_recover() and not self._ending.error
         if not (recovers and self._searcher.again(trial.trial_id)) and not self._ending.error:

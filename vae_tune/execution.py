@@ -190,7 +190,7 @@ def run_trials(
             name=RAY_FOLDER,
             storage_path=str(record.folder.absolute()),
             stop=ending,
-            callbacks=[FailureReasons(searcher, ending), EachStep(each_step), LetGo()],
+            callbacks=[FailureReasons(searcher, ending, check), EachStep(each_step), LetGo()],
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             verbose=0,
         ),
@@ -198,6 +198,7 @@ def run_trials(
     try:
         tuner.fit()
     except Exception as error:
+        check()
         if ray_is_alive():
             with contextlib.suppress(OSError):
                 record.set_status(FAILED, ended=now())
