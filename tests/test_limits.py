@@ -9,7 +9,7 @@ import torch
 
 from vae_tune import limits, slots
 from vae_tune.config import ResourceConfig, UsageError
-from vae_tune.limits import control_groups, cpu_note, usable_cpus
+from vae_tune.limits import available_memory, control_groups, cpu_note, usable_cpus
 from vae_tune.threads import cpu_threads, limit_threads
 
 TWO = "30 23 0:26 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -80,6 +80,55 @@ def test_the_groups_that_limit_memory_are_found_in_both_versions(tmp_path):
     root = machine(tmp_path, "4:memory:/job\n0::/job\n", mounts, {"memory/job/a": "", "job/b": ""})
     found = [str(path.relative_to(root / "sys/fs/cgroup")) for path in control_groups("memory", root)]
     assert found == ["memory/job", "memory", "job", "."]
+
+
+@pytest.mark.parametrize(
+    ("groups", "mounts", "files", "available"),
+    [
+        ("0::/\n", TWO.format(root="/"), {}, 8_000_000 * 1024),
+        (
+            "0::/job/step\n",
+            TWO.format(root="/"),
+            {
+                "job/memory.max": "3000000000\n",
+                "job/memory.current": "1800000000\n",
+                "job/memory.stat": "anon 1000000000\ninactive_file 500000000\n",
+                "job/step/memory.max": "max\n",
+                "job/step/memory.current": "1700000000\n",
+                "job/step/memory.stat": "anon 1000000000\ninactive_file 500000000\n",
+            },
+            1_700_000_000,
+        ),
+        (
+            "4:memory:/job\n0::/\n",
+            "40 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+            {
+                "memory/job/memory.limit_in_bytes": "2000000000\n",
+                "memory/job/memory.usage_in_bytes": "1900000000\n",
+                "memory/job/memory.stat": "cache 1\ntotal_inactive_file 300000000\n",
+                "memory/memory.limit_in_bytes": "9223372036854771712\n",
+                "memory/memory.usage_in_bytes": "5000000000\n",
+                "memory/memory.stat": "total_inactive_file 1\n",
+            },
+            400_000_000,
+        ),
+        # more is used than may be: nothing is available
+        (
+            "0::/\n",
+            TWO.format(root="/"),
+            {"memory.max": "1000\n", "memory.current": "2000\n", "memory.stat": "inactive_file 10\n"},
+            0,
+        ),
+    ],
+)
+def test_memory_is_available_as_far_as_machine_and_control_groups_leave_it(tmp_path, groups, mounts, files, available):
+    root = machine(tmp_path, groups, mounts, files)
+    (root / "proc/meminfo").write_text("MemTotal: 16000000 kB\nMemFree: 90 kB\nMemAvailable: 8000000 kB\n")
+    assert available_memory(root) == available
+
+
+def test_where_the_system_does_not_tell_its_memory_nothing_is_known(tmp_path):
+    assert available_memory(tmp_path) is None
 
 
 def test_without_control_groups_the_affinity_alone_counts(tmp_path):

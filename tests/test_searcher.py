@@ -19,6 +19,7 @@ from vae_tune.processes import RayDied
 from vae_tune.record import StudyRecord
 from vae_tune.scheduler import Asha, Rungs
 from vae_tune.searcher import StudySearcher
+from vae_tune.slots import Slots
 from vae_tune.space import DEFAULT_SPACE
 
 BASE = TrialConfig(max_epochs=9)
@@ -265,3 +266,40 @@ def test_an_ended_trial_keeps_no_metrics_in_the_driver():
     assert metadata.metric_n_steps
     LetGo().on_trial_complete(0, [], SimpleNamespace(run_metadata=metadata))
     assert metadata.metric_n_steps == metadata.metric_analysis == {}
+
+
+def with_memory(record, memory, need):
+    """A searcher of two slots; each trial's need is a function of its number."""
+    slots = Slots(2, 1, 0, memory=memory, on_a_node=2)
+    known = {}
+
+    def needs(config, on_gpu):
+        assert not on_gpu
+        return need(known.setdefault((config.latent_size, config.learning_rate), len(known)))
+
+    return StudySearcher(record, DEFAULT_SPACE, BASE, "random", Ending(), None, 6, lambda: slots, needs)
+
+
+def test_a_trial_that_does_not_fit_beside_the_running_ones_waits_and_is_the_next(record):
+    searcher = with_memory(record, 10, lambda number: [6, 5, 3][number])
+    assert searcher.suggest("a")[TRIAL] == 0
+    assert searcher.suggest("b") is None
+    assert searcher.suggest("b") is None
+    searcher.on_trial_complete("a", result(BASE.max_epochs, 100.0))
+    assert searcher.suggest("b")[TRIAL] == 1
+    assert searcher.suggest("c")[TRIAL] == 2
+    assert [row.state for row in record.rows] == ["COMPLETE", "RUNNING", "RUNNING"]
+
+
+def test_a_trial_that_never_fits_fails_with_both_numbers_and_the_next_one_is_handed_out(record):
+    searcher = with_memory(record, 4_000_000_000, lambda number: [1, 5_500_000_000, 9_000_000_000, 1][number])
+    assert searcher.suggest("a")[TRIAL] == 0
+    assert searcher.suggest("b")[TRIAL] == 3
+    assert [row.state for row in record.rows] == ["RUNNING", "FAIL", "FAIL", "RUNNING"]
+    assert record.rows[1].reason == "needs about 5.5 GB of memory, but a trial can have 4.0 GB at most here"
+
+
+def test_a_search_of_which_no_trial_fits_ends(record):
+    searcher = with_memory(record, 10, lambda _: 11)
+    assert searcher.suggest("a") == Searcher.FINISHED
+    assert [row.state for row in record.rows] == ["FAIL"] * 6

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 
 import numpy as np
@@ -217,3 +218,11 @@ def test_other_images_are_refused(train, trained):
     code, _, errors = train("--resume", trained)
     assert code == 2
     assert "are not those that" in errors
+
+
+def test_a_training_that_does_not_fit_into_memory_is_refused_before_it_begins(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(single, "available_memory", lambda: 1_000_000_000)
+    code, out, errors = train("--latent-size", 20_000, "--train-size", 200, "--epochs", 1, "--output", "large")
+    assert (code, out) == (2, "")
+    assert re.search(r"needs about 4\.0 GB of memory, but 1\.0 GB are free\.\n.*--latent-size", errors)
+    assert list(tmp_path.iterdir()) == []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
 
 from vae_tune import slots as module
 from vae_tune.config import ResourceConfig, UsageError
-from vae_tune.slots import Slots, SlotsNow, count_slots, requested_slots
+from vae_tune.slots import Slots, SlotsNow, count_slots, find_slots, requested_slots
 
 CPU, GPU = {"CPU": 16.0}, {"CPU": 4.0, "GPU": 1.0}
 
@@ -47,6 +48,36 @@ def test_the_next_trial_goes_where_there_is_room():
     assert slots.gpus_of_next([]) == 0.5
     assert slots.gpus_of_next([0.5, 0.0]) == 0.5
     assert slots.gpus_of_next([0.5, 0.5]) == 0.0
+
+
+GB = 10**9
+NODE = {"CPU": 4.0, "memory": 20.0 * GB}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "config", "alone", "beside_two"),
+    [
+        ([NODE], {}, 16, 10),  # four trials, and this process
+        ([NODE], {"max_concurrent": 1}, 10, 4),
+        ([NODE, NODE], {}, 4, 4),  # on one of two nodes, nobody knows on which
+        ([NODE, {"CPU": 2.0, "memory": 6.0 * GB}], {}, 2, 2),
+        ([NODE, {"CPU": 0.0, "memory": 1.0 * GB}], {}, 16, 10),
+        ([{"CPU": 4.0}], {}, math.inf, math.inf),
+    ],
+)
+def test_trials_share_the_memory_of_a_node(nodes, config, alone, beside_two):
+    slots = count_slots(nodes, ResourceConfig(**config))
+    assert slots.memory_left([]) == alone * GB
+    assert slots.memory_left([2 * GB, 4 * GB]) == beside_two * GB
+
+
+def test_on_this_machine_the_memory_is_what_may_be_taken_now(monkeypatch):
+    nodes = [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 2.0, "memory": 99.0 * GB}}]
+    monkeypatch.setattr(module.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(module.state, "get_draining_nodes", dict)
+    monkeypatch.setattr(module, "available_memory", lambda: 6 * GB)
+    assert find_slots(ResourceConfig()).memory_left([]) == 4 * GB
+    assert find_slots(ResourceConfig(address="auto")).memory_left([]) == 66 * GB
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ NEVER = {
     "check/kuberay": {"ray", "torch", "optuna", "pandas", "numpy"},
     "check/live": {"optuna", "pandas"},
     "check/trial": {"ray", "optuna", "pandas"},
+    "memory": {"ray", "torch", "optuna", "pandas", "numpy"},
     "limits": {"ray", "torch", "optuna", "pandas", "numpy"},
     "credentials": {"ray", "torch", "optuna", "pandas", "numpy"},
     "trials": {"ray", "torch", "pandas"},

@@ -19,6 +19,8 @@ from vae_tune.console import make_console
 from vae_tune.data import Images, load_images, to_tensor
 from vae_tune.files import address, is_remote
 from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
+from vae_tune.limits import available_memory
+from vae_tune.memory import evaluation_bytes, refuse_too_much
 from vae_tune.model import VAE
 from vae_tune.options import EvaluateOptions, ModelOptions
 from vae_tune.threads import limit_threads
@@ -71,6 +73,9 @@ def run_evaluation(options: EvaluateOptions, console: Console | None = None) -> 
     if count > len(images):
         raise UsageError(f"images must be <= {len(images)}, the {options.split} images of {dataset}, but got {count}.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    there = torch.cuda.mem_get_info()[0] if device.type == "cuda" else available_memory()
+    needed = evaluation_bytes(loaded.config, loaded.images.pixels, count)
+    refuse_too_much("This evaluation", needed, there, "Take fewer --images.")
     tensor = to_tensor(images[:count], device)
     model = loaded.model.to(device)
     result: dict[str, Any] = {

@@ -17,11 +17,12 @@ from ray import tune
 from vae_tune import hints
 from vae_tune.callbacks import EachStep, FailureReasons, LetGo
 from vae_tune.cluster import RunningRay, ray_is_alive
-from vae_tune.config import SearchConfig, SearchError
+from vae_tune.config import SearchConfig, SearchError, TrialConfig
 from vae_tune.data import Images
 from vae_tune.ending import Ending, explain, interruptible
 from vae_tune.files import address, is_remote
 from vae_tune.limits import cpu_note
+from vae_tune.memory import PROCESS, training_bytes
 from vae_tune.names import FAILED, GPUS, INTERRUPTED, RAY_FOLDER, RAY_LOG_FILE, RUNNING, TIME_BUDGET, TRIAL
 from vae_tune.plan import Plan
 from vae_tune.processes import NO_TASK, RayDied
@@ -91,10 +92,13 @@ def train_trials(
         def left() -> int:
             return plan.config.num_samples - sum(row.state != RUNNING for row in record.rows)
 
+        def needs(config: TrialConfig, on_gpu: bool) -> int:
+            return PROCESS + training_bytes(config, images.pixels, len(images.validation), on_gpu=on_gpu)
+
         now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
 
         def run() -> None:
-            run_trials(trainable(), plan.config, plan.space, record, now_there, ending, ray.check)
+            run_trials(trainable(), plan.config, plan.space, record, now_there, ending, ray.check, needs)
 
         outliving_ray(run, record, ending, ray, view.warn)
         status = ending.reason
@@ -152,6 +156,7 @@ def run_trials(
     slots: Callable[[], Slots],
     ending: Ending,
     check: Callable[[], None] = lambda: None,
+    needs: Callable[[TrialConfig, bool], int] | None = None,
 ) -> None:
     """Let Ray Tune run trials until ``config.num_samples`` have finished or ``ending`` says so.
 
@@ -165,7 +170,7 @@ def run_trials(
     to_run = config.num_samples - sum(row.state != RUNNING for row in record.rows)
     if to_run <= 0:
         return
-    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler, config.num_samples, slots)
+    searcher = StudySearcher(record, space, base, config.sampler, ending, scheduler, config.num_samples, slots, needs)
     grows = config.resources.address is not None
     most = min(to_run, config.resources.max_concurrent or to_run) if grows else slots().count
     cpus = slots().cpus

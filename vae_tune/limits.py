@@ -32,6 +32,24 @@ def cpu_note() -> str:
     return f" ({usable} of {there} CPUs may be used)" if usable < there else ""
 
 
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Return the bytes of memory that this process can still take, None where the system does not tell.
+
+    It is the least of what the machine has available and of what each control group leaves. Files that a group has
+    read count as available, as they do for the machine: Linux lets go of them when memory is needed.
+
+    Args:
+        root: of the file system that has /proc and the control groups.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    amounts = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    left = (_memory_left(group) for group in control_groups("memory", root))
+    return max(0, min([*amounts, *(amount for amount in left if amount is not None)], default=0)) if amounts else None
+
+
 def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
     """Yield the folders of the control groups that limit this process, its own first, then those that hold it.
 
@@ -85,4 +103,19 @@ def _cpu_quota(group: Path) -> float | None:
             quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return float(quota) / float(period) if float(quota) > 0 else None
     except (OSError, ValueError, ZeroDivisionError):  # no such file at the top; "max" for no limit
+        return None
+
+
+def _memory_left(group: Path) -> int | None:
+    """Return the bytes that a control group still allows, None where it sets no limit."""
+    both = (group / "memory.max").exists()
+    limit, used, files = (
+        ("memory.max", "memory.current", "inactive_file")
+        if both
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
+    try:
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int((group / limit).read_text()) - int((group / used).read_text()) + int(counts.get(files, 0))
+    except (OSError, ValueError):  # no such file at the top; "max" for no limit
         return None

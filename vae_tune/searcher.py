@@ -13,6 +13,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from ray.tune.search import Searcher
 
 from vae_tune.config import Sampler, SearchError, TrialConfig
 from vae_tune.ending import Ending
+from vae_tune.memory import in_words
 from vae_tune.names import (
     COMPLETE,
     EPOCH,
@@ -96,6 +98,7 @@ class StudySearcher(Searcher):
         scheduler: Asha | None = None,
         num_samples: int | None = None,
         slots: Callable[[], Slots] | None = None,
+        needs: Callable[[TrialConfig, bool], int] | None = None,
     ):
         """Take up a study.
 
@@ -108,6 +111,7 @@ class StudySearcher(Searcher):
             scheduler: says which trials are audited, paused and promoted.
             num_samples: trials of the study; by default Ray Tune counts them, also those handed out again.
             slots: how many trials may run now, and on what; by default Ray Tune limits them.
+            needs: the bytes of memory that a configuration takes, with or without a GPU; by default none is too large.
         """
         super().__init__(metric=VAL_LOSS, mode="min")
         self._scheduler = scheduler or Asha(Rungs((), 2), base.max_epochs)
@@ -126,6 +130,9 @@ class StudySearcher(Searcher):
         self._gpus: dict[str, float] = {}
         self._lost: Counter[int] = Counter()
         self._slots = slots
+        self._needs = needs
+        self._memory: dict[str, int] = {}
+        self._waiting: dict[str, Any] | None = None
         self._unfinished = deque(t for t in record.unfinished() if t.number not in self._scheduler.paused)
         if not record.study.get_trials(deepcopy=False):
             with record.transaction():
@@ -142,21 +149,44 @@ class StudySearcher(Searcher):
         running = [self._gpus[other] for other in self._numbers]
         if slots and len(running) >= slots.count:
             return None
+        gpus = slots.gpus_of_next(running) if slots else 0.0
         try:
             with self._record.transaction():
-                handed = self._hand_out()
+                handed, memory = self._hand_out_what_fits(slots, on_gpu=gpus > 0)
         except OSError as error:
             self._fail_to_write(error)
             return str(Searcher.FINISHED)
         if handed is not None:
-            self._numbers[trial_id] = handed[TRIAL]
-            self._gpus[trial_id] = slots.gpus_of_next(running) if slots else 0.0
-            return {**handed, GPUS: self._gpus[trial_id]}
+            self._numbers[trial_id], self._gpus[trial_id], self._memory[trial_id] = handed[TRIAL], gpus, memory
+            return {**handed, GPUS: gpus}
         if self._numbers:
             return None
         for number in self._scheduler.paused:  # nothing runs any more that could make room for them
             self._write(self._record.finish, number, PRUNED)
         return str(Searcher.FINISHED)
+
+    def _hand_out_what_fits(self, slots: Slots | None, *, on_gpu: bool) -> tuple[dict[str, Any] | None, int]:
+        """Return the next trial and the bytes of memory that it takes; None where there is none now.
+
+        One that does not fit beside those that run is the next one until it does. One that never fits is told as FAIL.
+        """
+        while (handed := self._waiting or self._hand_out()) is not None:
+            if not (slots and self._needs):
+                return handed, 0
+            memory = self._needs(replace(self._base, **handed[VALUES]), on_gpu)
+            if memory > (most := slots.memory_left([])):
+                self._waiting = None
+                reason = (
+                    f"needs about {in_words(memory)} of memory, but a trial can have {in_words(most)} at most here"
+                )
+                self._record.finish(handed[TRIAL], FAIL, reason)
+            elif memory > slots.memory_left([self._memory[other] for other in self._numbers]):
+                self._waiting = handed
+                return None, 0
+            else:
+                self._waiting = None
+                return handed, memory
+        return None, 0
 
     def _hand_out(self) -> dict[str, Any] | None:
         """Return the number and the hyperparameters of the next trial, or None where there is none now."""

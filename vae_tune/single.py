@@ -31,6 +31,8 @@ from vae_tune.console import make_console
 from vae_tune.data import Images, load_images
 from vae_tune.files import atomic, read_json, write_json
 from vae_tune.gallery import reconstruction_sheet, sample_sheet
+from vae_tune.limits import available_memory
+from vae_tune.memory import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.names import (
     CHECKPOINTS_FOLDER,
     EPOCH,
@@ -62,6 +64,7 @@ def train(options: TrainOptions, console: Console | None = None) -> Path:
     folder = options.resume or _new_folder(options)
     images = load_images(options.data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, options, images, device)
     kind = images.binarization
     _say(console, f"{folder}: {options.data.dataset}, {kind} values, on {device.type}")
@@ -170,6 +173,15 @@ def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images,
     sample_sheet(model, images.validation.shape[1:]).write_png(folder / SAMPLES_FILE)
     reconstruction_sheet(model, images.validation).write_png(folder / RECONSTRUCTIONS_FILE)
     write_model(folder, model, config, data)
+
+
+def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device) -> None:
+    """Refuse a configuration that does not fit into memory, which would slow the machine down until it is killed."""
+    size = config, images.pixels, len(images.validation)
+    remedy = "Take a smaller --latent-size, --hidden-width or --batch-size."
+    if device.type == "cuda":
+        refuse_too_much("This training on the GPU", gpu_bytes(*size), torch.cuda.mem_get_info()[0], remedy)
+    refuse_too_much("This training", training_bytes(*size, on_gpu=device.type == "cuda"), available_memory(), remedy)
 
 
 def _new_folder(options: TrainOptions) -> Path:

@@ -15,7 +15,7 @@ from ray._private.state import state  # there is no public way to ask what is dr
 from ray.autoscaler.sdk import request_resources
 
 from vae_tune.config import ResourceConfig, UsageError
-from vae_tune.limits import cpu_note
+from vae_tune.limits import available_memory, cpu_note
 
 _PATIENCE_SECONDS = 1200.0
 """Time in which an autoscaled cluster has to bring a first node: some clouds take long to find a GPU."""
@@ -41,6 +41,10 @@ class Slots:
     """Of each trial that has any: a share, or some."""
     without_gpu: int = 0
     """How many of them are on nodes without a GPU, where others have one."""
+    memory: int | None = None
+    """Bytes that the trials of a node may take together; of several nodes the one with the least for each trial."""
+    on_a_node: int = 0
+    """How many trials fit on that node."""
 
     def __str__(self) -> str:
         """Say it in words."""
@@ -55,6 +59,15 @@ class Slots:
         with_gpu = sum(gpus > 0 for gpus in running)
         return self.gpus if with_gpu < self.count - self.without_gpu else 0.0
 
+    def memory_left(self, running: Sequence[int]) -> float:
+        """Return the bytes that another trial may take beside those that run, given by the bytes of each.
+
+        Of several nodes nobody knows beforehand which one a trial comes to: there each has an equal share.
+        """
+        if self.memory is None:
+            return math.inf
+        return self.memory - sum(running) if self.on_a_node >= self.count else self.memory / self.on_a_node
+
 
 def find_slots(config: ResourceConfig) -> Slots:
     """Return how many trials fit on the running Ray, node by node.
@@ -66,6 +79,8 @@ def find_slots(config: ResourceConfig) -> Slots:
     """
     leaving = state.get_draining_nodes()  # Ray starts nothing there any more
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    if config.address is None and (there := available_memory()) is not None:
+        nodes = [{**node, "memory": there} for node in nodes]
     slots = count_slots(nodes, config)
     if slots.count == 0:
         where = "this machine has" if config.address is None else "no node of the cluster has more than"
@@ -90,7 +105,25 @@ def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) ->
     most = config.max_concurrent or count + without_gpu
     count = min(count, most)
     without_gpu = min(without_gpu, most - count)
-    return Slots(count + without_gpu, config.cpus_per_trial, share, without_gpu)
+    return Slots(count + without_gpu, config.cpus_per_trial, share, without_gpu, *_memory(nodes, config, share, most))
+
+
+def _memory(
+    nodes: Sequence[Mapping[str, float]], config: ResourceConfig, gpus: float, most: int
+) -> tuple[int | None, int]:
+    """Return the bytes for the trials of the node that has the least for each of them, and how many these are.
+
+    This process, which evaluates the best, gets as much as one trial.
+    """
+    fitting = []
+    for node in nodes:
+        count = min(_fitting(node, config.cpus_per_trial, gpus if node.get("GPU", 0) else 0), most)
+        if count and "memory" in node:
+            fitting.append((node["memory"] / (count + 1), count))
+    if not fitting:
+        return None, 0
+    each, count = min(fitting)
+    return int(each * count), count
 
 
 def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> float:

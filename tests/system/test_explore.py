@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path):
     options = ExploreOptions(
-        latent_size="2,5",
+        latent_size="2,5,1000000000",  # of which the last fits into no machine's memory
         repeats=2,
         study_name="e",
         results_dir=tmp_path,
@@ -30,6 +30,9 @@ def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path)
     assert sizes["trials"].tolist() == [2, 2]
     folder = tmp_path / "e"
     assert audit(folder) == []
+    refused = [row for row in table(folder / "trials.csv") if row["state"] == "FAIL"]
+    assert [row["latent_size"] for row in refused] == ["1000000000"] * 2
+    assert all(" GB of memory, but a trial can have " in row["reason"] for row in refused)
     assert not (folder / "forecast.json").exists()  # nothing was proposed, and no trial stopped
     rows = table(folder / "explored.csv")
     assert [(row["latent_size"], row["seed"]) for row in rows] == [("2", "0"), ("5", "0"), ("2", "1"), ("5", "1")]
@@ -43,7 +46,7 @@ def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path)
 def goes_on_after_a_kill(place, unbroken):
     """The same exploration from the command line, killed in the middle, ends with the same table."""
     command = [Path(sys.executable).with_name("vae-tune"), "explore"]
-    small = "--latent-size 2,5 --repeats 2 --train-size 300 --hidden-width 16 --epochs 2 --max-concurrent 1"
+    small = "--latent-size 2,5,1000000000 --repeats 2 --train-size 300 --hidden-width 16 --epochs 2 --max-concurrent 1"
     words = [*command, *small.split(), "--study-name", "killed", "--results-dir", str(place)]
     with (place / "log").open("w") as log:
         running = subprocess.Popen(words, cwd=ROOT, stdout=log)

@@ -1,0 +1,80 @@
+"""What a training takes is known beforehand: counted, and measured in processes of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from vae_tune.config import TrialConfig, UsageError
+from vae_tune.memory import PROCESS, gpu_bytes, parameter_count, refuse_too_much, training_bytes
+from vae_tune.model import build
+
+PIXELS, EVALUATED = 784, 2000
+MEASURED = """
+import resource, sys, tempfile
+from pathlib import Path
+import numpy as np, torch
+from vae_tune.checkpoint import take_up, write_checkpoint
+from vae_tune.config import TrialConfig
+from vae_tune.data import Images
+from vae_tune.training import fit, new_state
+
+config, cpu = eval(sys.argv[1]), torch.device("cpu")
+torch.set_num_threads(1)
+train, validation = (np.zeros((count, 28, 28), np.uint8) for count in (128, int(sys.argv[2])))
+state = new_state(config, 784, cpu)
+with tempfile.TemporaryDirectory() as folder:
+    for report in fit(config, Images(train, validation, validation), cpu, state):
+        write_checkpoint(Path(folder), config, state, report)
+    del state
+    take_up(Path(folder), cpu)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(),
+        TrialConfig(latent_size=3, hidden_width=7, hidden_layers=1),
+        TrialConfig(latent_size=50, hidden_width=9, hidden_layers=4),
+    ],
+)
+@pytest.mark.parametrize("pixels", [35, 784])
+def test_the_parameters_are_those_of_the_model(config, pixels):
+    there = sum(parameter.numel() for parameter in build(config, pixels).parameters())
+    assert parameter_count(config, pixels) == there
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(max_epochs=1, hidden_width=3000, hidden_layers=2),
+        TrialConfig(max_epochs=1, latent_size=10_000, hidden_width=300),
+    ],
+    ids=["wide", "many latents"],
+)
+def test_a_training_takes_about_the_memory_that_is_foretold(config):
+    command = [sys.executable, "-c", MEASURED, repr(config), str(EVALUATED)]
+    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    foretold = PROCESS + training_bytes(config, PIXELS, EVALUATED)
+    assert taken > 1.5 * PROCESS
+    assert 0.9 * taken < foretold < 1.5 * taken
+
+
+def test_with_a_gpu_a_training_takes_less_main_memory():
+    config = TrialConfig(hidden_width=4000)
+    assert training_bytes(config, PIXELS, EVALUATED, on_gpu=True) < training_bytes(config, PIXELS, EVALUATED)
+    assert gpu_bytes(config, PIXELS, EVALUATED) > 16 * parameter_count(config, PIXELS)
+
+
+def test_what_needs_more_than_there_is_is_refused_with_both_numbers():
+    expected = "This needs about 3.2 GB of memory, but 1.5 GB are free.\nTake less."
+    with pytest.raises(UsageError) as caught:
+        refuse_too_much("This", 3_200_000_000, 1_500_000_000, "Take less.")
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("there", [None, 3_200_000_000])
+def test_what_fits_or_cannot_be_known_is_not_refused(there):
+    refuse_too_much("This", 3_200_000_000, there, "Take less.")
