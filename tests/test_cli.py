@@ -1,5 +1,6 @@
 """What a person types: the help, and every wrong input."""
 
+import json
 import os
 import re
 import shlex
@@ -16,7 +17,8 @@ from tests.studies import make_study
 from vae_tune import SearchConfig, __version__, cli, load_study
 from vae_tune.data import Images
 from vae_tune.files import write_json
-from vae_tune.manifest import new_manifest
+from vae_tune.manifest import new_manifest, read_config
+from vae_tune.plan import make_plan
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
 
@@ -173,6 +175,13 @@ def test_bad_input_is_refused_in_two_lines_and_creates_nothing(place, monkeypatc
     assert "Traceback" not in errors
     assert 1 <= len(errors.strip().splitlines()) <= 2
     assert everything_below(place) == before
+
+
+def test_a_study_that_was_made_in_its_own_folder_can_be_resumed_from_elsewhere(place):
+    manifest = json.loads((place / "study" / "study.json").read_text())
+    manifest["config"]["results_dir"] = "."  # as an older version recorded it
+    write_json(place / "study" / "study.json", manifest)
+    assert make_plan(read_config(place / "study"), None, place / "study").remaining == 50
 
 
 def without_rights(folder, *words):

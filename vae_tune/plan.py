@@ -12,7 +12,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from vae_tune import hints
-from vae_tune.config import SearchConfig, TrialConfig, UsageError, to_dict
+from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.data import Images
 from vae_tune.files import address, argument, is_remote
 from vae_tune.loggers import require_packages
@@ -82,8 +82,9 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
     folder = renew(config.resume) if is_remote(config.resume) else config.resume
     manifest = read_manifest(folder)
+    recorded = from_dict(SearchConfig, manifest["config"])
     for name in ("results_dir", "study_name"):
-        if to_dict(config)[name] != manifest["config"][name]:
+        if getattr(config, name) != getattr(recorded, name):
             raise UsageError(
                 f"--resume {argument(config.resume)} names the study: leave out --{name.replace('_', '-')}."
             )
