@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import optuna
@@ -61,8 +62,15 @@ class PostgreSQL(Server):
 
 
 def content(trials):
-    """All that Optuna knows of trials, apart from the ids that a storage gives them."""
-    return [{name: value for name, value in vars(trial).items() if name != "_trial_id"} for trial in trials]
+    """All that Optuna knows of trials, apart from the ids that a storage gives them; moments in UTC."""
+    return [
+        {
+            name: value.astimezone(UTC) if isinstance(value, datetime) else value
+            for name, value in vars(trial).items()
+            if name != "_trial_id"
+        }
+        for trial in trials
+    ]
 
 
 @contextmanager

@@ -243,8 +243,8 @@ def frozen(trial, space, base):
         trial_id=trial.number,
         state=TrialState[trial.state],
         value=trial.reports[-1]["val_loss"] if trial.state in (COMPLETE, PRUNED) else None,
-        datetime_start=local(iso(trial.started)),
-        datetime_complete=None if trial.state == RUNNING else local(iso(trial.ended)),
+        datetime_start=START + timedelta(seconds=trial.started),
+        datetime_complete=None if trial.state == RUNNING else START + timedelta(seconds=trial.ended),
         params=trial.values if inside else {},
         distributions=dict(space.distributions) if inside else {},
         user_attrs=attributes,
@@ -295,8 +295,3 @@ def iso(seconds):
 
 def clock(text):
     return (datetime.fromisoformat(text) - START).total_seconds()
-
-
-def local(text):
-    """Return the time as Optuna keeps it: on this machine's clock, without a zone."""
-    return datetime.fromisoformat(text).astimezone().replace(tzinfo=None)

@@ -152,6 +152,7 @@ def test_the_browser_is_opened_on_the_study_and_ctrl_c_ends_the_server(monkeypat
     def interrupt(server):
         raise KeyboardInterrupt
 
+    monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("vae_tune.dashboard._Server.serve_forever", interrupt)
     run_dashboard(DashboardOptions(folder=folder, port=0, open=True), said.append)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from vae_tune import hints
 from vae_tune.audit import audit
@@ -17,6 +18,7 @@ from vae_tune.names import EXPLORATION, SEARCH
 from vae_tune.plan import make_plan, open_record
 from vae_tune.slots import Slots
 from vae_tune.study import load_study
+from vae_tune.terminal import PlainView
 
 OLD = {"search": SEARCH, "confirmation-of-sizes": EXPLORATION, "search/confirmation": CONFIRMATION}
 
@@ -32,7 +34,7 @@ def reopen(folder, kind):
     random = np.random.default_rng(0)
     images = Images(*(random.integers(0, 256, (n, 1, 28, 28), np.uint8) for n in (6, 4, 4)))
     config = read_config(folder, kind)
-    return open_record(make_plan(config, None, folder), images, Slots(2, 1, 0.0))
+    return open_record(make_plan(config, None, folder), images, Slots(2, 1, 0.0), PlainView(Console()))
 
 
 @pytest.mark.parametrize(("name", "kind"), OLD.items())

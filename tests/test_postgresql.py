@@ -1,9 +1,15 @@
 """The copy of a study's journal in a real PostgreSQL server on loopback."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import optuna
+import psycopg
 import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import create_trial
@@ -65,6 +71,39 @@ def test_a_study_is_copied_trial_by_trial_as_the_journal_holds_it(server, tmp_pa
     assert {trial.state.name for trial in read_trials(folder)} == {"COMPLETE", "PRUNED", "FAIL", "RUNNING"}
     assert server.has_copied(folder)
     assert read_json(folder / "study.json")["status"] == "interrupted"
+
+
+COPY_IN_BERLIN = """
+import sys
+from pathlib import Path
+from vae_tune.loggers.postgresql import PostgreSQL
+from vae_tune.manifest import read_manifest
+from vae_tune.record import StudyRecord
+folder = Path(sys.argv[1])
+record = StudyRecord.resume(folder, read_manifest(folder))
+view = PostgreSQL(sys.argv[2], folder, record.manifest)
+record.listeners.append(lambda row: view.show(row, None))
+for row in record.rows:
+    view.show(row, None)
+record.finish(4, "FAIL", "RuntimeError")
+print(record.row(4).ended)
+record.close()
+"""
+
+
+def test_the_database_holds_moments_in_utc_as_optunas_own_do_in_any_zone(server, tmp_path):
+    folder = shutil.copytree(Path(__file__).parent / "old" / "search", tmp_path / "search")
+    command = [sys.executable, "-c", COPY_IN_BERLIN, str(folder), server.url()]
+    berlin = os.environ | {"TZ": "Europe/Berlin"}
+    done = subprocess.run(command, env=berlin, check=True, capture_output=True, text=True)
+    with psycopg.connect(server.url()) as connection:
+        query = "SELECT datetime_start, datetime_complete FROM trials NATURAL JOIN studies WHERE study_name = 'search'"
+        moments = connection.execute(f"{query} ORDER BY number").fetchall()
+    told = [[moment.isoformat(timespec="milliseconds") + "+00:00" for moment in pair] for pair in moments]
+    rows = [row_from_trial(trial) for trial in read_trials(folder)]
+    assert told == [[row.started, row.ended] for row in rows]
+    assert told[3][1] == "2026-10-25T01:02:17.000+00:00"
+    assert told[4] == ["2026-10-25T01:04:17.000+00:00", done.stdout.strip()]
 
 
 def test_a_running_trial_is_followed_from_its_start_through_each_report_to_its_end(server, record):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import time
 import webbrowser
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,7 +19,7 @@ from optuna.storages import JournalStorage
 
 from vae_tune.config import UsageError
 from vae_tune.files import address, is_remote
-from vae_tune.journal import ReadOnlyJournal
+from vae_tune.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.manifest import read_manifest
 from vae_tune.names import JOURNAL_FILE
 from vae_tune.options import DashboardOptions
@@ -49,6 +51,8 @@ def run_dashboard(options: DashboardOptions, say: Callable[[str], None] = print)
     say(f"{what} is shown at {url} (Ctrl-C ends it)")
     if options.open:
         webbrowser.open(url)
+    os.environ["TZ"] = "UTC"  # for the one plot whose times have no zone
+    time.tzset()
     try:
         server.serve_forever()
     except KeyboardInterrupt:
@@ -72,9 +76,16 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
     import optuna_dashboard
 
     logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)  # what fails is said on the page
-    app = optuna_dashboard.wsgi(JournalStorage(ReadOnlyJournal(folder / JOURNAL_FILE)))
+    journal = folder / JOURNAL_FILE
+    app = optuna_dashboard.wsgi(UtcStorage(ReadOnlyJournal(journal)))
+    # Optuna compares a running trial's start with a time without a zone where it draws this itself
+    timeline = optuna_dashboard.wsgi(JournalStorage(ReadOnlyJournal(journal)))
+
+    def shown(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        return (timeline if environ["PATH_INFO"].endswith("/plot/timeline") else app)(environ, start_response)
+
     try:
-        return make_server(_HOST, port, _refuse_changes(app), server_class=_Server, handler_class=_QuietHandler)
+        return make_server(_HOST, port, _refuse_changes(shown), server_class=_Server, handler_class=_QuietHandler)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UsageError(f"Port {port} on {_HOST} is taken: choose another with --port.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
         }
     )
     points = [{LATENT_SIZE: size, SEED: first + n} for n in range(options.repeats) for size in options.sizes]
-    name = options.study_name or f"explore-{options.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = options.study_name or f"explore-{options.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     config = SearchConfig(
         num_samples=len(points),
         study_name=name,

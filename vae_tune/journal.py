@@ -1,19 +1,23 @@
-"""The file behind the Optuna study: writing it so that no crash tears it, and keeping other drivers away."""
+"""The file behind the Optuna study: reading it, writing it so that no crash tears it, keeping other drivers away."""
 
 from __future__ import annotations
 
+import copy
 import errno
 import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config import UsageError
 from vae_tune.names import LOCK_FILE
@@ -31,20 +35,21 @@ class Journal(BaseJournalBackend):
     """
 
     def __init__(self, path: Path):
-        """Open or create the file; a last line that a crash tore is cut off, the rest is never touched.
+        """Open or create the file; a last line that a crash tore, and blank lines before it, are cut off.
+
+        The rest is never touched. Optuna reads a journal that ends with a blank line, but none with a log after that.
 
         Raises:
             UsageError: the file is damaged elsewhere; nothing was changed.
             OSError: it cannot be read or written.
         """
         content = path.read_bytes() if path.exists() else b""
-        whole = content.rfind(b"\n") + 1
         try:
-            self._logs: list[dict[str, Any]] = [dict(json.loads(line)) for line in content[:whole].splitlines()]
+            self._logs, end = _parse(content)
         except (ValueError, TypeError) as error:
             raise UsageError(f"{path} is damaged: {error}. Nothing was changed.") from error
-        if whole < len(content) and self._logs:
-            os.truncate(path, whole)
+        if end < len(content) and self._logs:
+            os.truncate(path, end)
         self._file = path.open("ab", buffering=0)
         self._first = 0
         self._pending: list[dict[str, Any]] = []
@@ -107,11 +112,26 @@ class ReadOnlyJournal(BaseJournalBackend):
     """A journal that another process or thread may be writing: only whole lines are read, and nothing is written."""
 
     def __init__(self, path: Path):
-        self._file = JournalFileBackend(str(path))
+        self._path = path
+        self._read = 0
+        """Bytes of the file."""
+        self._logs: list[dict[str, Any]] = []
+        self._first = 0
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Return the logs from a number on."""
-        return self._file.read_logs(log_number_from)
+        """Return the logs from a number on; those before it are read already and are let go.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError, TypeError: it is damaged.
+        """
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            logs, end = _parse(file.read())
+        self._read += end
+        self._logs = [*self._logs, *logs][log_number_from - self._first :]
+        self._first = log_number_from
+        return list(self._logs)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Refuse.
@@ -120,6 +140,93 @@ class ReadOnlyJournal(BaseJournalBackend):
             PermissionError: always.
         """
         raise PermissionError(f"The journal is read-only: {len(logs)} changes were refused.")
+
+
+def _parse(content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """Return the logs in whole lines, and where the last of them ends; file systems of networks leave blank lines.
+
+    Raises:
+        ValueError, TypeError: a line is no log.
+    """
+    logs, position, end = [], 0, 0
+    for line in content.split(b"\n")[:-1]:
+        position += len(line) + 1
+        if line.strip():
+            logs.append(dict(json.loads(line)))
+            end = position
+    return logs, end
+
+
+class UtcStorage(JournalStorage):
+    """Optuna's storage on a journal, whose trials have their moments in UTC, as the journal has them.
+
+    Optuna 5 turns them into local times without a zone. At the end of summer time these repeat an hour, and nobody can
+    tell which of the two was meant.
+    """
+
+    def __init__(self, journal: BaseJournalBackend):
+        self._moments = _Moments(journal)
+        self._shown: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
+        """By id: a trial as Optuna has it, which replaces it at every change, and as it is shown."""
+        super().__init__(self._moments)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial."""
+        return self._in_utc(super().get_trial(trial_id))
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials in one of ``states``."""
+        trials = [self._in_utc(trial) for trial in super().get_all_trials(study_id, deepcopy=False, states=states)]
+        return copy.deepcopy(trials) if deepcopy else trials
+
+    def _in_utc(self, trial: FrozenTrial) -> FrozenTrial:
+        known, shown = self._shown.get(trial._trial_id, (None, trial))
+        if known is not trial:
+            shown = copy.copy(trial)
+            shown.datetime_start = self._moments.started[trial._trial_id]
+            shown.datetime_complete = self._moments.ended[trial._trial_id]
+            self._shown[trial._trial_id] = trial, shown
+        return shown
+
+
+class _Moments(BaseJournalBackend):
+    """Passes the logs of a journal on, and keeps when each trial began and ended, by its id."""
+
+    def __init__(self, journal: BaseJournalBackend):
+        self._journal = journal
+        self._read = 0
+        """Logs."""
+        self.started: list[datetime | None] = []
+        self.ended: list[datetime | None] = []
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        """Return the logs from a number on."""
+        logs = list(self._journal.read_logs(log_number_from))
+        for log in logs[self._read - log_number_from :]:  # Optuna asks for those again that follow one it refuses
+            self._note(log)
+        self._read = log_number_from + len(logs)
+        return logs
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add logs."""
+        self._journal.append_logs(logs)
+
+    def _note(self, log: Mapping[str, Any]) -> None:
+        """Take the moments from a log that creates a trial, or changes its state; what is known already stays."""
+        started, ended = (_moment(log.get(name)) for name in ("datetime_start", "datetime_complete"))
+        if "study_id" in log and "datetime_start" in log:
+            self.started.append(started)
+            self.ended.append(ended)
+        elif "trial_id" in log:
+            number = log["trial_id"]
+            self.started[number] = self.started[number] or started
+            self.ended[number] = self.ended[number] or ended
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
 
 
 class StudyLock:

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config import UsageError
 from vae_tune.files import atomic, is_remote, write_json
 from vae_tune.guards import collapse
-from vae_tune.journal import Journal, StudyLock
+from vae_tune.journal import Journal, StudyLock, UtcStorage
 from vae_tune.manifest import read_manifest
 from vae_tune.names import (
     CHECKPOINTS_FOLDER,
@@ -98,7 +97,7 @@ class StudyRecord:
         self._stale = False
         self._written = self._next_table = 0.0
         self._journal = journal
-        storage = JournalStorage(self._journal)
+        storage = UtcStorage(self._journal)
         self.study = optuna.create_study(
             storage=storage, study_name=manifest["name"], direction="minimize", load_if_exists=True
         )

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,7 @@ def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device)
 
 
 def _new_folder(options: TrainOptions) -> Path:
-    folder = options.output or Path("models") / f"{options.data.dataset}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = options.output or Path("models") / f"{options.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
         raise UsageError(f"The training {folder} exists already.\nTo go on with it: {hints.resume(folder, 'train')}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from vae_tune.config import UsageError
+from vae_tune.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.names import (
     COMPLETE,
     DEVICE,
@@ -145,23 +144,25 @@ def winner(rows: Iterable[_Row], max_epochs: int) -> _Row | None:
     return next(iter(ranked(rows, max_epochs)), None)
 
 
-def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+def read_trials(folder: Path) -> list[FrozenTrial]:
     """Return all trials in a study's journal, which is only read; another driver may be writing it.
+
+    Their moments are in UTC.
 
     Raises:
         UsageError: it is missing or damaged.
     """
     path = folder / JOURNAL_FILE
     try:
-        if not path.exists():  # Optuna would create it
+        if not path.exists():
             raise FileNotFoundError(f"{JOURNAL_FILE} is missing")
-        storage = JournalStorage(JournalFileBackend(str(path)))
-        return optuna.load_study(study_name=storage.get_all_studies()[0].study_name, storage=storage).trials
+        storage = UtcStorage(ReadOnlyJournal(path))
+        return storage.get_all_trials(storage.get_all_studies()[0]._study_id, deepcopy=False)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder} is no study: its journal cannot be read ({error}).") from error
 
 
-def row_from_trial(trial: optuna.trial.FrozenTrial) -> TrialRow:
+def row_from_trial(trial: FrozenTrial) -> TrialRow:
     """Return the row of a trial from the Optuna study alone."""
     attributes = trial.user_attrs
     epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(REPORT_ATTRIBUTE))
@@ -194,5 +195,13 @@ def now() -> str:
 
 
 def iso(moment: datetime | None) -> str:
-    """Return a time (without a zone: this machine's) in UTC, ISO 8601 with milliseconds; for None an empty text."""
-    return "" if moment is None else moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    """Return a time in UTC, ISO 8601 with milliseconds; for None an empty text.
+
+    Raises:
+        ValueError: it has no zone.
+    """
+    if moment is None:
+        return ""
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment} has no zone")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")

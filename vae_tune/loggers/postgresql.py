@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from vae_tune.config import telling_line
-from vae_tune.journal import ReadOnlyJournal
+from vae_tune.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.loggers.channel import Draw
 from vae_tune.names import JOURNAL_FILE, STARTED
 from vae_tune.trials import TrialRow
@@ -64,14 +65,16 @@ class PostgreSQL:
             sqlalchemy.make_url(url).set(drivername=_DRIVER).render_as_string(hide_password=False),
             {"connect_args": options, "pool_pre_ping": True},  # a connection may idle for as long as an epoch takes
         )
-        self._journal = JournalStorage(ReadOnlyJournal(folder / JOURNAL_FILE))
+        self._journal = UtcStorage(ReadOnlyJournal(folder / JOURNAL_FILE))
         self._source = self._journal.get_study_id_from_name(manifest["name"])
         self._copy = self._find_copy(manifest["name"], manifest["runs"][0][STARTED])
         self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, manifest["status"])
-        copied = self._storage.get_all_trials(self._copy, deepcopy=False)
-        self._ids = [trial._trial_id for trial in copied]
-        self._copied = copied
+        self._copied = self._storage.get_all_trials(self._copy, deepcopy=False)
         """What the database holds of each trial, by number."""
+        self._ids = [trial._trial_id for trial in self._copied]
+        for trial in self._copied:  # of a local time that comes twice this may be the other one: it is set again
+            if trial.datetime_complete is not None:
+                trial.datetime_complete = trial.datetime_complete.astimezone(UTC)
 
     @_plain_errors()
     def show(self, row: TrialRow, draw: Draw | None) -> None:  # noqa: ARG002
@@ -130,8 +133,14 @@ class PostgreSQL:
         self._copied[trial.number] = trial
 
     def _set_moments(self, trial_id: int, trial: FrozenTrial) -> None:
-        """Set when a trial began and ended: Optuna notes when it was told, perhaps hours later."""
-        moments = {"start": trial.datetime_start, "complete": trial.datetime_complete}
+        """Set when a trial began and ended: Optuna notes when it was told, perhaps hours later.
+
+        Its columns hold UTC, without a zone.
+        """
+        moments = {
+            name: moment and moment.astimezone(UTC).replace(tzinfo=None)
+            for name, moment in (("start", trial.datetime_start), ("complete", trial.datetime_complete))
+        }
         with self._storage.engine.begin() as connection:
             connection.execute(_SET_MOMENTS, {"trial": trial_id, **moments})
 
