@@ -5,8 +5,8 @@ from __future__ import annotations
 from vae_tune.config import TrialConfig, UsageError
 
 _FLOAT = 4
-PROCESS = 680_000_000
-"""Bytes of a process that has imported torch."""
+PROCESS = 400_000_000
+"""Bytes of a worker's own, before it trains; the code of the libraries, which is in memory once, aside."""
 _TRAINED = 4
 """Numbers for each parameter: itself, its gradient, and two moments of Adam's."""
 _WRITTEN = 7
