@@ -231,7 +231,7 @@ def _check_mnist(raw: Path) -> None:
         if found != expected:
             raise UsageError(
                 f"{path} is corrupt: its SHA-256 is {found[:12]}..., not {expected[:12]}...\n"
-                "Delete that file (vae_tune unpacks it again) or leave out --data-dir."
+                "Delete that file: vae_tune unpacks it again."
             )
 
 

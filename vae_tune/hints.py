@@ -77,6 +77,11 @@ def python(code: str) -> str:
     return code if hasattr(sys, "ps1") else f"{_start.python} -c {quote(code)}"
 
 
+def option(name: str) -> str:
+    """Return the option that sets the field ``name``, such as ``--batch-size``."""
+    return f"--{name.replace('_', '-')}"
+
+
 def resume(folder: Path, name: str = "search", **changes: object) -> str:
     """Return what to type to go on with what is in ``folder``; in a notebook or at Python's prompt, a call.
 
@@ -91,5 +96,5 @@ def resume(folder: Path, name: str = "search", **changes: object) -> str:
             *(f"{key}={value!r}" for key, value in changes.items()),
         ]
         return f"resume_search({', '.join(words)})"
-    options = [word for key, value in changes.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    options = [word for key, value in changes.items() for word in (option(key), str(value))]
     return command(name, "--resume", folder, *options)

@@ -254,11 +254,12 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
     old, new = _flat(to_dict(before)), _flat(to_dict(config))
     for name, value in new.items():
         if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
-            _refuse(name.rpartition(".")[2], old.get(name), value)
+            last = name.rpartition(".")[2]
+            _refuse(last, old.get(name), value, f"Leave out {hints.option(last)} to go on")
     for part, values in space_to_dict(space).items():
         for name in {**values, **manifest[part]}:
             if values.get(name) != manifest[part].get(name):
-                _refuse(f"{part} {name}", manifest[part].get(name), values.get(name))
+                _refuse(f"{part} {name}", manifest[part].get(name), values.get(name), "Leave out --space to go on")
 
 
 def refuse_other_data(manifest: Mapping[str, Any], config: SearchConfig, images: Images) -> None:
@@ -269,13 +270,14 @@ def refuse_other_data(manifest: Mapping[str, Any], config: SearchConfig, images:
     """
     for name, value in describe_data(config, images).items():
         if manifest["data"].get(name) != value:
-            _refuse(f"data {name}", manifest["data"].get(name), value)
+            way = "Name the folder of this study's images with --data-dir to go on"
+            _refuse(f"data {name}", manifest["data"].get(name), value, way)
 
 
-def _refuse(name: str, old: Any, new: Any) -> None:
+def _refuse(name: str, old: Any, new: Any, way: str) -> None:
     raise UsageError(
         f"{name} is {old!r} in this study, but got {new!r}: its trials could not be compared.\n"
-        "Leave that option out to go on, or start a new study."
+        f"{way}, or start a new study."
     )
 
 

@@ -26,7 +26,7 @@ from vae_tune.manifest import (
 )
 from vae_tune.mirror import renew, working_copy
 from vae_tune.names import SEARCH, STUDY_FILE, WARM_START
-from vae_tune.prior import Prior, read_points, reference_values
+from vae_tune.prior import Prior, read_points
 from vae_tune.record import StudyRecord, unfinished_creation
 from vae_tune.sampler import configurations, key_of
 from vae_tune.slots import Slots
@@ -85,9 +85,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
     recorded = from_dict(SearchConfig, manifest["config"])
     for name in ("results_dir", "study_name"):
         if getattr(config, name) != getattr(recorded, name):
-            raise UsageError(
-                f"--resume {argument(config.resume)} names the study: leave out --{name.replace('_', '-')}."
-            )
+            raise UsageError(f"--resume {argument(config.resume)} names the study: leave out {hints.option(name)}.")
     space = read_space(manifest)
     refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
     own = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
@@ -103,10 +101,11 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
     """Refuse samplers that learn from all trials alike where the reference has no place in the space."""
     if config.sampler in ("qmc", "gp", "cmaes") and not space.contains(base):
-        values = reference_values(space, base)
+        outside = space.outside(base)
+        values = ", ".join(f"{name} {value}" for name, value in outside.items())
         raise UsageError(
-            f"--sampler {config.sampler} needs a reference inside of the space, but it is {values}.\n"
-            f"Choose one with --{next(iter(values)).replace('_', '-')} and the like, or take --sampler tpe."
+            f"--sampler {config.sampler} needs a reference inside of the space, but outside lies its {values}.\n"
+            f"Choose another one with {' '.join(map(hints.option, outside))}, or take --sampler tpe."
         )
 
 

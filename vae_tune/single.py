@@ -201,9 +201,10 @@ def _refuse_changes(before: TrainOptions, now: TrainOptions) -> None:
                 name == "max_epochs" and before.trial.lr_schedule == "cosine"
             )  # another end, another rate before it
             if (name not in _MAY_CHANGE or ends_at) and old[name] != new[name]:
+                option = hints.option("epochs" if ends_at else name)
                 raise UsageError(
                     f"{name} is {old[name]!r} in this training, but got {new[name]!r}.\n"
-                    "Leave that option out to go on, or train anew with another --output."
+                    f"Leave out {option} to go on, or train anew with another --output."
                 )
 
 

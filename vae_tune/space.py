@@ -41,14 +41,19 @@ class Space:
 
     def contains(self, config: TrialConfig) -> bool:
         """Whether the sampler could have proposed ``config``."""
-        for name, distribution in self.distributions.items():
-            value = getattr(config, name)
-            if isinstance(distribution, CategoricalDistribution):
-                if value not in distribution.choices:
-                    return False
-            elif (value <= 0 and distribution.log) or not distribution._contains(distribution.to_internal_repr(value)):  # type: ignore[attr-defined]  # Optuna raises on it
-                return False
-        return all(getattr(config, name) == value for name, value in self.fixed.items())
+        return not self.outside(config) and all(getattr(config, name) == value for name, value in self.fixed.items())
+
+    def outside(self, config: TrialConfig) -> dict[str, Any]:
+        """Return the values of ``config`` that the sampler could not have proposed, by name."""
+        values = {name: getattr(config, name) for name in self.distributions}
+        return {name: value for name, value in values.items() if not _allows(self.distributions[name], value)}
+
+
+def _allows(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    off_scale = value <= 0 and distribution.log  # type: ignore[attr-defined]  # Optuna raises on it
+    return not off_scale and bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 @dataclass(frozen=True)

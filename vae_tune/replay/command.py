@@ -35,7 +35,7 @@ from vae_tune.names import (
 from vae_tune.replay.curves import Source, Tabular, load_curves
 from vae_tune.replay.options import ReplayOptions
 from vae_tune.replay.simulator import Replayed, UnknownEpoch, simulate
-from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, LOWEST_CORRELATION, Surrogate, is_poor
+from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.replay.tables import AT, AXIS, NEAR, REGRET, SETTING, lowest, regret_table, summary_table
 
 if TYPE_CHECKING:
@@ -96,9 +96,10 @@ def _source(options: ReplayOptions, console: Console) -> Source:
         _show_errors(rows, what, console)
     console.print(f"An epoch's duration: median error {surrogate.pace_error():.0%}.")
     if any(map(is_poor, validated)) and not options.force:
+        alone = ", replay those that there are with --curves tabular" if curves.can_be_replayed_alone else ""
         raise UsageError(
             f"the surrogate of {options.source} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
-            "Record more curves, replay those that there are with --curves tabular, or go on with --force."
+            f"Record more curves{alone}, or go on with --force."
         )
     return surrogate
 
@@ -118,9 +119,10 @@ def _search(source: Source, setting: Any, options: ReplayOptions, seed: int) -> 
     try:
         return simulate(source, setting, options.num_samples, seed)
     except UnknownEpoch as error:
+        take = "Take --curves surrogate, or" if source.curves.whole.sum() >= FEWEST else "Take"
         raise UsageError(
             f"{setting}, seed {seed}: a trial goes on past its recorded curve: {error}.\n"
-            "Take --curves surrogate, or a source whose trials were not stopped."
+            f"{take} a study whose trials were not stopped, recorded with --scheduler none."
         ) from error
 
 

@@ -95,6 +95,16 @@ class Curves:
         """(n,) Which curves go to the end."""
         return np.asarray(np.isfinite(self.losses).all(axis=1))
 
+    @property
+    def stopped(self) -> npt.NDArray[np.bool_]:
+        """(n,) Which curves end early, for another reason than that they diverged."""
+        return np.asarray(np.isnan(self.losses).any(axis=1) & ~np.isinf(self.losses).any(axis=1))
+
+    @property
+    def can_be_replayed_alone(self) -> bool:
+        """Whether no replay on the recorded curves alone can come to the end of one that was stopped."""
+        return bool(self.whole.any() and not self.stopped.any())
+
 
 def load_curves(folder: Path) -> Curves:
     """Return the curves of a study or of a table; a trial that broke without diverging is left out.
@@ -176,7 +186,11 @@ class Tabular:
 
 
 def places(space: Space, values: Any) -> Array:
-    """Return configurations as points: (n, d), a number in 0..1 on its own scale, each choice a column of 0 or 1."""
+    """Return configurations as points: (n, d), a number in 0..1 on its own scale, each choice a column of 0 or 1.
+
+    A reference may lie outside of the space, and so outside of 0..1; where its value has no place on a logarithmic
+    scale, such as a weight decay of 0, it has that of the lowest.
+    """
     return np.array([list(_coordinates(space, one)) for one in values], np.float64)
 
 
@@ -188,7 +202,7 @@ def _coordinates(space: Space, values: Mapping[str, Any]) -> Iterator[float]:
             continue
         low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
         if distribution.log:  # type: ignore[attr-defined]
-            low, high, value = np.log(low), np.log(high), np.log(value)
+            low, high, value = np.log(low), np.log(high), np.log(value if value > 0 else low)
         yield float((value - low) / (high - low)) if high > low else 0.0
 
 

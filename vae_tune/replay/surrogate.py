@@ -75,9 +75,10 @@ class Surrogate:
             UsageError: there are fewer than :data:`FEWEST` whole curves.
         """
         if curves.whole.sum() < FEWEST:
+            alone = ", or replay those that there are with --curves tabular" if curves.can_be_replayed_alone else ""
             raise UsageError(
                 f"{curves.name} has {curves.whole.sum()} curves to the end: a surrogate needs {FEWEST}.\n"
-                "Record more with --scheduler none, or replay what there is with --curves tabular."
+                f"Record a study with more, best with --scheduler none{alone}."
             )
         self.curves = curves
         self._epochs = np.array(epochs or range(1, curves.max_epochs + 1))
