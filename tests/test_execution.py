@@ -1,5 +1,8 @@
 """Trials outlive the Ray that runs them, as long as they get on."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.studies import hand_made
@@ -104,3 +107,18 @@ def test_a_ray_that_does_not_start_again_ends_the_search_with_the_way_to_go_on(r
 
     with pytest.raises(SearchError, match=r"its raylet was ended by SIGKILL(.|\n)*go on: .*--resume"):
         outlive(record, Broken(), 1)
+
+
+def test_an_import_that_outlasts_the_search_says_nothing():
+    """A second Ctrl-C can end it so early; modules that register something for the end are refused then."""
+    code = """
+import threading
+from vae_tune.execution import _import_ahead
+def late():
+    threading.main_thread().join()
+    _import_ahead(50)
+    print("tried")
+threading.Thread(target=late).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("tried\n", "")

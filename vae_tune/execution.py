@@ -223,13 +223,18 @@ def _failed(record: StudyRecord, error: str) -> SearchError:
 
 
 def _import_ahead(num_samples: int) -> None:
-    """Import what is first needed between two trials or at the end, where trials or a person would wait for it."""
-    for name in ("scipy.special", "vae_tune.winner", "vae_tune.replay.forecast"):
-        import_module(name)
-    from vae_tune.replay.surrogate import FEWEST
+    """Import what is first needed between two trials or at the end, where trials or a person would wait for it.
 
-    if num_samples >= FEWEST:  # from fewer nothing can be foretold
-        import_module("sklearn.gaussian_process")
+    What fails here fails again, and is told, where it is needed; but not where the search has ended meanwhile: then
+    some modules cannot be imported any more.
+    """
+    with contextlib.suppress(Exception):
+        for name in ("scipy.special", "vae_tune.winner", "vae_tune.replay.forecast"):
+            import_module(name)
+        from vae_tune.replay.surrogate import FEWEST
+
+        if num_samples >= FEWEST:  # from fewer nothing can be foretold
+            import_module("sklearn.gaussian_process")
 
 
 def _share(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
