@@ -1,10 +1,14 @@
 """Object stores of the tests: real servers on loopback, whose bad days can be ordered."""
 
 import contextlib
+import json
+import re
 import socket
 import threading
 import time
-from http.server import ThreadingHTTPServer
+from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -29,6 +33,11 @@ class S3:
         self.every = 0
         """Fail each so-manieth request, 0 for none."""
         self.requests = self.failures = 0
+        self.before = self.after = no_event
+        """Are called with method and name of an object, before and after a request is carried out.
+
+        What the second returns true for was carried out, and yet the answer is an error.
+        """
         self._port = 0
         self._server = None
         self.come_back()
@@ -51,7 +60,13 @@ class S3:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
-        return self._app(environ, start_response)
+        what = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(f"/{BUCKET}/")
+        self.before(*what)
+        content = b"".join(self._app(environ, start_response))
+        if self.after(*what):
+            start_response("500 Internal Error", [("Content-Type", "application/xml")], ())
+            return [b"<Error><Code>InternalError</Code><Message>We encountered an error.</Message></Error>"]
+        return [content]
 
     def go_away(self):
         """Take no connection any more."""
@@ -88,6 +103,10 @@ class S3:
             aws_secret_access_key="test",
         )
 
+    def put(self, name, content):
+        """Write an object as another program does, whatever bad days there are."""
+        self.client().put_object(Bucket=BUCKET, Key=name, Body=content)
+
     def objects(self):
         """Content of each object by its name, folders left out."""
         client = self.client()
@@ -111,6 +130,124 @@ def s3():
     finally:
         with contextlib.suppress(OSError):
             store.go_away()
+
+
+def no_event(method, name):
+    """Let a request pass."""
+
+
+class Google:
+    """A server of the part of Google's JSON API that is used, which heeds ``ifGenerationMatch`` as Google does."""
+
+    def __init__(self):
+        self.before = self.after = no_event
+        """As of :class:`S3`."""
+        self.fail = lambda method, name: 0
+        """Returns the HTTP status of a failure instead, or 0."""
+        self._objects = {}
+        self._generation = 1000
+        self._lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            do_GET = do_POST = do_DELETE = lambda request: self._answer(request)  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self.environment = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{self._server.server_port}"}
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def objects(self):
+        """Content of each object by its name."""
+        return {name: content for name, (_, content) in self._objects.items()}
+
+    def put(self, name, content):
+        """Write an object as another program does."""
+        with self._lock:
+            self._generation += 1
+            self._objects[name] = str(self._generation), content
+
+    def _answer(self, request):
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        url = urlsplit(request.path)
+        asked = {name: values[0] for name, values in parse_qs(url.query).items()}
+        match = re.fullmatch(rf"(?:/upload)?/storage/v1/b/{BUCKET}/o(?:/(?P<name>[^/]+))?", url.path)
+        if not match:
+            return self._reply(request, 404, {"error": {"message": "The specified bucket does not exist."}})
+        name, content = unquote(match["name"] or ""), b""
+        if request.command == "POST":
+            head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode()
+            told, sent = (part.get_payload(decode=True) for part in message_from_bytes(head + body).get_payload())
+            name, content = json.loads(told)["name"], sent
+        self.before(request.command, name)
+        if status := self.fail(request.command, name):
+            return self._reply(request, status, {"error": {"message": "A bad day."}})
+        with self._lock:
+            status, answer = self._carry_out(request.command, name, content, asked)
+        if self.after(request.command, name):
+            status, answer = 503, {"error": {"message": "We encountered an error."}}
+        return self._reply(request, status, answer)
+
+    def _carry_out(self, method, name, content, asked):
+        generation, held = self._objects.get(name, ("0", None))
+        wanted = asked.get("ifGenerationMatch", generation)
+        if method == "GET" and not name:
+            return 200, self._listed(asked)
+        if method != "POST" and held is None:
+            return 404, {"error": {"message": f"No such object: {BUCKET}/{name}"}}
+        if method == "GET":
+            return 200, held if asked.get("alt") == "media" else {"name": name, "generation": generation}
+        if wanted != generation:
+            return 412, {"error": {"message": "At least one of the pre-conditions you specified did not hold."}}
+        if method == "DELETE":
+            del self._objects[name]
+            return 204, b""
+        self._generation += 1
+        self._objects[name] = str(self._generation), content
+        return 200, {"name": name, "generation": str(self._generation)}
+
+    def _listed(self, asked):
+        """One object a page, so that pages are tried too."""
+        prefix, delimiter = asked.get("prefix", ""), asked.get("delimiter")
+        entries = {}
+        for name in sorted(self._objects):
+            rest = name.removeprefix(prefix)
+            if name.startswith(prefix):
+                folder = delimiter and delimiter in rest
+                entries[prefix + rest.partition("/")[0] + "/" if folder else name] = bool(folder)
+        number = int(asked.get("pageToken", 0))
+        page = [*entries.items()][number : number + 1]
+        answer = {
+            "items": [
+                {"name": name, "generation": self._objects[name][0]} for name, is_folder in page if not is_folder
+            ]
+        }
+        answer["prefixes"] = [name for name, is_folder in page if is_folder]
+        return answer | ({"nextPageToken": str(number + 1)} if number + 1 < len(entries) else {})
+
+    @staticmethod
+    def _reply(request, status, answer):
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+
+@contextlib.contextmanager
+def google():
+    store = Google()
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @contextlib.contextmanager

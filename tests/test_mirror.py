@@ -11,10 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.stores import BUCKET, s3
-from vae_tune import mirror, storage
+from tests.studies import make_study
+from vae_tune import claim, mirror, storage
+from vae_tune.claim import Claim, claimed
+from vae_tune.cli import main
 from vae_tune.config import SearchConfig, SearchError, UsageError
-from vae_tune.mirror import Claim, claimed, mirrored, renew, working_copy
+from vae_tune.copies import local, record_files, working_copy
+from vae_tune.mirror import mirrored, renew
 from vae_tune.plan import make_plan
+from vae_tune.report import render
+from vae_tune.study import load_study
+from vae_tune.tuning import run_search
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +36,10 @@ def place(server, monkeypatch, tmp_path):
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
-    for name, seconds in (("_PERIOD_SECONDS", 0.05), ("_SILENCE_SECONDS", 1.5), ("QUICK", 0.2), ("PATIENCE", 0.5)):
+    for name, seconds in (("_PERIOD_SECONDS", 0.05), ("QUICK", 0.2), ("PATIENCE", 0.5)):
         monkeypatch.setattr(mirror, name, seconds)
+    for name, seconds in (("_BEAT_SECONDS", 0.02), ("_SILENCE_SECONDS", 1.5), ("QUICK", 2.0)):
+        monkeypatch.setattr(claim, name, seconds)
     return Path(f"s3://{BUCKET}/{tmp_path.name}/study")
 
 
@@ -167,7 +176,7 @@ def test_a_second_driver_is_refused_with_pid_and_host_of_the_first(server, place
         other.setattr("socket.gethostname", lambda: "elsewhere")
         with pytest.raises(UsageError, match=f"is being written {me}"):
             Claim(place, said.append)
-    assert said[0].startswith("Waiting whether process")
+    assert said[0].startswith("Checking whether process")
 
 
 def test_a_search_that_comes_to_nothing_leaves_nothing(server, place):
@@ -214,7 +223,7 @@ def test_the_mark_of_a_driver_that_is_gone_is_overcome(server, place):
     said = []
     with claimed(place, said.append):
         assert json.loads(storage.read_bytes(place / "study.lock"))["token"] != "x"
-    assert said == ["Waiting whether process 7 on host a-lost-head still writes this study ..."]
+    assert said == ["Checking whether process 7 on host a-lost-head is still writing this study ..."]
     assert not storage.exists(place / "study.lock")
 
 
@@ -258,3 +267,98 @@ def test_a_working_copy_that_another_machine_left_behind_is_renewed(server, plac
     record(place, epochs=4)
     assert renew(place) == folder
     assert (folder / "optuna.journal").read_bytes().count(b"\n") == 4
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_what_the_storage_has_no_more_does_not_come_back(server, place, epochs):
+    """Whether the working copy has lines that the storage lacks, or none."""
+    folder = working_copy(place)
+    record(folder, epochs=2)
+    write(folder / "confirmation", optuna_journal=b"{}\n", study_json=b"{}")
+    with claimed(place, pytest.fail) as mine, mirrored(folder, place, mine, pytest.fail, pytest.fail):
+        pass
+    assert "confirmation/optuna.journal" in names(server, place)
+    storage.delete_folder(place / "confirmation")
+    record(folder, epochs)
+    write(folder, kept_csv=b"never uploaded")
+    with claimed(place, pytest.fail) as mine, mirrored(renew(place), place, mine, pytest.fail, pytest.fail):
+        assert (folder / "optuna.journal").read_bytes().count(b"\n") == epochs
+        assert not (folder / "confirmation" / "study.json").exists()
+    kept = {"kept.csv"} if epochs > 2 else set()
+    assert names(server, place) == {"optuna.journal", "epochs.csv", "study.json"} | kept
+
+
+def test_a_confirmation_that_an_outage_kept_from_the_storage_stays(place):
+    record(place)
+    folder = renew(place)
+    write(folder / "confirmation", optuna_journal=b"{}\n", study_json=b"{}")
+    assert renew(place) == folder
+    assert (folder / "confirmation" / "optuna.journal").exists()
+
+
+def test_a_renewal_that_fails_leaves_the_working_copy_as_it_was(place):
+    record(place, epochs=2)
+    folder = renew(place)
+    write(folder, optuna_journal=b"another end\n")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    storage.delete(place / "study.json")
+    with pytest.raises(UsageError, match=r"study\.json is missing"):
+        renew(place)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["study"]
+
+
+def test_a_study_that_was_deleted_from_the_storage_leaves_its_name_free(place):
+    record(place)
+    folder = renew(place)
+    storage.delete_folder(place)
+    config = SearchConfig(results_dir=place.parent, study_name=place.name)
+    assert make_plan(config, None, place).folder == folder
+    assert not folder.exists()
+    with pytest.raises(UsageError, match="is no study"):
+        renew(place)
+
+
+def test_a_working_copy_is_not_resumed_as_if_it_were_a_study(place, tmp_path, monkeypatch, capsys):
+    made = make_study(tmp_path / "study", trials=3, status="interrupted", ended=2)
+    for path in record_files(made):
+        storage.write_bytes(place / path.relative_to(made), path.read_bytes())
+    for copy in (renew(place), local(place)):
+        before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+        monkeypatch.setattr("sys.argv", ["vae-tune", "search", "--resume", str(copy)])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert f"--resume s3://{BUCKET}/" in capsys.readouterr().err
+        with pytest.raises(UsageError, match=rf"is a working copy .*\n.* --resume s3://{BUCKET}/"):
+            run_search(SearchConfig(resume=copy))
+        assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+
+def test_what_is_printed_of_a_study_names_its_place(place, tmp_path):
+    made = make_study(tmp_path / "study", trials=12, status="interrupted", ended=8)
+    for path in record_files(made):
+        storage.write_bytes(place / path.relative_to(made), path.read_bytes())
+    where = f"s3://{BUCKET}/{tmp_path.name}/study"
+    for study in (load_study(where), load_study(renew(place))):
+        assert study.place == place
+        page = render(study)
+        assert f"--resume {where}" in page
+        assert str(study.folder) not in page
+        (study.folder / "epochs.csv").write_text("")
+        with pytest.raises(UsageError, match=f"^{where}/epochs.csv cannot be read"):
+            load_study(study.folder)
+
+
+def test_no_more_than_the_bound_is_uploaded_while_the_claim_is_kept(place, monkeypatch):
+    """After an upload of a few bytes at a byte an hour, only the driver's mark changes until the search has ended."""
+    monkeypatch.setattr(mirror, "_BYTES_A_SECOND", 1 / 3600)
+    folder = working_copy(place)
+    record(folder)
+    with claimed(place, pytest.fail) as mine, mirrored(folder, place, mine, pytest.fail, pytest.fail):
+        while not storage.exists(place / "study.json"):  # which is uploaded last
+            pass
+        record(folder, epochs=2)
+        beat = json.loads(storage.read_bytes(place / "study.lock"))["beat"]
+        while json.loads(storage.read_bytes(place / "study.lock"))["beat"] < beat + 4:
+            assert storage.read_bytes(place / "epochs.csv").count(b"\n") == 1
+    assert storage.read_bytes(place / "epochs.csv").count(b"\n") == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_tune.config import SearchConfig, UsageError, from_dict
+from vae_tune.copies import local, shown
 from vae_tune.files import read_json
 from vae_tune.manifest import read_manifest
 from vae_tune.names import (
@@ -31,7 +32,6 @@ from vae_tune.names import (
     WARM_START,
 )
 from vae_tune.scheduler import make_scheduler
-from vae_tune.storage import local
 from vae_tune.trials import TrialRow, read_trials, row_from_trial, winner
 
 
@@ -52,7 +52,7 @@ def audit(folder: Path) -> list[str]:
         trials = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
         tables = [_read_table(folder / name) for name in (TRIALS_FILE, EPOCHS_FILE)]
     except (OSError, ValueError) as error:
-        raise UsageError(f"The record of {folder} cannot be read: {error}.") from error
+        raise UsageError(f"The record of {shown(folder)} cannot be read: {error}.") from error
     rows = [row_from_trial(trial) for trial in trials if trial.state.name != "WAITING"]
     found: list[str] = []
     for trial in trials:

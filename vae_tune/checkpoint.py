@@ -19,10 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from vae_tune.config import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
+from vae_tune.copies import local, shown
 from vae_tune.files import address, is_remote, named_path, read_json, write_json
 from vae_tune.model import VAE, build
 from vae_tune.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
-from vae_tune.storage import PATIENCE, QUICK, delete, delete_folder, files, folders, local, read_bytes, write_bytes
+from vae_tune.storage import PATIENCE, QUICK, delete, delete_folder, files, folders, read_bytes, write_bytes
 from vae_tune.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
@@ -205,7 +206,7 @@ def find_model(path: Path) -> Path:
     path = local(path)
     if (path / STUDY_FILE).exists():
         if not (path / BEST_FOLDER).is_dir():
-            raise UsageError(f"The study {address(path)} has no model: none of its trials has succeeded yet.")
+            raise UsageError(f"The study {shown(path)} has no model: none of its trials has succeeded yet.")
         return path / BEST_FOLDER
     return path.parent if path.name == MODEL_FILE else path
 
@@ -234,7 +235,7 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
         model = build(config, _pixels(weights))
         model.load_state_dict(weights)
     except DAMAGE as error:
-        raise UsageError(f"No usable model in {folder}: {telling_line(error)}") from error
+        raise UsageError(f"No usable model in {shown(folder)}: {telling_line(error)}") from error
     return model, config
 
 
@@ -263,7 +264,7 @@ def read_data_config(folder: Path) -> DataConfig:
             DataConfig, json.loads(_metadata((folder / MODEL_FILE).read_bytes()).get("data", "{}"))
         )
     except DAMAGE as error:
-        raise UsageError(f"No usable model in {folder}: {telling_line(error)}") from error
+        raise UsageError(f"No usable model in {shown(folder)}: {telling_line(error)}") from error
     return data
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.config import UsageError
-from vae_tune.files import atomic
+from vae_tune.files import address, atomic
 from vae_tune.ledger import cost_unit, make_ledger
 from vae_tune.names import (
     BEST,
@@ -258,7 +258,7 @@ def _refuse_other_images(studies: Studies) -> None:
     for study, data in zip(studies.studies, all_data, strict=True):
         alike = {other["sha256"] for other in all_data if other | {"sha256": data["sha256"]} == data}
         checksum = f", checksum {data['sha256'][:8]}" if len(alike) > 1 else ""
-        found.setdefault(f"{data['validation']:,} of {data['dataset']}{checksum}", study.folder)
+        found.setdefault(f"{data['validation']:,} of {data['dataset']}{checksum}", study.place)
     if len(found) > 1:
-        told = "; ".join(f"{folder}: {images}" for images, folder in found.items())
+        told = "; ".join(f"{address(place)}: {images}" for images, place in found.items())
         raise UsageError(f"Losses on different validation images cannot be compared ({told}).")

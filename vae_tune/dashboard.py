@@ -18,12 +18,12 @@ import optuna
 from optuna.storages import JournalStorage
 
 from vae_tune.config import UsageError
+from vae_tune.copies import local
 from vae_tune.files import address, is_remote
 from vae_tune.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.manifest import read_manifest
 from vae_tune.names import JOURNAL_FILE
 from vae_tune.options import DashboardOptions
-from vae_tune.storage import local
 from vae_tune.trials import read_trials
 
 _HOST = "127.0.0.1"

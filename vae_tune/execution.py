@@ -31,6 +31,7 @@ from vae_tune.scheduler import make_scheduler, settle
 from vae_tune.searcher import StudySearcher
 from vae_tune.slots import Slots, SlotsNow
 from vae_tune.space import Space
+from vae_tune.storage import claim_on
 from vae_tune.terminal import View
 from vae_tune.trials import TrialRow, now
 from vae_tune.worker import train_trial
@@ -86,6 +87,7 @@ def train_trials(
                 folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
                 threads=slots.cpus,
                 spot=plan.config.resources.address is not None,
+                claim=claim_on(plan.place),
             )
             return function
 

@@ -124,7 +124,7 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
     from vae_tune.repeats import last_checkpoint, summarise, test_numbers
 
     if not rows:
-        raise UsageError(f"No trial of {folder} was trained to the end.")
+        raise UsageError(f"No trial of {address(place)} was trained to the end.")
     images = load_images(config.data)
     table = test_numbers(place, rows, images, partial(say, console))
     sizes = summarise(table, [LATENT_SIZE], _SUMMARISED)
@@ -137,7 +137,7 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
         pictures.append(f"samples_{row.values[LATENT_SIZE]:03d}.png")
         sample_sheet(model, images.test.shape[1:]).write_png(folder / pictures[-1])
     draw(sizes, images.binarization, folder / LATENT_SIZES_PLOT)
-    upload(folder, place, [EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, *pictures])
+    upload(folder, place, [EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, *pictures], partial(say, console))
     show(sizes, images.binarization, config.trial.max_epochs, console)
     say(console, f"{address(place)}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png")
     return sizes

@@ -20,6 +20,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config import UsageError
+from vae_tune.copies import shown
 from vae_tune.names import LOCK_FILE
 
 _LOOK_SECONDS = 0.5
@@ -47,7 +48,7 @@ class Journal(BaseJournalBackend):
         try:
             self._logs, end = _parse(content)
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{path} is damaged: {error}. Nothing was changed.") from error
+            raise UsageError(f"{shown(path)} is damaged: {error}. Nothing was changed.") from error
         if end < len(content) and self._logs:
             os.truncate(path, end)
         self._file = path.open("ab", buffering=0)
@@ -251,8 +252,8 @@ class StudyLock:
             holder = _holder(self._file.read())
             self._file.close()
             raise UsageError(
-                f"The study {folder} is being written by process {holder['pid']} on host {holder['host']}.\n"
-                "Wait until it ends, or end it, before resuming."
+                f"The study {shown(folder)} is being written by process {holder['pid']} on host "
+                f"{holder['host']}.\nWait until it ends, or end it, before resuming."
             ) from error
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))

@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution, distribution_to_json, 
 
 from vae_tune import __version__, hints
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.copies import shown
 from vae_tune.data import Images
 from vae_tune.files import address, is_remote
 from vae_tune.names import (
@@ -141,7 +142,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if manifest["kind"] not in KINDS or manifest["schema"] > SCHEMA:
             raise ValueError(f"'kind' is {manifest['kind']!r}, 'schema' {manifest['schema']}")
     except FileNotFoundError as error:
-        raise UsageError(f"{address(folder)} is no study: {STUDY_FILE} is missing.") from error
+        raise UsageError(f"{shown(folder)} is no study: {STUDY_FILE} is missing.") from error
     except NotADirectoryError as error:
         raise UsageError(f"{address(folder)} is no study: it is no folder.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
@@ -151,7 +152,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             ) from error
         what = "cannot be read" if is_remote(folder) and isinstance(error, OSError) else "is damaged"
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{address(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
+        raise UsageError(f"{shown(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
     return dict(manifest)
 
 

@@ -94,6 +94,7 @@ CONDEMNED, AUDITED, FALSE_STOPS, WINNER_STOPPED = "condemned", "audited", "false
 STUDY_FILE = "study.json"
 JOURNAL_FILE = "optuna.journal"
 LOCK_FILE = "study.lock"
+COPY_FILE = "copy.json"
 TRIALS_FILE = "trials.csv"
 EPOCHS_FILE = "epochs.csv"
 BEST_FOLDER = "best"

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from vae_tune import hints
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.copies import mark_copy, place_of, working_copy
 from vae_tune.data import Images
 from vae_tune.files import address, argument, is_remote
 from vae_tune.loggers import require_packages
@@ -24,7 +25,7 @@ from vae_tune.manifest import (
     refuse_other_data,
     this_run,
 )
-from vae_tune.mirror import renew, working_copy
+from vae_tune.mirror import forget, renew
 from vae_tune.names import SEARCH, STUDY_FILE, WARM_START
 from vae_tune.prior import Prior, read_points
 from vae_tune.record import StudyRecord, unfinished_creation
@@ -80,6 +81,11 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None, kind)
     if config.sampler == "cmaes":
         raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
+    if (original := place_of(config.resume)) != config.resume:
+        raise UsageError(
+            f"{config.resume} is a working copy of a study on object storage.\n"
+            f"To resume the study itself: {hints.resume(original)}"
+        )
     folder = renew(config.resume) if is_remote(config.resume) else config.resume
     manifest = read_manifest(folder)
     recorded = from_dict(SearchConfig, manifest["config"])
@@ -124,6 +130,8 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
     """
     folder = working_copy(place) if is_remote(place) else place
     try:
+        if is_remote(place):
+            forget(place)
         if (folder / STUDY_FILE).exists() or exists(place / STUDY_FILE):
             raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {hints.resume(place)}")
         for taken in (folder, place):
@@ -161,6 +169,9 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
     lessons = read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base)
     prior = Prior(plan.points, [trial for lesson in lessons for trial in lesson.trials])
     try:
+        if is_remote(plan.place) and place_of(plan.folder) != plan.place:
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            mark_copy(plan.folder, plan.place)
         record = StudyRecord.create(
             plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base), plan.place
         )

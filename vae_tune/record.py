@@ -19,6 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config import UsageError
+from vae_tune.copies import shown
 from vae_tune.files import atomic, is_remote, write_json
 from vae_tune.guards import collapse
 from vae_tune.journal import Journal, StudyLock, UtcStorage
@@ -26,6 +27,7 @@ from vae_tune.manifest import read_manifest
 from vae_tune.names import (
     CHECKPOINTS_FOLDER,
     COMPLETE,
+    COPY_FILE,
     DEVICE,
     EPOCH,
     EPOCH_COLUMNS,
@@ -160,19 +162,19 @@ class StudyRecord:
             UsageError: another driver writes it, or did since; or its journal is missing or damaged. Nothing was
                 changed. Or it cannot be written.
         """
-        path = folder / JOURNAL_FILE
+        path, name = folder / JOURNAL_FILE, shown(folder)
         if not path.exists():
-            raise UsageError(f"{folder} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
+            raise UsageError(f"{name} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
         try:
             _refuse_loss(folder)
             lock = StudyLock(folder)
             try:
                 if known is not None and read_manifest(folder) != known:
-                    raise UsageError(f"Another driver wrote {folder} meanwhile. Nothing was changed: run this again.")
+                    raise UsageError(f"Another driver wrote {name} meanwhile. Nothing was changed: run this again.")
                 journal = Journal(path)
                 if not journal.holds(manifest["name"]):
                     what = f"it holds no study {manifest['name']!r}"
-                    raise UsageError(f"{path} is damaged: {what}. Nothing was changed.")
+                    raise UsageError(f"{shown(path)} is damaged: {what}. Nothing was changed.")
                 _delete_temporary_files(folder)
                 return cls(folder, manifest, lock, journal, place=place)
             except BaseException:
@@ -180,7 +182,7 @@ class StudyRecord:
                 raise
         except OSError as error:
             reason = f"{error.strerror or error}. What it holds is whole"
-            raise UsageError(f"The study {folder} cannot be read or written: {reason}.") from error
+            raise UsageError(f"The study {name} cannot be read or written: {reason}.") from error
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -348,7 +350,7 @@ def unfinished_creation(folder: Path) -> bool:
     Raises:
         OSError: it cannot be looked into.
     """
-    ours = {LOCK_FILE, JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE}
+    ours = {LOCK_FILE, COPY_FILE, JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE}
     if is_remote(folder):  # there the workers may have begun before the record was uploaded
         ours |= {CHECKPOINTS_FOLDER, RAY_FOLDER}
     return all(name in ours or name.endswith(".tmp") for name in entries(folder))
@@ -362,9 +364,9 @@ def _refuse_loss(folder: Path) -> None:
     if lost:
         trial, epoch = min(lost)
         raise UsageError(
-            f"{folder / JOURNAL_FILE} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. "
+            f"{shown(folder / JOURNAL_FILE)} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. "
             "Nothing was changed.\n"
-            f"Put the journal back; or, to go on with what is left of it, move {folder / EPOCHS_FILE} away."
+            f"Put the journal back; or, to go on with what is left of it, move {shown(folder / EPOCHS_FILE)} away."
         )
 
 

@@ -2,43 +2,58 @@
 
 ``pathlib`` writes ``s3://bucket/study`` as ``s3:/bucket/study``; both name the same path, :func:`address` writes it
 out. An object appears whole or not at all. What fails is tried again for a while: networks and stores come back.
-Where a store is and who may use it is asked of the environment, as its own tools do: ``AWS_*`` and ``~/.aws``,
-``GOOGLE_APPLICATION_CREDENTIALS``, or the machine's role. ``AWS_ENDPOINT_URL`` names a store other than Amazon's.
+
+A study on object storage is written by the driver that holds its claim, and by that driver's workers. Where a process
+has said so (:func:`guard`), it writes and deletes below the study only while the claim is its own: each attempt looks
+up the object's version, then the claim, and then asks the store to replace that version and no other. A driver that
+takes the claim over writes the journal and ``study.json`` anew, so what its predecessor still has under way fails.
 """
 
 from __future__ import annotations
 
-import atexit
-import contextlib
+import json
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from datetime import timedelta
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
-from vae_tune.config import UsageError, telling_line
-from vae_tune.files import SCHEMES, address, atomic, is_remote
-from vae_tune.names import CHECKPOINTS_FOLDER, LOCK_FILE, RAY_FOLDER, RAY_LOG_FILE, STUDY_FILE, TENSORBOARD_FOLDER
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+from vae_tune.config import SearchError, telling_line
+from vae_tune.files import address, atomic, is_remote
+from vae_tune.names import LOCK_FILE
+from vae_tune.stores import ANY, Changed, Listing, Refused, Store, endpoint, open_store
 
 PATIENCE = 300.0
 """Seconds for which a store that fails is asked again."""
 QUICK = 15.0
 """The same where somebody waits for the answer."""
-_FINAL = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "PERMISSION_DENIED")
-"""Words of errors that waiting does not mend."""
 _PAUSES = 0.2, 5.0  # seconds between two tries: at first, and at most
 
-_ELSEWHERE = {CHECKPOINTS_FOLDER, LOCK_FILE}
-"""What is on object storage in its own way."""
+_claims: dict[Path, str] = {}
+"""Tokens of the claims that this process writes under, by study."""
 
 _Result = TypeVar("_Result")
+
+
+class ClaimLost(SearchError):
+    """Another driver took the study over: this one must not write it any more."""
+
+
+def guard(study: Path, token: str | None) -> None:
+    """Let this process write below a study on object storage only while its claim has that token; None: always."""
+    if token is None:
+        _claims.pop(study, None)
+    else:
+        _claims[study] = token
+
+
+def holder(mark: bytes) -> dict[str, Any]:
+    """Return what a claim's mark says of the driver that holds it: pid, host, token; nothing where it is damaged."""
+    try:
+        return {"pid": "?", "host": "?", "token": "", **json.loads(mark)}
+    except (ValueError, TypeError):
+        return {}
 
 
 def read_bytes(path: Path, patience: float = QUICK) -> bytes:
@@ -49,12 +64,7 @@ def read_bytes(path: Path, patience: float = QUICK) -> bytes:
     """
     if not is_remote(path):
         return path.read_bytes()
-
-    def read(store: FileSystem, name: str) -> bytes:
-        with store.open_input_stream(name) as file:
-            return bytes(file.read())
-
-    return _patiently(read, path, patience)
+    return _patiently(lambda store, name: store.read(name), path, patience)
 
 
 def write_bytes(path: Path, content: bytes, patience: float = PATIENCE) -> None:
@@ -62,16 +72,20 @@ def write_bytes(path: Path, content: bytes, patience: float = PATIENCE) -> None:
 
     Raises:
         OSError: it cannot be written.
+        ClaimLost: it belongs to a study that another driver took over.
     """
     if not is_remote(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as file:
             file.write(content)
         return
+    claim = claim_on(path)
 
-    def write(store: FileSystem, name: str) -> None:
-        with store.open_output_stream(name) as file:
-            file.write(content)
+    def write(store: Store, name: str) -> None:
+        expected = store.version(name) if claim else ANY
+        if claim:
+            _check(store, *claim)
+        store.write(name, content, expected)
 
     _patiently(write, path, patience)
 
@@ -81,12 +95,17 @@ def delete(path: Path, patience: float = PATIENCE) -> None:
 
     Raises:
         OSError: it cannot be deleted.
+        ClaimLost: it belongs to a study that another driver took over.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if is_remote(path):
-            _patiently(lambda store, name: store.delete_file(name), path, patience)
-        else:
-            path.unlink()
+    if not is_remote(path):
+        path.unlink(missing_ok=True)
+        return
+    claim = claim_on(path)
+
+    def remove(store: Store, name: str) -> None:
+        _remove(store, name, store.version(name) if claim else ANY, claim)
+
+    _patiently(remove, path, patience)
 
 
 def delete_folder(folder: Path, patience: float = PATIENCE) -> None:
@@ -94,19 +113,18 @@ def delete_folder(folder: Path, patience: float = PATIENCE) -> None:
 
     Raises:
         OSError: the store does not answer.
+        ClaimLost: it belongs to a study that another driver took over.
     """
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
-    from pyarrow.fs import FileSelector, FileType
+    claim = claim_on(folder)
 
-    def remove(store: FileSystem, name: str) -> None:
-        marked = store.get_file_info(name).type != FileType.NotFound  # by an empty object of its own
-        if marked or store.get_file_info(FileSelector(name, allow_not_found=True, recursive=True)):
-            store.delete_dir(name)
+    def remove(store: Store, name: str) -> None:
+        for one, version in store.list(name, deep=True).versions.items():
+            _remove(store, one, version, claim)
 
-    with contextlib.suppress(FileNotFoundError):  # Google's have no object for a folder, which pyarrow misses at last
-        _patiently(remove, folder, patience)
+    _patiently(remove, folder, patience)
 
 
 def files(folder: Path, patience: float = QUICK) -> list[Path]:
@@ -117,7 +135,7 @@ def files(folder: Path, patience: float = QUICK) -> list[Path]:
     """
     if not is_remote(folder):
         return [path for path in folder.glob("*") if path.is_file()]
-    return [folder / name for name in _names(folder, patience, recursive=False)]
+    return [folder / name for name in _names(_list(folder, patience), folder)]
 
 
 def folders(folder: Path, patience: float = QUICK) -> set[str]:
@@ -128,7 +146,7 @@ def folders(folder: Path, patience: float = QUICK) -> set[str]:
     """
     if not is_remote(folder):
         return {path.name for path in folder.glob("*") if path.is_dir()}
-    return {name.split("/")[0] for name in _names(folder, patience, recursive=True) if "/" in name}
+    return {name.rpartition("/")[2] for name in _list(folder, patience).folders}
 
 
 def entries(folder: Path, patience: float = QUICK) -> set[str]:
@@ -139,7 +157,8 @@ def entries(folder: Path, patience: float = QUICK) -> set[str]:
     """
     if not is_remote(folder):
         return set(os.listdir(folder)) if folder.exists() else set()
-    return {name.split("/")[0] for name in _names(folder, patience, recursive=True)}
+    found = _list(folder, patience)
+    return {*_names(found, folder), *(name.rpartition("/")[2] for name in found.folders)}
 
 
 def exists(path: Path, patience: float = QUICK) -> bool:
@@ -148,103 +167,111 @@ def exists(path: Path, patience: float = QUICK) -> bool:
     Raises:
         OSError: the store does not answer.
     """
-    if not is_remote(path):
-        return path.exists()
-    return bool(_patiently(lambda store, name: store.get_file_info(name).is_file, path, patience))
+    return version(path, patience) is not None if is_remote(path) else path.exists()
 
 
-def download(study: Path, folder: Path) -> None:
-    """Copy the record of a study on object storage into a folder on this machine: all but checkpoints and events.
+def names_below(folder: Path, patience: float = QUICK) -> list[str]:
+    """Return the names of all objects below a folder on object storage, as seen from there.
 
     Raises:
-        UsageError: there is no study, or the store does not answer.
+        OSError: the store does not answer.
     """
+    return _names(_patiently(lambda store, name: store.list(name, deep=True), folder, patience), folder)
+
+
+def version(path: Path, patience: float = QUICK) -> str | None:
+    """Return the version of an object, None where there is none.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    return _patiently(lambda store, name: store.version(name), path, patience)
+
+
+def replace(path: Path, content: bytes, expected: str | None, patience: float) -> str:
+    """Write an object in place of the version ``expected``, None for no object yet; return its own version.
+
+    Raises:
+        Changed: it had another version; after a lost answer also where this call itself has written it.
+        OSError: it cannot be written.
+    """
+    return _patiently(lambda store, name: store.write(name, content, expected), path, patience, final=Changed)
+
+
+def remove(path: Path, expected: str | None, patience: float) -> None:
+    """Delete an object of the version ``expected``.
+
+    Raises:
+        Changed: it had another version.
+        OSError: it cannot be deleted.
+    """
+    _patiently(lambda store, name: store.delete(name, expected), path, patience, final=Changed)
+
+
+def claim_on(path: Path) -> tuple[Path, str] | None:
+    """Return the study that this process writes ``path`` under the claim of, and the claim's token: see guard."""
+    return next(((study, _claims[study]) for study in (path, *path.parents) if study in _claims), None)
+
+
+def _check(store: Store, study: Path, token: str) -> None:
+    """Raise ClaimLost unless the claim on a study has the token."""
     try:
-        names = _names(study, QUICK, recursive=True)
-        names = [name for name in names if not {*_ELSEWHERE, TENSORBOARD_FOLDER} & set(name.split("/"))]
-        if STUDY_FILE not in names:
-            raise UsageError(f"{address(study)} is no study: {STUDY_FILE} is missing.")
-        for name in names:
-            write_bytes(folder / name, read_bytes(study / name))
-    except (OSError, ValueError, ImportError) as error:
-        raise UsageError(f"{address(study)} cannot be read: {_reason(error)}.") from error
+        found = holder(store.read(_name(study / LOCK_FILE)))
+    except FileNotFoundError:
+        found = {}
+    if found.get("token") != token:
+        raise ClaimLost(taken_over(study, found))
 
 
-def local(folder: Path) -> Path:
-    """Return a folder on this machine with the study in ``folder``: itself, or a copy that ends with this process.
-
-    Raises:
-        UsageError: there is no study on the storage, or it does not answer.
-    """
-    if not is_remote(folder):
-        return folder
-    place = tempfile.mkdtemp(prefix="vae_tune-")
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    copy = Path(place) / folder.name
-    download(folder, copy)
-    return copy
+def taken_over(study: Path, found: Mapping[str, Any]) -> str:
+    """Return what a driver says whose study another one took over; ``found`` is the mark in place of its own."""
+    whom = f"process {found['pid']} on host {found['host']}" if found else "another driver, which has ended"
+    return (
+        f"The study {address(study)} was taken over by {whom}, since this driver had not been heard of.\n"
+        "This driver writes nothing more there. What the study holds is whole."
+    )
 
 
-def record_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a study folder that belong on object storage: checkpoints are written there by themselves."""
-    for path in folder.rglob("*"):
-        parts = path.relative_to(folder).parts
-        passing = path.suffix == ".tmp" or (RAY_FOLDER in parts and path.name != RAY_LOG_FILE)
-        if path.is_file() and not passing and not _ELSEWHERE & set(parts):
-            yield path
+def _remove(store: Store, name: str, version: str | None, claim: tuple[Path, str] | None) -> None:
+    if claim:
+        _check(store, *claim)
+    store.delete(name, version if claim else ANY)
 
 
-def _names(folder: Path, patience: float, *, recursive: bool) -> list[str]:
-    from pyarrow.fs import FileSelector
-
-    def listed(store: FileSystem, name: str) -> list[str]:
-        found = store.get_file_info(FileSelector(name, allow_not_found=True, recursive=recursive))
-        return [info.path.removeprefix(f"{name}/") for info in found if info.is_file]
-
-    return sorted(_patiently(listed, folder, patience))
+def _list(folder: Path, patience: float) -> Listing:
+    return _patiently(lambda store, name: store.list(name, deep=False), folder, patience)
 
 
-def _patiently(call: Callable[[FileSystem, str], _Result], path: Path, patience: float) -> _Result:
+def _names(found: Listing, folder: Path) -> list[str]:
+    """Return the names of objects as seen from a folder, without those that some tools make to mark a folder."""
+    prefix = f"{_name(folder)}/"
+    return sorted(name.removeprefix(prefix) for name in found.versions if not name.endswith("/"))
+
+
+def _name(path: Path) -> str:
+    """Return the name of an object in its bucket."""
+    return "/".join(path.parts[2:])
+
+
+def _patiently(
+    call: Callable[[Store, str], _Result], path: Path, patience: float, final: type[OSError] = FileNotFoundError
+) -> _Result:
     """Call with the store and the name there of ``path``, again and again where the store fails."""
-    kind, bucket, *_ = *path.parts, ""
+    scheme, bucket, *_ = *path.parts, ""
     pause, longest = _PAUSES
     end = time.monotonic() + patience
     while True:
         try:
-            return call(_store(kind, bucket, _endpoint(kind)), "/".join(path.parts[1:]))
-        except FileNotFoundError:
+            return call(open_store(scheme, bucket, endpoint(scheme)), _name(path))
+        except (FileNotFoundError, final):
             raise
         except OSError as error:
-            if time.monotonic() + pause > end or any(word in str(error) for word in _FINAL):
-                raise OSError(f"{address(path)}: {_reason(error)}") from error
+            if time.monotonic() + pause > end or isinstance(error, Refused):
+                raise OSError(f"{address(path)}: {reason(error)}") from error
         time.sleep(pause)
         pause = min(2 * pause, longest)
 
 
-def _endpoint(kind: str) -> str:
-    """Return the URL of a store other than Amazon's or Google's own, as their own tools find it."""
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if kind == SCHEMES[0] else ("STORAGE_EMULATOR_HOST",)
-    return next((os.environ[name] for name in names if os.environ.get(name)), "")
-
-
-@cache
-def _store(kind: str, bucket: str, endpoint: str) -> FileSystem:
-    """Return a store; with it a small object is one request."""
-    from pyarrow import fs
-
-    scheme, _, host = (endpoint or "https://").partition("://")
-    if kind == SCHEMES[1]:
-        limit = timedelta(seconds=QUICK / 2)
-        return fs.GcsFileSystem(
-            anonymous=bool(host), scheme=scheme, endpoint_override=host or None, retry_time_limit=limit
-        )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if not region and not endpoint:
-        region = fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(
-        region=region, scheme=scheme, endpoint_override=host or None, allow_delayed_open=True, background_writes=False
-    )
-
-
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return what an error says, on one line without a full stop."""
     return telling_line(error).rstrip(".")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
+from vae_tune.copies import local, place_of, shown
 from vae_tune.files import address, named_path, read_json
 from vae_tune.manifest import read_manifest, read_space
 from vae_tune.names import (
@@ -43,7 +44,6 @@ from vae_tune.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.space import Space
-from vae_tune.storage import local
 from vae_tune.trials import is_noted, winner
 
 if TYPE_CHECKING:
@@ -72,6 +72,11 @@ class Study:
     def name(self) -> str:
         """Name of the study, which is its folder's."""
         return self.folder.name
+
+    @property
+    def place(self) -> Path:
+        """The study as people name it: its folder, or where on object storage the folder is a copy of."""
+        return place_of(self.folder)
 
     @property
     def space(self) -> Space:
@@ -195,7 +200,7 @@ def load_study(folder: str | Path) -> Study:
         path = folder / BEST_FOLDER / METRICS_FILE
         metrics = read_json(path) if path.exists() else None
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path} cannot be read: {telling_line(error)}.") from error
+        raise UsageError(f"{shown(path)} cannot be read: {telling_line(error)}.") from error
     return Study(folder, manifest, from_dict(SearchConfig, manifest["config"]), trials, epochs, metrics)
 
 
@@ -230,12 +235,12 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
     studies = tuple(load_study(folder) for folder in folders)
     if not studies:
         raise UsageError("No study to load: give at least one folder.")
-    kinds = {str(study.manifest["metric"]["kind"]): study.folder for study in studies}
+    kinds = {str(study.manifest["metric"]["kind"]): study.place for study in studies}
     if len(kinds) > 1:
-        found = ", ".join(f"{folder}: {kind}" for kind, folder in kinds.items())
+        found = ", ".join(f"{address(place)}: {kind}" for kind, place in kinds.items())
         raise UsageError(f"Losses of different kinds cannot be compared ({found}).")
     names = [study.name for study in studies]
-    keys = [study.name if names.count(study.name) == 1 else str(study.folder) for study in studies]
+    keys = [study.name if names.count(study.name) == 1 else address(study.place) for study in studies]
 
     def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
         tables = list(tables)

@@ -42,7 +42,7 @@ from vae_tune.names import (
     VAL_LOSS,
     VALUES,
 )
-from vae_tune.storage import delete_folder
+from vae_tune.storage import ClaimLost, delete_folder, guard
 from vae_tune.training import Diverged, EpochReport, TrainingState, fit, new_state
 
 _STOP_SECONDS = "3600"
@@ -54,7 +54,14 @@ neither searcher nor callbacks: the search would wait for that forever (Ray 2.60
 
 
 def train_trial(
-    config: dict[str, Any], *, images: Images, base: TrialConfig, folder: Path, threads: int, spot: bool = False
+    config: dict[str, Any],
+    *,
+    images: Images,
+    base: TrialConfig,
+    folder: Path,
+    threads: int,
+    spot: bool = False,
+    claim: tuple[Path, str] | None = None,
 ) -> None:
     """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
 
@@ -65,7 +72,10 @@ def train_trial(
         folder: the study, on disk or object storage: it gets the checkpoints.
         threads: CPU threads of the trial.
         spot: whether its node may be taken away, with a notice before.
+        claim: the study on object storage that the driver has claimed, and the claim's token.
     """
+    if claim:
+        guard(*claim)
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _STOP_SECONDS)
     torch.set_num_threads(threads)
     device = torch.device("cuda" if config.get(GPUS) else "cpu")
@@ -183,7 +193,7 @@ class _Desk:
 
     def save_midway(self, config: TrialConfig, state: TrainingState) -> None:
         """Save a training in the middle of an epoch, so that not even that is lost; where it fails, only that is."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ClaimLost):
             if self._stored:  # else what is saved would rest on an epoch that may never be
                 self._stored.result()
             write_midway(self._folder, config, state)
@@ -191,7 +201,8 @@ class _Desk:
     def _tell(self, epoch: EpochReport, stored: Future[Path]) -> None:
         try:
             stored.result()
-        except OSError as error:  # no fault of the trial: the search has to end, and goes on from the epoch before
+        except (OSError, ClaimLost) as error:
+            # no fault of the trial: the search has to end, and goes on from the epoch before
             self._report(epoch, **{STORAGE_ERROR: str(error)})
             sys.exit(0)
         self._report(epoch)

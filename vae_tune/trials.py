@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from optuna.trial import FrozenTrial
 
 from vae_tune.config import UsageError
+from vae_tune.copies import shown
 from vae_tune.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.names import (
     COMPLETE,
@@ -159,7 +160,7 @@ def read_trials(folder: Path) -> list[FrozenTrial]:
         storage = UtcStorage(ReadOnlyJournal(path))
         return storage.get_all_trials(storage.get_all_studies()[0]._study_id, deepcopy=False)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UsageError(f"{folder} is no study: its journal cannot be read ({error}).") from error
+        raise UsageError(f"{shown(folder)} is no study: its journal cannot be read ({error}).") from error
 
 
 def row_from_trial(trial: FrozenTrial) -> TrialRow:

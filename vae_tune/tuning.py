@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 
 from vae_tune import hints
+from vae_tune.claim import Claim, claimed
 from vae_tune.cluster import RunningRay
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images
@@ -20,7 +21,7 @@ from vae_tune.files import named_path
 from vae_tune.last_word import last_word
 from vae_tune.loggers import live_views
 from vae_tune.manifest import read_config, read_manifest
-from vae_tune.mirror import Claim, claimed, mirrored
+from vae_tune.mirror import mirrored
 from vae_tune.names import INTERRUPTED, SEARCH, SEED
 from vae_tune.plan import Plan, make_plan, open_record, study_place
 from vae_tune.record import StudyRecord

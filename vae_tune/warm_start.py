@@ -10,12 +10,12 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vae_tune.config import TrialConfig, UsageError, to_dict
+from vae_tune.copies import local
 from vae_tune.files import address
 from vae_tune.manifest import read_manifest
 from vae_tune.names import STARTED, WARM_START
 from vae_tune.seen import as_seen
 from vae_tune.space import Space
-from vae_tune.storage import local
 from vae_tune.trials import VALUES_ATTRIBUTE, read_trials
 
 _MUST_AGREE = ("metric", "data", "fixed")

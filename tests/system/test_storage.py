@@ -10,9 +10,9 @@ from tests.stores import BUCKET, s3
 from tests.system.conftest import is_whole, wait_for
 from vae_tune import load_study
 from vae_tune.audit import audit
+from vae_tune.copies import local
 from vae_tune.files import address
 from vae_tune.report import write_report
-from vae_tune.storage import local
 
 pytestmark = pytest.mark.system
 
@@ -72,18 +72,34 @@ def test_another_head_goes_on_after_a_kill_from_a_storage_that_fails_every_tenth
     assert "Winner and reference" in (tmp_path / "report.html").read_text()
 
 
-def test_a_storage_that_is_away_for_twenty_seconds_costs_no_trial(server, search, tmp_path):
+def test_a_driver_that_slept_overwrites_nothing_of_its_successor_whose_storage_is_away_for_twenty_seconds(
+    server, search, tmp_path
+):
     place = Path(f"s3://{BUCKET}/vae/away")
+    heads = [{"VAE_TUNE_CACHE": str(tmp_path / name)} for name in ("head", "other")]
     where = ("--results-dir", f"s3://{BUCKET}/vae", "--study-name", "away")
-    running = search("--num-samples", 4, *SMALL, *where, environment={"VAE_TUNE_CACHE": str(tmp_path / "head")})
-    wait_for(lambda: reports(server, place), running)
+    sleeper = search("--num-samples", 4, *SMALL, *where, environment=heads[0])
+    wait_for(lambda: reports(server, place), sleeper)
+    sleeper.kill(signal.SIGSTOP)
+    before = reports(server, place)
+    successor = search("--resume", address(place), environment=heads[1])
+    wait_for(lambda: len(reports(server, place)) > len(before), successor)
     server.go_away()
     with pytest.raises(AssertionError, match="not within"):  # the search waits, and does not end
-        wait_for(lambda: running.process.poll() is not None, timeout=20)
+        wait_for(lambda: successor.process.poll() is not None, timeout=20)
     server.come_back()
-    code, output = running.wait()
+    code, output = successor.wait()
     assert code == 0, output
+    assert f"Checking whether process {sleeper.process.pid} on host" in output
     assert "FAIL" not in output
+    assert str(tmp_path) not in output  # neither a temporary folder nor the working copy
+    stored = server.objects()
+
+    sleeper.kill(signal.SIGCONT)
+    code, output = sleeper.wait()
+    assert code == 1
+    assert f"The study {address(place)} was taken over by another driver, which has ended" in output
+    assert server.objects() == stored
     assert audit(place) == []
     is_whole(local(place), trials=4)
-    assert json.loads(server.objects()["vae/away/study.json"])["status"] == "complete"
+    assert json.loads(stored["vae/away/study.json"])["status"] == "complete"

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from vae_tune.config import UsageError
 from vae_tune.console import make_console
-from vae_tune.files import atomic, is_remote
+from vae_tune.files import address, atomic, is_remote
 from vae_tune.names import (
     CURVES_FILE,
     EPOCH,
@@ -85,7 +85,7 @@ def _refuse_output(folder: Path) -> None:
 def _source(options: ReplayOptions, console: Console) -> Source:
     """Return where reports come from, after saying how good that is."""
     curves = load_curves(options.source)
-    told = f"{options.source}: {len(curves.values)} configurations, {curves.whole.sum()} of them to epoch"
+    told = f"{address(options.source)}: {len(curves.values)} configurations, {curves.whole.sum()} of them to epoch"
     console.print(f"{told} {curves.max_epochs}; {curves.kind} values.", soft_wrap=True)
     if options.curves == "tabular":
         return Tabular(curves)
@@ -98,7 +98,7 @@ def _source(options: ReplayOptions, console: Console) -> Source:
     if any(map(is_poor, validated)) and not options.force:
         alone = ", replay those that there are with --curves tabular" if curves.can_be_replayed_alone else ""
         raise UsageError(
-            f"the surrogate of {options.source} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
+            f"the surrogate of {address(options.source)} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
             f"Record more curves{alone}, or go on with --force."
         )
     return surrogate

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from optuna.distributions import CategoricalDistribution
 
 from vae_tune.config import TrialConfig, UsageError, from_dict, telling_line
-from vae_tune.files import atomic, write_json
+from vae_tune.copies import local, shown
+from vae_tune.files import address, atomic, write_json
 from vae_tune.guards import DIVERGED
 from vae_tune.manifest import read_manifest, read_space
 from vae_tune.names import (
@@ -35,7 +36,6 @@ from vae_tune.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.space import Space
-from vae_tune.storage import local
 from vae_tune.study import load_study, noted
 
 if TYPE_CHECKING:
@@ -126,9 +126,9 @@ def load_curves(folder: Path) -> Curves:
             losses.append(curve[0])
             seconds.append(curve[1])
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise UsageError(f"{folder / CURVES_FILE} cannot be read: {telling_line(error)}.") from error
+        raise UsageError(f"{shown(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
     if not values:
-        raise UsageError(f"{folder} has no learning curve: no trial has reported an epoch.")
+        raise UsageError(f"{shown(folder)} has no learning curve: no trial has reported an epoch.")
     kind = str(manifest["metric"]["kind"])
     return Curves(folder.name, space, reference, kind, tuple(values), np.array(losses), np.array(seconds))
 
@@ -149,7 +149,7 @@ def write_curves(study: Path, output: Path) -> Path:
     loaded = load_study(study)
     complete = loaded.trials[loaded.trials[STATE] == COMPLETE]
     if complete.empty:
-        raise UsageError(f"{study} has no complete trial, and so no curve to publish.")
+        raise UsageError(f"{address(study)} has no complete trial, and so no curve to publish.")
     names = list(loaded.space.distributions)
     reports = loaded.epochs[[TRIAL, EPOCH, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS]].round(4)
     table = complete[names].merge(reports, left_index=True, right_on=TRIAL).sort_values([TRIAL, EPOCH])

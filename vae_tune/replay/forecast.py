@@ -178,7 +178,7 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
         f"{MORE} more trials are expected to gain {mean:.2f} nats ({min(gains):.2f} to {max(gains):.2f} in "
         f"{len(gains)} replays) for about {np.mean(epochs):.0f} epochs."
     )
-    more = f"To go on: {hints.resume(study.folder, num_samples=len(study.trials) + MORE)}"
+    more = f"To go on: {hints.resume(study.place, num_samples=len(study.trials) + MORE)}"
     yield Finding("trials", text, more if mean >= _BETTER else "They promise little.")
 
 

@@ -106,7 +106,7 @@ def render(study: Study) -> str:
     raw = environment.filters["safe"]
     return environment.from_string(template).render(
         name=study.name,
-        command=hints.command("report", study.folder),
+        command=hints.command("report", study.place),
         status=summary.make_status(study),
         facts=summary.make_facts(study, ledger),
         tiles=summary.make_tiles(study, ledger),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vae_tune import hints
 from vae_tune.advice import Finding, conclusions
 from vae_tune.config import DataConfig, TrialConfig
+from vae_tune.files import address
 from vae_tune.journal import is_being_written
 from vae_tune.ledger import REPEATED, UNFINISHED, Ledger, cost_unit
 from vae_tune.manifest import resume_command, status_label
@@ -49,7 +50,7 @@ def make_status(study: Study) -> dict[str, str]:
     status = study.manifest.get("status", "")
     asked, ended = study.config.num_samples, int((study.trials[STATE] != RUNNING).sum())
     how_far = f"{ended} of {asked} trials have ended."
-    resume = f"To go on: {resume_command(study.kind, study.folder)}"
+    resume = f"To go on: {resume_command(study.kind, study.place)}"
     if status == "complete":
         return {"kind": "complete", "label": "complete", "detail": ""}
     if status == "running" and is_being_written(study.folder):
@@ -244,7 +245,7 @@ def make_record(study: Study) -> list[tuple[str, str]]:
     space = [_space(axis) for axis in axes(study).values()]
     space += [f"{name} = {value}" for name, value in manifest["fixed"].items()]
     lines = [
-        ("Folder", str(study.folder)),
+        ("Folder", address(study.place)),
         ("Data", f"{data['dataset']}: {images}; {' x '.join(map(str, data['shape']))} pixels"),
         ("SHA-256 of the data", data["sha256"]),
         ("Metric", f"{metric['name']}: validation negative ELBO, {metric['unit']}, {metric['kind']} values"),
