@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -240,14 +241,14 @@ class StudyLock:
         """Take the lock.
 
         Raises:
-            UsageError: another driver holds it.
+            UsageError: another driver holds it, or the file system has no locks.
             OSError: the folder cannot be written.
         """
         path = folder / LOCK_FILE
         self._file = path.open("a+", encoding="utf-8")
         try:
             _lock(self._file)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.seek(0)
             holder = _holder(self._file.read())
             self._file.close()
@@ -255,6 +256,9 @@ class StudyLock:
                 f"The study {shown(folder)} is being written by process {holder['pid']} on host "
                 f"{holder['host']}.\nWait until it ends, or end it, before resuming."
             ) from error
+        except OSError as error:
+            self._file.close()
+            raise _no_locks(folder, error) from error
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         self._file.flush()
@@ -266,6 +270,29 @@ class StudyLock:
             self._file.close()
 
 
+def refuse_without_locks(folder: Path) -> None:
+    """Check that files in a folder that exists can be locked, before anything else is begun.
+
+    Raises:
+        UsageError: its file system has no locks.
+        OSError: it cannot be written.
+    """
+    with tempfile.TemporaryFile("w", dir=folder) as file:
+        try:
+            _lock(file)
+        except OSError as error:
+            raise _no_locks(folder, error) from error
+
+
+def _no_locks(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{folder} lies on a file system without file locks (flock: {error.strerror}), so nothing would keep a second "
+        "driver from writing the same study.\n"
+        "Take a --results-dir on another one, or have this one mounted with locks (NFS: with lockd or "
+        "-o local_lock=flock; Lustre: -o flock)."
+    )
+
+
 def is_being_written(folder: Path) -> bool:
     """Whether a driver holds the lock of the study in ``folder`` right now."""
     try:
@@ -273,7 +300,7 @@ def is_being_written(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no lock file: the study was copied from elsewhere
+    except OSError:  # no lock file: the study was copied from elsewhere; or no locks at all: no driver writes there
         return False
     return False
 

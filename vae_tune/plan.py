@@ -16,6 +16,7 @@ from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to
 from vae_tune.copies import mark_copy, place_of, working_copy
 from vae_tune.data import Images
 from vae_tune.files import address, argument, is_remote
+from vae_tune.journal import refuse_without_locks
 from vae_tune.loggers import require_packages
 from vae_tune.manifest import (
     new_manifest,
@@ -88,6 +89,10 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         )
     folder = renew(config.resume) if is_remote(config.resume) else config.resume
     manifest = read_manifest(folder)
+    try:
+        refuse_without_locks(folder)
+    except OSError as error:
+        raise UsageError(f"The study {folder} cannot be written: {error.strerror or error}.") from error
     recorded = from_dict(SearchConfig, manifest["config"])
     for name in ("results_dir", "study_name"):
         if getattr(config, name) != getattr(recorded, name):
@@ -144,6 +149,10 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
         ) from error
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder.")
+    try:
+        refuse_without_locks(parent)
+    except OSError as error:
+        raise UsageError(f"results_dir {config.results_dir} cannot be written: {error.strerror}.") from error
     return folder
 
 
