@@ -94,3 +94,21 @@ def test_the_best_model_is_not_that_of_a_lost_trial_whose_number_was_given_again
     path.write_text(json.dumps(lost))
     WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
     assert path.read_text() == whole
+
+
+def test_of_a_study_on_object_storage_nothing_is_deleted_before_the_record_that_makes_it_superfluous_is_there(
+    record, tiny
+):
+    waiting = []
+    record.after_upload = waiting.append
+    keeper = WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    record.listeners.append(keeper)
+    for rate in (1e-4, 1e-2, 3e-2, 1e-3):
+        train(record, tiny, rate)
+    keeper.finish()
+    both = ["epoch_0001.safetensors", "epoch_0002.safetensors"]
+    assert kept(record) == dict.fromkeys(range(4), both)
+    for action in waiting:
+        action()
+    best = min(record.rows, key=lambda row: row.val_loss)
+    assert kept(record) == {best.trial: both[1:]}
