@@ -127,7 +127,7 @@ class Lab:
             self._ip(f"link add port{host} type veth peer name eth0 address {address} netns {first}")
             self._ip(f"link set port{host} master lab up")
         for host in hosts:
-            wait_for(lambda host=host: self.ssh(host, "true").wait()[0] == 0, timeout=60)
+            wait_for(lambda host=host: self.ssh(host, "true").wait()[0] == 0)
 
     def kill(self, host):
         """Take the power from a host: all of its processes end at once."""

@@ -96,10 +96,10 @@ def test_a_trial_on_a_node_that_is_to_be_taken_away_is_saved_in_the_middle_of_it
         first.node_id,
         DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION,
         "spot",
-        int(1000 * (time.time() + 60)),
+        int(1000 * (time.time() + 300)),
     )
     assert accepted, why
-    wait_for(midway.exists, running, timeout=60)
+    wait_for(midway.exists, running)
     assert not table(folder / "epochs.csv")
     cluster.remove_node(first, allow_graceful=False)
     mark(midway, seconds=1000.0)
