@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tests.studies import hand_made, make_study
@@ -120,3 +121,13 @@ def test_the_next_space_of_a_study_can_be_searched(tmp_path):
     found = next_space(load_study(make_study(tmp_path / "s", trials=60)))
     path.write_text(as_yaml(found))
     assert load_space(path, TrialConfig()) == found
+
+
+@pytest.mark.parametrize("text", ["first\nsecond: third", "yes", "- a", "a: b # c", "{}", "'", "~", "=1"])
+def test_a_text_in_a_space_is_written_as_text(text):
+    choices = CategoricalDistribution([text, "relu"])
+    read = yaml.safe_load(
+        as_yaml(Space({"activation": choices, "latent_size": IntDistribution(2, 9)}, {"fixed": text}))
+    )
+    assert read["fixed"] == text
+    assert read["activation"] == {"type": "categorical", "choices": [text, "relu"]}

@@ -32,6 +32,7 @@ from vae_tune.names import (
     WARM_START,
 )
 from vae_tune.scheduler import make_scheduler
+from vae_tune.tables import text
 from vae_tune.trials import TrialRow, read_trials, row_from_trial, winner
 
 
@@ -162,7 +163,7 @@ def _check_tables(
     for row, line in zip(rows, trials, strict=True):
         for name, value in row.cells().items():
             # while a search runs, a running trial's row may be a second old
-            if not (live and row.state == RUNNING) and _text(value) != line.get(name):
+            if not (live and row.state == RUNNING) and _text(value) != text(line.get(name, "")):
                 yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
     expected = [
         {TRIAL: str(row.trial), **{name: _text(report[name]) for name in EPOCH_COLUMNS[1:]}}

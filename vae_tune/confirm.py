@@ -32,6 +32,7 @@ from vae_tune.names import (
     VAL_LOSS,
 )
 from vae_tune.space import Grid, Space
+from vae_tune.tables import to_csv
 from vae_tune.trials import TrialRow, ranked
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def compare(
         result.append({TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
     with atomic(confirmation.folder.parent / CONFIRMATION_FILE) as file:
-        file.write(frame.assign(kind=images.binarization).to_csv(index=False).encode())
+        file.write(to_csv(frame.assign(kind=images.binarization)))
     return frame
 
 

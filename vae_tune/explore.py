@@ -34,6 +34,7 @@ from vae_tune.names import (
 from vae_tune.options import ExploreOptions
 from vae_tune.space import Grid, Space
 from vae_tune.storage import exists
+from vae_tune.tables import to_csv
 from vae_tune.terminal import LiveView, PlainView
 from vae_tune.trials import TrialRow, read_trials, row_from_trial
 from vae_tune.tuning import run_search
@@ -130,7 +131,7 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
     sizes = summarise(table, [LATENT_SIZE], _SUMMARISED)
     for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
-            file.write(frame.assign(kind=images.binarization).to_csv(index=False).encode())
+            file.write(to_csv(frame.assign(kind=images.binarization)))
     pictures = []
     for row in {row.values[LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
         model = last_checkpoint(place, row, images, partial(say, console)).state.model

@@ -7,8 +7,6 @@ a user attribute), so that ``trials.csv`` and ``epochs.csv`` can be made again f
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -52,6 +50,7 @@ from vae_tune.names import (
 )
 from vae_tune.seen import SET_ASIDE, borrowed_trials, seen_study
 from vae_tune.storage import entries
+from vae_tune.tables import line
 from vae_tune.trials import (
     REPORT_ATTRIBUTE,
     VALUES_ATTRIBUTE,
@@ -321,12 +320,12 @@ class StudyRecord:
 
     def _rewrite_epochs(self, reports: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         with atomic(self.folder / EPOCHS_FILE) as file:
-            file.write(_line(EPOCH_COLUMNS).encode())
+            file.write(line(EPOCH_COLUMNS).encode())
             file.writelines(_epochs_line(number, report).encode() for number, report in reports)
 
     def _trials_line(self, row: TrialRow) -> str:
         cells = row.cells()
-        return _line(cells.get(column, "") for column in self._trial_columns())
+        return line(cells.get(column, "") for column in self._trial_columns())
 
     def _trial_columns(self) -> tuple[str, ...]:
         return (*TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *TRIAL_COLUMNS_AFTER)
@@ -334,7 +333,7 @@ class StudyRecord:
     def _write_trials(self) -> None:
         start, self._stale = time.monotonic(), False
         with atomic(self.folder / TRIALS_FILE) as file:
-            lines = [_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
+            lines = [line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())
         self._written = time.monotonic()
         self._next_table = self._written + (self._written - start) / _TABLE_SHARE
@@ -383,10 +382,4 @@ def _delete_temporary_files(folder: Path) -> None:
 
 
 def _epochs_line(number: int, report: Mapping[str, Any]) -> str:
-    return _line([number, *(report[column] for column in EPOCH_COLUMNS[1:])])
-
-
-def _line(cells: Iterable[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow("" if cell is None else cell for cell in cells)
-    return text.getvalue()
+    return line([number, *(report[column] for column in EPOCH_COLUMNS[1:])])

@@ -58,13 +58,27 @@ def next_space(study: Study) -> Space | None:
 
 def as_yaml(space: Space) -> str:
     """Return a space as the file that ``--space`` takes."""
-    lines = [f"{name}: {yaml.safe_dump(value).splitlines()[0]}" for name, value in space.fixed.items()]
-    lines += [f"{name}: {_flow(distribution)}" for name, distribution in space.distributions.items()]
-    return "\n".join(lines) + "\n"
+    entries = dict(space.fixed) | {name: _terms(distribution) for name, distribution in space.distributions.items()}
+    return "".join(_line(name, value) for name, value in entries.items())
 
 
-def _flow(distribution: BaseDistribution) -> str:
-    """Return a distribution in the space file's terms, on one line."""
+class _OneLine(yaml.SafeDumper):
+    """Writes a text with line breaks on one line."""
+
+
+_OneLine.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if "\n" in text else None)
+)
+
+
+def _line(name: str, value: Any) -> str:
+    """Return an entry of a YAML mapping on a line of its own."""
+    entry = yaml.dump({name: value}, Dumper=_OneLine, default_flow_style=True, sort_keys=False, width=math.inf)
+    return f"{entry.strip()[1:-1]}\n"
+
+
+def _terms(distribution: BaseDistribution) -> dict[str, Any]:
+    """Return a distribution in the space file's terms."""
     values: dict[str, Any]
     if isinstance(distribution, CategoricalDistribution):
         values = {"type": "categorical", "choices": list(distribution.choices)}
@@ -76,7 +90,7 @@ def _flow(distribution: BaseDistribution) -> str:
             values["log"] = True
         if distribution.step not in (None, 1):
             values["step"] = distribution.step
-    return yaml.safe_dump(values, default_flow_style=True, sort_keys=False, width=1000).strip()
+    return values
 
 
 def _range(study: Study, axis: Axis, best: Any, edge: str) -> BaseDistribution:

@@ -44,6 +44,7 @@ from vae_tune.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.space import Space
+from vae_tune.tables import read_csv
 from vae_tune.trials import is_noted, winner
 
 if TYPE_CHECKING:
@@ -278,7 +279,7 @@ def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, A
     kinds |= {TRIAL: "int64", EPOCHS: "int64", SECONDS: "float64"}
     kinds |= dict.fromkeys((VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL), "float64")
     kinds |= dict.fromkeys((STATE, REASON, NODE, DEVICE, STARTED, ENDED), "str")
-    table = pd.read_csv(source, dtype=kinds, keep_default_na=False, na_values=[""])
+    table = read_csv(source, kinds)
     if unknown := set(table[STATE]) - {*STATES}:
         raise ValueError(f"{unknown.pop()!r} is no state of a trial")
     table[STATE] = pd.Categorical(table[STATE], categories=STATES)
@@ -296,12 +297,10 @@ def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, A
 
 def _read_epochs(path: Path) -> pd.DataFrame:
     """Read ``epochs.csv`` up to its last whole line: the search may be in the middle of writing the next."""
-    import pandas as pd
-
     content = path.read_bytes()
     kinds: dict[str, Any] = dict.fromkeys(EPOCH_COLUMNS, "float64")
     kinds |= {TRIAL: "int64", EPOCH: "int64", ACTIVE_UNITS: "int64", TIME: "str"}
-    table = pd.read_csv(BytesIO(content[: content.rfind(b"\n") + 1]), dtype=kinds)
+    table = read_csv(BytesIO(content[: content.rfind(b"\n") + 1]), kinds)
     table[TIME] = _moments(table[TIME])
     return table
 

@@ -37,6 +37,7 @@ from vae_tune.replay.options import ReplayOptions
 from vae_tune.replay.simulator import Replayed, UnknownEpoch, simulate
 from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.replay.tables import AT, AXIS, NEAR, REGRET, SETTING, lowest, regret_table, summary_table
+from vae_tune.tables import to_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,7 +181,7 @@ def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: So
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in ((REPLAY_SUMMARY_FILE, summary), (REPLAY_REGRET_FILE, regret)):
             with atomic(folder / name) as file:
-                file.write(table.to_csv(index=False, float_format="%.6g").encode())
+                file.write(to_csv(table, float_format="%.6g"))
         with atomic(folder / REPLAY_PLOT_FILE) as file:
             draw(regret).savefig(file, format="png", dpi=110)
         with atomic(folder / REPLAY_PAGE_FILE) as file:

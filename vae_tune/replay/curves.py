@@ -8,8 +8,10 @@ and ``val_kl`` in nats per image, ``seconds``. See ``docs/curves.md``.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +39,7 @@ from vae_tune.names import (
 )
 from vae_tune.space import Space
 from vae_tune.study import load_study, noted
+from vae_tune.tables import read_csv, to_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +128,7 @@ def load_curves(folder: Path) -> Curves:
             curve[:, rows[EPOCH].to_numpy() - 1] = rows[[VAL_LOSS, SECONDS]].to_numpy(np.float64).T
             losses.append(curve[0])
             seconds.append(curve[1])
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, IndexError) as error:
         raise UsageError(f"{shown(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
     if not values:
         raise UsageError(f"{shown(folder)} has no learning curve: no trial has reported an epoch.")
@@ -135,9 +138,7 @@ def load_curves(folder: Path) -> Curves:
 
 def read_table(folder: Path) -> pd.DataFrame:
     """Return ``curves.csv.gz``; its columns are described at the top of this module."""
-    import pandas as pd
-
-    return pd.read_csv(folder / CURVES_FILE, keep_default_na=False, na_values=[""])
+    return read_csv(BytesIO(gzip.decompress((folder / CURVES_FILE).read_bytes())))
 
 
 def write_curves(study: Path, output: Path) -> Path:
@@ -156,7 +157,7 @@ def write_curves(study: Path, output: Path) -> Path:
     columns = [TRIAL, EPOCH, *names, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS]
     output.mkdir(parents=True, exist_ok=True)
     with atomic(output / CURVES_FILE) as file:
-        file.write(gzip.compress(table[columns].to_csv(index=False).encode(), mtime=0))
+        file.write(gzip.compress(to_csv(table[columns]), mtime=0))
     write_json(output / STUDY_FILE, loaded.manifest)
     return output / CURVES_FILE
 

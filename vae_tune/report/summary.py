@@ -37,6 +37,7 @@ from vae_tune.names import (
 )
 from vae_tune.plots.hyperparameters import Axis, axes
 from vae_tune.study import Study, trial_configs
+from vae_tune.tables import read_csv
 from vae_tune.terminal import describe, duration, short
 
 if TYPE_CHECKING:
@@ -146,8 +147,6 @@ def make_comparison(study: Study) -> dict[str, Any] | None:
 
 def make_confirmation(study: Study) -> dict[str, Any] | None:
     """Return what fresh seeds said of the best trials, as a table: see :func:`vae_tune.confirm.compare`."""
-    import pandas as pd
-
     path = study.folder / CONFIRMATION_FILE
     if not path.exists():
         return None
@@ -162,7 +161,7 @@ def make_confirmation(study: Study) -> dict[str, Any] | None:
                 f"{row[TRIALS]:.0f}",
             ],
         }
-        for row in pd.read_csv(path).to_dict("records")
+        for row in read_csv(path).to_dict("records")
     ]
     columns = ["in the search", "validation", "optimism", "test", "trainings"]
     return {
