@@ -124,6 +124,27 @@ def test_no_more_than_half_of_the_budget_is_kept_and_what_does_not_fit_is_told_a
     assert not silent
 
 
+def test_the_start_of_the_workers_is_kept_time_for_too_as_long_as_it_took_before(clock):
+    ending, told = confirming(trainings=2, slots=8)
+    ending.begin()
+    clock[0] += 100
+    ending("a", {"seconds": 60.0})
+    ending("b", {"seconds": 50.0})
+    assert ending.closing_seconds == 8 + 1.25 * (10 * 60 + 40)
+    assert not told
+    renewed = ending.renewed()
+    renewed.begin()
+    renewed.later = Trainings(2)
+    clock[0] += 100
+    assert not renewed("c", {"seconds": 60.0})
+    assert renewed.closing_seconds == 8
+    little, told = confirming(trainings=1, slots=1, budget=1550.0)
+    little.begin()
+    clock[0] += 100
+    little("a", {"seconds": 60.0})
+    assert "has room for none" in told[0]
+
+
 def test_a_resumed_search_knows_from_its_record_what_to_keep(clock):
     ending, _ = confirming(trainings=1, slots=1)
     ending.listen(row(0, "COMPLETE", 100.0))

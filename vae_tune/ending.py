@@ -61,15 +61,22 @@ class Ending(Stopper):
         self._told = ""
         self._target_loss = target_loss
         self._at_once = False
-        self._longest_epoch = self._longest_evaluation = 0.0
+        self._longest_epoch = self._longest_evaluation = self._start_seconds = 0.0
+        self._began: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle to an empty shell: Ray's Tuner pickles its settings, and nothing here reads a pickle."""
         return {}
 
+    def begin(self) -> None:
+        """Note that trials are about to start; their start takes until the first epoch begins."""
+        self._began = time.monotonic()
+
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a trial that reported ``result`` should not begin another epoch."""
         seconds = result.get(SECONDS, 0.0)
+        if self._began is not None:
+            self._start_seconds, self._began = max(0.0, time.monotonic() - self._began - seconds), None
         self._longest_evaluation = max(self._longest_evaluation, result.get(EVALUATION_SECONDS, 0.0))
         self._learn(seconds)
         pause = bool(self.reason) or self._too_late(seconds)
@@ -120,7 +127,8 @@ class Ending(Stopper):
     @property
     def closing_seconds(self) -> float:
         """Time set aside for what follows the last epoch."""
-        later = self._rounds_that_fit * self._round_seconds
+        fit = self._rounds_that_fit
+        later = fit * self._round_seconds + (_MARGIN * self._start_seconds if fit and self.later.epochs else 0)
         return _CLOSING_SECONDS + _MARGIN * 2 * self._longest_evaluation + later
 
     @property
@@ -131,7 +139,8 @@ class Ending(Stopper):
     @property
     def _rounds_that_fit(self) -> int:
         seconds = self._round_seconds
-        return math.floor(min(self._rounds, self._most_for_later / seconds)) if seconds else 0
+        room = max(0.0, self._most_for_later - _MARGIN * self._start_seconds)
+        return math.floor(min(self._rounds, room / seconds)) if seconds else 0
 
     @property
     def _round_seconds(self) -> float:
@@ -147,7 +156,7 @@ class Ending(Stopper):
             return
         self._told = "some" if fit else "none"
         room = f"{fit * self.slots} of {self.later.count}" if fit else "none"
-        enough = math.ceil(2 * self._rounds * self._round_seconds / 60)
+        enough = math.ceil(2 * (self._rounds * self._round_seconds + _MARGIN * self._start_seconds) / 60)
         self.tell(
             f"--time-budget is too short to confirm all: a training may take {math.ceil(self._round_seconds)} s, and "
             f"the half of the budget that is kept for them has room for {room}.\n"

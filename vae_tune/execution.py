@@ -100,6 +100,7 @@ def train_trials(
         now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
 
         def run() -> None:
+            ending.begin()
             run_trials(trainable(), plan.config, plan.space, record, now_there, ending, ray.check, needs)
 
         outliving_ray(run, record, ending, ray, view.warn)
