@@ -42,6 +42,9 @@ class Simulated:
     ended: float = 0.0
     state: str = RUNNING
     reason: str = ""
+    audited: int | None = None
+    collapsed: bool = False
+    diverged: bool = False
     reports: list = field(default_factory=list)
 
 
@@ -110,7 +113,7 @@ def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), ki
 
     Each has ``losses``, one an epoch, and may have ``state``, ``started`` and ``times`` (one an epoch; seconds after
     the study's start; by default an epoch a second), ``ended`` (by default with its last epoch), ``values`` beside the
-    reference's, ``node``, ``reason``, and more columns of its reports.
+    reference's, ``node``, ``reason``, ``audited``, ``collapsed``, ``diverged``, and more columns of its reports.
     """
     base = TrialConfig(max_epochs=max_epochs)
     reference = {name: getattr(base, name) for name in space.distributions}
@@ -120,7 +123,8 @@ def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), ki
         times = trial.get("times") or [trial["started"] + epoch for epoch, _ in enumerate(trial["losses"], start=1)]
         made = Simulated(number, reference | trial["values"], trial["started"], trial["node"], None)
         made.state, made.ended = trial["state"], trial.get("ended", max([trial["started"], *times]))
-        made.reason = trial.get("reason", "")
+        for name in ("reason", "audited", "collapsed", "diverged"):
+            setattr(made, name, trial.get(name, getattr(made, name)))
         columns = {name: value for name, value in given.items() if name in REPORT_COLUMNS}
         for epoch, (loss, time) in enumerate(zip(trial["losses"], times, strict=True), start=1):
             numbers = {"train_loss": loss, "val_loss": loss, "val_reconstruction": loss - 20, "val_kl": 20.0}
@@ -161,7 +165,7 @@ def simulate(config, space, count, workers, failed, ended, seed):
         if epoch == trial.fails_at:
             broken = random.random() < 0.3
             trial.reason = "RuntimeError: out of memory" if broken else f"diverged: non-finite loss in epoch {epoch}"
-            trial.state = FAIL
+            trial.state, trial.diverged = FAIL, not broken
         else:
             order += 1
             previous = clock(trial.reports[-1]["time"]) if trial.reports else trial.started
@@ -237,6 +241,8 @@ def frozen(trial, space, base):
     attributes = {f"{REPORT_ATTRIBUTE}{report['epoch']}": report for report in trial.reports}
     attributes |= {"node": trial.node, "device": "cpu"} if trial.reports else {}
     attributes |= {"reason": trial.reason} if trial.reason else {}
+    attributes |= {"audited": trial.audited} if trial.audited else {}
+    attributes |= {"collapsed": trial.collapsed, "diverged": trial.diverged} if trial.state != RUNNING else {}
     attributes |= {} if inside else {VALUES_ATTRIBUTE: trial.values}
     return FrozenTrial(
         number=trial.number,

@@ -218,6 +218,6 @@ def test_importance_says_when_it_is_a_hint(tmp_path):
 
 
 def test_collapsed_trials_are_counted(tmp_path):
-    collapsed = {"losses": [300], "state": "PRUNED", "reason": "collapsed: 1 of 20 latents active"}
+    collapsed = {"losses": [300], "state": "PRUNED", "collapsed": True}
     study = hand_made(tmp_path / "s", GOOD, collapsed, collapsed)
     assert said(study, "latents")[1] == "2 of 3 trials collapsed: below a tenth of their latents active."

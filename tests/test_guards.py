@@ -5,12 +5,14 @@ import pytest
 from tests.test_record import report
 from vae_tune.guards import advice, collapse
 from vae_tune.names import COMPLETE, FAIL
-from vae_tune.trials import TrialRow
+from vae_tune.trials import TrialRow, marks_of_schema_1
 
 
 def row(number=0, state=COMPLETE, reason="", active=None, epochs=1, **values):
     reports = tuple({**report(epoch, 100.0), "active_units": active} for epoch in range(1, epochs + 1))
-    return TrialRow(number, values, "", state, reason, reports if active is not None else ())
+    return TrialRow(
+        number, values, "", state, reason, reports if active is not None else (), **marks_of_schema_1(reason)
+    )
 
 
 @pytest.mark.parametrize(

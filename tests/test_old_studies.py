@@ -43,6 +43,18 @@ def test_their_kind_is_known_and_their_record_agrees_with_itself(old, name, kind
     assert audit(old / name) == []
 
 
+def test_what_their_reasons_tell_of_trials_is_known(old):
+    def marks():
+        trials = load_study(old / "search").trials
+        return [list(trials.index[trials[name].fillna(0) == 1]) for name in ("audited", "collapsed", "diverged")]
+
+    assert marks() == [[2], [1], [3]]
+    record = reopen(old / "search", SEARCH)
+    record.close()
+    assert [row.trial for row in record.rows if row.audited or row.collapsed or row.diverged] == [1, 2, 3]
+    assert marks() == [[2], [1], [3]]
+
+
 @pytest.mark.parametrize(("name", "kind"), OLD.items())
 def test_they_are_resumed_and_agree_with_themselves_then_too(old, name, kind):
     before = load_study(old / name)

@@ -17,7 +17,7 @@ from vae_tune.manifest import read_manifest
 from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
 from vae_tune.record import StudyRecord
 from vae_tune.space import DEFAULT_SPACE
-from vae_tune.trials import TrialRow, is_noted, now, read_trials, winner
+from vae_tune.trials import TrialRow, marks_of_schema_1, now, read_trials, winner
 
 MANIFEST = {
     "name": "study",
@@ -171,15 +171,26 @@ def test_what_is_noted_of_a_trial_keeps_what_was_noted_before(record, note, acti
     record.start(trial, {**trial.params, "latent_size": 30})
     record.report(trial.number, report(1, 150.0))
     for _ in range(2):  # the second time by a resume
-        record.set_aside(trial.number, 1, AUDITED)
+        record.audit(trial.number, 1)
     record.report(trial.number, {**report(2, 150.0), "active_units": active, "reason": note})
-    record.finish(trial.number, state, reason)
+    record.finish(trial.number, state, reason, diverged=state == FAIL)
     again = reopen(record)
     assert again.rows[0].reason == expected
+    marks = {"audited": 1, "collapsed": active == 1, "diverged": state == FAIL}
+    assert again.rows[0].cells().items() >= marks.items()
+    assert table(record.folder / "trials.csv")[0].items() >= {name: str(mark) for name, mark in marks.items()}.items()
     again.close()
-    assert is_noted(expected, "audited")
-    assert is_noted(expected, "collapsed") == (active == 1)
-    assert is_noted(expected, "diverged") == (state == FAIL)
+    assert marks_of_schema_1(expected) == marks
+
+
+def test_an_error_that_reads_like_a_mark_is_none(record):
+    trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+    record.start(trial, trial.params)
+    record.finish(trial.number, FAIL, f"ValueError: a; {AUDITED}; collapsed: x; diverged: y")
+    again = reopen(record)
+    row = again.rows[0]
+    assert (row.audited, row.collapsed, row.diverged) == (None, False, False)
+    again.close()
 
 
 def test_a_report_that_comes_twice_is_recorded_once(record):

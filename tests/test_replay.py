@@ -69,7 +69,7 @@ def test_a_stopped_trial_has_its_part_of_a_curve_and_a_diverged_one_ends_in_infi
         tmp_path / "s",
         {"losses": [9.0, 8.0, 7.0]},
         {"losses": [5.0], "state": PRUNED},
-        {"losses": [6.0], "state": FAIL, "reason": "diverged: val_loss nan in epoch 2"},
+        {"losses": [6.0], "state": FAIL, "diverged": True, "reason": "diverged: val_loss nan in epoch 2"},
         {"losses": [6.0], "state": FAIL, "reason": "out of luck"},
     )
     curves = load_curves(study.folder)

@@ -215,7 +215,7 @@ def test_a_confirmation_changes_nothing_of_what_it_says_of_the_search(tmp_path):
 def test_a_name_or_a_reason_stays_text(tmp_path):
     folder = make_study(tmp_path / "<script>alert(1)<", trials=6, failed=1.0)
     table = folder / "trials.csv"
-    table.write_text(table.read_text().replace("RuntimeError", "</script><b>").replace("diverged", "</script><b>"))
+    table.write_text(table.read_text().replace("RuntimeError", "</script><b>").replace("diverged:", "</script><b>"))
     page = write_report(folder).read_text()
     assert "<script>alert" not in page
     assert "</script><b>" not in page

@@ -18,7 +18,7 @@ from vae_tune.names import COMPLETE, PRUNED, TRIAL
 from vae_tune.plots import rung_survival
 from vae_tune.record import StudyRecord
 from vae_tune.report import render
-from vae_tune.scheduler import audit_note, is_audited, make_scheduler, replay, settle
+from vae_tune.scheduler import is_audited, make_scheduler, replay, settle
 from vae_tune.searcher import StudySearcher
 from vae_tune.seen import as_seen
 from vae_tune.space import DEFAULT_SPACE
@@ -29,7 +29,7 @@ ASHA = AshaConfig(reduction_factor=3, audit_fraction=0.3)
 
 
 def audited(losses, epoch=1):
-    return {"losses": losses, "reason": audit_note(epoch)}
+    return {"losses": losses, "audited": epoch}
 
 
 def stopped(losses):
@@ -192,7 +192,7 @@ def test_the_sampler_proposes_as_if_audited_trials_had_been_stopped(tmp_path):
     assert [trial.params for trial in plain.study.trials] == [trial.params for trial in audits.study.trials]
     for number, epoch in scheduler.audited.items():
         assert audits.study.trials[number].state.name == COMPLETE
-        assert audits.rows[number].reason == audit_note(epoch)
+        assert audits.rows[number].audited == epoch
         seen = as_seen(audits.study.trials[number])
         assert (seen.state.name, seen.value) == (PRUNED, audits.rows[number].reports[epoch - 1]["val_loss"])
     shown = [[trial.value for trial in record.seen.get_trials()] for record in (plain, audits)]
@@ -223,7 +223,8 @@ def test_a_crash_before_the_mark_was_written_is_mended(tmp_path):
     record.close()
     again = StudyRecord.resume(record.folder, MANIFEST)
     settle(again, make_scheduler(ASHA, 9, 0), 9)
-    assert again.rows[number].reason == audit_note(1)
+    assert again.rows[number].audited == 1
+    assert again.rows[number].reason == "audited: the rung at epoch 1 would have stopped it"
     assert as_seen(again.study.trials[number]).state.name == PRUNED
     again.close()
 
@@ -237,13 +238,19 @@ def test_the_check_of_a_record_knows_who_was_audited(tmp_path, tiny):
     record.set_status("complete")
     record.close()
     assert not [line for line in audit(record.folder) if "rung" in line]
+    journal = record.folder / "optuna.journal"
+    marked = journal.read_text()
+    journal.write_text(marked.replace('"user_attr":{"audited":1}', '"user_attr":{"audited":3}'))
+    assert [line for line in audit(record.folder) if "was audited at epoch 3, which the rungs put at 1" in line]
+    journal.write_text(marked)
     manifest = record.folder / "study.json"
     manifest.write_text(manifest.read_text().replace('"audit_fraction": 0.3', '"audit_fraction": 0.0'))
     number, epoch = next(iter(scheduler.audited.items()))
     assert f"trial {number} went on past epoch {epoch}, where the rung stops it" in audit(record.folder)
 
 
-def test_an_audited_trial_may_have_other_notes(tmp_path):
-    note = audited([])["reason"]
-    trials = [{"losses": [5.0, 4.0, 3.0], "reason": text} for text in ("", f"a; {note}; b", f"{note}; a", f"a{note}")]
-    assert dict(audited_trials(hand_made(tmp_path / "s", *trials, asha=ASHA))) == {1: 1, 2: 1}
+def test_a_reason_that_reads_like_an_audit_is_none(tmp_path):
+    note = "audited: the rung at epoch 1 would have stopped it"
+    trials = [{"losses": [5.0, 4.0, 3.0], "reason": text} for text in ("", note, f"a; {note}")]
+    study = hand_made(tmp_path / "s", *trials, audited([5.0, 4.0, 3.0]), asha=ASHA)
+    assert dict(audited_trials(study)) == {3: 1}

@@ -15,10 +15,11 @@ import pandas as pd
 
 from vae_tune.config import UsageError
 from vae_tune.files import read_json
-from vae_tune.guards import COLLAPSED, remedy
+from vae_tune.guards import remedy
 from vae_tune.names import (
     ACTIVE_UNITS,
     BEST,
+    COLLAPSED,
     COMPLETE,
     EDGE,
     EPOCH,
@@ -55,7 +56,7 @@ from vae_tune.names import (
 )
 from vae_tune.plots import active_units, best_so_far, importance, rung_correlation, rung_survival
 from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, Axis, axes, comparable
-from vae_tune.study import Study, audited_trials, judged_reports, noted
+from vae_tune.study import Study, audited_trials, judged_reports
 
 SURE = 30
 """Trials below which a finding calls itself a hint."""
@@ -323,7 +324,7 @@ def _latents(study: Study) -> Iterator[Finding]:
 
 
 def _collapsed(study: Study) -> Iterator[Finding]:
-    count = noted(study.trials, COLLAPSED).sum()
+    count = study.trials[COLLAPSED].sum()
     if count:
         text = f"{count} of {len(study.trials)} trials collapsed: below a tenth of their latents active."
         yield Finding("latents", text)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vae_tune.names import ACTIVE_UNITS, FAIL
-from vae_tune.trials import TrialRow, is_noted
-
-COLLAPSED, DIVERGED = "collapsed", "diverged"
-"""How the reasons of such trials begin."""
+from vae_tune.names import ACTIVE_UNITS, COLLAPSED, FAIL
+from vae_tune.trials import TrialRow
 
 _GPU_IS_FULL = "CUDA out of memory"  # in torch.OutOfMemoryError
 _COLLAPSE_SHARE = 0.1
@@ -42,10 +39,10 @@ def advice(rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None) -> list[
         active, size = best["validation"][ACTIVE_UNITS], best["latent_size"]
         if todo := remedy(active, size):
             found.append(f"{active} of the winner's {size} latents active. {todo}")
-    collapsed = [row for row in rows if is_noted(row.reason, COLLAPSED)]
+    collapsed = [row for row in rows if row.collapsed]
     if collapsed:
         found.append(f"{len(collapsed)} of {len(rows)} trials collapsed: below a tenth of their latents active.")
-    diverged = [row for row in rows if row.state == FAIL and is_noted(row.reason, DIVERGED)]
+    diverged = [row for row in rows if row.diverged]
     if diverged:
         rates = [row.values["learning_rate"] for row in diverged if "learning_rate" in row.values]
         lowest = f", the lowest learning_rate of them {min(rates):.2g}: the space could end below it" if rates else ""

@@ -37,7 +37,8 @@ REPORT_COLUMNS = (
 )
 EPOCH_COLUMNS = (TRIAL, *REPORT_COLUMNS, TIME)
 TRIAL_COLUMNS_BEFORE = (TRIAL, STATE, REASON, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL)
-TRIAL_COLUMNS_AFTER = (STARTED, ENDED, SECONDS, NODE, DEVICE)
+AUDITED, COLLAPSED, DIVERGED = "audited", "collapsed", "diverged"
+TRIAL_COLUMNS_AFTER = (STARTED, ENDED, SECONDS, NODE, DEVICE, AUDITED, COLLAPSED, DIVERGED)
 
 GPUS = "gpus"
 """Key of a Ray Tune trial's share of a GPU in its config."""
@@ -88,7 +89,7 @@ WINNER_RANK, QUOTA, LUCKY, LUCKY_GOOD = "winner_rank", "quota", "lucky", "lucky_
 STATUS, TRAIN_IMAGES, MAX_EPOCHS = "status", "train_images", "max_epochs"
 BEST_TRIAL, BEST_EPOCHS, REFERENCE_LOSS = "best_trial", "best_epochs", "reference_loss"
 FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cpu_hours", "gpu_hours"
-CONDEMNED, AUDITED, FALSE_STOPS, WINNER_STOPPED = "condemned", "audited", "false_stops", "winner_stopped"
+CONDEMNED, FALSE_STOPS, WINNER_STOPPED = "condemned", "false_stops", "winner_stopped"
 
 # A study folder, and that of a single training
 STUDY_FILE = "study.json"

@@ -23,10 +23,13 @@ from vae_tune.guards import collapse
 from vae_tune.journal import Journal, StudyLock, UtcStorage
 from vae_tune.manifest import read_manifest
 from vae_tune.names import (
+    AUDITED,
     CHECKPOINTS_FOLDER,
+    COLLAPSED,
     COMPLETE,
     COPY_FILE,
     DEVICE,
+    DIVERGED,
     EPOCH,
     EPOCH_COLUMNS,
     EPOCHS_FILE,
@@ -237,22 +240,29 @@ class StudyRecord:
         self._trials[number].set_user_attr(REASON, reason)
         self._update(replace(self._rows[number], reason=reason))
 
-    def set_aside(self, number: int, epoch: int, reason: str = "") -> None:
-        """Let the sampler take a trial that goes on for one pruned at ``epoch``, 0 for no more; note the reason."""
-        with self.transaction():
-            self._trials[number].set_user_attr(SET_ASIDE, epoch)
-            if reason:
-                self.note(number, reason)
+    def set_aside(self, number: int, epoch: int) -> None:
+        """Let the sampler take a trial that goes on for one pruned at ``epoch``, 0 for no more."""
+        self._trials[number].set_user_attr(SET_ASIDE, epoch)
 
-    def finish(self, number: int, state: str, reason: str = "") -> None:
+    def audit(self, number: int, epoch: int) -> None:
+        """Note that a trial goes on past a rung that condemned it, at ``epoch``; to the sampler it is pruned there."""
+        with self.transaction():
+            self.set_aside(number, epoch)
+            self._trials[number].set_user_attr(AUDITED, epoch)
+            self._rows[number] = replace(self._rows[number], audited=epoch)
+            self.note(number, f"{AUDITED}: the rung at epoch {epoch} would have stopped it")
+
+    def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:
         """Tell Optuna how a trial ended: COMPLETE, PRUNED or FAIL, with a reason for FAIL or where it collapsed."""
         trial, row = self._trials.pop(number), self._rows[number]
-        reason = add_note(row.reason, reason or self._collapse(row))
+        collapsed = "" if reason else self._collapse(row)
+        reason = add_note(row.reason, reason or collapsed)
+        marks: dict[str, Any] = {COLLAPSED: bool(collapsed), DIVERGED: diverged}
         with self.transaction():
-            if reason:
-                trial.set_user_attr(REASON, reason)
+            for name, value in (({REASON: reason} if reason else {}) | marks).items():
+                trial.set_user_attr(name, value)
             told = self.study.tell(trial, row.val_loss if state == COMPLETE else None, _STATES[state])
-        self._update(replace(row, state=state, reason=reason, ended=iso(told.datetime_complete)))
+        self._update(replace(row, state=state, reason=reason, ended=iso(told.datetime_complete), **marks))
 
     def refresh(self) -> None:
         """Write ``trials.csv`` where a trial changed since, unless it was written a moment ago."""

@@ -19,7 +19,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from vae_tune.config import AshaConfig
-from vae_tune.names import AUDITED, COMPLETE, EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, TRIAL, VAL_LOSS
+from vae_tune.names import COMPLETE, EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, TRIAL, VAL_LOSS
 from vae_tune.record import StudyRecord
 from vae_tune.trials import TrialRow
 
@@ -176,11 +176,6 @@ def make_scheduler(config: AshaConfig, max_epochs: int, seed: int) -> Asha:
     return Asha(rungs, max_epochs, config.audit_fraction, seed)
 
 
-def audit_note(epoch: int) -> str:
-    """Return the reason that marks a trial that the rung at ``epoch`` condemned and that is audited."""
-    return f"{AUDITED}: the rung at epoch {epoch} would have stopped it"
-
-
 def is_audited(seed: int, number: int, fraction: float) -> bool:
     """Whether a trial, once condemned, is audited: a function of seed and number, so that a resume decides alike."""
     return Random(f"audit {seed} {number}").random() < fraction
@@ -203,7 +198,7 @@ def settle(record: StudyRecord, scheduler: Asha, max_epochs: int) -> None:
         record.set_aside(number, epoch)
     for number, epoch in scheduler.audited.items():
         if record.row(number).state == RUNNING:
-            record.set_aside(number, epoch, audit_note(epoch))
+            record.audit(number, epoch)
     for row in record.rows:
         if row.state == RUNNING and not goes_on.get(row.trial, True):
             record.finish(row.trial, COMPLETE if row.epochs >= max_epochs else PRUNED)

@@ -43,7 +43,7 @@ from vae_tune.names import (
 )
 from vae_tune.prior import Prior, reference_values
 from vae_tune.sampler import Key, key_of, make_sampler
-from vae_tune.scheduler import Asha, Rungs, audit_note
+from vae_tune.scheduler import Asha, Rungs
 from vae_tune.slots import Slots
 from vae_tune.space import Space
 from vae_tune.trials import TrialRow
@@ -78,10 +78,13 @@ class Record(Protocol):
     def report(self, number: int, result: Mapping[str, Any]) -> None:
         """Record one epoch."""
 
-    def set_aside(self, number: int, epoch: int, reason: str = "") -> None:
+    def set_aside(self, number: int, epoch: int) -> None:
         """Let the sampler take a trial for pruned at ``epoch``."""
 
-    def finish(self, number: int, state: str, reason: str = "") -> None:
+    def audit(self, number: int, epoch: int) -> None:
+        """Note that a trial goes on though its rung at ``epoch`` condemned it."""
+
+    def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:
         """Tell Optuna how a trial ended."""
 
 
@@ -232,7 +235,7 @@ class StudySearcher(Searcher):
             return
         if not math.isfinite(result[VAL_LOSS]):
             reason = result.get(REASON) or f"diverged: {VAL_LOSS} {result[VAL_LOSS]} in epoch {result[EPOCH]}"
-            self.fail(trial_id, reason)
+            self.fail(trial_id, reason, diverged=True)
             return
         self.on_trial_result(trial_id, result)
         if self._ending.error:
@@ -261,14 +264,14 @@ class StudySearcher(Searcher):
         with self._record.transaction():
             self._record.report(number, result)
             if self._scheduler.audited.get(number) == epoch:
-                self._record.set_aside(number, epoch, audit_note(epoch))
+                self._record.audit(number, epoch)
             elif self._scheduler.paused.get(number) == epoch:
                 self._record.set_aside(number, epoch)
 
-    def fail(self, trial_id: str, reason: str) -> None:
+    def fail(self, trial_id: str, reason: str, diverged: bool = False) -> None:
         """Tell Optuna that a trial failed."""
         if trial_id in self._numbers:
-            self._finish(trial_id, FAIL, reason)
+            self._finish(trial_id, FAIL, reason, diverged)
 
     def again(self, trial_id: str) -> bool:
         """Hand a trial out once more, from its checkpoint: its worker was lost before it took it up.
@@ -284,8 +287,8 @@ class StudySearcher(Searcher):
         self._unfinished.append(next(trial for trial in self._record.unfinished() if trial.number == number))
         return True
 
-    def _finish(self, trial_id: str, state: str, reason: str = "") -> None:
-        self._write(self._record.finish, self._numbers.pop(trial_id), state, reason)
+    def _finish(self, trial_id: str, state: str, reason: str = "", diverged: bool = False) -> None:
+        self._write(self._record.finish, self._numbers.pop(trial_id), state, reason, diverged)
 
     def _write(self, write: Callable[..., None], *arguments: Any) -> None:
         """Write to the record; where that fails the search ends, since what it computes would be lost."""

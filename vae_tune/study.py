@@ -20,7 +20,9 @@ from vae_tune.names import (
     ACTIVE_UNITS,
     AUDITED,
     BEST_FOLDER,
+    COLLAPSED,
     DEVICE,
+    DIVERGED,
     ENDED,
     EPOCH,
     EPOCH_COLUMNS,
@@ -45,7 +47,7 @@ from vae_tune.names import (
 )
 from vae_tune.space import Space
 from vae_tune.tables import read_csv
-from vae_tune.trials import is_noted, winner
+from vae_tune.trials import marks_of_schema_1, winner
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,15 +160,9 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     return [replace(reference, **{name: row[name] for name in names}) for row in rows]
 
 
-def noted(trials: pd.DataFrame, kind: str) -> pd.Series[bool]:
-    """Return of each row of ``trials`` whether its reason has a note that begins with ``kind``."""
-    return trials[REASON].map(lambda reason: is_noted(reason, kind)).astype(bool)
-
-
 def audited_trials(study: Study) -> pd.Series[int]:
     """Return the epoch at which each audited trial was condemned, by its number."""
-    epochs = study.trials[REASON].str.extract(rf"(?:^|; ){AUDITED}: the rung at epoch (\d+) ", expand=False)
-    return epochs.dropna().astype(int)
+    return study.trials[AUDITED].dropna().astype(int)
 
 
 def paused_trials(study: Study) -> pd.Series[bool]:
@@ -282,6 +278,11 @@ def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, A
     table = read_csv(source, kinds)
     if unknown := set(table[STATE]) - {*STATES}:
         raise ValueError(f"{unknown.pop()!r} is no state of a trial")
+    if AUDITED not in table:
+        marks = [marks_of_schema_1(reason) for reason in table[REASON].fillna("")]
+        columns = [AUDITED, COLLAPSED, DIVERGED]
+        table[columns] = pd.DataFrame(marks, columns=columns, index=table.index)
+    table = table.astype({AUDITED: "Int64", COLLAPSED: "bool", DIVERGED: "bool"})
     table[STATE] = pd.Categorical(table[STATE], categories=STATES)
     for column in (REASON, NODE, DEVICE):
         table[column] = table[column].fillna("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,8 +16,11 @@ from vae_tune.config import UsageError
 from vae_tune.copies import shown
 from vae_tune.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.names import (
+    AUDITED,
+    COLLAPSED,
     COMPLETE,
     DEVICE,
+    DIVERGED,
     ENDED,
     EPOCH,
     EPOCHS,
@@ -59,6 +63,12 @@ class TrialRow:
     """UTC, ISO 8601; empty while it runs."""
     node: str = ""
     device: str = ""
+    audited: int | None = None
+    """The epoch at which its rung would have stopped it, had it not been audited."""
+    collapsed: bool = False
+    """Whether it ended with below a tenth of its latents active."""
+    diverged: bool = False
+    """Whether it failed since its loss was no longer finite."""
 
     @property
     def epochs(self) -> int:
@@ -98,6 +108,9 @@ class TrialRow:
             SECONDS: round(self.seconds, 3),
             NODE: self.node,
             DEVICE: self.device,
+            AUDITED: self.audited,
+            COLLAPSED: self.collapsed,
+            DIVERGED: self.diverged,
         }
 
     def _last(self, name: str) -> Any:
@@ -167,6 +180,9 @@ def row_from_trial(trial: FrozenTrial) -> TrialRow:
     """Return the row of a trial from the Optuna study alone."""
     attributes = trial.user_attrs
     epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(REPORT_ATTRIBUTE))
+    marks = {name: attributes[name] for name in (AUDITED, COLLAPSED, DIVERGED) if name in attributes}
+    if COLLAPSED not in marks:  # it goes on, or it ended under schema 1
+        marks = marks_of_schema_1(attributes.get(REASON, "")) | marks
     return TrialRow(
         trial=trial.number,
         values=attributes.get(VALUES_ATTRIBUTE, trial.params),
@@ -177,6 +193,7 @@ def row_from_trial(trial: FrozenTrial) -> TrialRow:
         ended=iso(trial.datetime_complete),
         node=attributes.get(NODE, ""),
         device=attributes.get(DEVICE, ""),
+        **marks,
     )
 
 
@@ -185,9 +202,14 @@ def add_note(reason: str, note: str) -> str:
     return reason if note in reason else "; ".join(filter(None, (reason, note)))
 
 
-def is_noted(reason: str, kind: str) -> bool:
-    """Whether a trial's ``reason`` has a note that begins with ``kind``."""
-    return any(note.startswith(kind) for note in reason.split("; "))
+def marks_of_schema_1(reason: str) -> dict[str, Any]:
+    """Return the fields ``audited``, ``collapsed`` and ``diverged`` of a trial whose ``reason`` alone tells them."""
+    notes = reason.split("; ")
+    audited = [re.match(rf"{AUDITED}: the rung at epoch (\d+) ", note) for note in notes]
+    return {
+        AUDITED: next((int(found[1]) for found in audited if found), None),
+        **{name: any(note.startswith(name) for note in notes) for name in (COLLAPSED, DIVERGED)},
+    }
 
 
 def now() -> str:

@@ -22,11 +22,11 @@ from optuna.distributions import CategoricalDistribution
 from vae_tune.config import TrialConfig, UsageError, from_dict, telling_line
 from vae_tune.copies import local, shown
 from vae_tune.files import address, atomic, write_json
-from vae_tune.guards import DIVERGED
 from vae_tune.manifest import read_manifest, read_space
 from vae_tune.names import (
     COMPLETE,
     CURVES_FILE,
+    DIVERGED,
     EPOCH,
     FAIL,
     SECONDS,
@@ -38,7 +38,7 @@ from vae_tune.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.space import Space
-from vae_tune.study import load_study, noted
+from vae_tune.study import load_study
 from vae_tune.tables import read_csv, to_csv
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _of_study(folder: Path) -> pd.DataFrame:
 
     study = load_study(folder)
     failed = study.trials[study.trials[STATE] == FAIL]
-    diverged = failed[noted(failed, DIVERGED)]
+    diverged = failed[failed[DIVERGED]]
     kept = study.trials.drop(index=failed.index.difference(diverged.index))
     reports = study.epochs[study.epochs[TRIAL].isin(kept.index)][[TRIAL, EPOCH, VAL_LOSS, SECONDS]]
     last = reports.groupby(TRIAL)[EPOCH].max().reindex(diverged.index, fill_value=0)

@@ -101,11 +101,13 @@ class MemoryRecord:
         """Tell Optuna one epoch."""
         self._trials[number].report(result[VAL_LOSS], result[EPOCH])
 
-    def set_aside(self, number: int, epoch: int, reason: str = "") -> None:  # noqa: ARG002
+    def set_aside(self, number: int, epoch: int) -> None:
         """Let the sampler take a trial for pruned at ``epoch``."""
         self._trials[number].set_user_attr(SET_ASIDE, epoch)
 
-    def finish(self, number: int, state: str, reason: str = "") -> None:  # noqa: ARG002
+    audit = set_aside
+
+    def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:  # noqa: ARG002
         """Tell Optuna how a trial ended, as :class:`vae_tune.record.StudyRecord` does."""
         trial = self._trials.pop(number)
         values = trial.storage.get_trial(trial._trial_id).intermediate_values if state == COMPLETE else {}
