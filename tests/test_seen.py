@@ -61,8 +61,10 @@ def test_trials_on_their_way_are_shown_with_what_is_expected_of_them():
         for curve in losses:
             values = dict(enumerate(curve, start=1))
             value = curve[-1] if state == TrialState.COMPLETE else None
-            study.add_trial(create_trial(state=state, value=value, intermediate_values=values))
+            some = {"params": {"x": 0.5}, "distributions": {"x": FloatDistribution(0, 1)}}
+            study.add_trial(create_trial(state=state, value=value, intermediate_values=values, **some))
     running, silent = study.ask(), study.ask()
+    running.suggest_float("x", 0, 1)
     running.report(160.0, 1)
     seen = shown.get_trials()
     assert [trial.value for trial in seen] == [164.0, 126.0, 80.0 - 5, 300.0 - 30 - 5, 160.0 - 30 - 5, None]
@@ -108,3 +110,18 @@ def test_a_trial_that_waits_or_runs_is_never_forgotten(few):
     numbers(shown)
     assert running.number in numbers(shown)
     assert numbers(shown, states=(TrialState.WAITING,)) == [121]
+
+
+def test_a_reference_outside_of_the_space_leaves_tpe_proposing_hyperparameters_together():
+    study = optuna.create_study(storage=optuna.storages.InMemoryStorage(), study_name="s")
+    shown = seen_study("s", study._storage)
+    reference = study.ask()
+    reference.report(120.0, 1)  # it has no values of the space, and its expected loss counts while it runs
+    space = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+    for value in (0.1, 0.5, 0.9):
+        study.add_trial(create_trial(value=value, params={"x": value, "y": value}, distributions=space))
+    sampler = optuna.samplers.TPESampler(n_startup_trials=1)
+    for tell in (lambda: None, lambda: study.tell(reference, 110.0)):
+        tell()
+        assert [trial.number for trial in shown.get_trials(states=[TrialState.COMPLETE])] == [1, 2, 3]
+        assert sampler.infer_relative_search_space(shown, study.trials[-1]) == space

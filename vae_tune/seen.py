@@ -117,7 +117,7 @@ class _Seen:
         seen = [as_seen(trials[place]) for place in self._remembered(trials)]
         if states is None or TrialState.COMPLETE in states:
             seen = foretold(seen)
-        return [trial for trial in seen if states is None or trial.state in states]
+        return [trial for trial in seen if (states is None or trial.state in states) and not _teaches_nothing(trial)]
 
     def _remembered(self, trials: Sequence[FrozenTrial]) -> Iterable[int]:
         """Return the places of all trials but those neither among the best nor among the newest.
@@ -169,6 +169,15 @@ def _foretold(trial: FrozenTrial, to_come: Mapping[int, float]) -> FrozenTrial:
     complete.state, complete.value = TrialState.COMPLETE, loss + to_come[epoch]
     complete.datetime_complete = trial.datetime_complete or trial.datetime_start
     return complete
+
+
+def _teaches_nothing(trial: FrozenTrial) -> bool:
+    """Return whether a trial has ended, for the sampler, without a hyperparameter: a reference outside of the space.
+
+    Optuna's TPE (5.0) proposes together what all such trials have in common. With one that has nothing, it proposes
+    each hyperparameter by itself, as if they did not interact.
+    """
+    return trial.state in _LEARNT and not trial.distributions
 
 
 def _merit(trial: FrozenTrial) -> Merit:
