@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -47,6 +46,7 @@ from vae_tune.plots.hyperparameters import (
 from vae_tune.study import Study
 
 _CELLS = 10
+_SEEN = 0.75  # of the scale of colours: a line of the palest would not show
 _ROOM = 0.06  # of an axis' height, between two marks
 
 
@@ -142,7 +142,7 @@ def draw_parallel(study: Study) -> Figure:
     order = np.lexsort((-table[VAL_LOSS].to_numpy(), table[STATE] == COMPLETE))  # the best are drawn last, on top
     lines = [np.column_stack([np.arange(heights.shape[1]), heights[index]]) for index in order]
     whole = (table[STATE] == COMPLETE).to_numpy()[order]
-    colours = ScalarMappable(norm, style.MAP).to_rgba(table[VAL_LOSS].to_numpy()[order], alpha=None)
+    colours = style.MAP(_SEEN * np.asarray(norm(table[VAL_LOSS].to_numpy()[order])))
     colours[:, 3] = np.where(whole, 1.0, 0.35) * style.crowd(len(table))
     ax.add_collection(LineCollection(lines, colors=list(colours), linewidths=np.where(whole, 1.5, 0.8)))
     for trial, line in style.special_lines(study).items():
