@@ -16,14 +16,12 @@ from unittest import mock
 
 import ray
 import ray.exceptions
-from ray._private import ray_constants, services, utils
-from ray._private.accelerators import NvidiaGPUAcceleratorManager
-from ray._private.parameter import RayParams
 
 from vae_tune.config import ResourceConfig, SearchError, UsageError
 from vae_tune.credentials import protect
 from vae_tune.limits import usable_cpus
 from vae_tune.processes import Processes, RayDied, short_folder
+from vae_tune.ray_private import NvidiaGPUAcceleratorManager, parameter, ray_constants, services, tune, utils
 from vae_tune.slots import count_slots
 
 _PRELOAD = "vae_tune.preload"
@@ -136,14 +134,14 @@ def _start(config: ResourceConfig, folder: str | None) -> Processes:
     cpus = trials * config.cpus_per_trial or cpus
     each_trains = trials == cpus
     # Ray has no public option for these, and takes the second for a text
-    lean = partial(RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
+    lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     for _ in range(_STARTS):
         processes = Processes()
         try:
             with (
                 mock.patch.object(services, "ConsolePopen", processes.start),
                 mock.patch.object(services, "get_node", processes.get_node),
-                mock.patch.object(ray._private.parameter, "RayParams", lean),
+                mock.patch.object(parameter, "RayParams", lean),
                 mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
                 mock.patch.object(services, "start_api_server", _no_server),
                 mock.patch.object(utils, "get_dashboard_dependency_error", _no_dashboard),
@@ -193,9 +191,7 @@ def _lean_tune(*, local: bool) -> Iterator[None]:
     And it gives its actors an environment of their own, so that they cannot take the workers that wait for them; it
     holds variables that the workers of this machine inherit from here anyway, and one for PyTorch Lightning.
     """
-    from ray.air._internal import usage
-    from ray.tune.execution import class_cache
-
+    usage, class_cache = tune()
     with ExitStack() as patches:
         patches.enter_context(mock.patch.object(usage, "tag_callbacks", _no_count))
         if local:

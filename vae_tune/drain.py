@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 import ray
-from ray._private.state import state  # there is no public way to ask
+
+from vae_tune.ray_private import state
 
 _POLL_SECONDS = 2.0
 _AGAIN_SECONDS = 15.0

@@ -14,12 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ray._common.utils import get_default_system_temp_dir
-from ray._private import services
-from ray._private.state import GlobalState
-from ray._private.utils import detect_fate_sharing_support
-
 from vae_tune.config import SearchError, UsageError
+from vae_tune.ray_private import GlobalState, detect_fate_sharing_support, get_default_system_temp_dir, services
 
 _SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 """That the path of a Unix socket can have."""

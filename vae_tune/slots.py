@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import ray
 import ray.exceptions
-from ray._private.state import state  # there is no public way to ask what is draining
 from ray.autoscaler.sdk import request_resources
 
 from vae_tune.config import ResourceConfig, UsageError
 from vae_tune.limits import available_memory, cpu_note
+from vae_tune.ray_private import state
 
 _PATIENCE_SECONDS = 1200.0
 """Time in which an autoscaled cluster has to bring a first node: some clouds take long to find a GPU."""

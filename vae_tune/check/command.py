@@ -74,14 +74,15 @@ def rays_own(document: Document) -> Iterator[Finding]:
     """What `ray up` itself refuses before it asks the provider for anything."""
     import copy
 
-    from ray.autoscaler._private.util import prepare_config, validate_config
+    from vae_tune.ray_private import autoscaler
 
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            validate_config(prepare_config(copy.deepcopy(document.data)))
+            util = autoscaler()
+            util.validate_config(util.prepare_config(copy.deepcopy(document.data)))
     except (Exception, SystemExit) as error:  # Ray aborts with click's errors too
         yield document.error((), f"Ray refuses the file: {telling_line(error)}.", "See docs/cluster.md.")
     finally:

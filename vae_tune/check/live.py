@@ -14,13 +14,13 @@ from typing import Any
 
 import ray
 import ray.exceptions
-from ray._private.authentication.authentication_utils import is_token_auth_enabled  # there is no public way
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vae_tune.check.findings import Finding, Level
 from vae_tune.cluster import running_ray
 from vae_tune.config import ResourceConfig, telling_line
 from vae_tune.files import is_remote, named_path
+from vae_tune.ray_private import is_token_auth_enabled
 from vae_tune.storage import QUICK, delete_folder, exists, write_bytes
 
 _PACKAGES = ("vae-tune", "ray", "torch", "optuna", "numpy", "safetensors")
