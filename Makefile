@@ -1,16 +1,25 @@
 # `make search` and `make test` set up .venv by themselves; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
+LOWEST := .venv-lowest
 READY := .venv/.ready
 unexport PYTHONDONTWRITEBYTECODE  # or each process compiles again what it imports
 
-.PHONY: search test notebook notebook-run screenshot bench chaos setup check constraints clean
+.PHONY: search test test-lowest notebook notebook-run screenshot bench chaos setup check constraints clean
 
 search: setup            ## find the best VAE among 50 trials on the embedded MNIST
 	$(BIN)/python search.py --num-samples 50
 
 test: check              ## ruff, mypy --strict and all tests; the slow ones mostly wait, so three side by side on two cores
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+test-lowest: setup       ## all tests with the oldest versions that pyproject.toml allows; outside CI
+	mkdir -p build
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra dev --no-annotate --no-header --no-emit-index-url --upgrade pyproject.toml --output-file build/lowest.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip sync --quiet --python $(LOWEST)/bin/python build/lowest.txt
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --editable .
+	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH $(LOWEST)/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 notebook: setup          ## open the notebook in JupyterLab, on this machine alone, behind its token
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[jupyterlab]'
@@ -51,5 +60,5 @@ $(READY): pyproject.toml constraints.txt
 constraints: setup       ## pin the newest compatible versions of everything
 	$(BIN)/uv pip compile --quiet --universal --upgrade --all-extras --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
 
-clean:                   ## remove .venv and caches, never results
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+clean:                   ## remove the environments and caches, never results
+	rm -rf .venv $(LOWEST) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -20,7 +20,7 @@ _PIN = re.compile(r"(?<![\w.-])([A-Za-z][\w.-]*)(?:\[[^\]]*\])?\s*==\s*([0-9][\w
 _IMAGE = re.compile(r"(?:^|/)ray(?:-ml)?:([0-9][0-9.]*)(?:-py3(\d+))?")
 _UNPINNED = re.compile(r"pip3?\s+install\b(?P<rest>.*)", re.DOTALL)
 _OLDEST_PYTHON = 11
-_HEAVY = (".venv", ".git")
+_HEAVY = (".venv", ".venv-lowest", ".git")
 
 
 @cache
