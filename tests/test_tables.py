@@ -42,6 +42,12 @@ def test_text_that_looks_like_a_number_stays_text_and_only_an_empty_cell_is_miss
     assert table["count"].isna().tolist() == [False, True, False]
 
 
+def test_a_column_without_a_value_is_one_of_missing_numbers():
+    table = tables.read_csv(io.BytesIO(b"a,b\n1,\n2,\n"))
+    assert table["b"].dtype == np.float64
+    assert table["b"].isna().all()
+
+
 def test_numbers_are_read_to_the_last_bit():
     numbers = np.exp(np.random.default_rng(0).uniform(-30, 30, 10_000))
     lines = "".join(tables.line([number]) for number in ["x", *numbers.tolist()])

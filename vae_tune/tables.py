@@ -83,6 +83,8 @@ def read_csv(source: Path | io.BytesIO, kinds: Mapping[str, str] | None = None) 
         elif kinds.get(name) == "Int64":
             columns[name] = pd.Series(values.to_pylist(), dtype="Int64")
         else:
-            columns[name] = values.to_pandas()
+            columns[name] = (
+                values.to_pandas() if values.null_count < len(values) else pd.Series(float("nan"), range(len(values)))
+            )
     table = pd.DataFrame(columns)
     return table.astype({name: kind for name, kind in kinds.items() if kind == "int64"})
