@@ -7,6 +7,7 @@ import ray
 
 from vae_tune import cluster
 from vae_tune.config import ResourceConfig, SearchError
+from vae_tune.processes import RayDied
 
 
 def _slow(monkeypatch: pytest.MonkeyPatch, failures: int, error: Exception) -> list[int]:
@@ -47,6 +48,20 @@ def test_what_else_keeps_ray_from_starting_is_not_tried_again(monkeypatch):
     with pytest.raises(Exception, match="no space left"), cluster.running_ray(ResourceConfig()):
         pass
     assert len(starts) == 1
+
+
+def test_a_ray_that_does_not_start_again_has_died_once_more(monkeypatch):
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    starts = []
+
+    def start():
+        if starts:
+            raise SearchError("Ray did not start: its raylet ended.\nSee raylet.err, which ends with: no room")
+        starts.append(1)
+
+    running = cluster.RunningRay(start)
+    with pytest.raises(RayDied, match=r"^Ray did not start: its raylet ended\. See raylet\.err, .*: no room\.$"):
+        running.restart()
 
 
 @pytest.mark.parametrize(

@@ -100,13 +100,34 @@ def test_what_broke_before_ray_died_is_what_is_said(record):
         outlive(record, Ray(), 1, ending=ending)
 
 
-def test_a_ray_that_does_not_start_again_ends_the_search_with_the_way_to_go_on(record):
-    class Broken(Ray):
-        def restart(self):
-            raise SearchError("Ray did not start: its raylet was ended by SIGKILL.\nSee raylet.err")
+class Broken(Ray):
+    """Does not start again the first times: what killed its processes is still there."""
 
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def restart(self):
+        super().restart()
+        if self.restarts <= self.times:
+            raise RayDied("Ray did not start: its raylet was ended by SIGKILL. See raylet.err.")
+
+
+def test_a_start_that_fails_is_one_of_the_three(record):
+    ray = Broken(2)
+    said = outlive(record, ray, 1)
+    assert ray.restarts == 3
+    causes = ("Ray has died: it had to.", *["Ray did not start: its raylet was ended by SIGKILL. See raylet.err."] * 2)
+    again = "It is started again, and the search goes on"
+    assert said == [f"{cause} {again} (attempt {number} of 3)." for number, cause in enumerate(causes, start=1)]
+
+
+def test_a_ray_that_never_starts_again_ends_the_search_with_the_way_to_go_on(record):
+    ray = Broken(99)
     with pytest.raises(SearchError, match=r"its raylet was ended by SIGKILL(.|\n)*go on: .*--resume"):
-        outlive(record, Broken(), 1)
+        outlive(record, ray, 1)
+    assert ray.restarts == 3
+    assert read_json(record.folder / "study.json")["status"] == FAILED
 
 
 def test_an_import_that_outlasts_the_search_says_nothing():

@@ -65,11 +65,14 @@ class RunningRay:
         """Start it again after it has died.
 
         Raises:
-            SearchError: it does not start.
+            RayDied: it does not start; what killed its processes may still be there.
         """
         _end()
         if self._start:
-            self._processes = self._start()
+            try:
+                self._processes = self._start()
+            except SearchError as error:
+                raise RayDied(f"{' '.join(str(error).splitlines()).rstrip('.')}.") from error
 
 
 @contextmanager

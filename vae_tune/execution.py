@@ -123,18 +123,21 @@ def outliving_ray(
     """Let ``run`` run trials; where a Ray of this machine dies, start it again and go on, as a resume would.
 
     Raises:
-        SearchError: Ray died once more than it is started again without a finished epoch between, or does not start.
+        SearchError: Ray died once more than it is started again without a finished epoch between.
     """
-    starts, before = 0, -1
+    starts, before, has_died = 0, -1, False
     while True:
         try:
             with interruptible(ending):
+                if has_died:
+                    ray.restart()
                 ray.check()
                 run()
             return
         except RayDied as died:
             if ending.reason == INTERRUPTED:
                 return
+            has_died = True
             epochs = sum(row.epochs for row in record.rows)
             starts = 1 if epochs != before else starts + 1
             before = epochs
@@ -144,11 +147,6 @@ def outliving_ray(
                 times = f"{_MAX_RESTARTS} times in a row, and no epoch was finished"
                 raise _failed(record, f"{died} It was started again {times}.") from died
             warn(f"{died} It is started again, and the search goes on (attempt {starts} of {_MAX_RESTARTS}).")
-        try:
-            with interruptible(ending):
-                ray.restart()
-        except SearchError as error:
-            raise _failed(record, str(error)) from error
 
 
 def run_trials(
