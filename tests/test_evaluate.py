@@ -72,6 +72,12 @@ def test_a_study_stands_for_its_best_model(model, monkeypatch, capsys):
     assert json.loads(out)["model"] == str(study / "best")
 
 
+def test_a_model_that_is_named_by_its_file_alone_is_called_by_its_folder(model, monkeypatch, capsys):
+    monkeypatch.chdir(model)
+    _, out, _ = run(monkeypatch, capsys, "model.safetensors", "--json", "--images", 1)
+    assert json.loads(out)["model"] == str(model)
+
+
 @pytest.mark.parametrize("command", ["evaluate", "generate"])
 def test_a_study_without_a_model_is_refused_in_a_line(tmp_path, monkeypatch, capsys, command):
     study = make_study(tmp_path / "s", trials=3, failed=1.0)

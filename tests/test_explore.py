@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.studies import iso, make_study
-from vae_tune import cli
+from vae_tune import cli, hints
 from vae_tune.config import ResourceConfig, UsageError
 from vae_tune.console import make_console
 from vae_tune.explore import draw, explore, failures, plan, show
@@ -72,7 +72,7 @@ def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):
     console = make_console(file=io.StringIO())
     with pytest.raises(KeyboardInterrupt):
         explore(options, console)
-    assert console.file.getvalue() == f"Go on: vae-tune explore --resume {tmp_path / 'e'}\n"
+    assert console.file.getvalue() == f"Go on: {hints.resume(tmp_path / 'e', 'explore')}\n"
 
 
 @pytest.fixture

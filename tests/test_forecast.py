@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.studies import hand_made, make_study
-from vae_tune import load_study
+from vae_tune import hints, load_study
 from vae_tune.advice import closing, conclusions, foretold
 from vae_tune.config import AshaConfig
 from vae_tune.names import FORECAST_FILE
@@ -111,7 +111,7 @@ def test_more_trials_gain_where_the_best_place_is_unexplored_and_nothing_where_i
     aside = rates(tmp_path / "aside", [0.5, *np.linspace(0, 0.58, 12)], bowl)
     (text,) = about(forecast(aside, 60), "trials")
     assert float(text.split("gain ")[1].split()[0]) > 0.5
-    assert text.endswith(f"To go on: vae-tune search --resume {aside.folder} --num-samples 21")
+    assert text.endswith(f"To go on: {hints.resume(aside.folder, num_samples=21)}")
 
 
 def test_why_nothing_is_foretold_is_said(tmp_path):

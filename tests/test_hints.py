@@ -53,19 +53,20 @@ def test_a_command_begins_as_it_was_typed(start, typed, argv, path, words, searc
         assert hints.resume(PLACE) == f"""{search} --resume 'results/it'"'"'s mine'"""
         assert hints.command("report", Path("s3://bucket/a b"), "--open") == f"{report} 's3://bucket/a b' --open"
         assert hints.python("print('x')") == f"{shlex.split(typed)[0]} -c 'print('\"'\"'x'\"'\"')'"
-    assert hints.command("report") == "vae-tune report"
-    assert hints.python("print(1)") == "python -c 'print(1)'"
+    # as in a program of somebody else, which calls our functions
+    assert hints.command("search", "--open") == f"{report.removesuffix('report')}search --open"
+    assert hints.python("print(1)") == f"{shlex.split(typed)[0]} -c 'print(1)'"
 
 
 def test_options_follow_by_their_names():
-    assert hints.resume(Path("a"), num_samples=60) == "vae-tune search --resume a --num-samples 60"
-    assert hints.resume(Path("a"), "train") == "vae-tune train --resume a"
+    assert hints.resume(Path("a"), num_samples=60) == f"{hints.command('search')} --resume a --num-samples 60"
+    assert hints.resume(Path("a"), "train") == f"{hints.command('train')} --resume a"
 
 
 def test_at_a_prompt_of_python_a_search_goes_on_by_a_call(monkeypatch):
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     assert hints.resume(Path("s3://bucket/ä"), num_samples=60) == 'resume_search("s3://bucket/ä", num_samples=60)'
-    assert hints.resume(Path("a"), "explore") == "vae-tune explore --resume a"
+    assert hints.resume(Path("a"), "explore") == f"{hints.command('explore')} --resume a"
     assert hints.python("print(1)") == "print(1)"
 
 

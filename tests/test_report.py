@@ -14,7 +14,7 @@ from tests.studies import hand_made, make_study
 from tests.test_cli import run
 from tests.test_interactive import CONDITIONS
 from tests.test_plots_hyperparameters import SPACE
-from vae_tune import TrialConfig, cli, load_study
+from vae_tune import TrialConfig, cli, hints, load_study
 from vae_tune.advice import conclusions
 from vae_tune.config import UsageError
 from vae_tune.console import make_console
@@ -115,7 +115,7 @@ def test_its_table_holds_every_trial(whole, told):
 def test_its_command_trains_the_winner(space, tmp_path, monkeypatch):
     folder = make_study(tmp_path / "a study", **({} if space is None else {"space": space}))
     words, _ = read(folder)
-    command = re.search(r"vae-tune (train .*?--train-size 5000)", words)[1].replace("'models/a study'", "models/a")
+    command = re.search(r"vae.tune (train .*?--train-size 5000)", words)[1].replace("'models/a study'", "models/a")
     caught = []
     monkeypatch.setitem(cli.COMMANDS, "train", cli._Command(TrainOptions, "", lambda options: caught.append(options)))
     monkeypatch.setattr(sys, "argv", ["vae-tune", *command.split()])
@@ -146,7 +146,7 @@ def test_of_many_hyperparameters_those_that_matter_are_told_and_shown_two_by_two
 
 SAID = {
     "whole": "complete",
-    "running": "To go on: vae-tune search --resume",  # nobody writes it any more
+    "running": f"To go on: {hints.command('search')} --resume",  # nobody writes it any more
     "no trial yet": "No trial has reported an epoch yet.",
     "one trial": "1 complete, 0 pruned",
     "one that runs": "No trial has reported an epoch yet.",
@@ -178,7 +178,7 @@ def test_an_exploration_goes_on_as_one(tmp_path):
     words, _ = read(
         make_study(tmp_path / "s", ended=3, status="interrupted", space=space, scheduler="none", kind=EXPLORATION)
     )
-    assert f"To go on: vae-tune explore --resume {tmp_path / 's'}" in words
+    assert f"To go on: {hints.resume(tmp_path / 's', 'explore')}" in words
     assert "Pruned trials are ticks" not in words  # there are none
 
 

@@ -208,7 +208,7 @@ def find_model(path: Path) -> Path:
         if not (path / BEST_FOLDER).is_dir():
             raise UsageError(f"The study {shown(path)} has no model: none of its trials has succeeded yet.")
         return path / BEST_FOLDER
-    return path.parent if path.name == MODEL_FILE else path
+    return named_path(path.parent) if path.name == MODEL_FILE else path
 
 
 def load_model(path: str | Path) -> VAE:

@@ -260,7 +260,7 @@ class SearchConfig:
     points: Path | None = None
     """YAML (a list of mappings) or CSV file of configurations to try first, after the reference."""
     warm_start: tuple[Path, ...] = ()
-    """Folder of another study whose finished trials teach the sampler; they are no trials of this one. Repeatable."""
+    """Folder of another study whose finished trials teach the sampler; they are no trials of this one."""
     keep: int = 1
     """Best trials whose last checkpoint is kept after the end."""
     sampler: Sampler = "tpe"

@@ -19,25 +19,35 @@ NAME = "vae-tune"
 
 @dataclass(frozen=True)
 class _Start:
-    program: str = NAME
+    program: str
     """What runs every command."""
-    script: str = ""
+    script: str
     """A script that runs one command alone, if that was started."""
-    only: str = ""
+    only: str
     """That command."""
-    python: str = "python"
+    python: str
     """The interpreter that runs it."""
 
 
-_start = _Start()
+_start: _Start | None = None
+"""That of a command line; a program of somebody else has none."""
 
 
 @contextmanager
 def started(words: Sequence[str] = ()) -> Iterator[None]:
     """Have :func:`command` fit this command line; its script runs the command ``words[0]`` alone, if that is given."""
     global _start  # noqa: PLW0603  # known once, to all threads, from the first line of the command line
-    before, typed = _start, Path(sys.argv[0])
-    python = quote(sys.orig_argv[0])
+    before, _start = _start, _this_start(words)
+    try:
+        yield
+    finally:
+        _start = before
+
+
+def _this_start(words: Sequence[str] = ()) -> _Start:
+    """Return how this process was started."""
+    typed = Path("".join(sys.argv[:1]))
+    python = quote([*sys.orig_argv, sys.executable][0])  # an embedded interpreter has neither
     beside = Path(sys.executable).parent / NAME
     if typed.name == NAME:
         program = NAME if _is_found(typed) else quote(str(typed))
@@ -45,11 +55,7 @@ def started(words: Sequence[str] = ()) -> Iterator[None]:
         program = NAME if _is_found(beside) else f"{python} -m vae_tune"
     script = words and typed.is_file()  # not the -c of a program on the command line
     only = (f"{python} {quote(str(typed))}", words[0]) if script else ("", "")
-    _start = _Start(program, *only, python)
-    try:
-        yield
-    finally:
-        _start = before
+    return _Start(program, *only, python)
 
 
 def _is_found(program: Path) -> bool:
@@ -62,19 +68,21 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     """Return a sentence that names the nearest of the words that are ``known``, with a space before; perhaps none."""
     from difflib import get_close_matches
 
-    near = get_close_matches(str(word), list(map(str, known)), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
+    plain = {str(name).lstrip("-").lower(): name for name in known}  # the dashes would make any two options alike
+    near = get_close_matches(str(word).lstrip("-").lower(), plain, n=1)
+    return f" Did you mean {plain[near[0]]}?" if near else ""
 
 
 def command(name: str, *arguments: Path | str) -> str:
     """Return what to type to run the command ``name`` with ``arguments``, such as ``vae-tune report results/a``."""
-    start = _start.script if name == _start.only else f"{_start.program} {name}"
-    return " ".join([start, *(argument(word) if isinstance(word, Path) else quote(word) for word in arguments)])
+    start = _start or _this_start()
+    begin = start.script if name == start.only else f"{start.program} {name}"
+    return " ".join([begin, *(argument(word) if isinstance(word, Path) else quote(word) for word in arguments)])
 
 
 def python(code: str) -> str:
     """Return what to type to run a line of Python; in a notebook or at Python's prompt, the line."""
-    return code if hasattr(sys, "ps1") else f"{_start.python} -c {quote(code)}"
+    return code if hasattr(sys, "ps1") else f"{(_start or _this_start()).python} -c {quote(code)}"
 
 
 def option(name: str) -> str:
