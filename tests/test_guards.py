@@ -54,8 +54,17 @@ def test_diverged_and_collapsed_trials_are_counted():
     ]
     assert advice(rows, None) == [
         "1 of 5 trials collapsed: below a tenth of their latents active.",
-        "2 of 5 trials diverged, the lowest learning_rate of them 0.0081: the space could end below it.",
+        "2 of 5 trials diverged, the lowest learning_rate of them 0.0081, the highest of a complete trial 0.003: "
+        "the space could end between them.",
     ]
+
+
+def test_a_rate_at_which_another_trial_ended_well_is_not_too_high():
+    rows = [
+        row(0, FAIL, "diverged: non-finite training loss in epoch 1", learning_rate=0.003),
+        row(1, COMPLETE, active=20, learning_rate=0.005),
+    ]
+    assert advice(rows, None) == ["1 of 2 trials diverged, the lowest learning_rate of them 0.003."]
 
 
 def test_trials_for_which_a_gpu_had_no_room_are_counted():

@@ -39,7 +39,11 @@ def test_an_end_that_suits_is_not_passed_by_rounding(tmp_path):
 
 def test_a_winner_that_no_log_range_has_lies_below_it(tmp_path):
     best = {"losses": [3, 2, 1], "values": {"weight_decay": 0.0, "kl_warmup_epochs": 0}}
-    others = trials("weight_decay", [2e-6, 3e-6, 4e-6, 5e-6, *np.geomspace(1e-6, 1e-2, 9)])
+    decays = np.geomspace(1e-6, 1e-2, 17)
+    others = [
+        {"losses": [150, 140, 10 + 2 * number + number % 3], "values": {"weight_decay": decay}}
+        for number, decay in enumerate(decays)
+    ]
     study = hand_made(tmp_path / "s", best, *others, space=ZERO)
     assert "Search below 1e-06 too." in [finding.advice for finding in conclusions(study)]
     found = next_space(study).distributions["weight_decay"]

@@ -258,3 +258,17 @@ def test_a_replay_of_the_study_is_shown_once_it_was_made(tmp_path):
     )
     assert "Replayed with other settings setting epochs hours regret" in read(folder)[0]
     assert "random, asha/3, 1 worker" in read(folder)[0]
+
+
+def test_advice_is_bold_where_complete_trials_support_it_beyond_an_interval(tmp_path):
+    rates = np.geomspace(1e-4, 9e-3, 21)
+    noise = np.random.default_rng(0).normal(0, 0.3, len(rates))
+    losses = 110 - 8 * np.log10(rates / 1e-4) + noise
+    trials = [
+        {"losses": [150, 140, float(loss)], "values": {"learning_rate": rate}, "active_units": 2}
+        for rate, loss in zip(rates, losses, strict=True)
+    ]
+    page = write_report(hand_made(tmp_path / "s", *trials).folder).read_text()
+    assert "<b>Search above 0.01 too.</b>" in page
+    assert "A smaller latent_size would do.</li>" in page
+    assert page.index("The best is trial") < page.index("Search above") < page.index("matters most")

@@ -36,6 +36,7 @@ NEVER = {
     "plots/hyperparameters": {"ray", "torch", "matplotlib", "plotly"},
     "plots/models": {"ray", "torch", "matplotlib", "plotly"},
     "advice": {"ray", "torch", "matplotlib", "plotly"},
+    "edges": {"ray", "torch", "matplotlib", "plotly"},
     "refine": {"ray", "torch", "matplotlib", "plotly"},
     "plots/captions": {"ray", "torch", "matplotlib", "plotly"},
     "plots/view": {"ray", "torch", "matplotlib", "plotly"},

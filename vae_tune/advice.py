@@ -1,19 +1,20 @@
 """What a study teaches: which hyperparameters matter, whether its space and budget suit, what to search next.
 
 Everything is computed from the study's tables by rules that the docstrings state. A finding is a sentence for a
-person, with the numbers it rests on; where there are too few trials for one, none is made up.
+person, with the numbers it rests on; where there are too few trials for one, none is made up. ``docs/advice.md`` tells
+how often each kind of sentence is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from vae_tune.config import UsageError
+from vae_tune.edges import LATE, edges, slope
 from vae_tune.files import read_json
 from vae_tune.guards import remedy
 from vae_tune.names import (
@@ -21,24 +22,26 @@ from vae_tune.names import (
     BEST,
     COLLAPSED,
     COMPLETE,
+    CROWDED,
     EDGE,
     EPOCH,
     EPOCH_A,
     EPOCH_B,
     EPOCHS,
     FAIL,
+    FALL,
     FORECAST_FILE,
-    FROM,
     HIGH,
     HYPERPARAMETER,
     IMPORTANCE,
     LATENT_SIZE,
+    LEAST,
     LOW,
     LUCKY,
     LUCKY_GOOD,
     METHOD,
+    MOST,
     ORDER,
-    PLACE,
     QUOTA,
     REACHED,
     REASON,
@@ -48,26 +51,25 @@ from vae_tune.names import (
     SPEARMAN,
     STATE,
     STOPPED,
-    TO,
     TRIAL,
     TRIALS,
     VAL_LOSS,
     WINNER_RANK,
 )
 from vae_tune.plots import active_units, best_so_far, importance, rung_correlation, rung_survival
-from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, Axis, axes, comparable
+from vae_tune.plots.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA
 from vae_tune.study import Study, audited_trials, judged_reports
 
-SURE = 30
-"""Trials below which a finding calls itself a hint."""
-_OUTER = 0.1  # of a range: where a winner is said to be at the edge
-_CROWDED = 0.2  # of a range: where half of the best trials are said to crowd at the edge
-_CLOSE = 0.05  # of a range: no room left beyond the best trials
-_FLAT = 0.5  # of the trials without any gain: where a search is said to have levelled off
+_SURE = 30
+"""Trials that a statement about which hyperparameter matters most needs."""
+_LEAD = (
+    0.4  # by which the first hyperparameter's share of the variance exceeds the second's, to be said to matter most
+)
 _FALLING = 0.2  # nats an epoch: where training longer is said to pay
 _TRUSTED = 0.5  # rank correlation above which a rung is said to be trustworthy
 _TOLD = 5  # hyperparameters whose importance is told
 _FEW = 3  # trials from which on their fate says something
+_LAST = 4  # epochs at least that a slope at the end of a curve rests on, where it has so many
 
 Topic = Literal["result", "importance", "edges", "stopping", "trials", "replay", "epochs", "latents", "failures"]
 
@@ -81,6 +83,8 @@ class Finding:
     """One or two sentences, with the numbers."""
     advice: str = ""
     """What to do about it, a sentence; empty where nothing is to be done."""
+    certain: bool = False
+    """Whether complete trials support the advice beyond a 95 % interval: the report prints it in bold."""
 
     def __str__(self) -> str:
         """Return all of it."""
@@ -96,7 +100,7 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
     """
     makers: tuple[Callable[[Study], Iterator[Finding]], ...] = (
         _result,
-        lambda study: _importance(importance(study) if shares is None else shares),
+        lambda study: _importance(importance(study) if shares is None else shares, LATE * study.max_epochs),
         _edges,
         _stopping,
         _trials,
@@ -134,43 +138,6 @@ def about(findings: Iterable[Finding], topic: Topic) -> str:
     return "\n".join(lines) or "Too few trials to tell."
 
 
-def best_trials(study: Study) -> pd.DataFrame:
-    """Return the best quarter of the trials that can be compared (at least 5 of them), the best first.
-
-    See :func:`vae_tune.plots.hyperparameters.comparable` for which these are and for the columns.
-    """
-    trials = comparable(study).sort_values(VAL_LOSS, ignore_index=True)
-    return trials.head(max(5, len(trials) // 4))
-
-
-def edges(study: Study) -> pd.DataFrame:
-    """Return where in each range the best trials are.
-
-    Places are shares of the range, on its own scale: 0 is its lower end, 1 its upper end. A range is too narrow at an
-    end where the best trial lies in the outer tenth, or at least half of the best trials in the outer fifth; but not
-    where there is room left beyond all of them (a twentieth of the range) in which 3 or more trials were tried, nor
-    where no trial can lie beyond, such as below one layer.
-
-    Returns:
-        A row a hyperparameter with a range: hyperparameter, low and high (of the range), best (the best trial's
-        value), place (the best trial's), from and to (places of the lowest and the highest of the best trials), edge
-        (low or high where it is too narrow, else empty), trials (how many best trials). No rows where fewer than 10
-        trials can be compared.
-    """
-    top, rows = best_trials(study), []
-    for axis in axes(study).values():
-        if axis.scale == "category" or top.empty:
-            continue
-        values = top[axis.name].to_numpy(np.float64)
-        places, tried = axis.place(values), axis.place(study.trials[axis.name].dropna())
-        ends = {LOW: (places, tried), HIGH: (1 - places, 1 - tried)}
-        narrow = [end for end in ends if _ends_too_soon(*ends[end]) and _goes_on(study, axis, end)]
-        edge = min(narrow, key=lambda end: ends[end][0][0], default="")
-        rows.append((axis.name, axis.low, axis.high, values[0], places[0], places.min(), places.max(), edge, len(top)))
-    columns = [HYPERPARAMETER, LOW, HIGH, BEST, PLACE, FROM, TO, EDGE, TRIALS]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def stopping(study: Study) -> pd.DataFrame:
     """Return whether ASHA stopped the right trials, as far as the others can tell.
 
@@ -179,15 +146,15 @@ def stopping(study: Study) -> pd.DataFrame:
 
     Returns:
         A row a rung: epoch; reached; stopped; spearman (rank correlation of its losses with those at ``max_epochs``,
-        among the trials there); winner_rank at the rung, 1 for the best; quota (ranks that pass when all have come);
-        lucky (trials trained to the end whose rank is beyond the quota, the reference and the audited apart);
+        among the ``trials`` there); winner_rank at the rung, 1 for the best; quota (ranks that pass when all have
+        come); lucky (trials trained to the end whose rank is beyond the quota, the reference and the audited apart);
         lucky_good (of them, those in the better half of all trials trained to the end).
     """
     losses = judged_reports(study).pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
     whole = study.trials[(study.trials[STATE] == COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)][VAL_LOSS]
     good = set(whole[whole <= whole.median()].index)
     pairs = rung_correlation(study)
-    agreement = pairs[pairs[EPOCH_B] == study.max_epochs].set_index(EPOCH_A)[SPEARMAN]
+    agreement = pairs[pairs[EPOCH_B] == study.max_epochs].set_index(EPOCH_A)
     rows = []
     for row in rung_survival(study).to_dict("records"):
         if row[EPOCH] == study.max_epochs:
@@ -198,14 +165,15 @@ def stopping(study: Study) -> pd.DataFrame:
         rows.append(
             {
                 **{name: row[name] for name in (EPOCH, REACHED, STOPPED)},
-                SPEARMAN: agreement.get(row[EPOCH], np.nan),
+                SPEARMAN: agreement[SPEARMAN].get(row[EPOCH], np.nan),
+                TRIALS: agreement[TRIALS].get(row[EPOCH], 0),
                 WINNER_RANK: int(ranks[study.best_trial]) if study.best_trial in ranks.index else pd.NA,
                 QUOTA: quota,
                 LUCKY: len(lucky),
                 LUCKY_GOOD: len(lucky & good),
             }
         )
-    columns = [EPOCH, REACHED, STOPPED, SPEARMAN, WINNER_RANK, QUOTA, LUCKY, LUCKY_GOOD]
+    columns = [EPOCH, REACHED, STOPPED, SPEARMAN, TRIALS, WINNER_RANK, QUOTA, LUCKY, LUCKY_GOOD]
     return pd.DataFrame(rows, columns=columns).astype({WINNER_RANK: "Int64"})
 
 
@@ -225,43 +193,51 @@ def _result(study: Study) -> Iterator[Finding]:
     yield Finding("result", text + ".", "" if whole else "No trial has been trained to the end yet.")
 
 
-def _importance(table: pd.DataFrame) -> Iterator[Finding]:
+def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
+    """Tell each hyperparameter's share, and which matters most: see ``docs/advice.md`` for when that is clear."""
     shares = table.pivot_table(index=HYPERPARAMETER, columns=METHOD, values=IMPORTANCE)
     if len(shares) < 2:
         return
     shares = shares.loc[[*shares.mean(axis=1).sort_values(ascending=False).index]]
-    firsts = sorted({str(shares[method].idxmax()) for method in shares})
-    said = f"{firsts[0]} matters most" if len(firsts) == 1 else f"{' or '.join(firsts)} matters most, by the method"
+    trials, epoch = table[TRIALS].iloc[0], table[EPOCH].iloc[0]
+    first = shares.index[0]
+    ahead = trials >= _SURE and epoch >= late and (shares.loc[first] - shares.drop(first).max() >= _LEAD).all()
+    said = f"{first} matters most" if ahead else "Which hyperparameter matters most is not clear"
     told = ", ".join(f"{name} {row[PED_ANOVA]:.0%} / {row[FANOVA]:.0%}" for name, row in shares.head(_TOLD).iterrows())
     told += f", the other {len(shares) - _TOLD} less" if len(shares) > _TOLD else ""
-    trials, epoch = table[TRIALS].iloc[0], table[EPOCH].iloc[0]
-    hint = "" if trials >= SURE else ", so a hint only"
-    text = f"{said}: {told} (PED-ANOVA / fANOVA, {trials} trials at epoch {epoch}{hint})."
-    yield Finding("importance", text)
+    yield Finding("importance", f"{said}: {told} (PED-ANOVA / fANOVA, {trials} trials at epoch {epoch}).")
 
 
 def _edges(study: Study) -> Iterator[Finding]:
     table = edges(study)
-    narrow = table[(table[EDGE] != "") & (table[HYPERPARAMETER] != SEED)]
+    table = table[table[HYPERPARAMETER] != SEED]
+    narrow = table[table[EDGE] != ""]
     for row in narrow.to_dict("records"):
         ends, winner = f"{row[LOW]:.4g} to {row[HIGH]:.4g}", study.trials[row[HYPERPARAMETER]][study.best_trial]
+        whole = bool(row[EPOCH] == study.max_epochs)
         yield Finding(
             "edges",
-            f"Good values of {row[HYPERPARAMETER]} lie at the {row[EDGE]} end of its range {ends}; "
-            f"the winner has {winner:.4g}.",
+            f"Good values of {row[HYPERPARAMETER]} lie at the {row[EDGE]} end of its range {ends}, where the loss of "
+            f"{row[TRIALS]} trials at epoch {row[EPOCH]} still falls by {row[FALL]:.2f} nats for a tenth of the range "
+            f"(95 % interval {row[LEAST]:.2f} to {row[MOST]:.2f}); the winner has {winner:.4g}.",
             f"Search {'below' if row[EDGE] == LOW else 'above'} {row[row[EDGE]]:.4g} too.",
+            whole,
         )
-    if len(table) and narrow.empty:
-        yield Finding("edges", "No range is too narrow for the best trials.")
+    if len(table) and (table[CROWDED] == "").all():
+        text = (
+            f"By {table[TRIALS].iloc[0]} trials at epoch {table[EPOCH].iloc[0]} the best lie at the end of no range."
+        )
+        yield Finding("edges", text)
 
 
 def _stopping(study: Study) -> Iterator[Finding]:
+    replayed = any(finding.topic == "stopping" for finding in foretold(study))  # which knows better what to change
     for row in stopping(study).to_dict("records"):
         if pd.isna(row[SPEARMAN]) or not row[STOPPED]:
             continue
         text = (
             f"The rung at epoch {row[EPOCH]} stopped {row[STOPPED]} of {row[REACHED]} trials. Among the others its "
-            f"order agrees with the final one by {row[SPEARMAN]:.2f} (rank correlation)"
+            f"order agrees with the final one by {row[SPEARMAN]:.2f} (rank correlation of {row[TRIALS]} trials)"
         )
         nearly_lost = pd.notna(row[WINNER_RANK]) and row[WINNER_RANK] > row[QUOTA]
         if pd.notna(row[WINNER_RANK]):
@@ -269,58 +245,65 @@ def _stopping(study: Study) -> Iterator[Finding]:
         if row[LUCKY] >= _FEW:
             text += f". Of {row[LUCKY]} that passed only for coming early, {row[LUCKY_GOOD]} ended in the better half"
         unfair = row[LUCKY] >= _FEW and row[LUCKY_GOOD] > row[LUCKY] / 2
-        doubtful = row[SPEARMAN] < _TRUSTED or nearly_lost or unfair
+        unlike = row[SPEARMAN] < _TRUSTED and row[TRIALS] >= MIN_TRIALS
+        doubtful = (unlike or nearly_lost or unfair) and not replayed
         advice = "It may stop good trials: raise --grace-period or lower --reduction-factor." if doubtful else ""
         yield Finding("stopping", f"{text}.", advice)
 
 
 def _trials(study: Study) -> Iterator[Finding]:
+    """Tell which trial brought the last gain. It foretells nothing of more trials: see ``docs/advice.md``."""
     table = best_so_far(study)
     gains = table[table[BEST].diff() < 0]
     whole = table.dropna(subset=[BEST])
     if len(table) < MIN_TRIALS or whole.empty:
         return
-    known = any(finding.topic == "trials" for finding in foretold(study))  # which knows better what more would bring
-    advice = "" if known else "More trials in this space promise little."
     if gains.empty:
         text = f"Of {len(table)} trials that ended none was better than trial {whole[TRIAL].iloc[0]}, the first to end"
-        yield Finding("trials", f"{text} in full.", advice)
-        return
-    last = gains[ORDER].iloc[-1]
-    text = f"Of {len(table)} trials that ended the {_ordinal(last)} brought the last gain"
-    if last < _FLAT * len(table):
-        yield Finding("trials", f"{text}: the search has levelled off.", advice)
+        yield Finding("trials", f"{text} in full.")
         return
     nats = -table[BEST].diff()[gains.index[-1]]
-    advice = "" if known else "More trials may find better ones: --resume with a higher --num-samples."
-    yield Finding("trials", f"{text}, {nats:.2f} nats.", advice)
+    last = _ordinal(gains[ORDER].iloc[-1])
+    yield Finding("trials", f"Of {len(table)} trials that ended the {last} brought the last gain, {nats:.2f} nats.")
 
 
 def _epochs(study: Study) -> Iterator[Finding]:
-    """Tell whether the winner had learnt all it could, from the last tenth of its epochs (two at least)."""
+    """Tell whether the winner had learnt all it could, from the slope of the last quarter of its curve (4 epochs).
+
+    The slope over the last tenth (2 epochs) must say the same.
+    """
     if study.best is None or study.best[STATE] != COMPLETE:  # one that is still trained, or was stopped
         return
     curve = study.epochs[study.epochs[TRIAL] == study.best_trial].set_index(EPOCH)[VAL_LOSS].sort_index()
-    window = max(2, len(curve) // 10)
-    if len(curve) <= window:
+    window, last = max(2, len(curve) // 10), min(len(curve), max(_LAST, len(curve) // 4))
+    if last < _FEW:
         return
-    slope = (curve.iloc[-1] - curve.iloc[-1 - window]) / window
+    mean, half = slope(np.arange(last, dtype=np.float64), curve.to_numpy(np.float64)[-last:])
+    end = (curve.iloc[-1] - curve.iloc[-1 - window]) / window
     lowest = int(curve.argmin()) + 1
-    if slope < -_FALLING:
-        text = f"The winner's loss was still falling by {-slope:.2f} nats an epoch at the end."
-        yield Finding("epochs", text, f"Train longer than {study.max_epochs} epochs.")
-    elif lowest < len(curve) - window:
-        text = f"The winner was best at epoch {lowest} and has lost {curve.iloc[-1] - curve.min():.2f} nats since."
-        yield Finding("epochs", text, "It overfits: fewer epochs, a smaller model or more images would do.")
+    interval = f"95 % interval {mean - half:+.2f} to {mean + half:+.2f}"
+    told = f"{mean:+.2f} nats an epoch over its last {last} epochs ({interval})"
+    if mean + half < 0 and end < -_FALLING:
+        text = f"The winner's loss was still falling at the end: {told}."
+        yield Finding("epochs", text, f"Train longer than {study.max_epochs} epochs.", certain=True)
+    elif mean - half > 0 and lowest < len(curve) - window:
+        lost = curve.iloc[-1] - curve.min()
+        text = f"The winner was best at epoch {lowest} and has lost {lost:.2f} nats since: {told}."
+        todo = "It overfits: fewer epochs, a smaller model or more images would do."
+        yield Finding("epochs", text, todo, certain=True)
+    elif abs(mean) < _FALLING and half < _FALLING:
+        yield Finding("epochs", f"The winner had settled: {told}.")
     else:
-        yield Finding("epochs", f"The winner had settled: {slope:+.2f} nats an epoch at the end.")
+        yield Finding("epochs", f"Whether the winner had settled is not clear: {told}.")
 
 
 def _latents(study: Study) -> Iterator[Finding]:
     table = active_units(study)
     for row in table[table[TRIAL] == study.best_trial].to_dict("records"):
         active, size = row[ACTIVE_UNITS], row[LATENT_SIZE]
-        yield Finding("latents", f"{active} of the winner's {size} latents are active.", remedy(active, size))
+        narrow = edges(study).query(f"{HYPERPARAMETER} == '{LATENT_SIZE}' and {EDGE} == '{HIGH}'")
+        todo = "" if len(narrow) else remedy(active, size)  # else the losses ask for more
+        yield Finding("latents", f"{active} of the winner's {size} latents are active.", todo)
 
 
 def _collapsed(study: Study) -> Iterator[Finding]:
@@ -339,24 +322,6 @@ def _failures(study: Study) -> Iterator[Finding]:
         yield Finding("failures", text, "trials.csv has each reason.")
     elif len(study.trials):
         yield Finding("failures", "No trial failed.")
-
-
-def _ends_too_soon(best: Any, tried: Any) -> bool:
-    """Tell whether a range ends too soon, from the best trials' and all trials' distances to its end."""
-    crowded = best[0] < _OUTER or np.mean(best < _CROWDED) >= 0.5
-    beyond = (tried < best.min()).sum()
-    return bool(crowded and (best.min() < _CLOSE or beyond < _FEW))
-
-
-def _goes_on(study: Study, axis: Axis, end: str) -> bool:
-    """Tell whether there is anything beyond an end of a range."""
-    step = 1 if axis.whole else 0.01 * (axis.low if axis.scale == "log" else axis.high - axis.low)
-    beyond: Any = axis.low - step if end == LOW else axis.high + step
-    try:
-        replace(study.reference, **{axis.name: beyond})
-    except UsageError:
-        return False
-    return True
 
 
 def _ordinal(number: int) -> str:

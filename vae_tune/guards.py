@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vae_tune.names import ACTIVE_UNITS, COLLAPSED, FAIL
+from vae_tune.names import ACTIVE_UNITS, COLLAPSED, COMPLETE, FAIL
 from vae_tune.trials import TrialRow
 
 _GPU_IS_FULL = "CUDA out of memory"  # in torch.OutOfMemoryError
@@ -45,7 +45,13 @@ def advice(rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None) -> list[
     diverged = [row for row in rows if row.diverged]
     if diverged:
         rates = [row.values["learning_rate"] for row in diverged if "learning_rate" in row.values]
-        lowest = f", the lowest learning_rate of them {min(rates):.2g}: the space could end below it" if rates else ""
+        whole = [
+            row.values["learning_rate"] for row in rows if row.state == COMPLETE and "learning_rate" in row.values
+        ]
+        lowest = f", the lowest learning_rate of them {min(rates):.2g}" if rates else ""
+        if rates and whole and max(whole) < min(rates):  # else one that is as high ended well
+            lowest += ", the highest of a complete trial "
+            lowest += f"{max(whole):.2g}: the space could end between them"
         found.append(f"{len(diverged)} of {len(rows)} trials diverged{lowest}.")
     if full := sum(row.state == FAIL and _GPU_IS_FULL in row.reason for row in rows):
         found.append(f"{full} of {len(rows)} trials found a GPU full: a larger --gpus-per-trial lets fewer share it.")

@@ -19,8 +19,7 @@ class Caption:
 CAPTIONS = {
     "best_so_far": Caption(
         "Best so far",
-        "The line is the lowest loss of a trial trained to the end. A long flat stretch at the end means that more "
-        "trials of this kind would hardly help.",
+        "The line is the lowest loss of a trial trained to the end.",
         "No trial has ended with a loss yet.",
     ),
     "learning_curves": Caption(
@@ -36,7 +35,7 @@ CAPTIONS = {
     ),
     "slices": Caption(
         "Loss by hyperparameter",
-        "Each trial's last loss. Good trials that crowd at an edge say that the range is too narrow there.",
+        "Each trial's last loss. Where it still falls at an end of the range, the range is too narrow there.",
         "No trial has reported an epoch yet.",
     ),
     "pair_grid": Caption(

@@ -179,7 +179,8 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
         f"{len(gains)} replays) for about {np.mean(epochs):.0f} epochs."
     )
     more = f"To go on: {hints.resume(study.place, num_samples=len(study.trials) + MORE)}"
-    yield Finding("trials", text, more if mean >= _BETTER else "They promise little.")
+    certain = bool(min(gains) >= _BETTER or max(gains) < _BETTER)
+    yield Finding("trials", text, more if mean >= _BETTER else "They promise little.", certain)
 
 
 def _some(curves: Curves) -> Curves:

@@ -110,8 +110,8 @@ def make_tiles(study: Study, ledger: Ledger) -> list[dict[str, str]]:
 
 
 def make_findings(study: Study, importance: pd.DataFrame) -> list[Finding]:
-    """Return what the search found: the winner's numbers, and what the study teaches."""
-    findings = conclusions(study, importance)
+    """Return what the search found: the winner's numbers, and what the study teaches, the certain advice first."""
+    findings = sorted(conclusions(study, importance), key=lambda each: (each.topic != "result", not each.certain))
     if not study.metrics:
         return findings
     best = study.metrics["winner"]
