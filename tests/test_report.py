@@ -271,4 +271,4 @@ def test_advice_is_bold_where_complete_trials_support_it_beyond_an_interval(tmp_
     page = write_report(hand_made(tmp_path / "s", *trials).folder).read_text()
     assert "<b>Search above 0.01 too.</b>" in page
     assert "A smaller latent_size would do.</li>" in page
-    assert page.index("The best is trial") < page.index("Search above") < page.index("matters most")
+    assert page.index(" wins (") < page.index("Search above") < page.index("matters most")
