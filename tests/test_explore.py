@@ -2,23 +2,29 @@
 
 import io
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
+from tests.stores import BUCKET, s3
 from tests.studies import iso, make_study
 from vae_tune import cli, hints
 from vae_tune.config import ResourceConfig, UsageError
 from vae_tune.console import make_console
+from vae_tune.copies import mark_copy, record_files, working_copy
 from vae_tune.explore import draw, explore, failures, plan, show
 from vae_tune.manifest import new_manifest, read_config
-from vae_tune.names import COMPLETE, EXPLORATION, FAIL
+from vae_tune.mirror import upload
+from vae_tune.names import COMPLETE, DEVICE, EXPLORATION, FAIL, LOCK_FILE, NODE
 from vae_tune.options import ExploredConfig, ExploreOptions
 from vae_tune.record import StudyRecord
 from vae_tune.repeats import summarise
 from vae_tune.study import load_study
+from vae_tune.training import fit, new_state
 from vae_tune.trials import TrialRow
 
 SUMMARISED = ("test_loss", "test_reconstruction", "test_kl", "test_active_units")
@@ -58,6 +64,44 @@ def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(
     with pytest.raises(UsageError, match=r"No trial of .* was trained to the end"):
         explore(ExploreOptions(resume=tmp_path / "e", resources=rooms))
     assert searched == [replace(config, resume=tmp_path / "e", resources=rooms)]
+
+
+def test_what_follows_an_exploration_on_object_storage_is_written_under_its_claim(tmp_path, tiny, monkeypatch):
+    trial = ExploredConfig(hidden_width=4, batch_size=20, max_epochs=1)
+    options = ExploreOptions(
+        latent_size="2", repeats=1, study_name="e", results_dir=Path(f"s3://{BUCKET}"), trial=trial
+    )
+    config, grid = plan(options)
+    monkeypatch.setattr("vae_tune.data.load_images", lambda _: tiny)
+    monkeypatch.setattr("vae_tune.explore.run_search", lambda *_, **__: load_study(folder))
+    with s3() as server:
+        for name, value in (server.environment | {"VAE_TUNE_CACHE": str(tmp_path)}).items():
+            monkeypatch.setenv(name, value)
+        place = config.results_dir / "e"
+        folder = working_copy(place)
+        manifest = new_manifest("e", config, config.trial, grid.space, tiny, grid.kind) | {"runs": []}
+        record = StudyRecord.create(folder, manifest, place=place)
+        begun = record.study.ask(dict(grid.space.distributions))
+        record.start(begun, begun.params)
+        cpu = torch.device("cpu")
+        for report in fit(config.trial, tiny, cpu, new_state(config.trial, tiny.pixels, cpu)):
+            record.report(0, {**asdict(report), NODE: "host", DEVICE: "cpu"})
+        record.finish(0, COMPLETE)
+        record.close()
+        mark_copy(folder, place)
+        upload(folder, place, [str(path.relative_to(folder)) for path in record_files(folder)])
+        claimed = {}
+
+        def note(method, name):
+            if method == "PUT" and not name.endswith(LOCK_FILE):
+                claimed[name] = f"e/{LOCK_FILE}" in server.objects()
+
+        server.before = note
+        explore(options)
+        assert f"e/{LOCK_FILE}" not in server.objects()
+    checkpoint = "e/checkpoints/trial_00000/epoch_0001.safetensors"  # it was lost: the trial is trained again
+    assert {checkpoint, "e/explored.csv", "e/latent_sizes.csv", "e/latent_sizes.png"} < claimed.keys()
+    assert all(claimed.values())
 
 
 def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):

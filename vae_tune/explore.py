@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from vae_tune import hints
+from vae_tune.claim import claimed
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.console import make_console
-from vae_tune.files import address, atomic
+from vae_tune.files import address, atomic, is_remote
 from vae_tune.manifest import read_config
 from vae_tune.mirror import upload
 from vae_tune.names import (
@@ -63,7 +64,8 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
         raise
     begun = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
     rows = [row_from_trial(trial) for trial in begun]
-    sizes = _compare(study.folder, folder, [row for row in rows if row.state == COMPLETE], config, console)
+    with claimed(folder, partial(say, console)):
+        sizes = _compare(study.folder, folder, [row for row in rows if row.state == COMPLETE], config, console)
     for line in failures(rows):
         say(console, line)
     return sizes
@@ -138,7 +140,8 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
         pictures.append(f"samples_{row.values[LATENT_SIZE]:03d}.png")
         sample_sheet(model, images.test.shape[1:]).write_png(folder / pictures[-1])
     draw(sizes, images.binarization, folder / LATENT_SIZES_PLOT)
-    upload(folder, place, [EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, *pictures], partial(say, console))
+    if is_remote(place):
+        upload(folder, place, [EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, *pictures])
     show(sizes, images.binarization, config.trial.max_epochs, console)
     say(console, f"{address(place)}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png")
     return sizes

@@ -147,7 +147,8 @@ def _confirm(
     few = (
         "" if len(rows) >= plan.config.confirm else f", all that are complete of the {plan.config.confirm} asked for,"
     )
-    view.say(f"Confirming {len(rows)} configurations{few} with {config.num_samples // len(rows)} fresh seeds each ...")
+    each = f"{config.num_samples // len(rows)} fresh seeds each"
+    view.say(f"Confirming {len(rows)} configuration{'s' if len(rows) > 1 else ''}{few} with {each} ...")
     ending.later = Trainings(config.num_samples)  # all are evaluated
     confirmation = open_record(again, images, slots, view)
     confirmation.after_upload = record.after_upload
