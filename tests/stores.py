@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+from datetime import UTC, datetime
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -166,13 +167,13 @@ class Google:
 
     def objects(self):
         """Content of each object by its name."""
-        return {name: content for name, (_, content) in self._objects.items()}
+        return {name: content for name, (_, content, _) in self._objects.items()}
 
     def put(self, name, content):
         """Write an object as another program does."""
         with self._lock:
             self._generation += 1
-            self._objects[name] = str(self._generation), content
+            self._objects[name] = str(self._generation), content, _now()
 
     def _answer(self, request):
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
@@ -196,21 +197,22 @@ class Google:
         return self._reply(request, status, answer)
 
     def _carry_out(self, method, name, content, asked):
-        generation, held = self._objects.get(name, ("0", None))
+        generation, held, updated = self._objects.get(name, ("0", None, ""))
         wanted = asked.get("ifGenerationMatch", generation)
         if method == "GET" and not name:
             return 200, self._listed(asked)
         if method != "POST" and held is None:
             return 404, {"error": {"message": f"No such object: {BUCKET}/{name}"}}
         if method == "GET":
-            return 200, held if asked.get("alt") == "media" else {"name": name, "generation": generation}
+            told = {"name": name, "generation": generation, "updated": updated}
+            return 200, held if asked.get("alt") == "media" else told
         if wanted != generation:
             return 412, {"error": {"message": "At least one of the pre-conditions you specified did not hold."}}
         if method == "DELETE":
             del self._objects[name]
             return 204, b""
         self._generation += 1
-        self._objects[name] = str(self._generation), content
+        self._objects[name] = str(self._generation), content, _now()
         return 200, {"name": name, "generation": str(self._generation)}
 
     def _listed(self, asked):
@@ -239,6 +241,10 @@ class Google:
         request.send_header("Content-Length", str(len(content)))
         request.end_headers()
         request.wfile.write(content)
+
+
+def _now():
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import pytest
 from tests.stores import BUCKET, s3
 from tests.studies import make_study
 from vae_tune import storage
+from vae_tune.claim import claimed
 from vae_tune.config import UsageError
 from vae_tune.listing import print_studies
 from vae_tune.names import EXPLORATION
@@ -67,9 +68,11 @@ def test_studies_on_object_storage_are_listed_without_a_copy(results, monkeypatc
             for file in ("study.json", "trials.csv"):
                 storage.write_bytes(place / name / file, (results / name / file).read_bytes())
         lines = {line.split()[0]: line for line in listed(place)}
+        with claimed(place / "killed", pytest.fail):
+            assert [line.split()[2] for line in listed(place) if line.startswith("killed")] == ["running"]
     (here,) = (line for line in listed(results) if line.startswith("whole"))
     assert lines["whole"].split() == here.split()
-    assert "running or killed" in lines["killed"]
+    assert lines["killed"].split()[2] == "killed"
     assert "damaged: " in lines["torn"]
 
 

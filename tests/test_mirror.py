@@ -17,9 +17,11 @@ from vae_tune.claim import Claim, claimed
 from vae_tune.cli import main
 from vae_tune.config import SearchConfig, SearchError, UsageError
 from vae_tune.copies import local, record_files, working_copy
+from vae_tune.ledger import make_ledger
 from vae_tune.mirror import mirrored, renew
 from vae_tune.plan import make_plan
 from vae_tune.report import render
+from vae_tune.report.summary import make_status
 from vae_tune.study import load_study
 from vae_tune.tuning import run_search
 
@@ -38,7 +40,7 @@ def place(server, monkeypatch, tmp_path):
     monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
     for name, seconds in (("_PERIOD_SECONDS", 0.05), ("QUICK", 0.2), ("PATIENCE", 0.5)):
         monkeypatch.setattr(mirror, name, seconds)
-    for name, seconds in (("_BEAT_SECONDS", 0.02), ("_SILENCE_SECONDS", 1.5), ("QUICK", 2.0)):
+    for name, seconds in (("_BEAT_SECONDS", 0.02), ("SILENCE", 1.5), ("QUICK", 2.0)):
         monkeypatch.setattr(claim, name, seconds)
     return Path(f"s3://{BUCKET}/{tmp_path.name}/study")
 
@@ -347,6 +349,26 @@ def test_what_is_printed_of_a_study_names_its_place(place, tmp_path):
         (study.folder / "epochs.csv").write_text("")
         with pytest.raises(UsageError, match=f"^{where}/epochs.csv cannot be read"):
             load_study(study.folder)
+
+
+def test_of_a_study_on_object_storage_it_is_known_whether_a_driver_writes_it(place, tmp_path, monkeypatch):
+    made = make_study(tmp_path / "study", trials=12, status="running", ended=8)
+    for path in record_files(made):
+        storage.write_bytes(place / path.relative_to(made), path.read_bytes())
+        storage.write_bytes(place / "confirmation" / path.relative_to(made), path.read_bytes())
+
+    def told(study):
+        killed = any("was killed" in note for note in make_ledger(study).notes)
+        return make_status(study)["label"], killed
+
+    assert told(load_study(place)) == ("killed", True)
+    with claimed(place, pytest.fail):
+        while_written = [load_study(one) for one in (place, place / "confirmation")]
+        working = renew(place)
+        monkeypatch.setattr(storage, "SILENCE", -1)  # it is too old already
+        assert told(load_study(place)) == ("killed", True)
+    assert [told(study) for study in while_written] == [("running", False)] * 2
+    assert told(load_study(working)) == ("killed", True)
 
 
 def test_no_more_than_the_bound_is_uploaded_while_the_claim_is_kept(place, monkeypatch):

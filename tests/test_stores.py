@@ -61,6 +61,12 @@ def test_only_the_version_that_is_expected_is_deleted(store):
         store.read("file")
 
 
+def test_the_store_tells_how_long_ago_an_object_was_written(store):
+    assert store.age("file") is None
+    store.write("file", b"1")
+    assert -2 < store.age("file") < 30  # of stores' clocks some tell whole seconds alone
+
+
 def test_a_folder_is_listed_alone_or_with_all_below_it(store):
     versions = {name: store.write(name, b"1") for name in ("a", "f/b", "f/c d?", "f/g/e", "fish")}
     assert store.list("f", deep=True).versions == {name: versions[name] for name in ("f/b", "f/c d?", "f/g/e")}

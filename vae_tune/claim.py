@@ -23,6 +23,7 @@ from vae_tune.journal import is_being_written
 from vae_tune.names import LOCK_FILE
 from vae_tune.storage import (
     QUICK,
+    SILENCE,
     ClaimLost,
     delete_folder,
     entries,
@@ -39,8 +40,6 @@ from vae_tune.stores import Changed
 
 _BEAT_SECONDS = 2.5
 """Time between two changes of the object at least."""
-_SILENCE_SECONDS = 30.0
-"""A driver whose object has not changed for so long is gone."""
 
 
 class Claim:
@@ -83,7 +82,7 @@ class Claim:
     def _changes(self, found: Mapping[str, Any], say: Callable[[str], None]) -> bool:
         """Whether the driver that left the mark ``found`` leaves another: it is alive."""
         say(f"Checking whether process {found['pid']} on host {found['host']} is still writing this study ...")
-        end = time.monotonic() + _SILENCE_SECONDS
+        end = time.monotonic() + SILENCE
         mark = found
         while mark == found and time.monotonic() < end:
             time.sleep(1.0)

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from vae_tune.config import UsageError
 from vae_tune.files import address, is_remote, read_json, write_json
@@ -21,7 +22,7 @@ from vae_tune.names import (
     STUDY_FILE,
     TENSORBOARD_FOLDER,
 )
-from vae_tune.storage import names_below, read_bytes, reason, write_bytes
+from vae_tune.storage import is_claimed, names_below, read_bytes, reason, write_bytes
 
 _ELSEWHERE = {CHECKPOINTS_FOLDER, LOCK_FILE, COPY_FILE}
 """What is on object storage in its own way, or not at all."""
@@ -62,9 +63,16 @@ def working_copy(place: Path) -> Path:
     return cache_dir() / "studies" / parent / place.name
 
 
-def mark_copy(folder: Path, study: Path, uploaded: Iterable[str] = ()) -> None:
-    """Note in a folder that it is a copy of a study on object storage, and what is known to be there of its files."""
-    write_json(folder / COPY_FILE, {"study": address(study), "uploaded": sorted(uploaded)})
+def mark_copy(folder: Path, study: Path, uploaded: Iterable[str] = (), *, written: bool = False) -> None:
+    """Note in a folder that it is a copy of a study on object storage, and what is known of that.
+
+    Args:
+        folder: the copy.
+        study: what it is a copy of.
+        uploaded: names of the files that are there.
+        written: whether a driver wrote the study when it was copied.
+    """
+    write_json(folder / COPY_FILE, {"study": address(study), "uploaded": sorted(uploaded), "written": written})
 
 
 def uploaded(folder: Path) -> set[str]:
@@ -79,11 +87,24 @@ def place_of(folder: Path) -> Path:
     """Return where a study lies, or a file of one: the path itself, or what it is a copy of on object storage."""
     if is_remote(folder):
         return folder
+    root, mark = _mark(folder)
+    return Path(mark["study"]) / folder.absolute().relative_to(root) if mark else folder
+
+
+def was_written(folder: Path) -> bool:
+    """Whether a folder is a copy of a study on object storage that a driver wrote when it was copied."""
+    return bool(_mark(folder)[1].get("written"))
+
+
+def _mark(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of a study's copy that a path lies in, and what is noted there; nothing where it is none."""
     path = folder.absolute()
     for root in (path, *path.parents[:2]):  # a confirmation lies in its search's folder
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            return Path(read_json(root / COPY_FILE)["study"]) / path.relative_to(root)
-    return folder
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            mark = dict(read_json(root / COPY_FILE))
+            if "study" in mark:
+                return root, mark
+    return path, {}
 
 
 def shown(folder: Path) -> str:
@@ -102,7 +123,12 @@ def local(folder: Path) -> Path:
     place = tempfile.mkdtemp(prefix="vae_tune-")
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     copy = Path(place) / folder.name
+    try:
+        written = is_claimed(folder)  # before it is copied: one that ends meanwhile has written how it ended
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{address(folder)} cannot be read: {reason(error)}.") from error
     download(folder, copy)
+    mark_copy(copy, folder, uploaded(copy), written=written)
     return copy
 
 

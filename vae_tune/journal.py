@@ -21,7 +21,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config import UsageError
-from vae_tune.copies import shown
+from vae_tune.copies import shown, was_written
 from vae_tune.names import LOCK_FILE
 
 _LOOK_SECONDS = 0.5
@@ -294,14 +294,14 @@ def _no_locks(folder: Path, error: OSError) -> UsageError:
 
 
 def is_being_written(folder: Path) -> bool:
-    """Whether a driver holds the lock of the study in ``folder`` right now."""
+    """Whether a driver holds the lock of the study in ``folder`` right now, or of a copy, wrote it then."""
     try:
         with (folder / LOCK_FILE).open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:  # no lock file: the study was copied from elsewhere; or no locks at all: no driver writes there
-        return False
+        return was_written(folder)
     return False
 
 

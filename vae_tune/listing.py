@@ -13,7 +13,7 @@ from vae_tune.files import address, is_remote
 from vae_tune.journal import is_being_written
 from vae_tune.manifest import read_manifest, read_space, status_label
 from vae_tune.names import RUNNING, STATE, STUDY_FILE, TRIALS_FILE
-from vae_tune.storage import entries, exists, read_bytes
+from vae_tune.storage import entries, exists, is_claimed, read_bytes
 from vae_tune.study import trials_table
 from vae_tune.trials import winner
 
@@ -59,6 +59,7 @@ def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _describe(place: Path) -> tuple[str, ...]:
+    is_running = is_claimed(place) if is_remote(place) else is_being_written(place)
     manifest = read_manifest(place)
     trials = trials_table(BytesIO(read_bytes(place / TRIALS_FILE)), read_space(manifest), manifest["reference"])
     rows: Any = trials.reset_index().itertuples()
@@ -67,18 +68,11 @@ def _describe(place: Path) -> tuple[str, ...]:
     return (
         _shown(place),
         manifest["kind"],
-        _status(place, manifest["status"]),
+        status_label(manifest["status"], is_running=is_running),
         f"{int((trials[STATE] != RUNNING).sum())}/{manifest['config']['num_samples']}",
         "" if best is None else f"{best.val_loss:.2f} {metric['unit']}, {metric['kind']}",
         f"{started:%Y-%m-%d %H:%M}",
     )
-
-
-def _status(place: Path, status: str) -> str:
-    """Return how the search at ``place`` stands; of one on object storage it shows only in time whether it runs."""
-    if status == RUNNING.lower() and is_remote(place):
-        return "running or killed"
-    return status_label(status, is_running=is_being_written(place))
 
 
 def _shown(place: Path) -> str:

@@ -28,6 +28,8 @@ PATIENCE = 300.0
 """Seconds for which a store that fails is asked again."""
 QUICK = 15.0
 """The same where somebody waits for the answer."""
+SILENCE = 30.0
+"""Seconds after which a driver whose claim has not changed is gone."""
 _PAUSES = 0.2, 5.0  # seconds between two tries: at first, and at most
 
 _claims: dict[Path, str] = {}
@@ -211,6 +213,17 @@ def remove(path: Path, expected: str | None, patience: float) -> None:
 def claim_on(path: Path) -> tuple[Path, str] | None:
     """Return the study that this process writes ``path`` under the claim of, and the claim's token: see guard."""
     return next(((study, _claims[study]) for study in (path, *path.parents) if study in _claims), None)
+
+
+def is_claimed(study: Path) -> bool:
+    """Whether a driver writes a study on object storage: its claim, or its search's, changed a moment ago.
+
+    Raises:
+        OSError: the store does not answer.
+    """
+    places = [place for place in (study, study.parent) if len(place.parts) > 1]  # of a bucket alone the parent is none
+    ages = [_patiently(lambda store, name: store.age(name), place / LOCK_FILE, QUICK) for place in places]
+    return any(age is not None and age < SILENCE for age in ages)
 
 
 def _check(store: Store, study: Path, token: str) -> None:

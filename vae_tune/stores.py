@@ -16,6 +16,8 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
@@ -56,6 +58,9 @@ class Store(Protocol):
 
     def version(self, name: str) -> str | None:
         """Return an object's version, None where there is no such object."""
+
+    def age(self, name: str) -> float | None:
+        """Return the seconds since an object was written, by the store's own clock; None where there is none."""
 
     def write(self, name: str, content: bytes, expected: str | None = ANY) -> str:
         """Write an object and return its version; ``expected`` is the one that it replaces, None for no object.
@@ -115,11 +120,15 @@ class S3:
 
     def version(self, name: str) -> str | None:
         """See :class:`Store`."""
-        try:
-            with _errors_of_amazon():
-                return str(self._client.head_object(Bucket=self._bucket, Key=name)["ETag"])
-        except FileNotFoundError:
+        head = self._head(name)
+        return None if head is None else str(head["ETag"])
+
+    def age(self, name: str) -> float | None:
+        """See :class:`Store`."""
+        head = self._head(name)
+        if head is None:
             return None
+        return _seconds_until(head["ResponseMetadata"]["HTTPHeaders"]["date"], head["LastModified"])
 
     def write(self, name: str, content: bytes, expected: str | None = ANY) -> str:
         """See :class:`Store`."""
@@ -141,6 +150,14 @@ class S3:
                 self._client.delete_object(Bucket=self._bucket, Key=name, **condition)
         except FileNotFoundError:
             return
+
+    def _head(self, name: str) -> dict[str, Any] | None:
+        """Return what the store says of an object, None where there is none."""
+        try:
+            with _errors_of_amazon():
+                return dict(self._client.head_object(Bucket=self._bucket, Key=name))
+        except FileNotFoundError:
+            return None
 
     def list(self, folder: str, *, deep: bool) -> Listing:
         """See :class:`Store`."""
@@ -206,11 +223,15 @@ class Google:
 
     def version(self, name: str) -> str | None:
         """See :class:`Store`."""
-        try:
-            answer = self._ask("GET", f"{self._objects}/{quote(name, safe='')}", {"fields": "generation"})
-        except FileNotFoundError:
+        answer = self._ask_for(name, "generation")
+        return None if answer is None else str(answer.json()["generation"])
+
+    def age(self, name: str) -> float | None:
+        """See :class:`Store`."""
+        answer = self._ask_for(name, "updated")
+        if answer is None:
             return None
-        return str(answer.json()["generation"])
+        return _seconds_until(answer.headers["Date"], datetime.fromisoformat(answer.json()["updated"]))
 
     def write(self, name: str, content: bytes, expected: str | None = ANY) -> str:
         """See :class:`Store`."""
@@ -248,6 +269,13 @@ class Google:
                 return found
             asked["pageToken"] = page["nextPageToken"]
 
+    def _ask_for(self, name: str, field: str) -> Any:
+        """Return the answer with a field of what the store says of an object, None where there is none."""
+        try:
+            return self._ask("GET", f"{self._objects}/{quote(name, safe='')}", {"fields": field})
+        except FileNotFoundError:
+            return None
+
     def _ask(
         self, method: str, where: str, asked: Mapping[str, str], content: bytes | None = None, kind: str = ""
     ) -> Any:
@@ -279,6 +307,11 @@ def _multipart(name: str, content: bytes) -> tuple[bytes, str]:
     head = f"--{mark}\r\nContent-Type: application/json\r\n\r\n{json.dumps({'name': name})}\r\n"
     head += f"--{mark}\r\nContent-Type: application/octet-stream\r\n\r\n"
     return b"%b%b\r\n--%b--\r\n" % (head.encode(), content, mark.encode()), f"multipart/related; boundary={mark}"
+
+
+def _seconds_until(date: str, moment: datetime) -> float:
+    """Return the seconds from ``moment`` to the date of a store's answer."""
+    return (parsedate_to_datetime(date) - moment).total_seconds()
 
 
 def _message(answer: Any) -> str:
