@@ -16,7 +16,7 @@ test: check              ## ruff, mypy --strict and all tests; the slow ones mos
 test-lowest: setup       ## all tests with the oldest versions that pyproject.toml allows; outside CI
 	mkdir -p build
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra dev --no-annotate --no-header --no-emit-index-url --upgrade pyproject.toml --output-file build/lowest.txt
-	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(LOWEST)
+	$(BIN)/python -m venv $(LOWEST)
 	$(BIN)/uv pip sync --quiet --build-constraint constraints.txt --python $(LOWEST)/bin/python build/lowest.txt
 	$(BIN)/uv pip install --quiet --build-constraint constraints.txt --python $(LOWEST)/bin/python --no-deps --editable .
 	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH $(LOWEST)/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder

@@ -131,8 +131,8 @@ def cut(folder):
     [
         (lambda folder: (folder / "model.safetensors").unlink(), "No such file"),
         (lambda folder: (folder / "config.json").unlink(), "No such file"),
-        (cut, "deserializing"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\3\4, a zip file"), "deserializing"),
+        (cut, "incomplete"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\3\4, a zip file"), "header"),
         (lambda folder: (folder / "config.json").write_text('{"latent_size": 4}'), "size mismatch"),
         (
             lambda folder: write_model(folder, build(CONFIG, 100), CONFIG),
