@@ -1,6 +1,7 @@
 """What `vae-tune list` prints, of studies in any condition."""
 
 import fcntl
+import json
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def results(tmp_path_factory):
     (folder / "torn" / "study.json").write_text("{")
     shutil.copytree(folder / "whole", folder / "no table")
     (folder / "no table" / "trials.csv").write_bytes(b"\x00")
+    shutil.copytree(folder / "whole", folder / "newer")
+    manifest = json.loads((folder / "whole" / "study.json").read_text())
+    (folder / "newer" / "study.json").write_text(json.dumps(manifest | {"schema": manifest["schema"] + 1}))
     (folder / "pictures").mkdir()
     (folder / "notes.txt").write_text("none")
     return folder
@@ -43,14 +47,16 @@ def test_each_study_has_a_line_and_a_damaged_one_ends_nothing(results):
     head, *lines = listed(results)
     found = {line[: head.index("kind")].strip(): line for line in lines}
     assert head.split() == ["study", "kind", "status", "trials", "best", "started", "(UTC)"]
-    assert set(found) == {"whole", "killed", "sizes [red]", "empty", "torn", "no table"}
+    assert set(found) == {"whole", "killed", "sizes [red]", "empty", "torn", "no table", "newer"}
     best = load_study(results / "whole").best.val_loss
     assert found["whole"].split()[1:4] == ["search", "complete", "6/6"]
     assert found["whole"].endswith(f"{best:.2f} nats per image, grey  2026-01-05 08:00")
     assert found["killed"].split()[1:4] == ["search", "killed", "3/8"]
     assert found["sizes [red]"].split()[2:5] == ["exploration", "interrupted", "2/2"]
-    assert "damaged: " in found["torn"]
-    assert "damaged: " in found["no table"]
+    assert "cannot be read: " in found["torn"]
+    assert "cannot be read: " in found["no table"]
+    assert "was written by a newer vae_tune" in found["newer"]
+    assert "damaged" not in found["newer"]
 
 
 def test_one_that_is_written_now_runs(results):
@@ -73,7 +79,7 @@ def test_studies_on_object_storage_are_listed_without_a_copy(results, monkeypatc
     (here,) = (line for line in listed(results) if line.startswith("whole"))
     assert lines["whole"].split() == here.split()
     assert lines["killed"].split()[2] == "killed"
-    assert "damaged: " in lines["torn"]
+    assert "cannot be read: " in lines["torn"]
 
 
 def test_a_folder_without_studies_says_so(tmp_path):

@@ -18,7 +18,6 @@ from vae_tune.study import trials_table
 from vae_tune.trials import winner
 
 _HEAD = ("study", "kind", "status", "trials", "best", "started (UTC)")
-_DAMAGED = "damaged"
 
 
 def print_studies(folder: Path, say: Callable[[str], None] = print) -> None:
@@ -37,7 +36,9 @@ def print_studies(folder: Path, say: Callable[[str], None] = print) -> None:
 
 
 def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
-    """Yield of each study in ``folder`` its name, kind, status, trials, best loss and start; a damaged one says so.
+    """Yield of each study in ``folder`` its name, kind, status, trials, best loss and start.
+
+    One that cannot be read, such as a newer version's, says so.
 
     Raises:
         UsageError: there is no such folder, or it cannot be read.
@@ -55,7 +56,7 @@ def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
         try:
             yield _describe(place)
         except (UsageError, OSError, ValueError, LookupError, TypeError) as error:
-            yield _shown(place), "", f"{_DAMAGED}: {telling_line(error)}", "", "", ""
+            yield _shown(place), "", f"cannot be read: {telling_line(error)}", "", "", ""
 
 
 def _describe(place: Path) -> tuple[str, ...]:
