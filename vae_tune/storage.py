@@ -15,7 +15,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,9 +86,8 @@ def write_bytes(path: Path, content: bytes, patience: float = PATIENCE) -> None:
 
     def write(store: Store, name: str) -> None:
         expected = store.version(name) if claim else ANY
-        if claim:
-            _check(store, *claim)
-        store.write(name, content, expected)
+        with _while_claimed(store, claim):
+            store.write(name, content, expected)
 
     _patiently(write, path, patience)
 
@@ -226,6 +226,23 @@ def is_claimed(study: Path) -> bool:
     return any(age is not None and age < SILENCE for age in ages)
 
 
+@contextmanager
+def _while_claimed(store: Store, claim: tuple[Path, str] | None) -> Iterator[None]:
+    """Change an object while the claim holds; one that another driver changed meanwhile tells that it does no more.
+
+    Raises:
+        ClaimLost: another driver took the study over.
+    """
+    if claim:
+        _check(store, *claim)
+    try:
+        yield
+    except Changed:
+        if claim:
+            _check(store, *claim)
+        raise
+
+
 def _check(store: Store, study: Path, token: str) -> None:
     """Raise ClaimLost unless the claim on a study has the token."""
     try:
@@ -246,9 +263,8 @@ def taken_over(study: Path, found: Mapping[str, Any]) -> str:
 
 
 def _remove(store: Store, name: str, version: str | None, claim: tuple[Path, str] | None) -> None:
-    if claim:
-        _check(store, *claim)
-    store.delete(name, version if claim else ANY)
+    with _while_claimed(store, claim):
+        store.delete(name, version if claim else ANY)
 
 
 def _list(folder: Path, patience: float) -> Listing:
