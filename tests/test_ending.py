@@ -26,6 +26,9 @@ def test_a_signal_requests_an_end_at_once_and_a_second_one_acts_as_before(number
             assert (ending.reason, ending.stop_all(), caught) == (INTERRUPTED, True, [])
             os.kill(os.getpid(), number)
             assert caught == ["before"]
+        with interruptible(ending):  # the rest of the same search
+            os.kill(os.getpid(), number)
+            assert caught == ["before", "before"]
     finally:
         signal.signal(number, before)
 

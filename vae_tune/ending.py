@@ -184,8 +184,11 @@ def explain(status: str, config: SearchConfig, left: int) -> str:
 
 @contextlib.contextmanager
 def interruptible(ending: Ending) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into an orderly end, and tell so at once; a second one acts as usual."""
-    if threading.current_thread() is not threading.main_thread():
+    """Turn the first Ctrl-C or SIGTERM into an orderly end, and tell so at once; a second one acts as usual.
+
+    That it was the first is known from ``ending``, so a search may be interruptible in several blocks.
+    """
+    if ending.reason == INTERRUPTED or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -113,7 +113,8 @@ def train_trials(
             keeper().pause()
         else:
             view.say("Evaluating the winner on the test images ...")
-            keeper().finish()
+            with interruptible(ending):
+                keeper().finish()
     record.set_status(status, ended=now())
 
 

@@ -15,7 +15,7 @@ from vae_tune.claim import Claim, claimed
 from vae_tune.cluster import RunningRay
 from vae_tune.config import SearchConfig, SearchError, duration_seconds, telling_line
 from vae_tune.data import Images
-from vae_tune.ending import Ending, Trainings
+from vae_tune.ending import Ending, Trainings, interruptible
 from vae_tune.execution import train_trials
 from vae_tune.files import named_path
 from vae_tune.last_word import last_word
@@ -110,9 +110,10 @@ def _search(
         ending = ending.renewed()
         metrics = _confirm(plan, record, images, slots, view, ending, ray, metrics)
         view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
-    advice = [] if ending.reason == INTERRUPTED or study.kind != SEARCH else _foretell(study, ending, view)
-    _report(record.folder, plan.place, view)
-    view.end(record.rows, metrics, plan.place, advice)
+    with interruptible(ending):
+        advice = [] if ending.reason == INTERRUPTED or study.kind != SEARCH else _foretell(study, ending, view)
+        _report(record.folder, plan.place, view)
+        view.end(record.rows, metrics, plan.place, advice)
     if ending.reason == INTERRUPTED:
         raise _EndedInOrder
     return study
@@ -156,7 +157,7 @@ def _confirm(
         train_trials(again, confirmation, images, slots, view, ending, ray)
         from vae_tune.threads import cpu_threads
 
-        with cpu_threads(slots.cpus):
+        with cpu_threads(slots.cpus), interruptible(ending):
             table = confirm.compare(confirmation, rows, images, view.warn)
     except (KeyboardInterrupt, SystemExit):
         _note_interruption(confirmation, view)

@@ -60,8 +60,15 @@ def test_interruptions_keep_everything_and_the_resume_completes_it(search, tmp_p
     assert manifest["status"] == "interrupted"
     assert all(run["ended"] for run in manifest["runs"])
 
-    code, output = search("--resume", folder).wait()
-    assert code == 0, output
+    running = search("--resume", folder)
+    running.wait_for_line("Evaluating the winner on the test images ...")
+    os.killpg(running.process.pid, signal.SIGTERM)
+    code, output = running.wait()
+    assert code == 130, output
+    assert "SIGTERM: the search ends in order" in output
+    assert json.loads((folder / "best" / "metrics.json").read_text())["winner"]["test"]
+    assert json.loads((folder / "study.json").read_text())["status"] == "complete"
+    assert "complete" in (folder / "report.html").read_text()
     assert table(folder / "epochs.csv")[: len(before)] == before
     trials = table(folder / "trials.csv")
     assert len(trials) == 6
