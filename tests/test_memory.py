@@ -22,7 +22,7 @@ from vae_tune.training import fit, new_state
 config, cpu = eval(sys.argv[1]), torch.device("cpu")
 torch.set_num_threads(1)
 train, validation = (np.zeros((count, 28, 28), np.uint8) for count in (128, int(sys.argv[2])))
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 before = peak()
 state = new_state(config, 784, cpu)
 with tempfile.TemporaryDirectory() as folder:
