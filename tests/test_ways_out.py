@@ -4,6 +4,7 @@ import math
 import re
 import shlex
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from vae_tune.config import DataConfig, SearchConfig, UsageError
 from vae_tune.console import make_console
 from vae_tune.dashboard import make_dashboard
 from vae_tune.data import load_images
-from vae_tune.manifest import EXPLORATION, read_config, read_manifest, refuse_other_data
-from vae_tune.names import PRUNED
+from vae_tune.manifest import read_config, read_manifest, refuse_other_data
+from vae_tune.names import CONFIRMATION, EXPLORATION, KINDS, PRUNED, SEARCH
 from vae_tune.options import ReportOptions
 from vae_tune.parsing import parse
 from vae_tune.plan import make_plan, study_place
@@ -127,6 +128,26 @@ def test_a_name_that_is_taken(tmp_path):
     assert planned(*resumed).folder == tmp_path / "s"
     ((option,),) = options_in(refused(planned, *words, "photos"))
     planned("--results-dir", tmp_path, option, "new")
+
+
+def test_an_exploration_whose_name_is_taken(tmp_path):
+    folder = make_study(tmp_path / "s", trials=4, kind=EXPLORATION)
+    words = shlex.split(refused(planned, "--results-dir", tmp_path, "--study-name", "s"))
+    place = words.index("explore")
+    assert words[place + 1 :] == ["--resume", str(folder)]
+    assert read_config(folder, EXPLORATION).resume == folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_search_that_broke(tmp_path, kind):
+    search = make_study(tmp_path / "s", trials=4)
+    folder = make_study(search / "confirmation", trials=4, kind=kind) if kind == CONFIRMATION else search
+    if kind == EXPLORATION:
+        folder = make_study(tmp_path / "sizes", trials=4, kind=kind)
+    record = StudyRecord.resume(folder, read_manifest(folder))
+    words = shlex.split(record.resume_command)  # what it says where it ends before its time
+    record.close()
+    read_config(Path(words[words.index("--resume") + 1]), EXPLORATION if "explore" in words else SEARCH)
 
 
 def test_a_study_of_another_kind(tmp_path):

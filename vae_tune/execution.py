@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from vae_tune import hints
 from vae_tune.callbacks import EachStep, FailureReasons, LetGo
 from vae_tune.cluster import RunningRay, ray_is_alive
 from vae_tune.config import SearchConfig, SearchError, TrialConfig
@@ -221,7 +220,7 @@ def _failed(record: StudyRecord, error: str) -> SearchError:
     """Note in the record that the search broke, and return what to raise."""
     with contextlib.suppress(OSError):
         record.set_status(FAILED, ended=now())
-    return SearchError(f"{error}\nMend that, then go on: {hints.resume(record.place)}")
+    return SearchError(f"{error}\nMend that, then go on: {record.resume_command}")
 
 
 def _import_ahead(num_samples: int) -> None:

@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from vae_tune import hints
 from vae_tune.claim import Claim
 from vae_tune.config import SearchError, UsageError
 from vae_tune.copies import download, mark_copy, record_files, uploaded, working_copy
 from vae_tune.files import address
 from vae_tune.journal import is_being_written
-from vae_tune.names import JOURNAL_FILE, STUDY_FILE
+from vae_tune.manifest import resume_command
+from vae_tune.names import JOURNAL_FILE, SEARCH, STUDY_FILE
 from vae_tune.storage import PATIENCE, QUICK, exists, names_below, read_bytes, reason, write_bytes
 
 _PERIOD_SECONDS = 5.0
@@ -92,7 +92,12 @@ def forget(place: Path) -> None:
 
 @contextlib.contextmanager
 def mirrored(
-    folder: Path, place: Path, claim: Claim, warn: Callable[[str], None], fail: Callable[[str], None]
+    folder: Path,
+    place: Path,
+    claim: Claim,
+    warn: Callable[[str], None],
+    fail: Callable[[str], None],
+    kind: str = SEARCH,
 ) -> Iterator[Callable[[Callable[[], None]], None]]:
     """Upload a study's working copy as it grows, until the block has ended and the rest is uploaded too.
 
@@ -102,6 +107,7 @@ def mirrored(
         claim: on it.
         warn: hears once of each outage.
         fail: hears what makes it pointless to go on.
+        kind: of the study: see :data:`vae_tune.names.KINDS`.
 
     Yields:
         What is given an action, such as a deletion, to be done once the storage has the record as it is now.
@@ -123,7 +129,7 @@ def mirrored(
         except OSError as error:
             raise SearchError(
                 f"The record could not be uploaded: {error}. It is whole on this machine, in {folder}.\n"
-                f"Once the storage is back, go on from there, on this machine: {hints.resume(place)}"
+                f"Once the storage is back, go on from there, on this machine: {resume_command(kind, place)}"
             ) from error
 
 

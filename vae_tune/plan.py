@@ -24,6 +24,7 @@ from vae_tune.manifest import (
     read_space,
     refuse_changes,
     refuse_other_data,
+    resume_command,
     this_run,
 )
 from vae_tune.mirror import forget, renew
@@ -85,7 +86,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
     if (original := place_of(config.resume)) != config.resume:
         raise UsageError(
             f"{config.resume} is a working copy of a study on object storage.\n"
-            f"To resume the study itself: {hints.resume(original)}"
+            f"To resume the study itself: {resume_command(read_manifest(config.resume)['kind'], original)}"
         )
     folder = renew(config.resume) if is_remote(config.resume) else config.resume
     manifest = read_manifest(folder)
@@ -137,8 +138,10 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
     try:
         if is_remote(place):
             forget(place)
-        if (folder / STUDY_FILE).exists() or exists(place / STUDY_FILE):
-            raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {hints.resume(place)}")
+        for there in (folder, place):
+            if exists(there / STUDY_FILE):
+                way = resume_command(read_manifest(there)["kind"], place)
+                raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {way}")
         for taken in (folder, place):
             if (taken.exists() and not taken.is_dir()) or not unfinished_creation(taken):
                 raise UsageError(f"{address(taken)} exists already and is no study.\nChoose another --study-name.")

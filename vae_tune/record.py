@@ -21,7 +21,7 @@ from vae_tune.copies import shown
 from vae_tune.files import atomic, is_remote, write_json
 from vae_tune.guards import collapse
 from vae_tune.journal import Journal, StudyLock, UtcStorage
-from vae_tune.manifest import read_manifest
+from vae_tune.manifest import read_manifest, resume_command
 from vae_tune.names import (
     AUDITED,
     CHECKPOINTS_FOLDER,
@@ -192,6 +192,11 @@ class StudyRecord:
         with self._journal.transaction():
             yield
         self._tell()
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the study."""
+        return resume_command(self.manifest["kind"], self.place)
 
     @property
     def rows(self) -> Sequence[TrialRow]:

@@ -69,10 +69,10 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
             record = open_record(plan, images, slots, view)
             # outlasts Ray, whose core may end this process
             release = release_command(config.resources.address)
-            last.enter_context(last_word(_KILLED.format(hints.resume(plan.place)), release))
+            last.enter_context(last_word(_KILLED.format(record.resume_command), release))
             if claim is not None:
                 record.after_upload = last.enter_context(
-                    mirrored(record.folder, plan.place, claim, view.warn, ending.fail)
+                    mirrored(record.folder, plan.place, claim, view.warn, ending.fail, record.manifest["kind"])
                 )
             try:
                 with live_views(config.views, record, view.warn, hurry=config.time_budget is not None) as names:
@@ -90,7 +90,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
                 reason = error.strerror or error
                 raise SearchError(
                     f"The record in {plan.folder} cannot be written: {reason}. What it holds is whole.\n"
-                    f"Mend that, then go on: {hints.resume(plan.place)}"
+                    f"Mend that, then go on: {record.resume_command}"
                 ) from error
             finally:
                 record.close()
@@ -172,7 +172,7 @@ def _note_interruption(record: StudyRecord, view: View) -> None:
     if record.manifest["status"] == "running":
         with contextlib.suppress(OSError):
             record.set_status(INTERRUPTED, ended=now())
-    view.warn(f"Go on: {hints.resume(record.place)}")
+    view.warn(f"Go on: {record.resume_command}")
 
 
 def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:
