@@ -98,7 +98,8 @@ def make_ledger(study: Study) -> Ledger:
     import pandas as pd
 
     trials = study.trials
-    lives = pd.DataFrame({STATE: trials[STATE], STARTED: _seconds(trials[STARTED]), ENDED: _seconds(trials[ENDED])})
+    states = trials[STATE].astype(object)  # as a category a state without trials would be a group too
+    lives = pd.DataFrame({STATE: states, STARTED: _seconds(trials[STARTED]), ENDED: _seconds(trials[ENDED])})
     epochs = study.epochs[[TRIAL, EPOCH, SECONDS]].assign(time=_seconds(study.epochs[TIME]))
     events = pd.concat([lives[STARTED], lives[ENDED], epochs[TIME]])
     runs, notes = _runs(study, events)
@@ -106,7 +107,7 @@ def make_ledger(study: Study) -> Ledger:
     epochs["what"] = epochs[TRIAL].map(lives[STATE].map(_WORDS))
     rungs = study.rungs if study.promotes else ()
     lost = [_unreported(lives, epochs, run, rungs) for run in runs.itertuples()]
-    charges = pd.concat([epochs[["what", "run", SECONDS]], *lost])
+    charges = pd.concat([part for part in (epochs[["what", "run", SECONDS]], *lost) if len(part)] or [epochs])
     hours = pd.DataFrame(
         {kind: charges[SECONDS] * charges["run"].map(runs[share]) / 3600 for kind, share in _SHARES.items()}
     )
@@ -115,9 +116,7 @@ def make_ledger(study: Study) -> Ledger:
     for kind, share in _SHARES.items():
         whole = float((wall * runs["slots"] * runs[share]).sum(skipna=False)) / 3600
         entries.loc[IDLE, kind] = whole - min(whole, entries[kind].sum())  # NaN where a run's slots are not known
-    counted = (
-        trials.groupby(trials[STATE].map(_WORDS))[EPOCHS].agg(["size", "sum"]).reindex(entries.index, fill_value=0)
-    )
+    counted = trials.groupby(states.map(_WORDS))[EPOCHS].agg(["size", "sum"]).reindex(entries.index, fill_value=0)
     entries = entries.assign(trials=counted["size"].astype(int), epochs=counted["sum"].astype(int))
     confirmations = [make_ledger(load_study(path.parent)) for path in _confirmations(study)]
     if confirmations:
