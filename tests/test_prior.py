@@ -26,6 +26,11 @@ CONFIG = SearchConfig()
         ("p.csv", ",latent_size,learning_rate\n0,32.0,0.002\n"),  # with the index, as pandas writes it
         ("p.csv", "trial,latent_size,learning_rate\n4,3.2e1,0.002\n"),  # a study's own
         ("p.yaml", "- {latent_size: 32.0, hidden_width: , learning_rate: 2e-3}\n"),
+        ("p.csv", "latent_size,hidden_width,learning_rate\n32,NaN,2e-3\n"),
+        ("p.csv", "latent_size,hidden_width,learning_rate\nNA,nan,<NA>\n32,NA,2e-3\n"),
+        ("p.csv", " latent_size , learning_rate\n32,0.002, ,\n"),
+        ("POINTS.CSV", "latent_size,learning_rate\n32,0.002\n"),
+        ("p.yaml", "- {latent_size: 32, hidden_width: .nan, learning_rate: 2e-3}\n"),
         ("p.csv", "\ufefflatent_size,learning_rate\n32,2e-3\n"),  # as a spreadsheet writes it
     ],
 )
@@ -53,8 +58,9 @@ def test_the_best_trials_of_a_study_can_be_tried_first_as_pandas_writes_them(tmp
     ("text", "message"),
     [
         ("latent_size\n20.5\n", "point 1: latent_size: must be a whole number, but got '20.5'"),
-        ("latent_size\nnan\n", "point 1: latent_size: must be a whole number, but got 'nan'"),
         ("latent_size\ninf\n", "point 1: latent_size: must be a whole number, but got 'inf'"),
+        ("latent_size,latent_size\n20,30\n", "cannot be read: its column 'latent_size' is there twice."),
+        ("latent_size\n20\n30,40\n", "cannot be read: its line 3 has 2 cells, but its first 1."),
         ("learning_rate\nfast\n", "point 1: learning_rate: must be a number, but got 'fast'"),
     ],
 )

@@ -20,7 +20,10 @@ from vae_tune.fields import read_number
 from vae_tune.hints import did_you_mean
 from vae_tune.names import TRIAL
 from vae_tune.seen import lend
-from vae_tune.space import Space, construct, line_of, problem
+from vae_tune.space import Space, construct, line_of, problem, repeated
+
+_NOT_GIVEN = {"", "nan", "na", "<na>", "n/a", "null", "none"}
+"""What programs write into a cell for no value, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
         return []
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
-        entries = _rows(text) if path.suffix == ".csv" else _entries(path, text)
+        entries = _rows(text) if path.suffix.lower() == ".csv" else _entries(path, text)
     except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UsageError(f"The points file {path} cannot be read: {reason}.") from error
@@ -67,18 +70,25 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
 
 
 def _rows(text: str) -> list[dict[str, Any]]:
-    """Return the rows of a table without what is blank: a point need not name all.
+    """Return the rows of a table without what is not given: a point need not name all.
 
     A first column without a name, or with trials' numbers, is the index that pandas writes.
+
+    Raises:
+        ValueError: a column is there twice, or a row has more cells than there are columns.
     """
-    table = csv.DictReader(text.splitlines(), restkey="a cell more", restval="")
-    index = [name for name in (table.fieldnames or [])[:1] if name in ("", TRIAL)]
-    rows = ({name: cell for name, cell in row.items() if name not in index and not _is_blank(cell)} for row in table)
+    table = csv.reader(text.splitlines())
+    names = [name.strip() for name in next(table, [])]
+    if twice := repeated([name for name in names if name]):
+        raise ValueError(f"its column {twice[0]!r} is there twice")
+    rows = []
+    for cells in table:
+        if any(cell.strip() for cell in cells[len(names) :]):
+            raise ValueError(f"its line {table.line_num} has {len(cells)} cells, but its first {len(names)}")
+        start = int(names[:1] in ([""], [TRIAL]))
+        named = zip(names[start:], cells[start:], strict=False)
+        rows.append({name: cell for name, cell in named if cell.strip().lower() not in _NOT_GIVEN})
     return [row for row in rows if row]
-
-
-def _is_blank(cell: Any) -> bool:
-    return isinstance(cell, str) and not cell.strip()
 
 
 def _entries(path: Path, text: str) -> Any:
@@ -99,7 +109,7 @@ def _entries(path: Path, text: str) -> Any:
 def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig) -> dict[str, Any]:
     point = {}
     for name, text in entry.items():
-        if text is None:  # left blank in YAML
+        if text is None or str(text) == "nan":  # left blank in YAML, or .nan
             continue
         if name not in space.distributions:
             known = f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}."

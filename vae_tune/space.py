@@ -153,7 +153,7 @@ def construct(node: yaml.Node) -> Any:
     Raises:
         ValueError: a key of a mapping is there twice. Or whatever PyYAML lets through of a bad value.
     """
-    if isinstance(node, yaml.MappingNode) and (twice := _repeated([key.value for key, _ in node.value])):
+    if isinstance(node, yaml.MappingNode) and (twice := repeated([key.value for key, _ in node.value])):
         raise ValueError(f"its key {twice[0]!r} is there twice")
     loader = yaml.SafeLoader("")
     try:
@@ -162,7 +162,8 @@ def construct(node: yaml.Node) -> Any:
         loader.dispose()
 
 
-def _repeated(values: list[Any]) -> list[Any]:
+def repeated(values: list[Any]) -> list[Any]:
+    """Return the values that are there once more."""
     return [value for index, value in enumerate(values) if value in values[:index]]
 
 
@@ -219,7 +220,7 @@ class _Entry:
             if not isinstance(choices, (list, tuple)) or not choices:
                 self.refuse(f"needs choices, a list, but got {choices!r}")
             values = [self.value(choice) for choice in choices]
-            if twice := _repeated(values):
+            if twice := repeated(values):
                 self.refuse(f"has the choice {twice[0]!r} twice")
             return CategoricalDistribution(values)
         if hint is not {"int": int, "float": float}[kind]:
