@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections import UserDict
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vae_tune.config import SearchConfig, TrialConfig, UsageError, to_dict
+from vae_tune.config import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.space import DEFAULT_SPACE, Space, load_space
 
 BASE = TrialConfig()
@@ -320,6 +322,21 @@ def test_a_space_can_be_given_as_a_mapping():
     space = load_space(numpy, BASE)
     assert (space.distributions["latent_size"], space.fixed) == (IntDistribution(2, 8), {"batch_size": 64})
     assert json.dumps(to_dict(SearchConfig(space=numpy)))
+
+
+def test_a_mapping_may_be_of_any_kind_and_hold_what_numpy_makes():
+    given = {
+        "latent_size": MappingProxyType({"type": "int", "low": 2, "high": 8, "log": np.True_}),
+        "batch_size": {"type": "categorical", "choices": np.array([64, 128])},
+        "precision": UserDict(type="categorical", choices=np.array(["tf32", "float32"])),
+    }
+    config = SearchConfig(space=MappingProxyType(given))
+    assert load_space(config.space, BASE).distributions == {
+        "latent_size": IntDistribution(2, 8, log=True),
+        "batch_size": CategoricalDistribution([64, 128]),
+        "precision": CategoricalDistribution(["tf32", "float32"]),
+    }
+    assert from_dict(SearchConfig, json.loads(json.dumps(to_dict(config)))) == config
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,10 @@ def from_dict(cls: type[Any], values: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
+    if getattr(value, "shape", ()) and hasattr(value, "tolist"):  # an array of NumPy or pandas
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return [_plain(inner) for inner in value]
     return address(value) if isinstance(value, Path) else plain_number(value)
@@ -92,7 +94,7 @@ def _fitting(value: Any, hint: Any) -> Any:
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         return tuple(_fitting(one, Path) for one in value)
     if isinstance(value, Mapping):
-        return dict(value)
+        return _plain(value)
     if isinstance(value, Path) or (isinstance(value, str) and value and _accepts(hint, Path) > _accepts(hint, str)):
         return named_path(value)
     value = plain_number(value)
