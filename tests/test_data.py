@@ -283,16 +283,20 @@ def test_a_data_dir_without_mnist_gets_the_embedded_one(tmp_path):
         (["FashionMNIST/raw/x", "notes.txt"], "notes.txt"),
         ([".hidden"], ".hidden"),
         (["MNIST/0/1.png", "KMNIST/0/1.png"], "0"),  # a folder of pictures by the name of a set
+        (["MNIST/raw/photo.png", "KMNIST/raw/photo.png"], "photo.png"),
     ],
 )
-def test_a_folder_of_other_things_is_refused_and_stays_as_it_is(tmp_path, monkeypatch, dataset, files, named):
+@pytest.mark.parametrize("option", ["data_dir", "VAE_TUNE_CACHE"])
+def test_a_folder_of_other_things_is_refused_and_stays_as_it_is(tmp_path, monkeypatch, dataset, files, named, option):
     monkeypatch.setattr(data, "_download", lambda *_: pytest.fail("It may not be downloaded."))
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     before = everything_in(tmp_path)
-    message = refusal(DataConfig(dataset=dataset, data_dir=tmp_path))
-    assert f"data_dir {tmp_path} holds no " in message
+    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path))
+    message = refusal(DataConfig(dataset=dataset, data_dir=tmp_path if option == "data_dir" else None))
+    assert message.startswith(f"{option} {tmp_path} does not hold ")
+    assert message.endswith(f"leave out {option if option.isupper() else '--data-dir'}.")
     assert f"but {named!r}: nothing is written" in message
     assert everything_in(tmp_path) == before
 
@@ -302,6 +306,15 @@ def test_a_folder_of_data_sets_gets_the_embedded_mnist(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     load_images(DataConfig(data_dir=tmp_path, train_size=1))
     assert {path.name for path in (tmp_path / "MNIST" / "raw").iterdir()} == MNIST_FILES
+
+
+def test_an_empty_raw_folder_and_a_cache_with_copies_of_studies_get_the_embedded_mnist(tmp_path, monkeypatch):
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    (tmp_path / "cache" / "studies").mkdir(parents=True)
+    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
+    for root, named in ((tmp_path, tmp_path), (tmp_path / "cache", None)):
+        load_images(DataConfig(data_dir=named, train_size=1))
+        assert {path.name for path in (root / "MNIST" / "raw").iterdir()} == MNIST_FILES
 
 
 def test_a_set_is_read_beside_other_things(unpacked, mnist):

@@ -57,10 +57,10 @@ def download(study: Path, folder: Path) -> None:
 
 def working_copy(place: Path) -> Path:
     """Return the folder on this machine in which a study on object storage is written."""
-    from vae_tune.data import cache_dir
+    from vae_tune.data import COPIES_FOLDER, cache_dir
 
     parent = hashlib.sha256(address(place.parent).encode()).hexdigest()[:12]
-    return cache_dir() / "studies" / parent / place.name
+    return cache_dir() / COPIES_FOLDER / parent / place.name
 
 
 def mark_copy(folder: Path, study: Path, uploaded: Iterable[str] = (), *, written: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -54,6 +55,11 @@ _TORCHVISION_FOLDERS = {
     *["pcam", "rendered-sst2", "stanford_cars", "stl10_binary", "VOCdevkit"],
 }
 """What torchvision's data sets put side by side into one folder."""
+_IDX_FILE = re.compile(r"-idx\d-(ubyte|int)")
+"""What the name of each file of such a set holds."""
+_CACHE = "VAE_TUNE_CACHE"
+COPIES_FOLDER = "studies"
+"""What else lies in the cache: working copies of studies on object storage."""
 _DOWNLOAD = ".vae_tune-download-"
 """What the name of a folder begins with in which a download is under way."""
 
@@ -94,7 +100,9 @@ def load_images(config: DataConfig) -> Images:
     """
     root = config.data_dir or cache_dir()
     if config.data_dir is not None:
-        _refuse_foreign(config.data_dir, config.dataset)
+        _refuse_foreign(root, config.dataset, "data_dir", "--data-dir")
+    elif _configured_cache():
+        _refuse_foreign(root, config.dataset, _CACHE, _CACHE)
     if config.dataset == "mnist":
         _unpack_mnist(root / "MNIST" / "raw")
         _check_mnist(root / "MNIST" / "raw")
@@ -132,11 +140,15 @@ def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], 
 
 def cache_dir() -> Path:
     """Where data sets live: ``$VAE_TUNE_CACHE``, else the platform's cache folder for this program."""
-    if configured := os.environ.get("VAE_TUNE_CACHE"):
+    if configured := _configured_cache():
         return named_path(configured)
     from platformdirs import user_cache_path
 
     return user_cache_path("vae_tune")
+
+
+def _configured_cache() -> str:
+    return os.environ.get(_CACHE, "")
 
 
 _Place = tuple["torch.device", int, tuple[int, ...], tuple[int, ...]]
@@ -175,23 +187,35 @@ def _is_constant(array: npt.NDArray[np.uint8]) -> bool:
     return True
 
 
-def _refuse_foreign(root: Path, dataset: str) -> None:
+def _refuse_foreign(root: Path, dataset: str, what: str, option: str) -> None:
     """Refuse a folder without the set in which other things lie: nothing is written there.
+
+    Args:
+        root: the folder that a user named.
+        dataset: the set that is to be read from it.
+        what: what the user named it as.
+        option: how it was named, and can be left out.
 
     Raises:
         UsageError: names one of them.
     """
     name = _folder(dataset)
-    own = root / name
-    if (own / "raw").is_dir():
+    raw = root / name / "raw"
+    files = _names(raw)
+    if any(_IDX_FILE.search(file) for file in files) or (raw.is_dir() and not files):
         return
-    for folder, known in ((root, _TORCHVISION_FOLDERS), (own, {"processed"})):
-        found = sorted(os.listdir(folder)) if folder.is_dir() else []
-        if foreign := [entry for entry in found if entry not in known and not entry.startswith(_DOWNLOAD)]:
+    beside = {*_TORCHVISION_FOLDERS, COPIES_FOLDER}
+    for folder, known in ((root, beside), (raw.parent, {"processed", "raw"}), (raw, set())):
+        if foreign := [entry for entry in _names(folder) if entry not in known and not entry.startswith(_DOWNLOAD)]:
             raise UsageError(
-                f"data_dir {root} holds no {name}/raw, but {foreign[0]!r}: nothing is written into such a folder.\n"
-                f"Name one in torchvision's layout or an empty one, or leave out --data-dir."
+                f"{what} {root} does not hold {name}, but {foreign[0]!r}: nothing is written into such a folder.\n"
+                f"Name one in torchvision's layout or an empty one, or leave out {option}."
             )
+
+
+def _names(folder: Path) -> list[str]:
+    """Return what lies in a folder, in order; nothing where there is none."""
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
 def _unpack_mnist(raw: Path) -> None:
