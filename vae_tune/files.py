@@ -12,6 +12,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, BinaryIO
 
+from vae_tune.errors import UsageError
+
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 """Control characters, and what Python makes of bytes that are no UTF-8."""
 LONGEST_NAME = 255
@@ -29,7 +31,12 @@ def named_path(path: str | Path) -> Path:
     """Return a path that a person gave, with ``~`` written out, and ends with the name of what it leads to.
 
     ``.`` and ``..`` have no name of their own: they are written out. All else stays as it was typed, links too.
+
+    Raises:
+        UsageError: it is no path.
     """
+    if not isinstance(path, (str, Path)) or path == "":
+        raise UsageError(f"A path is a text or a pathlib.Path that is not empty, but got {path!r}.")
     path = Path(os.path.expanduser(path))
     return path if path.name not in ("", "..") else path.resolve()
 
