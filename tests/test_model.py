@@ -181,8 +181,10 @@ def test_images_are_encoded_as_latent_means_whatever_they_are_given_as(channels,
     model = build(TrialConfig(latent_size=3, hidden_width=5), pixels=35)
     images = np.random.default_rng(0).integers(0, 256, (7, *channels, 5, 7), np.uint8)
     expected = model.encoder(torch.from_numpy(images.reshape(7, 35)) / 255)[0]
-    for given in (images, images / 255, (images / 255).astype(np.float32)):
-        means = model.encode(as_type(given))
+    floats = (images / 255).astype(np.float32)
+    foreign = floats.astype(floats.dtype.newbyteorder())
+    for given in (*map(as_type, (images, images / 255, floats)), foreign):
+        means = model.encode(given)
         assert (means.shape, means.requires_grad) == ((7, 3), False)
         assert torch.allclose(means, expected, atol=1e-6)
 

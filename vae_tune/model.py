@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -163,7 +163,7 @@ class VAE(nn.Module):
             UsageError: the shape, the type or the range does not fit the model.
         """
         try:
-            pictures = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+            pictures = images if isinstance(images, Tensor) else torch.from_numpy(_native(images))
         except (TypeError, ValueError) as error:
             raise UsageError(f"images must be one array of numbers, but got {type(images).__name__}.") from error
         shape = tuple(pictures.shape)
@@ -203,6 +203,12 @@ def build(config: TrialConfig, pixels: int) -> VAE:
             config.decoder_activation,
             config.hidden_layers,
         )
+
+
+def _native(images: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return images as a new array in this machine's byte order: torch knows no other."""
+    array = np.array(images)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _layers(size: int, width: int, count: int) -> nn.ModuleList:
