@@ -79,6 +79,14 @@ def test_a_folder_that_is_no_study_is_refused_in_one_line(tmp_path, text):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("load", [vae_tune.load_study, vae_tune.load_model])
+@pytest.mark.parametrize("path", [None, 3, ""])
+def test_what_is_no_path_is_refused_in_one_line(load, path):
+    with pytest.raises(UsageError) as error:
+        load(path)
+    assert str(error.value) == f"A path is a text or a pathlib.Path that is not empty, but got {path!r}."
+
+
 def test_the_types_do_not_depend_on_what_a_study_holds(tmp_path):
     whole = load_study(make_study(tmp_path / "whole", trials=20))
     for name, options in {
@@ -224,6 +232,7 @@ def test_a_study_is_shown_on_a_screen(tmp_path, made):
 
 @pytest.mark.parametrize("module", ["vae_tune", "vae_tune.plots"])
 def test_a_module_shows_what_there_is_before_it_is_imported(module):
-    code = f"import {module} as m; print(set(m.__all__) - set(dir(m)), 'torch' in __import__('sys').modules)"
+    ours = "{name for name in dir(m) if not name.startswith('__')}"
+    code = f"import {module} as m; print({ours} ^ set(m.__all__), 'torch' in __import__('sys').modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown == "set() False\n"

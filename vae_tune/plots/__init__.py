@@ -70,5 +70,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return what there is, imported yet or not."""
-    return sorted({*globals(), *__all__})
+    """Return the public names, imported yet or not, and Python's own."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
