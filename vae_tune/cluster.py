@@ -21,7 +21,7 @@ from vae_tune.config import ResourceConfig, SearchError, UsageError
 from vae_tune.credentials import protect
 from vae_tune.limits import usable_cpus
 from vae_tune.processes import Processes, RayDied, short_folder
-from vae_tune.ray_private import NvidiaGPUAcceleratorManager, parameter, ray_constants, services, tune, utils
+from vae_tune.ray_private import NvidiaGPUAcceleratorManager, parameter, ray_constants, services, tune, utils, worker
 from vae_tune.slots import count_slots
 
 _PRELOAD = "vae_tune.preload"
@@ -148,6 +148,7 @@ def _start(config: ResourceConfig, folder: str | None) -> Processes:
                 mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
                 mock.patch.object(services, "start_api_server", _no_server),
                 mock.patch.object(utils, "get_dashboard_dependency_error", _no_dashboard),
+                mock.patch.object(worker, "listen_error_messages", _no_lines),
             ):
                 ray.init(
                     "local",
@@ -206,6 +207,10 @@ def _lean_tune(*, local: bool) -> Iterator[None]:
 
 def _no_count(_: object) -> bool:
     return False
+
+
+def _no_lines(*_: object) -> None:
+    """Print nothing of what Ray says of its processes: where one dies, the search says so in a line of its own."""
 
 
 def _no_server(*_: Any, **__: Any) -> tuple[str, None]:

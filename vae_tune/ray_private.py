@@ -9,6 +9,7 @@ options ``_node_ip_address``, ``_temp_dir`` and ``_system_config`` of ``ray.init
 - ``GlobalState``: asking a Ray for its nodes before this process has joined it.
 - ``detect_fate_sharing_support``: whether Ray's processes end with the driver.
 - ``get_default_system_temp_dir``: where Ray puts its sockets.
+- ``worker``: keeping a dying raylet's own lines out of the terminal.
 - ``state``: which nodes are about to be taken away.
 - ``NvidiaGPUAcceleratorManager``: which GPUs Ray will count.
 - ``is_token_auth_enabled``: whether a cluster asks for a token.
@@ -21,7 +22,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from ray._common.utils import get_default_system_temp_dir
-from ray._private import parameter, ray_constants, services, utils
+from ray._private import parameter, ray_constants, services, utils, worker
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.state import GlobalState, state
@@ -40,6 +41,7 @@ __all__ = [
     "state",
     "tune",
     "utils",
+    "worker",
 ]
 
 
