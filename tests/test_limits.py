@@ -155,7 +155,7 @@ def test_a_trial_that_needs_more_cpus_than_may_be_used_is_refused_with_both_numb
     monkeypatch.setattr(slots.state, "get_draining_nodes", dict)
     monkeypatch.setattr(limits, "usable_cpus", lambda: 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    with pytest.raises(UsageError, match=r"this machine has 1 CPUs and 0 GPUs \(1 of 64 CPUs may be used\)\.$"):
+    with pytest.raises(UsageError, match=r"this machine has 1 CPU and 0 GPUs \(1 of 64 CPUs may be used\)\.$"):
         slots.find_slots(ResourceConfig(cpus_per_trial=2))
 
 

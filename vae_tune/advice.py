@@ -145,10 +145,10 @@ def stopping(study: Study) -> pd.DataFrame:
     what became of such trials: where they ended well, the rung stops good ones too.
 
     Returns:
-        A row a rung: epoch; reached; stopped; spearman (rank correlation of its losses with those at ``max_epochs``,
-        among the ``trials`` there); winner_rank at the rung, 1 for the best; quota (ranks that pass when all have
-        come); lucky (trials trained to the end whose rank is beyond the quota, the reference and the audited apart);
-        lucky_good (of them, those in the better half of all trials trained to the end).
+        One row per rung: epoch; reached; stopped; spearman (rank correlation of its losses with those at
+        ``max_epochs``, among the ``trials`` there); winner_rank at the rung, 1 for the best; quota (ranks that pass
+        when all have come); lucky (trials trained to the end whose rank is beyond the quota, the reference and the
+        audited apart); lucky_good (of them, those in the better half of all trials trained to the end).
     """
     losses = judged_reports(study).pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
     whole = study.trials[(study.trials[STATE] == COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)][VAL_LOSS]

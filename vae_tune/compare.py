@@ -99,8 +99,8 @@ def side_by_side(studies: Studies) -> pd.DataFrame:
     """Return what each study found, and what that cost.
 
     Returns:
-        A row a study, indexed by study: status; train_images; max_epochs; trials, and of them COMPLETE, PRUNED, FAIL
-        and RUNNING; epochs that all trained; best_trial (missing where there is none); its best_epochs, val_loss
+        One row per study, indexed by study: status; train_images; max_epochs; trials, and of them COMPLETE, PRUNED,
+        FAIL and RUNNING; epochs that all trained; best_trial (missing where there is none); its best_epochs, val_loss
         and test_loss (nats per image; NaN where not known); reference_loss (val_loss of trial 0 after as many epochs,
         or NaN); found_hours (of searching until the best trial ended); wall_hours; cpu_hours and gpu_hours.
     """

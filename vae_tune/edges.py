@@ -81,7 +81,7 @@ def edges(study: Study) -> pd.DataFrame:
     epochs on), and the complete trials do not say the contrary.
 
     Returns:
-        A row a hyperparameter with a range: hyperparameter, low and high (of the range), best (the best trial's
+        One row per hyperparameter with a range: hyperparameter, low and high (of the range), best (the best trial's
         value), place (the best trial's), from and to (places of the lowest and the highest of the best trials),
         crowded (low or high where they crowd, else empty), edge (the same where the range is too narrow, else empty),
         fall (nats per image for a tenth of the range, at the crowded end) with least and most of its 95 % interval,

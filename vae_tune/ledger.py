@@ -171,7 +171,7 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tupl
 
 
 def _runs(study: Study, events: pd.Series[float]) -> tuple[pd.DataFrame, list[str]]:
-    """Return a row a run (start and end in seconds since 1970, slots, cpus, gpus, over), and what is not known."""
+    """Return one row per run (start and end in seconds since 1970, slots, cpus, gpus, over), and what is not known."""
     import pandas as pd
 
     rows: list[dict[str, Any]] = []

@@ -41,7 +41,7 @@ def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images, say: Ca
     """Evaluate the last checkpoint of each trial on the test images; ``say`` hears of each that was lost.
 
     Returns:
-        A row a trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image.
+        One row per trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image.
     """
     import pandas as pd
 

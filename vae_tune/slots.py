@@ -48,7 +48,7 @@ class Slots:
 
     def __str__(self) -> str:
         """Say it in words."""
-        cpus = f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}"
+        cpus = _some(self.cpus, "CPU")
         if not self.gpus:
             return f"{_many(self.count)}, {cpus} each"
         with_gpu = f"{_many(self.count - self.without_gpu)}, {cpus} and {self.gpus:g} GPU each"
@@ -84,10 +84,10 @@ def find_slots(config: ResourceConfig) -> Slots:
     slots = count_slots(nodes, config)
     if slots.count == 0:
         where = "this machine has" if config.address is None else "no node of the cluster has more than"
-        most = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU")}
+        cpus, gpus = (_some(max((node.get(kind, 0) for node in nodes), default=0), kind) for kind in ("CPU", "GPU"))
         raise UsageError(
             f"cpus_per_trial={config.cpus_per_trial} and gpus_per_trial={slots.gpus:g} do not fit: "
-            f"{where} {most['CPU']:g} CPUs and {most['GPU']:g} GPUs{cpu_note() if config.address is None else ''}."
+            f"{where} {cpus} and {gpus}{cpu_note() if config.address is None else ''}."
         )
     return slots
 
@@ -263,6 +263,10 @@ class SlotsNow:
         if found != self._slots or self._without_since is not None:
             self._say(f"The cluster now has room for {found}.")
         self._slots, self._without_since = found, None
+
+
+def _some(count: float, what: str) -> str:
+    return f"{count:g} {what}{'s' if count != 1 else ''}"
 
 
 def _many(count: int) -> str:

@@ -42,12 +42,12 @@ def stopping_audit(study: Study) -> pd.DataFrame:
     """Return what the audited trials say of each rung.
 
     Returns:
-        A row a rung: epoch; condemned (trials that it stopped, or would have, the audited among them); audited (those
-        of them that were trained to ``max_epochs``); spearman (rank correlation of the losses there with the final
-        ones, of all that the rung judged, the audited standing for the stopped; NaN below 3); false_stops (audited
-        trials that ended in the better half of those that early stopping let through); share of the audited, with low
-        and high of its 95 % interval (Clopper and Pearson 1934); winner_stopped, see :func:`chance_of_a_better`. No
-        rows where no trial was audited.
+        One row per rung: epoch; condemned (trials that it stopped, or would have, the audited among them); audited
+        (those of them that were trained to ``max_epochs``); spearman (rank correlation of the losses there with the
+        final ones, of all that the rung judged, the audited standing for the stopped; NaN below 3); false_stops
+        (audited trials that ended in the better half of those that early stopping let through); share of the audited,
+        with low and high of its 95 % interval (Clopper and Pearson 1934); winner_stopped, see
+        :func:`chance_of_a_better`. No rows where no trial was audited.
     """
     condemned = audited_trials(study)
     if condemned.empty:

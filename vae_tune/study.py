@@ -64,10 +64,10 @@ class Study:
     """``study.json``: command, versions, data set, space, rungs, status."""
     config: SearchConfig
     trials: pd.DataFrame
-    """A row a trial, indexed by its number: state, reason, epochs, losses in nats per image, the hyperparameters,
+    """One row per trial, indexed by its number: state, reason, epochs, losses in nats per image, the hyperparameters,
     started, ended (UTC), seconds (in epochs), node, device."""
     epochs: pd.DataFrame
-    """A row a report: trial, epoch, losses in nats per image, active_units, seconds, images_per_second, time."""
+    """One row per report: trial, epoch, losses in nats per image, active_units, seconds, images_per_second, time."""
     metrics: dict[str, Any] | None
     """``best/metrics.json``: the winner's and the reference's numbers, or None before the first."""
 

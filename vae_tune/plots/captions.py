@@ -61,7 +61,7 @@ CAPTIONS = {
     ),
     "timeline": Caption(
         "Who worked when",
-        "A row a worker, a bar a trial; between them the worker was idle.",
+        "One row per worker, one bar per trial; between them the worker was idle.",
         "No trial has started yet.",
     ),
     "loss_parts": Caption(

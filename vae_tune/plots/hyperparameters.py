@@ -101,7 +101,7 @@ def slices(study: Study) -> pd.DataFrame:
     """Return the loss by each hyperparameter on its own.
 
     Returns:
-        A row a trial and hyperparameter: trial, state, epochs, hyperparameter, value (of the hyperparameter's own
+        One row per trial and hyperparameter: trial, state, epochs, hyperparameter, value (of the hyperparameter's own
         type), val_loss (the trial's last, at epoch ``epochs``; NaN where there was none).
     """
     parts = []
@@ -117,7 +117,7 @@ def parallel(study: Study) -> pd.DataFrame:
     """Return whole configurations with what came of them.
 
     Returns:
-        A row a trial: trial, state, epochs, each hyperparameter by its own name, val_loss (its last).
+        One row per trial: trial, state, epochs, each hyperparameter by its own name, val_loss (its last).
     """
     return study.trials.reset_index()[[TRIAL, STATE, EPOCHS, *study.space.distributions, VAL_LOSS]]
 
@@ -147,9 +147,9 @@ def pair_grid(study: Study, x: str | None = None, y: str | None = None, cells: i
         cells: parts of each range, of equal ratio where the space is log; a categorical one has a part per choice.
 
     Returns:
-        A row a cell, all ``cells`` x ``cells`` of them: the hyperparameters by name (the cell's middle, or choice),
-        trials in it, epochs (the longest that one of them trained, 0 for none), val_loss (the lowest of the trials
-        that trained so long, NaN for none).
+        One row per cell, all ``cells`` x ``cells`` of them: the hyperparameters by name (the cell's middle, or
+        choice), trials in it, epochs (the longest that one of them trained, 0 for none), val_loss (the lowest of the
+        trials that trained so long, NaN for none).
 
     Raises:
         UsageError: ``x`` or ``y`` is not searched.
@@ -200,7 +200,7 @@ def comparable(study: Study, epoch: int | None = None) -> pd.DataFrame:
             count.
 
     Returns:
-        A row a trial: trial, epoch, each hyperparameter by its own name, val_loss at that epoch.
+        One row per trial: trial, epoch, each hyperparameter by its own name, val_loss at that epoch.
     """
     names = list(study.space.distributions)
     failed = study.trials.index[study.trials[STATE] == FAIL]
@@ -221,8 +221,8 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
     which Optuna's own transformation does not do. Both compare losses of one epoch alone: see :func:`comparable`.
 
     Returns:
-        A row a hyperparameter and method: hyperparameter, method (ped-anova or fanova), importance (the shares of a
-        method sum to 1), epoch at which the trials were compared, trials compared. No rows for fewer than
+        One row per hyperparameter and method: hyperparameter, method (ped-anova or fanova), importance (the shares of
+        a method sum to 1), epoch at which the trials were compared, trials compared. No rows for fewer than
         ``MIN_TRIALS`` trials, or where they do not differ.
     """
     space = dict(study.space.distributions)

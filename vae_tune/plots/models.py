@@ -37,7 +37,7 @@ def loss_parts(study: Study) -> pd.DataFrame:
     """Return what each trial's loss is made of.
 
     Returns:
-        A row a trial that reported: trial, state, epochs, val_reconstruction, val_kl, val_loss, their sum.
+        One row per trial that reported: trial, state, epochs, val_reconstruction, val_kl, val_loss, their sum.
     """
     return _newest(study)[[TRIAL, STATE, EPOCHS, VAL_RECONSTRUCTION, VAL_KL, VAL_LOSS]]
 
@@ -46,7 +46,7 @@ def active_units(study: Study) -> pd.DataFrame:
     """Return how many latent dimensions the models use (Burda et al. 2016, arXiv:1509.00519, section 5.2).
 
     Returns:
-        A row a trial that reported: trial, state, epochs, latent_size, active_units, share of the latents that are
+        One row per trial that reported: trial, state, epochs, latent_size, active_units, share of the latents that are
         active, val_loss.
     """
     table = _newest(study)
@@ -63,8 +63,8 @@ def train_validation_gap(study: Study) -> pd.DataFrame:
     negative without meaning.
 
     Returns:
-        A row a trial that reported: trial, state, epochs, train_loss, val_loss, gap (val_loss - train_loss; NaN where
-        the training loss is another one, the importance-weighted bound).
+        One row per trial that reported: trial, state, epochs, train_loss, val_loss, gap (val_loss - train_loss; NaN
+        where the training loss is another one, the importance-weighted bound).
     """
     table = _newest(study)
     alike = np.array([config.iwae_samples == 1 for config in trial_configs(study, table[TRIAL])], dtype=bool)
@@ -76,7 +76,7 @@ def pareto(study: Study) -> pd.DataFrame:
     """Return the models' quality against their size.
 
     Returns:
-        A row a trial that reported, the smallest first: trial, state, epochs, parameters of encoder and decoder,
+        One row per trial that reported, the smallest first: trial, state, epochs, parameters of encoder and decoder,
         val_loss, on_front (whether no trial that is as small is as good; among those that could win, see
         :func:`vae_tune.trials.ranked`).
     """

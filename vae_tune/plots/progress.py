@@ -86,8 +86,8 @@ def learning_curves(study: Study) -> pd.DataFrame:
     """Return each trial's losses by epoch.
 
     Returns:
-        A row a report, by trial and epoch: trial, epoch, val_loss, state of the trial, rung (whether ASHA decides at
-        this epoch).
+        One row per report, by trial and epoch: trial, epoch, val_loss, state of the trial, rung (whether ASHA decides
+        at this epoch).
     """
     reports = study.epochs[[TRIAL, EPOCH, VAL_LOSS]].sort_values([TRIAL, EPOCH], ignore_index=True)
     reports[STATE] = study.trials[STATE].reindex(reports[TRIAL]).array
@@ -99,9 +99,9 @@ def rung_survival(study: Study) -> pd.DataFrame:
     """Return how many trials each rung stopped.
 
     Returns:
-        A row a rung, and a last one for ``max_epochs``: epoch, reached (trials that reported it), stopped (trials that
-        ASHA stopped there), share (of those that reached it, the part that was not stopped). Audited trials count as
-        stopped where they were condemned.
+        One row per rung, and a last one for ``max_epochs``: epoch, reached (trials that reported it), stopped (trials
+        that ASHA stopped there), share (of those that reached it, the part that was not stopped). Audited trials count
+        as stopped where they were condemned.
     """
     reached = judged_reports(study).groupby(EPOCH)[TRIAL].nunique()
     pruned = study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS]
@@ -125,7 +125,7 @@ def rung_correlation(study: Study) -> pd.DataFrame:
     all trials it would be higher (restriction of range).
 
     Returns:
-        A row a pair of rungs, ``max_epochs`` taken as the last rung: epoch_a < epoch_b, trials that reached both,
+        One row per pair of rungs, ``max_epochs`` taken as the last rung: epoch_a < epoch_b, trials that reached both,
         spearman (rank correlation of their losses, NaN for fewer than 3 trials or where all losses are equal).
     """
     losses = study.epochs.pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
@@ -181,8 +181,8 @@ def timeline(study: Study) -> pd.DataFrame:
     last one is idle as long as others work; pauses between runs are not.
 
     Returns:
-        A row a stretch, by worker and time: worker (node and number), trial (missing for idle ones), state (IDLE or
-        the trial's), start and end (UTC), start_hours and end_hours (hours of searching, see :func:`best_so_far`).
+        One row per stretch, by worker and time: worker (node and number), trial (missing for idle ones), state (IDLE
+        or the trial's), start and end (UTC), start_hours and end_hours (hours of searching, see :func:`best_so_far`).
     """
     clock = SearchClock.of(study)
     stretches = _stretches(study, clock)

@@ -133,7 +133,7 @@ def _default_output(source: Path) -> Path:
 
 
 def _rows(summary: pd.DataFrame) -> list[list[str]]:
-    """Return the summary for people: a head, then a row a setting."""
+    """Return the summary for people: a head, then one row per setting."""
     head = ["setting", "epochs", "hours", "regret", "at equal epochs"]
     head += [f"epochs to {nats:g} nat{'s' if nats != 1 else ''}" for nats in NEAR] + ["best stopped"]
     rows = [head]

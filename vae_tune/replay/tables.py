@@ -38,9 +38,9 @@ def regret_table(searches: Searches, best: float) -> pd.DataFrame:
     """Return mean regret by epochs trained and by simulated hours.
 
     Returns:
-        A row a setting, axis and point: setting, axis (epochs or hours), at, regret (mean over repeats), low and high
-        of its interval. A setting's line begins where all of its repeats have a trial trained to the end, and ends
-        where the first of them ends.
+        One row per setting, axis and point: setting, axis (epochs or hours), at, regret (mean over repeats), low and
+        high of its interval. A setting's line begins where all of its repeats have a trial trained to the end, and
+        ends where the first of them ends.
     """
     rows = []
     for setting, runs in searches.items():
@@ -57,7 +57,7 @@ def regret_table(searches: Searches, best: float) -> pd.DataFrame:
 
 
 def summary_table(searches: Searches, best: float) -> pd.DataFrame:
-    """Return a row a setting.
+    """Return one row per setting.
 
     Returns:
         setting; repeats; trials, epochs, hours of a search (means); ``regret`` at the end and ``fair_regret`` when the
