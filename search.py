@@ -1,4 +1,4 @@
-"""Search the best variational autoencoder: ``python search.py --num-samples 50`` (the same as ``vae-tune search``)."""
+"""Search for the best variational autoencoder: ``python search.py --num-samples 50`` (as ``vae-tune search``)."""
 
 from vae_tune.cli import main
 

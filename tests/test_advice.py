@@ -6,7 +6,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from tests.studies import hand_made, make_study
 from tests.test_plots import STUDIES
 from vae_tune import load_study
-from vae_tune.advice import conclusions, edges, stopping
+from vae_tune.advice import closing, conclusions, edges, stopping
 from vae_tune.edges import best_trials
 from vae_tune.names import EXPLORATION
 from vae_tune.refine import next_space
@@ -221,7 +221,7 @@ def test_the_last_gain_is_told_and_nothing_of_more_trials(tmp_path):
         return hand_made(tmp_path / name, *trials)
 
     for name, gain, told in (("early", 3, "4th"), ("late", 18, "19th")):
-        expected = [f"Of 20 trials that ended the {told} brought the last gain, 11.00 nats."]
+        expected = [f"The last improvement, 11.00 nats, came from the {told} of the 20 trials that ended."]
         assert said(made(name, gain), "trials") == expected
 
 
@@ -252,7 +252,9 @@ def test_a_winner_that_is_not_at_its_end_tells_nothing_of_the_number_of_epochs(t
 def test_a_search_in_which_none_beats_the_first_is_told_so(tmp_path):
     worse = [{"losses": [150, 140, 130 + number], "started": number} for number in range(1, 12)]
     study = hand_made(tmp_path / "s", {"losses": [120, 110, 100]}, *worse)
-    assert said(study, "trials") == ["Of 12 trials that ended none was better than trial 0, the first to end in full."]
+    assert said(study, "trials") == [
+        "None of the 12 trials that ended was better than trial 0, the first to end in full."
+    ]
 
 
 def test_a_trial_that_failed_after_a_report_has_reported(tmp_path):
@@ -292,6 +294,36 @@ def test_latents_that_are_idle_are_no_reason_for_fewer_where_the_losses_ask_for_
     ]
     study = hand_made(tmp_path / "s", *trials, space=Space({"latent_size": IntDistribution(2, 64)}))
     assert [finding.advice for finding in conclusions(study) if finding.advice] == ["Search above 64 too."]
+    assert [finding.advice for finding in closing(study)] == ["Search above 64 too."]
+
+
+def test_a_winner_that_overfits_is_told_no_smaller_model_where_the_losses_ask_for_a_larger(tmp_path):
+    def told(name, fall):
+        trials = [
+            {"losses": [150, *(100 - fall * size + number % 3 / 5 + loss for loss in range(4))]}
+            | {"values": {"latent_size": size}, "active_units": size}
+            for number, size in enumerate(range(4, 64, 3))
+        ]
+        space = Space({"latent_size": IntDistribution(2, 64)})
+        return said(hand_made(tmp_path / name, *trials, space=space, max_epochs=5), "epochs")[0]
+
+    assert told("larger", 0.5).endswith("It overfits: fewer epochs or more images would help.")
+    assert told("any", 0).endswith("It overfits: fewer epochs, a smaller model or more images would help.")
+
+
+def test_an_early_epoch_says_nothing_of_ranges_without_an_edge(tmp_path):
+    """Two trials alone were trained to the end, and the winner of these lies at the end of a range."""
+    random = np.random.default_rng(0)
+    rates = 1e-4 * 100 ** random.uniform(0.3, 0.7, 12)
+    first = [100 + 40 * abs(np.log10(rate) + 3) for rate in rates]
+    stopped = [
+        {"losses": [loss], "state": "PRUNED", "values": {"learning_rate": rate}}
+        for rate, loss in zip(rates, first, strict=True)
+    ]
+    whole = [{"losses": [141, 130, 120, 110, 80], "values": {"learning_rate": 0.0099}}]
+    study = hand_made(tmp_path / "s", GOOD | {"losses": [140, 130, 120, 110, 100]}, *whole, *stopped, max_epochs=5)
+    assert set(edges(study).epoch) == {1}
+    assert said(study, "edges") == []
 
 
 def test_collapsed_trials_are_counted(tmp_path):

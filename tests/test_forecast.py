@@ -147,7 +147,7 @@ def test_what_was_foretold_is_read_until_another_trial_begins(tmp_path):
     assert set(foretold(study)) <= set(closing(study))
     told = about(conclusions(study), "trials")
     assert len(told) == 2
-    assert "the last gain" in told[0]
+    assert "The last improvement" in told[0]
     (study.folder / FORECAST_FILE).write_text('{"trials": 12, "findings": [{"topic": "trials", "text": "x"}]}')
     assert foretold(study) == []
     (study.folder / FORECAST_FILE).write_text("[")

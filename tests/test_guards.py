@@ -3,7 +3,7 @@
 import pytest
 
 from tests.test_record import report
-from vae_tune.guards import advice, collapse
+from vae_tune.guards import advice, collapse, remedy
 from vae_tune.names import COMPLETE, FAIL
 from vae_tune.trials import TrialRow, marks_of_schema_1
 
@@ -30,18 +30,13 @@ def test_within_the_grace_period_nothing_has_collapsed():
     assert collapse(row(), 20, grace_period=0) == ""
 
 
-def metrics(active, latents):
-    return {"winner": {"latent_size": latents, "validation": {"active_units": active}}}
-
-
-def test_a_winner_with_idle_latents_suggests_a_smaller_space():
-    assert advice([], metrics(11, 48)) == ["11 of the winner's 48 latents active. A smaller latent_size would do."]
-    assert advice([], metrics(40, 48)) == []
+def test_idle_latents_suggest_a_smaller_space():
+    assert remedy(11, 48) == "A smaller latent_size would do."
+    assert remedy(40, 48) == ""
 
 
 def test_a_collapsed_winner_suggests_no_smaller_space():
-    (told,) = advice([], metrics(4, 48))
-    assert told.startswith("4 of the winner's 48 latents active. A KL warm-up")
+    assert remedy(4, 48).startswith("A KL warm-up")
 
 
 def test_diverged_and_collapsed_trials_are_counted():
@@ -52,7 +47,7 @@ def test_diverged_and_collapsed_trials_are_counted():
         row(3, FAIL, "worker died", learning_rate=0.0001),
         row(4, COMPLETE, "collapsed: 0 of 20 latents active", active=0, learning_rate=0.003),
     ]
-    assert advice(rows, None) == [
+    assert advice(rows) == [
         "1 of 5 trials collapsed: below a tenth of their latents active.",
         "2 of 5 trials diverged, the lowest learning_rate of them 0.0081, the highest of a complete trial 0.003: "
         "the space could end between them.",
@@ -64,17 +59,17 @@ def test_a_rate_at_which_another_trial_ended_well_is_not_too_high():
         row(0, FAIL, "diverged: non-finite training loss in epoch 1", learning_rate=0.003),
         row(1, COMPLETE, active=20, learning_rate=0.005),
     ]
-    assert advice(rows, None) == ["1 of 2 trials diverged, the lowest learning_rate of them 0.003."]
+    assert advice(rows) == ["1 of 2 trials diverged, the lowest learning_rate of them 0.003."]
 
 
 def test_trials_for_which_a_gpu_had_no_room_are_counted():
     reason = (
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of ..."
     )
-    (told,) = advice([row(0, FAIL, reason), row(1)], None)
+    (told,) = advice([row(0, FAIL, reason), row(1)])
     assert told == "1 of 2 trials found a GPU full: a larger --gpus-per-trial lets fewer share it."
 
 
 def test_without_trouble_there_is_no_advice():
-    assert advice([row(active=20)], None) == []
-    assert advice([row(state=FAIL, reason="diverged: x")], None) == ["1 of 1 trials diverged."]
+    assert advice([row(active=20)]) == []
+    assert advice([row(state=FAIL, reason="diverged: x")]) == ["1 of 1 trials diverged."]

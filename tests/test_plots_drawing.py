@@ -148,7 +148,7 @@ def test_trials_beyond_a_loss_axis_are_ticks_at_its_edge_and_are_counted(tmp_pat
     study = hand_made(tmp_path / "s", *good, *poor)
     for name in ("best_so_far", "slices"):
         figure = drawn(name, study)
-        assert "2 trials lie beyond the axis" in [text.get_text() for text in figure.texts]
+        assert "2 trials lie outside this view" in [text.get_text() for text in figure.texts]
         assert figure.axes[0].get_ylim()[1] < 115
         places = [place for marks in figure.axes[0].collections for place in marks.get_offsets()]
         assert sum(height == 0.99 for _, height in places) == 2

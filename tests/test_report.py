@@ -206,7 +206,7 @@ def test_a_confirmation_changes_nothing_of_what_it_says_of_the_search(tmp_path):
         if again:
             make_study(folder / "confirmation", trials=4, max_epochs=9, scheduler="none")
         page = read(folder)[0]
-        said.append(re.findall(r"epochs were trained instead of [\d,]+|[\d,]+ epochs were|Trials fill \d+%", page))
+        said.append(re.findall(r"epochs were trained instead of [\d,]+|[\d,]+ epochs were|Trials filled \d+%", page))
     assert said[0] == said[1]
     assert len(said[0]) == 2
     assert "confirmation" in page

@@ -275,8 +275,8 @@ SENTENCES = {
         "a quarter of the range more gains nothing",
         _edge_is_wrong,
     ),
-    "lie at the end of no range": (
-        r"By \d+ trials .* no range",
+    "lie at neither end of any range": (
+        r"The best of \d+ trials .* neither end",
         "a quarter more of a range gains half a nat",
         _a_range_is_narrow,
     ),
@@ -286,7 +286,7 @@ SENTENCES = {
         _good_were_kept,
     ),
     "The rung at epoch": (r"The rung at epoch \d+", "", None),
-    "the last gain": (r"Of \d+ trials that ended", "", None),
+    "the last improvement": (r"The last improvement|None of the \d+ trials that ended", "", None),
     "Train longer": (
         r"The winner's loss was still falling",
         "it falls by below 0.1 nats an epoch",

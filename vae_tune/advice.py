@@ -69,6 +69,7 @@ _FALLING = 0.2  # nats an epoch: where training longer is said to pay
 _TRUSTED = 0.5  # rank correlation above which a rung is said to be trustworthy
 _TOLD = 5  # hyperparameters whose importance is told
 _FEW = 3  # trials from which on their fate says something
+_SIZES = {LATENT_SIZE, "hidden_width", "hidden_layers"}
 _LAST = 4  # epochs at least that a slope at the end of a curve rests on, where it has so many
 
 Topic = Literal["result", "importance", "edges", "stopping", "trials", "replay", "epochs", "latents", "failures"]
@@ -115,8 +116,9 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
 
 
 def closing(study: Study) -> list[Finding]:
-    """Return what the end of a search tells at once: edges, and what a replay foretold."""
-    return [*_edges(study), *foretold(study)]
+    """Return what is told at the end: of idle latents; of a search, also edges and what a replay foretold."""
+    idle = [finding for finding in _latents(study) if finding.advice]
+    return [*idle, *(_edges(study) if study.kind == SEARCH else ()), *foretold(study)]
 
 
 def foretold(study: Study) -> list[Finding]:
@@ -128,12 +130,12 @@ def foretold(study: Study) -> list[Finding]:
         recorded = read_json(study.folder / FORECAST_FILE)
         findings = [Finding(**finding) for finding in recorded["findings"]]
         return findings if recorded["trials"] == len(study.trials) else []
-    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: it can be done without
+    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: the study is complete without it
         return []
 
 
 def about(findings: Iterable[Finding], topic: Topic) -> str:
-    """Return the findings on one topic, a line each; or that there are too few trials for any."""
+    """Return the findings on one topic, one line each; or that there are too few trials."""
     lines = [str(finding) for finding in findings if finding.topic == topic]
     return "\n".join(lines) or "Too few trials to tell."
 
@@ -223,11 +225,9 @@ def _edges(study: Study) -> Iterator[Finding]:
             f"Search {'below' if row[EDGE] == LOW else 'above'} {row[row[EDGE]]:.4g} too.",
             whole,
         )
-    if len(table) and (table[CROWDED] == "").all():
-        text = (
-            f"By {table[TRIALS].iloc[0]} trials at epoch {table[EPOCH].iloc[0]} the best lie at the end of no range."
-        )
-        yield Finding("edges", text)
+    trials, epoch = (table[TRIALS].iloc[0], table[EPOCH].iloc[0]) if len(table) else (0, 0)
+    if epoch >= LATE * study.max_epochs and trials and (table[CROWDED] == "").all():
+        yield Finding("edges", f"The best of {trials} trials at epoch {epoch} lie at neither end of any range.")
 
 
 def _stopping(study: Study) -> Iterator[Finding]:
@@ -252,19 +252,20 @@ def _stopping(study: Study) -> Iterator[Finding]:
 
 
 def _trials(study: Study) -> Iterator[Finding]:
-    """Tell which trial brought the last gain. It foretells nothing of more trials: see ``docs/advice.md``."""
+    """Tell which trial brought the last improvement. It foretells nothing of more trials: see ``docs/advice.md``."""
     table = best_so_far(study)
     gains = table[table[BEST].diff() < 0]
     whole = table.dropna(subset=[BEST])
     if len(table) < MIN_TRIALS or whole.empty:
         return
     if gains.empty:
-        text = f"Of {len(table)} trials that ended none was better than trial {whole[TRIAL].iloc[0]}, the first to end"
-        yield Finding("trials", f"{text} in full.")
+        first = f"trial {whole[TRIAL].iloc[0]}, the first to end in full"
+        yield Finding("trials", f"None of the {len(table)} trials that ended was better than {first}.")
         return
     nats = -table[BEST].diff()[gains.index[-1]]
     last = _ordinal(gains[ORDER].iloc[-1])
-    yield Finding("trials", f"Of {len(table)} trials that ended the {last} brought the last gain, {nats:.2f} nats.")
+    text = f"The last improvement, {nats:.2f} nats, came from the {last} of the {len(table)} trials that ended."
+    yield Finding("trials", text)
 
 
 def _epochs(study: Study) -> Iterator[Finding]:
@@ -289,7 +290,8 @@ def _epochs(study: Study) -> Iterator[Finding]:
     elif mean - half > 0 and lowest < len(curve) - window:
         lost = curve.iloc[-1] - curve.min()
         text = f"The winner was best at epoch {lowest} and has lost {lost:.2f} nats since: {told}."
-        todo = "It overfits: fewer epochs, a smaller model or more images would do."
+        less = "fewer epochs or more images" if _larger(study) else "fewer epochs, a smaller model or more images"
+        todo = f"It overfits: {less} would help."
         yield Finding("epochs", text, todo, certain=True)
     elif abs(mean) < _FALLING and half < _FALLING:
         yield Finding("epochs", f"The winner had settled: {told}.")
@@ -297,12 +299,17 @@ def _epochs(study: Study) -> Iterator[Finding]:
         yield Finding("epochs", f"Whether the winner had settled is not clear: {told}.")
 
 
+def _larger(study: Study) -> set[str]:
+    """Return the hyperparameters that set the model's size and whose ranges end too soon above."""
+    table = edges(study)
+    return {*table[HYPERPARAMETER][table[EDGE] == HIGH]} & _SIZES
+
+
 def _latents(study: Study) -> Iterator[Finding]:
     table = active_units(study)
     for row in table[table[TRIAL] == study.best_trial].to_dict("records"):
         active, size = row[ACTIVE_UNITS], row[LATENT_SIZE]
-        narrow = edges(study).query(f"{HYPERPARAMETER} == '{LATENT_SIZE}' and {EDGE} == '{HIGH}'")
-        todo = "" if len(narrow) else remedy(active, size)  # else the losses ask for more
+        todo = "" if LATENT_SIZE in _larger(study) else remedy(active, size)  # the losses ask for more
         yield Finding("latents", f"{active} of the winner's {size} latents are active.", todo)
 
 
@@ -317,7 +324,7 @@ def _failures(study: Study) -> Iterator[Finding]:
     failed = study.trials[study.trials[STATE] == FAIL]
     if len(failed):
         kinds = failed[REASON].str.replace(r"\d+", "N", regex=True).value_counts()
-        often = "" if len(kinds) == 1 else f", {kinds.iloc[0]} of them"
+        often = "" if len(kinds) == 1 else f"; the most frequent reason, {kinds.iloc[0]} times"
         text = f"{len(failed)} of {len(study.trials)} trials failed{often}: {kinds.index[0]}."
         yield Finding("failures", text, "trials.csv has each reason.")
     elif len(study.trials):

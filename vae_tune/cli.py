@@ -169,7 +169,7 @@ def _replay(options: ReplayOptions) -> int:
 COMMANDS = {
     "search": _Command(
         SearchConfig,
-        "Search the best variational autoencoder for an image data set.",
+        "Search for the best variational autoencoder for an image data set.",
         _search,
         _search_defaults,
         (

@@ -138,7 +138,7 @@ def _row(study: Study) -> dict[str, Any]:
 
 
 def words(studies: Studies) -> list[str]:
-    """Return the comparison as lines of text: kind and unit, a column a study, and which is best."""
+    """Return the comparison as lines of text: kind and unit, one column per study, and which is best."""
     table = side_by_side(studies)
     if not table[GPU_HOURS].any():
         table = table.drop(columns=GPU_HOURS)
@@ -153,7 +153,7 @@ def words(studies: Studies) -> list[str]:
 
 
 def _numbers(column: str, values: pd.Series[Any]) -> tuple[str, list[str]]:
-    """Return a column as a row for people: its label and its cells."""
+    """Return a column as a printed row: its label and its cells."""
     label = _ROWS[column]
     if column in (CPU_HOURS, GPU_HOURS):
         units, label = cost_unit(values.max(), label)

@@ -240,7 +240,7 @@ class ViewsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Search the best variational autoencoder for an image data set."""
+    """Search for the best variational autoencoder for an image data set."""
 
     num_samples: int = 50
     """Trials of the search, the reference configuration included."""

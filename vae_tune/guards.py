@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from vae_tune.names import ACTIVE_UNITS, COLLAPSED, COMPLETE, FAIL
 from vae_tune.trials import TrialRow
@@ -31,14 +30,9 @@ def remedy(active: int, size: int) -> str:
     return "A smaller latent_size would do." if active < _SPARE_SHARE * size else ""
 
 
-def advice(rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None) -> list[str]:
-    """Return what the end of a search suggests for the next, a sentence each; ``metrics``: ``best/metrics.json``."""
+def advice(rows: Sequence[TrialRow]) -> list[str]:
+    """Return what the end of a search says of trials that collapsed or diverged, one sentence each."""
     found = []
-    best = metrics["winner"] if metrics else {}
-    if "latent_size" in best:
-        active, size = best["validation"][ACTIVE_UNITS], best["latent_size"]
-        if todo := remedy(active, size):
-            found.append(f"{active} of the winner's {size} latents active. {todo}")
     collapsed = [row for row in rows if row.collapsed]
     if collapsed:
         found.append(f"{len(collapsed)} of {len(rows)} trials collapsed: below a tenth of their latents active.")

@@ -1,4 +1,4 @@
-"""One training without Ray: a folder with checkpoints, a row an epoch, and at the end the model and its pictures."""
+"""One training without Ray: a folder with checkpoints, one row per epoch, at the end the model and its pictures."""
 
 from __future__ import annotations
 

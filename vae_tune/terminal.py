@@ -271,7 +271,7 @@ def summary(
     else:
         _compare(console, metrics)
     _show_confirmation(console, (metrics or {}).get("confirmation", ()))
-    for line in [*guards.advice(rows, metrics), *advice]:
+    for line in [*guards.advice(rows), *advice]:
         console.print(line, soft_wrap=True)
     _outlook(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
 

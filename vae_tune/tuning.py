@@ -111,9 +111,12 @@ def _search(
         metrics = _confirm(plan, record, images, slots, view, ending, ray, metrics)
         view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     with interruptible(ending):
-        advice = [] if ending.reason == INTERRUPTED or study.kind != SEARCH else _foretell(study, ending, view)
+        from vae_tune.advice import closing  # late: no first trial waits for it
+
+        if ending.reason != INTERRUPTED and study.kind == SEARCH:
+            _foretell(study, ending, view)
         _report(record.folder, plan.place, view)
-        view.end(record.rows, metrics, plan.place, advice)
+        view.end(record.rows, metrics, plan.place, [str(finding) for finding in closing(study)])
     if ending.reason == INTERRUPTED:
         raise _EndedInOrder
     return study
@@ -183,9 +186,8 @@ def resume_search(folder: str | Path, *, view: View | None = None, **changes: An
     return run_search(dataclasses.replace(read_config(named_path(folder)), **changes), view=view)
 
 
-def _foretell(study: Study, ending: Ending, view: View) -> list[str]:
-    """Replay the search for a few seconds, and return its advice; what keeps it from that harms nothing else."""
-    from vae_tune.advice import closing
+def _foretell(study: Study, ending: Ending, view: View) -> None:
+    """Replay the search for a few seconds, and write what that foretells; an error in it harms nothing else."""
     from vae_tune.replay.forecast import SECONDS, write_forecast
 
     view.say("Replaying the search ...")
@@ -193,7 +195,6 @@ def _foretell(study: Study, ending: Ending, view: View) -> list[str]:
         write_forecast(study, min(SECONDS, ending.spare_seconds))
     except Exception as error:
         view.warn(f"The search could not be replayed: {telling_line(error)}")
-    return [str(finding) for finding in closing(study)]
 
 
 def _report(folder: Path, place: Path, view: View) -> None:

@@ -30,22 +30,23 @@ CAPTIONS = {
     "importance": Caption(
         "Which hyperparameters matter",
         "PED-ANOVA tells what sets the best trials apart, fANOVA what explains the loss over the whole space. Where "
-        "they disagree, a hyperparameter matters for staying out of trouble but not among the good, or the reverse.",
+        "they disagree, a hyperparameter only tells bad trials from good ones, or only good ones from the best.",
         "At least 10 trials that differ, with a loss at the same epoch, are needed.",
     ),
     "slices": Caption(
         "Loss by hyperparameter",
-        "Each trial's last loss. Where it still falls at an end of the range, the range is too narrow there.",
+        "Each trial's last loss. Where it still falls at an end of the range, the range may be too narrow there.",
         "No trial has reported an epoch yet.",
     ),
     "pair_grid": Caption(
         "Where good trials are",
-        "Colour: lowest loss in the cell, of the trials in it that trained longest. Number: for how many epochs.",
+        "The colour is the lowest loss among the trials in the cell that trained longest, the number is their epochs.",
         "At least two searched hyperparameters and a trial with a loss are needed.",
     ),
     "parallel": Caption(
         "Whole configurations",
-        "A line a trial. Where the best lines stay apart on an axis, several values do; where they meet, one does.",
+        "One line per trial. Where the best lines spread out on an axis, several values work; where they meet, one "
+        "value works best.",
         "No trial has reported an epoch yet.",
     ),
     "rung_survival": Caption(
@@ -55,36 +56,36 @@ CAPTIONS = {
     ),
     "rung_correlation": Caption(
         "Do early losses foretell late ones?",
-        "Rank correlation of the losses at two rungs, among trials that reached both: near 1 an early rung is to be "
-        "trusted. The trials that were stopped are missing here; with them it would as a rule be higher.",
+        "Rank correlation of the losses at two rungs, among trials that reached both: near 1 an early rung can be "
+        "trusted. Pruned trials are missing here; with them the correlation would usually be higher.",
         "At least 3 trials must have reached two rungs.",
     ),
     "timeline": Caption(
         "Who worked when",
-        "One row per worker, one bar per trial; between them the worker was idle.",
+        "One row per worker, one bar per trial; in the gaps the worker was idle.",
         "No trial has started yet.",
     ),
     "loss_parts": Caption(
         "Reconstruction against KL",
-        "Along a diagonal the loss is the same: a model to the right tells more in its code, one further up loses "
-        "more of the image.",
+        "All points on a diagonal have the same loss: models to the right store more in the latents, models further "
+        "up lose more of the image.",
         "No trial has reported an epoch yet.",
     ),
     "active_units": Caption(
         "Latents that are used",
-        "On the line all latents are active. Models that fall below it have more latents than they use.",
+        "On the line all latents are active. A model below it has more latents than it uses.",
         "No trial has reported an epoch yet.",
     ),
     "train_validation_gap": Caption(
         "Overfitting",
         "How much worse each model is on images that it was not trained on. The training loss is the mean over the "
-        "last epoch, while the weights still moved. Models trained on an importance-weighted bound are missing: it is "
-        "another loss.",
+        "last epoch, during which the weights still changed. Models trained on an importance-weighted bound are left "
+        "out: their training loss is a different one.",
         "No trial that trains on the negative ELBO has reported an epoch yet.",
     ),
     "pareto": Caption(
         "Quality against size",
-        "On the line no model that is as small is as good.",
+        "The line joins the models that no other model beats in both size and loss.",
         "No trial has reported an epoch yet.",
     ),
 }

@@ -59,8 +59,8 @@ def best_so_far(study: Study) -> pd.DataFrame:
     """Return the incumbent as trials ended.
 
     Returns:
-        A row an ended trial, in the order they ended: trial; state; order (1 ended first); finished, the epochs that
-        all trials together had trained by then; hours of searching by then, without the pauses before a resume;
+        One row per ended trial, in the order they ended: trial; state; order (1 ended first); finished, the epochs
+        that all trials together had trained by then; hours of searching by then, without the pauses before a resume;
         val_loss, its last; best, the lowest val_loss of a trial trained to ``max_epochs`` so far (NaN before the
         first).
     """

@@ -65,4 +65,4 @@ def beyond(losses: pd.Series[Any], view: tuple[float, float]) -> int:
 
 def beyond_words(count: int) -> str:
     """Return what a figure says of the trials that lie outside of its view; "" for none."""
-    return f"{count} {'trial lies' if count == 1 else 'trials lie'} beyond the axis" if count else ""
+    return f"{count} {'trial lies' if count == 1 else 'trials lie'} outside this view" if count else ""

@@ -1,8 +1,8 @@
 """Recorded learning curves: of a study, or of a table that was made from one to be published.
 
-A table is a folder with two files: ``study.json`` of the study that it was made from, and ``curves.csv.gz``, a row an
-epoch of a trial: ``trial``, ``epoch``, the hyperparameters by their own names, ``val_loss``, ``val_reconstruction``
-and ``val_kl`` in nats per image, ``seconds``. See ``docs/curves.md``.
+A table is a folder with two files: ``study.json`` of the study that it was made from, and ``curves.csv.gz``, one row
+per epoch of a trial: ``trial``, ``epoch``, the hyperparameters by their own names, ``val_loss``,
+``val_reconstruction`` and ``val_kl`` in nats per image, ``seconds``. See ``docs/curves.md``.
 """
 
 from __future__ import annotations

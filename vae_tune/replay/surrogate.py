@@ -137,7 +137,7 @@ class Surrogate:
                 default predict the curves, the continued among them, from the configuration alone.
 
         Returns:
-            A row an epoch: epoch, trials with a loss there, spearman (rank correlation of predicted and recorded),
+            One row per epoch: epoch, trials with a loss there, spearman (rank correlation of predicted and recorded),
             error and error_of_best (median absolute error, of all and of the best quarter, nats per image).
         """
         import pandas as pd

@@ -84,9 +84,9 @@ def _card(name: str, note: str, figures: Mapping[str, Figure | None], *, wide: b
 
 
 def _hidden(figures: Mapping[str, Figure]) -> str:
-    """Say how many trials lie beyond the first view of the first of ``figures``."""
+    """Say how many trials lie outside the first view of the first of ``figures``."""
     count = out_of_view(next(iter(figures.values())))
-    return f"{count} {'trial lies' if count == 1 else 'trials lie'} beyond this view." if count else ""
+    return f"{count} {'trial lies' if count == 1 else 'trials lie'} outside this view." if count else ""
 
 
 def _search(study: Study, ledger: Ledger) -> list[Card]:
@@ -113,7 +113,7 @@ def _search(study: Study, ledger: Ledger) -> list[Card]:
     busy = (
         ""
         if hours.isna().any() or not hours.sum()
-        else f"Trials fill {1 - hours[IDLE] / hours.sum():.0%} of the time."
+        else f"Trials filled {1 - hours[IDLE] / hours.sum():.0%} of the time."
     )
     return [*cards, _card("timeline", busy, {"": interactive.timeline(study)}, wide=True)]
 
@@ -139,7 +139,7 @@ def _hyperparameters(study: Study, importance: pd.DataFrame) -> list[Card]:
         views = {f"{x}, {y}": interactive.pair_grid(study, x, y) for x, y in combinations(names, 2)}
         cards.append(_card("pair_grid", "Circles are complete trials.", views, wide=len(cards) % 2 == 0))
     views = {"complete trials": parallel(study, whole=True), "all": parallel(study, whole=False)}
-    return [*cards, _card("parallel", "The stronger its colour, the better it is.", views, wide=True)]
+    return [*cards, _card("parallel", "The darker the line, the lower the loss.", views, wide=True)]
 
 
 def _models(study: Study) -> list[Card]:

@@ -140,7 +140,7 @@ def make_comparison(study: Study) -> dict[str, Any] | None:
                 label = f"{split} {_LABELS.get(name, name.replace('_', ' '))}"
                 rows.append({"label": label, "cells": [*map(_cell, numbers), _cell(change, "+")]})
     kind = "a cross-entropy of grey values, which is no likelihood" if metrics["kind"] == "grey" else metrics["kind"]
-    title = f"{metrics['unit']}; {kind}; of the negative ELBO the lower is the better"
+    title = f"{metrics['unit']}; {kind}; a lower negative ELBO is better"
     columns = [f"{name}, trial\u00a0{metrics[name]['trial']}" for name in who]
     return {"title": title, "columns": [*columns, "change"], "rows": rows}
 
@@ -205,7 +205,7 @@ def make_ledger_words(ledger: Ledger, study: Study) -> dict[str, Any]:
 
 def _savings(ledger: Ledger, study: Study) -> list[str]:
     if not study.rungs:
-        return ["No trial was pruned: each trained in full."]
+        return ["No trial was pruned: each was trained in full."]
     if not ledger.saved_epochs:
         return ["No trial has been pruned yet."]
     spent = len(study.epochs)
@@ -213,7 +213,7 @@ def _savings(ledger: Ledger, study: Study) -> list[str]:
     pruned = ledger.entries["trials"][STATE_WORDS[PRUNED]]
     return [
         f"{pruned} trials were pruned: {spent:,} epochs were trained instead of {full:,}.",
-        f"The other {ledger.saved_epochs:,} would cost about {_priced(ledger.saved_hours, ledger)}, "
+        f"The other {ledger.saved_epochs:,} would have cost about {_priced(ledger.saved_hours, ledger)}, "
         "at each trial's own pace.",
     ]
 
