@@ -11,6 +11,7 @@ from tests.test_plots import STUDIES, TABLES
 from tests.test_plots_hyperparameters import SPACE, ZERO
 from vae_tune import TrialConfig, load_study, plots
 from vae_tune.config import UsageError
+from vae_tune.plots import interactive
 from vae_tune.plots.captions import CAPTIONS
 from vae_tune.plots.style import BLUE
 from vae_tune.space import DEFAULT_SPACE, Space
@@ -114,6 +115,30 @@ def test_models_without_an_active_unit_are_in_view(tmp_path, counts, space):
 def test_losses_have_their_unit(study):
     for name in ("best_so_far", "learning_curves", "slices"):
         assert drawn(name, study).axes[0].get_ylabel() == "validation loss (nats per image)"
+
+
+def test_both_drawings_call_an_axis_the_same(study):
+    for name, axis in (
+        ("best_so_far", "yaxis"),
+        ("loss_parts", "xaxis"),
+        ("loss_parts", "yaxis"),
+        ("train_validation_gap", "yaxis"),
+        ("active_units", "yaxis"),
+        ("importance", "xaxis"),
+    ):
+        told = plots.importance(study) if name == "importance" else study
+        options = ("order", "trials ended") if name == "best_so_far" else ()
+        title = getattr(interactive, name)(told, *options)["layout"][axis]["title"]["text"]
+        label = getattr(drawn(name, study).axes[0], axis).get_label_text()
+        assert label.removesuffix(" (log)") == title
+
+
+def test_models_of_nearly_one_size_have_an_axis_that_can_be_read(tmp_path):
+    sizes = range(560, 960, 50)
+    trials = [{"losses": [3, 2, 1 + size], "values": {"hidden_width": size}} for size in sizes]
+    (ax,) = drawn("pareto", hand_made(tmp_path / "s", *trials)).axes
+    low, high = ax.get_xlim()
+    assert sum(low <= tick <= high for tick in ax.get_xticks()) >= 3
 
 
 def test_a_pair_that_is_not_searched_is_refused(study):

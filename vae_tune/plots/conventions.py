@@ -7,6 +7,9 @@ from vae_tune.names import COMPLETE, FAIL, IDLE, PRUNED, RUNNING, STATE_WORDS
 WINNER, REFERENCE, BEST_SO_FAR = "winner", "reference", "best so far"
 WENT_ON, STOPPED_HERE = "went on", "stopped here"
 LOSS = "validation loss (nats per image)"
+KL, RECONSTRUCTION = "KL (nats per image)", "reconstruction (nats per image)"
+GAP = "validation - training loss (nats per image)"
+ACTIVE, SHARE = "active latents", "share of the importance"
 METHODS = {"ped-anova": "PED-ANOVA: what sets the best apart", "fanova": "fANOVA: what explains the loss"}
 """Words for what :mod:`vae_tune.plots.hyperparameters` computes an importance with."""
 

@@ -29,7 +29,7 @@ from vae_tune.names import (
     VALUE,
 )
 from vae_tune.plots import style
-from vae_tune.plots.conventions import COLOURS, LOSS, METHODS
+from vae_tune.plots.conventions import COLOURS, LOSS, METHODS, SHARE
 from vae_tune.plots.hyperparameters import (
     FANOVA,
     PED_ANOVA,
@@ -216,7 +216,7 @@ def draw_importance(study: Study) -> Figure:
     epoch, trials = table[EPOCH].iloc[0], table[TRIALS].iloc[0]
     style.note(ax, f"by the losses of {trials} trials at epoch {epoch}")
     ax.set_yticks(range(len(shares)), list(shares.index))
-    ax.set_xlabel("importance (share, sums to 100 %)")
+    ax.set_xlabel(SHARE)
     ax.set_xlim(0, min(1.0, shares.to_numpy().max() * 1.15))
     ax.xaxis.set_major_formatter(PercentFormatter(1.0))
     ax.grid(axis="y", visible=False)

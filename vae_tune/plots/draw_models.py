@@ -29,7 +29,7 @@ from vae_tune.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.plots import style
+from vae_tune.plots import conventions, style
 from vae_tune.plots.hyperparameters import Axis
 from vae_tune.plots.hyperparameters import axes as axes_of
 from vae_tune.plots.models import active_units, loss_parts, pareto, train_validation_gap
@@ -49,8 +49,8 @@ def draw_loss_parts(study: Study) -> Figure:
     _trials(ax, study, table, VAL_KL, VAL_RECONSTRUCTION, left_out)
     _fit(ax, table[VAL_KL], table[VAL_RECONSTRUCTION])
     _equal_losses(ax)
-    ax.set_xlabel("KL (nats per image)")
-    ax.set_ylabel("reconstruction (nats per image)")
+    ax.set_xlabel(conventions.KL)
+    ax.set_ylabel(conventions.RECONSTRUCTION)
     style.legend(figure, ax)
     return figure
 
@@ -74,9 +74,9 @@ def draw_active_units(study: Study) -> Figure:
         fewest = table[ACTIVE_UNITS].min()
         ax.set_ylim(bottom=min(ax.get_ylim()[0], 0.9 * fewest if shown.scale == "log" else fewest - 0.5))
     ax.axline((1, 1), (2, 2), color=style.GREY, linewidth=1, linestyle="--", zorder=1)
-    ax.set_xlabel("latent size (log)" if ax.get_xscale() == "log" else "latent size")
-    scales = {"log": "active units (log)", "symlog": "active units (log above 1)"}
-    ax.set_ylabel(scales.get(ax.get_yscale(), "active units"))
+    ax.set_xlabel(shown.title)
+    scales = {"log": f"{conventions.ACTIVE} (log)", "symlog": f"{conventions.ACTIVE} (log above 1)"}
+    ax.set_ylabel(scales.get(ax.get_yscale(), conventions.ACTIVE))
     style.legend(figure, ax)
     return figure
 
@@ -89,7 +89,7 @@ def draw_train_validation_gap(study: Study) -> Figure:
     figure, (ax,) = style.sheet("train_validation_gap", width=6.4, height=4.6)
     ax.axhline(0, color=style.GREY, linewidth=1, linestyle="--", zorder=1)
     _trials(ax, study, table, VAL_LOSS, GAP, style.loss_axis(ax, "x", table, GAP))
-    ax.set_ylabel("validation - training loss (nats per image)")
+    ax.set_ylabel(conventions.GAP)
     ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
     style.legend(figure, ax)
     return figure
@@ -107,8 +107,10 @@ def draw_pareto(study: Study) -> Figure:
     )
     _trials(ax, study, table, PARAMETERS, VAL_LOSS, style.loss_axis(ax, "y", table, PARAMETERS))
     ax.set_xscale("log")
-    ax.set_xlim(table[PARAMETERS].min() / 1.15, table[PARAMETERS].max() * 1.25)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = table[PARAMETERS].min() / 1.15, table[PARAMETERS].max() * 1.25
+    ax.set_xlim(low, high)
+    few = high < 4 * low  # 1, 2 and 5 of a decade would be one tick or none
+    ax.xaxis.set_major_locator(MaxNLocator(5) if few else LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("parameters (log)")

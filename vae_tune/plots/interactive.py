@@ -47,7 +47,7 @@ from vae_tune.names import (
     VALUE,
     WORKER,
 )
-from vae_tune.plots import hyperparameters, models, progress
+from vae_tune.plots import conventions, hyperparameters, models, progress
 from vae_tune.plots.conventions import BEST_SO_FAR, METHODS, REFERENCE, STOPPED_HERE, WENT_ON, WINNER, time_unit
 from vae_tune.plots.hyperparameters import Axis
 from vae_tune.plots.traces import (
@@ -93,7 +93,8 @@ def best_so_far(study: Study, x: str, title: str) -> Figure | None:
         units, unit = time_unit(table[HOURS].max())
         table, title = table.assign(**{HOURS: table[HOURS] * units}), f"{unit} {title}"
     step = line(table[x], table[BEST], BEST_SO_FAR, color="@best", shape="hv")
-    return figure([step, *trials(study, table, x, VAL_LOSS)], axis(title), loss_axis(table))
+    told = table[table[VAL_LOSS].notna()]  # a state without any point needs no place in the legend
+    return figure([step, *trials(study, told, x, VAL_LOSS)], axis(title), loss_axis(table))
 
 
 def learning_curves(study: Study) -> Figure | None:
@@ -215,7 +216,7 @@ def importance(table: pd.DataFrame) -> Figure | None:
         bar |= {"marker": {"color": colour}, "texttemplate": "%{x:.0%}"}
         bar["hovertemplate"] = "%{y}: %{x:.1%}<extra></extra>"
         bars.append(bar)
-    across = axis("share of the importance", tickformat=".0%")
+    across = axis(conventions.SHARE, tickformat=".0%")
     height = max(_USUAL, _FRAME + _ROW * len(order))
     return figure(bars, across, {"type": "category"}, barmode="group", height=height)
 
@@ -264,7 +265,7 @@ def pair_grid(study: Study, x: str, y: str) -> Figure | None:
         "hovertemplate": "best of %{customdata[1]} trials: %{z:.2f} nats, epoch %{customdata[0]}<extra></extra>",
         "hoverongaps": False,
         "colorscale": "@scale",
-        "colorbar": {"title": {"text": "nats"}, "thickness": 12, "outlinewidth": 0},
+        "colorbar": {"title": {"text": conventions.LOSS, "side": "right"}, "thickness": 12, "outlinewidth": 0},
         "text": [[epochs or "" for epochs in row] for row in grids[EPOCHS].to_numpy().tolist()],
         "texttemplate": "%{text}",
         "textfont": {"size": 10},
@@ -292,8 +293,8 @@ def loss_parts(study: Study) -> Figure | None:
     if study.best is not None:
         ends = np.array([table[VAL_KL].min(), table[VAL_KL].max()])
         traces.insert(0, line(ends, float(study.best[VAL_LOSS]) - ends, "as good as the winner", dash="dash"))
-    y = loss_axis(table, VAL_RECONSTRUCTION, "reconstruction, nats per image")
-    return figure(traces, loss_axis(table, VAL_KL, "KL, nats per image"), y)
+    y = loss_axis(table, VAL_RECONSTRUCTION, conventions.RECONSTRUCTION)
+    return figure(traces, loss_axis(table, VAL_KL, conventions.KL), y)
 
 
 def active_units(study: Study) -> Figure | None:
@@ -304,7 +305,7 @@ def active_units(study: Study) -> Figure | None:
     size = "latent_size"
     ends = np.array([1, table[size].max()])
     traces = [line(ends, ends, "all latents", dash="dash"), *trials(study, table, size, ACTIVE_UNITS)]
-    return figure(traces, axis("latent_size"), axis("active latents", rangemode="tozero"))
+    return figure(traces, axis("latent_size"), axis(conventions.ACTIVE, rangemode="tozero"))
 
 
 def train_validation_gap(study: Study) -> Figure | None:
@@ -312,7 +313,7 @@ def train_validation_gap(study: Study) -> Figure | None:
     table = models.train_validation_gap(study).dropna(subset=[GAP])
     if table.empty:
         return None
-    y = loss_axis(table, GAP, "validation minus training loss, nats")
+    y = loss_axis(table, GAP, conventions.GAP)
     return figure(trials(study, table, VAL_LOSS, GAP), loss_axis(table), y)
 
 
