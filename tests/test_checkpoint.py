@@ -177,6 +177,17 @@ def test_of_a_trial_that_has_ended_the_checkpoint_of_its_last_epoch_stays_not_a_
     assert checkpoints(folder) == [checkpoint_file(folder, 2)]
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_of_a_trial_that_has_ended_the_newest_checkpoint_that_can_be_read_stays(tiny, tmp_path, readable):
+    folder = checkpoint_folder(tmp_path, 7)
+    _train_and_write(folder, tiny)
+    whole, *damaged = (checkpoint_file(folder, epoch) for epoch in (2, 3, 4))
+    for path in damaged if readable else [whole, *damaged]:
+        path.write_bytes(whole.read_bytes()[:100])
+    discard_checkpoints(tmp_path, 7, keep=3)
+    assert checkpoints(folder) == ([whole] if readable else [*reversed(damaged), whole])
+
+
 @pytest.mark.parametrize("key", ["config", "report"])
 @pytest.mark.parametrize("text", ["{", "[]", "3", '{"nonsense": 1}'])
 def test_a_checkpoint_with_damaged_metadata_falls_back_to_the_one_before(tiny, tmp_path, key, text):

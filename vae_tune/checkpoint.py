@@ -116,13 +116,11 @@ def take_up(folder: Path, device: torch.device) -> Checkpoint | None:
         delete(half)
     found = checkpoints(folder)
     for number, path in enumerate(found, start=1):
-        try:
-            return read_checkpoint(path, device)
-        except DAMAGE as error:
-            if is_remote(path) and isinstance(error, OSError):
-                raise
-            remedy = "using the checkpoint before it" if number < len(found) else "training from the start"
-            warnings.warn(f"{address(path)} is damaged ({telling_line(error)}); {remedy}.", stacklevel=2)
+        read = _read_unless_damaged(path, device)
+        if isinstance(read, Checkpoint):
+            return read
+        remedy = "using the checkpoint before it" if number < len(found) else "training from the start"
+        warnings.warn(f"{address(path)} is damaged ({read}); {remedy}.", stacklevel=2)
     return None
 
 
@@ -140,6 +138,20 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     state = _state(tensors, config, device)
     state.epoch = report.epoch
     return Checkpoint(config, state, report, earlier)
+
+
+def _read_unless_damaged(path: Path, device: torch.device) -> Checkpoint | str:
+    """Return the checkpoint at ``path``, or in what way it is damaged.
+
+    Raises:
+        OSError: the storage that it lies on does not answer.
+    """
+    try:
+        return read_checkpoint(path, device)
+    except DAMAGE as error:
+        if is_remote(path) and isinstance(error, OSError):
+            raise
+        return telling_line(error)
 
 
 def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
@@ -179,15 +191,26 @@ def trials_with_checkpoints(study: Path) -> set[int]:
 
 
 def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
-    """Delete the checkpoints of a trial but for the newest of its first ``keep`` epochs."""
+    """Delete the checkpoints of a trial but for the newest of its first ``keep`` epochs that can be read.
+
+    Where none of them can be read, all files stay, as they do no harm.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
     folder = checkpoint_folder(study, trial)
     if not keep:
         delete_folder(folder)
         return
+    delete(folder / _MIDWAY_FILE)
     found = checkpoints(folder)
-    newest = next((path for path in found if _epoch(path) <= keep), None)
-    for path in [*found, folder / _MIDWAY_FILE]:
-        if path != newest:
+    if len(found) < 2:
+        return
+    cpu = torch.device("cpu")
+    first = (path for path in found if _epoch(path) <= keep)
+    newest = next((path for path in first if isinstance(_read_unless_damaged(path, cpu), Checkpoint)), None)
+    for path in found:
+        if newest and path != newest:
             delete(path)
 
 
