@@ -8,7 +8,7 @@ import pytest
 
 from tests.test_record import row
 from vae_tune import startup, tuning
-from vae_tune.config import SearchConfig
+from vae_tune.config import SearchConfig, TrialConfig
 from vae_tune.ending import Ending, Trainings, interruptible
 from vae_tune.files import read_json
 from vae_tune.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
@@ -220,15 +220,42 @@ def test_a_handler_that_was_put_in_the_place_of_this_one_stays():
         signal.signal(signal.SIGTERM, others)
 
 
+@pytest.fixture
+def without_ray(tiny, monkeypatch):
+    """Searches that neither start Ray nor read a data set; they have three slots."""
+    monkeypatch.setattr(startup, "running_ray", lambda *_: contextlib.nullcontext())
+    there = contextlib.nullcontext(Slots(count=3, cpus=1, gpus=0))
+    monkeypatch.setattr(startup, "requested_slots", lambda *_: there)
+    monkeypatch.setattr(startup, "load_images", lambda _: tiny)
+
+
+@pytest.mark.parametrize(("confirm", "kept"), [(2, Trainings(3 * 4, 7)), (0, Trainings())])
+def test_a_search_keeps_time_for_all_the_trainings_that_confirm_it(without_ray, tmp_path, monkeypatch, confirm, kept):
+    seen = []
+
+    def train(plan, record, images, slots, view, ending, ray):  # noqa: ARG001
+        seen.append((ending.later, ending.slots))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "train_trials", train)
+    config = SearchConfig(
+        study_name="s",
+        results_dir=tmp_path,
+        trial=TrialConfig(max_epochs=7),
+        time_budget="1h",
+        confirm=confirm,
+        confirm_seeds=4,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        tuning.run_search(config)
+    assert seen == [(kept, 3 if confirm else 1)]  # the reference is confirmed too
+
+
 @pytest.mark.parametrize("way", [KeyboardInterrupt, SystemExit])  # of Ctrl-C; of SIGTERM, which Ray handles
-def test_a_signal_while_no_trial_runs_is_noted_in_the_record(way, tmp_path, tiny, monkeypatch, capsys):
+def test_a_signal_while_no_trial_runs_is_noted_in_the_record(way, without_ray, tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise way
 
-    monkeypatch.setattr(startup, "running_ray", lambda *_: contextlib.nullcontext())
-    there = contextlib.nullcontext(Slots(count=1, cpus=1, gpus=0))
-    monkeypatch.setattr(startup, "requested_slots", lambda *_: there)
-    monkeypatch.setattr(startup, "load_images", lambda _: tiny)
     monkeypatch.setattr(tuning, "train_trials", interrupted)
     with pytest.raises(way):
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
