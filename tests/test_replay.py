@@ -241,9 +241,8 @@ def test_what_cannot_be_replayed_is_refused(change, message):
 
 def command(**options):
     text = io.StringIO()
-    summary = replay(
-        ReplayOptions(source=TABLE, num_samples=6, repeats=2, **options), make_console(file=text, width=200)
-    )
+    options = {"num_samples": 6, "repeats": 2} | options
+    summary = replay(ReplayOptions(source=TABLE, **options), make_console(file=text, width=200))
     return summary, text.getvalue()
 
 
@@ -258,6 +257,21 @@ def test_the_command_prints_the_error_first_and_writes_tables_figure_and_page(tm
     page = (tmp_path / "out" / "replay.html").read_text()
     assert '<section id="replay">' in page
     assert "http" not in page
+
+
+def test_one_search_has_no_interval(tmp_path):
+    out = tmp_path / "out"
+    summary, text = command(sampler="random", scheduler="none", curves="tabular", repeats=1, output=out)
+    assert "1 search of 6 trials\n" in text
+    assert "\n1 search in " in text
+    assert " each" not in text
+    (cells,) = (line for line in text.splitlines() if line.startswith("| random, none"))
+    assert f"| {summary['regret'][0]:.2f} | {summary['fair_regret'][0]:.2f} |" in cells
+    assert " to " not in cells
+    assert pd.read_csv(out / "summary.csv")[["regret_low", "regret_high"]].isna().all(axis=None)
+    assert pd.read_csv(out / "regret.csv")[["low", "high"]].isna().all(axis=None)
+    _, text = command(sampler="random", scheduler="none", curves="tabular", output=out)
+    assert "2 searches of 6 trials each, with 95 % intervals\n" in text
 
 
 def test_table_and_page_tell_of_one_zero_of_regret(tmp_path, monkeypatch):

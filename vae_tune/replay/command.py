@@ -70,7 +70,8 @@ def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFra
     legend = _legend(best, source)
     _show(summary, legend, console)
     _write(folder, summary, regret, source, legend)
-    console.print(f"{count} searches in {seconds:.1f} s, {seconds / count:.2f} s each.")
+    each = f", {seconds / count:.2f} s each" if count > 1 else ""
+    console.print(f"{_searches(count)} in {seconds:.1f} s{each}.")
     files = ", ".join((REPLAY_SUMMARY_FILE, REPLAY_REGRET_FILE, REPLAY_PLOT_FILE, REPLAY_PAGE_FILE))
     console.print(f"{folder}: {files}", soft_wrap=True)
     return summary
@@ -152,7 +153,13 @@ def _interval(row: Any, name: str, form: str) -> str:
         return "not known"
     if low == float("inf"):
         return "never"
+    if pd.isna(low):  # one search has no interval
+        return _number(value, form)
     return f"{_number(value, form)} ({_number(low, form)} to {_number(high, form)})"
+
+
+def _searches(count: int) -> str:
+    return "1 search" if count == 1 else f"{count} searches"
 
 
 def _number(value: float, form: str) -> str:
@@ -162,7 +169,8 @@ def _number(value: float, form: str) -> str:
 def _show(summary: pd.DataFrame, legend: str, console: Console) -> None:
     runs = summary[["repeats", "trials"]].iloc[0]
     head, *rows = _rows(summary)
-    lines = [f"{runs['repeats']} searches of {runs['trials']} trials each, with 95 % intervals", ""]
+    more = " each, with 95 % intervals" if runs["repeats"] > 1 else ""
+    lines = [f"{_searches(runs['repeats'])} of {runs['trials']} trials{more}", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
     console.print("\n".join([*lines, ""]), soft_wrap=True)  # Markdown, to be pasted
     console.print(legend, soft_wrap=True)

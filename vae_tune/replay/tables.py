@@ -97,8 +97,11 @@ def bootstrap(values: Array, statistic: Callable[[Array], Array]) -> tuple[Array
         statistic: reduces the axis before the last, of (resamples, repeats, points) too.
 
     Returns:
-        Lower and upper ends, (points,) each.
+        Lower and upper ends, (points,) each; NaN where there is but one repeat.
     """
+    if len(values) == 1:
+        none = np.full(values.shape[1:], np.nan)
+        return none, none
     picks = np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))
     sampled = np.concatenate([statistic(values[part]) for part in np.array_split(picks, 20)])
     low, high = np.quantile(sampled, [0.025, 0.975], axis=0, method="inverted_cdf")
