@@ -233,7 +233,7 @@ def without_ray(tiny, monkeypatch):
 def test_a_search_keeps_time_for_all_the_trainings_that_confirm_it(without_ray, tmp_path, monkeypatch, confirm, kept):
     seen = []
 
-    def train(plan, record, images, slots, view, ending, ray):  # noqa: ARG001
+    def train(plan, record, images, slots, view, ending, ray):
         seen.append((ending.later, ending.slots))
         raise KeyboardInterrupt
 

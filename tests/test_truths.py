@@ -9,26 +9,26 @@ import pytest
 from tests.truths import KINDS, NAMES, NEXT, SENTENCES, count, gain_beyond, make_truth, total
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "advice.md").read_text()
-SIZES = (25, 50)
+STUDIES, SIZES = 3, (25,)
 BOUND = 0.15
 """Of the sentences that are printed in bold: how many may be wrong. With so few studies none is far off by chance."""
 
 
 @pytest.fixture(scope="module")
 def counted():
-    return count(2, SIZES, seed=500)  # a sentence without a rule raises
+    return count(STUDIES, SIZES, seed=500)  # a sentence without a rule raises
 
 
 def test_what_is_printed_in_bold_is_seldom_wrong(counted):
     certain = [total(sizes) for (_, bold), sizes in counted.items() if bold]
     said, wrong = (sum(pair[index] for pair in certain) for index in (0, 1))
-    assert said >= 10
+    assert said >= 8
     assert wrong <= BOUND * said
 
 
 def test_the_next_space_seldom_leaves_out_the_best(counted):
     said, wrong = total(counted[NEXT, False])
-    assert said == 2 * len(SIZES) * len(KINDS)
+    assert said == STUDIES * len(SIZES) * len(KINDS)
     assert wrong <= BOUND * said
 
 
