@@ -3,6 +3,9 @@
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -68,6 +71,26 @@ def test_a_start_that_failed_names_the_process_its_log_and_its_last_line(started
     assert found.fault() == (
         f"Ray did not start: its raylet was ended by SIGKILL.\nSee {log}, which ends with: no port is left"
     )
+
+
+_WAIT = """
+import sys
+from vae_tune.config import SearchError
+from vae_tune.processes import Processes
+found = Processes()
+found.start(["/bin/false"])
+try:
+    found.get_node(sys.argv[1], "a node")
+except SearchError as error:
+    print(error)
+"""
+
+
+def test_who_waits_for_a_node_hears_of_a_death_while_the_server_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = subprocess.run([sys.executable, "-c", _WAIT, address], capture_output=True, text=True, check=False)
+    assert "Ray did not start: its false ended with exit code 1." in done.stdout, done.stderr
 
 
 def test_an_agent_without_which_a_raylet_ends_is_named_before_that_has_ended(started, tmp_path):

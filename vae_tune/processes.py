@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
+
+from ray.exceptions import RaySystemError
 
 from vae_tune.config import SearchError, UsageError
 from vae_tune.ray_private import GlobalState, detect_fate_sharing_support, get_default_system_temp_dir, services
@@ -84,19 +87,23 @@ class Processes:
     def get_node(self, address: str, node: str) -> dict[str, Any]:
         """Return what Ray knows of a node, as Ray's own function does, which waits half a minute whatever happens.
 
+        It is asked for in a thread of its own, since Ray does not answer while its server is gone.
+
         Raises:
             SearchError: a process has died, so that there is nothing to wait for.
             RuntimeError: the node is not there in time.
         """
-        state = GlobalState()
-        state._initialize_global_state(services._get_gcs_client_options(address))
+        there, over = Event(), Event()
+        Thread(target=_wait_for, args=[address, node, there, over], daemon=True).start()
         end = time.monotonic() + _START_SECONDS
-        while not any(known["NodeID"] == node for known in state.node_table()):
-            if fault := self.fault():
-                raise SearchError(fault)
-            if time.monotonic() > end:
-                raise RuntimeError(f"no node {node}")
-            time.sleep(_POLL_SECONDS)
+        try:
+            while not there.wait(_POLL_SECONDS):
+                if fault := self.fault():
+                    raise SearchError(fault)
+                if time.monotonic() > end:
+                    raise RuntimeError(f"no node {node}")
+        finally:
+            over.set()
         return self._get_node(address, node)
 
     def fault(self) -> str:
@@ -132,6 +139,17 @@ class Processes:
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 return name, how
         return None
+
+
+def _wait_for(address: str, node: str, there: Event, over: Event) -> None:
+    """Set ``there`` once Ray knows the node; where it never does, ``over`` ends this, or Ray's server is gone."""
+    state = GlobalState()
+    state._initialize_global_state(services._get_gcs_client_options(address))
+    with suppress(RaySystemError):  # it could not be connected to
+        while not any(known["NodeID"] == node for known in state.node_table()):
+            if over.wait(_POLL_SECONDS):
+                return
+        there.set()
 
 
 def short_folder(say: Callable[[str], None]) -> str | None:
