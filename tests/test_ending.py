@@ -15,20 +15,20 @@ from vae_tune.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
 from vae_tune.slots import Slots
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_requests_an_end_at_once_and_a_second_one_acts_as_before(number):
-    caught = []
-    before = signal.signal(number, lambda *_: caught.append("before"))
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
+def test_a_signal_requests_an_end_at_once_and_a_second_one_ends_the_process(number, code):
+    before = signal.getsignal(number)
     try:
+        signal.signal(number, signal.default_int_handler if code is None else lambda *_: sys.exit(1))  # as Ray does
         ending = Ending()
         with interruptible(ending):
             os.kill(os.getpid(), number)
-            assert (ending.reason, ending.stop_all(), caught) == (INTERRUPTED, True, [])
+            assert (ending.reason, ending.stop_all()) == (INTERRUPTED, True)
+            with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
+                os.kill(os.getpid(), number)
+        with interruptible(ending), pytest.raises((KeyboardInterrupt, SystemExit)) as again:  # the rest of the search
             os.kill(os.getpid(), number)
-            assert caught == ["before"]
-        with interruptible(ending):  # the rest of the same search
-            os.kill(os.getpid(), number)
-            assert caught == ["before", "before"]
+        assert [getattr(error.value, "code", None) for error in (ended, again)] == [code, code]
     finally:
         signal.signal(number, before)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -182,11 +183,17 @@ def explain(status: str, config: SearchConfig, left: int) -> str:
     return ""
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """End this process with the exit code that shells give a signal; Ray's own handler ends it with another."""
+    sys.exit(128 + number)
+
+
 @contextlib.contextmanager
 def interruptible(ending: Ending) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into an orderly end, and tell so at once; a second one acts as usual.
+    """Turn the first Ctrl-C or SIGTERM into an orderly end, and tell so at once; a second one ends this process.
 
-    That it was the first is known from ``ending``, so a search may be interruptible in several blocks.
+    Its exit code is 130 then, or 143. That it was the first is known from ``ending``, so a search may be interruptible
+    in several blocks.
     """
     if ending.reason == INTERRUPTED or threading.current_thread() is not threading.main_thread():
         yield
@@ -195,7 +202,7 @@ def interruptible(ending: Ending) -> Iterator[None]:
 
     def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         ending.request(INTERRUPTED, at_once=True)
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, before[signal.Signals(number)] if number == signal.SIGINT else _terminate)
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         text = f"{name}: the search ends in order, which takes some seconds. A second {name} ends it at once."
         threading.Thread(target=ending.tell, args=[text]).start()  # this one may be in the middle of a line
