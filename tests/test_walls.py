@@ -76,6 +76,7 @@ NEVER = {
     "credentials": {"ray", "torch", "optuna", "pandas", "numpy"},
     "trials": {"ray", "torch", "pandas"},
     "record": {"ray", "torch", "pandas"},
+    "leftovers": {"ray", "torch", "pandas"},
     "dashboard": {"ray", "torch"},
     "loggers/__init__": {"ray", "torch", "vae_tune.tuning"},
     "loggers/channel": {"ray", "torch", "vae_tune.record"},

@@ -17,6 +17,7 @@ from vae_tune.copies import mark_copy, place_of, working_copy
 from vae_tune.data import Images
 from vae_tune.files import address, argument, is_remote
 from vae_tune.journal import refuse_without_locks
+from vae_tune.leftovers import unfinished_creation
 from vae_tune.loggers import require_packages
 from vae_tune.manifest import (
     new_manifest,
@@ -30,7 +31,7 @@ from vae_tune.manifest import (
 from vae_tune.mirror import forget, renew
 from vae_tune.names import SEARCH, STUDY_FILE, WARM_START
 from vae_tune.prior import Prior, read_points
-from vae_tune.record import StudyRecord, unfinished_creation
+from vae_tune.record import StudyRecord
 from vae_tune.sampler import configurations, key_of
 from vae_tune.slots import Slots
 from vae_tune.space import Grid, Space, load_space

@@ -18,16 +18,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config import UsageError
 from vae_tune.copies import shown
-from vae_tune.files import atomic, is_remote, write_json
+from vae_tune.files import atomic, write_json
 from vae_tune.guards import collapse
 from vae_tune.journal import Journal, StudyLock, UtcStorage
+from vae_tune.leftovers import delete_temporary_files, refuse_loss
 from vae_tune.manifest import read_manifest, resume_command
 from vae_tune.names import (
     AUDITED,
-    CHECKPOINTS_FOLDER,
     COLLAPSED,
     COMPLETE,
-    COPY_FILE,
     DEVICE,
     DIVERGED,
     EPOCH,
@@ -35,11 +34,9 @@ from vae_tune.names import (
     EPOCHS_FILE,
     FAIL,
     JOURNAL_FILE,
-    LOCK_FILE,
     NODE,
     ORDER,
     PRUNED,
-    RAY_FOLDER,
     REASON,
     REPORT_COLUMNS,
     RUNNING,
@@ -52,7 +49,6 @@ from vae_tune.names import (
     WARM_START,
 )
 from vae_tune.seen import SET_ASIDE, borrowed_trials, seen_study
-from vae_tune.storage import entries
 from vae_tune.tables import line
 from vae_tune.trials import (
     REPORT_ATTRIBUTE,
@@ -61,7 +57,6 @@ from vae_tune.trials import (
     add_note,
     iso,
     now,
-    read_trials,
     row_from_trial,
 )
 
@@ -146,7 +141,7 @@ class StudyRecord:
                 raise FileExistsError(folder)
             for name in (JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE):
                 (folder / name).unlink(missing_ok=True)
-            _delete_temporary_files(folder)
+            delete_temporary_files(folder)
             return cls(folder, manifest, lock, Journal(folder / JOURNAL_FILE), plant, place)
         except BaseException:
             lock.release()
@@ -168,7 +163,7 @@ class StudyRecord:
         if not path.exists():
             raise UsageError(f"{name} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
         try:
-            _refuse_loss(folder)
+            refuse_loss(folder)
             lock = StudyLock(folder)
             try:
                 if known is not None and read_manifest(folder) != known:
@@ -177,7 +172,7 @@ class StudyRecord:
                 if not journal.holds(manifest["name"]):
                     what = f"it holds no study {manifest['name']!r}"
                     raise UsageError(f"{shown(path)} is damaged: {what}. Nothing was changed.")
-                _delete_temporary_files(folder)
+                delete_temporary_files(folder)
                 return cls(folder, manifest, lock, journal, place=place)
             except BaseException:
                 lock.release()
@@ -356,44 +351,6 @@ class StudyRecord:
 
 def _at_once(action: Callable[[], None]) -> None:
     action()
-
-
-def unfinished_creation(folder: Path) -> bool:
-    """Whether ``folder`` holds nothing but what a creation that was killed leaves behind.
-
-    Raises:
-        OSError: it cannot be looked into.
-    """
-    ours = {LOCK_FILE, COPY_FILE, JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE}
-    if is_remote(folder):  # there the workers may have begun before the record was uploaded
-        ours |= {CHECKPOINTS_FOLDER, RAY_FOLDER}
-    return all(name in ours or name.endswith(".tmp") for name in entries(folder))
-
-
-def _refuse_loss(folder: Path) -> None:
-    """Refuse a journal that lacks what ``epochs.csv`` has: it is always written, and on disk, before the table."""
-    reported = _reported(folder / EPOCHS_FILE)
-    rows = map(row_from_trial, read_trials(folder))
-    lost = reported - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
-    if lost:
-        trial, epoch = min(lost)
-        raise UsageError(
-            f"{shown(folder / JOURNAL_FILE)} is damaged: epoch {epoch} of trial {trial} is only in {EPOCHS_FILE}. "
-            "Nothing was changed.\n"
-            f"Put the journal back; or, to go on with what is left of it, move {shown(folder / EPOCHS_FILE)} away."
-        )
-
-
-def _reported(path: Path) -> set[tuple[str, str]]:
-    """Return trial and epoch of each whole line of ``epochs.csv``; a crash may have torn the last one."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    lines = text[: text.rfind("\n") + 1].splitlines()[1:]
-    return {(trial, epoch) for trial, epoch in (line.split(",")[:2] for line in lines if line.count(",") > 1)}
-
-
-def _delete_temporary_files(folder: Path) -> None:
-    for leftover in folder.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 def _epochs_line(number: int, report: Mapping[str, Any]) -> str:
