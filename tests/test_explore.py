@@ -2,6 +2,7 @@
 
 import io
 import sys
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from vae_tune.console import make_console
 from vae_tune.copies import mark_copy, record_files, working_copy
 from vae_tune.explore import draw, explore, failures, plan, show
 from vae_tune.manifest import new_manifest, read_config
-from vae_tune.mirror import upload
 from vae_tune.names import COMPLETE, DEVICE, EXPLORATION, FAIL, LOCK_FILE, NODE
 from vae_tune.options import ExploredConfig, ExploreOptions
 from vae_tune.record import StudyRecord
 from vae_tune.repeats import summarise
+from vae_tune.storage import write_bytes
 from vae_tune.study import load_study
 from vae_tune.training import fit, new_state
 from vae_tune.trials import TrialRow
@@ -72,7 +73,16 @@ def test_what_follows_an_exploration_on_object_storage_is_written_under_its_clai
         latent_size="2", repeats=1, study_name="e", results_dir=Path(f"s3://{BUCKET}"), trial=trial
     )
     config, grid = plan(options)
-    monkeypatch.setattr("vae_tune.data.load_images", lambda _: tiny)
+    beat = threading.Event()
+
+    def load(_):
+        beat.clear()
+        assert beat.wait(30)  # while the sizes are compared, the driver shows that it is alive
+        return tiny
+
+    monkeypatch.setattr("vae_tune.data.load_images", load)
+    monkeypatch.setattr("vae_tune.claim._BEAT_SECONDS", 0.0)
+    monkeypatch.setattr("vae_tune.mirror._PERIOD_SECONDS", 0.02)
     monkeypatch.setattr("vae_tune.explore.run_search", lambda *_, **__: load_study(folder))
     with s3() as server:
         for name, value in (server.environment | {"VAE_TUNE_CACHE": str(tmp_path)}).items():
@@ -89,12 +99,15 @@ def test_what_follows_an_exploration_on_object_storage_is_written_under_its_clai
         record.finish(0, COMPLETE)
         record.close()
         mark_copy(folder, place)
-        upload(folder, place, [str(path.relative_to(folder)) for path in record_files(folder)])
+        for path in record_files(folder):
+            write_bytes(place / path.relative_to(folder), path.read_bytes())
         claimed = {}
 
         def note(method, name):
             if method == "PUT" and not name.endswith(LOCK_FILE):
                 claimed[name] = f"e/{LOCK_FILE}" in server.objects()
+            elif method == "PUT":
+                beat.set()
 
         server.before = note
         explore(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,9 +18,9 @@ from vae_tune import hints
 from vae_tune.claim import claimed
 from vae_tune.config import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.console import make_console
-from vae_tune.files import address, atomic, is_remote
+from vae_tune.files import address, atomic
 from vae_tune.manifest import read_config
-from vae_tune.mirror import upload
+from vae_tune.mirror import mirrored
 from vae_tune.names import (
     COMPLETE,
     EXPLORATION,
@@ -64,7 +65,11 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
         raise
     begun = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
     rows = [row_from_trial(trial) for trial in begun]
-    with claimed(folder, partial(say, console)):
+    tell = partial(say, console)
+    with contextlib.ExitStack() as held:
+        claim = held.enter_context(claimed(folder, tell))
+        if claim is not None:  # kept until all is uploaded; that it is lost, the next write tells
+            held.enter_context(mirrored(study.folder, folder, claim, tell, lambda _: None, EXPLORATION))
         sizes = _compare(study.folder, folder, [row for row in rows if row.state == COMPLETE], config, console)
     for line in failures(rows):
         say(console, line)
@@ -134,14 +139,11 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
     for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
             file.write(to_csv(frame.assign(kind=images.binarization)))
-    pictures = []
     for row in {row.values[LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
         model = last_checkpoint(place, row, images, partial(say, console)).state.model
-        pictures.append(f"samples_{row.values[LATENT_SIZE]:03d}.png")
-        sample_sheet(model, images.test.shape[1:]).write_png(folder / pictures[-1])
+        picture = folder / f"samples_{row.values[LATENT_SIZE]:03d}.png"
+        sample_sheet(model, images.test.shape[1:]).write_png(picture)
     draw(sizes, images.binarization, folder / LATENT_SIZES_PLOT)
-    if is_remote(place):
-        upload(folder, place, [EXPLORED_FILE, LATENT_SIZES_FILE, LATENT_SIZES_PLOT, *pictures])
     show(sizes, images.binarization, config.trial.max_epochs, console)
     say(console, f"{address(place)}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png")
     return sizes

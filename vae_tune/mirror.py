@@ -203,12 +203,6 @@ class _Mirror:
             mark_copy(self._folder, self._place, self._uploaded)
 
 
-def upload(folder: Path, place: Path, names: list[str]) -> None:
-    """Copy files of a working copy to the study on object storage, whose claim this process holds."""
-    for name in names:
-        write_bytes(place / name, (folder / name).read_bytes())
-
-
 def _journal_last(path: Path) -> bool:
     return path.name == JOURNAL_FILE
 
