@@ -57,12 +57,10 @@ def study(tmp_path_factory):
 def place(tmp_path, monkeypatch, study):
     """A working folder with what the wrong inputs name."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "results" / "taken").mkdir(parents=True)
-    (tmp_path / "results" / "taken" / "study.json").write_text("{}")
-    (tmp_path / "results" / "foreign").mkdir()
+    (tmp_path / "results" / "foreign").mkdir(parents=True)
     (tmp_path / "results" / "foreign" / "thesis.tex").write_text("")
     (tmp_path / "file").write_text("no folder")
-    for name in ("study", "torn", "lost", "mangled"):
+    for name in ("study", "torn", "lost", "mangled", "results/taken"):
         shutil.copytree(study, tmp_path / name)
     (tmp_path / "torn" / "optuna.journal").write_text("{}\nno json\n{}\n")
     (tmp_path / "lost" / "optuna.journal").unlink()
