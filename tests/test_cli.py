@@ -243,6 +243,13 @@ def test_help_is_grouped_and_shows_every_option_with_its_default():
         assert f"(default: {default})" in text
 
 
+def test_the_script_without_its_environment_names_the_way_there(tmp_path):
+    command = [sys.executable, "-S", ROOT / "search.py"]  # no site-packages, as in a shell without the environment
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "search.py: tyro is not installed here: run make setup, then source .venv/bin/activate.\n"
+
+
 @pytest.mark.parametrize("words", [["search.py", "--help"], ["-c", "from vae_tune.cli import main; main()"]])
 def test_a_reader_that_leaves_ends_a_command_without_a_word(words):
     for unbuffered in ("", "1"):

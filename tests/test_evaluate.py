@@ -129,8 +129,8 @@ def cut(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: (folder / "model.safetensors").unlink(), "No such file"),
-        (lambda folder: (folder / "config.json").unlink(), "No such file"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
         (cut, "incomplete"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\3\4, a zip file"), "header"),
         (lambda folder: (folder / "config.json").write_text('{"latent_size": 4}'), "size mismatch"),

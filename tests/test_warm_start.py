@@ -92,7 +92,10 @@ def test_trials_outside_of_the_ranges_are_left_out(tmp_path, tiny):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("data", "sha256", "other"), "data is 'other'"),
+        (
+            ("data", "sha256", "other"),
+            r"other images \(60 of mnist to train on, checksum other; here 60 of mnist to train on, checksum \w{8}\)",
+        ),
         (("reference", "max_epochs", 7), "max_epochs is 7"),
         (("metric", "kind", "static"), "metric is"),
     ],
@@ -277,6 +280,15 @@ def test_a_warm_start_from_another_kind_of_numbers_is_refused(tmp_path, tiny):
     config = replace(CONFIG, data=DataConfig(binarization="static"))
     manifest = new_manifest("new", config, BASE, DEFAULT_SPACE, tiny)
     with pytest.raises(UsageError, match=r"cannot be compared: metric is .*'grey'.* there, .*'static'.* here"):
+        read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
+
+
+def test_a_warm_start_from_other_images_is_refused_by_their_number(tmp_path, tiny):
+    source = finished(tmp_path / "old", tiny)
+    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, replace(tiny, train=tiny.train[:50]))
+    with pytest.raises(
+        UsageError, match=r"other images \(60 of mnist to train on, .*; here 50 of mnist to train on, "
+    ):
         read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
 
 

@@ -257,6 +257,9 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
         weights = load((folder / MODEL_FILE).read_bytes())
         model = build(config, _pixels(weights))
         model.load_state_dict(weights)
+    except FileNotFoundError as error:
+        missing = f"{Path(error.filename).name} is missing" if folder.is_dir() else "there is no such folder"
+        raise UsageError(f"No usable model in {shown(folder)}: {missing}.") from error
     except DAMAGE as error:
         raise UsageError(f"No usable model in {shown(folder)}: {telling_line(error)}") from error
     return model, config

@@ -53,6 +53,9 @@ def train_trials(
     room = f"{slots}{cpu_note() if plan.config.resources.address is None else ''}"
     kind = plan.config.data.binarization
     view.say(f"Study {address(plan.place)}: {room}; losses in nats per image ({kind} values)")
+    if record.rows:
+        going = sum(row.state == RUNNING for row in record.rows)
+        view.say(f"Resumed: {len(record.rows) - going} trials have ended, {going} unfinished ones go on.")
     for row in record.rows:
         ending.listen(row)
     with contextlib.ExitStack() as threads:

@@ -314,8 +314,8 @@ def _show_confirmation(console: Console, rows: Sequence[Mapping[str, Any]]) -> N
         )
     console.print(table)
     optimism = rows[0]["optimism"]
-    told = f"{optimism:.2f} nats too good" if optimism > 0 else "not too good"
-    console.print(f"The search's own number of trial {rows[0]['trial']} was {told}.")
+    told = f"{optimism:.2f} nats better than" if optimism > 0 else "no better than"
+    console.print(f"In the search, trial {rows[0]['trial']} was {told} the mean of its fresh seeds.")
 
 
 def _interval(row: Mapping[str, Any], name: str) -> str:

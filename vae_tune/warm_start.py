@@ -80,6 +80,14 @@ def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialCo
         reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
         values |= {name: v for name, v in reference.items() if name not in manifest["space"] and name != "seed"}
     mine["space"], theirs["space"] = sorted(manifest["space"]), sorted(other["space"])
+    if theirs["data"] != mine["data"]:
+        there, here = (
+            f"{data['train']} of {data['dataset']} to train on, checksum {data['sha256'][:8]}"
+            for data in (other["data"], manifest["data"])
+        )
+        raise UsageError(
+            f"--warm-start {address(folder)}: its trials cannot be compared: other images ({there}; here {here})."
+        )
     for name, value in mine.items():
         if theirs[name] != value:
             raise UsageError(

@@ -83,7 +83,7 @@ def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken
     code, output = whole.wait()
     assert code == 0, output
     assert "Report: out/whole/report.html" in output
-    assert "Nothing is foretold by a replay: " in output  # of so few trials
+    assert "Not enough data for a forecast: " in output  # of so few trials
     assert "Winner and reference" in (tmp_path / "out" / "whole" / "report.html").read_text()
 
     running = search("--study-name", "killed", *one_at_a_time)

@@ -63,7 +63,7 @@ def forecast(study: Study, seconds: float = SECONDS) -> list[Finding]:
             found.append(finding)
     except _OutOfTime:
         late = f"it takes more than {seconds:.0f} s" if seconds > 0 else "no time is left"
-        found.append(Finding("replay", f"{'No more' if found else 'Nothing'} is foretold by a replay: {late}."))
+        found.append(Finding("replay", f"No {'further ' if found else ''}forecast by a replay: {late}."))
     return found
 
 
@@ -71,8 +71,8 @@ def _foretell(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
     check()
     curves = load_curves(study.folder)
     if curves.whole.sum() < FEWEST:
-        told = f"it needs {FEWEST} trials that trained to the end, and has {curves.whole.sum()}"
-        yield Finding("replay", f"Nothing is foretold by a replay: {told}.")
+        told = f"{curves.whole.sum()} trials trained to the end, needs {FEWEST}"
+        yield Finding("replay", f"Not enough data for a forecast: {told}.")
         return
     asha, last = study.config.asha, study.max_epochs
     rungs = [set(replace(asha, scheduler="asha", reduction_factor=factor).rungs(last)) for factor in _FACTORS]
@@ -81,9 +81,9 @@ def _foretell(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
         validated = surrogate.validate(ahead=ahead)
         if is_poor(validated):
             poorest = validated.sort_values(SPEARMAN, na_position="first").iloc[0]
-            found = "not known" if np.isnan(poorest[SPEARMAN]) else f"{poorest[SPEARMAN]:.2f}"
-            told = f"{found} at epoch {poorest[EPOCH]:.0f}, and it needs {LOWEST_CORRELATION}"
-            yield Finding("replay", f"Nothing is foretold by a replay: its curves' rank correlation is {told}.")
+            found = "unknown" if np.isnan(poorest[SPEARMAN]) else f"{poorest[SPEARMAN]:.2f}"
+            told = f"rank correlation {found} at epoch {poorest[EPOCH]:.0f}, needs {LOWEST_CORRELATION}"
+            yield Finding("replay", f"Not enough data for a forecast: {told}.")
             return
     workers = study.manifest["runs"][-1].get("slots", {}).get("count", 1)
     source = Recorded(curves, surrogate, check)
