@@ -33,6 +33,27 @@ def test_a_signal_requests_an_end_at_once_and_a_second_one_ends_the_process(numb
         signal.signal(number, before)
 
 
+def test_a_block_within_another_leaves_a_second_signal_the_second():
+    before = signal.getsignal(signal.SIGTERM)
+    ending = Ending()
+    with interruptible(ending):
+        with interruptible(ending):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert ending.reason == INTERRUPTED
+        with pytest.raises(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_between_two_blocks_within_another_a_signal_is_heeded():
+    ending = Ending()
+    with interruptible(ending):
+        with interruptible(ending):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ending.reason == INTERRUPTED
+
+
 def test_the_first_signal_tells_at_once_what_a_second_one_does():
     told = SimpleQueue()
     ending = Ending()

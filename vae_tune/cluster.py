@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -62,17 +64,21 @@ class RunningRay:
             raise RayDied(f"Ray has died: {death}.")
 
     def restart(self) -> None:
-        """Start it again after it has died.
+        """Start it again after it has died; signals are heeded as before, though Ray puts a handler of its own there.
 
         Raises:
             RayDied: it does not start; what killed its processes may still be there.
         """
+        heeded = signal.getsignal(signal.SIGTERM)
         _end()
         if self._start:
             try:
                 self._processes = self._start()
             except SearchError as error:
                 raise RayDied(f"{' '.join(str(error).splitlines()).rstrip('.')}.") from error
+            finally:
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGTERM, heeded)
 
 
 @contextmanager

@@ -49,6 +49,8 @@ class Ending(Stopper):
         self.reason = ""
         self.error = ""
         """What broke, where that ended the search."""
+        self.heeds_signals = False
+        """Whether a block of :func:`interruptible` turns signals into an orderly end now."""
         self.later = Trainings()
         """What has to fit into the budget when this has ended: as many rounds of it as half of the budget holds."""
         self.slots = 1
@@ -193,9 +195,10 @@ def interruptible(ending: Ending) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into an orderly end, and tell so at once; a second one ends this process.
 
     Its exit code is 130 then, or 143. That it was the first is known from ``ending``, so a search may be interruptible
-    in several blocks.
+    in several blocks, one after another or one within another.
     """
-    if ending.reason == INTERRUPTED or threading.current_thread() is not threading.main_thread():
+    elsewhere = threading.current_thread() is not threading.main_thread()
+    if elsewhere or ending.heeds_signals or ending.reason == INTERRUPTED:
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -209,9 +212,11 @@ def interruptible(ending: Ending) -> Iterator[None]:
 
     for number in before:
         signal.signal(number, request)
+    ending.heeds_signals = True
     try:
         yield
     finally:
+        ending.heeds_signals = False
         for number, handler in before.items():
             if signal.getsignal(number) is request:  # else Ray has put its own there, as it starts
                 signal.signal(number, handler)

@@ -18,7 +18,7 @@ from vae_tune.callbacks import EachStep, FailureReasons, LetGo
 from vae_tune.cluster import RunningRay, ray_is_alive
 from vae_tune.config import SearchConfig, SearchError, TrialConfig
 from vae_tune.data import Images
-from vae_tune.ending import Ending, explain, interruptible
+from vae_tune.ending import Ending, explain
 from vae_tune.files import address, is_remote
 from vae_tune.limits import cpu_note
 from vae_tune.memory import PROCESS, training_bytes
@@ -115,8 +115,7 @@ def train_trials(
             keeper().pause()
         else:
             view.say("Evaluating the winner on the test images ...")
-            with interruptible(ending):
-                keeper().finish()
+            keeper().finish()
     record.set_status(status, ended=now())
 
 
@@ -131,11 +130,10 @@ def outliving_ray(
     starts, before, has_died = 0, -1, False
     while True:
         try:
-            with interruptible(ending):
-                if has_died:
-                    ray.restart()
-                ray.check()
-                run()
+            if has_died:
+                ray.restart()
+            ray.check()
+            run()
             return
         except RayDied as died:
             if ending.reason == INTERRUPTED:

@@ -103,16 +103,19 @@ def _search(
     if plan.config.confirm:
         ending.slots = slots.count
         ending.later = Trainings((plan.config.confirm + 1) * plan.config.confirm_seeds, plan.base.max_epochs)
-    train_trials(plan, record, images, slots, view, ending, ray)
-    study = load_study(record.folder)
+    with interruptible(ending):
+        train_trials(plan, record, images, slots, view, ending, ray)
+        study = load_study(record.folder)
     metrics = study.metrics
-    if plan.config.confirm and ending.reason != INTERRUPTED:
+    confirming = plan.config.confirm and ending.reason != INTERRUPTED
+    if confirming:
         ending = ending.renewed()
-        metrics = _confirm(plan, record, images, slots, view, ending, ray, metrics)
-        view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     with interruptible(ending):
         from vae_tune.advice import closing  # late: no first trial waits for it
 
+        if confirming:
+            metrics = _confirm(plan, record, images, slots, view, ending, ray, metrics)
+            view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
         if ending.reason != INTERRUPTED and study.kind == SEARCH:
             _foretell(study, ending, view)
         _report(record.folder, plan.place, view)
@@ -160,7 +163,7 @@ def _confirm(
         train_trials(again, confirmation, images, slots, view, ending, ray)
         from vae_tune.threads import cpu_threads
 
-        with cpu_threads(slots.cpus), interruptible(ending):
+        with cpu_threads(slots.cpus):
             table = confirm.compare(confirmation, rows, images, view.warn)
     except (KeyboardInterrupt, SystemExit):
         _note_interruption(confirmation, view)
