@@ -1,14 +1,17 @@
 """Real faults: processes of a running search are killed; it goes on, or its resume does, and nothing is lost."""
 
+import contextlib
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.safety import keeps_its_token, listening_addresses
 from tests.system.conftest import is_whole, table, wait_for
+from vae_tune.trials import read_trials
 
 pytestmark = pytest.mark.system
 
@@ -51,6 +54,30 @@ def test_ray_is_started_again_where_its_raylet_was_killed_and_the_search_goes_on
     assert table(folder / "epochs.csv")[: len(before)] == before
     is_whole(folder)
     assert keeps_its_token(folder, output)
+
+
+def test_a_ray_that_dies_again_and_again_ends_the_search_and_the_resume_completes_it(search, tmp_path):
+    running = search("--study-name", "s", *SMALL)
+    folder = tmp_path / "out" / "s"
+    wait_for(lambda: len(table(folder / "epochs.csv")) >= 1, running)
+    killed = set()
+    while running.process.poll() is None:  # each raylet as it appears, before any epoch
+        for pid in set(running.children("raylet/raylet --raylet")) - killed:
+            with contextlib.suppress(ProcessLookupError):  # it may have died with the one killed before
+                os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        time.sleep(0.05)
+    before = table(folder / "epochs.csv")
+    code, output = running.wait()
+    assert code == 1, output
+    assert [f"(attempt {number} of 3)" in output for number in (1, 2, 3, 4)] == [True, True, True, False]
+    assert "It was started again 3 times in a row, and no epoch was finished." in output
+    assert f"--resume {folder.relative_to(tmp_path)}" in output
+    assert "FAIL" not in [trial.state.name for trial in read_trials(folder)]
+    code, output = search("--resume", folder).wait()
+    assert code == 0, output
+    assert table(folder / "epochs.csv")[: len(before)] == before
+    is_whole(folder)
 
 
 def test_a_process_of_ray_that_dies_as_it_starts_is_named_with_its_log_at_the_first_attempt(search, tmp_path):
