@@ -40,6 +40,7 @@ print(peak() - before)
         TrialConfig(),
         TrialConfig(latent_size=3, hidden_width=7, hidden_layers=1),
         TrialConfig(latent_size=50, hidden_width=9, hidden_layers=4),
+        TrialConfig(latent_size=3, hidden_width=7, encoder_activation="relu", hidden_layers=3),
     ],
 )
 @pytest.mark.parametrize("pixels", [35, 784])

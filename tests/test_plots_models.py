@@ -1,12 +1,8 @@
 import numpy as np
-import pytest
 from optuna.distributions import IntDistribution
 
 from tests.studies import hand_made
-from vae_tune import TrialConfig
-from vae_tune.model import build
 from vae_tune.plots import active_units, draw_train_validation_gap, loss_parts, pareto, train_validation_gap
-from vae_tune.plots.models import parameters
 from vae_tune.report import render
 from vae_tune.space import DEFAULT_SPACE, Space
 
@@ -46,14 +42,6 @@ def test_a_training_loss_of_another_kind_has_no_gap(tmp_path):
     points = [dots.get_offsets()[:, 1] for dots in draw_train_validation_gap(study).axes[0].collections]
     assert set(np.concatenate(points)) == {2.5}
     assert render(hand_made(tmp_path / "t", trials[1] | {"losses": [9, 8, 7]}, space=space))
-
-
-@pytest.mark.parametrize("pixels", [784, 35])
-@pytest.mark.parametrize(
-    "config", [TrialConfig(), TrialConfig(latent_size=3, hidden_width=7, encoder_activation="relu", hidden_layers=3)]
-)
-def test_parameters_are_those_that_torch_counts(config, pixels):
-    assert parameters(config, pixels) == sum(weights.numel() for weights in build(config, pixels).parameters())
 
 
 def test_the_front_holds_complete_trials_that_no_smaller_one_matches(tmp_path):

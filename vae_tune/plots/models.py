@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vae_tune.config import TrialConfig
+from vae_tune.memory import parameter_count
 from vae_tune.names import (
     ACTIVE_UNITS,
     EPOCHS,
@@ -83,7 +83,7 @@ def pareto(study: Study) -> pd.DataFrame:
     table = _newest(study)
     pixels = math.prod(study.manifest["data"]["shape"])
     table[PARAMETERS] = np.array(
-        [parameters(config, pixels) for config in trial_configs(study, table[TRIAL])], dtype=np.int64
+        [parameter_count(config, pixels) for config in trial_configs(study, table[TRIAL])], dtype=np.int64
     )
     table = table.sort_values([PARAMETERS, VAL_LOSS], ignore_index=True)
     rows: Any = study.trials.reset_index().itertuples()
@@ -92,15 +92,6 @@ def pareto(study: Study) -> pd.DataFrame:
     smaller = losses.cummin().ffill().shift().fillna(math.inf)
     table[ON_FRONT] = candidates & (losses < smaller)
     return table[[TRIAL, STATE, EPOCHS, PARAMETERS, VAL_LOSS, ON_FRONT]]
-
-
-def parameters(config: TrialConfig, pixels: int) -> int:
-    """Return the number of weights and biases of the model that ``vae_tune.model.build`` makes, without torch."""
-    hidden, latent = config.hidden_width, config.latent_size
-    deeper = (config.hidden_layers - 1) * (hidden + 1) * hidden
-    encoder = (pixels + 1) * hidden + deeper + 2 * (hidden + 1) * latent
-    decoder = (latent + 1) * hidden + deeper + (hidden + 1) * pixels
-    return encoder + decoder
 
 
 def _newest(study: Study) -> pd.DataFrame:
