@@ -1,7 +1,7 @@
 """Search for the best variational autoencoder: ``python search.py --num-samples 50`` (as ``vae-tune search``)."""
 
 try:
-    from vae_tune.cli import main
+    from vae_tune.cli.main import main
 except ModuleNotFoundError as error:
     remedy = "run make setup, then source .venv/bin/activate"
     raise SystemExit(f"search.py: {error.name} is not installed here: {remedy}.") from None

@@ -30,9 +30,9 @@ from torch.nn import functional
 from train import REFERENCE
 from usual import VAE
 
-from vae_tune.config import DataConfig, TrialConfig
-from vae_tune.data import Images, load_images
-from vae_tune.training import make_step, new_state, train_epoch, training_images
+from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.images.datasets import Images, load_images
+from vae_tune.vae.training import make_step, new_state, train_epoch, training_images
 
 Change = Callable[[Any], Any]
 Epoch = Callable[[], float]

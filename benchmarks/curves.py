@@ -10,7 +10,7 @@ The table in benchmarks/curves/mnist was made with these two commands, which tak
 import argparse
 from pathlib import Path
 
-from vae_tune.config import UsageError
+from vae_tune.config.settings import UsageError
 from vae_tune.replay.curves import write_curves
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from train import CONFIGS, ours, usual
 
 from search import ONE_SIZE, SPACE
 from vae_tune import load_study
-from vae_tune.config import DataConfig
-from vae_tune.data import load_images
-from vae_tune.names import COMPLETE
+from vae_tune.config.names import COMPLETE
+from vae_tune.config.settings import DataConfig
+from vae_tune.images.datasets import load_images
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vae_tune.files import write_json
-from vae_tune.limits import usable_cpus
-from vae_tune.manifest import this_run
+from vae_tune.config.files import write_json
+from vae_tune.config.limits import usable_cpus
+from vae_tune.record.metadata import this_run
 
 FOLDER = Path(__file__).parent
 TABLES = FOLDER / "tables"

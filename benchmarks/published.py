@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from vae_tune.config import Binarization, DataConfig, TrialConfig
-from vae_tune.data import Images, load_images, to_tensor
-from vae_tune.likelihood import bernoulli, negative_log_likelihoods, over_images
-from vae_tune.training import fit, new_state
+from vae_tune.config.settings import Binarization, DataConfig, TrialConfig
+from vae_tune.images.datasets import Images, load_images, to_tensor
+from vae_tune.vae.likelihood import bernoulli, negative_log_likelihoods, over_images
+from vae_tune.vae.training import fit, new_state
 
 NLL_SAMPLES = 5_000
 

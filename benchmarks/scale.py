@@ -29,16 +29,16 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
     import numpy as np
     from ray import tune
 
-    from vae_tune.cluster import running_ray
-    from vae_tune.config import AshaConfig, ResourceConfig, SearchConfig, TrialConfig
-    from vae_tune.data import Images
-    from vae_tune.ending import Ending
-    from vae_tune.execution import run_trials
-    from vae_tune.manifest import new_manifest
-    from vae_tune.record import StudyRecord
-    from vae_tune.slots import Slots
-    from vae_tune.space import DEFAULT_SPACE
-    from vae_tune.trials import TrialRow
+    from vae_tune.cluster.ray_runtime import running_ray
+    from vae_tune.cluster.slots import Slots
+    from vae_tune.config.settings import AshaConfig, ResourceConfig, SearchConfig, TrialConfig
+    from vae_tune.config.space import DEFAULT_SPACE
+    from vae_tune.images.datasets import Images
+    from vae_tune.record.metadata import new_manifest
+    from vae_tune.record.study_record import StudyRecord
+    from vae_tune.record.trials import TrialRow
+    from vae_tune.search.stopping import Ending
+    from vae_tune.tasks.execution import run_trials
 
     epochs = 5
 

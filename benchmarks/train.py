@@ -24,10 +24,10 @@ from harness import alternate, publish, ratio, spread
 from usual import CPU, VAE, VALIDATION, Batches, batches, validate
 from usual import train_epoch as usual_epoch
 
-from vae_tune.config import DataConfig, TrialConfig
-from vae_tune.data import Images, load_images
-from vae_tune.limits import usable_cpus
-from vae_tune.training import fit, make_step, new_state, train_epoch, training_images
+from vae_tune.config.limits import usable_cpus
+from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.images.datasets import Images, load_images
+from vae_tune.vae.training import fit, make_step, new_state, train_epoch, training_images
 
 REFERENCE = TrialConfig(max_epochs=3)
 LARGE = replace(REFERENCE, batch_size=512, learning_rate=4e-3)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vae_tune.config import DataConfig
-from vae_tune.data import Images, load_images
+from vae_tune.config.settings import DataConfig
+from vae_tune.images.datasets import Images, load_images
 
 torch.set_num_threads(1)  # test processes run side by side, and more threads only wait for each other
 

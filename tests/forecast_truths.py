@@ -14,8 +14,8 @@ import numpy as np
 
 from tests.studies import hand_made
 from tests.truths import KINDS, make_truth, search
-from vae_tune.config import AshaConfig
-from vae_tune.names import COMPLETE
+from vae_tune.config.names import COMPLETE
+from vae_tune.config.settings import AshaConfig
 from vae_tune.replay.forecast import MORE, forecast
 from vae_tune.replay.options import Setting
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vae_tune.model import VAE
-from vae_tune.objective import kl, reconstruction
+from vae_tune.vae.model import VAE
+from vae_tune.vae.objective import kl, reconstruction
 
 
 def without_noise(model: VAE) -> VAE:

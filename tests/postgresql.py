@@ -15,8 +15,8 @@ import pytest
 from optuna.storages import RDBStorage
 
 from tests.debian import install
-from tests.views import Server, free_port
-from vae_tune.trials import read_trials
+from tests.view_servers import Server, free_port
+from vae_tune.record.trials import read_trials
 
 USER, PASSWORD, DATABASE = "watcher", "hunter2 is secret", "teams"
 FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "unix_socket_directories=", "jit=off")

@@ -16,15 +16,15 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
-from vae_tune.config import AshaConfig, DataConfig, SearchConfig, TrialConfig, to_dict
-from vae_tune.data import Images
-from vae_tune.files import write_json
-from vae_tune.manifest import new_manifest, this_run
-from vae_tune.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING, SEARCH
-from vae_tune.record import StudyRecord
-from vae_tune.space import DEFAULT_SPACE
-from vae_tune.study import load_study
-from vae_tune.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, winner
+from vae_tune.analysis.study import load_study
+from vae_tune.config.files import write_json
+from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING, SEARCH
+from vae_tune.config.settings import AshaConfig, DataConfig, SearchConfig, TrialConfig, to_dict
+from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.images.datasets import Images
+from vae_tune.record.metadata import new_manifest, this_run
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, winner
 
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
 TRAIN = 5000

@@ -7,9 +7,9 @@ import pytest
 
 from analysis.run import NOTEBOOK, PARAMETERS, execute
 from tests.studies import make_study
-from tests.test_plots import STUDIES
-from vae_tune.config import UsageError
-from vae_tune.plots.captions import CAPTIONS
+from tests.views.test_plots import STUDIES
+from vae_tune.analysis.captions import CAPTIONS
+from vae_tune.config.settings import UsageError
 
 BOOK = nbformat.read(NOTEBOOK, as_version=4)
 CODE = [cell for cell in BOOK.cells if cell.cell_type == "code"]

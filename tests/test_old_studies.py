@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vae_tune import hints
-from vae_tune.audit import audit
-from vae_tune.config import UsageError
-from vae_tune.data import Images
-from vae_tune.ledger import CONFIRMATION, make_ledger
-from vae_tune.manifest import read_config, read_manifest
-from vae_tune.names import EXPLORATION, SEARCH
-from vae_tune.plan import make_plan, open_record
-from vae_tune.slots import Slots
-from vae_tune.study import load_study
-from vae_tune.terminal import PlainView
+from vae_tune.analysis.audit import audit
+from vae_tune.analysis.compute_cost import CONFIRMATION, make_ledger
+from vae_tune.analysis.study import load_study
+from vae_tune.cluster.slots import Slots
+from vae_tune.config import hints
+from vae_tune.config.names import EXPLORATION, SEARCH
+from vae_tune.config.settings import UsageError
+from vae_tune.images.datasets import Images
+from vae_tune.record.metadata import read_config, read_manifest
+from vae_tune.tasks.search_plan import make_plan, open_record
+from vae_tune.views.terminal import PlainView
 
 OLD = {"search": SEARCH, "confirmation-of-sizes": EXPLORATION, "search/confirmation": CONFIRMATION}
 

@@ -3,8 +3,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from tests.studies import make_study
 from vae_tune import TrialConfig, load_study
-from vae_tune.audit import audit
-from vae_tune.space import Space
+from vae_tune.analysis.audit import audit
+from vae_tune.config.space import Space
 
 SPACE = Space(
     {

@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
+from tests.cli.test_main import run
 from tests.studies import hand_made, make_study
-from tests.test_cli import run
-from vae_tune import cli
-from vae_tune.config import DataConfig, SearchConfig, UsageError
-from vae_tune.console import make_console
-from vae_tune.dashboard import make_dashboard
-from vae_tune.data import load_images
-from vae_tune.manifest import read_config, read_manifest, refuse_other_data
-from vae_tune.names import CONFIRMATION, EXPLORATION, KINDS, PRUNED, SEARCH
-from vae_tune.options import ReportOptions
-from vae_tune.parsing import parse
-from vae_tune.plan import make_plan, study_place
-from vae_tune.record import StudyRecord
+from vae_tune.cli import main as cli
+from vae_tune.cli.dashboard import make_dashboard
+from vae_tune.cli.parsing import parse
+from vae_tune.config.names import CONFIRMATION, EXPLORATION, KINDS, PRUNED, SEARCH
+from vae_tune.config.settings import DataConfig, SearchConfig, UsageError
+from vae_tune.config.space import DEFAULT_SPACE, Space
+from vae_tune.images.datasets import load_images
+from vae_tune.record.metadata import read_config, read_manifest, refuse_other_data
+from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.command import replay
 from vae_tune.replay.curves import load_curves, places
 from vae_tune.replay.forecast import Recorded
 from vae_tune.replay.options import ReplayOptions
 from vae_tune.replay.surrogate import Surrogate
-from vae_tune.space import DEFAULT_SPACE, Space
+from vae_tune.tasks.options import ReportOptions
+from vae_tune.tasks.search_plan import make_plan, study_place
+from vae_tune.views.console import make_console
 
 WITH_DECAY = (
     "latent_size: {type: int, low: 2, high: 64, log: true}\n"

@@ -9,9 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 READ = """
 from pathlib import Path
-from vae_tune import TrialConfig, data
-from vae_tune.report import _resource
-from vae_tune.space import load_space
+from vae_tune import TrialConfig
+from vae_tune.images import datasets as data
+from vae_tune.views.report import _resource
+from vae_tune.config.space import load_space
 print(data.__file__, len(load_space(Path("wide"), TrialConfig()).distributions), len(_resource("page.html")) > 0)
 """
 

@@ -16,16 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from tests.studies import hand_made
-from vae_tune import TrialConfig, advice
-from vae_tune.config import AshaConfig
-from vae_tune.names import COMPLETE, FAIL, PRUNED
-from vae_tune.plots.hyperparameters import Axis
-from vae_tune.refine import next_space
+from vae_tune import TrialConfig
+from vae_tune.analysis import advice
+from vae_tune.analysis.early_stopping_audit import proportion_interval
+from vae_tune.analysis.hyperparameters import Axis
+from vae_tune.analysis.refine import next_space
+from vae_tune.config.names import COMPLETE, FAIL, PRUNED
+from vae_tune.config.settings import AshaConfig
+from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.replay.curves import Curve
 from vae_tune.replay.options import Setting
 from vae_tune.replay.simulator import simulate
-from vae_tune.space import DEFAULT_SPACE
-from vae_tune.stops import proportion_interval
 
 KINDS = ("inside", "edge", "near", "flat", "interacting")
 """Where the optimum is: inside of all ranges; beyond one end; near an end, but inside; anywhere along one

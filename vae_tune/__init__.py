@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.config import (
+from vae_tune.config.settings import (
     AshaConfig,
     DataConfig,
     ResourceConfig,
@@ -17,10 +17,11 @@ from vae_tune.config import (
 )
 
 if TYPE_CHECKING:
-    from vae_tune import advice, plots
-    from vae_tune.checkpoint import load_model
-    from vae_tune.study import load_studies, load_study
-    from vae_tune.tuning import resume_search, run_search
+    from vae_tune import plots
+    from vae_tune.analysis import advice
+    from vae_tune.analysis.study import load_studies, load_study
+    from vae_tune.tasks.search import resume_search, run_search
+    from vae_tune.vae.checkpoint import load_model
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,23 +41,24 @@ __all__ = [
     "resume_search",
     "run_search",
 ]
-_HEAVY = {
-    "load_model": "checkpoint",
-    "load_studies": "study",
-    "load_study": "study",
-    "resume_search": "tuning",
-    "run_search": "tuning",
+_MODULES = {
+    "advice": "analysis.advice",
+    "load_model": "vae.checkpoint",
+    "load_studies": "analysis.study",
+    "load_study": "analysis.study",
+    "plots": "plots",
+    "resume_search": "tasks.search",
+    "run_search": "tasks.search",
 }
-"""Where the functions are that bring in Ray, torch or pandas."""
+"""Where each public name lives whose module imports Ray, torch or pandas."""
 
 
 def __getattr__(name: str) -> Any:
     """Import what is heavy (Ray, torch, pandas) only when it is asked for."""
-    if name in _HEAVY:
-        return getattr(import_module(f"vae_tune.{_HEAVY[name]}"), name)
-    if name in ("advice", "plots"):
-        return import_module(f"vae_tune.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"vae_tune.{_MODULES[name]}")
+    return module if name in ("advice", "plots") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from usual import VAE, VALIDATION, batches, train_epoch, validate
 
-from vae_tune.config import DataConfig, TrialConfig
-from vae_tune.data import Images, load_images
-from vae_tune.training import fit
+from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.images.datasets import Images, load_images
+from vae_tune.vae.training import fit
 
 NAMES = ("latent_size", "hidden_width", "learning_rate")
 """What is searched."""

@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 from tests.system.conftest import Command, alive, table
-from vae_tune.audit import audit
-from vae_tune.checkpoint import checkpoint_folder, checkpoints
-from vae_tune.files import read_json
-from vae_tune.trials import read_trials
+from vae_tune.analysis.audit import audit
+from vae_tune.config.files import read_json
+from vae_tune.record.trials import read_trials
+from vae_tune.vae.checkpoint import checkpoint_folder, checkpoints
 
 LOSSES = ("train_loss", "val_loss", "val_reconstruction", "val_kl", "active_units")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from vae_tune.audit import audit
-from vae_tune.cluster import running_ray
-from vae_tune.config import ResourceConfig
-from vae_tune.slots import Slots
-from vae_tune.trials import read_trials
+from vae_tune.analysis.audit import audit
+from vae_tune.cluster.ray_runtime import running_ray
+from vae_tune.cluster.slots import Slots
+from vae_tune.config.settings import ResourceConfig
+from vae_tune.record.trials import read_trials
 
 ROOT = Path(__file__).parents[2]
 SLOTS = Slots(count=2, cpus=1, gpus=0)

@@ -15,12 +15,12 @@ import pytest
 
 from tests.system.conftest import SLOTS, table, wait_for
 from tests.system.trainables import MAX_EPOCHS, good, loss_of, report
-from vae_tune.config import AshaConfig, SearchConfig, TrialConfig
-from vae_tune.ending import Ending
-from vae_tune.execution import run_trials
-from vae_tune.manifest import new_manifest
-from vae_tune.record import StudyRecord
-from vae_tune.space import DEFAULT_SPACE, load_space
+from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
+from vae_tune.config.space import DEFAULT_SPACE, load_space
+from vae_tune.record.metadata import new_manifest
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.search.stopping import Ending
+from vae_tune.tasks.execution import run_trials
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("without_torch", "local_ray")]
 
@@ -43,7 +43,7 @@ def states(record):
 def without_torch():
     """Let the workers of the Ray that is started next import no more than these trials need."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vae_tune.cluster._PRELOAD", "ray.tune")
+        patch.setattr("vae_tune.cluster.ray_runtime._PRELOAD", "ray.tune")
         yield
 
 
@@ -67,7 +67,9 @@ def test_trials_end_as_what_they_are(tmp_path, tiny):
 
 
 def test_trials_csv_shows_all_that_run_before_any_has_reported(tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr("vae_tune.record._TABLE_SHARE", 0.001)  # the second start comes too soon to be written at once
+    monkeypatch.setattr(
+        "vae_tune.record.study_record._TABLE_SHARE", 0.001
+    )  # the second start comes too soon to be written at once
 
     def patient(config):
         wait_for(lambda: len(table(tmp_path / "study" / "trials.csv")) == 2)

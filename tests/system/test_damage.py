@@ -8,14 +8,14 @@ import subprocess
 
 import pytest
 
+from tests.record.test_study_record import report
 from tests.system.conftest import alive, is_whole, table, wait_for
-from tests.test_record import report
-from vae_tune.audit import audit
-from vae_tune.config import SearchConfig, UsageError
-from vae_tune.manifest import new_manifest, read_manifest
-from vae_tune.record import StudyRecord
-from vae_tune.space import DEFAULT_SPACE
-from vae_tune.trials import read_trials
+from vae_tune.analysis.audit import audit
+from vae_tune.config.settings import SearchConfig, UsageError
+from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.record.metadata import new_manifest, read_manifest
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.trials import read_trials
 
 pytestmark = pytest.mark.system
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.system.conftest import ROOT, alive, descendants, table, wait_for
 from vae_tune import DataConfig, ResourceConfig
-from vae_tune.audit import audit
-from vae_tune.explore import explore
-from vae_tune.options import ExploredConfig, ExploreOptions
+from vae_tune.analysis.audit import audit
+from vae_tune.tasks.explore import explore
+from vae_tune.tasks.options import ExploredConfig, ExploreOptions
 
 pytestmark = pytest.mark.system
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.safety import keeps_its_token, listening_addresses
 from tests.system.conftest import is_whole, table, wait_for
-from vae_tune.trials import read_trials
+from vae_tune.record.trials import read_trials
 
 pytestmark = pytest.mark.system
 

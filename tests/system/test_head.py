@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import pytest
 
 from tests.system.conftest import ROOT, descendants, is_whole, wait_for
-from vae_tune.credentials import make_token
+from vae_tune.cluster.credentials import make_token
 
 pytestmark = pytest.mark.system
 
-PROGRAM = "import sys; from vae_tune.cli import main; sys.argv[0] = 'vae-tune'; main()"
+PROGRAM = "import sys; from vae_tune.cli.main import main; sys.argv[0] = 'vae-tune'; main()"
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.system.conftest import ROOT, descendants, is_whole, table, wait_for
-from vae_tune.checkpoint import checkpoint_folder
-from vae_tune.cluster import running_ray
-from vae_tune.config import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
-from vae_tune.data import load_images
-from vae_tune.ending import Ending
-from vae_tune.execution import run_trials
-from vae_tune.manifest import new_manifest
-from vae_tune.record import StudyRecord
-from vae_tune.slots import Slots, find_slots
-from vae_tune.space import DEFAULT_SPACE
-from vae_tune.training import fit
+from vae_tune.cluster.ray_runtime import running_ray
+from vae_tune.cluster.slots import Slots, find_slots
+from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
+from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.images.datasets import load_images
+from vae_tune.record.metadata import new_manifest
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.search.stopping import Ending
+from vae_tune.tasks.execution import run_trials
+from vae_tune.vae.checkpoint import checkpoint_folder
+from vae_tune.vae.training import fit
 
 pytestmark = pytest.mark.system
 
@@ -130,7 +130,7 @@ def test_a_node_gets_the_images_once_and_the_code_of_the_driver(cluster, search,
     shutil.copytree(ROOT / "vae_tune", other / "vae_tune", ignore=shutil.ignore_patterns("__pycache__"))
     change(other / "vae_tune" / "training.py", "ACTIVE_UNIT_THRESHOLD).sum())", "ACTIVE_UNIT_THRESHOLD).sum()) + 1000")
     folder = tmp_path / "out" / "shared"
-    program = ("-c", "import sys; from vae_tune.cli import main; main(['search', *sys.argv[1:]])")
+    program = ("-c", "import sys; from vae_tune.cli.main import main; main(['search', *sys.argv[1:]])")
     words = ("--address", cluster.address, "--num-samples", 2, "--study-name", "shared", *SMALL)
     running = search(*words, program=program, environment={"PYTHONPATH": str(other)})
     wait_for(lambda: len({row["trial"] for row in table(folder / "epochs.csv")}) == 2, running)

@@ -5,12 +5,12 @@ import pytest
 
 from tests.postgresql import PASSWORD, running_postgresql
 from tests.system.conftest import wait_for
-from tests.views import Warnings
-from vae_tune.audit import audit
-from vae_tune.config import ViewsConfig
-from vae_tune.loggers import live_views
-from vae_tune.manifest import read_manifest
-from vae_tune.record import StudyRecord
+from tests.view_servers import Warnings
+from vae_tune.analysis.audit import audit
+from vae_tune.config.settings import ViewsConfig
+from vae_tune.record.metadata import read_manifest
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.views.live import live_views
 
 pytestmark = pytest.mark.system
 

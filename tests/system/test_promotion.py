@@ -3,8 +3,8 @@
 import pytest
 
 from tests.system.conftest import is_whole, table, wait_for
-from vae_tune.seen import SET_ASIDE
-from vae_tune.trials import read_trials
+from vae_tune.record.sampler_view import SET_ASIDE
+from vae_tune.record.trials import read_trials
 
 pytestmark = pytest.mark.system
 

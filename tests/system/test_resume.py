@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.system.conftest import alive, is_whole, table, wait_for
-from vae_tune.audit import audit
+from vae_tune.analysis.audit import audit
 
 pytestmark = pytest.mark.system
 

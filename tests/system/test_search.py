@@ -17,11 +17,11 @@ from analysis.run import execute
 from tests.system.conftest import is_whole, table
 from tests.test_notebook import pictures
 from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig, load_study, run_search
-from vae_tune.audit import audit
-from vae_tune.checkpoint import read_model
-from vae_tune.config import UsageError
-from vae_tune.plots.captions import CAPTIONS
-from vae_tune.tuning import resume_search
+from vae_tune.analysis.audit import audit
+from vae_tune.analysis.captions import CAPTIONS
+from vae_tune.config.settings import UsageError
+from vae_tune.tasks.search import resume_search
+from vae_tune.vae.checkpoint import read_model
 
 pytestmark = pytest.mark.system
 

@@ -9,10 +9,10 @@ import pytest
 from tests.stores import BUCKET, s3
 from tests.system.conftest import is_whole, wait_for
 from vae_tune import load_study
-from vae_tune.audit import audit
-from vae_tune.copies import local
-from vae_tune.files import address
-from vae_tune.report import write_report
+from vae_tune.analysis.audit import audit
+from vae_tune.config.files import address
+from vae_tune.record.copies import local
+from vae_tune.views.report import write_report
 
 pytestmark = pytest.mark.system
 

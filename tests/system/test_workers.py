@@ -22,7 +22,7 @@ def test_ray_starts_only_what_a_search_on_one_machine_uses():
 def test_trials_take_the_workers_that_ray_started_before_them_and_that_have_imported_torch():
     class Trial:
         def where(self):
-            return os.getpid(), "vae_tune.trainable" in sys.modules
+            return os.getpid(), "vae_tune.cluster.trainable" in sys.modules
 
     waiting = wait_for(lambda: [pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::IDLE")])
     actor = _ActorClassCache().get(Trial).options(num_cpus=1).remote()

@@ -14,10 +14,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from vae_tune.config import UsageError
-from vae_tune.console import make_console
-from vae_tune.files import address, atomic, is_remote
-from vae_tune.names import (
+from vae_tune.config.files import address, atomic, is_remote
+from vae_tune.config.names import (
     CURVES_FILE,
     EPOCH,
     EPOCHS,
@@ -32,12 +30,14 @@ from vae_tune.names import (
     SPEARMAN,
     TRIALS,
 )
+from vae_tune.config.settings import UsageError
+from vae_tune.config.tables import to_csv
 from vae_tune.replay.curves import Source, Tabular, load_curves
 from vae_tune.replay.options import ReplayOptions
 from vae_tune.replay.simulator import Replayed, UnknownEpoch, simulate
 from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.replay.tables import AT, AXIS, NEAR, REGRET, SETTING, lowest, regret_table, summary_table
-from vae_tune.tables import to_csv
+from vae_tune.views.console import make_console
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

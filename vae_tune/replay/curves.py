@@ -19,11 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from optuna.distributions import CategoricalDistribution
 
-from vae_tune.config import TrialConfig, UsageError, from_dict, telling_line
-from vae_tune.copies import local, shown
-from vae_tune.files import address, atomic, write_json
-from vae_tune.manifest import read_manifest, read_space
-from vae_tune.names import (
+from vae_tune.analysis.study import load_study
+from vae_tune.config.files import address, atomic, write_json
+from vae_tune.config.names import (
     COMPLETE,
     CURVES_FILE,
     DIVERGED,
@@ -37,9 +35,11 @@ from vae_tune.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.space import Space
-from vae_tune.study import load_study
-from vae_tune.tables import read_csv, to_csv
+from vae_tune.config.settings import TrialConfig, UsageError, from_dict, telling_line
+from vae_tune.config.space import Space
+from vae_tune.config.tables import read_csv, to_csv
+from vae_tune.record.copies import local, shown
+from vae_tune.record.metadata import read_manifest, read_space
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune import hints
-from vae_tune.advice import Finding
-from vae_tune.config import AshaConfig
-from vae_tune.files import write_json
-from vae_tune.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN, VAL_LOSS
-from vae_tune.prior import reference_values
+from vae_tune.analysis.advice import Finding
+from vae_tune.analysis.study import Study
+from vae_tune.config import hints
+from vae_tune.config.files import write_json
+from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN, VAL_LOSS
+from vae_tune.config.settings import AshaConfig
 from vae_tune.replay.curves import Curve, Curves, load_curves
 from vae_tune.replay.options import Setting
 from vae_tune.replay.simulator import Replayed, simulate
 from vae_tune.replay.surrogate import FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
-from vae_tune.study import Study
+from vae_tune.search.initial_trials import reference_values
 
 SECONDS = 4.0
 """That a forecast takes at most, but for one step of it."""
@@ -44,7 +44,7 @@ class _OutOfTime(Exception):
 
 
 def write_forecast(study: Study, seconds: float = SECONDS) -> None:
-    """Write what a replay foretells into the study's folder, where :func:`vae_tune.advice.foretold` finds it."""
+    """Write the forecast into the study's folder, where :func:`vae_tune.analysis.advice.foretold` finds it."""
     findings = [asdict(finding) for finding in forecast(study, seconds)]
     write_json(study.folder / FORECAST_FILE, {"trials": len(study.trials), "findings": findings})
 

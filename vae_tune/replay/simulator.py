@@ -24,16 +24,16 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from vae_tune.ending import Ending
-from vae_tune.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
-from vae_tune.prior import Prior, reference_values
-from vae_tune.quiet import quiet_optuna
+from vae_tune.config.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
+from vae_tune.config.quiet import quiet_optuna
+from vae_tune.record.sampler_view import SET_ASIDE, seen_study
+from vae_tune.record.trials import TrialRow
 from vae_tune.replay.curves import Curve, Source
 from vae_tune.replay.options import Setting
-from vae_tune.scheduler import Asha, make_scheduler
-from vae_tune.searcher import StudySearcher
-from vae_tune.seen import SET_ASIDE, seen_study
-from vae_tune.trials import TrialRow
+from vae_tune.search.initial_trials import Prior, reference_values
+from vae_tune.search.scheduler import Asha, make_scheduler
+from vae_tune.search.searcher import StudySearcher
+from vae_tune.search.stopping import Ending
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
 
@@ -108,7 +108,7 @@ class MemoryRecord:
     audit = set_aside
 
     def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:  # noqa: ARG002
-        """Tell Optuna how a trial ended, as :class:`vae_tune.record.StudyRecord` does."""
+        """Tell Optuna how a trial ended, as :class:`vae_tune.record.study_record.StudyRecord` does."""
         trial = self._trials.pop(number)
         values = trial.storage.get_trial(trial._trial_id).intermediate_values if state == COMPLETE else {}
         self.study.tell(trial, values[max(values)] if values else None, _STATES[state])

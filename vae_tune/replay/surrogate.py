@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune.config import UsageError
-from vae_tune.names import EPOCH, SPEARMAN, TRIALS
+from vae_tune.analysis.early_stopping_audit import weighted_spearman
+from vae_tune.config.names import EPOCH, SPEARMAN, TRIALS
+from vae_tune.config.settings import UsageError
 from vae_tune.replay.curves import Array, Curve, Curves, places
-from vae_tune.stops import weighted_spearman
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from vae_tune.names import COMPLETE, EPOCHS, HIGH, HOURS, LOW, PRUNED
+from vae_tune.config.names import COMPLETE, EPOCHS, HIGH, HOURS, LOW, PRUNED
 from vae_tune.replay.curves import Array
 from vae_tune.replay.options import Setting
 from vae_tune.replay.simulator import Replayed

@@ -1,0 +1,84 @@
+"""The commands that messages show fit the way in which the program was started, and do what they say."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.studies import make_study
+from vae_tune.config import hints
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PLACE = Path("results/it's mine")
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Start the program, typed as said, in a place with a Python in ``own/`` and perhaps on the PATH."""
+    for name in ("own/python3", f"own/{hints.NAME}", "search.py", "a/search.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "own" / "python3"))
+
+    def started(orig_argv, argv, path, *words):
+        monkeypatch.setenv("PATH", str(tmp_path / path))
+        monkeypatch.setattr(sys, "orig_argv", shlex.split(orig_argv))
+        monkeypatch.setattr(sys, "argv", shlex.split(argv))
+        return hints.started(words)
+
+    return started
+
+
+RUN, OWN = "own/python3", "own/vae-tune"
+
+
+@pytest.mark.parametrize(
+    ("typed", "argv", "path", "words", "search", "report"),
+    [
+        ("python3 search.py", "search.py", "own", ["search"], "python3 search.py", "vae-tune report"),
+        (f"{RUN} a/search.py", "a/search.py", ".", ["search"], f"{RUN} a/search.py", f"{RUN} -m vae_tune report"),
+        (f"{RUN} {OWN}", OWN, "own", [], "vae-tune search", "vae-tune report"),
+        (f"{RUN} {OWN}", OWN, ".", [], f"{OWN} search", f"{OWN} report"),
+        (f"{RUN} -c code", "-c", "own", ["search"], "vae-tune search", "vae-tune report"),
+        (f"{RUN} -m vae_tune", "/x/__main__.py", ".", [], f"{RUN} -m vae_tune search", f"{RUN} -m vae_tune report"),
+    ],
+)
+def test_a_command_begins_as_it_was_typed(start, typed, argv, path, words, search, report):
+    with start(typed, argv, path, *words):
+        assert hints.resume(PLACE) == f"""{search} --resume 'results/it'"'"'s mine'"""
+        assert hints.command("report", Path("s3://bucket/a b"), "--open") == f"{report} 's3://bucket/a b' --open"
+        assert hints.python("print('x')") == f"{shlex.split(typed)[0]} -c 'print('\"'\"'x'\"'\"')'"
+    # as in a program of somebody else, which calls our functions
+    assert hints.command("search", "--open") == f"{report.removesuffix('report')}search --open"
+    assert hints.python("print(1)") == f"{shlex.split(typed)[0]} -c 'print(1)'"
+
+
+def test_options_follow_by_their_names():
+    assert hints.resume(Path("a"), num_samples=60) == f"{hints.command('search')} --resume a --num-samples 60"
+    assert hints.resume(Path("a"), "train") == f"{hints.command('train')} --resume a"
+
+
+def test_at_a_prompt_of_python_a_search_goes_on_by_a_call(monkeypatch):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert hints.resume(Path("s3://bucket/ä"), num_samples=60) == 'resume_search("s3://bucket/ä", num_samples=60)'
+    assert hints.resume(Path("a"), "explore") == f"{hints.command('explore')} --resume a"
+    assert hints.python("print(1)") == "print(1)"
+
+
+@pytest.mark.parametrize("typed", [[sys.executable, "search.py"], [str(BIN / hints.NAME), "search"]])
+def test_the_way_that_an_error_names_can_be_taken(typed, tmp_path):
+    study = make_study(tmp_path / "a study", trials=1)
+    start = {"cwd": ROOT, "text": True, "capture_output": True}
+    with_python = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    words = ["--results-dir", str(study.parent), "--study-name", study.name]
+    refused = subprocess.run([*typed, *words], check=False, **start, env=with_python)
+    assert refused.returncode == 2
+    way = refused.stderr.partition("To go on with it: ")[2]
+    assert way.startswith("vae-tune search" if "search" in typed else f"{sys.executable} search.py")
+    taken = subprocess.run(f"{way.strip()} --help", check=False, **start, env=with_python, shell=True)
+    assert (taken.returncode, taken.stderr) == (0, "")

@@ -1,0 +1,104 @@
+"""The journal's file: what is in it counts only once it is on disk, and what network file systems leave in it."""
+
+import os
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from tests.studies import make_study
+from vae_tune.analysis.audit import audit
+from vae_tune.config.settings import UsageError
+from vae_tune.record.journal import Journal, ReadOnlyJournal
+from vae_tune.record.metadata import read_manifest
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.trials import read_trials
+
+LOG = {"op_code": 0, "worker_id": "w", "study_name": "s", "directions": [1]}
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """Sizes of the files that were written to disk, one for each time."""
+    sizes = []
+    fsync = os.fsync
+
+    def spied(descriptor):
+        fsync(descriptor)
+        sizes.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", spied)
+    return sizes
+
+
+def test_logs_are_on_disk_before_the_search_goes_on(tmp_path, synced):
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.append_logs([LOG])
+    assert synced == [path.stat().st_size]
+    with journal.transaction():
+        journal.append_logs([LOG])
+        journal.append_logs([LOG])
+        assert len(synced) == 1
+    assert synced[1:] == [path.stat().st_size]
+    journal.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_study(tmp_path / "study", trials=4, ended=3, status="interrupted")
+
+
+def put(folder, number, text):
+    """Put ``text`` before line ``number`` of the journal, from 0; -1 is its end."""
+    path = folder / "optuna.journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines.insert(number if number >= 0 else len(lines), text)
+    path.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize("text", [b"\n", b"  \n", b"\r\n", b"\n\n\n"])
+@pytest.mark.parametrize("place", [0, 3, -1])
+def test_blank_lines_are_skipped(folder, place, text):
+    before = [vars(trial) for trial in read_trials(folder)]
+    put(folder, place, text)
+    assert [vars(trial) for trial in read_trials(folder)] == before
+    assert audit(folder) == []
+    record = StudyRecord.resume(folder, read_manifest(folder))
+    assert [row.trial for row in record.rows] == [0, 1, 2, 3]
+    record.finish(record.unfinished()[0].number, "PRUNED")
+    record.close()
+    assert [trial.state.name for trial in read_trials(folder)][-1] == "PRUNED"
+
+
+@pytest.mark.parametrize("text", [b"\n", b"\n\n", b'\n{"op_code": 4, "wor'])
+def test_after_a_resume_optuna_reads_a_journal_that_ended_with_blank_lines(folder, text):
+    put(folder, -1, text)
+    StudyRecord.resume(folder, read_manifest(folder)).close()
+    storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
+    assert len(optuna.load_study(study_name="study", storage=storage).trials) == 4
+
+
+@pytest.mark.parametrize("text", [b"{}x\n", b"[1]\n", b"\0\0\n"])
+def test_a_line_that_is_no_log_is_damage_and_stays(folder, text):
+    put(folder, 3, text)
+    before = (folder / "optuna.journal").read_bytes()
+    with pytest.raises(UsageError, match="journal cannot be read"):
+        read_trials(folder)
+    with pytest.raises(UsageError, match="Nothing was changed"):
+        Journal(folder / "optuna.journal")
+    assert (folder / "optuna.journal").read_bytes() == before
+
+
+def test_what_is_written_after_a_blank_line_is_read_by_those_who_read_along(folder):
+    path = folder / "optuna.journal"
+    along = ReadOnlyJournal(path)
+    count = len(list(along.read_logs(0)))
+    put(folder, -1, b"\n")
+    assert list(along.read_logs(count)) == []
+    journal = Journal(path)
+    journal.append_logs([LOG])
+    journal.close()
+    assert list(along.read_logs(count)) == [LOG]
+    assert list(along.read_logs(count + 1)) == []

@@ -1,0 +1,180 @@
+import json
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vae_tune import __version__
+from vae_tune.cli import main as cli
+from vae_tune.config.names import KINDS
+from vae_tune.config.settings import (
+    AshaConfig,
+    DataConfig,
+    ResourceConfig,
+    SearchConfig,
+    TrialConfig,
+    UsageError,
+    ViewsConfig,
+    to_dict,
+)
+from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
+from vae_tune.images.datasets import Images
+from vae_tune.record.metadata import (
+    SCHEMA,
+    new_manifest,
+    read_config,
+    read_manifest,
+    read_space,
+    refuse_changes,
+    refuse_other_data,
+)
+
+CONFIG = SearchConfig()
+
+
+@pytest.fixture
+def manifest(tiny):
+    """As it is read back from study.json."""
+    return json.loads(json.dumps(new_manifest("s", CONFIG, CONFIG.trial, DEFAULT_SPACE, tiny)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (replace(CONFIG, trial=TrialConfig(max_epochs=20)), "max_epochs is 10 in this study, but got 20"),
+        (replace(CONFIG, trial=TrialConfig(seed=1)), "seed is 0 in this study, but got 1"),
+        (replace(CONFIG, trial=TrialConfig(precision="bfloat16")), "precision is 'float32' in this study"),
+        (replace(CONFIG, trial=TrialConfig(latent_size=8)), "latent_size is 20 in this study, but got 8"),
+        (replace(CONFIG, trial=TrialConfig(batch_size=64)), "batch_size is 128"),
+        (replace(CONFIG, data=DataConfig(dataset="kmnist")), "dataset is 'mnist' in this study, but got 'kmnist'"),
+        (replace(CONFIG, data=DataConfig(train_size=5)), "train_size is None in this study, but got 5"),
+        (
+            replace(CONFIG, data=DataConfig(binarization="static")),
+            "binarization is 'grey' in this study, but got 'static'",
+        ),
+        (replace(CONFIG, asha=AshaConfig(reduction_factor=4)), "reduction_factor is 3 in this study, but got 4"),
+        (replace(CONFIG, asha=AshaConfig(grace_period=2)), "grace_period is 1 in this study, but got 2"),
+        (replace(CONFIG, asha=AshaConfig(scheduler="none")), "scheduler is 'asha' in this study, but got 'none'"),
+        (replace(CONFIG, points=Path("p.yaml")), "points is None in this study"),
+        (replace(CONFIG, warm_start=(Path("other"),)), "warm_start is"),
+    ],
+)
+def test_what_makes_trials_incomparable_is_refused_with_old_and_new_value(manifest, changed, message):
+    with pytest.raises(UsageError) as error:
+        refuse_changes(manifest, changed, DEFAULT_SPACE)
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_another_space_is_refused_field_by_field(manifest, tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("latent_size: {type: int, low: 2, high: 32, log: true}\n")
+    with pytest.raises(UsageError, match=r"space .* is .* in this study, but got"):
+        refuse_changes(manifest, CONFIG, load_space(path, CONFIG.trial))
+    with pytest.raises(UsageError, match="fixed batch_size is None in this study, but got 64"):
+        refuse_changes(manifest, CONFIG, Space(DEFAULT_SPACE.distributions, {"batch_size": 64}))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        CONFIG,
+        replace(CONFIG, num_samples=200),
+        replace(CONFIG, resources=ResourceConfig(cpus_per_trial=4, max_concurrent=7, address="auto")),
+        replace(CONFIG, time_budget="45m", target_loss=100.0, keep=3),
+        replace(CONFIG, sampler="random"),
+        replace(CONFIG, results_dir=Path("elsewhere")),
+        replace(CONFIG, views=ViewsConfig(tensorboard=True, visdom="http://127.0.0.1:8097")),
+    ],
+)
+def test_what_leaves_trials_comparable_may_change(manifest, changed):
+    refuse_changes(manifest, changed, DEFAULT_SPACE)
+
+
+def test_other_images_are_refused(manifest, tiny):
+    refuse_other_data(manifest, CONFIG, tiny)
+    with pytest.raises(UsageError, match="data sha256 is"):
+        refuse_other_data(manifest, CONFIG, Images(tiny.train, tiny.validation, tiny.test[::-1]))
+
+
+def test_a_study_gives_back_its_space_and_its_settings(manifest, tmp_path):
+    assert read_space(manifest) == DEFAULT_SPACE
+    manifest["config"] = to_dict(replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d"))))
+    (tmp_path / "study.json").write_text(json.dumps(manifest))
+    config = read_config(tmp_path)
+    assert config == replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d")), resume=tmp_path)
+
+
+def test_a_file_is_no_study(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is no study: it is no folder"):
+        read_manifest(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("name", "config", "reference", "space", "fixed", "data", "metric", "rungs", "runs", "status"),
+        *("data.sha256", "data.train", "metric.kind"),
+    ],
+)
+def test_a_study_file_that_lacks_anything_is_damaged_in_one_line(manifest, tmp_path, path):
+    *parts, name = path.split(".")
+    for value in (None, 7.5):
+        changed = deepcopy(manifest)
+        place = changed
+        for part in parts:
+            place = place[part]
+        place[name] = value
+        if value is None:
+            del place[name]
+        (tmp_path / "study.json").write_text(json.dumps(changed))
+        with pytest.raises(UsageError, match=rf"study\.json is damaged \(.*{name}") as raised:
+            read_manifest(tmp_path)
+        assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_study_older_than_an_option_goes_on_with_its_default(manifest):
+    del manifest["config"]["data"]["binarization"]
+    refuse_changes(manifest, CONFIG, DEFAULT_SPACE)
+    with pytest.raises(UsageError, match="binarization is 'grey' in this study"):
+        refuse_changes(manifest, replace(CONFIG, data=DataConfig(binarization="static")), DEFAULT_SPACE)
+
+
+@pytest.mark.parametrize("kind", ["grey", "static"])
+def test_the_metric_carries_the_kind_of_its_numbers(tiny, kind):
+    config = replace(CONFIG, data=DataConfig(binarization=kind))
+    assert new_manifest("s", config, CONFIG.trial, DEFAULT_SPACE, tiny)["metric"]["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    "change", [{"schema": SCHEMA + 1}, {"schema": SCHEMA + 1, "runs": []}, {"config": {"new": 1}}]
+)
+def test_a_study_of_a_newer_version_is_called_so(manifest, tmp_path, change, monkeypatch, capsys):
+    newer = manifest | {"runs": [{"versions": {"vae-tune": "0.30.1"}}]} | change
+    (tmp_path / "study.json").write_text(json.dumps(newer))
+    monkeypatch.setattr("sys.argv", ["vae-tune", "audit", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    writer = "vae_tune 0.30.1" if newer["runs"] else f"a newer vae_tune (schema {SCHEMA + 1})"
+    assert f"{tmp_path} was written by {writer}, this is {__version__}.\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", [__version__, "0.0.9"])
+def test_a_damaged_study_of_this_version_or_an_older_one_is_damaged(manifest, tmp_path, version):
+    (tmp_path / "study.json").write_text(
+        json.dumps(manifest | {"runs": [{"versions": {"vae-tune": version}}], "space": 1})
+    )
+    with pytest.raises(UsageError, match="is damaged"):
+        read_manifest(tmp_path)
+
+
+def test_a_study_says_what_it_is(manifest, tmp_path):
+    for kind in KINDS:
+        (tmp_path / "study.json").write_text(json.dumps(manifest | {"kind": kind}))
+        assert read_config(tmp_path, kind).resume == tmp_path
+    (tmp_path / "study.json").write_text(json.dumps(manifest | {"kind": "other"}))
+    with pytest.raises(UsageError, match="is damaged"):
+        read_config(tmp_path)

@@ -1,0 +1,388 @@
+"""A study on object storage: what is uploaded when, and by whom."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.stores import BUCKET, s3
+from tests.studies import make_study
+from vae_tune.analysis.compute_cost import make_ledger
+from vae_tune.analysis.study import load_study
+from vae_tune.cli.main import main
+from vae_tune.config import storage
+from vae_tune.config.settings import SearchConfig, SearchError, UsageError
+from vae_tune.record import claim
+from vae_tune.record import remote_sync as mirror
+from vae_tune.record.claim import Claim, claimed
+from vae_tune.record.copies import local, record_files, working_copy
+from vae_tune.record.remote_sync import mirrored, renew
+from vae_tune.tasks.search import run_search
+from vae_tune.tasks.search_plan import make_plan
+from vae_tune.views.report import render
+from vae_tune.views.report.summary import make_status
+
+
+@pytest.fixture(scope="module")
+def server():
+    with s3() as store:
+        yield store
+
+
+@pytest.fixture
+def place(server, monkeypatch, tmp_path):
+    """A study that is not there yet, of a driver whose uploads and patience are short."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
+    for name, seconds in (("_PERIOD_SECONDS", 0.05), ("QUICK", 0.2), ("PATIENCE", 0.5)):
+        monkeypatch.setattr(mirror, name, seconds)
+    for name, seconds in (("_BEAT_SECONDS", 0.02), ("SILENCE", 1.5), ("QUICK", 2.0)):
+        monkeypatch.setattr(claim, name, seconds)
+    return Path(f"s3://{BUCKET}/{tmp_path.name}/study")
+
+
+def write(folder, **contents):
+    for name, content in contents.items():
+        storage.write_bytes(folder / name.replace("_", "."), content)
+
+
+def record(folder, epochs=1):
+    lines = b"".join(b'{"epoch": %d}\n' % epoch for epoch in range(epochs))
+    write(folder, optuna_journal=lines, epochs_csv=lines, study_json=b"{}")
+
+
+def names(server, place):
+    prefix = "/".join(place.parts[2:]) + "/"
+    return {name.removeprefix(prefix) for name in server.objects() if name.startswith(prefix)}
+
+
+def test_the_working_copy_is_uploaded_as_it_grows_and_whole_at_its_end(server, place):
+    folder = working_copy(place)
+    record(folder)
+    with (
+        claimed(place, pytest.fail) as claim,
+        mirrored(folder, place, claim, pytest.fail, pytest.fail) as after_upload,
+    ):
+        uploaded = threading.Event()
+        after_upload(uploaded.set)
+        assert uploaded.wait(30)
+        assert {"optuna.journal", "epochs.csv", "study.json"} <= names(server, place)
+        record(folder, epochs=3)
+    assert names(server, place) == {"optuna.journal", "epochs.csv", "study.json"}  # and no lock
+    assert storage.read_bytes(place / "epochs.csv") == (folder / "epochs.csv").read_bytes()
+
+
+def test_the_tables_are_never_ahead_of_the_journal(server, place, monkeypatch):
+    """A report is written between any two requests; what lies in the storage must fit together all the time."""
+    folder, epochs = working_copy(place), [1]
+    record(folder)
+    order = []
+
+    def observed(path, content, patience):
+        epochs[0] += 1
+        record(folder, epochs[0])
+        storage.write_bytes(path, content, patience)
+        if path.name != "study.lock":
+            order.append(path.name)
+        if storage.exists(place / "epochs.csv"):
+            journal, table = (storage.read_bytes(place / name) for name in ("optuna.journal", "epochs.csv"))
+            assert journal.startswith(table)
+
+    monkeypatch.setattr(mirror, "write_bytes", observed)
+    claim = Claim(place, pytest.fail)
+    one = mirror._Mirror(folder, place, claim)
+    for _ in range(3):
+        one.upload(5)
+    assert order == ["optuna.journal", "epochs.csv", "study.json"] * 3
+
+
+def test_what_did_not_change_is_not_uploaded_again(server, place):
+    folder = working_copy(place)
+    record(folder)
+    one = mirror._Mirror(folder, place, Claim(place, pytest.fail))
+    assert one.upload(5) > 0
+    assert one.upload(5) == 0
+    write(folder, trials_csv=b"12345")
+    assert one.upload(5) == 5
+
+
+def test_nothing_is_deleted_before_the_record_that_makes_it_superfluous_is_safe(server, place):
+    folder, done = working_copy(place), []
+    record(folder)
+    one = mirror._Mirror(folder, place, Claim(place, pytest.fail))
+    one.superfluous.append(lambda: done.append(names(server, place)))
+    server.go_away()
+    with pytest.raises(OSError, match="s3://"):
+        one.upload(0.1)
+    assert done == []
+    server.come_back()
+    one.upload(5)
+    assert len(done) == 1
+    assert "optuna.journal" in done[0]
+    one.upload(5)
+    assert len(done) == 1
+
+
+def test_an_outage_is_said_once_and_what_it_kept_back_is_uploaded_later(server, place):
+    folder, said = working_copy(place), []
+    record(folder)
+    away = threading.Event()
+
+    def warn(text):
+        said.append(text)
+        away.set()
+
+    with claimed(place, pytest.fail) as claim, mirrored(folder, place, claim, warn, pytest.fail):
+        server.go_away()
+        record(folder, epochs=2)
+        assert away.wait(30)
+        server.come_back()
+    (line,) = said
+    assert line.startswith("The record waits for its upload: s3://")
+    assert line.endswith("The search goes on.")
+    assert storage.read_bytes(place / "epochs.csv") == (folder / "epochs.csv").read_bytes()
+
+
+def test_a_storage_that_stays_away_leaves_the_record_on_this_machine_and_says_where(server, place):
+    folder = working_copy(place)
+    record(folder)
+    try:
+        with (
+            pytest.raises(SearchError, match="could not be uploaded") as raised,
+            claimed(place, pytest.fail) as claim,
+            mirrored(folder, place, claim, lambda _: None, pytest.fail),
+        ):
+            server.go_away()
+    finally:
+        server.come_back()
+    assert str(folder) in str(raised.value)
+    assert f"--resume s3://{BUCKET}" in str(raised.value)
+    with claimed(place, lambda _: None):
+        assert renew(place) == folder  # nothing was uploaded, and nothing is lost
+    assert (folder / "epochs.csv").exists()
+
+
+def test_a_second_driver_is_refused_with_pid_and_host_of_the_first(server, place, monkeypatch):
+    said = []
+    record(working_copy(place))
+    me = f"by process {os.getpid()} on host {socket.gethostname()}.\n"
+    with (
+        claimed(place, pytest.fail) as claim,
+        mirrored(working_copy(place), place, claim, pytest.fail, pytest.fail),
+        monkeypatch.context() as other,
+    ):
+        other.setattr("socket.gethostname", lambda: "elsewhere")
+        with pytest.raises(UsageError, match=f"is being written {me}"):
+            Claim(place, said.append)
+    assert said[0].startswith("Checking whether process")
+
+
+def test_a_search_that_comes_to_nothing_leaves_nothing(server, place):
+    with claimed(place, pytest.fail):
+        pass
+    prefix = "/".join(place.parts[2:])
+    found = server.client().list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    assert [entry["Key"] for entry in found.get("Contents", ())] == []
+
+
+def test_a_search_that_comes_to_nothing_leaves_what_was_there(server, place):
+    for name in ("a/study.json", "notes.txt"):
+        storage.write_bytes(place / name, b"precious")
+    with claimed(place, pytest.fail):
+        pass
+    assert names(server, place) == {"a/study.json", "notes.txt"}
+
+
+@pytest.mark.parametrize(
+    ("there", "refused"),
+    [
+        (["a/study.json"], True),
+        (["notes.txt"], True),
+        (["optuna.journal", "checkpoints/00000/epoch_0001"], False),
+        ([], False),
+    ],
+)
+def test_a_new_study_takes_no_place_that_is_another_s(server, place, there, refused):
+    for name in there:
+        storage.write_bytes(place / name, b"precious")
+    config = SearchConfig(results_dir=place.parent, study_name=place.name)
+    with claimed(place, pytest.fail):
+        if refused:
+            with pytest.raises(UsageError, match="exists already and is no study"):
+                make_plan(config, None, place)
+        else:
+            assert make_plan(config, None, place).place == place
+    assert names(server, place) == {*there}
+
+
+def test_the_mark_of_a_driver_that_is_gone_is_overcome(server, place):
+    mark = {"pid": 7, "host": "a-lost-head", "token": "x", "beat": 9}
+    storage.write_bytes(place / "study.lock", json.dumps(mark).encode())
+    said = []
+    with claimed(place, said.append):
+        assert json.loads(storage.read_bytes(place / "study.lock"))["token"] != "x"
+    assert said == ["Checking whether process 7 on host a-lost-head is still writing this study ..."]
+    assert not storage.exists(place / "study.lock")
+
+
+def test_a_driver_whose_study_was_taken_over_stops(server, place):
+    folder = working_copy(place)
+    record(folder)
+    failed = threading.Event()
+    reasons = []
+
+    def fail(reason):
+        reasons.append(reason)
+        failed.set()
+
+    def search():
+        with claimed(place, pytest.fail) as claim, mirrored(folder, place, claim, pytest.fail, fail):
+            for beat in range(1, 100):  # the other is alive: what this one writes over its mark, it writes again
+                mark = {"pid": 7, "host": "other", "token": "x", "beat": beat}
+                storage.write_bytes(place / "study.lock", json.dumps(mark).encode())
+                if failed.wait(0.3):
+                    break
+            assert failed.is_set()
+
+    with pytest.raises(SearchError, match="taken over by process 7 on host other"):
+        search()
+    assert json.loads(storage.read_bytes(place / "study.lock"))["token"] == "x"  # the other's mark stays
+
+
+def test_a_working_copy_that_went_on_from_the_storage_stays(server, place):
+    record(place, epochs=2)
+    folder = renew(place)
+    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 2
+    record(folder, epochs=3)
+    assert renew(place) == folder
+    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 3
+
+
+def test_a_working_copy_that_another_machine_left_behind_is_renewed(server, place):
+    record(place, epochs=2)
+    folder = renew(place)
+    write(folder, optuna_journal=b'{"epoch": 0}\n{"another": "end"}\n')
+    record(place, epochs=4)
+    assert renew(place) == folder
+    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 4
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_what_the_storage_has_no_more_does_not_come_back(server, place, epochs):
+    """Whether the working copy has lines that the storage lacks, or none."""
+    folder = working_copy(place)
+    record(folder, epochs=2)
+    write(folder / "confirmation", optuna_journal=b"{}\n", study_json=b"{}")
+    with claimed(place, pytest.fail) as mine, mirrored(folder, place, mine, pytest.fail, pytest.fail):
+        pass
+    assert "confirmation/optuna.journal" in names(server, place)
+    storage.delete_folder(place / "confirmation")
+    record(folder, epochs)
+    write(folder, kept_csv=b"never uploaded")
+    with claimed(place, pytest.fail) as mine, mirrored(renew(place), place, mine, pytest.fail, pytest.fail):
+        assert (folder / "optuna.journal").read_bytes().count(b"\n") == epochs
+        assert not (folder / "confirmation" / "study.json").exists()
+    kept = {"kept.csv"} if epochs > 2 else set()
+    assert names(server, place) == {"optuna.journal", "epochs.csv", "study.json"} | kept
+
+
+def test_a_confirmation_that_an_outage_kept_from_the_storage_stays(place):
+    record(place)
+    folder = renew(place)
+    write(folder / "confirmation", optuna_journal=b"{}\n", study_json=b"{}")
+    assert renew(place) == folder
+    assert (folder / "confirmation" / "optuna.journal").exists()
+
+
+def test_a_renewal_that_fails_leaves_the_working_copy_as_it_was(place):
+    record(place, epochs=2)
+    folder = renew(place)
+    write(folder, optuna_journal=b"another end\n")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    storage.delete(place / "study.json")
+    with pytest.raises(UsageError, match=r"study\.json is missing"):
+        renew(place)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["study"]
+
+
+def test_a_study_that_was_deleted_from_the_storage_leaves_its_name_free(place):
+    record(place)
+    folder = renew(place)
+    storage.delete_folder(place)
+    config = SearchConfig(results_dir=place.parent, study_name=place.name)
+    assert make_plan(config, None, place).folder == folder
+    assert not folder.exists()
+    with pytest.raises(UsageError, match="is no study"):
+        renew(place)
+
+
+def test_a_working_copy_is_not_resumed_as_if_it_were_a_study(place, tmp_path, monkeypatch, capsys):
+    made = make_study(tmp_path / "study", trials=3, status="interrupted", ended=2)
+    for path in record_files(made):
+        storage.write_bytes(place / path.relative_to(made), path.read_bytes())
+    for copy in (renew(place), local(place)):
+        before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+        monkeypatch.setattr("sys.argv", ["vae-tune", "search", "--resume", str(copy)])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert f"--resume s3://{BUCKET}/" in capsys.readouterr().err
+        with pytest.raises(UsageError, match=rf"is a working copy .*\n.* --resume s3://{BUCKET}/"):
+            run_search(SearchConfig(resume=copy))
+        assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+
+
+def test_what_is_printed_of_a_study_names_its_place(place, tmp_path):
+    made = make_study(tmp_path / "study", trials=12, status="interrupted", ended=8)
+    for path in record_files(made):
+        storage.write_bytes(place / path.relative_to(made), path.read_bytes())
+    where = f"s3://{BUCKET}/{tmp_path.name}/study"
+    for study in (load_study(where), load_study(renew(place))):
+        assert study.place == place
+        page = render(study)
+        assert f"--resume {where}" in page
+        assert str(study.folder) not in page
+        (study.folder / "epochs.csv").write_text("")
+        with pytest.raises(UsageError, match=f"^{where}/epochs.csv cannot be read"):
+            load_study(study.folder)
+
+
+def test_of_a_study_on_object_storage_it_is_known_whether_a_driver_writes_it(place, tmp_path, monkeypatch):
+    made = make_study(tmp_path / "study", trials=12, status="running", ended=8)
+    for path in record_files(made):
+        storage.write_bytes(place / path.relative_to(made), path.read_bytes())
+        storage.write_bytes(place / "confirmation" / path.relative_to(made), path.read_bytes())
+
+    def told(study):
+        killed = any("was killed" in note for note in make_ledger(study).notes)
+        return make_status(study)["label"], killed
+
+    assert told(load_study(place)) == ("killed", True)
+    with claimed(place, pytest.fail):
+        while_written = [load_study(one) for one in (place, place / "confirmation")]
+        working = renew(place)
+        monkeypatch.setattr(storage, "SILENCE", -1)  # it is too old already
+        assert told(load_study(place)) == ("killed", True)
+    assert [told(study) for study in while_written] == [("running", False)] * 2
+    assert told(load_study(working)) == ("killed", True)
+
+
+def test_no_more_than_the_bound_is_uploaded_while_the_claim_is_kept(place, monkeypatch):
+    """After an upload of a few bytes at a byte an hour, only the driver's mark changes until the search has ended."""
+    monkeypatch.setattr(mirror, "_BYTES_A_SECOND", 1 / 3600)
+    folder = working_copy(place)
+    record(folder)
+    with claimed(place, pytest.fail) as mine, mirrored(folder, place, mine, pytest.fail, pytest.fail):
+        while not storage.exists(place / "study.json"):  # which is uploaded last
+            pass
+        record(folder, epochs=2)
+        beat = json.loads(storage.read_bytes(place / "study.lock"))["beat"]
+        while json.loads(storage.read_bytes(place / "study.lock"))["beat"] < beat + 4:
+            assert storage.read_bytes(place / "epochs.csv").count(b"\n") == 1
+    assert storage.read_bytes(place / "epochs.csv").count(b"\n") == 2

@@ -1,0 +1,23 @@
+"""A process that ends without a word is spoken for; one that ends as it should is not."""
+
+import subprocess
+import sys
+
+import pytest
+
+KILL_CHILDREN = "[os.kill(int(pid), 9) for pid in open(f'/proc/self/task/{os.getpid()}/children').read().split()]"
+ENDINGS = {
+    f"{KILL_CHILDREN}; os._exit(1)": (1, "\nResume it.\n"),  # as Ray's core does it
+    "os._exit(1)": (1, "\nResume it.\n"),
+    "os.kill(os.getpid(), 9)": (-9, "\nResume it.\n"),
+    "pass": (0, ""),
+    "sys.exit(3)": (3, ""),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_only_a_process_that_ends_in_the_block_is_spoken_for(ending):
+    notice = "from vae_tune.search.crash_notice import last_word"
+    code = f"import os, sys\n{notice}\nwith last_word('Resume it.'):\n    {ending}\n"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == ENDINGS[ending]

@@ -1,0 +1,114 @@
+"""What is kept of a search's best trials, and what is deleted."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from vae_tune.config.names import DEVICE, NODE
+from vae_tune.config.settings import SearchConfig, TrialConfig
+from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.record.metadata import new_manifest
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.tasks.winner import WinnerKeeper
+from vae_tune.vae.checkpoint import checkpoint_folder, write_checkpoint
+from vae_tune.vae.training import fit, new_state
+
+CPU = torch.device("cpu")
+BASE = TrialConfig(hidden_width=4, max_epochs=2, batch_size=20)
+
+
+@pytest.fixture
+def record(tmp_path, tiny):
+    config = SearchConfig(trial=BASE)
+    record = StudyRecord.create(tmp_path / "s", new_manifest("s", config, BASE, DEFAULT_SPACE, tiny))
+    yield record
+    record.close()
+
+
+def train(record, images, learning_rate, *, epochs=2, state="COMPLETE"):
+    """Add a trial that was really trained, with its checkpoints; return its number."""
+    trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+    record.start(trial, {"learning_rate": learning_rate})
+    config = replace(BASE, learning_rate=learning_rate)
+    training = new_state(config, images.pixels, CPU)
+    for report in fit(config, images, CPU, training):
+        write_checkpoint(checkpoint_folder(record.folder, trial.number), config, training, report)
+        record.report(trial.number, {**asdict(report), NODE: "host", DEVICE: "cpu"})
+        if report.epoch == epochs:
+            break
+    if state != "RUNNING":
+        record.finish(trial.number, state)
+    return trial.number
+
+
+def kept(record):
+    return {
+        int(path.name.removeprefix("trial_")): sorted(file.name for file in path.iterdir())
+        for path in (record.folder / "checkpoints").iterdir()
+    }
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_checkpoints_stay_of_the_best_the_reference_and_what_runs_then_only_the_last_of_the_best(record, tiny, keep):
+    keeper = WinnerKeeper(record, tiny, BASE.max_epochs, keep, pytest.fail)
+    record.listeners.append(keeper)
+    rates = (1e-4, 3e-3, 1e-2, 3e-2, 1e-3)  # the more, the better, on so few steps
+    for rate in rates:
+        train(record, tiny, rate)
+    train(record, tiny, 2e-2, epochs=1, state="PRUNED")
+    running = train(record, tiny, 2e-3, epochs=1, state="RUNNING")
+    order = sorted(record.rows[: len(rates)], key=lambda row: row.val_loss)
+    best = [row.trial for row in order[:keep]]
+    both, first = ["epoch_0001.safetensors", "epoch_0002.safetensors"], ["epoch_0001.safetensors"]
+    assert 0 not in best
+    assert kept(record) == {**dict.fromkeys([*best, 0], both), running: first}
+
+    keeper.finish()
+    assert kept(record) == {**dict.fromkeys(best, both[1:]), running: first}
+    metrics = json.loads((record.folder / "best" / "metrics.json").read_text())
+    assert metrics["winner"]["trial"] == best[0]
+    assert metrics["reference"]["trial"] == 0
+    assert "test" in metrics["winner"]
+
+
+def test_a_damaged_summary_of_the_best_is_written_again(record, tiny):
+    keeper = WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    record.listeners.append(keeper)
+    train(record, tiny, 1e-3)
+    path = record.folder / "best" / "metrics.json"
+    whole = path.read_text()
+    path.write_text(whole[:50])
+    WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    assert path.read_text() == whole
+
+
+def test_the_best_model_is_not_that_of_a_lost_trial_whose_number_was_given_again(record, tiny):
+    record.listeners.append(WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail))
+    train(record, tiny, 1e-3)
+    path = record.folder / "best" / "metrics.json"
+    whole, lost = path.read_text(), json.loads(path.read_text())
+    for who in ("winner", "reference"):
+        lost[who]["validation"]["negative_elbo"] -= 1
+    path.write_text(json.dumps(lost))
+    WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    assert path.read_text() == whole
+
+
+def test_of_a_study_on_object_storage_nothing_is_deleted_before_the_record_that_makes_it_superfluous_is_there(
+    record, tiny
+):
+    waiting = []
+    record.after_upload = waiting.append
+    keeper = WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    record.listeners.append(keeper)
+    for rate in (1e-4, 1e-2, 3e-2, 1e-3):
+        train(record, tiny, rate)
+    keeper.finish()
+    both = ["epoch_0001.safetensors", "epoch_0002.safetensors"]
+    assert kept(record) == dict.fromkeys(range(4), both)
+    for action in waiting:
+        action()
+    best = min(record.rows, key=lambda row: row.val_loss)
+    assert kept(record) == {best.trial: both[1:]}

@@ -1,0 +1,83 @@
+"""What a training takes is known beforehand: counted, and measured in processes of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.vae.memory import gpu_bytes, parameter_count, refuse_too_much, training_bytes
+from vae_tune.vae.model import build
+
+PIXELS, EVALUATED = 784, 2000
+MEASURED = """
+import resource, sys, tempfile
+from pathlib import Path
+import numpy as np, torch
+from vae_tune.vae.checkpoint import take_up, write_checkpoint
+from vae_tune.config.settings import TrialConfig
+from vae_tune.images.datasets import Images
+from vae_tune.vae.training import fit, new_state
+
+config, cpu = eval(sys.argv[1]), torch.device("cpu")
+torch.set_num_threads(1)
+train, validation = (np.zeros((count, 28, 28), np.uint8) for count in (128, int(sys.argv[2])))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+before = peak()
+state = new_state(config, 784, cpu)
+with tempfile.TemporaryDirectory() as folder:
+    for report in fit(config, Images(train, validation, validation), cpu, state):
+        write_checkpoint(Path(folder), config, state, report)
+    del state
+    take_up(Path(folder), cpu)
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(),
+        TrialConfig(latent_size=3, hidden_width=7, hidden_layers=1),
+        TrialConfig(latent_size=50, hidden_width=9, hidden_layers=4),
+        TrialConfig(latent_size=3, hidden_width=7, encoder_activation="relu", hidden_layers=3),
+    ],
+)
+@pytest.mark.parametrize("pixels", [35, 784])
+def test_the_parameters_are_those_of_the_model(config, pixels):
+    there = sum(parameter.numel() for parameter in build(config, pixels).parameters())
+    assert parameter_count(config, pixels) == there
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrialConfig(max_epochs=1, hidden_width=3000, hidden_layers=2),
+        TrialConfig(max_epochs=1, latent_size=10_000, hidden_width=300),
+    ],
+    ids=["wide", "many latents"],
+)
+def test_a_training_takes_about_the_memory_that_is_foretold(config):
+    # by a shell's child: at exec a process keeps the peak of the one that forked it, here of all tests so far
+    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", MEASURED, repr(config), str(EVALUATED)]
+    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert taken > 300_000_000
+    assert 0.85 * taken < training_bytes(config, PIXELS, EVALUATED) < 1.6 * taken
+
+
+def test_with_a_gpu_a_training_takes_less_main_memory():
+    config = TrialConfig(hidden_width=4000)
+    assert training_bytes(config, PIXELS, EVALUATED, on_gpu=True) < training_bytes(config, PIXELS, EVALUATED)
+    assert gpu_bytes(config, PIXELS, EVALUATED) > 16 * parameter_count(config, PIXELS)
+
+
+def test_what_needs_more_than_there_is_is_refused_with_both_numbers():
+    expected = "This needs about 3.2 GB of memory, but 1.5 GB are free.\nTake less."
+    with pytest.raises(UsageError) as caught:
+        refuse_too_much("This", 3_200_000_000, 1_500_000_000, "Take less.")
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("there", [None, 3_200_000_000])
+def test_what_fits_or_cannot_be_known_is_not_refused(there):
+    refuse_too_much("This", 3_200_000_000, there, "Take less.")

@@ -1,0 +1,219 @@
+"""Pictures have the right size, order and grey values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.vae.model import VAE, build
+from vae_tune.vae.sampling import (
+    by_information,
+    grid,
+    interpolations,
+    manifold,
+    principal_plane,
+    reconstructions,
+    samples,
+    side_by_side,
+    traversals,
+    write_png,
+)
+
+
+@pytest.fixture
+def model() -> VAE:
+    return build(TrialConfig(latent_size=2, hidden_width=8), pixels=35)
+
+
+def _flat(count: int, height: int = 2, width: int = 3, first: int = 1) -> np.ndarray:
+    """Return pictures of one grey value each: first, first + 1, ..."""
+    return np.full((count, height, width), np.arange(first, first + count, dtype=np.uint8)[:, None, None], np.uint8)
+
+
+def _cells(sheet: np.ndarray, height: int, width: int, gap: int) -> list[list[int]]:
+    """Return the grey value in the middle of every cell of a grid."""
+    rows = range(gap + height // 2, sheet.shape[0], height + gap)
+    columns = range(gap + width // 2, sheet.shape[1], width + gap)
+    return [[int(sheet[row, column]) for column in columns] for row in rows]
+
+
+def test_samples_are_grey_pictures_of_the_shape_asked_for(model):
+    pictures = samples(model, count=3, shape=(5, 7))
+    assert pictures.shape == (3, 5, 7)
+    assert pictures.dtype == np.uint8
+
+
+def test_samples_are_the_same_for_the_same_seed(model):
+    np.testing.assert_array_equal(samples(model, 3, (5, 7), seed=4), samples(model, 3, (5, 7), seed=4))
+
+
+def test_samples_differ_by_seed(model):
+    assert not np.array_equal(samples(model, 3, (5, 7), seed=4), samples(model, 3, (5, 7), seed=5))
+
+
+def test_samples_differ_from_each_other(model):
+    first, second = samples(model, 2, (5, 7))
+    assert not np.array_equal(first, second)
+
+
+def test_samples_leave_the_global_random_state_alone(model):
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    samples(model, 3, (5, 7))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("probability", "grey"), [(0.0, 0), (1.0, 255), (0.2, 51), (0.4999 / 255, 0), (0.5001 / 255, 1)]
+)
+def test_the_grey_values_of_samples_are_the_probabilities(model, probability, grey):
+    torch.nn.init.zeros_(model.decoder.logits.weight)
+    logit = {0.0: -1000.0, 1.0: 1000.0}.get(probability)
+    torch.nn.init.constant_(
+        model.decoder.logits.bias, math.log(probability / (1 - probability)) if logit is None else logit
+    )
+    assert set(samples(model, 2, (5, 7)).flatten().tolist()) == {grey}
+
+
+def test_reconstructions_have_the_shape_of_the_images(model, tiny):
+    pictures = reconstructions(model, tiny.test)
+    assert pictures.shape == tiny.test.shape
+    assert pictures.dtype == np.uint8
+
+
+def test_reconstructions_decode_the_latent_mean(model, tiny):
+    x = torch.from_numpy(tiny.test.reshape(30, 35).astype(np.float32)) / 255
+    expected = torch.sigmoid(model.decoder(model.encoder(x)[0])) * 255
+    found = torch.from_numpy(reconstructions(model, tiny.test).reshape(30, 35).astype(np.float32))
+    assert (found - expected).abs().max() <= 0.501
+
+
+def test_reconstructions_leave_the_images_as_they_were(model, tiny):
+    before = tiny.test.copy()
+    reconstructions(model, tiny.test)
+    np.testing.assert_array_equal(tiny.test, before)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "gap", "shape"),
+    [(6, 3, 2, (10, 17)), (5, 3, 2, (10, 17)), (1, 1, 2, (6, 7)), (4, 1, 1, (13, 5)), (2, 4, 0, (2, 12))],
+)
+def test_a_grid_has_a_row_for_every_full_or_begun_row_of_pictures(count, columns, gap, shape):
+    assert grid(_flat(count), columns, gap).shape == shape
+
+
+def test_a_grid_is_filled_row_by_row_and_the_rest_is_white():
+    assert _cells(grid(_flat(5), columns=3), 2, 3, gap=2) == [[1, 2, 3], [4, 5, 255]]
+
+
+def test_the_pictures_of_a_grid_are_whole_and_apart_by_white(tiny):
+    sheet = grid(tiny.test[:4], columns=2, gap=3)
+    np.testing.assert_array_equal(sheet[3:8, 3:10], tiny.test[0])
+    np.testing.assert_array_equal(sheet[3:8, 13:20], tiny.test[1])
+    np.testing.assert_array_equal(sheet[11:16, 3:10], tiny.test[2])
+    gaps = sheet.copy()
+    for top in (3, 11):
+        for left in (3, 13):
+            gaps[top : top + 5, left : left + 7] = 255
+    assert (gaps == 255).all()
+
+
+def test_side_by_side_puts_each_row_of_originals_above_its_copies():
+    pictures = side_by_side(_flat(4), _flat(4, first=101), columns=2)
+    assert pictures[:, 0, 0].tolist() == [1, 2, 101, 102, 3, 4, 103, 104]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_in_the_grid_each_copy_is_below_its_original_where_a_row_is_not_full_too(count):
+    sheet = grid(side_by_side(_flat(count), _flat(count, first=101), columns=2), columns=2)
+    cells = np.array(_cells(sheet, 2, 3, gap=2))
+    for value in range(1, count + 1):
+        ((row, column),) = np.argwhere(cells == value)
+        assert row % 2 == 0
+        assert cells[row + 1, column] == value + 100
+
+
+@pytest.mark.parametrize("zoom", [1, 2, 3])
+def test_a_png_has_every_pixel_as_wide_as_zoom(tmp_path, zoom, tiny):
+    write_png(tmp_path / "sheet.png", tiny.test[0], zoom)
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "L", (7 * zoom, 5 * zoom))
+        np.testing.assert_array_equal(np.asarray(image), tiny.test[0].repeat(zoom, axis=0).repeat(zoom, axis=1))
+
+
+def test_writing_a_png_leaves_nothing_else(tmp_path, tiny):
+    write_png(tmp_path / "sheet.png", tiny.test[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+@pytest.fixture
+def plain(model) -> VAE:
+    """A model whose pictures tell the code: pixel 0 is sigmoid(first), pixel 1 sigmoid(second)."""
+    model.decoder.hidden[0].weight.data = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1], *[[0, 0]] * 4])
+    model.decoder.hidden[0].bias.data.zero_()
+    model.decoder.logits.weight.data.zero_()
+    model.decoder.logits.bias.data.zero_()
+    model.decoder.logits.weight.data[0, :2] = torch.tensor([1.0, -1])
+    model.decoder.logits.weight.data[1, 2:4] = torch.tensor([1.0, -1])
+    return model
+
+
+def _codes(pictures: np.ndarray) -> np.ndarray:
+    """Return the codes that the pictures of the plain model tell: (count, 2)."""
+    share = pictures.reshape(len(pictures), -1)[:, :2] / 255
+    return np.log(share / (1 - share))
+
+
+def test_an_interpolation_leads_from_one_latent_mean_to_the_other_in_equal_steps(plain, tiny):
+    starts, ends = tiny.test[:3], tiny.test[3:6]
+    codes = _codes(interpolations(plain, starts, ends, steps=5)).reshape(3, 5, 2)
+    first, last = (_codes(reconstructions(plain, images)) for images in (starts, ends))
+    for step in range(5):
+        np.testing.assert_allclose(codes[:, step], first + step / 4 * (last - first), atol=0.02)
+
+
+def test_the_manifold_grows_to_the_right_and_upwards_in_steps_of_equal_prior_mass(plain):
+    codes = _codes(manifold(plain, 5, (5, 7))).reshape(5, 5, 2)
+    values = torch.distributions.Normal(0, 1).icdf(torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])).numpy()
+    np.testing.assert_allclose(codes[:, :, 0], np.tile(values, (5, 1)), atol=0.02)
+    np.testing.assert_allclose(codes[:, :, 1], np.tile(values[::-1, None], (1, 5)), atol=0.02)
+
+
+@pytest.mark.parametrize("latents", [1, 3])
+def test_there_is_no_manifold_of_other_than_two_latents(latents):
+    model = build(TrialConfig(latent_size=latents, hidden_width=8), pixels=35)
+    with pytest.raises(UsageError, match=f"latent_size=2 alone, but this model has {latents}"):
+        manifold(model, 5, (5, 7))
+
+
+def test_a_traversal_moves_one_latent_and_leaves_the_others(plain, tiny):
+    codes = _codes(traversals(plain, tiny.test[:1], [1, 0], steps=3)).reshape(2, 3, 2)
+    kept = _codes(reconstructions(plain, tiny.test[:1]))[0]
+    np.testing.assert_allclose(codes[0, :, 1], [-3, 0, 3], atol=0.05)
+    np.testing.assert_allclose(codes[0, :, 0], kept[0], atol=0.02)
+    np.testing.assert_allclose(codes[1, :, 0], [-3, 0, 3], atol=0.05)
+    np.testing.assert_allclose(codes[1, :, 1], kept[1], atol=0.02)
+
+
+def test_the_latents_are_ordered_by_the_kl_that_they_cost(tiny):
+    model = build(TrialConfig(latent_size=3, hidden_width=8), pixels=35)
+    for head in (model.encoder.mean, model.encoder.log_variance):
+        head.weight.data.zero_()
+        head.bias.data.zero_()
+    model.encoder.mean.bias.data = torch.tensor([0.5, 0.0, 0.0])
+    model.encoder.log_variance.bias.data = torch.tensor([0.0, 0.0, -4.0])
+    assert by_information(model, tiny.test) == [2, 0, 1]
+
+
+def test_the_principal_plane_is_that_of_the_covariance():
+    random = np.random.default_rng(0)
+    codes = random.normal(size=(200, 4)) @ random.normal(size=(4, 4)) + 7
+    points, shares = principal_plane(torch.from_numpy(codes))
+    variances = np.linalg.eigvalsh(np.cov(codes.T))[::-1]
+    np.testing.assert_allclose(np.cov(points.T), np.diag(variances[:2]), atol=1e-9)
+    np.testing.assert_allclose(shares, variances[:2] / variances.sum())

@@ -1,0 +1,142 @@
+"""The views of a record: what they are shown, what they need, and what they never do to it."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from tests.cli.test_main import everything_below, run
+from tests.record import test_study_record as test_record
+from tests.view_servers import Warnings
+from tests.views.test_tensorboard import read, scalars
+from vae_tune.config.names import COMPLETE, PRUNED, RUNNING
+from vae_tune.config.settings import TrialConfig, ViewsConfig
+from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.trials import TrialRow
+from vae_tune.vae.checkpoint import checkpoint_folder, write_checkpoint
+from vae_tune.vae.sampling import grid, samples
+from vae_tune.vae.training import EpochReport, new_state
+from vae_tune.views.live import live_views
+from vae_tune.views.live.pictures import sketch
+
+MANIFEST = {
+    **test_record.MANIFEST,
+    "reference": {"latent_size": 20, "max_epochs": 2},
+    "data": {"shape": [5, 7]},
+    "runs": [{"started": "2026-01-05T08:00:00.000+00:00"}],
+}
+CONFIG = TrialConfig(latent_size=3, hidden_width=8)
+
+
+def report(epoch, loss):
+    numbers = {"train_loss": loss, "val_loss": loss, "val_reconstruction": loss, "val_kl": 1.0, "active_units": 3}
+    return EpochReport(epoch=epoch, seconds=1.0, images_per_second=60.0, **numbers)
+
+
+def train(folder, trial, *losses):
+    """Report epochs of a trial, each with its checkpoint, and return the model."""
+    state = new_state(CONFIG, 35, torch.device("cpu"))
+    for epoch, loss in enumerate(losses, start=1):
+        state.epoch = epoch
+        write_checkpoint(checkpoint_folder(folder, trial), CONFIG, state, report(epoch, loss))
+    return state.model
+
+
+@pytest.fixture
+def record(tmp_path):
+    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    yield record
+    record.close()
+
+
+def ask(record):
+    trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
+    record.start(trial, trial.params)
+    return trial.number
+
+
+def delete_checkpoints(record):
+    """A listener that deletes the checkpoints of a trial that has ended, as the search does with those that lost."""
+
+    def listen(row):
+        if row.state != RUNNING:
+            for path in checkpoint_folder(record.folder, row.trial).iterdir():
+                path.unlink()
+
+    return listen
+
+
+def test_trials_that_were_there_and_those_that_come_are_shown_with_samples_of_models_that_are_deleted_at_once(record):
+    before = ask(record)
+    record.report(before, vars(report(1, 130.0)))
+    with live_views(ViewsConfig(tensorboard=True), record, Warnings()) as names:
+        record.listeners.append(delete_checkpoints(record))
+        number = ask(record)
+        model = train(record.folder, number, 120.0, 110.0)
+        for epoch, loss in enumerate((120.0, 110.0), start=1):
+            record.report(number, vars(report(epoch, loss)))
+        record.finish(number, COMPLETE)
+    folder = record.folder / "tensorboard"
+    assert names == [f"TensorBoard in {folder}"]
+    assert scalars(folder / "trial_00000") == [(1, 130.0)]
+    assert scalars(folder / "trial_00001") == [(1, 120.0), (2, 110.0)]
+    (image,) = read(folder / "trial_00001").Images("samples")
+    sheet = grid(samples(model, 64, (5, 7)), 8)
+    assert (image.step, image.height, image.width) == (2, *sheet.shape)
+
+
+def test_a_view_that_is_down_does_not_touch_the_record_and_warns_once(record):
+    warnings = Warnings()
+    with live_views(ViewsConfig(visdom="http://127.0.0.1:9"), record, warnings):
+        number = ask(record)
+        record.report(number, vars(report(1, 120.0)))
+        record.finish(number, PRUNED)
+        assert "Connection refused" in warnings.first()
+    assert record.rows[0].state == PRUNED
+    assert len(warnings.lines) == 1
+
+
+def test_without_views_nobody_listens_and_no_thread_starts(record):
+    before = threading.active_count()
+    with live_views(ViewsConfig(), record, Warnings()) as names:
+        assert names == record.listeners == []
+        assert threading.active_count() == before
+
+
+def test_a_sketch_is_drawn_once_for_all_views(tmp_path):
+    model = train(tmp_path, 3, 120.0)
+    row = TrialRow(3, {}, "", PRUNED, reports=({"epoch": 1},))
+    draw = sketch(tmp_path, row, (5, 7))
+    assert draw() is draw()
+    assert np.array_equal(draw(), grid(samples(model, 64, (5, 7)), 8))
+
+
+@pytest.mark.parametrize("state", [RUNNING, PRUNED])
+def test_a_trial_that_runs_or_has_no_checkpoint_has_no_sketch(tmp_path, state):
+    if state == RUNNING:
+        train(tmp_path, 3, 120.0)
+    assert sketch(tmp_path, TrialRow(3, {}, "", state, reports=({"epoch": 1},)), (5, 7)) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "package", "extra"),
+    [
+        ("--tensorboard", "tensorboardX", "tensorboard"),
+        ("--mlflow sqlite:///mlflow.db", "mlflow", "mlflow"),
+        ("--visdom http://127.0.0.1:8097", "visdom", "visdom"),
+        ("--study-storage postgresql://host/teams", "psycopg", "postgresql"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra_before_anything_is_created(
+    monkeypatch, capsys, tmp_path, option, package, extra
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, package, None)
+    code, _, errors = run(monkeypatch, capsys, *option.split())
+    view = option.split()[0]
+    assert code == 2
+    assert errors == f"search.py: {view} needs the package {package}: pip install 'vae-tune[{extra}]'\n"
+    assert not everything_below(tmp_path)

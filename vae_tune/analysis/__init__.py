@@ -1,0 +1,1 @@
+"""What a study shows, as tables and sentences; nothing is drawn here."""

@@ -1,0 +1,246 @@
+"""Whether a study's record agrees with itself: every state, number and rung decision, derived again from it."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vae_tune.config.files import read_json
+from vae_tune.config.names import (
+    AUDITED,
+    BEST_FOLDER,
+    COLLAPSED,
+    COMPLETE,
+    CONFIG_FILE,
+    DIVERGED,
+    EPOCH,
+    EPOCH_COLUMNS,
+    EPOCHS_FILE,
+    FAIL,
+    METRICS_FILE,
+    ORDER,
+    PRUNED,
+    REFERENCE_TRIAL,
+    RUNNING,
+    STUDY_FILE,
+    TRIAL,
+    TRIALS_FILE,
+    VAL_LOSS,
+    WARM_START,
+)
+from vae_tune.config.settings import SearchConfig, UsageError, from_dict
+from vae_tune.config.tables import text
+from vae_tune.record.copies import local, shown
+from vae_tune.record.metadata import read_manifest
+from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
+from vae_tune.search.scheduler import make_scheduler
+
+
+def audit(folder: Path) -> list[str]:
+    """Return every contradiction in the record of a study, in words; none where it is consistent.
+
+    The Optuna journal is compared with both tables, each trial's state with its reports, each rung decision with the
+    reports that came before it, and ``best/`` with the winner. Nothing is trained, nothing is written.
+
+    Raises:
+        UsageError: the folder is no study, or a file of it cannot be read.
+    """
+    folder = local(folder)
+    manifest = read_manifest(folder)
+    config: SearchConfig = from_dict(SearchConfig, manifest["config"])
+    max_epochs = manifest["reference"]["max_epochs"]
+    try:
+        trials = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
+        tables = [_read_table(folder / name) for name in (TRIALS_FILE, EPOCHS_FILE)]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The record of {shown(folder)} cannot be read: {error}.") from error
+    rows = [row_from_trial(trial) for trial in trials if trial.state.name != "WAITING"]
+    found: list[str] = []
+    for trial in trials:
+        found += _compare_values(row_from_trial(trial), trial.intermediate_values, trial.value)
+    for row in rows:
+        found += _check_state(row, max_epochs)
+    found += _check_order(rows)
+    found += _check_decisions(rows, config, max_epochs, manifest["reference"]["seed"])
+    found += _check_tables(manifest["status"] == "running", rows, *tables)
+    found += _check_count(rows, manifest, config)
+    found += _check_best(folder, rows, max_epochs, manifest["metric"]["kind"])
+    return found
+
+
+def _compare_values(row: TrialRow, values: Mapping[int, float], value: float | None) -> Iterator[str]:
+    reported = {report[EPOCH]: report[VAL_LOSS] for report in row.reports}
+    for epoch in sorted({*reported, *values}):
+        if reported.get(epoch) != values.get(epoch):
+            yield (
+                f"trial {row.trial} epoch {epoch}: the report says {reported.get(epoch)}, "
+                f"Optuna's intermediate value {values.get(epoch)}"
+            )
+    if row.state in (COMPLETE, PRUNED) and value != row.val_loss:
+        yield f"trial {row.trial}: Optuna's value is {value}, its last report {row.val_loss}"
+
+
+def _check_state(row: TrialRow, max_epochs: int) -> Iterator[str]:
+    epochs = [report[EPOCH] for report in row.reports]
+    if epochs != list(range(1, len(epochs) + 1)):
+        yield f"trial {row.trial}: its epochs are {epochs}, not each once and in order"
+    if not all(math.isfinite(report[VAL_LOSS]) for report in row.reports):
+        yield f"trial {row.trial}: a reported {VAL_LOSS} is not finite"
+    if row.state == COMPLETE and row.epochs != max_epochs:
+        yield f"trial {row.trial} is COMPLETE at epoch {row.epochs}, not {max_epochs}"
+    if row.state == PRUNED and not 0 < row.epochs < max_epochs:
+        yield f"trial {row.trial} is PRUNED at epoch {row.epochs}"
+    if row.state == FAIL and not row.reason:
+        yield f"trial {row.trial} is FAIL without a reason"
+
+
+def _check_order(rows: Sequence[TrialRow]) -> Iterator[str]:
+    orders = sorted(report[ORDER] for row in rows for report in row.reports)
+    if orders != list(range(1, len(orders) + 1)):
+        yield "the reports' order has gaps or repeats"
+    for row in rows:
+        mine = [report[ORDER] for report in row.reports]
+        if mine != sorted(mine):
+            yield f"trial {row.trial}: its reports are out of order"
+
+
+def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int, seed: int) -> Iterator[str]:
+    """Decide again at every report, with what had been reported before it."""
+    if config.asha.scheduler == "asha-promotion":
+        yield from _check_promotions(rows, config, max_epochs)
+        return
+    scheduler = make_scheduler(config.asha, max_epochs, seed)
+    by_trial = {row.trial: row for row in rows}
+    reports = sorted((report[ORDER], row.trial, report) for row in rows for report in row.reports)
+    for _, number, report in reports:
+        row, epoch = by_trial[number], report[EPOCH]
+        goes_on = scheduler.goes_on(number, epoch, report[VAL_LOSS])
+        if goes_on and epoch == row.epochs and row.state == PRUNED:
+            yield f"trial {number} was stopped at epoch {epoch}, where the rung lets it go on"
+        if not goes_on and epoch < row.epochs:
+            yield f"trial {number} went on past epoch {epoch}, where the rung stops it"
+    for row in rows:
+        if row.audited != scheduler.audited.get(row.trial):
+            wanted = scheduler.audited.get(row.trial)
+            yield f"trial {row.trial} was audited at epoch {row.audited}, which the rungs put at {wanted}"
+
+
+def _check_promotions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int) -> Iterator[str]:
+    """Check that who went on past a rung had been among its best by then, at whatever moment, and who ended is not.
+
+    The record does not hold when a trial was promoted, only that it was before its next report; and one that was among
+    the best while no worker was free may have been overtaken.
+    """
+    reports = sorted(
+        (report[ORDER], row.trial, report[EPOCH], report[VAL_LOSS]) for row in rows for report in row.reports
+    )
+    by_trial = {row.trial: row for row in rows}
+    rungs = config.asha.rungs(max_epochs)
+    losses: dict[int, dict[int, float]] = {epoch: {} for epoch in rungs}
+    allowed: dict[int, set[int]] = {epoch: {REFERENCE_TRIAL} for epoch in rungs}
+    for _, number, epoch, loss in reports:
+        before = max((rung for rung in rungs if rung < epoch), default=None)
+        if before is not None and number not in allowed[before]:
+            yield f"trial {number} went on past epoch {before}, where the rung did not promote it"
+        if epoch in losses:
+            losses[epoch][number] = loss
+            allowed[epoch] |= _best(losses[epoch], config.asha.reduction_factor)
+    for number, row in by_trial.items():
+        if row.state == PRUNED and row.epochs not in rungs:
+            yield f"trial {number} was stopped at epoch {row.epochs}, where no rung is"
+        elif row.state == PRUNED and number in _best(losses[row.epochs], config.asha.reduction_factor):
+            yield f"trial {number} was stopped at epoch {row.epochs}, where the rung promotes it"
+
+
+def _best(losses: Mapping[int, float], reduction_factor: int) -> set[int]:
+    """Return the trials of a rung that can be promoted."""
+    ranked = sorted(losses, key=lambda trial: (losses[trial], trial))
+    return {*ranked[: len(ranked) // reduction_factor]}
+
+
+def _check_tables(
+    live: bool, rows: Sequence[TrialRow], trials: Sequence[Mapping[str, str]], epochs: Sequence[Mapping[str, str]]
+) -> Iterator[str]:
+    if [line.get(TRIAL) for line in trials] != [str(row.trial) for row in rows]:
+        yield f"{TRIALS_FILE} does not list the study's trials, each once"
+        return
+    for row, line in zip(rows, trials, strict=True):
+        for name, value in row.cells().items():
+            if name in (AUDITED, COLLAPSED, DIVERGED) and name not in line:  # the table is of schema 1
+                continue
+            # while a search runs, a running trial's row may be a second old
+            if not (live and row.state == RUNNING) and _text(value) != text(line.get(name, "")):
+                yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
+    expected = [
+        {TRIAL: str(row.trial), **{name: _text(report[name]) for name in EPOCH_COLUMNS[1:]}}
+        for _, row, report in sorted(
+            ((report[ORDER], row, report) for row in rows for report in row.reports), key=lambda entry: entry[0]
+        )
+    ]
+    for number, (line, wanted) in enumerate(zip(epochs, expected, strict=False), start=2):
+        if line != wanted:
+            name = next(name for name in wanted if line.get(name) != wanted[name])
+            yield f"{EPOCHS_FILE}:{number} has {name}={line.get(name)!r}, the study {wanted[name]!r}"
+    if len(epochs) != len(expected):
+        yield f"{EPOCHS_FILE} has {len(epochs)} rows, the study {len(expected)} reports"
+
+
+def _check_count(rows: Sequence[TrialRow], manifest: Mapping[str, Any], config: SearchConfig) -> Iterator[str]:
+    running = [row.trial for row in rows if row.state == RUNNING]
+    rungs = list(config.asha.rungs(manifest["reference"]["max_epochs"]))
+    if manifest["rungs"] != rungs:
+        yield f"{STUDY_FILE} has the rungs {manifest['rungs']}, its settings {rungs}"
+    if manifest["status"] == "complete" and (running or len(rows) != config.num_samples):
+        yield f"the study is complete with {len(rows)} of {config.num_samples} trials, {len(running)} of them RUNNING"
+    if rows and rows[0].trial != REFERENCE_TRIAL:
+        yield "the first trial is not the reference"
+
+
+def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: str) -> Iterator[str]:
+    path = folder / BEST_FOLDER / METRICS_FILE
+    best = winner([row for row in rows if row.state != RUNNING], max_epochs)
+    so_far = winner(rows, max_epochs)
+    if not path.exists():
+        if best is not None:
+            yield f"{path} is missing, though trial {best.trial} has ended"
+        return
+    try:
+        metrics, written = read_json(path), dict(read_json(folder / BEST_FOLDER / CONFIG_FILE))
+        named, loss, found = (
+            metrics["winner"]["trial"],
+            metrics["winner"]["validation"]["negative_elbo"],
+            metrics["kind"],
+        )
+        gains = {
+            split: (gain, metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"])
+            for split, gain in metrics.get("improvement", {}).items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield f"{folder / BEST_FOLDER} is damaged: {error}"
+        return
+    if found != kind:
+        yield f"{path} has numbers of kind {found!r}, the study {kind!r}"
+    allowed = {row.trial for row in (best, so_far) if row is not None}  # an interrupted search may name a running one
+    if named not in allowed:
+        yield f"{path} names trial {named} as the winner, but it is trial {best.trial if best else None}"
+        return
+    row = next((row for row in rows if row.trial == named), None)
+    if row is None or loss not in {report[VAL_LOSS] for report in row.reports}:
+        yield f"{path} gives trial {named} a loss that it never reported"
+    for split, (gain, difference) in gains.items():
+        if gain != difference:
+            yield f"{path} says improvement on {split} {gain}, its numbers {difference}"
+    if row is not None and any(written.get(name) != value for name, value in row.values.items()):
+        yield f"{folder / BEST_FOLDER / CONFIG_FILE} is not the winner's configuration"
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

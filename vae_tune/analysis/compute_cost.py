@@ -1,0 +1,204 @@
+"""The compute ledger: where the hours of a search went, derived from its record alone.
+
+The record holds the length of each epoch, when it was reported, when each trial began and ended, and for each run
+of the search its slots, its start and its end. What it cannot hold is named in :attr:`Ledger.notes`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae_tune.analysis.study import Study, load_study
+from vae_tune.config.names import (
+    CONFIRMATION,
+    CONFIRMATION_FOLDER,
+    CPU_HOURS,
+    ENDED,
+    EPOCH,
+    EPOCHS,
+    FAIL,
+    GPU_HOURS,
+    PRUNED,
+    RUNNING,
+    SECONDS,
+    STARTED,
+    STATE,
+    STATE_WORDS,
+    STATES,
+    STUDY_FILE,
+    TIME,
+    TRIAL,
+)
+from vae_tune.record.journal import is_being_written
+from vae_tune.record.metadata import read_manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WORDS = {state: STATE_WORDS[state] for state in STATES}
+UNFINISHED, REPEATED, IDLE = _WORDS[RUNNING], "repeated", "idle"
+_SHARES = {CPU_HOURS: "cpus", GPU_HOURS: "gpus"}
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a search cost, over all of its runs."""
+
+    entries: pd.DataFrame
+    """Indexed by complete, pruned, failed, unfinished, repeated, idle: ``trials``, ``epochs``, ``cpu_hours`` and
+    ``gpu_hours``; and by confirmation, all of it, where there was one (``--confirm``). The hours add up to slots x
+    wall-clock; idle is missing where a run's slots are not recorded."""
+    wall_seconds: float
+    """Time from start to end, summed over the runs."""
+    saved_epochs: int
+    """Epochs that the pruned trials had left to ``max_epochs``."""
+    saved_cpu_hours: float
+    """An estimate of their cost: each trial's epochs left times its own mean epoch."""
+    saved_gpu_hours: float
+    notes: tuple[str, ...]
+    """What the record cannot tell, a sentence each."""
+
+    @property
+    def unit(self) -> str:
+        """``GPU-hours`` where trials had GPUs, else ``core-hours``."""
+        return "GPU-hours" if self.entries[GPU_HOURS].sum() > 0 else "core-hours"
+
+    @property
+    def hours(self) -> pd.Series[float]:
+        """The entries in :attr:`unit`."""
+        return self.entries[GPU_HOURS if self.unit == "GPU-hours" else CPU_HOURS]
+
+    @property
+    def saved_hours(self) -> float:
+        """What pruning saved, in :attr:`unit`; an estimate."""
+        return self.saved_gpu_hours if self.unit == "GPU-hours" else self.saved_cpu_hours
+
+
+def cost_unit(hours: float, unit: str) -> tuple[float, str]:
+    """Return how people read a cost: how many of which unit are in an hour, minutes where it is below one hour.
+
+    Args:
+        hours: the whole cost.
+        unit: core-hours or GPU-hours.
+    """
+    return (1.0, unit) if hours >= 1 else (60.0, unit.replace("hours", "minutes"))
+
+
+def make_ledger(study: Study) -> Ledger:
+    """Return where the hours of ``study`` went; it may still be running.
+
+    The cost of an epoch is its length times the CPUs (GPUs) of a slot. *Failed* includes the time from a failed
+    trial's last report to its end. *Repeated* is what was in flight when a run of the search ended and had to be
+    trained again: from an unfinished trial's last report to the end of the run, at most its longest epoch.
+    *Idle* is the rest of slots x wall-clock: workers that start, checkpoints, waiting, the evaluation at the end.
+    """
+    import pandas as pd
+
+    trials = study.trials
+    states = trials[STATE].astype(object)  # as a category a state without trials would be a group too
+    lives = pd.DataFrame({STATE: states, STARTED: _seconds(trials[STARTED]), ENDED: _seconds(trials[ENDED])})
+    epochs = study.epochs[[TRIAL, EPOCH, SECONDS]].assign(time=_seconds(study.epochs[TIME]))
+    events = pd.concat([lives[STARTED], lives[ENDED], epochs[TIME]])
+    runs, notes = _runs(study, events)
+    epochs["run"] = runs["start"].searchsorted(epochs[TIME], side="right").clip(1) - 1 if len(runs) else 0
+    epochs["what"] = epochs[TRIAL].map(lives[STATE].map(_WORDS))
+    rungs = study.rungs if study.promotes else ()
+    lost = [_unreported(lives, epochs, run, rungs) for run in runs.itertuples()]
+    charges = pd.concat([part for part in (epochs[["what", "run", SECONDS]], *lost) if len(part)] or [epochs])
+    hours = pd.DataFrame(
+        {kind: charges[SECONDS] * charges["run"].map(runs[share]) / 3600 for kind, share in _SHARES.items()}
+    )
+    entries = hours.groupby(charges["what"]).sum().reindex([*_WORDS.values(), REPEATED, IDLE], fill_value=0.0)
+    wall = runs["end"] - runs["start"]
+    for kind, share in _SHARES.items():
+        whole = float((wall * runs["slots"] * runs[share]).sum(skipna=False)) / 3600
+        entries.loc[IDLE, kind] = whole - min(whole, entries[kind].sum())  # NaN where a run's slots are not known
+    counted = trials.groupby(states.map(_WORDS))[EPOCHS].agg(["size", "sum"]).reindex(entries.index, fill_value=0)
+    entries = entries.assign(trials=counted["size"].astype(int), epochs=counted["sum"].astype(int))
+    confirmations = [make_ledger(load_study(path.parent)) for path in _confirmations(study)]
+    if confirmations:
+        entries.loc[CONFIRMATION] = sum(other.entries.sum() for other in confirmations)
+        entries = entries.astype({"trials": int, "epochs": int})
+    if entries[CPU_HOURS][REPEATED] > 0:
+        notes.append("Repeated is an upper bound: from a trial's last report to the end of that run of the search.")
+    if runs["slots"].isna().any():
+        notes.append("Idle time is not known: how many trials ran side by side is not recorded.")
+    pruned = trials[(trials[STATE] == PRUNED) & (trials[EPOCHS] > 0)]
+    left = study.max_epochs - pruned[EPOCHS]
+    spared = float((pruned[SECONDS] / pruned[EPOCHS] * left).sum()) / 3600
+    return Ledger(
+        entries=entries,
+        wall_seconds=float(wall.sum()) + sum(other.wall_seconds for other in confirmations),
+        saved_epochs=int(left.sum()),
+        saved_cpu_hours=spared * float(runs["cpus"].iloc[-1]),
+        saved_gpu_hours=spared * float(runs["gpus"].iloc[-1]),
+        notes=tuple(notes),
+    )
+
+
+def _confirmations(study: Study) -> list[Path]:
+    """Return the manifests of the studies that confirmed this one."""
+    inside = sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))
+    return [path for path in inside if read_manifest(path.parent)["kind"] == CONFIRMATION]
+
+
+def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tuple[int, ...]) -> pd.DataFrame:
+    """Return the seconds in ``run`` that no report shows: in trials that failed, and in flight at its end.
+
+    A trial waits, without a worker, at each of ``rungs``: what came after it is an epoch at most, or nothing.
+    """
+    import numpy as np
+
+    mine = epochs[epochs["run"] == run.Index]
+    last = mine.groupby(TRIAL)[TIME].max().reindex(lives.index)
+    since = np.fmax(np.fmax(last, lives[STARTED]), run.start)  # a trial's newest sign of life in this run
+    failed = (lives[STATE] == FAIL) & lives[ENDED].between(run.start, run.end)
+    went_on = lives[STATE].isin([RUNNING, FAIL]) | (epochs.groupby(TRIAL)[TIME].max().reindex(lives.index) > run.end)
+    seen = last.notna() | lives[STARTED].between(run.start, run.end)
+    waited = mine.groupby(TRIAL)[EPOCH].max().reindex(lives.index).isin(rungs)
+    in_flight = seen & went_on & ~(lives[ENDED] <= run.end) & ~waited
+    seconds = (lives[ENDED] - since).where(failed, run.end - since)
+    longest = epochs.groupby(TRIAL)[SECONDS].max().reindex(lives.index).fillna(epochs[SECONDS].max())
+    at_most_an_epoch = waited | (~failed & run.over)
+    seconds = seconds.where(~at_most_an_epoch, seconds.clip(upper=longest))
+    rows = lives[[]].assign(what=REPEATED if run.over else UNFINISHED, run=run.Index, seconds=seconds.clip(lower=0))
+    rows.loc[failed, "what"] = _WORDS[FAIL]
+    unreported: pd.DataFrame = rows[failed | in_flight]
+    return unreported
+
+
+def _runs(study: Study, events: pd.Series[float]) -> tuple[pd.DataFrame, list[str]]:
+    """Return one row per run (start and end in seconds since 1970, slots, cpus, gpus, over), and what is not known."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    notes = []
+    entries = study.manifest["runs"]
+    starts = [pd.Timestamp(entry["started"]).timestamp() for entry in entries]
+    for number, (entry, start) in enumerate(zip(entries, starts, strict=True), 1):
+        slots = entry.get("slots") or {"count": None, "cpus": study.config.resources.cpus_per_trial, "gpus": 0}
+        over = number < len(entries) or "ended" in entry or not is_being_written(study.folder)
+        if "ended" in entry:
+            end = pd.Timestamp(entry["ended"]).timestamp()
+        elif not over:
+            end = time.time()
+        else:
+            until = starts[number] if number < len(entries) else float("inf")
+            end = max([start, *events[(events >= start) & (events < until)]])
+            notes.append(
+                f"Run {number} of the search was killed: it counts up to its last report, as far as is known."
+            )
+        rows.append({"start": start, "end": end, "over": over, **slots})
+    frame = pd.DataFrame(rows, columns=["start", "end", "over", "count", "cpus", "gpus"])
+    return frame.rename(columns={"count": "slots"}).astype({"slots": float, "cpus": float, "gpus": float}), notes
+
+
+def _seconds(moments: pd.Series[Any]) -> pd.Series[float]:
+    """Return times in seconds since 1970, NaN where there is none."""
+    import pandas as pd
+
+    seconds: pd.Series[float] = (moments - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    return seconds

@@ -1,0 +1,274 @@
+"""What the hyperparameters did: slices, pairs, whole configurations, and which of them mattered.
+
+Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, without
+rows where there is nothing to tell. Losses are nats per image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from vae_tune.analysis.study import Study, trial_configs
+from vae_tune.config.names import (
+    EPOCH,
+    EPOCHS,
+    FAIL,
+    HYPERPARAMETER,
+    IMPORTANCE,
+    METHOD,
+    STATE,
+    TRIAL,
+    TRIALS,
+    VAL_LOSS,
+    VALUE,
+)
+from vae_tune.config.quiet import quiet_optuna
+from vae_tune.config.settings import UsageError
+
+if TYPE_CHECKING:
+    from optuna.importance import BaseImportanceEvaluator
+
+MIN_TRIALS = 10
+"""Trials with a loss at the same epoch that a statement about hyperparameters needs."""
+PED_ANOVA, FANOVA = "ped-anova", "fanova"
+_MAX_DEPTH = 8  # of fANOVA's trees; Optuna's 64 gives the same shares to within 0.01, for 1,000 trials in 25 s
+_TOP = 5
+"""Trials that PED-ANOVA should count among the best, says Optuna's documentation."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A hyperparameter as an axis of a figure."""
+
+    name: str
+    scale: Literal["log", "linear", "category"]
+    low: float = 0.0
+    high: float = 0.0
+    """Ends of the searched range, for numbers."""
+    choices: tuple[Any, ...] = ()
+    """What was searched, for categories."""
+
+    @property
+    def title(self) -> str:
+        """Its name, and its scale where that is not the usual one."""
+        return f"{self.name} (log)" if self.scale == "log" else self.name
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers lie in the range."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def edges(self, cells: int) -> npt.NDArray[np.float64]:
+        """Return the ends of ``cells`` equal parts of the range, of equal ratio on a log scale."""
+        space = np.geomspace if self.scale == "log" else np.linspace
+        return np.asarray(space(self.low, self.high, cells + 1), np.float64)
+
+    def place(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return where numbers lie in the range, on its own scale: 0 is its low end, 1 its high end.
+
+        What no log scale has, such as a reference's weight decay of 0, lies infinitely far below.
+        """
+        low, high, numbers = self.low, self.high, np.asarray(values, dtype=np.float64)
+        if self.scale == "log":
+            with np.errstate(divide="ignore"):
+                low, high, numbers = math.log(low), math.log(high), np.log(np.maximum(numbers, 0))
+        return np.asarray((numbers - low) / (high - low or 1), np.float64)
+
+
+def axes(study: Study) -> dict[str, Axis]:
+    """Return the searched hyperparameters as axes, by name, in the space's order."""
+    return {name: _axis(name, distribution) for name, distribution in study.space.distributions.items()}
+
+
+def _axis(name: str, distribution: BaseDistribution) -> Axis:
+    if isinstance(distribution, CategoricalDistribution):
+        return Axis(name, "category", choices=tuple(distribution.choices))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if distribution.single():  # as the seed of an exploration without repeats
+        return Axis(name, "category", choices=(distribution.low,))
+    return Axis(name, "log" if distribution.log else "linear", distribution.low, distribution.high)
+
+
+def slices(study: Study) -> pd.DataFrame:
+    """Return the loss by each hyperparameter on its own.
+
+    Returns:
+        One row per trial and hyperparameter: trial, state, epochs, hyperparameter, value (of the hyperparameter's own
+        type), val_loss (the trial's last, at epoch ``epochs``; NaN where there was none).
+    """
+    parts = []
+    for name in study.space.distributions:
+        part = study.trials[[STATE, EPOCHS, VAL_LOSS]].reset_index()
+        part[HYPERPARAMETER] = name
+        part[VALUE] = study.trials[name].to_numpy(object)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)[[TRIAL, STATE, EPOCHS, HYPERPARAMETER, VALUE, VAL_LOSS]]
+
+
+def parallel(study: Study) -> pd.DataFrame:
+    """Return whole configurations with what came of them.
+
+    Returns:
+        One row per trial: trial, state, epochs, each hyperparameter by its own name, val_loss (its last).
+    """
+    return study.trials.reset_index()[[TRIAL, STATE, EPOCHS, *study.space.distributions, VAL_LOSS]]
+
+
+def pair(study: Study) -> tuple[str, str] | None:
+    """Return the two hyperparameters that :func:`pair_grid` shows unasked, or None where fewer are searched.
+
+    They are latent size and learning rate where both are searched, else the first two.
+    """
+    names = list(study.space.distributions)
+    usual = ("latent_size", "learning_rate")
+    if set(usual) <= set(names):
+        return usual
+    return (names[0], names[1]) if len(names) > 1 else None
+
+
+def pair_grid(study: Study, x: str | None = None, y: str | None = None, cells: int = 10) -> pd.DataFrame:
+    """Return how good the trials were in each cell of a plane of two hyperparameters.
+
+    Nothing is interpolated. Of the trials in a cell those that trained longest speak for it, since a loss after one
+    epoch cannot be compared with one after ten.
+
+    Args:
+        study: the study.
+        x: a searched hyperparameter; by default see :func:`pair`.
+        y: another.
+        cells: parts of each range, of equal ratio where the space is log; a categorical one has a part per choice.
+
+    Returns:
+        One row per cell, all ``cells`` x ``cells`` of them: the hyperparameters by name (the cell's middle, or
+        choice), trials in it, epochs (the longest that one of them trained, 0 for none), val_loss (the lowest of the
+        trials that trained so long, NaN for none).
+
+    Raises:
+        UsageError: ``x`` or ``y`` is not searched.
+    """
+    chosen = (x, y) if x and y else pair(study)
+    table = study.trials.reset_index()
+    if chosen is None or table.empty:
+        empty = pd.DataFrame(columns=[*(chosen or ()), TRIALS, EPOCHS, VAL_LOSS])
+        return empty.astype({TRIALS: int, EPOCHS: int, VAL_LOSS: float})
+    known = axes(study)
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"{name!r} is not searched in {study.name}; choose from {', '.join(known)}.")
+    table = table[(table[STATE] != FAIL) & table[VAL_LOSS].notna()]
+    middles, places = zip(*(_cells(known[str(name)], table[name], cells) for name in chosen), strict=True)
+    table = table.assign(x=places[0], y=places[1])
+    deepest = table[table[EPOCHS] == table.groupby(["x", "y"])[EPOCHS].transform("max")]
+    grid = pd.MultiIndex.from_product([range(len(middle)) for middle in middles], names=["x", "y"])
+    result = pd.DataFrame(
+        {
+            TRIALS: table.groupby(["x", "y"]).size().reindex(grid, fill_value=0),
+            EPOCHS: deepest.groupby(["x", "y"])[EPOCHS].max().reindex(grid, fill_value=0),
+            VAL_LOSS: deepest.groupby(["x", "y"])[VAL_LOSS].min().reindex(grid),
+        }
+    ).reset_index()
+    for column, name, middle in zip(("x", "y"), chosen, middles, strict=True):
+        result.insert(0 if column == "x" else 1, name, [middle[place] for place in result.pop(column)])
+    return result
+
+
+def _cells(axis: Axis, values: pd.Series[Any], cells: int) -> tuple[list[Any], list[int]]:
+    """Return the middles of an axis' cells, and each value's cell (-1 outside, as a reference may be)."""
+    if axis.scale == "category":
+        return list(axis.choices), [axis.choices.index(value) if value in axis.choices else -1 for value in values]
+    edges = axis.edges(cells)
+    middles = np.sqrt(edges[1:] * edges[:-1]) if axis.scale == "log" else (edges[1:] + edges[:-1]) / 2
+    numbers = values.to_numpy(np.float64)
+    places = np.clip(np.searchsorted(edges, numbers, side="right") - 1, 0, cells - 1)
+    return list(middles), list(np.where((numbers >= axis.low) & (numbers <= axis.high), places, -1))
+
+
+def comparable(study: Study, epoch: int | None = None) -> pd.DataFrame:
+    """Return the trials that can be compared: with a loss at the same epoch.
+
+    Args:
+        study: the study.
+        epoch: which one; by default the deepest that at least ``MIN_TRIALS`` trials reported. FAIL trials do not
+            count.
+
+    Returns:
+        One row per trial: trial, epoch, each hyperparameter by its own name, val_loss at that epoch.
+    """
+    names = list(study.space.distributions)
+    failed = study.trials.index[study.trials[STATE] == FAIL]
+    reports = study.epochs.loc[~study.epochs[TRIAL].isin(failed), [TRIAL, EPOCH, VAL_LOSS]]
+    if epoch is None:
+        counts = reports[EPOCH].value_counts()
+        epoch = int(counts.index[counts >= MIN_TRIALS].max()) if (counts >= MIN_TRIALS).any() else 0
+    reports = reports[reports[EPOCH] == epoch]
+    return reports.merge(study.trials[names], left_on=TRIAL, right_index=True)[[TRIAL, EPOCH, *names, VAL_LOSS]]
+
+
+def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
+    """Return how much each hyperparameter mattered, by two methods of Optuna.
+
+    PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255) asks what sets the best trials apart: the best 10 %, or the
+    best 5 trials where that is more, half of all at most. fANOVA (Hutter et al. 2014) asks how much of the loss'
+    variance over the space each explains; log ranges are given to it as logarithms, so that each decade counts alike,
+    which Optuna's own transformation does not do. Both compare losses of one epoch alone: see :func:`comparable`.
+
+    Returns:
+        One row per hyperparameter and method: hyperparameter, method (ped-anova or fanova), importance (the shares of
+        a method sum to 1), epoch at which the trials were compared, trials compared. No rows for fewer than
+        ``MIN_TRIALS`` trials, or where they do not differ.
+    """
+    space = dict(study.space.distributions)
+    trials = comparable(study, epoch).dropna()
+    inside = [study.space.contains(config) for config in trial_configs(study, trials[TRIAL])]
+    trials = trials[np.array(inside, dtype=bool)]
+    rows = []
+    differ = trials[VAL_LOSS].nunique() > 1 and len(trials[[*space]].drop_duplicates()) > 1
+    if len(trials) >= MIN_TRIALS and differ:
+        from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+
+        ped_anova = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, _TOP / len(trials))))
+        shares = {
+            PED_ANOVA: _evaluate(ped_anova, trials, space),
+            FANOVA: _evaluate(FanovaImportanceEvaluator(seed=0, max_depth=_MAX_DEPTH), *_as_logarithms(trials, space)),
+        }
+        rows = [
+            (name, method, share, trials[EPOCH].iloc[0], len(trials))
+            for method, by_name in shares.items()
+            for name, share in by_name.items()
+        ]
+    table = pd.DataFrame(rows, columns=[HYPERPARAMETER, METHOD, IMPORTANCE, EPOCH, TRIALS])
+    return table.astype({HYPERPARAMETER: "str", METHOD: "str", IMPORTANCE: float, EPOCH: int, TRIALS: int})
+
+
+def _as_logarithms(
+    trials: pd.DataFrame, space: dict[str, BaseDistribution]
+) -> tuple[pd.DataFrame, dict[str, BaseDistribution]]:
+    """Return trials and space with logarithms in place of the values of log ranges."""
+    trials, space = trials.copy(), dict(space)
+    for name, distribution in space.items():
+        if isinstance(distribution, IntDistribution | FloatDistribution) and distribution.log:
+            low, high = math.log(distribution.low), math.log(distribution.high)
+            trials[name] = np.log(trials[name].to_numpy(np.float64)).clip(low, high)
+            space[name] = FloatDistribution(low, high)
+    return trials, space
+
+
+def _evaluate(
+    evaluator: BaseImportanceEvaluator, trials: pd.DataFrame, space: dict[str, BaseDistribution]
+) -> dict[str, float]:
+    """Return each hyperparameter's share, the greatest first; all equal where no share can be told."""
+    with quiet_optuna():
+        study = optuna.create_study()
+        study.add_trials(
+            optuna.create_trial(value=row[VAL_LOSS], params={name: row[name] for name in space}, distributions=space)
+            for row in trials.to_dict("records")
+        )
+        return optuna.importance.get_param_importances(study, evaluator=evaluator)

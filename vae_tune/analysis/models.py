@@ -1,0 +1,102 @@
+"""What the trained models are like: loss parts, active units, the gap to the training images, quality against size.
+
+Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, without
+rows where there is nothing to tell. Losses are nats per image. A trial's numbers are those of its newest report, at
+epoch ``epochs``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vae_tune.analysis.study import Study, trial_configs
+from vae_tune.config.names import (
+    ACTIVE_UNITS,
+    EPOCHS,
+    GAP,
+    LATENT_SIZE,
+    ON_FRONT,
+    PARAMETERS,
+    SHARE,
+    STATE,
+    TRAIN_LOSS,
+    TRIAL,
+    VAL_KL,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
+)
+from vae_tune.record.trials import ranked
+from vae_tune.vae.memory import parameter_count
+
+
+def loss_parts(study: Study) -> pd.DataFrame:
+    """Return what each trial's loss is made of.
+
+    Returns:
+        One row per trial that reported: trial, state, epochs, val_reconstruction, val_kl, val_loss, their sum.
+    """
+    return _newest(study)[[TRIAL, STATE, EPOCHS, VAL_RECONSTRUCTION, VAL_KL, VAL_LOSS]]
+
+
+def active_units(study: Study) -> pd.DataFrame:
+    """Return how many latent dimensions the models use (Burda et al. 2016, arXiv:1509.00519, section 5.2).
+
+    Returns:
+        One row per trial that reported: trial, state, epochs, latent_size, active_units, share of the latents that are
+        active, val_loss.
+    """
+    table = _newest(study)
+    sizes = [config.latent_size for config in trial_configs(study, table[TRIAL])]
+    table[LATENT_SIZE] = np.array(sizes, dtype=np.int64)
+    table[SHARE] = table[ACTIVE_UNITS] / table[LATENT_SIZE]
+    return table[[TRIAL, STATE, EPOCHS, LATENT_SIZE, ACTIVE_UNITS, SHARE, VAL_LOSS]]
+
+
+def train_validation_gap(study: Study) -> pd.DataFrame:
+    """Return how much worse the models are on validation than on training images.
+
+    The training loss is the mean over the epoch, while the weights still moved, so in the first epochs the gap is
+    negative without meaning.
+
+    Returns:
+        One row per trial that reported: trial, state, epochs, train_loss, val_loss, gap (val_loss - train_loss; NaN
+        where the training loss is another one, the importance-weighted bound).
+    """
+    table = _newest(study)
+    alike = np.array([config.iwae_samples == 1 for config in trial_configs(study, table[TRIAL])], dtype=bool)
+    table[GAP] = (table[VAL_LOSS] - table[TRAIN_LOSS]).where(alike)
+    return table[[TRIAL, STATE, EPOCHS, TRAIN_LOSS, VAL_LOSS, GAP]]
+
+
+def pareto(study: Study) -> pd.DataFrame:
+    """Return the models' quality against their size.
+
+    Returns:
+        One row per trial that reported, the smallest first: trial, state, epochs, parameters of encoder and decoder,
+        val_loss, on_front (whether no trial that is as small is as good; among those that could win, see
+        :func:`vae_tune.record.trials.ranked`).
+    """
+    table = _newest(study)
+    pixels = math.prod(study.manifest["data"]["shape"])
+    table[PARAMETERS] = np.array(
+        [parameter_count(config, pixels) for config in trial_configs(study, table[TRIAL])], dtype=np.int64
+    )
+    table = table.sort_values([PARAMETERS, VAL_LOSS], ignore_index=True)
+    rows: Any = study.trials.reset_index().itertuples()
+    candidates = table[TRIAL].isin([row.trial for row in ranked(rows, study.max_epochs)])
+    losses = table[VAL_LOSS].where(candidates)
+    smaller = losses.cummin().ffill().shift().fillna(math.inf)
+    table[ON_FRONT] = candidates & (losses < smaller)
+    return table[[TRIAL, STATE, EPOCHS, PARAMETERS, VAL_LOSS, ON_FRONT]]
+
+
+def _newest(study: Study) -> pd.DataFrame:
+    """Return the newest report of each trial, with its state."""
+    newest = study.epochs.drop_duplicates(TRIAL, keep="last").sort_values(TRIAL, ignore_index=True)
+    newest = newest.rename(columns={"epoch": EPOCHS})
+    newest[STATE] = study.trials[STATE].reindex(newest[TRIAL]).array
+    return newest

@@ -1,0 +1,259 @@
+"""How a search went: the best so far, learning curves, what each rung did, and who worked when.
+
+Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, without
+rows where there is nothing to tell. Losses are nats per image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vae_tune.analysis.study import Study, audited_trials, judged_reports, paused_trials
+from vae_tune.config.names import (
+    BEST,
+    COMPLETE,
+    END,
+    END_HOURS,
+    ENDED,
+    EPOCH,
+    EPOCH_A,
+    EPOCH_B,
+    EPOCHS,
+    FINISHED,
+    HOURS,
+    IDLE,
+    NODE,
+    ORDER,
+    PRUNED,
+    REACHED,
+    RUNG,
+    RUNNING,
+    SECONDS,
+    SHARE,
+    SPEARMAN,
+    START,
+    START_HOURS,
+    STARTED,
+    STATE,
+    STOPPED,
+    TIME,
+    TRIAL,
+    TRIALS,
+    VAL_LOSS,
+    WORKER,
+)
+
+_OVERLAP = 0.5  # s: a report is dated when it arrives, so trials of one worker may seem to overlap by that
+_PAUSE = 1.0  # s: a promoted trial goes on later than its next epoch would otherwise have begun
+_RUN, _PART = "run", "part"
+_MIN_PAIRS = 3
+"""Trials that a rank correlation needs to say anything at all."""
+
+
+def best_so_far(study: Study) -> pd.DataFrame:
+    """Return the incumbent as trials ended.
+
+    Returns:
+        One row per ended trial, in the order they ended: trial; state; order (1 ended first); finished, the epochs
+        that all trials together had trained by then; hours of searching by then, without the pauses before a resume;
+        val_loss, its last; best, the lowest val_loss of a trial trained to ``max_epochs`` so far (NaN before the
+        first).
+    """
+    ended = study.trials[study.trials[STATE] != RUNNING]
+    moments = _ends(study).reindex(ended.index).sort_values(kind="stable")
+    ended = ended.loc[moments.index]
+    whole = (ended[STATE] == COMPLETE) & (ended[EPOCHS] == study.max_epochs)
+    reports = np.sort(study.epochs[TIME].to_numpy())
+    return pd.DataFrame(
+        {
+            TRIAL: ended.index,
+            STATE: ended[STATE].array,
+            ORDER: np.arange(1, len(ended) + 1),
+            FINISHED: np.searchsorted(reports, moments.to_numpy(), side="right"),
+            HOURS: SearchClock.of(study).hours(moments).to_numpy(),
+            VAL_LOSS: ended[VAL_LOSS].to_numpy(),
+            BEST: ended[VAL_LOSS].where(whole).cummin().ffill().to_numpy(),
+        }
+    )
+
+
+def learning_curves(study: Study) -> pd.DataFrame:
+    """Return each trial's losses by epoch.
+
+    Returns:
+        One row per report, by trial and epoch: trial, epoch, val_loss, state of the trial, rung (whether ASHA decides
+        at this epoch).
+    """
+    reports = study.epochs[[TRIAL, EPOCH, VAL_LOSS]].sort_values([TRIAL, EPOCH], ignore_index=True)
+    reports[STATE] = study.trials[STATE].reindex(reports[TRIAL]).array
+    reports[RUNG] = reports[EPOCH].isin(study.rungs)
+    return reports
+
+
+def rung_survival(study: Study) -> pd.DataFrame:
+    """Return how many trials each rung stopped.
+
+    Returns:
+        One row per rung, and a last one for ``max_epochs``: epoch, reached (trials that reported it), stopped (trials
+        that ASHA stopped there), share (of those that reached it, the part that was not stopped). Audited trials count
+        as stopped where they were condemned.
+    """
+    reached = judged_reports(study).groupby(EPOCH)[TRIAL].nunique()
+    pruned = study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS]
+    stopped = pd.concat([pruned, audited_trials(study)]).value_counts()
+    epochs = [epoch for epoch in (*study.rungs, study.max_epochs) if epoch in reached.index]
+    table = pd.DataFrame(
+        {
+            EPOCH: np.array(epochs, dtype=np.int64),
+            REACHED: reached.reindex(epochs).to_numpy(np.int64),
+            STOPPED: stopped.reindex(epochs, fill_value=0).to_numpy(np.int64),
+        }
+    )
+    table[SHARE] = 1 - table[STOPPED] / table[REACHED]
+    return table
+
+
+def rung_correlation(study: Study) -> pd.DataFrame:
+    """Return how well the order of trials at one rung foretells their order at a later one.
+
+    Only trials that went on are in both, and those are the better ones, which as a rule lowers the correlation: among
+    all trials it would be higher (restriction of range).
+
+    Returns:
+        One row per pair of rungs, ``max_epochs`` taken as the last rung: epoch_a < epoch_b, trials that reached both,
+        spearman (rank correlation of their losses, NaN for fewer than 3 trials or where all losses are equal).
+    """
+    losses = study.epochs.pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
+    epochs = [epoch for epoch in (*study.rungs, study.max_epochs) if epoch in losses.columns]
+    rows = []
+    for first, second in combinations(epochs, 2):
+        both = losses[[first, second]].dropna()
+        differ = len(both) >= _MIN_PAIRS and (both.nunique() > 1).all()
+        spearman = both.rank().corr().iloc[0, 1] if differ else np.nan
+        rows.append((first, second, len(both), spearman))
+    table = pd.DataFrame(rows, columns=[EPOCH_A, EPOCH_B, TRIALS, SPEARMAN])
+    return table.astype({EPOCH_A: np.int64, EPOCH_B: np.int64, TRIALS: np.int64, SPEARMAN: np.float64})
+
+
+@dataclass(frozen=True)
+class SearchClock:
+    """Time as a search spends it: from its start on, without the pauses between its end and a resume."""
+
+    origin: pd.Timestamp
+    pauses: tuple[tuple[pd.Timestamp, pd.Timestamp], ...]
+    """From the last sign of life to the start of the next run, in order."""
+
+    @classmethod
+    def of(cls, study: Study) -> SearchClock:
+        """Read the clock off a study's record."""
+        signs = pd.concat([study.trials[STARTED], study.trials[ENDED], study.epochs[TIME]]).dropna().sort_values()
+        runs = [pd.Timestamp(run[STARTED]) for run in study.manifest.get("runs", ())]
+        origin = min([*runs[:1], *signs[:1]], default=pd.Timestamp(0, tz="UTC"))
+        pauses = [(max([run, *signs[signs < again][-1:]]), again) for run, again in pairwise(runs)]
+        return cls(origin, tuple(pauses))
+
+    def hours(self, moments: pd.Series[Any]) -> pd.Series[Any]:
+        """Return the hours of searching by each of ``moments``."""
+        seconds = (moments - self.origin).dt.total_seconds()
+        for begin, end in self.pauses:
+            seconds -= (moments - begin).dt.total_seconds().clip(0, (end - begin).total_seconds())
+        return seconds / 3600
+
+    def run(self, moments: pd.Series[Any]) -> pd.Series[Any]:
+        """Return the number of the run (0 is the first, 1 the first resume) that each of ``moments`` falls into."""
+        number = pd.Series(0, moments.index)
+        for _, again in self.pauses:
+            number += moments >= again
+        return number
+
+
+def timeline(study: Study) -> pd.DataFrame:
+    """Return which worker trained what and when, and when it idled.
+
+    The record knows a trial's node, not its worker: workers are told apart as the trials of a node overlap. A trial
+    that a resume continued has a row for each run; one that never reported, so that its node is not known, has none
+    where there are several nodes. The time before a worker's first trial of a run, Ray's start included, and after its
+    last one is idle as long as others work; pauses between runs are not.
+
+    Returns:
+        One row per stretch, by worker and time: worker (node and number), trial (missing for idle ones), state (IDLE
+        or the trial's), start and end (UTC), start_hours and end_hours (hours of searching, see :func:`best_so_far`).
+    """
+    clock = SearchClock.of(study)
+    stretches = _stretches(study, clock)
+    ends: dict[str, dict[int, pd.Timestamp]] = {}
+    workers = []
+    for node, start, end in zip(stretches[NODE], stretches[START], stretches[END], strict=True):
+        slots = ends.setdefault(node, {})
+        free = [slot for slot, busy in slots.items() if busy <= start] or [
+            slot for slot, busy in slots.items() if busy <= start + pd.Timedelta(seconds=_OVERLAP)
+        ]
+        slot = max(free, key=slots.__getitem__) if free else len(slots) + 1  # the one that has just become free
+        slots[slot] = end
+        workers.append(f"{node} {slot}")
+    stretches[WORKER] = np.array(workers, dtype="str")
+    idle = _idle(stretches, clock)
+    table = pd.concat([stretches, idle]) if len(idle) else stretches
+    table = table.sort_values([WORKER, START], ignore_index=True)
+    for column in (START, END):
+        table[column] = table[column].dt.as_unit("ms")
+    table[START_HOURS], table[END_HOURS] = clock.hours(table[START]), clock.hours(table[END])
+    return table[[WORKER, TRIAL, STATE, START, END, START_HOURS, END_HOURS]]
+
+
+def _ends(study: Study) -> pd.Series[Any]:
+    """Return when each trial ended, was paused or was last heard of, by trial."""
+    reported = study.epochs.groupby(TRIAL)[TIME].max().reindex(study.trials.index)
+    ended: pd.Series[Any] = study.trials[ENDED].mask(paused_trials(study) & reported.notna(), reported)
+    return ended.fillna(reported).fillna(study.trials[STARTED])
+
+
+def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
+    """Return when each trial trained, run by run, by start; what did not end trains until the run's last report.
+
+    A trial that was paused and promoted later has a stretch for each time that it trained.
+    """
+    reports = study.epochs[[TRIAL, TIME]].rename(columns={TIME: END})
+    reports[START] = reports[END] - pd.to_timedelta(study.epochs[SECONDS], unit="s")
+    silent = study.trials[~study.trials.index.isin(reports[TRIAL])]
+    if len(silent):
+        begun = pd.DataFrame({TRIAL: silent.index, END: _ends(study)[silent.index], START: silent[STARTED]})
+        reports = pd.concat([reports, begun], ignore_index=True)
+    reports[_RUN] = clock.run(reports[END])
+    started = study.trials[STARTED].reindex(reports[TRIAL]).reset_index(drop=True)
+    reports[START] = reports[START].where(reports[START] > started, started)
+    reports = reports.sort_values([TRIAL, END], ignore_index=True)
+    gaps = reports[START] - reports.groupby(TRIAL)[END].shift()
+    reports[_PART] = (study.promotes & (gaps > pd.Timedelta(seconds=_PAUSE))).groupby(reports[TRIAL]).cumsum()
+    table = reports.groupby([TRIAL, _RUN, _PART], as_index=False).agg({START: "min", END: "max"})
+    table[STATE] = study.trials[STATE].astype("str").reindex(table[TRIAL]).array
+    table[NODE] = study.trials[NODE].reindex(table[TRIAL]).array
+    ends = _ends(study).where(study.trials[ENDED].notna() | paused_trials(study))
+    ends = ends.reindex(table[TRIAL]).reset_index(drop=True)
+    ends = ends.fillna(reports.groupby(_RUN)[END].max().reindex(table[_RUN]).reset_index(drop=True))
+    ended_here = ~table.duplicated(TRIAL, keep="last") & (clock.run(ends) == table[_RUN])
+    table[END] = table[END].mask(ended_here, ends)
+    nodes = table.loc[table[NODE] != "", NODE].unique()
+    if len(nodes) > 1:
+        table = table[table[NODE] != ""]
+    table[NODE] = table[NODE].replace("", nodes[0] if len(nodes) else "worker")
+    return table.astype({TRIAL: "Int64"}).sort_values(START, ignore_index=True)
+
+
+def _idle(busy: pd.DataFrame, clock: SearchClock) -> pd.DataFrame:
+    """Return the gaps between the stretches of each worker, run by run."""
+    begins = [clock.origin, *(end for _, end in clock.pauses)]
+    gaps = []
+    for run, begin in enumerate(begins):
+        of_run = busy[busy[_RUN] == run]
+        for worker, own in of_run.groupby(WORKER):
+            free, taken = [begin, *own[END].cummax()], [*own[START], of_run[END].max()]
+            gaps += [(worker, IDLE, start, end) for start, end in zip(free, taken, strict=True) if start < end]
+    table = pd.DataFrame(gaps, columns=[WORKER, STATE, START, END])
+    table[TRIAL] = pd.array([pd.NA] * len(table), "Int64")
+    return table

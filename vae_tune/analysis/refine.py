@@ -1,0 +1,145 @@
+"""The space that a next search should cover, from what a study found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from vae_tune.analysis.edges import best_trials, edges
+from vae_tune.analysis.hyperparameters import Axis, axes, comparable
+from vae_tune.analysis.study import Study
+from vae_tune.config.names import COMPLETE, EDGE, EPOCH, HIGH, HYPERPARAMETER, LOW, STATE, VAL_LOSS
+from vae_tune.config.settings import UsageError
+from vae_tune.config.space import Space
+
+_MARGIN = 0.1  # of a range, kept on both sides of the best trials
+_BEYOND = 0.25  # of a range, added past an end that was too narrow
+_LEAST = 0.4  # of a range, kept at least: few trials are easily near to each other by chance
+_UNTRIED = 3
+"""Trials below which a choice counts as untried, and stays."""
+
+
+def next_space(study: Study) -> Space | None:
+    """Return the space for a next search: narrowed to where the best trials are, widened where a range ends too soon.
+
+    A range keeps the best trials (see :func:`vae_tune.analysis.edges.best_trials`), and the better half of the
+    complete ones where the trials are compared at an earlier epoch than the last, with a tenth of its length on both
+    sides, at least four tenths of its length in all. It gets a quarter more past an end that
+    :func:`vae_tune.analysis.edges.edges` calls too narrow. All lengths are on the range's own scale. A choice stays
+    that is among the best or hardly tried. Ranges with
+    a step stay as they are.
+
+    Returns:
+        None where fewer than 10 trials can be compared.
+    """
+    top = best_trials(study)
+    if top.empty:
+        return None
+    if top[EPOCH].iloc[0] < study.max_epochs:  # early losses may favour others than the last ones do
+        whole = study.trials[study.trials[STATE] == COMPLETE]
+        good = whole[whole[VAL_LOSS] <= whole[VAL_LOSS].median()]
+        top = pd.concat([top, good[list(study.space.distributions)]])
+    table = edges(study)
+    narrow = dict(zip(table[HYPERPARAMETER], table[EDGE], strict=True))
+    searched: dict[str, BaseDistribution] = {}
+    fixed = dict(study.space.fixed)
+    compared = comparable(study)
+    for name, axis in axes(study).items():
+        if axis.scale == "category":
+            tried, best = compared[name].value_counts(), set(top[name])
+            choices = [value for value in axis.choices if value in best or tried.get(value, 0) < _UNTRIED]
+            if len(choices) > 1:
+                searched[name] = CategoricalDistribution(choices)
+            else:
+                fixed[name] = choices[0]
+        else:
+            searched[name] = _range(study, axis, top[name].to_numpy(np.float64), narrow[name])
+    return Space(searched, fixed) if searched else study.space
+
+
+def as_yaml(space: Space) -> str:
+    """Return a space as the file that ``--space`` takes."""
+    entries = dict(space.fixed) | {name: _terms(distribution) for name, distribution in space.distributions.items()}
+    return "".join(_line(name, value) for name, value in entries.items())
+
+
+class _OneLine(yaml.SafeDumper):
+    """Writes a text with line breaks on one line."""
+
+
+_OneLine.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if "\n" in text else None)
+)
+
+
+def _line(name: str, value: Any) -> str:
+    """Return an entry of a YAML mapping on a line of its own."""
+    entry = yaml.dump({name: value}, Dumper=_OneLine, default_flow_style=True, sort_keys=False, width=math.inf)
+    return f"{entry.strip()[1:-1]}\n"
+
+
+def _terms(distribution: BaseDistribution) -> dict[str, Any]:
+    """Return a distribution in the space file's terms."""
+    values: dict[str, Any]
+    if isinstance(distribution, CategoricalDistribution):
+        values = {"type": "categorical", "choices": list(distribution.choices)}
+    else:
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        kind = "int" if isinstance(distribution, IntDistribution) else "float"
+        values = {"type": kind, "low": distribution.low, "high": distribution.high}
+        if distribution.log:
+            values["log"] = True
+        if distribution.step not in (None, 1):
+            values["step"] = distribution.step
+    return values
+
+
+def _range(study: Study, axis: Axis, best: Any, edge: str) -> BaseDistribution:
+    """Return the next range of a hyperparameter."""
+    old: Any = study.space.distributions[axis.name]
+    if old.step not in (None, 1):
+        return old  # type: ignore[no-any-return]
+    places = np.nan_to_num(axis.place(best), neginf=0.0)  # 0 has no place on a log range
+    first, last = min(0.0, places.min()), max(1.0, places.max())  # the reference may lie beyond the range
+    start, stop = max(first, places.min() - _MARGIN), min(last, places.max() + _MARGIN)
+    missing = max(0.0, _LEAST - (stop - start))
+    start, stop = max(first, start - missing / 2), min(last, stop + missing / 2)
+    start = min(start, -_BEYOND) if edge == LOW else start
+    stop = max(stop, 1 + _BEYOND) if edge == HIGH else stop
+    low = _bound(study, axis.name, _value(old, start), old.low, math.floor)
+    high = _bound(study, axis.name, _value(old, stop), old.high, math.ceil)
+    low, high = (low if start < 0 else max(low, old.low)), (high if stop > 1 else min(high, old.high))
+    if not low < high:
+        return old  # type: ignore[no-any-return]
+    if isinstance(old, IntDistribution):
+        return IntDistribution(low, high, log=old.log)
+    return FloatDistribution(low, high, log=old.log)
+
+
+def _value(old: Any, place: float) -> float:
+    """Return what lies at a place of a range, on its own scale."""
+    if old.log:
+        least = 1 if isinstance(old, IntDistribution) else 0  # Optuna's rule
+        return max(least, float(old.low * (old.high / old.low) ** place))
+    return float(old.low + (old.high - old.low) * place)
+
+
+def _bound(study: Study, name: str, value: float, old: Any, away: Any) -> Any:
+    """Return ``value`` rounded away from the range to two digits; the old bound where no trial could have it."""
+    if value == 0:
+        return old
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    if isinstance(old, int):
+        rounded: Any = int(away(round(value / max(unit, 1), 6)) * max(unit, 1))
+    else:
+        rounded = float(f"{away(round(value / unit, 6)) * unit:.2g}")
+    try:
+        return getattr(replace(study.reference, **{name: rounded}), name)
+    except UsageError:
+        return old

@@ -1,0 +1,312 @@
+"""A finished, interrupted or running study, read from its folder: tables and values, without Ray or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from vae_tune.config.files import address, named_path, read_json
+from vae_tune.config.names import (
+    ACTIVE_UNITS,
+    AUDITED,
+    BEST_FOLDER,
+    COLLAPSED,
+    DEVICE,
+    DIVERGED,
+    ENDED,
+    EPOCH,
+    EPOCH_COLUMNS,
+    EPOCHS,
+    EPOCHS_FILE,
+    METRICS_FILE,
+    NODE,
+    PRUNED,
+    REASON,
+    RUNNING,
+    SECONDS,
+    STARTED,
+    STATE,
+    STATES,
+    STUDY,
+    TIME,
+    TRIAL,
+    TRIALS_FILE,
+    VAL_KL,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
+)
+from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
+from vae_tune.config.space import Space
+from vae_tune.config.tables import read_csv
+from vae_tune.record.copies import local, place_of, shown
+from vae_tune.record.metadata import read_manifest, read_space
+from vae_tune.record.trials import marks_of_schema_1, winner
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vae_tune.vae.model import VAE
+
+
+@dataclass(frozen=True)
+class Study:
+    """One study folder as it was when it was loaded."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    """``study.json``: command, versions, data set, space, rungs, status."""
+    config: SearchConfig
+    trials: pd.DataFrame
+    """One row per trial, indexed by its number: state, reason, epochs, losses in nats per image, the hyperparameters,
+    started, ended (UTC), seconds (in epochs), node, device."""
+    epochs: pd.DataFrame
+    """One row per report: trial, epoch, losses in nats per image, active_units, seconds, images_per_second, time."""
+    metrics: dict[str, Any] | None
+    """``best/metrics.json``: the winner's and the reference's numbers, or None before the first."""
+
+    @property
+    def name(self) -> str:
+        """Name of the study, which is its folder's."""
+        return self.folder.name
+
+    @property
+    def place(self) -> Path:
+        """The study as people name it: its folder, or where on object storage the folder is a copy of."""
+        return place_of(self.folder)
+
+    @property
+    def space(self) -> Space:
+        """What was searched."""
+        return read_space(self.manifest)
+
+    @property
+    def reference(self) -> TrialConfig:
+        """The reference configuration, trial 0; the other trials differ from it in the hyperparameters alone."""
+        reference: TrialConfig = from_dict(TrialConfig, self.manifest["reference"])
+        return reference
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of a trial that is not stopped."""
+        return self.reference.max_epochs
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs at which ASHA may stop a trial."""
+        return tuple(self.manifest["rungs"])
+
+    @property
+    def promotes(self) -> bool:
+        """Whether trials wait at a rung, without a worker, until they are promoted."""
+        return self.config.asha.scheduler == "asha-promotion"
+
+    @property
+    def kind(self) -> str:
+        """``search``, or where its configurations were given ``exploration`` or ``confirmation``."""
+        return str(self.manifest["kind"])
+
+    @cached_property
+    def best(self) -> pd.Series[Any] | None:
+        """The winner's row of ``trials`` (its name is the trial's number), or None where there is none."""
+        rows: Any = self.trials.reset_index().itertuples()
+        best = winner(rows, self.max_epochs)
+        return None if best is None else self.trials.loc[best.trial]
+
+    @property
+    def best_trial(self) -> int | None:
+        """The winner's number, or None where there is none."""
+        return None if self.best is None else int(str(self.best.name))
+
+    def load_model(self) -> VAE:
+        """Return the winner's model on the CPU, an ``nn.Module`` in eval mode; ``encode(images)`` gives latent means.
+
+        Raises:
+            UsageError: there is none yet, or it is damaged.
+        """
+        from vae_tune.vae.checkpoint import load_model
+
+        return load_model(self.folder)
+
+    def __repr__(self) -> str:
+        """Say in a few lines what it is, how far it came and what is best."""
+        metric, counts = self.manifest["metric"], self.trials[STATE].value_counts()
+        states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        lines = [
+            f"Study {self.name}: {self.kind}, {self.manifest['status']}, in {address(self.folder)}",
+            f"  {len(self.trials)} of {self.config.num_samples} trials ({states}), {len(self.epochs)} epochs"
+            if len(self.trials)
+            else f"  0 of {self.config.num_samples} trials",
+        ]
+        if (best := self.best) is not None:
+            loss = f"{best[VAL_LOSS]:.2f} {metric['unit']} ({metric['kind']})"
+            lines.append(f"  best: trial {best.name}, {VAL_LOSS} {loss} after epoch {best[EPOCHS]}")
+            values = ((name, best[name]) for name in self.space.distributions)
+            words = [f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values]
+            lines += wrap(" ".join(words), 79, initial_indent="  ", subsequent_indent="  ")
+        return "\n".join(lines)
+
+
+def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
+    """Return the whole configuration of each of ``trials``, given by number."""
+    reference, names = study.reference, list(study.space.distributions)
+    rows = study.trials.loc[list(trials), names].to_dict("records")
+    return [replace(reference, **{name: row[name] for name in names}) for row in rows]
+
+
+def audited_trials(study: Study) -> pd.Series[int]:
+    """Return the epoch at which each audited trial was condemned, by its number."""
+    return study.trials[AUDITED].dropna().astype(int)
+
+
+def paused_trials(study: Study) -> pd.Series[bool]:
+    """Return of each trial whether it waits for a promotion, or did so when the search ended: it holds no worker."""
+    at_rung = (study.trials[STATE] == RUNNING) & study.trials[EPOCHS].isin(study.rungs)
+    paused: pd.Series[bool] = study.promotes & (at_rung | (study.trials[STATE] == PRUNED))
+    return paused
+
+
+def judged_reports(study: Study) -> pd.DataFrame:
+    """Return the reports that early stopping took into account: of audited trials those before they were condemned."""
+    ends = study.epochs[TRIAL].map(audited_trials(study)).fillna(study.max_epochs)
+    return study.epochs[study.epochs[EPOCH] <= ends]
+
+
+def load_study(folder: str | Path) -> Study:
+    """Load the study in ``folder``; it may still be running, or have been interrupted at any moment.
+
+    One on object storage (``s3://bucket/results/name``) is copied to this machine first, until this process ends.
+    ``docs/tables.md`` tells each column's type and unit.
+
+    Raises:
+        UsageError: the folder is no study, or a file of it cannot be read.
+    """
+    folder = local(named_path(folder))
+    manifest = read_manifest(folder)
+    path = folder / EPOCHS_FILE
+    try:
+        epochs = _read_epochs(path)  # before the trials, which then are all there
+        path = folder / TRIALS_FILE
+        trials = trials_table(path, read_space(manifest), manifest["reference"])
+        path = folder / BEST_FOLDER / METRICS_FILE
+        metrics = read_json(path) if path.exists() else None
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{shown(path)} cannot be read: {telling_line(error)}.") from error
+    return Study(folder, manifest, from_dict(SearchConfig, manifest["config"]), trials, epochs, metrics)
+
+
+@dataclass(frozen=True)
+class Studies:
+    """Several studies side by side."""
+
+    studies: tuple[Study, ...]
+    names: tuple[str, ...]
+    """What the column study calls them."""
+    trials: pd.DataFrame
+    """The trials of all, with the columns study and trial in front; a hyperparameter is missing where a study did not
+    search it."""
+    epochs: pd.DataFrame
+    """The reports of all, with the column study in front."""
+
+    def __repr__(self) -> str:
+        """Name them."""
+        return f"Studies({', '.join(self.names)})"
+
+
+def load_studies(folders: Iterable[str | Path]) -> Studies:
+    """Load several studies and stack their tables, told apart by a column ``study``.
+
+    That is the study's name, or its folder where two have the same name.
+
+    Raises:
+        UsageError: there is none, one cannot be loaded, or their losses are of different kinds (grey, static, ...).
+    """
+    import pandas as pd
+
+    studies = tuple(load_study(folder) for folder in folders)
+    if not studies:
+        raise UsageError("No study to load: give at least one folder.")
+    kinds = {str(study.manifest["metric"]["kind"]): study.place for study in studies}
+    if len(kinds) > 1:
+        found = ", ".join(f"{address(place)}: {kind}" for kind, place in kinds.items())
+        raise UsageError(f"Losses of different kinds cannot be compared ({found}).")
+    names = [study.name for study in studies]
+    keys = [study.name if names.count(study.name) == 1 else address(study.place) for study in studies]
+
+    def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+        tables = list(tables)
+        for column in {name for table in tables for name in table.columns}:
+            _agree_on_categories([table for table in tables if column in table], column)
+        stacked = pd.concat(tables, keys=keys, names=[STUDY])
+        return stacked.reset_index(STUDY).reset_index(drop=True)
+
+    return Studies(
+        studies,
+        tuple(keys),
+        stack(study.trials.reset_index() for study in studies),
+        stack(study.epochs.copy() for study in studies),
+    )
+
+
+def _agree_on_categories(tables: Sequence[pd.DataFrame], column: str) -> None:
+    """Give a categorical column the same choices in all tables: else it would lose its type when they are stacked."""
+    import pandas as pd
+
+    kinds = [table[column].dtype for table in tables]
+    choices = [kind.categories for kind in kinds if isinstance(kind, pd.CategoricalDtype)]
+    if len(choices) == len(kinds):
+        together = list(dict.fromkeys(choice for some in choices for choice in some))
+        for table in tables:
+            table[column] = table[column].cat.set_categories(together)
+
+
+def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
+    """Read ``trials.csv``, indexed by trial. A trial that has not reported yet has no losses, node and device."""
+    import pandas as pd
+
+    numbers: dict[type, Any] = {IntDistribution: "Int64", FloatDistribution: "float64"}
+    kinds = {name: numbers.get(type(distribution), "str") for name, distribution in space.distributions.items()}
+    kinds |= {TRIAL: "int64", EPOCHS: "int64", SECONDS: "float64"}
+    kinds |= dict.fromkeys((VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL), "float64")
+    kinds |= dict.fromkeys((STATE, REASON, NODE, DEVICE, STARTED, ENDED), "str")
+    table = read_csv(source, kinds)
+    if unknown := set(table[STATE]) - {*STATES}:
+        raise ValueError(f"{unknown.pop()!r} is no state of a trial")
+    if AUDITED not in table:
+        marks = [marks_of_schema_1(reason) for reason in table[REASON].fillna("")]
+        columns = [AUDITED, COLLAPSED, DIVERGED]
+        table[columns] = pd.DataFrame(marks, columns=columns, index=table.index)
+    table = table.astype({AUDITED: "Int64", COLLAPSED: "bool", DIVERGED: "bool"})
+    table[STATE] = pd.Categorical(table[STATE], categories=STATES)
+    for column in (REASON, NODE, DEVICE):
+        table[column] = table[column].fillna("")
+    for column in (STARTED, ENDED):
+        table[column] = _moments(table[column])
+    for name, distribution in space.distributions.items():
+        if isinstance(distribution, CategoricalDistribution):
+            choices = dict.fromkeys([*distribution.choices, reference[name]])  # the reference may lie outside
+            texts = {str(choice): choice for choice in choices}
+            table[name] = pd.Categorical([texts.get(text) for text in table[name]], categories=list(choices))
+    return table.set_index(TRIAL)
+
+
+def _read_epochs(path: Path) -> pd.DataFrame:
+    """Read ``epochs.csv`` up to its last whole line: the search may be in the middle of writing the next."""
+    content = path.read_bytes()
+    kinds: dict[str, Any] = dict.fromkeys(EPOCH_COLUMNS, "float64")
+    kinds |= {TRIAL: "int64", EPOCH: "int64", ACTIVE_UNITS: "int64", TIME: "str"}
+    table = read_csv(BytesIO(content[: content.rfind(b"\n") + 1]), kinds)
+    table[TIME] = _moments(table[TIME])
+    return table
+
+
+def _moments(texts: pd.Series[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    return pd.to_datetime(texts, utc=True, format="ISO8601").dt.as_unit("ms")

@@ -1,0 +1,218 @@
+"""What each provider expects of ``provider`` and ``node_config``; misspelt keys, which Ray's schema lets pass."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from vae_tune.cli.check.document import Document, Keys
+from vae_tune.cli.check.findings import Finding, meant, names, nearest
+
+_ANY = {
+    "disable_launch_config_check",
+    "disable_node_updaters",
+    "foreground_node_launch",
+    "module",
+    "type",
+    "use_external_head_ip",
+    "use_internal_ips",
+    "worker_liveness_check",
+    "worker_rpc_drain",
+}
+_PROVIDERS = {
+    "aws": _ANY
+    | {
+        "availability_zone",
+        "aws_credentials",
+        "cache_stopped_nodes",
+        "cloudwatch",
+        "key_pair",
+        "region",
+        "security_group",
+    },
+    "gcp": _ANY | {"availability_zone", "cache_stopped_nodes", "gcp_credentials", "project_id", "region"},
+    "local": _ANY | {"coordinator_address", "external_head_ip", "head_ip", "worker_ips"},
+}
+"""What ``ray.autoscaler._private`` of Ray 2.60 reads of ``provider``."""
+_REQUIRED = {"aws": ("region",), "gcp": ("region", "availability_zone", "project_id")}
+_GCP = names(
+    "acceleratorConfig acceleratorType advancedMachineFeatures canIpForward confidentialInstanceConfig description "
+    "disks displayDevice guestAccelerators hostname labels machineType metadata minCpuPlatform name networkConfig "
+    "networkInterfaces networkPerformanceConfig params reservationAffinity resourcePolicies runtimeVersion scheduling "
+    "schedulingConfig serviceAccounts shieldedInstanceConfig sourceInstanceTemplate sourceMachineImage tags"
+)
+"""Keys of an instance of the Compute API, and of a TPU."""
+_SMALLEST_DISK = 40  # GB: PyTorch with CUDA takes 6 installed, and as much while it is
+
+
+def provider(document: Document) -> Iterator[Finding]:
+    """The provider's own keys, and those that it needs."""
+    kind = document.get("provider", "type")
+    if kind is None:
+        return
+    kinds = {*_PROVIDERS, "azure", "aliyun", "vsphere", "external", "fake_multinode", "kuberay", "readonly", "spark"}
+    if kind not in kinds:
+        yield document.error(("provider", "type"), f"Ray has no provider {kind!r}.", meant(kind, kinds))
+    known = _PROVIDERS.get(kind)
+    for key in document.mapping("provider"):
+        if known and key not in known:
+            what = f"The provider {kind} has no key {key!r}; Ray ignores it."
+            yield document.error(("provider", key), what, meant(key, known))
+    for key in _REQUIRED.get(kind, ()):
+        if not document.get("provider", key):
+            yield document.error(("provider",), f"The provider {kind} needs {key!r}.", "Add it.")
+    zones, region = document.get("provider", "availability_zone"), document.get("provider", "region")
+    if isinstance(zones, str) and isinstance(region, str):
+        for zone in zones.split(","):
+            if not zone.strip().startswith(region):
+                what = f"The zone {zone.strip()!r} is not in the region {region!r}."
+                yield document.error(("provider", "availability_zone"), what, "Change one of them.")
+
+
+def local_hosts(document: Document) -> Iterator[Finding]:
+    """Own machines: each has one address and one role."""
+    if document.get("provider", "type") != "local" or document.get("provider", "coordinator_address"):
+        return
+    head, workers = document.get("provider", "head_ip"), document.items("provider", "worker_ips")
+    if not head:
+        yield document.error(("provider",), "There is no head_ip.", "Add the address of the machine that drives.")
+    if not workers:
+        yield document.error(
+            ("provider",), "There are no worker_ips.", "Add the addresses of the machines that train."
+        )
+    for keys, host in ((("provider", "head_ip"), head), *_numbered(("provider", "worker_ips"), workers)):
+        if _is_public(host):
+            what = f"{host} is a public address, and Ray listens on it."
+            yield document.warning(keys, what, "Use a private one, or let a firewall pass ssh alone.")
+    for index, worker in enumerate(workers):
+        if worker == head or worker in workers[:index]:
+            keys = ("provider", "worker_ips", index)
+            yield document.error(keys, f"{worker} is in the cluster twice.", "Remove one.")
+    for key in ("min_workers", "max_workers"):
+        count = document.get(key)
+        if isinstance(count, int) and workers and count > len(workers):
+            yield document.error((key,), f"{key} is {count}, but there are {len(workers)} worker_ips.", "Lower it.")
+    if document.mapping("available_node_types"):
+        what = "The local provider has no available_node_types."
+        yield document.error(("available_node_types",), what, "Remove them: Ray finds what each machine has.")
+
+
+def _numbered(keys: Keys, values: list[Any]) -> list[tuple[Keys, Any]]:
+    return [((*keys, index), value) for index, value in enumerate(values)]
+
+
+def _is_public(host: object) -> bool:
+    try:
+        return ipaddress.ip_address(str(host)).is_global
+    except ValueError:  # a name
+        return False
+
+
+@cache
+def _run_instances() -> Any:
+    """Return the shape of what EC2's RunInstances takes, from botocore's own model; None without botocore."""
+    try:
+        from botocore.loaders import Loader
+        from botocore.model import ServiceModel
+    except ImportError:
+        return None
+    model = ServiceModel(Loader().load_service_model("ec2", "service-2"))
+    return model.operation_model("RunInstances").input_shape
+
+
+def aws_nodes(document: Document) -> Iterator[Finding]:
+    """Each node_config is what EC2 takes to start an instance."""
+    if document.get("provider", "type") != "aws":
+        return
+    shape = _run_instances()
+    if shape is None:
+        what = "node_config was not checked: the package botocore is missing."
+        yield document.warning(("available_node_types",), what, "Run: pip install 'vae-tune[cluster]'")
+    for name in document.mapping("available_node_types"):
+        keys: Keys = ("available_node_types", name, "node_config")
+        config = dict(document.mapping(*keys))
+        config.pop("SubnetIds", None)  # Ray's own key
+        if shape is not None:
+            yield from _against_shape(document, keys, config, shape)
+        if not config.get("InstanceType") and not config.get("LaunchTemplate"):
+            yield document.error(keys, f"Node type {name!r} has no InstanceType.", "Add it, such as m7i.large.")
+        for key in ("MinCount", "MaxCount"):
+            if key in config:
+                yield document.error((*keys, key), f"Ray sets {key} itself.", "Use min_workers and max_workers.")
+
+
+def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> Iterator[Finding]:
+    name = ".".join(map(str, keys[3:])) or "node_config"
+    kinds = {"structure": dict, "map": dict, "list": list, "integer": int, "boolean": bool, "string": str}
+    kind = kinds.get(shape.type_name)
+    if kind and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        yield document.error(
+            keys, f"{name} must be of type {shape.type_name}, but is {str(value)[:40]!r}.", "Change it."
+        )
+    elif shape.type_name == "structure":
+        for key, inner in value.items():
+            if key in shape.members:
+                yield from _against_shape(document, (*keys, key), inner, shape.members[key])
+            else:
+                what = f"EC2 knows no {key!r} in {name}."
+                yield document.error((*keys, key), what, meant(key, shape.members))
+    elif shape.type_name == "list":
+        for index, inner in enumerate(value):
+            yield from _against_shape(document, (*keys, index), inner, shape.member)
+    elif getattr(shape, "enum", None) and value not in shape.enum:
+        find = document.warning if name == "InstanceType" else document.error  # there are new ones every month
+        guess = nearest(value, shape.enum, 0.8)
+        yield find(keys, f"botocore knows no {name} {value!r}.", f"Did you mean {guess!r}?" if guess else "Is it new?")
+
+
+def aws_access(document: Document) -> Iterator[Finding]:
+    """Nodes that can be logged into, that may write to S3, with room for PyTorch."""
+    if document.get("provider", "type") != "aws":
+        return
+    own_key = document.get("auth", "ssh_private_key")
+    for name in document.mapping("available_node_types"):
+        keys: Keys = ("available_node_types", name, "node_config")
+        config = document.mapping(*keys)
+        if own_key and not {"KeyName", "UserData"} & set(config):
+            what = f"auth has a key of your own, but node type {name!r} no KeyName."
+            yield document.error(keys, what, "Add the name that EC2 knows the key by.")
+        if not own_key and "KeyName" in config:
+            what = "Ray makes a key pair of its own and replaces this KeyName."
+            yield document.warning((*keys, "KeyName"), what, "Name the file in auth.ssh_private_key.")
+        if "IamInstanceProfile" not in config:
+            what = f"Node type {name!r} has no IamInstanceProfile, so it may not write to S3."
+            yield document.warning(keys, what, "Add {Name: ...}; docs/cluster.md says what it needs.")
+        sizes = [disk.get("Ebs", {}).get("VolumeSize") for disk in config.get("BlockDeviceMappings") or []]
+        sizes = [size for size in sizes if isinstance(size, int)]
+        if max(sizes, default=8) < _SMALLEST_DISK:
+            what = f"Node type {name!r} has a disk of {max(sizes, default=8)} GB; PyTorch with CUDA needs more."
+            yield document.error(keys, what, f"Set BlockDeviceMappings' VolumeSize to {_SMALLEST_DISK} or more.")
+    if document.get("provider", "cache_stopped_nodes") is not False:
+        what = "Idle nodes are stopped, not ended, and their disks go on costing."
+        yield document.warning(("provider",), what, "Set cache_stopped_nodes: false.")
+
+
+def gcp_nodes(document: Document) -> Iterator[Finding]:
+    """Each node_config is an instance of the Compute API; only near misses are found, for want of its model."""
+    if document.get("provider", "type") != "gcp":
+        return
+    for name in document.mapping("available_node_types"):
+        keys: Keys = ("available_node_types", name, "node_config")
+        config = document.mapping(*keys)
+        for key in config:
+            guess = nearest(key, _GCP, 0.75)
+            if guess and key != guess:
+                what = f"The Compute API knows no {key!r} in an instance."
+                yield document.error((*keys, key), what, f"Did you mean {guess!r}?")
+        if not {"machineType", "sourceInstanceTemplate", "acceleratorType", "acceleratorConfig"} & set(config):
+            yield document.error(keys, f"Node type {name!r} has no machineType.", "Add it, such as n2-standard-2.")
+        scheduling = document.mapping(*keys, "scheduling")
+        if "guestAccelerators" in config and not re.match("TERMINATE", str(scheduling.get("onHostMaintenance"))):
+            what = f"Node type {name!r} has a GPU, with which a host cannot move."
+            yield document.error(keys, what, "Add scheduling: {onHostMaintenance: TERMINATE}.")
+
+
+RULES = (provider, local_hosts, aws_nodes, aws_access, gcp_nodes)

@@ -1,0 +1,135 @@
+"""``vae-tune check``: the rules, in order, and what they found."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from vae_tune.cli.check import clouds, commands, kuberay, schema, security
+from vae_tune.cli.check.document import Document, Keys, read_document
+from vae_tune.cli.check.findings import Finding
+from vae_tune.cli.check.options import CheckOptions
+from vae_tune.cluster.credentials import make_token
+from vae_tune.config.settings import UsageError, telling_line
+
+Rule = Callable[[Document], Iterator[Finding]]
+
+_KNOCK_SECONDS = 3
+_SSH_PORT = 22
+
+
+def check(options: CheckOptions) -> int:
+    """Print what is wrong; return the process's exit code.
+
+    Raises:
+        UsageError: the file cannot be read, is no YAML, or there is no such cluster.
+    """
+    findings: list[Finding] = []
+    if options.path is not None:
+        document = read_document(options.path)
+        if options.make_token:
+            _make_token(document)
+        findings += check_document(document, options.results_dir)
+        if not options.offline:
+            findings += reachable(document)
+    if options.address is not None:
+        from vae_tune.cli.check.live import check_cluster
+
+        findings += check_cluster(options.address, options.results_dir, print)
+    for finding in findings:
+        print(finding)
+    errors = sum(finding.level == "error" for finding in findings)
+    print(f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}.")
+    return 1 if errors else 0
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number or 'no'} {name}{'' if number == 1 else 's'}"
+
+
+def check_document(document: Document, results_dir: str | None = None) -> list[Finding]:
+    """Return what is wrong with a file, in the order of its lines."""
+    rules: tuple[Rule, ...]
+    if kuberay.is_kuberay(document):
+        rules = (schema.repeated_keys, *kuberay.RULES, commands.pinned_versions, security.secrets)
+        return _in_order([finding for rule in rules for finding in rule(document)])
+    rules = (*schema.RULES, *clouds.RULES, *commands.RULES, *security.RULES)
+    findings = [finding for rule in rules for finding in rule(document)]
+    findings += security.results_folder(document, results_dir)
+    if not any(finding.level == "error" for finding in findings):
+        findings += rays_own(document)
+    return _in_order(findings)
+
+
+def _in_order(findings: Sequence[Finding]) -> list[Finding]:
+    """Return each finding once, by line; two rules may say the same of one key."""
+    return sorted(dict.fromkeys(findings), key=lambda finding: int(finding.where.rpartition(":")[2]))
+
+
+def rays_own(document: Document) -> Iterator[Finding]:
+    """What `ray up` itself refuses before it asks the provider for anything."""
+    import copy
+
+    from vae_tune.config.compat.ray import autoscaler
+
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            util = autoscaler()
+            util.validate_config(util.prepare_config(copy.deepcopy(document.data)))
+    except (Exception, SystemExit) as error:  # Ray aborts with click's errors too
+        yield document.error((), f"Ray refuses the file: {telling_line(error)}.", "See docs/cluster.md.")
+    finally:
+        logger.setLevel(level)
+
+
+def reachable(document: Document) -> Iterator[Finding]:
+    """Own machines answer on the ssh port; AWS knows who is asking."""
+    provider = document.mapping("provider")
+    if provider.get("type") == "local":
+        head = provider.get("external_head_ip") or provider.get("head_ip")
+        hosts: list[tuple[Keys, object]] = [(("provider", "head_ip"), head)]
+        for index, host in enumerate(document.items("provider", "worker_ips")):
+            hosts.append((("provider", "worker_ips", index), host))
+        for keys, host in hosts:
+            if host and (reason := _silence(str(host))):
+                yield document.error(
+                    keys,
+                    f"{host} does not answer on port {_SSH_PORT}: {reason}.",
+                    "Start its sshd, or mend the address.",
+                )
+    if provider.get("type") == "aws" and not _aws_identity():
+        yield document.error(
+            ("provider",), "No AWS credentials were found here.", "Run: aws configure sso, or aws configure."
+        )
+
+
+def _silence(host: str) -> str | None:
+    try:
+        socket.create_connection((host, _SSH_PORT), timeout=_KNOCK_SECONDS).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _aws_identity() -> bool:
+    """Whether botocore finds credentials in the environment, the files or the instance's profile."""
+    try:
+        from botocore.session import Session
+    except ImportError:
+        return True  # which another finding says already
+    return Session().get_credentials() is not None
+
+
+def _make_token(document: Document) -> None:
+    path = security.token_source(document)
+    if path is None:
+        raise UsageError(f"{document.path} ships no token: add ~/.ray/auth_token: ~/.ray/auth_token to file_mounts.")
+    made: Path | None = make_token(path)
+    print(f"Made the token {path}." if made else f"The token {path} is there already.")

@@ -1,0 +1,155 @@
+"""What goes onto the nodes and what runs there: files, the package and its versions, the commands that start Ray."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from vae_tune.cli.check.document import Document
+from vae_tune.cli.check.findings import Finding
+
+SETUP = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
+START = ("head_start_ray_commands", "worker_start_ray_commands")
+CLOUDS = ("aws", "gcp", "azure", "aliyun", "vsphere")
+"""Providers whose defaults install a nightly Ray and open its dashboard."""
+_PIN = re.compile(r"(?<![\w.-])([A-Za-z][\w.-]*)(?:\[[^\]]*\])?\s*==\s*([0-9][\w.!+*-]*)")
+_IMAGE = re.compile(r"(?:^|/)ray(?:-ml)?:([0-9][0-9.]*)(?:-py3(\d+))?")
+_UNPINNED = re.compile(r"pip3?\s+install\b(?P<rest>.*)", re.DOTALL)
+_OLDEST_PYTHON = 11
+_HEAVY = (".venv", ".venv-lowest", ".git")
+
+
+@cache
+def _constraints(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the pinned versions: of the nearest ``constraints.txt`` from ``path`` upwards, or here, or none.
+
+    A package has several where they differ by platform or Python.
+    """
+    for folder in (*path.absolute().parents, Path.cwd()):
+        if (folder / "constraints.txt").is_file():
+            pins: dict[str, tuple[str, ...]] = {}
+            for name, version in re.findall(
+                r"^([\w.-]+)==(\S+)", (folder / "constraints.txt").read_text(), re.MULTILINE
+            ):
+                pins[_canonical(name)] = (*pins.get(_canonical(name), ()), version)
+            return pins
+    return {}
+
+
+def wanted_versions(name: str, path: Path) -> tuple[str, ...]:
+    """Return the versions that a package may have by the constraints of ``path``, else the one installed here."""
+    try:
+        return _constraints(path).get(_canonical(name)) or (importlib.metadata.version(name),)
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pinned_versions(document: Document) -> Iterator[Finding]:
+    """What is installed on the nodes is what this project was tested with, and what the driver's own machine has."""
+    for keys, text in document.texts():
+        for name, version in _PIN.findall(text):
+            wanted = wanted_versions(name, document.path)
+            if wanted and version not in wanted:
+                what = f"{name}=={version} is installed, but constraints.txt has {wanted[-1]}."
+                yield document.error(keys, what, f"Write {name}=={wanted[-1]}.")
+        if keys[-1] in ("image", "head_image", "worker_image") and (image := _IMAGE.search(text)):
+            wanted = wanted_versions("ray", document.path)
+            if wanted and image[1] not in wanted:
+                what = f"The image has Ray {image[1]}, but constraints.txt {wanted[-1]}."
+                yield document.error(keys, what, f"Take ray:{wanted[-1]}.")
+            if image[2] and int(image[2]) < _OLDEST_PYTHON:
+                what = f"The image has Python 3.{image[2]}, but vae_tune needs 3.{_OLDEST_PYTHON} or newer."
+                yield document.error(keys, what, f"Take -py3{_OLDEST_PYTHON + 1}.")
+
+
+def package(document: Document) -> Iterator[Finding]:
+    """The nodes need vae_tune and this project's Ray; what a provider's defaults install is a nightly build."""
+    if document.get("provider", "type") in CLOUDS and not document.items("setup_commands"):
+        what = "There are no setup_commands, and the provider's own install a nightly build of Ray."
+        yield document.error(("setup_commands",), what, "Take those of the cluster.yaml that comes with vae_tune.")
+        return
+    commands = [(keys, text) for keys, text in document.texts() if keys[0] in SETUP]
+    for keys, text in commands:
+        for install in _UNPINNED.finditer(text):
+            rest = install["rest"]
+            ray = re.search(r"(?<![\w./-])ray(\[[^\]]*\])?(?![\w=/.-])(?!\s*==)", rest)
+            if ray and "constraint" not in text.lower() and not re.search(r"(^|\s)-c\s", rest):
+                what = "Ray is installed without its version, so the nodes' will differ from yours one day."
+                yield document.error(keys, what, "Pin it, or install with PIP_CONSTRAINT=constraints.txt.")
+    if document.get("docker", "image") or document.get("docker", "head_image"):
+        return
+    if not any(re.search(r"install\b[^;&|]*vae[-_]tune", text) for _, text in commands):
+        what = "Nothing installs vae_tune on the nodes, so no trial can run."
+        yield document.error(("setup_commands",), what, 'Mount the checkout and add: pip install "$HOME/vae_tune".')
+
+
+def file_mounts(document: Document) -> Iterator[Finding]:
+    """Every source is there, every target absolute; ``ray up`` notices when the head is already paid for."""
+    for target, source in document.mapping("file_mounts").items():
+        keys = ("file_mounts", target)
+        if not isinstance(source, str):
+            yield document.error(keys, f"The source of {target} is no path.", "Write target: source.")
+            continue
+        path = Path(os.path.expanduser(source))
+        if not target.startswith(("/", "~/")):
+            yield document.error(keys, f"The target {target} is not absolute.", f"Write ~/{target}: {source}.")
+        if is_token(target):
+            continue  # which has a rule of its own
+        if not path.exists():
+            yield document.error(
+                keys, f"{source} does not exist (seen from {Path.cwd()}).", "ray up would stop halfway."
+            )
+        elif heavy := next((name for name in _HEAVY if (path / name).exists()), None):
+            what = f"{source} holds {heavy}, all of which ray up reads each time and sends to each node."
+            yield document.warning(keys, what, "Mount what is needed alone.")
+
+
+def mounted_sources(document: Document) -> Iterator[Finding]:
+    """What the setup commands install from the home folder has to be put there."""
+    targets = [target.removeprefix("~/") for target in document.mapping("file_mounts") if target.startswith("~/")]
+    for keys, text in document.texts():
+        if keys[0] not in SETUP:
+            continue
+        for name in sorted(set(re.findall(r"(?:\$HOME|~)/(vae[_-]tune)\b", text))):
+            if not any(target == name or target.startswith(f"{name}/") for target in targets):
+                what = f"The command uses ~/{name}, but no file_mounts bring anything there."
+                yield document.error(keys, what, f"Add file_mounts under ~/{name}.")
+
+
+def start_commands(document: Document) -> Iterator[Finding]:
+    """Both kinds of node are started, and the workers find the head."""
+    cloud = document.get("provider", "type") in CLOUDS
+    for name in START:
+        texts = [text for text in document.items(name) if isinstance(text, str)]
+        if not texts:
+            if cloud and name == START[0]:
+                what = "There are no head_start_ray_commands, and the provider's own open the dashboard to all."
+                yield document.error((name,), what, "Take those of the cluster.yaml that comes with vae_tune.")
+            continue
+        if not any("ray start" in text for text in texts):
+            yield document.error((name,), f"{name} never run `ray start`.", "Add it.")
+        for index, text in enumerate(texts):
+            if name == START[0] and "ray start" in text and "--head" not in text:
+                yield document.error((name, index), "The head is started without --head.", "Add --head.")
+            if name == START[0] and "--head" in text and "--autoscaling-config" not in text:
+                what = "The head is started without --autoscaling-config, so no worker will ever come."
+                yield document.error((name, index), what, "Add --autoscaling-config=~/ray_bootstrap_config.yaml.")
+            if name == START[1] and "ray start" in text and "RAY_HEAD_IP" not in text:
+                what = "The workers are started without the head's address."
+                yield document.error((name, index), what, "Add --address=$RAY_HEAD_IP:6379.")
+
+
+def is_token(target: str) -> bool:
+    """Whether a file on a node is where Ray looks for its token by itself."""
+    return target.endswith("/.ray/auth_token")
+
+
+RULES = (file_mounts, mounted_sources, package, pinned_versions, start_commands)

@@ -1,0 +1,220 @@
+"""``vae-tune check --address``: what is wrong with a running cluster, each of its nodes tried."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from vae_tune.cli.check.findings import Finding, Level
+from vae_tune.cluster.ray_runtime import running_ray
+from vae_tune.config.compat.ray import is_token_auth_enabled
+from vae_tune.config.files import is_remote, named_path
+from vae_tune.config.settings import ResourceConfig, telling_line
+from vae_tune.config.storage import QUICK, delete_folder, exists, write_bytes
+
+_PACKAGES = ("vae-tune", "ray", "torch", "optuna", "numpy", "safetensors")
+"""What a driver and its workers exchange objects or files of."""
+_PATIENCE = 120.0
+"""Seconds that a node has for its answer; the first import of PyTorch may take half of them."""
+_SKEW = 2.0
+_LARGEST_SKEW = 60.0
+"""Seconds that a node's clock may differ before times in the record mislead, and before storage may refuse it."""
+_TRIPS = 3
+_MARK = "driver"
+_CONTENT = b"vae-tune check\n"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a node said of itself."""
+
+    versions: Mapping[str, str]
+    storage: str | None
+    """What kept it from the storage; None where nothing did, or none was named."""
+    images_per_second: float
+    device: str
+
+
+def check_cluster(address: str, results_dir: str | None, say: Callable[[str], None]) -> list[Finding]:
+    """Join the cluster, try every node, ``say`` a line about each and return what is wrong.
+
+    Raises:
+        UsageError: there is no cluster at that address.
+    """
+    with running_ray(ResourceConfig(address=address)):
+        nodes = sorted(ray.nodes(), key=lambda node: str(node["NodeManagerAddress"]))
+        alive = [node for node in nodes if node["Alive"]]
+        findings = [*lost_nodes(nodes), *no_token(is_token_auth_enabled())]
+        folder, problem = None, None
+        if results_dir is not None:
+            folder, problem = _open_storage(results_dir)
+        if problem:
+            findings.append(Finding("error", "this machine", f"{results_dir}: {problem}", "No search could start."))
+        questions = [_ask(node, folder) for node in alive]  # all at once
+        deadline = time.monotonic() + _PATIENCE
+        for node, question in zip(alive, questions, strict=True):
+            where = str(node["NodeManagerAddress"])
+            try:
+                answer: Probe = ray.get(question, timeout=max(1.0, deadline - time.monotonic()))
+                skew = _skew(node)
+            except Exception as error:  # whatever the node's own code raised comes with its own type
+                findings.append(no_answer(where, error))
+                continue
+            say(f"{where}: {describe(answer, skew)}")
+            findings += judge(where, answer, skew, own_versions())
+        total, free = ray.cluster_resources(), ray.available_resources()
+        counts = (f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
+        say(f"{len(alive)} nodes, free: {', '.join(counts)}")
+        findings += capacity(total, free)
+        if folder:
+            _close_storage(folder)
+    return findings
+
+
+def _ask(node: Mapping[str, Any], folder: Path | None) -> Any:
+    share = 0.01 if node["Resources"].get("GPU") else 0
+    return _on(node, num_gpus=share)(probe).remote(folder)
+
+
+def _on(node: Mapping[str, Any], **options: Any) -> Any:
+    """Return what makes a function a task of this node, which waits for no CPU."""
+    placed = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return ray.remote(**{"num_cpus": 0, "max_retries": 0, "scheduling_strategy": placed, **options})
+
+
+def _skew(node: Mapping[str, Any]) -> float:
+    """Return the seconds by which a node's clock is ahead of this one, to within half of the quickest round trip."""
+    clock = _on(node)(_clock)
+    trips = []
+    for _ in range(_TRIPS):
+        before = time.time()
+        theirs: float = ray.get(clock.remote(), timeout=_PATIENCE)
+        after = time.time()
+        trips.append((after - before, theirs - (before + after) / 2))
+    return min(trips)[1]
+
+
+def _clock() -> float:
+    return time.time()
+
+
+def probe(folder: Path | None) -> Probe:
+    """Try this node: called on each, without waiting for a CPU."""
+    from vae_tune.cli.check.trial import one_second_trial
+
+    images_per_second, device = one_second_trial(bool(ray.get_gpu_ids()))
+    storage = None if folder is None else _try_storage(folder)
+    return Probe(own_versions(), storage, images_per_second, device)
+
+
+def own_versions() -> dict[str, str]:
+    """Return the versions here of Python and of what matters to a search."""
+    versions = {"Python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "none"
+    return versions
+
+
+def describe(answer: Probe, skew: float) -> str:
+    """Return a line about a node that answered."""
+    versions = ", ".join(f"{name} {answer.versions[name]}" for name in ("Python", "ray", "torch"))
+    speed = f"{answer.images_per_second:,.0f} images a second on {answer.device}"
+    return f"{versions}; clock {skew:+.2f} s; {speed}"
+
+
+def lost_nodes(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Nodes that Ray has given up."""
+    alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    for address in sorted({str(node["NodeManagerAddress"]) for node in nodes} - alive):
+        what = "Ray has lost this node."
+        yield Finding("warning", address, what, "A search goes on without it; see `ray status`.")
+
+
+def no_token(enabled: bool) -> Iterator[Finding]:
+    """Where this machine got in without a token, everybody gets in."""
+    if not enabled:
+        what = "The cluster asks for no token: whoever reaches it can run code on it."
+        yield Finding("error", "the cluster", what, "Start it with RAY_AUTH_MODE=token; see docs/security.md.")
+
+
+def no_answer(where: str, error: Exception) -> Finding:
+    """A node on which nothing runs, and why as far as that is known."""
+    if isinstance(error, ray.exceptions.GetTimeoutError):
+        what, advice = (
+            f"There was no answer within {_PATIENCE:.0f} seconds.",
+            "Is the node overloaded, or its GPU taken?",
+        )
+    elif "No module named 'vae_tune" in str(error):
+        what, advice = "vae_tune is not installed there.", "See setup_commands in cluster.yaml."
+    else:
+        reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) and error.cause else error
+        what, advice = f"The trial broke: {telling_line(reason)}.", "Mend the node, or end it."
+    return Finding("error", where, what, advice)
+
+
+def judge(where: str, answer: Probe, skew: float, here: Mapping[str, str]) -> Iterator[Finding]:
+    """What is wrong with a node that answered."""
+    for name, own in here.items():
+        theirs = answer.versions.get(name, "none")
+        if theirs != own:
+            severe = name in ("Python", "ray", "vae-tune")
+            what = f"{name} is {theirs} there, but {own} here."
+            yield Finding("error" if severe else "warning", where, what, "Install the constraints on every node.")
+    if abs(skew) > _SKEW:
+        level: Level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
+        yield Finding(level, where, f"The clock is off by {skew:+.1f} s.", "Let the node use NTP (chrony).")
+    if answer.storage:
+        yield Finding("error", where, f"The results cannot be written: {answer.storage}", "Checkpoints would be lost.")
+
+
+def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[Finding]:
+    """A cluster on which no trial could start now."""
+    if not total.get("CPU"):
+        what = "There is no CPU for trials."
+        yield Finding(
+            "warning", "the cluster", what, "Nodes have to come up first: an autoscaled cluster brings them."
+        )
+    elif not free.get("CPU"):
+        what = "All CPUs are taken, so a search would wait."
+        yield Finding("warning", "the cluster", what, "Another search runs; see `ray status`.")
+
+
+def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:
+    """Make a folder to try the storage in; return it, or what went wrong."""
+    place = named_path(results_dir)
+    folder = (place if is_remote(place) else place.absolute()) / f".check-{uuid.uuid4().hex}"
+    try:
+        write_bytes(folder / _MARK, _CONTENT, QUICK)
+    except (OSError, ValueError) as error:
+        return None, telling_line(error)
+    return folder, None
+
+
+def _try_storage(folder: Path) -> str | None:
+    """Read what the driver wrote and write something; return what went wrong."""
+    try:
+        if not exists(folder / _MARK):
+            return "it is another folder on this node, not the one that the driver sees."
+        write_bytes(folder / uuid.uuid4().hex, _CONTENT, QUICK)
+    except (OSError, ValueError) as error:
+        return telling_line(error)
+    return None
+
+
+def _close_storage(folder: Path) -> None:
+    with contextlib.suppress(OSError, ValueError):  # it was writable a moment ago
+        delete_folder(folder, QUICK)

@@ -1,0 +1,80 @@
+"""The studies in a folder, one line each: how each stands, its best trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from vae_tune.analysis.study import trials_table
+from vae_tune.config.errors import UsageError, telling_line
+from vae_tune.config.files import address, is_remote
+from vae_tune.config.names import RUNNING, STATE, STUDY_FILE, TRIALS_FILE
+from vae_tune.config.storage import entries, exists, is_claimed, read_bytes
+from vae_tune.record.journal import is_being_written
+from vae_tune.record.metadata import read_manifest, read_space, status_label
+from vae_tune.record.trials import winner
+
+_HEAD = ("study", "kind", "status", "trials", "best", "started (UTC)")
+
+
+def print_studies(folder: Path, say: Callable[[str], None] = print) -> None:
+    """Print a table of the studies in ``folder``, on object storage too, the oldest first.
+
+    Raises:
+        UsageError: there is no such folder, or it cannot be read.
+    """
+    rows = sorted(studies_in(folder), key=lambda row: (row[-1], row[0]))
+    if not rows:
+        say(f"There is no study in {address(folder)}.")
+        return
+    widths = [max(len(row[column]) for row in (_HEAD, *rows)) for column in range(len(_HEAD))]
+    for row in (_HEAD, *rows):
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
+    """Yield of each study in ``folder`` its name, kind, status, trials, best loss and start.
+
+    One that cannot be read, such as a newer version's, says so.
+
+    Raises:
+        UsageError: there is no such folder, or it cannot be read.
+    """
+    try:
+        if not is_remote(folder) and not folder.is_dir():
+            raise UsageError(f"There is no folder {folder}.")
+        if exists(folder / STUDY_FILE):
+            raise UsageError(f"{address(folder)} is itself a study: name the folder that holds it.")
+        places = [folder / name for name in sorted(entries(folder))]
+        studies = [place for place in places if exists(place / STUDY_FILE)]
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"{address(folder)} cannot be read: {telling_line(error).rstrip('.')}.") from error
+    for place in studies:
+        try:
+            yield _describe(place)
+        except (UsageError, OSError, ValueError, LookupError, TypeError) as error:
+            yield _shown(place), "", f"cannot be read: {telling_line(error)}", "", "", ""
+
+
+def _describe(place: Path) -> tuple[str, ...]:
+    is_running = is_claimed(place) if is_remote(place) else is_being_written(place)
+    manifest = read_manifest(place)
+    trials = trials_table(BytesIO(read_bytes(place / TRIALS_FILE)), read_space(manifest), manifest["reference"])
+    rows: Any = trials.reset_index().itertuples()
+    best, metric = winner(rows, manifest["reference"]["max_epochs"]), manifest["metric"]
+    started = datetime.fromisoformat(manifest["runs"][0]["started"]).astimezone(UTC)
+    return (
+        _shown(place),
+        manifest["kind"],
+        status_label(manifest["status"], is_running=is_running),
+        f"{int((trials[STATE] != RUNNING).sum())}/{manifest['config']['num_samples']}",
+        "" if best is None else f"{best.val_loss:.2f} {metric['unit']}, {metric['kind']}",
+        f"{started:%Y-%m-%d %H:%M}",
+    )
+
+
+def _shown(place: Path) -> str:
+    return place.name if place.name.isprintable() else ascii(place.name)

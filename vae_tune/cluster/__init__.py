@@ -1,0 +1,1 @@
+"""Ray: started or joined, its slots, and what its workers run."""

@@ -1,0 +1,208 @@
+"""What a Ray Tune worker runs: one trial after another, in a process that is reused."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from ray import tune
+
+from vae_tune.cluster.preemption import on_notice
+from vae_tune.config.files import is_remote
+from vae_tune.config.names import (
+    DEVICE,
+    EPOCH,
+    EPOCHS,
+    EVALUATION_SECONDS,
+    GPU_ERROR,
+    GPUS,
+    REASON,
+    STORAGE_ERROR,
+    TRIAL,
+    VAL_LOSS,
+    VALUES,
+)
+from vae_tune.config.settings import TrialConfig
+from vae_tune.config.storage import ClaimLost, delete_folder, guard
+from vae_tune.images.datasets import Images
+from vae_tune.vae.checkpoint import (
+    checkpoint_bytes,
+    checkpoint_folder,
+    read_midway,
+    store_checkpoint,
+    take_up,
+    write_midway,
+)
+from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
+
+_STOP_SECONDS = "3600"
+"""What Ray waits at most for a stopped trial to end its step or evaluation.
+
+After the two seconds that it waits by itself it gives the worker up, and with it the next trial, of which it tells
+neither searcher nor callbacks: the search would wait for that forever (Ray 2.60).
+"""
+
+
+def train_trial(
+    config: dict[str, Any],
+    *,
+    images: Images,
+    base: TrialConfig,
+    folder: Path,
+    threads: int,
+    spot: bool = False,
+    claim: tuple[Path, str] | None = None,
+) -> None:
+    """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
+
+    Args:
+        config: the trial's number, its hyperparameters, how many of its epochs the record knows, its share of a GPU.
+        images: shared by all trials of a node, read-only.
+        base: the reference configuration; the hyperparameters replace its fields.
+        folder: the study, on disk or object storage: it gets the checkpoints.
+        threads: CPU threads of the trial.
+        spot: whether its node may be taken away, with a notice before.
+        claim: the study on object storage that the driver has claimed, and the claim's token.
+    """
+    if claim:
+        guard(*claim)
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _STOP_SECONDS)
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if config.get(GPUS) else "cpu")
+    if (name := _device_name(device)) is None:
+        return
+    trial_config = dataclasses.replace(base, **config[VALUES])
+    checkpoints = checkpoint_folder(folder, config[TRIAL])
+
+    notes: list[str] = []
+
+    def report(epoch: EpochReport, **more: str) -> None:
+        if notes:
+            more[REASON] = notes.pop()
+        evaluating = epoch.seconds - len(images.train) / epoch.images_per_second
+        tune.report({**asdict(epoch), DEVICE: name, EVALUATION_SECONDS: evaluating, **more})
+
+    try:
+        with warnings.catch_warnings(record=True) as damage:
+            warnings.simplefilter("always", UserWarning)  # of every trial of this worker
+            checkpoint = take_up(checkpoints, device)
+    except OSError as error:
+        tune.report({EPOCH: 0, VAL_LOSS: float("inf"), STORAGE_ERROR: str(error)})
+        return
+    if damage:
+        notes.append(" ".join(str(warning.message) for warning in damage))
+    reports: list[EpochReport] = []
+    unknown = is_remote(folder) or not config.get(EPOCHS)
+    if checkpoint is None or (checkpoint.config != trial_config and unknown):
+        if checkpoint:  # the end of the record was lost, and the trial's number was given again
+            delete_folder(checkpoints)
+        state = new_state(trial_config, images.pixels, device)
+    elif checkpoint.config != trial_config:
+        raise ValueError(f"{checkpoints} holds checkpoints of another configuration: {checkpoint.config}")
+    else:
+        state = checkpoint.state
+        reports = [*checkpoint.earlier, checkpoint.report]
+        for done in reports:  # the last was perhaps never received; the record ignores an epoch that it knows
+            if done.epoch > config.get(EPOCHS, 0) or done is checkpoint.report:
+                report(done)
+    state = read_midway(checkpoints, trial_config, state.epoch, device) or state
+    with _Desk(checkpoints, report) as desk:
+        watch = on_notice(partial(desk.save_midway, trial_config, state)) if spot else None
+
+        def midway(_: TrainingState) -> None:
+            desk.look()
+            if watch:
+                watch()
+
+        try:
+            for epoch in fit(trial_config, images, device, state, midway):
+                desk.hand_in(epoch, checkpoint_bytes(trial_config, state, epoch, reports))
+                reports.append(epoch)
+        except Diverged as diverged:
+            desk.wait()
+            tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
+
+
+def _device_name(device: torch.device) -> str | None:
+    """Return the name of a device, or report why torch cannot use it: Ray gives out each GPU that a driver lists."""
+    try:
+        torch.ones(1, device=device).add_(1).item()
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises the second
+        reason = str(error).strip().partition("\n")[0]
+        tune.report({EPOCH: 0, VAL_LOSS: float("inf"), GPU_ERROR: reason})
+        return None
+
+
+class _Desk:
+    """Stores checkpoints and reports epochs, in a thread of its own: meanwhile the next epoch is trained.
+
+    An epoch is reported once its checkpoint is stored, and the next one is handed in once Ray Tune has answered. What
+    it answers may be that the trial is to end: then :meth:`look` and :meth:`wait` raise SystemExit.
+    """
+
+    def __init__(self, folder: Path, report: Callable[..., None]):
+        """Take up a trial: ``folder`` gets its checkpoints, and ``report`` waits for Ray Tune's answer."""
+        self._folder = folder
+        self._report = report
+        self._thread = ThreadPoolExecutor(1)
+        self._stored: Future[Path] | None = None
+        self._answer: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        """Open it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the last answer; where the trial is to end, what went wrong in the epoch after it is no matter."""
+        self._thread.shutdown()
+        self.look()
+
+    def hand_in(self, epoch: EpochReport, content: bytes) -> None:
+        """Let an epoch be stored and reported, as soon as the one before is."""
+        self.wait()
+        self._stored = self._thread.submit(store_checkpoint, self._folder, epoch.epoch, content)
+        self._answer = self._thread.submit(self._tell, epoch, self._stored)
+
+    def look(self) -> None:
+        """Raise what ended the trial, if anything did."""
+        if self._answer and self._answer.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for the answer to what was handed in last; raise what ends the trial.
+
+        The answer is let go: what it raises holds on to the trial and its tensors, and is held by it.
+        """
+        answer, self._answer = self._answer, None
+        if answer:
+            try:
+                answer.result()
+            finally:
+                del answer
+
+    def save_midway(self, config: TrialConfig, state: TrainingState) -> None:
+        """Save a training in the middle of an epoch, so that not even that is lost; where it fails, only that is."""
+        with contextlib.suppress(OSError, ClaimLost):
+            if self._stored:  # else what is saved would rest on an epoch that may never be
+                self._stored.result()
+            write_midway(self._folder, config, state)
+
+    def _tell(self, epoch: EpochReport, stored: Future[Path]) -> None:
+        try:
+            stored.result()
+        except (OSError, ClaimLost) as error:
+            # no fault of the trial: the search has to end, and goes on from the epoch before
+            self._report(epoch, **{STORAGE_ERROR: str(error)})
+            sys.exit(0)
+        self._report(epoch)

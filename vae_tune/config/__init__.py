@@ -1,0 +1,1 @@
+"""Typed settings, the search space, errors, names, files and storage."""

@@ -1,0 +1,83 @@
+"""Files that appear under their name only when they are complete and on disk; paths that name object storage."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import Any, BinaryIO
+
+from vae_tune.config.errors import UsageError
+
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and what Python makes of bytes that are no UTF-8."""
+LONGEST_NAME = 255
+"""Bytes in the name of a file: NAME_MAX."""
+SCHEMES = ("s3:", "gs:")
+"""First part of a path on object storage, which pathlib makes of s3:// and gs://."""
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path lies on object storage: see :mod:`vae_tune.config.storage`."""
+    return path.parts[:1] in [(scheme,) for scheme in SCHEMES]
+
+
+def named_path(path: str | Path) -> Path:
+    """Return a path that a person gave, with ``~`` written out, and ends with the name of what it leads to.
+
+    ``.`` and ``..`` have no name of their own: they are written out. All else stays as it was typed, links too.
+
+    Raises:
+        UsageError: it is no path.
+    """
+    if not isinstance(path, (str, Path)) or path == "":
+        raise UsageError(f"A path is a text or a pathlib.Path that is not empty, but got {path!r}.")
+    path = Path(os.path.expanduser(path))
+    return path if path.name not in ("", "..") else path.resolve()
+
+
+def address(path: Path) -> str:
+    """Return a path in words; of one on object storage pathlib would drop a slash."""
+    return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_remote(path) else str(path)
+
+
+def argument(path: Path) -> str:
+    """Return a path as a shell takes it, whatever its name."""
+    return quote(address(path))
+
+
+def can_be_path(path: Path) -> bool:
+    """Whether files can be made there, and their names printed."""
+    return not _NO_TEXT.search(str(path)) and all(len(part.encode()) <= LONGEST_NAME for part in path.parts)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that takes its place when the block ends without an error."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    with atomic(path) as file:
+        file.write(json.dumps(value, indent=2).encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what :func:`write_json` wrote."""
+    return json.loads(path.read_text())

@@ -1,0 +1,108 @@
+"""The commands that messages show, as this program was started: whoever types them gets what the message says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from vae_tune.config.files import address, argument
+
+NAME = "vae-tune"
+"""The console command."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    program: str
+    """What runs every command."""
+    script: str
+    """A script that runs one command alone, if that was started."""
+    only: str
+    """That command."""
+    python: str
+    """The interpreter that runs it."""
+
+
+_start: _Start | None = None
+"""That of a command line; a program of somebody else has none."""
+
+
+@contextmanager
+def started(words: Sequence[str] = ()) -> Iterator[None]:
+    """Have :func:`command` fit this command line; its script runs the command ``words[0]`` alone, if that is given."""
+    global _start  # noqa: PLW0603  # known once, to all threads, from the first line of the command line
+    before, _start = _start, _this_start(words)
+    try:
+        yield
+    finally:
+        _start = before
+
+
+def _this_start(words: Sequence[str] = ()) -> _Start:
+    """Return how this process was started."""
+    typed = Path("".join(sys.argv[:1]))
+    python = quote([*sys.orig_argv, sys.executable][0])  # an embedded interpreter has neither
+    beside = Path(sys.executable).parent / NAME
+    if typed.name == NAME:
+        program = NAME if _is_found(typed) else quote(str(typed))
+    else:
+        program = NAME if _is_found(beside) else f"{python} -m vae_tune"
+    script = words and typed.is_file()  # not the -c of a program on the command line
+    only = (f"{python} {quote(str(typed))}", words[0]) if script else ("", "")
+    return _Start(program, *only, python)
+
+
+def _is_found(program: Path) -> bool:
+    """Whether a shell that is told ``vae-tune`` runs this one."""
+    found = shutil.which(NAME)
+    return found is not None and program.exists() and program.samefile(found)
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """Return a sentence that names the nearest of the words that are ``known``, with a space before; perhaps none."""
+    from difflib import get_close_matches
+
+    plain = {str(name).lstrip("-").lower(): name for name in known}  # the dashes would make any two options alike
+    near = get_close_matches(str(word).lstrip("-").lower(), plain, n=1)
+    return f" Did you mean {plain[near[0]]}?" if near else ""
+
+
+def command(name: str, *arguments: Path | str) -> str:
+    """Return what to type to run the command ``name`` with ``arguments``, such as ``vae-tune report results/a``."""
+    start = _start or _this_start()
+    begin = start.script if name == start.only else f"{start.program} {name}"
+    return " ".join([begin, *(argument(word) if isinstance(word, Path) else quote(word) for word in arguments)])
+
+
+def python(code: str) -> str:
+    """Return what to type to run a line of Python; in a notebook or at Python's prompt, the line."""
+    return code if hasattr(sys, "ps1") else f"{(_start or _this_start()).python} -c {quote(code)}"
+
+
+def option(name: str) -> str:
+    """Return the option that sets the field ``name``, such as ``--batch-size``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def resume(folder: Path, name: str = "search", **changes: object) -> str:
+    """Return what to type to go on with what is in ``folder``; in a notebook or at Python's prompt, a call.
+
+    Args:
+        folder: of a study, or of a training; also on object storage.
+        name: the command that made it.
+        changes: options to set, by the names of their fields.
+    """
+    if hasattr(sys, "ps1") and name == "search":
+        words = [
+            json.dumps(address(folder), ensure_ascii=False),
+            *(f"{key}={value!r}" for key, value in changes.items()),
+        ]
+        return f"resume_search({', '.join(words)})"
+    options = [word for key, value in changes.items() for word in (option(key), str(value))]
+    return command(name, "--resume", folder, *options)

@@ -1,0 +1,327 @@
+"""What a trial trains and how a search runs, as values that validate themselves.
+
+A field is default, type, docstring and command-line help in one. Nothing heavy is imported here: the help
+must answer at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from vae_tune.config.errors import SearchError, UsageError, telling_line
+from vae_tune.config.fields import check_types, from_dict, require, to_dict
+from vae_tune.config.files import SCHEMES, address, can_be_path, is_remote
+
+__all__ = [
+    "Activation",
+    "AshaConfig",
+    "Binarization",
+    "DataConfig",
+    "Dataset",
+    "LrSchedule",
+    "Precision",
+    "ResourceConfig",
+    "Sampler",
+    "SearchConfig",
+    "SearchError",
+    "TrialConfig",
+    "UsageError",
+    "ViewsConfig",
+    "check_types",
+    "duration_seconds",
+    "from_dict",
+    "require",
+    "telling_line",
+    "to_dict",
+]
+
+Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes"]
+Binarization = Literal["grey", "static", "dynamic"]
+LrSchedule = Literal["constant", "cosine", "staged"]
+Dataset = Literal[
+    "mnist",
+    "fashion-mnist",
+    "kmnist",
+    "qmnist",
+    "emnist-balanced",
+    "emnist-byclass",
+    "emnist-bymerge",
+    "emnist-digits",
+    "emnist-letters",
+    "emnist-mnist",
+]
+
+_MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+"""What keeps MLflow's runs: a server, or a database through SQLAlchemy."""
+_SECRET = re.compile(
+    r"^https?:.*@|//.*:.*@|[?&;][^=]*(pass|pwd|token|secret|key)|(^|\s)(pass\w*|pwd)\s*=", re.IGNORECASE
+)
+"""A login or a password in a URL, also in one that is no proper URL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """What one trial trains; in a search these values are the reference configuration, trial 0."""
+
+    latent_size: int = 20
+    """Dimensions of the latent code."""
+    hidden_width: int = 400
+    """Units of each hidden layer of encoder and decoder."""
+    hidden_layers: int = 1
+    """Hidden layers of the encoder, and as many of the decoder."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    batch_size: int = 128
+    """Images per optimiser step."""
+    encoder_activation: Activation = "linear"
+    """Non-linearity of the encoder's hidden layers; linear means none, as in the VAE that this project grew from."""
+    decoder_activation: Activation = "relu"
+    """Non-linearity of the decoder's hidden layers."""
+    kl_weight: float = 1.0
+    """Weight of the KL term in training; the validation loss always has weight 1."""
+    kl_warmup_epochs: int = 0
+    """Epochs over which the weight of the KL term grows linearly to kl-weight."""
+    free_bits: float = 0.0
+    """Nats of KL, mean over a minibatch, that each latent may have at no cost less than it has at that (0: off)."""
+    iwae_samples: int = 1
+    """Importance samples of the training bound (Burda et al. 2016); 1 is the ELBO."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of Adam (AdamW)."""
+    lr_schedule: LrSchedule = "constant"
+    """Learning rate over the epochs: constant, cosine to zero at max-epochs, or staged: 3^i epochs at 10^(-i/7)."""
+    grad_clip: float = 0.0
+    """Largest norm of the gradient (0: any)."""
+    max_epochs: int = 10
+    """Passes over the training images of a trial that is not stopped."""
+    precision: Precision = "float32"
+    """Arithmetic of the matrix products, with float32 weights and loss. A CPU has no tf32: it takes float32."""
+    seed: int = 0
+    """Seed of the weights, the batch order, the noise, and the sampler's suggestions."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be trained."""
+        check_types(self)
+        for name in ("latent_size", "hidden_width", "hidden_layers", "batch_size", "iwae_samples", "max_epochs"):
+            require(self, name, getattr(self, name) >= 1, ">= 1")
+        for name in ("kl_weight", "kl_warmup_epochs", "free_bits", "weight_decay", "grad_clip"):
+            require(self, name, 0 <= getattr(self, name) < math.inf, ">= 0 and finite")
+        require(self, "learning_rate", 0 < self.learning_rate < math.inf, "> 0 and finite")
+        require(self, "seed", 0 <= self.seed < 2**32, "in 0..4294967295")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images are trained on."""
+
+    dataset: Dataset = "mnist"
+    """Image data set. MNIST ships with the package; torchvision downloads the others where they are missing."""
+    data_dir: Path | None = None
+    """Folder in torchvision's layout (DIR/FashionMNIST/raw/...), or an empty one for a download; default:
+    $VAE_TUNE_CACHE, else the user's cache."""
+    train_size: int | None = None
+    """Use only the first N training images, for a quick look; default: all but the last 10,000, which validate."""
+    binarization: Binarization = "grey"
+    """grey takes pixels as they are; static draws each once as black or white, with its grey value as probability;
+    dynamic draws the training images anew each epoch, the others as static does. Numbers of different kinds never
+    compare."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no data set can satisfy."""
+        check_types(self)
+        if self.train_size is not None:
+            require(self, "train_size", self.train_size >= 1, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AshaConfig:
+    """When poor trials are stopped (ASHA: Li et al. 2018, arXiv:1810.05934)."""
+
+    scheduler: Literal["asha", "asha-promotion", "none"] = "asha"
+    """asha stops a trial that is not among the best 1/reduction-factor at a rung; asha-promotion pauses each at a
+    rung, and goes on with it whenever it is among the best of all that came by then; none trains all to the end."""
+    grace_period: int = 1
+    """Epochs that every trial gets: the first rung. Further rungs follow at this times reduction-factor^k."""
+    reduction_factor: int = 3
+    """One trial in this many passes a rung; 2 finds better models where there are epochs for more than 70 trials."""
+    audit_fraction: float = 0.0
+    """Share of the trials that asha would stop, chosen at random, that are trained to the end all the same, to tell
+    how often it errs; the sampler and asha take them for stopped."""
+
+    def __post_init__(self) -> None:
+        """Refuse rungs that make no sense."""
+        check_types(self)
+        require(self, "audit_fraction", 0 <= self.audit_fraction <= 1, "in 0..1")
+        audits = self.audit_fraction > 0
+        require(self, "audit_fraction", self.scheduler == "asha" or not audits, "0 where scheduler is not asha")
+        require(self, "grace_period", self.grace_period >= 1, ">= 1")
+        require(self, "reduction_factor", self.reduction_factor >= 2, ">= 2")
+
+    def rungs(self, max_epochs: int) -> tuple[int, ...]:
+        """Epochs at which a trial may be stopped: grace_period * reduction_factor^k below ``max_epochs``."""
+        if self.scheduler == "none":
+            return ()
+        rungs = []
+        epoch = self.grace_period
+        while epoch < max_epochs:
+            rungs.append(epoch)
+            epoch *= self.reduction_factor
+        return tuple(rungs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceConfig:
+    """Where trials run and what each one gets."""
+
+    cpus_per_trial: int = 1
+    """CPU cores, and so threads, of a trial."""
+    gpus_per_trial: float | None = None
+    """GPUs of a trial, fractions allowed; default: shared fairly by those that fit on the CPUs, 8 on a GPU at most."""
+    max_concurrent: int | None = None
+    """Trials side by side at most; default: as many as fit."""
+    address: str | None = None
+    """Join a running Ray cluster, for instance auto; default: start Ray on this machine alone."""
+
+    def __post_init__(self) -> None:
+        """Refuse resources that no trial could have."""
+        check_types(self)
+        require(self, "cpus_per_trial", self.cpus_per_trial >= 1, ">= 1")
+        if self.gpus_per_trial is not None:
+            gpus = self.gpus_per_trial
+            require(self, "gpus_per_trial", 0 <= gpus < math.inf, ">= 0")
+            require(self, "gpus_per_trial", gpus <= 1 or gpus == int(gpus), "a fraction below 1 or whole")
+        if self.max_concurrent is not None:
+            require(self, "max_concurrent", self.max_concurrent >= 1, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Where a search can be watched; a view that is down or dies never harms the search."""
+
+    tensorboard: bool = False
+    """Write scalars, hyperparameters and samples of each trial for TensorBoard, into tensorboard/ of the study."""
+    mlflow: str | None = None
+    """MLflow tracking URI, for instance http://127.0.0.1:5000 or sqlite:///mlflow.db: a run for each trial."""
+    visdom: str | None = None
+    """URL of a visdom server, for instance http://127.0.0.1:8097: loss curves, and samples of the best so far."""
+    study_storage: str | None = None
+    """PostgreSQL database, postgresql://USER@HOST/DATABASE, that gets a live copy of the Optuna study, for teams that
+    watch together. The password comes from PGPASSWORD or ~/.pgpass."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no address, and passwords in one: they would be recorded."""
+        check_types(self)
+        for name, secret, environment in (
+            ("mlflow", "login or password", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD,"),
+            ("visdom", "login or password", "VISDOM_USERNAME and VISDOM_PASSWORD"),
+            ("study_storage", "password", "PGPASSWORD"),
+        ):
+            if _SECRET.search(getattr(self, name) or ""):
+                raise UsageError(
+                    f"{name} must be without a {secret}, which would end up in the record.\n"
+                    f"Set {environment} in the environment instead."
+                )
+        if self.mlflow is not None:
+            rule = "a URL such as http://127.0.0.1:5000 or sqlite:///mlflow.db"
+            require(self, "mlflow", _is_url(self.mlflow, *_MLFLOW), rule)
+        if self.visdom is not None:
+            require(self, "visdom", _is_url(self.visdom, "http", "https"), "a URL such as http://127.0.0.1:8097")
+        if self.study_storage is not None:
+            rule = "a URL such as postgresql://user@host/database"
+            require(self, "study_storage", _is_url(self.study_storage, "postgresql"), rule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Search for the best variational autoencoder for an image data set."""
+
+    num_samples: int = 50
+    """Trials of the search, the reference configuration included."""
+    study_name: str | None = None
+    """Name of the study, its folder in results-dir; default: data set, date and time."""
+    results_dir: Path = Path("results")
+    """Folder that holds the studies; on object storage s3://BUCKET/... or gs://BUCKET/..."""
+    space: Path | Mapping[str, Any] | None = None
+    """YAML file with the search space, or wide, which comes with the package; default: latent_size 2..64, hidden_width
+    64..1024, learning_rate 1e-4..1e-2. From Python also a mapping, as such a file holds it."""
+    resume: Path | None = None
+    """Go on with the study in this folder; its settings hold, and only what leaves trials comparable may change."""
+    time_budget: str | None = None
+    """End everything, the final evaluation included, within this time, for instance 45m or 1h30m."""
+    target_loss: float | None = None
+    """End when a trial trained to max-epochs has a validation loss this low, nats per image."""
+    points: Path | None = None
+    """YAML (a list of mappings) or CSV file of configurations to try first, after the reference."""
+    warm_start: tuple[Path, ...] = ()
+    """Folder of another study whose finished trials teach the sampler; they are no trials of this one."""
+    keep: int = 1
+    """Best trials whose last checkpoint is kept after the end."""
+    sampler: Sampler = "tpe"
+    """Optuna sampler that proposes configurations."""
+    confirm: int = 0
+    """After the search, train the best K configurations and the reference again with fresh seeds: the winner's own
+    number is too good, since it is the best of many."""
+    confirm_seeds: int = 3
+    """Fresh seeds of each configuration to confirm."""
+    asha: AshaConfig = field(default_factory=AshaConfig)
+    resources: ResourceConfig = field(default_factory=ResourceConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a search that cannot run, before anything is created."""
+        check_types(self)
+        require(self, "num_samples", self.num_samples >= 1, ">= 1")
+        require(self, "confirm", self.confirm >= 0, ">= 0")
+        require(self, "confirm_seeds", self.confirm_seeds >= 1, ">= 1")
+        require(self, "keep", self.keep >= 1, ">= 1")
+        require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
+        for name, place in (("results_dir", self.results_dir), ("resume", self.resume or Path())):
+            _check_place(name, place)
+        if self.time_budget is not None:
+            require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
+        grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
+        if self.asha.scheduler != "none" and grace_period > max_epochs:
+            raise UsageError(f"grace_period <= max_epochs must hold, but got {grace_period} > {max_epochs}.")
+        if self.study_name is not None:
+            name = self.study_name
+            plain = name.strip() == name == Path(name).name and name.isprintable() and name not in ("", "..")
+            require(self, "study_name", plain and can_be_path(Path(name)), "a plain folder name")
+
+
+def _check_place(name: str, path: Path) -> None:
+    """Refuse object storage that there is not, and a login in its address, which would be recorded."""
+    scheme = path.parts[0] if path.parts else ""
+    if is_remote(path) and re.search(r"[@?]", address(path)):
+        raise UsageError(f"{name} must be without a login or options: set those in the environment (AWS_...).")
+    if re.fullmatch(r"[A-Za-z0-9]{2,}:", scheme) and (scheme not in SCHEMES or len(path.parts) < 2):
+        known = " and ".join(f"{known}//BUCKET/..." for known in SCHEMES)
+        raise UsageError(f"{name} {scheme}//{'/'.join(path.parts[1:])} is neither a folder nor one of {known}.")
+
+
+def duration_seconds(text: str) -> float:
+    """Return the seconds in a duration such as 90s, 45m or 1h30m (nine digits each at most); 0 where it is none."""
+    match = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
+    hours, minutes, seconds = (int(group or 0) for group in match.groups()) if match else (0, 0, 0)
+    return hours * 3600.0 + minutes * 60.0 + seconds
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    """Whether ``text`` is an address with one of ``schemes``; http and https need a host."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:  # no port, or no IPv6 address
+        return False
+    scheme = parts.scheme.partition("+")[0]  # postgresql+psycopg names its driver
+    web = scheme in ("http", "https")
+    whole = bool(parts.hostname) and port != 0 and not parts.query and not parts.fragment if web else "://" in text
+    return scheme in schemes and whole and text.isprintable() and " " not in text

@@ -1,0 +1,1 @@
+"""The study folder, written by one driver."""

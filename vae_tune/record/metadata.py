@@ -1,0 +1,297 @@
+"""``study.json``: what a study is, and which of it may change when the search is resumed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, run
+from typing import Any
+
+from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
+
+from vae_tune import __version__
+from vae_tune.config import hints
+from vae_tune.config.files import address, is_remote
+from vae_tune.config.names import (
+    CONFIRMATION,
+    CONFIRMATION_FOLDER,
+    EXPLORATION,
+    FAILED,
+    INTERRUPTED,
+    KINDS,
+    LATENT_SIZE,
+    SEARCH,
+    SEED,
+    STUDY_FILE,
+    VAL_LOSS,
+)
+from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.config.space import Space
+from vae_tune.config.storage import exists, read_bytes
+from vae_tune.images.datasets import Images
+from vae_tune.record.copies import shown
+
+SCHEMA = 2
+"""Version of the record that this code writes, which rises where older code would misread a study. Version 1 had
+neither ``schema`` nor ``kind``, and told in the trials' ``reason`` alone which were audited, collapsed or diverged."""
+_SHAPE: dict[str, Any] = {
+    "name": str,
+    "schema": int,
+    "kind": str,
+    "config": dict,
+    "reference": dict,
+    "space": dict,
+    "fixed": dict,
+    "data": {"dataset": str, "sha256": str, "train": int, "validation": int, "test": int, "shape": list},
+    "metric": {"name": str, "unit": str, "kind": str, "direction": str},
+    "rungs": list,
+    "runs": list,
+    "status": str,
+}
+"""What a ``study.json`` holds."""
+_MAY_CHANGE = {
+    "num_samples",
+    "resources",
+    "resume",
+    "results_dir",
+    "study_name",
+    "space",
+    "time_budget",
+    "target_loss",
+    "keep",
+    "sampler",
+    "views",
+    "confirm",
+    "confirm_seeds",
+}
+"""Fields of a search that leave its trials comparable; ``space`` is compared by content."""
+
+
+def new_manifest(
+    name: str, config: SearchConfig, base: TrialConfig, space: Space, images: Images, kind: str = SEARCH
+) -> dict[str, Any]:
+    """Return the content of ``study.json`` for a new study.
+
+    ``base`` is the reference configuration; ``kind`` says who proposes the trials, see
+    :data:`vae_tune.config.names.KINDS`.
+    """
+    return {
+        "name": name,
+        "schema": SCHEMA,
+        "kind": kind,
+        "config": to_dict(config),
+        "reference": to_dict(base),
+        **space_to_dict(space),
+        "data": describe_data(config, images),
+        "metric": {
+            "name": VAL_LOSS,
+            "unit": "nats per image",
+            "kind": config.data.binarization,  # of grey values, the Bernoulli cross-entropy is no likelihood
+            "direction": "minimize",
+        },
+        "rungs": list(config.asha.rungs(base.max_epochs)),
+        "runs": [],
+        "status": "running",
+    }
+
+
+def describe_data(config: SearchConfig, images: Images) -> dict[str, Any]:
+    """Return which images were used, so that another study can be told to be comparable or not."""
+    return {
+        "dataset": config.data.dataset,
+        "sha256": images.sha256(),
+        "train": len(images.train),
+        "validation": len(images.validation),
+        "test": len(images.test),
+        "shape": list(images.train.shape[1:]),
+    }
+
+
+def this_run() -> dict[str, Any]:
+    """Return the command and the versions of this process."""
+    names = ("vae-tune", "torch", "torchvision", "ray", "optuna", "pandas", "numpy")
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        git = run(command, stdout=PIPE, stderr=DEVNULL, text=True, check=False).stdout.strip()
+    except OSError:
+        git = ""
+    versions = {name: metadata.version(name) for name in names}
+    return {"command": sys.argv, "versions": {"python": sys.version.split()[0], **versions, "git": git}}
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the ``study.json`` in ``folder``; one of an older version gets what that version did not write.
+
+    Raises:
+        UsageError: the folder is no study, or a newer version wrote what this one cannot read.
+    """
+    manifest: Any = None
+    try:
+        manifest = json.loads(read_bytes(folder / STUDY_FILE))
+        if not isinstance(manifest, dict):
+            raise ValueError("it is no mapping")
+        old = "schema" not in manifest
+        _check(manifest | {"schema": 1, "kind": SEARCH} if old else manifest, _SHAPE)
+        from_dict(SearchConfig, manifest["config"])
+        from_dict(TrialConfig, manifest["reference"])
+        read_space(manifest)
+        if old:
+            manifest |= {"schema": 1, "kind": _kind_of_schema_1(manifest, folder)}
+        if manifest["kind"] not in KINDS or manifest["schema"] > SCHEMA:
+            raise ValueError(f"'kind' is {manifest['kind']!r}, 'schema' {manifest['schema']}")
+    except FileNotFoundError as error:
+        raise UsageError(f"{shown(folder)} is no study: {STUDY_FILE} is missing.") from error
+    except NotADirectoryError as error:
+        raise UsageError(f"{address(folder)} is no study: it is no folder.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        if writer := _newer_writer(manifest):
+            raise UsageError(
+                f"{address(folder)} was written by {writer}, this is {__version__}.\nUpgrade vae_tune to read it."
+            ) from error
+        what = "cannot be read" if is_remote(folder) and isinstance(error, OSError) else "is damaged"
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{shown(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
+    return dict(manifest)
+
+
+def _newer_writer(manifest: Any) -> str:
+    """Return which vae_tune wrote a ``study.json`` if it is newer than this one, else ""."""
+    try:
+        version = str(manifest["runs"][-1]["versions"]["vae-tune"])
+    except (TypeError, LookupError):
+        version = ""
+    if _numbers(version) > _numbers(__version__):
+        return f"vae_tune {version}"
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    return f"a newer vae_tune (schema {schema})" if isinstance(schema, int) and schema > SCHEMA else ""
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
+
+
+def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
+    """Return the kind of a study whose ``study.json`` does not say it, from how it was configured.
+
+    Grids of given points kept all of their checkpoints, and nothing was proposed or stopped. Those of an exploration
+    are of sizes and seeds; a confirmation lies in the folder of its search.
+    """
+    config: SearchConfig = from_dict(SearchConfig, manifest["config"])
+    searched = read_space(manifest).distributions
+    given = (config.sampler, config.asha.scheduler, config.keep) == ("random", "none", config.num_samples)
+    if not given or SEED not in searched:
+        return SEARCH
+    of_sizes = set(searched) == {LATENT_SIZE, SEED} and isinstance(searched[LATENT_SIZE], CategoricalDistribution)
+    named = re.fullmatch(rf"{CONFIRMATION_FOLDER}(-\d+)?", manifest["name"]) is not None
+    if named and (not of_sizes or exists(folder.absolute().parent / STUDY_FILE)):
+        return CONFIRMATION
+    return EXPLORATION if of_sizes else SEARCH
+
+
+def resume_command(kind: str, folder: Path) -> str:
+    """Return the command that goes on with a study of that kind; a confirmation goes on with its search."""
+    if kind == EXPLORATION:
+        return hints.resume(folder, "explore")
+    return hints.resume(folder.parent if kind == CONFIRMATION else folder)
+
+
+_WORDS = {SEARCH: "a search", EXPLORATION: "an exploration", CONFIRMATION: "a confirmation"}
+
+
+def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
+    """Refuse a mapping that lacks a name, or has something of another kind there."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is no mapping")
+    for name, kind in shape.items():
+        if name not in values:
+            raise ValueError(f"{where} lacks {name!r}")
+        if isinstance(kind, dict):
+            _check(values[name], kind, name)
+        elif not isinstance(values[name], kind):
+            raise ValueError(f"{name!r} is {values[name]!r}")
+
+
+def read_config(folder: Path, kind: str = SEARCH) -> SearchConfig:
+    """Return how the study in ``folder`` was configured, as it is to be resumed: its space is the recorded one.
+
+    Raises:
+        UsageError: the folder is no study, or one of another kind than ``kind``. More trials of an exploration would
+            only be copies of those that are there.
+    """
+    manifest = read_manifest(folder)
+    if manifest["kind"] != kind:
+        raise UsageError(
+            f"{address(folder)} is {_WORDS[manifest['kind']]}, not {_WORDS[kind]}.\n"
+            f"Go on with: {resume_command(manifest['kind'], folder)}"
+        )
+    config: SearchConfig = from_dict(SearchConfig, manifest["config"] | {"resume": str(folder), "space": None})
+    return config
+
+
+def status_label(status: str, *, is_running: bool) -> str:
+    """Return in words how a search stands: ``status`` is that of its ``study.json``."""
+    if status == "running":
+        return "running" if is_running else "killed"
+    return {INTERRUPTED: "interrupted", FAILED: "ended by an error"}.get(status, status or "unknown")
+
+
+def read_space(manifest: dict[str, Any]) -> Space:
+    """Return the space that a study searches."""
+    distributions = {name: json_to_distribution(text) for name, text in manifest["space"].items()}
+    return Space(distributions, manifest["fixed"])
+
+
+def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space) -> None:
+    """Refuse to resume with what would make its trials incomparable.
+
+    Raises:
+        UsageError: names the field, the value of the study, and the new one.
+    """
+    before: SearchConfig = from_dict(
+        SearchConfig, manifest["config"]
+    )  # with the defaults of what is newer than the study
+    old, new = _flat(to_dict(before)), _flat(to_dict(config))
+    for name, value in new.items():
+        if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
+            last = name.rpartition(".")[2]
+            _refuse(last, old.get(name), value, f"Leave out {hints.option(last)} to go on")
+    for part, values in space_to_dict(space).items():
+        for name in {**values, **manifest[part]}:
+            if values.get(name) != manifest[part].get(name):
+                _refuse(f"{part} {name}", manifest[part].get(name), values.get(name), "Leave out --space to go on")
+
+
+def refuse_other_data(manifest: Mapping[str, Any], config: SearchConfig, images: Images) -> None:
+    """Refuse to resume on other images.
+
+    Raises:
+        UsageError: names what differs.
+    """
+    for name, value in describe_data(config, images).items():
+        if manifest["data"].get(name) != value:
+            way = "Name the folder of this study's images with --data-dir to go on"
+            _refuse(f"data {name}", manifest["data"].get(name), value, way)
+
+
+def _refuse(name: str, old: Any, new: Any, way: str) -> None:
+    raise UsageError(
+        f"{name} is {old!r} in this study, but got {new!r}: its trials could not be compared.\n"
+        f"{way}, or start a new study."
+    )
+
+
+def space_to_dict(space: Space) -> dict[str, dict[str, Any]]:
+    """Return a space as ``study.json`` holds it."""
+    distributions = {name: distribution_to_json(dist) for name, dist in space.distributions.items()}
+    return {"space": distributions, "fixed": dict(space.fixed)}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,230 @@
+"""Trials as values: a row of the tables, which of them wins, and reading them from the Optuna journal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from optuna.trial import FrozenTrial
+
+from vae_tune.config.names import (
+    AUDITED,
+    COLLAPSED,
+    COMPLETE,
+    DEVICE,
+    DIVERGED,
+    ENDED,
+    EPOCH,
+    EPOCHS,
+    FAIL,
+    IMAGES_PER_SECOND,
+    JOURNAL_FILE,
+    NODE,
+    REASON,
+    RUNNING,
+    SECONDS,
+    STARTED,
+    STATE,
+    TRIAL,
+    VAL_KL,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
+)
+from vae_tune.config.settings import UsageError
+from vae_tune.record.copies import shown
+from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
+
+REPORT_ATTRIBUTE = "report:"
+"""User attribute of an Optuna trial that holds the report of an epoch, whose number follows."""
+VALUES_ATTRIBUTE = "values"
+"""User attribute that holds the hyperparameters of a reference that lies outside of the space."""
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial as it stands: a row of ``trials.csv``."""
+
+    trial: int
+    values: Mapping[str, Any]
+    """The hyperparameters by their own names."""
+    started: str
+    """UTC, ISO 8601."""
+    state: str = RUNNING
+    reason: str = ""
+    """Why it failed, and what else there is to note of it: apart by ``; ``."""
+    reports: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """One per epoch, in order: the columns of ``epochs.csv`` without the trial."""
+    ended: str = ""
+    """UTC, ISO 8601; empty while it runs."""
+    node: str = ""
+    device: str = ""
+    audited: int | None = None
+    """The epoch at which its rung would have stopped it, had it not been audited."""
+    collapsed: bool = False
+    """Whether it ended with below a tenth of its latents active."""
+    diverged: bool = False
+    """Whether it failed since its loss was no longer finite."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs reported."""
+        return int(self.reports[-1][EPOCH]) if self.reports else 0
+
+    @property
+    def val_loss(self) -> float | None:
+        """Newest validation negative ELBO, nats per image."""
+        loss: float | None = self._last(VAL_LOSS)
+        return loss
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in this trial's epochs."""
+        return math.fsum(report[SECONDS] for report in self.reports)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Training speed of the newest epoch."""
+        speed: float | None = self._last(IMAGES_PER_SECOND)
+        return speed
+
+    def cells(self) -> dict[str, Any]:
+        """Return the row by column name."""
+        return {
+            TRIAL: self.trial,
+            STATE: self.state,
+            REASON: self.reason,
+            EPOCHS: self.epochs,
+            VAL_LOSS: self.val_loss,
+            VAL_RECONSTRUCTION: self._last(VAL_RECONSTRUCTION),
+            VAL_KL: self._last(VAL_KL),
+            **self.values,
+            STARTED: self.started,
+            ENDED: self.ended,
+            SECONDS: round(self.seconds, 3),
+            NODE: self.node,
+            DEVICE: self.device,
+            AUDITED: self.audited,
+            COLLAPSED: self.collapsed,
+            DIVERGED: self.diverged,
+        }
+
+    def _last(self, name: str) -> Any:
+        return self.reports[-1][name] if self.reports else None
+
+
+class Ranked(Protocol):
+    """What it takes to rank a trial."""
+
+    @property
+    def trial(self) -> int:
+        """Its number."""
+
+    @property
+    def state(self) -> str:
+        """COMPLETE, PRUNED, FAIL or RUNNING."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs done."""
+
+    @property
+    def val_loss(self) -> float | None:
+        """Nats per image."""
+
+
+_Row = TypeVar("_Row", bound=Ranked)
+
+
+def ranked(rows: Iterable[_Row], max_epochs: int) -> list[_Row]:
+    """Return the trials that could win, the best first: COMPLETE at ``max_epochs``, by ``val_loss``.
+
+    Where none is complete it is those at the deepest epoch that any trial reached; FAIL trials never win.
+    """
+    candidates = [row for row in rows if row.epochs and row.state != FAIL]
+    best = [row for row in candidates if row.state == COMPLETE and row.epochs == max_epochs]
+    if not best and candidates:
+        deepest = max(row.epochs for row in candidates)
+        best = [row for row in candidates if row.epochs == deepest]
+    return sorted(best, key=lambda row: (row.val_loss or 0, row.trial))
+
+
+def winner(rows: Iterable[_Row], max_epochs: int) -> _Row | None:
+    """Return the best trial by the one rule of :func:`ranked`, or None where there is none."""
+    return next(iter(ranked(rows, max_epochs)), None)
+
+
+def read_trials(folder: Path) -> list[FrozenTrial]:
+    """Return all trials in a study's journal, which is only read; another driver may be writing it.
+
+    Their moments are in UTC.
+
+    Raises:
+        UsageError: it is missing or damaged.
+    """
+    path = folder / JOURNAL_FILE
+    try:
+        if not path.exists():
+            raise FileNotFoundError(f"{JOURNAL_FILE} is missing")
+        storage = UtcStorage(ReadOnlyJournal(path))
+        return storage.get_all_trials(storage.get_all_studies()[0]._study_id, deepcopy=False)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(f"{shown(folder)} is no study: its journal cannot be read ({error}).") from error
+
+
+def row_from_trial(trial: FrozenTrial) -> TrialRow:
+    """Return the row of a trial from the Optuna study alone."""
+    attributes = trial.user_attrs
+    epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(REPORT_ATTRIBUTE))
+    marks = {name: attributes[name] for name in (AUDITED, COLLAPSED, DIVERGED) if name in attributes}
+    if COLLAPSED not in marks:  # it goes on, or it ended under schema 1
+        marks = marks_of_schema_1(attributes.get(REASON, "")) | marks
+    return TrialRow(
+        trial=trial.number,
+        values=attributes.get(VALUES_ATTRIBUTE, trial.params),
+        started=iso(trial.datetime_start),
+        state=trial.state.name,
+        reason=attributes.get(REASON, ""),
+        reports=tuple(attributes[f"{REPORT_ATTRIBUTE}{epoch}"] for epoch in epochs),
+        ended=iso(trial.datetime_complete),
+        node=attributes.get(NODE, ""),
+        device=attributes.get(DEVICE, ""),
+        **marks,
+    )
+
+
+def add_note(reason: str, note: str) -> str:
+    """Return a trial's ``reason`` with a note more, unless it is there already."""
+    return reason if note in reason else "; ".join(filter(None, (reason, note)))
+
+
+def marks_of_schema_1(reason: str) -> dict[str, Any]:
+    """Return the fields ``audited``, ``collapsed`` and ``diverged`` of a trial whose ``reason`` alone tells them."""
+    notes = reason.split("; ")
+    audited = [re.match(rf"{AUDITED}: the rung at epoch (\d+) ", note) for note in notes]
+    return {
+        AUDITED: next((int(found[1]) for found in audited if found), None),
+        **{name: any(note.startswith(name) for note in notes) for name in (COLLAPSED, DIVERGED)},
+    }
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601 with milliseconds."""
+    return iso(datetime.now(UTC))
+
+
+def iso(moment: datetime | None) -> str:
+    """Return a time in UTC, ISO 8601 with milliseconds; for None an empty text.
+
+    Raises:
+        ValueError: it has no zone.
+    """
+    if moment is None:
+        return ""
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment} has no zone")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")

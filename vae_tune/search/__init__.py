@@ -1,0 +1,1 @@
+"""Who proposes trials, who stops them, and when the search ends."""

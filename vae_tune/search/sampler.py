@@ -1,0 +1,191 @@
+"""Optuna's samplers, each with a random stream that seed and trial number set, proposing no configuration twice."""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers._tpe import _truncnorm
+from optuna.trial import FrozenTrial, TrialState
+
+from vae_tune.config.settings import Sampler
+
+Key = tuple[Any, ...]
+"""A configuration, hashable: of each hyperparameter the index of its value; of a continuous one the value."""
+
+_TRIES = 5
+"""Proposals of a sampler before, in a finite space, another configuration is taken."""
+
+
+def _log_ndtr(a: Any) -> Any:
+    """Return the logarithm of the normal distribution function, for arrays of any shape."""
+    from scipy.special import log_ndtr
+
+    return log_ndtr(a)
+
+
+_truncnorm._log_ndtr = _log_ndtr  # Optuna 5 calls Python for each number, most of what a suggestion of TPE costs
+
+
+def make_sampler(
+    name: Sampler, seed: int, trial: int, space: Mapping[str, BaseDistribution], known: Collection[Key], salt: int = 0
+) -> BaseSampler:
+    """Return the Optuna sampler for one suggestion.
+
+    Its random stream is a function of the seed, the trial's number and the salt, so that a suggestion depends on these
+    and on the history alone, not on whether the search was interrupted before.
+
+    Args:
+        name: of the sampler.
+        seed: of the search.
+        trial: number of the trial to suggest.
+        space: what is suggested.
+        known: configurations that are not to be proposed again, see :func:`key_of`.
+        salt: tells searches apart that start from other studies' trials; those may have had the same seed.
+    """
+    stream = (seed * 1_000_003 + trial + salt) & 0xFFFFFFFF
+    return _Unknown(_make_sampler(name, seed, stream), space, known, stream)
+
+
+def _make_sampler(name: Sampler, seed: int, stream: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        match name:
+            case "tpe":
+                return TPESampler(seed=stream, constant_liar=True)
+            case "random":
+                return RandomSampler(seed=stream)
+            case "qmc":  # its place in the sequence is kept in the study, its scrambling is the seed's
+                return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+            case "gp":
+                return GPSampler(seed=stream, deterministic_objective=False)
+            case "cmaes":
+                return CmaEsSampler(seed=stream, consider_pruned_trials=True, warn_independent_sampling=False)
+
+
+def key_of(space: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> Key:
+    """Return what is equal for equal configurations."""
+    return tuple(_index(distribution, values[name]) for name, distribution in space.items())
+
+
+def configurations(space: Mapping[str, BaseDistribution]) -> float:
+    """Return how many configurations there are in a space; infinite where a range is continuous."""
+    return math.prod(map(_size, space.values()))
+
+
+class _Unknown(BaseSampler):
+    """Proposes what another sampler does, but nothing that is known while there is anything else.
+
+    A sampler is asked again, which continues its random stream: in a continuous space until it proposes something
+    new, in a finite one a few times. Then it is the next configuration that is not known, from a random one on. Where
+    all are known, the sampler's own proposal repeats one.
+    """
+
+    def __init__(
+        self, sampler: BaseSampler, space: Mapping[str, BaseDistribution], known: Collection[Key], stream: int
+    ):
+        self._sampler = sampler
+        self._space = space
+        self._known = known
+        self._stream = stream
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+        """Return the whole space: a configuration is new as a whole."""
+        return dict(self._space)
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Return a configuration; of a trial that has some of its values already, with those."""
+        fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        tries = _TRIES if math.isfinite(configurations(self._space)) else len(self._known) + 1
+        first: dict[str, Any] = {}
+        for _ in range(tries):
+            proposal = self._propose(study, trial, fixed)
+            if key_of(self._space, proposal) not in self._known:
+                return proposal
+            first = first or proposal
+        return self._next_unknown(fixed) or first
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return a single value."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Tell the sampler."""
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Tell the sampler."""
+        self._sampler.after_trial(study, trial, state, values)
+
+    def _propose(self, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the sampler's own proposal, put together as Optuna does."""
+        together = self._sampler.infer_relative_search_space(study, trial)
+        related = self._sampler.sample_relative(study, trial, together)
+        values = {}
+        for name, distribution in self._space.items():
+            if name in fixed:
+                values[name] = fixed[name]
+            elif distribution.single():
+                values[name] = _value(distribution, 0)
+            elif name in related and distribution._contains(distribution.to_internal_repr(related[name])):
+                values[name] = related[name]
+            else:
+                values[name] = self._sampler.sample_independent(study, trial, name, distribution)
+        return values
+
+    def _next_unknown(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a configuration of a finite space that is not known; none where all are, or the space is infinite."""
+        free = {name: distribution for name, distribution in self._space.items() if name not in fixed}
+        total = configurations(free)
+        if not math.isfinite(total):
+            return {}
+        start = random.Random(self._stream).randrange(int(total))
+        for place in range(start, start + min(int(total), len(self._known) + 1)):
+            values, rest = dict(fixed), place % int(total)
+            for name, distribution in free.items():
+                rest, index = divmod(rest, int(_size(distribution)))
+                values[name] = _value(distribution, index)
+            if key_of(self._space, values) not in self._known:
+                return {name: values[name] for name in self._space}
+        return {}
+
+
+def _size(distribution: Any) -> float:
+    """Return how many values a hyperparameter may have."""
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if distribution.step is None:
+        return 1 if distribution.single() else math.inf
+    return float(round((distribution.high - distribution.low) / distribution.step) + 1)
+
+
+def _value(distribution: Any, index: int) -> Any:
+    """Return one of the values of a hyperparameter that has finitely many."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[index]
+    if index == 0:
+        return distribution.low
+    return min(distribution.low + index * distribution.step, distribution.high)  # 0.1 + 2 * 0.1 > 0.3
+
+
+def _index(distribution: Any, value: Any) -> Any:
+    """Return which of finitely many values one is, or a continuous one itself."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices.index(value) if value in distribution.choices else -1
+    return value if distribution.step is None else round((value - distribution.low) / distribution.step)

@@ -1,0 +1,222 @@
+"""When a search ends before its last trial: a signal, a time budget, a loss that is good enough.
+
+An unfinished trial stays RUNNING in the study and goes on from its checkpoint when the search is resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ray.tune.stopper import Stopper
+
+from vae_tune.config.names import COMPLETE, EVALUATION_SECONDS, FAILED, INTERRUPTED, SECONDS, TARGET_LOSS, TIME_BUDGET
+from vae_tune.config.settings import SearchConfig
+from vae_tune.record.trials import TrialRow
+
+_MARGIN = 1.25
+"""An epoch may take this much longer than the one before it."""
+_CLOSING_SECONDS = 8.0
+"""Set aside for the report and for ending Ray, besides two evaluations (winner and reference) as long as measured."""
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Trainings to the end that follow a search on its slots, in rounds: so many side by side as there are slots."""
+
+    count: int = 0
+    epochs: int = 0
+
+
+class Ending(Stopper):
+    """Ray Tune asks it after each report and each step whether a trial, or all of them, should stop."""
+
+    def __init__(self, time_budget: float | None = None, target_loss: float | None = None):
+        """Start the clock.
+
+        Args:
+            time_budget: seconds from now until everything has ended, the final evaluation included.
+            target_loss: validation negative ELBO, nats per image, of a COMPLETE trial that is good enough.
+        """
+        self.reason = ""
+        self.error = ""
+        """What broke, where that ended the search."""
+        self.heeds_signals = False
+        """Whether a block of :func:`interruptible` turns signals into an orderly end now."""
+        self.later = Trainings()
+        """What has to fit into the budget when this has ended: as many rounds of it as half of the budget holds."""
+        self.slots = 1
+        """Trainings that run side by side."""
+        self.tell: Callable[[str], None] = lambda _: None
+        """Hears that not all of ``later`` fits, and that a signal was heeded."""
+        self.paused: set[str] = set()
+        """Ray Tune ids of trials that were stopped by the end of the search, not by the scheduler."""
+        self._deadline = None if time_budget is None else time.monotonic() + time_budget
+        self._most_for_later = math.inf if time_budget is None else time_budget / 2
+        self._told = ""
+        self._target_loss = target_loss
+        self._at_once = False
+        self._longest_epoch = self._longest_evaluation = self._start_seconds = 0.0
+        self._began: float | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle to an empty shell: Ray's Tuner pickles its settings, and nothing here reads a pickle."""
+        return {}
+
+    def begin(self) -> None:
+        """Note that trials are about to start; their start takes until the first epoch begins."""
+        self._began = time.monotonic()
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether a trial that reported ``result`` should not begin another epoch."""
+        seconds = result.get(SECONDS, 0.0)
+        if self._began is not None:
+            self._start_seconds, self._began = max(0.0, time.monotonic() - self._began - seconds), None
+        self._longest_evaluation = max(self._longest_evaluation, result.get(EVALUATION_SECONDS, 0.0))
+        self._learn(seconds)
+        pause = bool(self.reason) or self._too_late(seconds)
+        if pause:
+            self.paused.add(trial_id)
+        return pause
+
+    def stop_all(self) -> bool:
+        """Whether to end everything now, epochs in flight included."""
+        if self._deadline is not None and time.monotonic() > self._deadline - self.closing_seconds:
+            self.request(TIME_BUDGET, at_once=True)
+        return self._at_once
+
+    def refuses_new_trials(self) -> bool:
+        """Whether it is too late for another trial's first epoch."""
+        if not self.reason and self._too_late(self._longest_epoch):
+            self.request(TIME_BUDGET)
+        return bool(self.reason)
+
+    def listen(self, row: TrialRow) -> None:
+        """Learn how long the epochs of a trial took; end the search when a complete one reaches the target."""
+        self._learn(max((report[SECONDS] for report in row.reports), default=0.0))
+        if self._target_loss is not None and row.state == COMPLETE and (row.val_loss or 0) <= self._target_loss:
+            self.request(TARGET_LOSS)
+
+    def fail(self, error: str) -> None:
+        """End the search at once: what it goes on to compute would be lost."""
+        self.error = self.error or error
+        self.request(FAILED, at_once=True)
+
+    def request(self, reason: str, *, at_once: bool = False) -> None:
+        """End the search: after the running epochs, or at once. An interruption outdoes what was to end it before."""
+        self.reason = reason if reason == INTERRUPTED else self.reason or reason
+        self._at_once = self._at_once or at_once
+
+    def renewed(self) -> Ending:
+        """Return the ending of what follows the search: the same deadline, but no target and no reason yet."""
+        other = Ending()
+        other._deadline, other._longest_epoch = self._deadline, self._longest_epoch
+        other._longest_evaluation, other.slots, other.tell = self._longest_evaluation, self.slots, self.tell
+        return other
+
+    @property
+    def spare_seconds(self) -> float:
+        """Time left before what must follow the last epoch; infinite without a time budget."""
+        return math.inf if self._deadline is None else self._deadline - time.monotonic() - _CLOSING_SECONDS
+
+    @property
+    def closing_seconds(self) -> float:
+        """Time set aside for what follows the last epoch."""
+        fit = self._rounds_that_fit
+        later = fit * self._round_seconds + (_MARGIN * self._start_seconds if fit and self.later.epochs else 0)
+        return _CLOSING_SECONDS + _MARGIN * 2 * self._longest_evaluation + later
+
+    @property
+    def _rounds(self) -> int:
+        """Rounds that what follows takes: the last one may be a part."""
+        return math.ceil(self.later.count / self.slots)
+
+    @property
+    def _rounds_that_fit(self) -> int:
+        seconds = self._round_seconds
+        room = max(0.0, self._most_for_later - _MARGIN * self._start_seconds)
+        return math.floor(min(self._rounds, room / seconds)) if seconds else 0
+
+    @property
+    def _round_seconds(self) -> float:
+        """Length of a round: its epochs, and its evaluations one after another."""
+        evaluations = min(self.slots, self.later.count) * self._longest_evaluation
+        return _MARGIN * (self.later.epochs * self._longest_epoch + evaluations)
+
+    def _learn(self, epoch_seconds: float) -> None:
+        """Note the length of an epoch, and tell where it is too long for all of what is to follow."""
+        self._longest_epoch = max(self._longest_epoch, epoch_seconds)
+        fit = self._rounds_that_fit
+        if not self._round_seconds or fit >= self._rounds or (self._told and fit) or self._told == "none":
+            return
+        self._told = "some" if fit else "none"
+        room = f"{fit * self.slots} of {self.later.count}" if fit else "none"
+        enough = math.ceil(2 * (self._rounds * self._round_seconds + _MARGIN * self._start_seconds) / 60)
+        self.tell(
+            f"--time-budget is too short to confirm all: a training may take {math.ceil(self._round_seconds)} s, and "
+            f"the half of the budget that is kept for them has room for {room}.\n"
+            f"To confirm all, begin with --time-budget {enough}m or more; or go on with --resume afterwards."
+        )
+
+    def _too_late(self, epoch_seconds: float) -> bool:
+        if self._deadline is None:
+            return False
+        return time.monotonic() + _MARGIN * epoch_seconds > self._deadline - self.closing_seconds
+
+
+def explain(status: str, config: SearchConfig, left: int) -> str:
+    """Return why a search ended with ``left`` trials to go, and how to go on; "" where that is plain."""
+    if not left:
+        return ""
+    if status == TIME_BUDGET:
+        why = f"The time budget is used up with {left} trials to go; a resume has as much again"
+        return f"{why}, unless --time-budget says otherwise (None for no end)."
+    if status == TARGET_LOSS:
+        why = f"The target loss of {config.target_loss:g} is reached with {left} trials to go; a resume ends at once"
+        return f"{why}, unless --target-loss says otherwise (None for no target)."
+    return ""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """End this process with the exit code that shells give a signal; Ray's own handler ends it with another."""
+    sys.exit(128 + number)
+
+
+@contextlib.contextmanager
+def interruptible(ending: Ending) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into an orderly end, and tell so at once; a second one ends this process.
+
+    Its exit code is 130 then, or 143. That it was the first is known from ``ending``, so a search may be interruptible
+    in several blocks, one after another or one within another.
+    """
+    elsewhere = threading.current_thread() is not threading.main_thread()
+    if elsewhere or ending.heeds_signals or ending.reason == INTERRUPTED:
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        ending.request(INTERRUPTED, at_once=True)
+        signal.signal(number, before[signal.Signals(number)] if number == signal.SIGINT else _terminate)
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        text = f"{name}: the search ends in order, which takes some seconds. A second {name} ends it at once."
+        threading.Thread(target=ending.tell, args=[text]).start()  # this one may be in the middle of a line
+
+    for number in before:
+        signal.signal(number, request)
+    ending.heeds_signals = True
+    try:
+        yield
+    finally:
+        ending.heeds_signals = False
+        for number, handler in before.items():
+            if signal.getsignal(number) is request:  # else Ray has put its own there, as it starts
+                signal.signal(number, handler)

@@ -1,0 +1,125 @@
+"""Trials of other studies, from which a new study's sampler learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from vae_tune.config.files import address
+from vae_tune.config.names import STARTED, WARM_START
+from vae_tune.config.settings import TrialConfig, UsageError, to_dict
+from vae_tune.config.space import Space
+from vae_tune.record.copies import local
+from vae_tune.record.metadata import read_manifest
+from vae_tune.record.sampler_view import as_seen
+from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
+
+_MUST_AGREE = ("metric", "data", "fixed")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What another study teaches."""
+
+    folder: Path
+    trials: Sequence[FrozenTrial]
+    """Those of its finished trials that lie in the new study's space, each with its origin as attribute."""
+    among: int
+    """All trials of that study."""
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        if not self.trials:
+            what = f"None of the {self.among} trials of {address(self.folder)} has finished in this space"
+            return f"{what}: --warm-start teaches the sampler nothing."
+        verbs = "lies in this space and teaches" if len(self.trials) == 1 else "lie in this space and teach"
+        return f"{len(self.trials)} of {self.among} trials of {address(self.folder)} {verbs} the sampler."
+
+
+def refuse_repeats(folders: Sequence[Path]) -> None:
+    """Refuse a study that is named twice, by another path or as a copy: its trials would count twice.
+
+    Raises:
+        UsageError: names both folders. Or a folder is no study.
+    """
+    known: dict[tuple[Any, ...], Path] = {}
+    for folder in folders:
+        manifest = read_manifest(folder)
+        begun = [run[STARTED] for run in manifest["runs"][:1]]
+        first = known.setdefault((manifest["name"], *begun, manifest["data"]["sha256"]), folder)
+        if first is not folder:
+            also = "" if address(first) == address(folder) else f", also as {address(folder)}"
+            raise UsageError(
+                f"--warm-start names {address(first)} twice{also}: its trials would count twice.\nLeave one out."
+            )
+
+
+def read_warm_start(
+    folders: Sequence[Path], manifest: Mapping[str, Any], space: Space, base: TrialConfig
+) -> list[Lesson]:
+    """Return what the sampler can learn from each of the other studies.
+
+    Their losses must mean the same: same images, metric and fixed fields, the same hyperparameters searched, and the
+    same values of all other settings but the seed. Trials outside of this study's ranges are left out.
+
+    Raises:
+        UsageError: a folder is no study, or its trials cannot be compared; says in what they differ.
+    """
+    return [_read(folder, manifest, space, base) for folder in folders]
+
+
+def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialConfig) -> Lesson:
+    copy = local(folder)
+    other = read_manifest(copy)
+    mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
+    for study, values in ((manifest, mine), (other, theirs)):
+        reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
+        values |= {name: v for name, v in reference.items() if name not in manifest["space"] and name != "seed"}
+    mine["space"], theirs["space"] = sorted(manifest["space"]), sorted(other["space"])
+    if theirs["data"] != mine["data"]:
+        there, here = (
+            f"{data['train']} of {data['dataset']} to train on, checksum {data['sha256'][:8]}"
+            for data in (other["data"], manifest["data"])
+        )
+        raise UsageError(
+            f"--warm-start {address(folder)}: its trials cannot be compared: other images ({there}; here {here})."
+        )
+    for name, value in mine.items():
+        if theirs[name] != value:
+            raise UsageError(
+                f"--warm-start {address(folder)}: its trials cannot be compared: {name} is {theirs[name]!r} "
+                f"there, {value!r} here."
+            )
+    own = [trial for trial in read_trials(copy) if WARM_START not in trial.user_attrs]
+    began = [as_seen(trial) for trial in own if trial.state != TrialState.WAITING]
+    return Lesson(folder, [_lent(trial, folder, space) for trial in began if _teaches(trial, space, base)], len(began))
+
+
+def _common(name: str, manifest: Mapping[str, Any]) -> Any:
+    return manifest["data"]["sha256"] if name == "data" else manifest[name]
+
+
+def _teaches(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
+    values = _values(trial)
+    finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return finished and set(values) == set(space.distributions) and space.contains(replace(base, **values))
+
+
+def _values(trial: FrozenTrial) -> dict[str, Any]:
+    """Return a trial's hyperparameters; of a reference outside of its own space Optuna knows none."""
+    return dict(trial.user_attrs.get(VALUES_ATTRIBUTE, trial.params))
+
+
+def _lent(trial: FrozenTrial, folder: Path, space: Space) -> FrozenTrial:
+    return create_trial(
+        state=trial.state,
+        value=trial.value,
+        params=_values(trial),
+        distributions=dict(space.distributions),
+        intermediate_values=trial.intermediate_values,
+        user_attrs={WARM_START: f"{address(folder)}: trial {trial.number}"},
+    )

@@ -1,0 +1,1 @@
+"""Whole pieces of work, from a configuration to a result, callable from Python."""

@@ -1,0 +1,264 @@
+"""Studies side by side: what each found, what that cost, and how it got there."""
+
+from __future__ import annotations
+
+from itertools import cycle, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae_tune.analysis.compute_cost import cost_unit, make_ledger
+from vae_tune.analysis.progress import best_so_far
+from vae_tune.analysis.study import Studies, Study, load_studies, trial_configs
+from vae_tune.config.files import address, atomic
+from vae_tune.config.names import (
+    BEST,
+    BEST_EPOCHS,
+    BEST_TRIAL,
+    COMPLETE,
+    CPU_HOURS,
+    EPOCH,
+    EPOCHS,
+    FAIL,
+    FINISHED,
+    FOUND_HOURS,
+    GPU_HOURS,
+    HOURS,
+    MAX_EPOCHS,
+    PRUNED,
+    REFERENCE_LOSS,
+    REFERENCE_TRIAL,
+    RUNNING,
+    STATE,
+    STATE_WORDS,
+    STATES,
+    STATUS,
+    STUDY,
+    TEST_LOSS,
+    TRAIN_IMAGES,
+    TRIAL,
+    TRIALS,
+    VAL_LOSS,
+    WALL_HOURS,
+)
+from vae_tune.config.settings import UsageError
+from vae_tune.views.figures.conventions import LOSS, time_unit
+from vae_tune.views.report.summary import make_status
+from vae_tune.views.terminal import duration, short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from vae_tune.tasks.options import CompareOptions
+
+_NONE = "-"
+_ROWS = {
+    STATUS: "status",
+    TRAIN_IMAGES: "training images",
+    MAX_EPOCHS: "max_epochs",
+    TRIALS: "trials",
+    **{state: f"  {STATE_WORDS[state]}" for state in STATES},
+    EPOCHS: "epochs trained",
+    BEST_TRIAL: "winner: trial",
+    BEST_EPOCHS: "  epochs",
+    VAL_LOSS: "  validation loss",
+    TEST_LOSS: "  test loss",
+    REFERENCE_LOSS: "reference: validation loss",
+    FOUND_HOURS: "winner found after",
+    WALL_HOURS: "whole search",
+    CPU_HOURS: "core-hours",
+    GPU_HOURS: "GPU-hours",
+}
+"""Columns of :func:`side_by_side` as rows for people."""
+_UNEQUAL = {BEST_EPOCHS: "numbers of epochs", TRAIN_IMAGES: "training images"}
+"""What makes one study's losses lower than another's without any search."""
+
+
+def compare(options: CompareOptions) -> None:
+    """Print and draw studies side by side.
+
+    Raises:
+        UsageError: a folder is no study, the losses are of different kinds or images, the figure cannot be written.
+    """
+    studies = load_studies(options.folders)
+    _refuse_other_images(studies)
+    for line in words(studies):
+        print(line)
+    path = options.output
+    try:
+        with atomic(path) as file:
+            draw(studies).savefig(file, format=path.suffix[1:])
+    except OSError as error:
+        raise UsageError(f"The figure {path} cannot be written: {error.strerror or error}.") from error
+    print(path)
+
+
+def side_by_side(studies: Studies) -> pd.DataFrame:
+    """Return what each study found, and what that cost.
+
+    Returns:
+        One row per study, indexed by study: status; train_images; max_epochs; trials, and of them COMPLETE, PRUNED,
+        FAIL and RUNNING; epochs that all trained; best_trial (missing where there is none); its best_epochs, val_loss
+        and test_loss (nats per image; NaN where not known); reference_loss (val_loss of trial 0 after as many epochs,
+        or NaN); found_hours (of searching until the best trial ended); wall_hours; cpu_hours and gpu_hours.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(map(_row, studies.studies), index=pd.Index(studies.names, name=STUDY))
+    return table.astype({BEST_TRIAL: "Int64", BEST_EPOCHS: "Int64"})
+
+
+def _row(study: Study) -> dict[str, Any]:
+    ledger, best, trials = make_ledger(study), study.best, study.trials
+    row: dict[str, Any] = {
+        STATUS: make_status(study)["label"],
+        TRAIN_IMAGES: study.manifest["data"]["train"],
+        MAX_EPOCHS: study.max_epochs,
+        TRIALS: len(trials),
+        **{state: int((trials[STATE] == state).sum()) for state in (COMPLETE, PRUNED, FAIL, RUNNING)},
+        EPOCHS: len(study.epochs),
+        BEST_TRIAL: study.best_trial,
+        BEST_EPOCHS: None if best is None else best[EPOCHS],
+        **dict.fromkeys((VAL_LOSS, TEST_LOSS, REFERENCE_LOSS, FOUND_HOURS), float("nan")),
+        WALL_HOURS: ledger.wall_seconds / 3600,
+        **{hours: float(ledger.entries[hours].sum()) for hours in (CPU_HOURS, GPU_HOURS)},
+    }
+    if best is not None:
+        row[VAL_LOSS] = best[VAL_LOSS]
+        row[FOUND_HOURS] = best_so_far(study).set_index(TRIAL)[HOURS].get(study.best_trial, float("nan"))
+        reference = trials.loc[REFERENCE_TRIAL]
+        if reference[EPOCHS] == best[EPOCHS] and reference[STATE] != FAIL:
+            row[REFERENCE_LOSS] = reference[VAL_LOSS]
+        winner = (study.metrics or {}).get("winner", {})
+        if winner.get("trial") == study.best_trial and "test" in winner:  # else it is an earlier winner's
+            row[TEST_LOSS] = winner["test"]["negative_elbo"]
+    return row
+
+
+def words(studies: Studies) -> list[str]:
+    """Return the comparison as lines of text: kind and unit, one column per study, and which is best."""
+    table = side_by_side(studies)
+    if not table[GPU_HOURS].any():
+        table = table.drop(columns=GPU_HOURS)
+    if not table[RUNNING].any():
+        table = table.drop(columns=RUNNING)
+    rows = dict(_numbers(str(column), table[column]) for column in table)
+    rows |= _configurations(studies)
+    manifest = studies.studies[0].manifest
+    data, metric = manifest["data"], manifest["metric"]
+    kind = f"Losses: negative ELBO, {metric['unit']}, {metric['kind']} values of {data['dataset']}"
+    return [kind, "", *_aligned({"": list(studies.names), **rows}), "", _verdict(table)]
+
+
+def _numbers(column: str, values: pd.Series[Any]) -> tuple[str, list[str]]:
+    """Return a column as a printed row: its label and its cells."""
+    label = _ROWS[column]
+    if column in (CPU_HOURS, GPU_HOURS):
+        units, label = cost_unit(values.max(), label)
+        values = values * units
+    return label, [_cell(column, value) for value in values]
+
+
+def _cell(column: str, value: Any) -> str:
+    import pandas as pd
+
+    if pd.isna(value):
+        return _NONE
+    if column in (FOUND_HOURS, WALL_HOURS):
+        return duration(value * 3600)
+    if column in (CPU_HOURS, GPU_HOURS):
+        return f"{value:.3g}"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _configurations(studies: Studies) -> dict[str, list[str]]:
+    """Return the winners' hyperparameters, of all that any of the studies searched."""
+    configs = [
+        None if study.best_trial is None else trial_configs(study, [study.best_trial])[0] for study in studies.studies
+    ]
+    names = dict.fromkeys(name for study in studies.studies for name in study.space.distributions)
+    return {
+        f"winner: {name}": [_NONE if config is None else short(getattr(config, name)) for config in configs]
+        for name in names
+    }
+
+
+def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:
+    first = max(map(len, rows))
+    widths = [max(map(len, column)) for column in zip(*rows.values(), strict=True)]
+    for label, cells in rows.items():
+        aligned = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        yield "  ".join([f"{label:{first}}", *aligned]).rstrip()
+
+
+def _verdict(table: pd.DataFrame) -> str:
+    found = table[table[VAL_LOSS].notna()].sort_values(VAL_LOSS)
+    if found.empty:
+        return "No trial has succeeded in any of them."
+    losses = found[VAL_LOSS]
+    text = f"Lowest validation loss: {losses.index[0]}, {losses.iloc[0]:.2f}"
+    text += f", {losses.iloc[1] - losses.iloc[0]:.2f} below {losses.index[1]}." if len(found) > 1 else "."
+    unequal = [name for column, name in _UNEQUAL.items() if found[column].nunique() > 1]
+    return f"{text} Not on equal terms: trained with different {' and '.join(unequal)}." if unequal else text
+
+
+def curves(studies: Studies) -> pd.DataFrame:
+    """Return :func:`vae_tune.plots.best_so_far` of each study, stacked, with a column ``study`` in front."""
+    import pandas as pd
+
+    tables = pd.concat([best_so_far(study) for study in studies.studies], keys=studies.names, names=[STUDY])
+    return tables.reset_index(STUDY).reset_index(drop=True)
+
+
+def draw(studies: Studies) -> Figure:
+    """Draw each study's incumbent against time and against epochs, and its winner's learning curve."""
+    import pandas as pd
+
+    from vae_tune.analysis.view import loss_range
+    from vae_tune.views.figures import style
+
+    table = curves(studies)
+    units, unit = time_unit(table[HOURS].max())
+    table[HOURS] *= units
+    figure, axes = style.panels("Studies side by side", columns=3, width=12.0)
+    labels = (f"{unit} of searching", "epochs trained by all trials", "epoch of the winner")
+    lines = product(("-", "--", ":"), (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.RED, style.BLACK))
+    known = table[table[BEST].notna()]
+    view = loss_range(known[BEST], pd.Series(COMPLETE, known.index))
+    drawn = False
+    for name, study, (dashes, colour) in zip(studies.names, studies.studies, cycle(lines), strict=False):
+        how: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": ".", "label": style.as_text(name)}
+        own = table[(table[STUDY] == name) & table[BEST].notna()]
+        curve = study.epochs[study.epochs[TRIAL] == study.best_trial]
+        for ax, column in zip(axes, (HOURS, FINISHED), strict=False):
+            ax.step(own[column], own[BEST], where="post", markevery=list((own[BEST].diff() != 0).to_numpy()), **how)
+        axes[-1].plot(curve[EPOCH], curve[VAL_LOSS], **how)
+        drawn |= len(own) + len(curve) > 0
+    if not drawn:
+        return style.nothing("learning_curves")
+    for ax, label in zip(axes, labels, strict=True):
+        ax.set_xlabel(label)
+    axes[0].set_ylabel(LOSS)
+    if view:
+        for ax in axes[:2]:
+            ax.set_ylim(*view)
+    style.legend(figure, *axes)
+    return figure
+
+
+def _refuse_other_images(studies: Studies) -> None:
+    """Refuse losses on different images, which say nothing about the searches.
+
+    The checksum of a study is of its training images too: it tells only those apart that took as many of each.
+    """
+    found: dict[str, Path] = {}
+    all_data = [study.manifest["data"] for study in studies.studies]
+    for study, data in zip(studies.studies, all_data, strict=True):
+        alike = {other["sha256"] for other in all_data if other | {"sha256": data["sha256"]} == data}
+        checksum = f", checksum {data['sha256'][:8]}" if len(alike) > 1 else ""
+        found.setdefault(f"{data['validation']:,} of {data['dataset']}{checksum}", study.place)
+    if len(found) > 1:
+        told = "; ".join(f"{address(place)}: {images}" for images, place in found.items())
+        raise UsageError(f"Losses on different validation images cannot be compared ({told}).")

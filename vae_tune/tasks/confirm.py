@@ -1,0 +1,150 @@
+"""The winner's curse: the best configurations and the reference trained anew, with seeds that the search never saw.
+
+The best of many trials is in part the luckiest, so its own validation loss is too good. Fresh seeds tell by how much.
+The trainings are a study of their own in the search's folder, which is resumed, audited and counted like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from itertools import count, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.distributions import CategoricalDistribution, IntDistribution
+
+from vae_tune.config.files import atomic, read_json
+from vae_tune.config.names import (
+    COMPLETE,
+    CONFIRMATION,
+    CONFIRMATION_FILE,
+    CONFIRMATION_FOLDER,
+    REFERENCE_TRIAL,
+    SEED,
+    STUDY_FILE,
+    TEST_LOSS,
+    TRIAL,
+    TRIALS,
+    VAL_LOSS,
+)
+from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig, to_dict
+from vae_tune.config.space import Grid, Space
+from vae_tune.config.tables import to_csv
+from vae_tune.images.datasets import Images
+from vae_tune.record.metadata import space_to_dict
+from vae_tune.record.trials import TrialRow, ranked
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vae_tune.record.study_record import StudyRecord
+
+SEARCHED = "searched_val_loss"
+OPTIMISM = "optimism"
+
+
+def candidates(rows: Sequence[TrialRow], max_epochs: int, count: int) -> list[TrialRow]:
+    """Return the best ``count`` COMPLETE trials of different hyperparameters, then the reference if it is none."""
+    best: list[TrialRow] = []
+    for row in [row for row in ranked(rows, max_epochs) if row.state == COMPLETE]:
+        if len(best) < count and _values(row) not in map(_values, best):
+            best.append(row)
+    reference = [row for row in rows if row.trial == REFERENCE_TRIAL and row.state == COMPLETE]
+    return best + [row for row in reference if _values(row) not in map(_values, best)]
+
+
+def plan(
+    rows: Sequence[TrialRow], base: TrialConfig, config: SearchConfig, folder: Path, used: Collection[int]
+) -> tuple[SearchConfig, Grid]:
+    """Return the study that trains each of ``rows`` once with every fresh seed, without early stopping.
+
+    A seed is fresh that is not in ``used``. The study is named after the first folder that is free, or that holds the
+    same one already.
+    """
+    following = (number % 2**32 for number in count(base.seed + 1))
+    seeds = list(islice((seed for seed in following if seed not in used), config.confirm_seeds))
+    points = [{**_values(row), SEED: seed} for seed in seeds for row in rows]
+    choices = {name: list(dict.fromkeys(point[name] for point in points)) for name in _values(rows[0])}
+    distributions = {name: CategoricalDistribution(values) for name, values in choices.items()}
+    space = Space({**distributions, SEED: IntDistribution(min(seeds), max(seeds))})
+    trial = replace(base, **points[0])
+    wanted = {"reference": to_dict(trial), "space": space_to_dict(space)["space"], "trials": len(points)}
+    names = [CONFIRMATION_FOLDER, *(f"{CONFIRMATION_FOLDER}-{number}" for number in range(2, 1000))]
+    name = next(name for name in names if _found(folder / name) in (None, wanted))
+    confirmation = replace(
+        config,
+        num_samples=len(points),
+        study_name=name,
+        results_dir=folder,
+        space=None,
+        resume=folder / name if _found(folder / name) else None,
+        time_budget=None,
+        target_loss=None,
+        points=None,
+        warm_start=(),
+        keep=len(points),
+        confirm=0,
+        sampler="random",  # it is never asked: every trial is a point of the grid
+        asha=AshaConfig(scheduler="none"),
+        trial=trial,
+    )
+    return confirmation, Grid(CONFIRMATION, space, points[1:])
+
+
+def compare(
+    confirmation: StudyRecord,
+    searched: Sequence[TrialRow],
+    images: Images,
+    say: Callable[[str], None],
+) -> pd.DataFrame:
+    """Evaluate a confirmation on the test images and write its table into the search's folder.
+
+    Args:
+        confirmation: its record.
+        searched: the search's own trials that it repeats.
+        images: what both were trained on.
+        say: hears of checkpoints that were lost.
+
+    Returns:
+        A row for each of ``searched``, in its order: the search's trial, its hyperparameters and its own val_loss; of
+        the fresh trainings how many, and mean, deviation and 95 % interval of val_loss and test_loss; and the optimism
+        of the search's number, mean val_loss of the fresh ones minus its own. Nats per image.
+    """
+    import pandas as pd
+
+    from vae_tune.tasks.repeats import summarise, test_numbers
+
+    complete = [row for row in confirmation.rows if row.state == COMPLETE]
+    if not complete:
+        return pd.DataFrame()
+    table = test_numbers(confirmation.place, complete, images, say)
+    origin = {tuple(_values(row).items()): row.trial for row in searched}
+    names = list(_values(searched[0]))
+    keys = [tuple(zip(names, values, strict=True)) for values in table[names].itertuples(index=False)]
+    table["configuration"] = [origin[key] for key in keys]
+    spreads = summarise(table, ["configuration"], (VAL_LOSS, TEST_LOSS)).set_index("configuration")
+    result = []
+    for row in searched:
+        if row.trial not in spreads.index:  # every fresh training of it failed
+            continue
+        fresh: Any = spreads.loc[row.trial].to_dict()
+        fresh[TRIALS] = int(fresh[TRIALS])  # a row of floats has made it one
+        optimism = fresh[f"{VAL_LOSS}_mean"] - (row.val_loss or 0)
+        result.append({TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
+    frame = pd.DataFrame(result)
+    with atomic(confirmation.folder.parent / CONFIRMATION_FILE) as file:
+        file.write(to_csv(frame.assign(kind=images.binarization)))
+    return frame
+
+
+def _values(row: TrialRow) -> dict[str, Any]:
+    return {name: value for name, value in row.values.items() if name != SEED}
+
+
+def _found(folder: Path) -> dict[str, Any] | None:
+    """Return what tells one confirmation from another, or None where there is none."""
+    if not (folder / STUDY_FILE).exists():
+        return None
+    manifest = read_json(folder / STUDY_FILE)
+    return {**{name: manifest[name] for name in ("reference", "space")}, "trials": manifest["config"]["num_samples"]}

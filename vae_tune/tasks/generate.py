@@ -1,0 +1,179 @@
+"""What a model draws, as files: each name of :data:`vae_tune.tasks.options.PICTURES` as a PNG or as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_tune.config.files import atomic, is_remote
+from vae_tune.config.settings import UsageError
+from vae_tune.images.datasets import load_labels
+from vae_tune.tasks.evaluate import Loaded, load_model
+from vae_tune.tasks.options import GenerateOptions
+from vae_tune.vae.model import VAE
+from vae_tune.vae.sampling import (
+    Pictures,
+    by_information,
+    grid,
+    interpolations,
+    manifold,
+    posterior,
+    principal_plane,
+    reconstructions,
+    samples,
+    side_by_side,
+    traversals,
+    write_png,
+)
+
+_COLUMNS = 8
+_STEPS = 9
+_LATENTS = 12
+_MANIFOLD = 20
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures (count, height, width), to be laid out in rows of ``columns``."""
+
+    pictures: Pictures
+    columns: int
+
+    def write_png(self, path: Path) -> None:
+        """Write the sheet."""
+        write_png(path, grid(self.pictures, self.columns))
+
+    def arrays(self) -> dict[str, Any]:
+        """Return what an npz file holds."""
+        return {"pictures": self.pictures, "columns": np.array(self.columns)}
+
+
+@dataclass(frozen=True)
+class LatentMap:
+    """Latent means in a plane, and what they are images of."""
+
+    points: npt.NDArray[np.float32]
+    """(images, 2)"""
+    labels: npt.NDArray[np.int64]
+    """(images,)"""
+    classes: Sequence[str]
+    axes: Sequence[str]
+
+    def write_png(self, path: Path) -> None:
+        """Draw the map, a colour for each class."""
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+
+        count = len(self.classes)
+        shades = colormaps["tab10"] if count <= 10 else colormaps["nipy_spectral"].resampled(count)
+        figure = Figure(figsize=(8, 7), layout="constrained")
+        axes = figure.add_subplot()
+        style: dict[str, Any] = {"s": 6, "alpha": 0.6, "linewidths": 0}
+        # in the images' order, so that no class lies on top of the others
+        axes.scatter(self.points[:, 0], self.points[:, 1], color=shades(self.labels), **style)
+        for label in np.unique(self.labels):
+            axes.scatter([], [], color=shades(label), label=self.classes[label], **style)
+        axes.set(xlabel=self.axes[0], ylabel=self.axes[1], title=f"Latent means of {len(self.points):,} images")
+        axes.set_aspect("equal", adjustable="datalim")
+        columns = 1 + (len(self.classes) - 1) // 24
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=4, ncols=columns)
+        for handle in filter(None, legend.legend_handles):
+            handle.set_alpha(1)
+        with atomic(path) as file:
+            figure.savefig(file, format="png", dpi=110)
+
+    def arrays(self) -> dict[str, Any]:
+        """Return what an npz file holds."""
+        return {"points": self.points, "labels": self.labels, "classes": np.array(self.classes)}
+
+
+def sample_sheet(model: VAE, shape: tuple[int, ...], seed: int = 0) -> Sheet:
+    """Return 64 draws from the prior, decoded."""
+    return Sheet(samples(model, _COLUMNS * _COLUMNS, shape, seed), _COLUMNS)
+
+
+def reconstruction_sheet(model: VAE, images: Pictures) -> Sheet:
+    """Return the first 32 images in rows, each above the row of their reconstructions."""
+    originals = images[: 4 * _COLUMNS]
+    return Sheet(side_by_side(originals, reconstructions(model, originals), _COLUMNS), _COLUMNS)
+
+
+def interpolation_sheet(model: VAE, images: Pictures) -> Sheet:
+    """Return rows that lead from one image to another: the image, the codes between, the other image."""
+    starts, ends = np.split(images[: 2 * _COLUMNS], 2)
+    between = interpolations(model, starts, ends, _STEPS).reshape(len(starts), _STEPS, *images.shape[1:])
+    rows = np.concatenate([starts[:, None], between, ends[:, None]], axis=1)
+    return Sheet(rows.reshape(-1, *images.shape[1:]), _STEPS + 2)
+
+
+def traversal_sheet(model: VAE, images: Pictures) -> Sheet:
+    """Return a row for each of the 12 latents that carry most: the first image's code with that latent at -3 to 3."""
+    latents = by_information(model, images)[:_LATENTS]
+    return Sheet(traversals(model, images[:1], latents, _STEPS), _STEPS)
+
+
+def latent_map(model: VAE, images: Pictures, labels: npt.NDArray[np.int64], classes: Sequence[str]) -> LatentMap:
+    """Return the images' latent means: as they are where there are two latents, else in their principal plane.
+
+    Raises:
+        UsageError: the model has one latent.
+    """
+    mean, _ = posterior(model, images)
+    if model.latent_size < 2:
+        raise UsageError("A map needs latent_size >= 2, but this model has 1.")
+    if model.latent_size == 2:
+        return LatentMap(mean.numpy(), labels, classes, ("first latent", "second latent"))
+    points, shares = principal_plane(mean)
+    axes = [f"principal component {n} ({share:.0%} of the variance)" for n, share in enumerate(shares, start=1)]
+    return LatentMap(points, labels, classes, axes)
+
+
+def draw_gallery(options: GenerateOptions) -> list[Path]:
+    """Write the pictures that were asked for and return their files.
+
+    Raises:
+        UsageError: the model or the images cannot be used, a picture does not apply to the model, or the folder
+            cannot be written.
+    """
+    loaded = load_model(options)
+    makers = _makers(loaded, options)
+    default = Path() if is_remote(options.model) else loaded.folder
+    output = options.output or default / "pictures"
+    names = [name for name in options.chosen if options.what is not None or _applies(name, loaded.model)]
+    drawn = {name: makers[name]() for name in names}
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        return [_write(output / f"{name}.{options.format}", picture) for name, picture in drawn.items()]
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror or error}.") from error
+
+
+def _applies(name: str, model: VAE) -> bool:
+    return {"manifold": model.latent_size == 2, "map": model.latent_size >= 2}.get(name, True)
+
+
+def _makers(loaded: Loaded, options: GenerateOptions) -> dict[str, Callable[[], Sheet | LatentMap]]:
+    model, images = loaded.model, getattr(loaded.images, options.split)
+    shape = images.shape[1:]
+    return {
+        "samples": lambda: sample_sheet(model, shape, options.seed),
+        "reconstructions": lambda: reconstruction_sheet(model, images),
+        "interpolations": lambda: interpolation_sheet(model, images),
+        "traversals": lambda: traversal_sheet(model, images),
+        "manifold": lambda: Sheet(manifold(model, _MANIFOLD, shape), _MANIFOLD),
+        "map": lambda: latent_map(model, images, *load_labels(loaded.data, options.split)),
+    }
+
+
+def _write(path: Path, picture: Sheet | LatentMap) -> Path:
+    if path.suffix == ".png":
+        picture.write_png(path)
+    else:
+        with atomic(path) as file:
+            np.savez_compressed(file, **picture.arrays())
+    return path

@@ -1,0 +1,113 @@
+"""The same configuration trained with several seeds: test numbers of each trial, mean and interval over them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vae_tune.config.files import address
+from vae_tune.config.names import TEST_LOSS, TRIAL, VAL_LOSS
+from vae_tune.config.settings import TrialConfig, from_dict, telling_line
+from vae_tune.images.datasets import Images, to_tensor
+from vae_tune.record.metadata import read_manifest
+from vae_tune.record.trials import TrialRow
+from vae_tune.vae.checkpoint import (
+    DAMAGE,
+    Checkpoint,
+    checkpoint_file,
+    checkpoint_folder,
+    read_checkpoint,
+    take_up,
+    write_checkpoint,
+)
+from vae_tune.vae.threads import cpu_threads
+from vae_tune.vae.training import evaluate, fit, new_state
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CPU = torch.device("cpu")
+_TOLD = 5e-4  # nats by which a loss is another one: another rounding is not
+CONFIDENCE = 0.95
+
+
+def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images, say: Callable[[str], None]) -> pd.DataFrame:
+    """Evaluate the last checkpoint of each trial on the test images; ``say`` hears of each that was lost.
+
+    Returns:
+        One row per trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image.
+    """
+    import pandas as pd
+
+    test = to_tensor(images.test, _CPU)
+    table = []
+    for row in rows:
+        checkpoint = last_checkpoint(folder, row, images, say)
+        result = asdict(evaluate(checkpoint.state.model, test, checkpoint.config))
+        numbers = {TRIAL: row.trial, **row.values, VAL_LOSS: row.val_loss, TEST_LOSS: result.pop("negative_elbo")}
+        table.append({**numbers, **{f"test_{name}": value for name, value in result.items()}})
+    return pd.DataFrame(table)
+
+
+def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[str], None]) -> Checkpoint:
+    """Return the newest checkpoint of a trial of the study in ``folder``.
+
+    Where it is missing or damaged, ``say`` hears so, and the trial is trained again on the CPU, with a trial's number
+    of threads, from the checkpoint before it or from the start: the same numbers where it was trained on a CPU
+    before, else nearly the same.
+    """
+    place = checkpoint_folder(folder, row.trial)
+    path = checkpoint_file(place, row.epochs)
+    try:
+        return read_checkpoint(path, _CPU)
+    except DAMAGE as error:
+        say(f"{address(path)} is missing or damaged ({telling_line(error)}): trial {row.trial} is trained again.")
+    manifest = read_manifest(folder)
+    config: TrialConfig = from_dict(TrialConfig, {**manifest["reference"], **row.values})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is said already
+        before = take_up(place, _CPU)
+    goes_on = before is not None and before.config == config and before.state.epoch < row.epochs
+    state = before.state if before and goes_on else new_state(config, images.pixels, _CPU)
+    with cpu_threads(manifest["config"]["resources"]["cpus_per_trial"]):
+        report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
+    if abs(report.val_loss - (row.val_loss or 0)) >= _TOLD:
+        say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f}, not of {row.val_loss:.3f} nats as before.")
+    write_checkpoint(place, config, state, report)
+    return Checkpoint(config, state, report)
+
+
+def summarise(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each value of ``by``: trials, and for each of ``columns`` mean, deviation and 95 % interval.
+
+    The interval is that of the mean, by Student's t: it says what another set of seeds would give. One trial has none.
+    """
+    rows = []
+    for values, group in table.groupby(list(by), sort=True):
+        row: dict[str, Any] = dict(zip(by, values, strict=True)) | {"trials": len(group)}
+        for name in columns:
+            mean, deviation, half = spread(group[name].tolist())
+            row |= {f"{name}_mean": mean, f"{name}_sd": deviation}
+            row |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
+        rows.append(row)
+    import pandas as pd
+
+    return pd.DataFrame(rows)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return mean, standard deviation, and half the width of the mean's 95 % interval; NaN for one value."""
+    from scipy.stats import t
+
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, math.nan, math.nan
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    return mean, deviation, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * deviation / math.sqrt(count)

@@ -1,0 +1,216 @@
+"""What a search is to do, checked before anything is created, and the record that it opens then."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from vae_tune.cluster.slots import Slots
+from vae_tune.config import hints
+from vae_tune.config.files import address, argument, is_remote
+from vae_tune.config.names import SEARCH, STUDY_FILE, WARM_START
+from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.config.space import Grid, Space, load_space
+from vae_tune.config.storage import exists
+from vae_tune.images.datasets import Images
+from vae_tune.record.copies import mark_copy, place_of, working_copy
+from vae_tune.record.journal import refuse_without_locks
+from vae_tune.record.leftovers import unfinished_creation
+from vae_tune.record.metadata import (
+    new_manifest,
+    read_manifest,
+    read_space,
+    refuse_changes,
+    refuse_other_data,
+    resume_command,
+    this_run,
+)
+from vae_tune.record.remote_sync import forget, renew
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.trials import now, read_trials
+from vae_tune.search.initial_trials import Prior, read_points
+from vae_tune.search.sampler import configurations, key_of
+from vae_tune.search.warm_start import read_warm_start, refuse_repeats
+from vae_tune.views.live import require_packages
+from vae_tune.views.terminal import View
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A search that passed all checks that need no Ray and no images."""
+
+    config: SearchConfig
+    folder: Path
+    """Where the driver writes: the study itself, or the working copy of one on object storage."""
+    place: Path
+    """The study itself."""
+    space: Space
+    base: TrialConfig
+    """The reference configuration: the configuration's own, with what the space fixes."""
+    points: Sequence[Mapping[str, Any]]
+    remaining: int
+    """Trials that have not finished yet."""
+    manifest: Mapping[str, Any] | None
+    """``study.json`` of the study to resume, or None for a new one."""
+    kind: str = SEARCH
+    """Of a new study: see :data:`vae_tune.config.names.KINDS`."""
+
+
+def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
+    """Check a search as far as that needs no Ray and no images.
+
+    Args:
+        config: the search.
+        grid: a new search's space and points, in place of the files that ``config`` names.
+        place: of the study, as :func:`study_place` tells it.
+
+    Raises:
+        UsageError: it cannot run as configured; nothing was created or changed.
+    """
+    require_packages(config.views)
+    if config.resume is None:
+        space = grid.space if grid else load_space(config.space, config.trial)
+        base = dataclasses.replace(config.trial, **space.fixed)
+        points = grid.points if grid else read_points(config.points, space, base)
+        _check_sampler(config, space, base)
+        refuse_repeats(config.warm_start)
+        kind = grid.kind if grid else SEARCH
+        return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None, kind)
+    if config.sampler == "cmaes":
+        raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
+    if (original := place_of(config.resume)) != config.resume:
+        raise UsageError(
+            f"{config.resume} is a working copy of a study on object storage.\n"
+            f"To resume the study itself: {resume_command(read_manifest(config.resume)['kind'], original)}"
+        )
+    folder = renew(config.resume) if is_remote(config.resume) else config.resume
+    manifest = read_manifest(folder)
+    try:
+        refuse_without_locks(folder)
+    except OSError as error:
+        raise UsageError(f"The study {folder} cannot be written: {error.strerror or error}.") from error
+    recorded = from_dict(SearchConfig, manifest["config"])
+    for name in ("results_dir", "study_name"):
+        if getattr(config, name) != getattr(recorded, name):
+            raise UsageError(f"--resume {argument(config.resume)} names the study: leave out {hints.option(name)}.")
+    space = read_space(manifest)
+    refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
+    own = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
+    started = sum(trial.state != TrialState.WAITING for trial in own)
+    remaining = config.num_samples - sum(trial.state.is_finished() for trial in own)
+    if config.num_samples < started:
+        raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
+    base = dataclasses.replace(config.trial, **space.fixed)
+    _check_sampler(config, space, base)
+    return Plan(config, folder, place, space, base, [], remaining, manifest)
+
+
+def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
+    """Refuse samplers that learn from all trials alike where the reference has no place in the space."""
+    if config.sampler in ("qmc", "gp", "cmaes") and not space.contains(base):
+        outside = space.outside(base)
+        values = ", ".join(f"{name} {value}" for name, value in outside.items())
+        raise UsageError(
+            f"--sampler {config.sampler} needs a reference inside of the space, but outside lies its {values}.\n"
+            f"Choose another one with {' '.join(map(hints.option, outside))}, or take --sampler tpe."
+        )
+
+
+def study_place(config: SearchConfig) -> Path:
+    """Return the folder of the study, of a new one too, or its place on object storage."""
+    return config.resume or config.results_dir / (
+        config.study_name or f"{config.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    )
+
+
+def _new_folder(config: SearchConfig, place: Path) -> Path:
+    """Return the folder in which a new study at ``place`` is written; it does not exist yet but can be made.
+
+    Raises:
+        UsageError: it exists, or cannot be made.
+    """
+    folder = working_copy(place) if is_remote(place) else place
+    try:
+        if is_remote(place):
+            forget(place)
+        for there in (folder, place):
+            if exists(there / STUDY_FILE):
+                way = resume_command(read_manifest(there)["kind"], place)
+                raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {way}")
+        for taken in (folder, place):
+            if (taken.exists() and not taken.is_dir()) or not unfinished_creation(taken):
+                raise UsageError(f"{address(taken)} exists already and is no study.\nChoose another --study-name.")
+        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    except OSError as error:  # of a folder that may not be looked into
+        raise UsageError(
+            f"results_dir {address(config.results_dir)} cannot be written: {error.strerror or error}."
+        ) from error
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder.")
+    try:
+        refuse_without_locks(parent)
+    except OSError as error:
+        raise UsageError(f"results_dir {config.results_dir} cannot be written: {error.strerror}.") from error
+    return folder
+
+
+def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRecord:
+    """Create or reopen the study folder, after the last checks; say what the sampler begins with."""
+    config = to_dict(dataclasses.replace(plan.config, resume=None))
+    if plan.manifest is not None:
+        config["space"] = plan.manifest["config"]["space"]  # the file is needed no more, but tells where it was from
+    entry = {
+        "started": now(),
+        "num_samples": plan.config.num_samples,
+        "slots": dataclasses.asdict(slots),
+        **this_run(),
+    }
+    if plan.manifest is not None:
+        refuse_other_data(plan.manifest, plan.config, images)
+        manifest = {**plan.manifest, "config": config, "runs": [*plan.manifest["runs"], entry]}
+        record = StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest)
+        _warn_of_repeats(record, plan, view)
+        return record
+    manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
+    manifest["runs"] = [entry]
+    lessons = read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base)
+    prior = Prior(plan.points, [trial for lesson in lessons for trial in lesson.trials])
+    try:
+        if is_remote(plan.place) and place_of(plan.folder) != plan.place:
+            plan.folder.mkdir(parents=True, exist_ok=True)
+            mark_copy(plan.folder, plan.place)
+        record = StudyRecord.create(
+            plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base), plan.place
+        )
+    except FileExistsError as error:
+        raise UsageError(f"Another search has created the study {address(plan.place)} meanwhile.") from error
+    except OSError as error:
+        raise UsageError(f"The study {plan.folder} cannot be created: {error.strerror or error}.") from error
+    for lesson in lessons:
+        (view.say if lesson.trials else view.warn)(str(lesson))
+    _warn_of_repeats(record, plan, view)
+    return record
+
+
+def _warn_of_repeats(record: StudyRecord, plan: Plan, view: View) -> None:
+    """Tell where the space is too small for the trials to come."""
+    searched = plan.space.distributions
+    waiting = record.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    told = [
+        *(trial.params for trial in record.borrowed),
+        *(row.values for row in record.rows),
+        *(trial.system_attrs.get("fixed_params", {}) for trial in waiting),
+    ]
+    known = {key_of(searched, values) for values in told if values.keys() == searched.keys()}
+    to_come = plan.config.num_samples - len(record.rows) - len(waiting)
+    if (repeats := to_come - configurations(searched) + len(known)) > 0:
+        view.warn(
+            f"The space has {configurations(searched):.0f} configurations, {len(known)} of them known or "
+            f"given already: {repeats:.0f} of the {to_come} trials to come will repeat others."
+        )

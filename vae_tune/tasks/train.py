@@ -1,0 +1,244 @@
+"""One training without Ray: a folder with checkpoints, one row per epoch, at the end the model and its pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vae_tune.config import hints
+from vae_tune.config.files import atomic, read_json, write_json
+from vae_tune.config.limits import available_memory
+from vae_tune.config.names import (
+    CHECKPOINTS_FOLDER,
+    EPOCH,
+    EPOCH_METRICS_FILE,
+    RECONSTRUCTIONS_FILE,
+    SAMPLES_FILE,
+    TRAINING_FILE,
+)
+from vae_tune.config.settings import (
+    DataConfig,
+    SearchError,
+    TrialConfig,
+    UsageError,
+    ViewsConfig,
+    from_dict,
+    telling_line,
+    to_dict,
+)
+from vae_tune.images.datasets import Images, load_images
+from vae_tune.tasks.generate import reconstruction_sheet, sample_sheet
+from vae_tune.tasks.options import TrainedConfig, TrainOptions
+from vae_tune.vae.checkpoint import take_up, write_checkpoint, write_model
+from vae_tune.vae.memory import gpu_bytes, refuse_too_much, training_bytes
+from vae_tune.vae.threads import cpu_threads
+from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
+from vae_tune.views.console import make_console
+
+_NUMBERS = {spec.name: {"int": int, "float": float}[str(spec.type)] for spec in fields(EpochReport)}
+_MAY_CHANGE = ("max_epochs", "data_dir")
+
+
+def train(options: TrainOptions, console: Console | None = None) -> Path:
+    """Train a configuration to its end, or go on with a training, and return its folder.
+
+    Raises:
+        UsageError: it cannot be trained as configured; nothing was created or changed.
+        SearchError: it diverged, or its folder cannot be written.
+        KeyboardInterrupt: it was interrupted; at most the epoch in flight is lost.
+    """
+    console = console or make_console()
+    config: TrialConfig = from_dict(TrialConfig, to_dict(options.trial))
+    if options.resume is not None:
+        _refuse_changes(read_settings(options.resume), options)
+    folder = options.resume or _new_folder(options)
+    images = load_images(options.data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _refuse_too_large(config, images, device)
+    state, reports = _open(folder, config, options, images, device)
+    kind = images.binarization
+    _say(console, f"{folder}: {options.data.dataset}, {kind} values, on {device.type}")
+    try:
+        with cpu_threads(options.threads), _live_curves(options.visdom, folder, config, console) as show:
+            _run(folder, config, images, device, state, reports, console, show)
+        _finish(folder, config, options.data, images, state)
+    except OSError as error:
+        raise SearchError(f"{folder} cannot be written: {error.strerror or error}. {_go_on(folder)}") from error
+    except KeyboardInterrupt:
+        _say(console, _go_on(folder))
+        raise
+    _say(console, f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
+    _say(console, f"Look further: {hints.command('evaluate', folder)}, {hints.command('generate', folder)}")
+    return folder
+
+
+def read_settings(folder: Path) -> TrainOptions:
+    """Return how the training in ``folder`` was configured, as it is to be resumed.
+
+    Raises:
+        UsageError: the folder holds no training.
+    """
+    try:
+        settings = read_json(folder / TRAINING_FILE)
+        data = from_dict(DataConfig, settings["data"])
+        return TrainOptions(resume=folder, data=data, trial=from_dict(TrainedConfig, settings["trial"]))
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} is no training: {TRAINING_FILE} is missing.") from error
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+        raise UsageError(f"{folder} is no training: {TRAINING_FILE} is damaged ({telling_line(error)}).") from error
+
+
+def _run(
+    folder: Path,
+    config: TrialConfig,
+    images: Images,
+    device: torch.device,
+    state: TrainingState,
+    reports: list[dict[str, Any]],
+    console: Console,
+    show: Callable[[Sequence[dict[str, Any]]], None],
+) -> None:
+    """Train epoch by epoch; what an epoch showed is on disk before the next one begins."""
+    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=config.max_epochs, completed=state.epoch)
+        try:
+            for report in fit(config, images, device, state):
+                reports.append(asdict(report))
+                _write_reports(folder / EPOCH_METRICS_FILE, reports)
+                write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
+                show(reports)
+                progress.update(task, completed=report.epoch)
+                _say(progress.console, _line(report, config))
+        except Diverged as diverged:
+            raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
+
+
+@contextmanager
+def _live_curves(
+    url: str | None, folder: Path, config: TrialConfig, console: Console
+) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
+    """Yield what shows the reports so far on a visdom server; one that is down does not harm the training."""
+    if url is None:
+        yield lambda _: None
+        return
+    from vae_tune.record.trials import TrialRow, now
+    from vae_tune.views.live import close, require_packages
+    from vae_tune.views.live.channel import Channel
+    from vae_tune.views.live.visdom import Visdom
+
+    require_packages(ViewsConfig(visdom=url))
+    started = now()
+    environment, max_epochs = folder.absolute().name, config.max_epochs
+    channel = Channel(
+        f"visdom at {url}", lambda: Visdom(url, environment, max_epochs), lambda text: _say(console, text)
+    )
+    try:
+        yield lambda reports: channel.put(TrialRow(0, {}, started, reports=tuple(reports)), None)
+    finally:
+        close([channel], "complete")
+
+
+def _open(
+    folder: Path, config: TrialConfig, options: TrainOptions, images: Images, device: torch.device
+) -> tuple[TrainingState, list[dict[str, Any]]]:
+    """Return where to begin: the state, and the reports of the epochs before it. The folder is there then."""
+    settings = {"trial": to_dict(config), "data": to_dict(options.data), "sha256": images.sha256()}
+    if options.resume is not None and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
+        raise UsageError(f"The images of {options.data.dataset} are not those that {folder} was trained on.")
+    newest = take_up(folder / CHECKPOINTS_FOLDER, device)
+    state = new_state(config, images.pixels, device) if newest is None else newest.state
+    if state.epoch > config.max_epochs:
+        raise UsageError(f"epochs must be >= {state.epoch}, trained already, but got {config.max_epochs}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / TRAINING_FILE, settings)
+    except OSError as error:
+        raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
+    return state, _read_reports(folder / EPOCH_METRICS_FILE, state.epoch)
+
+
+def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images, state: TrainingState) -> None:
+    model = state.model.cpu()
+    sample_sheet(model, images.validation.shape[1:]).write_png(folder / SAMPLES_FILE)
+    reconstruction_sheet(model, images.validation).write_png(folder / RECONSTRUCTIONS_FILE)
+    write_model(folder, model, config, data)
+
+
+def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device) -> None:
+    """Refuse a configuration that does not fit into memory, which would slow the machine down until it is killed."""
+    size = config, images.pixels, len(images.validation)
+    remedy = "Take a smaller --latent-size, --hidden-width or --batch-size."
+    if device.type == "cuda":
+        refuse_too_much("This training on the GPU", gpu_bytes(*size), torch.cuda.mem_get_info()[0], remedy)
+    refuse_too_much("This training", training_bytes(*size, on_gpu=device.type == "cuda"), available_memory(), remedy)
+
+
+def _new_folder(options: TrainOptions) -> Path:
+    folder = options.output or Path("models") / f"{options.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if (folder / TRAINING_FILE).exists():
+        raise UsageError(f"The training {folder} exists already.\nTo go on with it: {hints.resume(folder, 'train')}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists already and is no training.\nChoose another --output.")
+    return folder
+
+
+def _refuse_changes(before: TrainOptions, now: TrainOptions) -> None:
+    for part in ("trial", "data"):
+        old, new = to_dict(getattr(before, part)), to_dict(getattr(now, part))
+        for name in old:
+            ends_at = (
+                name == "max_epochs" and before.trial.lr_schedule == "cosine"
+            )  # another end, another rate before it
+            if (name not in _MAY_CHANGE or ends_at) and old[name] != new[name]:
+                option = hints.option("epochs" if ends_at else name)
+                raise UsageError(
+                    f"{name} is {old[name]!r} in this training, but got {new[name]!r}.\n"
+                    f"Leave out {option} to go on, or train anew with another --output."
+                )
+
+
+def _write_reports(path: Path, reports: Sequence[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(_NUMBERS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(reports)
+    with atomic(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _read_reports(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """Return the rows of the first ``epochs`` epochs; a crash may have left one more than was checkpointed."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{name: _NUMBERS[name](text) for name, text in row.items()} for row in csv.DictReader(file)]
+        return [row for row in rows if row[EPOCH] <= epochs]
+    except (FileNotFoundError, KeyError, ValueError):
+        return []  # deleted or damaged by hand: the table begins anew
+
+
+def _line(report: EpochReport, config: TrialConfig) -> str:
+    width = len(str(config.max_epochs))
+    return (
+        f"epoch {report.epoch:{width}d}/{config.max_epochs}  train {report.train_loss:7.2f}"
+        f"  validation {report.val_loss:7.2f} = {report.val_reconstruction:.2f} + KL {report.val_kl:.2f}"
+        f"  active {report.active_units}/{config.latent_size}  {report.seconds:.1f} s"
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True)
+
+
+def _go_on(folder: Path) -> str:
+    return f"To go on: {hints.resume(folder, 'train')}"

@@ -1,0 +1,332 @@
+"""Training state to and from disk or object storage: one safetensors file an epoch, never a pickle.
+
+A checkpoint holds the weights, Adam's moments, the configuration, the epoch's report and those before it. It appears
+under its name only when it is complete, and the newest two are kept, so a crash at any moment leaves a good one. Those
+of later epochs than the newest that could be read are damaged: they do not count, and the training overwrites them.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from vae_tune.config.files import address, is_remote, named_path, read_json, write_json
+from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
+from vae_tune.config.settings import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
+from vae_tune.config.storage import PATIENCE, QUICK, delete, delete_folder, files, folders, read_bytes, write_bytes
+from vae_tune.record.copies import local, shown
+from vae_tune.vae.model import VAE, build
+from vae_tune.vae.training import EpochReport, TrainingState, new_state
+
+KEPT = 2
+_MIDWAY_FILE = "midway.safetensors"
+_OPTIMIZER = "optimizer."
+"""What the names of Adam's moments begin with; each is one tensor, in the order that ``parameters.join`` gives."""
+_LOSS = "loss"
+_PROGRESS = ("epoch", "step", "seconds")
+"""What a training state has besides its tensors."""
+DAMAGE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, UsageError)
+"""What reading a file raises that was cut, changed, or written by something else."""
+
+
+class Checkpoint(NamedTuple):
+    """A training that can go on, and what its newest epoch reported."""
+
+    config: TrialConfig
+    state: TrainingState
+    report: EpochReport
+    earlier: tuple[EpochReport, ...] = ()
+    """The reports before it, as far as they were known to who wrote it."""
+
+
+def write_checkpoint(
+    folder: Path,
+    config: TrialConfig,
+    state: TrainingState,
+    report: EpochReport,
+    earlier: Sequence[EpochReport] = (),
+) -> Path:
+    """Write ``folder/epoch_NNNN.safetensors``, and delete the checkpoints before it but for the last of them."""
+    return store_checkpoint(folder, state.epoch, checkpoint_bytes(config, state, report, earlier))
+
+
+def checkpoint_bytes(
+    config: TrialConfig, state: TrainingState, report: EpochReport, earlier: Sequence[EpochReport] = ()
+) -> bytes:
+    """Return the content of a checkpoint."""
+    metadata = {"config": json.dumps(to_dict(config)), "report": json.dumps(asdict(report))}
+    metadata["earlier"] = json.dumps([asdict(one) for one in earlier])
+    return save(_tensors(state), metadata)
+
+
+def store_checkpoint(folder: Path, epoch: int, content: bytes) -> Path:
+    """Write what :func:`checkpoint_bytes` returned after ``epoch`` epochs, as :func:`write_checkpoint` does."""
+    path = checkpoint_file(folder, epoch)
+    write_bytes(path, content)
+    before = [other for other in checkpoints(folder) if _epoch(other) < epoch]
+    for old in before[KEPT - 1 :]:
+        delete(old)
+    return path
+
+
+def write_midway(folder: Path, config: TrialConfig, state: TrainingState) -> None:
+    """Write ``folder/midway.safetensors``, from which a training goes on in the middle of an epoch."""
+    done = {name: getattr(state, name) for name in _PROGRESS}
+    metadata = {"config": json.dumps(to_dict(config)), "progress": json.dumps(done)}
+    write_bytes(folder / _MIDWAY_FILE, save(_tensors(state) | {_LOSS: state.loss}, metadata), QUICK)
+
+
+def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.device) -> TrainingState | None:
+    """Return what :func:`write_midway` wrote in the epoch after ``epoch``; None where that is not there or damaged."""
+    try:
+        content = read_bytes(folder / _MIDWAY_FILE, QUICK)
+        metadata = _metadata(content)
+        done = json.loads(metadata["progress"])
+        if done["epoch"] != epoch or from_dict(TrialConfig, json.loads(metadata["config"])) != config:
+            return None
+        tensors = load(content)
+        state = _state(tensors, config, device)
+        state.loss.copy_(tensors[_LOSS])
+        for name in _PROGRESS:
+            setattr(state, name, done[name])
+    except DAMAGE:
+        return None
+    return state
+
+
+def take_up(folder: Path, device: torch.device) -> Checkpoint | None:
+    """Return the newest readable checkpoint in ``folder``, from which a training goes on; None where there is none.
+
+    A damaged checkpoint is passed over with a warning. What a worker that was killed in the middle of one left behind
+    is deleted first. No other moment is right for that: a worker that was cut off from the search, but not from its
+    disk, would delete what its successor is writing.
+
+    Raises:
+        OSError: the storage that it lies on does not answer.
+    """
+    for half in [] if is_remote(folder) else folder.glob(".*.tmp"):
+        delete(half)
+    found = checkpoints(folder)
+    for number, path in enumerate(found, start=1):
+        read = _read_unless_damaged(path, device)
+        if isinstance(read, Checkpoint):
+            return read
+        remedy = "using the checkpoint before it" if number < len(found) else "training from the start"
+        warnings.warn(f"{address(path)} is damaged ({read}); {remedy}.", stacklevel=2)
+    return None
+
+
+def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
+    """Return what :func:`write_checkpoint` wrote, its tensors on ``device``.
+
+    Raises:
+        One of DAMAGE: the file is damaged.
+    """
+    content = read_bytes(path, PATIENCE)
+    tensors, metadata = load(content), _metadata(content)
+    config = from_dict(TrialConfig, json.loads(metadata["config"]))
+    report = EpochReport(**json.loads(metadata["report"]))
+    earlier = tuple(EpochReport(**one) for one in json.loads(metadata.get("earlier", "[]")))
+    state = _state(tensors, config, device)
+    state.epoch = report.epoch
+    return Checkpoint(config, state, report, earlier)
+
+
+def _read_unless_damaged(path: Path, device: torch.device) -> Checkpoint | str:
+    """Return the checkpoint at ``path``, or in what way it is damaged.
+
+    Raises:
+        OSError: the storage that it lies on does not answer.
+    """
+    try:
+        return read_checkpoint(path, device)
+    except DAMAGE as error:
+        if is_remote(path) and isinstance(error, OSError):
+            raise
+        return telling_line(error)
+
+
+def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
+    """Return the model in a checkpoint's bytes, on the CPU, and its configuration.
+
+    Raises:
+        One of DAMAGE: these are not the bytes of a checkpoint.
+    """
+    config = from_dict(TrialConfig, json.loads(_metadata(content)["config"]))
+    weights = _part(load(content), "model.")
+    model = build(config, _pixels(weights))
+    model.load_state_dict(weights)
+    return model, config
+
+
+def checkpoint_folder(study: Path, trial: int) -> Path:
+    """Return where a trial of the study in the folder ``study`` keeps its checkpoints."""
+    return study / CHECKPOINTS_FOLDER / f"trial_{trial:05d}"
+
+
+def checkpoint_file(folder: Path, epoch: int) -> Path:
+    """Return the name of the checkpoint after ``epoch`` epochs."""
+    return folder / f"epoch_{epoch:04d}.safetensors"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in ``folder``, the newest first."""
+    found = [path for path in files(folder, PATIENCE) if path.match("epoch_*.safetensors")]
+    own = [path for path in found if path.stem.removeprefix("epoch_").isdecimal()]
+    return sorted(own, key=_epoch, reverse=True)
+
+
+def trials_with_checkpoints(study: Path) -> set[int]:
+    """Return the numbers of the trials that have checkpoints."""
+    found = folders(study / CHECKPOINTS_FOLDER, PATIENCE)
+    return {int(name.removeprefix("trial_")) for name in found if name.removeprefix("trial_").isdecimal()}
+
+
+def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
+    """Delete the checkpoints of a trial but for the newest of its first ``keep`` epochs that can be read.
+
+    Where none of them can be read, all files stay, as they do no harm.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
+    folder = checkpoint_folder(study, trial)
+    if not keep:
+        delete_folder(folder)
+        return
+    delete(folder / _MIDWAY_FILE)
+    found = checkpoints(folder)
+    if len(found) < 2:
+        return
+    cpu = torch.device("cpu")
+    first = (path for path in found if _epoch(path) <= keep)
+    newest = next((path for path in first if isinstance(_read_unless_damaged(path, cpu), Checkpoint)), None)
+    for path in found:
+        if newest and path != newest:
+            delete(path)
+
+
+def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
+    """Write ``model.safetensors``, which also says what ``data`` it was trained on, and ``config.json``."""
+    write_bytes(folder / MODEL_FILE, save(model.state_dict(), {"data": json.dumps(to_dict(data or DataConfig()))}))
+    write_json(folder / CONFIG_FILE, to_dict(config))
+
+
+def find_model(path: Path) -> Path:
+    """Return the folder of a model that a person named: by its folder, its file, or the study whose best it is.
+
+    Raises:
+        UsageError: the study has none.
+    """
+    path = local(path)
+    if (path / STUDY_FILE).exists():
+        if not (path / BEST_FOLDER).is_dir():
+            raise UsageError(f"The study {shown(path)} has no model: none of its trials has succeeded yet.")
+        return path / BEST_FOLDER
+    return named_path(path.parent) if path.name == MODEL_FILE else path
+
+
+def load_model(path: str | Path) -> VAE:
+    """Return a trained model on the CPU, an ``nn.Module`` in eval mode: ``model.encode(images)`` gives latent means.
+
+    Args:
+        path: the folder of a model or its ``model.safetensors``, or a study, whose best model it is then.
+
+    Raises:
+        UsageError: there is none, or it is damaged.
+    """
+    return read_model(find_model(named_path(path)))[0].eval()
+
+
+def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
+    """Return the model that :func:`write_model` wrote, on the CPU, and its configuration.
+
+    Raises:
+        UsageError: a file is missing, damaged, or does not fit the other.
+    """
+    try:
+        config = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
+        weights = load((folder / MODEL_FILE).read_bytes())
+        model = build(config, _pixels(weights))
+        model.load_state_dict(weights)
+    except FileNotFoundError as error:
+        missing = f"{Path(error.filename).name} is missing" if folder.is_dir() else "there is no such folder"
+        raise UsageError(f"No usable model in {shown(folder)}: {missing}.") from error
+    except DAMAGE as error:
+        raise UsageError(f"No usable model in {shown(folder)}: {telling_line(error)}") from error
+    return model, config
+
+
+def read_config(path: Path) -> TrialConfig:
+    """Return the configuration in a ``config.json``.
+
+    Raises:
+        UsageError: it is missing or damaged.
+    """
+    try:
+        config: TrialConfig = from_dict(TrialConfig, read_json(path))
+    except DAMAGE as error:
+        reason = f"No usable configuration in {path}: {telling_line(error).rstrip('.')}."
+        raise UsageError(f"{reason}\nIt takes a JSON file such as results/NAME/best/config.json.") from error
+    return config
+
+
+def read_data_config(folder: Path) -> DataConfig:
+    """Return what data the model in ``folder`` was trained on; the default where its file does not say.
+
+    Raises:
+        UsageError: the file is missing or damaged.
+    """
+    try:
+        data: DataConfig = from_dict(
+            DataConfig, json.loads(_metadata((folder / MODEL_FILE).read_bytes()).get("data", "{}"))
+        )
+    except DAMAGE as error:
+        raise UsageError(f"No usable model in {shown(folder)}: {telling_line(error)}") from error
+    return data
+
+
+def _epoch(path: Path) -> int:
+    """Return the epoch of the checkpoint at ``path``."""
+    return int(path.stem.removeprefix("epoch_"))
+
+
+def _pixels(weights: dict[str, torch.Tensor]) -> int:
+    """Return the number of pixels that a model's weights are for."""
+    weight = weights.get("encoder.hidden.0.weight")
+    if weight is None or weight.ndim != 2:
+        raise ValueError("encoder.hidden.0.weight is missing or no matrix")
+    return weight.shape[1]
+
+
+def _tensors(state: TrainingState) -> dict[str, torch.Tensor]:
+    """Return the weights and Adam's moments."""
+    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    return tensors | {f"{_OPTIMIZER}{name}": tensor for name, tensor in state.optimizer.moments.items()}
+
+
+def _state(tensors: dict[str, torch.Tensor], config: TrialConfig, device: torch.device) -> TrainingState:
+    """Return a training with these weights and moments."""
+    weights = _part(tensors, "model.")
+    state = new_state(config, _pixels(weights), device)
+    state.model.load_state_dict(weights)
+    state.optimizer.load(_part(tensors, _OPTIMIZER))
+    return state
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file: its length, then JSON."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(header.get("__metadata__", {}))

@@ -1,0 +1,262 @@
+"""One training step: the loss of a minibatch and its gradient, the chain rule written out.
+
+Autograd would give the same numbers (a test compares them); this saves its graph, its temporary tensors and about
+half of the work of the cross-entropy, whose gradient needs the sigmoid that the loss is computed from. All large
+results go into buffers that live as long as the training, and every view of them is made once: small networks, and
+a GPU, wait for Python more than for the arithmetic. Where the encoder is linear, its two layers are taken together,
+which saves most of its multiplications.
+
+Legend: ``batch`` images, ``pixels`` per image; ``grad_x`` is the gradient of the loss in ``x``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vae_tune.config.settings import Activation, TrialConfig
+from vae_tune.vae.model import VAE
+from vae_tune.vae.objective import bernoulli
+from vae_tune.vae.parameters import gradient, stack
+
+_aten = torch.ops.aten
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
+    "linear": lambda before, _: before,
+    "relu": lambda before, _: before.clamp_min_(0),
+    "gelu": lambda before, out: _aten.gelu.out(before, out=out),
+    "tanh": lambda before, _: before.tanh_(),
+    "elu": lambda before, _: nn.functional.elu_(before),
+}
+"""From values before the activation to those behind it: in the same buffer but for gelu, whose gradient needs both."""
+
+_GRADIENTS: dict[Activation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "linear": lambda grad, _, __: grad,
+    "relu": lambda grad, _, out: _aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad),
+    "gelu": lambda grad, before, _: _aten.gelu_backward.grad_input(grad, before, grad_input=grad),
+    "tanh": lambda grad, _, out: _aten.tanh_backward.grad_input(grad, out, grad_input=grad),
+    "elu": lambda grad, _, out: _aten.elu_backward.grad_input(grad, 1, 1, 1, True, out, grad_input=grad),
+}
+"""From the gradient in the values behind the activation to that in those before it, in the same buffer."""
+
+
+class Step:
+    """Computes the mean negative ELBO of a minibatch and leaves its gradient in the model's parameters."""
+
+    def __init__(self, model: VAE, config: TrialConfig):
+        """Take a ``model`` whose parameters are joined."""
+        self._model = model
+        self._config = config
+        self._sizes: dict[int, _Minibatch] = {}
+
+    def __call__(self, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> Tensor:
+        """Return the mean negative ELBO in nats per image; every parameter's ``grad`` is overwritten.
+
+        Args:
+            x: (batch, pixels) in [0, 1].
+            noise: (batch, latent_size), standard normal.
+            kl_weight: weight of the KL in what the gradient is of; in what is returned it is 1.
+        """
+        batch = len(x)
+        if batch not in self._sizes:  # the first, and an epoch's last
+            self._sizes[batch] = _Minibatch(self._model, self._config, batch)
+        return self._sizes[batch].step(x, noise, kl_weight)
+
+
+class _Minibatch:
+    """The buffers for minibatches of one size, and what is done with them."""
+
+    def __init__(self, model: VAE, config: TrialConfig, batch: int):
+        encoder, decoder = model.encoder, model.decoder
+        heads = _Linear(
+            *(stack(*pair) for pair in zip(_linear(encoder.mean), _linear(encoder.log_variance), strict=True))
+        )
+        inner, outer = ([_linear(layer) for layer in part.hidden] for part in (encoder, decoder))
+        latents = heads.weight.new_empty(5, batch, model.latent_size)
+        self._z, self._grad_z, self._deviation, self._excess, self._twice_kl = latents
+        self._encoder = (
+            _JointEncoder(inner[0], heads, batch)
+            if saves_products(model, config, batch)
+            else _Layers(inner, config.encoder_activation, heads, None, batch, config)
+        )
+        self._decoder = _Layers(outer, config.decoder_activation, _linear(decoder.logits), self._grad_z, batch, config)
+        self._mean, self._log_variance = self._encoder.output.chunk(2, dim=1)
+        self._logits = self._decoder.output
+        self._scratch = torch.empty_like(self._logits)
+
+    def step(self, x: Tensor, noise: Tensor, kl_weight: float) -> Tensor:
+        """Do what :class:`Step` does."""
+        mean, log_variance, deviation, excess = self._mean, self._log_variance, self._deviation, self._excess
+        share = 1 / len(x)
+        self._encoder.forward(x)
+        torch.mul(log_variance, 0.5, out=deviation).exp_()
+        self._decoder.forward(torch.addcmul(mean, deviation, noise, out=self._z))
+        reconstruction, grad_logits = bernoulli(self._logits, x, gradient=self._logits, scratch=self._scratch)
+        torch.mul(deviation, deviation, out=excess).sub_(1)  # of the variance over the prior's
+        twice_kl = torch.addcmul(excess, mean, mean, out=self._twice_kl).sub_(log_variance)
+        loss = reconstruction.add_(twice_kl.sum(dim=-1), alpha=0.5).mean()
+
+        grad_logits.mul_(share)
+        self._decoder.backward()
+        grad_mean, grad_log_variance = mean, log_variance  # over them, as they are used up
+        torch.add(self._grad_z, mean, alpha=kl_weight * share, out=grad_mean)
+        torch.addcmul(
+            excess.mul_(0.5 * kl_weight * share), self._grad_z, deviation.mul_(noise), value=0.5, out=grad_log_variance
+        )
+        self._encoder.backward()
+        return loss
+
+
+def saves_products(model: VAE, config: TrialConfig, batch: int) -> bool:
+    """Whether :class:`_JointEncoder` can be used and takes less time than layer by layer.
+
+    It computes in float32, since the product of two weights in bfloat16 would be rounded once more; there a
+    multiplication costs twice as much.
+    """
+    if config.encoder_activation != "linear" or config.hidden_layers > 1:
+        return False
+    latents, width = model.encoder.mean.weight.shape
+    heads, pixels = 2 * latents, model.decoder.logits.out_features
+    layered = 2 * batch * pixels * width + 3 * batch * width * heads
+    joint = 3 * heads * width * pixels + 2 * batch * pixels * heads
+    return joint * (2 if config.precision == "bfloat16" else 1) < layered
+
+
+class _Linear(NamedTuple):
+    """What a linear layer is made of, and where its gradients go."""
+
+    weight: Tensor
+    """(out, in)"""
+    bias: Tensor
+    """(out,)"""
+    grad_weight: Tensor
+    grad_bias: Tensor
+
+
+def _linear(layer: nn.Module) -> _Linear:
+    assert isinstance(layer, nn.Linear)
+    weight, bias = layer.weight, layer.bias
+    return _Linear(weight.detach(), bias.detach(), gradient(weight), gradient(bias))
+
+
+class _JointEncoder:
+    """An encoder that is linear: x -> U (W x + b) + c, with both heads in U, seen as x -> (U W) x + (U b + c).
+
+    W has hidden_width rows and U twice latent_size. As U has fewer rows than a minibatch, U W and the gradients, U'G
+    in W and G W' in U, where G is the gradient in U W, take fewer multiplications than the images' way through W.
+    """
+
+    def __init__(self, hidden: _Linear, heads: _Linear, batch: int):
+        self.output = hidden.weight.new_empty(batch, len(heads.weight))
+        """Mean and log-variance, (batch, 2 latent_size); before :meth:`backward` their gradient."""
+        self._hidden, self._heads = hidden, heads
+        self._weight = hidden.weight.new_empty(len(heads.weight), hidden.weight.shape[1])
+        self._grad_weight = torch.empty_like(self._weight)
+        self._bias = torch.empty_like(heads.bias)
+        self._weight_t, self._heads_t, self._hidden_t = self._weight.t(), heads.weight.t(), hidden.weight.t()
+        self._grad_t = self.output.t()
+        self._x = hidden.weight
+
+    def forward(self, x: Tensor) -> None:
+        """Map ``x``: (batch, pixels) to the output."""
+        self._x = x
+        hidden, heads = self._hidden, self._heads
+        torch.mm(heads.weight, hidden.weight, out=self._weight)
+        torch.addmv(heads.bias, heads.weight, hidden.bias, out=self._bias)
+        torch.addmm(self._bias, x, self._weight_t, out=self.output)
+
+    def backward(self) -> None:
+        """Write the gradients of all weights and biases."""
+        hidden, heads, grad_weight = self._hidden, self._heads, self._grad_weight
+        torch.mm(self._grad_t, self._x, out=grad_weight)
+        torch.sum(self.output, 0, out=heads.grad_bias)
+        torch.mm(self._heads_t, grad_weight, out=hidden.grad_weight)
+        torch.mv(self._heads_t, heads.grad_bias, out=hidden.grad_bias)
+        torch.mm(grad_weight, self._hidden_t, out=heads.grad_weight).addr_(heads.grad_bias, hidden.bias)
+
+
+class _Layers:
+    """Hidden layers with an activation, and a last one without."""
+
+    def __init__(
+        self,
+        hidden: Sequence[_Linear],
+        activation: Activation,
+        last: _Linear,
+        grad_input: Tensor | None,
+        batch: int,
+        config: TrialConfig,
+    ):
+        """``grad_input`` gets the gradient of what goes into the first, where it is wanted."""
+        self._layers: list[_Dense] = []
+        for linear in hidden:
+            self._layers.append(_Dense(linear, activation, grad_input, batch, config))
+            grad_input = self._layers[-1].grad
+        self._layers.append(_Dense(last, None, grad_input, batch, config))
+        self.output = self._layers[-1].output
+        """What the last layer gives, (batch, out); before :meth:`backward` its gradient."""
+
+    def forward(self, x: Tensor) -> None:
+        """Map ``x``: (batch, in) to the output."""
+        for layer in self._layers:
+            x = layer.forward(x)
+
+    def backward(self) -> None:
+        """Write the gradients of all weights and biases, and that of the input."""
+        for layer in reversed(self._layers):
+            layer.backward()
+
+
+class _Dense:
+    """A linear layer and the activation behind it; the last one has none, and its gradient comes over its output."""
+
+    def __init__(
+        self,
+        linear: _Linear,
+        activation: Activation | None,
+        grad_input: Tensor | None,
+        batch: int,
+        config: TrialConfig,
+    ):
+        self.output = linear.weight.new_empty(batch, len(linear.weight))
+        self.grad = torch.empty_like(self.output) if activation else self.output
+        """That in the output, to be written before :meth:`backward`, which uses it up."""
+        self._linear = linear
+        self._activate, self._differentiate = _ACTIVATIONS[activation or "linear"], _GRADIENTS[activation or "linear"]
+        self._before = torch.empty_like(self.output) if activation == "gelu" else self.output
+        self._grad_input = grad_input
+        self._rounds = config.precision == "bfloat16"
+        factor = torch.bfloat16 if self._rounds else linear.weight.dtype
+        self._weight, self._factor = linear.weight.to(factor), self.grad.to(factor)
+        """Weight and gradient in the type that products are taken of: the tensors themselves, or copies."""
+        self._weight_t, self._factor_t = self._weight.t(), self._factor.t()
+        self._x = self._weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x``: (batch, in) to the output."""
+        if self._rounds:
+            self._x = x.to(torch.bfloat16)
+            self._weight.copy_(self._linear.weight)
+            self._before.copy_(torch.mm(self._x, self._weight_t)).add_(self._linear.bias)
+        else:
+            self._x = x
+            torch.addmm(self._linear.bias, x, self._weight_t, out=self._before)
+        return self._activate(self._before, self.output)
+
+    def backward(self) -> None:
+        """Write the gradients of weight and bias, and that of the input where it is wanted."""
+        grad = self._differentiate(self.grad, self._before, self.output)
+        torch.sum(grad, 0, out=self._linear.grad_bias)
+        if self._rounds:
+            self._factor.copy_(grad)
+        _mm(self._factor_t, self._x, self._linear.grad_weight)
+        if self._grad_input is not None:
+            _mm(self._factor, self._weight, self._grad_input)
+
+
+def _mm(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """Write the product of two matrices, taken in their own type."""
+    return torch.mm(a, b, out=out) if a.dtype == out.dtype else out.copy_(torch.mm(a, b))

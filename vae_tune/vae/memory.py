@@ -1,0 +1,79 @@
+"""How much memory a training takes, known before it begins; tests measure it."""
+
+from __future__ import annotations
+
+from vae_tune.config.settings import TrialConfig, UsageError
+
+_FLOAT = 4
+PROCESS = 400_000_000
+"""Bytes of a worker's own, before it trains; the code of the libraries, which is in memory once, aside."""
+_TRAINED = 4
+"""Numbers for each parameter: itself, its gradient, and two moments of Adam's."""
+_WRITTEN = 7
+"""Numbers for each parameter while a checkpoint is written or read: parameter and moments, in the file's form too."""
+_EVALUATED_AT_ONCE = 500
+
+
+def parameter_count(config: TrialConfig, pixels: int) -> int:
+    """Return the number of weights and biases of the model for images of ``pixels`` pixels."""
+    width, latents = config.hidden_width, config.latent_size
+    between = (config.hidden_layers - 1) * (width + 1) * width
+    encoder = (pixels + 1) * width + between + 2 * (width + 1) * latents
+    decoder = (latents + 1) * width + between + (width + 1) * pixels
+    return encoder + decoder
+
+
+def training_bytes(config: TrialConfig, pixels: int, evaluated: int, *, on_gpu: bool = False) -> int:
+    """Return the bytes of main memory that training ``config`` takes, beside those of the process and the data set.
+
+    It holds the parameters with gradients and moments, a minibatch, and for a while either a checkpoint or an
+    evaluation. With a GPU only the checkpoints are in main memory.
+
+    Args:
+        config: what is trained.
+        pixels: of an image.
+        evaluated: validation images.
+        on_gpu: whether it trains on a GPU.
+    """
+    written = _FLOAT * _WRITTEN * parameter_count(config, pixels)
+    if on_gpu:
+        return written
+    return _trained(config, pixels) + max(written, evaluation_bytes(config, pixels, evaluated))
+
+
+def gpu_bytes(config: TrialConfig, pixels: int, evaluated: int) -> int:
+    """Return the bytes of a GPU's memory that training ``config`` takes, the data set aside."""
+    return _trained(config, pixels) + evaluation_bytes(config, pixels, evaluated)
+
+
+def evaluation_bytes(config: TrialConfig, pixels: int, evaluated: int) -> int:
+    """Return the bytes that evaluating a model on ``evaluated`` images takes, beside the model and the images."""
+    return _FLOAT * (4 * evaluated * config.latent_size + _activations(config, pixels, _EVALUATED_AT_ONCE))
+
+
+def refuse_too_much(what: str, needed: int, there: int | None, remedy: str) -> None:
+    """Refuse what needs more memory than there is; nothing where the system does not tell how much there is.
+
+    Raises:
+        UsageError: it does.
+    """
+    if there is not None and needed > there:
+        raise UsageError(f"{what} needs about {in_words(needed)} of memory, but {in_words(there)} are free.\n{remedy}")
+
+
+def in_words(count: float) -> str:
+    """Return a number of bytes in GB, as 1.2 GB."""
+    return f"{count / 1e9:,.1f} GB"
+
+
+def _trained(config: TrialConfig, pixels: int) -> int:
+    """Return the bytes of parameters, gradients, moments and a minibatch."""
+    autograd = config.iwae_samples > 1 or config.free_bits > 0
+    numbers = _TRAINED + autograd + 3 * (config.precision == "bfloat16")  # copies in bfloat16, and products of them
+    minibatch = _activations(config, pixels, config.batch_size * config.iwae_samples) * (2 if autograd else 1)
+    return _FLOAT * (numbers * parameter_count(config, pixels) + minibatch)
+
+
+def _activations(config: TrialConfig, pixels: int, rows: int) -> int:
+    """Return the numbers that a pass over ``rows`` images holds: of images and logits, hidden layers, and latents."""
+    return rows * (3 * pixels + 4 * config.hidden_layers * config.hidden_width + 7 * config.latent_size)

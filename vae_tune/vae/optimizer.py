@@ -1,0 +1,58 @@
+"""AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2) on the one tensor that holds a model's parameters.
+
+The update is torch's own fused kernel. ``torch.optim.AdamW`` around it would import torch's compiler, a second of CPU
+in each worker before its first step, and sort its one tensor by device and dtype in every step; a test compares the
+two to the last bit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vae_tune.vae.parameters import gradient
+
+
+class AdamW:
+    """Updates a parameter by its gradient."""
+
+    def __init__(self, parameter: nn.Parameter, weight_decay: float):
+        self.parameter = parameter
+        self._values = parameter.detach()
+        self._weight_decay = weight_decay
+        self.moments: dict[str, Tensor] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+        """All that it remembers: the steps taken, and the running means of the gradient and of its square."""
+
+    def step(self, learning_rate: float) -> None:
+        """Take one step along the parameter's gradient."""
+        step, mean, square = ([tensor] for tensor in self.moments.values())
+        step[0].add_(1)
+        torch._fused_adamw_(
+            [self._values],
+            [gradient(self.parameter)],
+            mean,
+            square,
+            [],
+            step,
+            amsgrad=False,
+            lr=learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=self._weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def load(self, moments: dict[str, Tensor]) -> None:
+        """Take over the ``moments`` of another.
+
+        Raises:
+            KeyError: one is missing.
+            RuntimeError: one has another shape.
+        """
+        for name, tensor in self.moments.items():
+            tensor.copy_(moments[name])

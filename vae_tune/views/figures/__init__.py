@@ -1,0 +1,1 @@
+"""The figures of a study, drawn with matplotlib and plotly."""

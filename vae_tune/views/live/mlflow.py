@@ -1,0 +1,231 @@
+"""MLflow: a run for the study, and one nested below it for each trial.
+
+Only MLflow's client is used, which keeps no state in the process. A resumed search finds its runs by their tags.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from vae_tune.config.files import read_json
+from vae_tune.config.names import (
+    BEST_FOLDER,
+    COMPLETE,
+    DEVICE,
+    EPOCH,
+    FAIL,
+    FAILED,
+    INTERRUPTED,
+    METRICS_FILE,
+    NODE,
+    PRUNED,
+    REASON,
+    REPORT_COLUMNS,
+    RUNNING,
+    STATE,
+    TIME,
+    VAL_LOSS,
+)
+from vae_tune.record.trials import TrialRow, now, winner
+from vae_tune.views.live.channel import Draw
+
+EXPERIMENT = "vae_tune"
+"""MLflow's experiment, where $MLFLOW_EXPERIMENT_NAME names no other."""
+STUDY_TAG, STARTED_TAG, TRIAL_TAG = "vae_tune.study", "vae_tune.started", "vae_tune.trial"
+
+_PARENT_TAG = "mlflow.parentRunId"
+_BEST_TAG = "vae_tune.best_trial"
+_STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAIL: "FAILED", RUNNING: "RUNNING"}
+_PAUSED = "SCHEDULED"
+"""MLflow's status of a trial that goes on when the search is resumed."""
+_BATCH = 1000
+"""Metrics that MLflow takes in one request."""
+_ENVIRONMENT = {
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the channel tries again
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+@dataclass
+class _Run:
+    """What MLflow knows of a trial."""
+
+    id: str
+    status: str
+    epochs: int
+    tags: dict[str, str]
+
+
+class MLflow:
+    """Keeps MLflow's runs of a study up to date."""
+
+    def __init__(self, uri: str, folder: Path, manifest: Mapping[str, Any]):
+        """Connect to the store at ``uri`` and find or create the runs of the study in ``folder``.
+
+        Args:
+            uri: tracking server or database.
+            folder: the study folder; what its ``best/`` holds at the end becomes artifacts.
+            manifest: the content of ``study.json``.
+
+        Raises:
+            mlflow.exceptions.MlflowException: there is no store, or it does not answer.
+        """
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        import mlflow.entities
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):  # Ray may have imported it before, with its own defaults
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self._entities = mlflow.entities
+        self._client = MlflowClient(uri)
+        self._folder = folder
+        self._max_epochs = manifest["reference"]["max_epochs"]
+        self._rows: dict[int, TrialRow] = {}
+        self._best_may_be_new = False
+        self._experiment = self._find_experiment(uri)
+        self._study = self._find_study(manifest)
+        self._runs = {int(run.data.tags[TRIAL_TAG]): _known(run) for run in self._search(_PARENT_TAG, self._study)}
+
+    def show(self, row: TrialRow, draw: Draw | None) -> None:  # noqa: ARG002  # best/ has the pictures
+        """Log what is new of a trial."""
+        self._rows[row.trial] = row
+        run = self._runs.get(row.trial) or self._begin(row)
+        tags = {STATE: row.state, REASON: row.reason, NODE: row.node, DEVICE: row.device}
+        new = {f"vae_tune.{name}": text for name, text in tags.items() if text}
+        self._log(run.id, row.reports[run.epochs :], {} if new.items() <= run.tags.items() else new)
+        run.epochs, run.tags = len(row.reports), {**run.tags, **new}
+        if run.status != _STATUS[row.state]:
+            self._set_status(run, _STATUS[row.state], row.ended)
+            self._best_may_be_new |= row.state != RUNNING
+        if self._best_may_be_new and len(self._rows) >= len(self._runs):  # else more that ended are shown soon
+            self._log_best()
+            self._best_may_be_new = False
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self, status: str) -> None:
+        """Log the winner, its files and what became of the search."""
+        for number, run in self._runs.items():
+            if number in self._rows and self._rows[number].state == RUNNING:
+                self._set_status(run, _PAUSED)
+        known = self._client.get_run(self._study).data.tags.get(_BEST_TAG)
+        if (row := self._best()) is not None and known != str(row.trial):  # it was away when that trial ended
+            self._log_best()
+        self._client.set_tag(self._study, "vae_tune.status", status)
+        best = self._folder / BEST_FOLDER
+        if (best / METRICS_FILE).exists():
+            numbers = _flat(read_json(best / METRICS_FILE)).items()
+            moment = _milliseconds(now())
+            metrics = [self._entities.Metric(name, float(value), moment, 0) for name, value in numbers]
+            self._client.log_batch(self._study, metrics=metrics)
+            self._client.log_artifacts(self._study, str(best), BEST_FOLDER)
+        ends = {INTERRUPTED: "KILLED", FAILED: "FAILED", "running": "FAILED"}
+        self._client.set_terminated(self._study, ends.get(status, "FINISHED"))
+
+    def _find_experiment(self, uri: str) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+        if (known := self._client.get_experiment_by_name(name)) is not None:
+            return str(known.experiment_id)
+        scheme, path = urlsplit(uri)[0:3:2]
+        location = None
+        if scheme.startswith("sqlite"):  # beside the database; MLflow's default depends on where we stand
+            location = Path(path[1:]).absolute().with_name("mlartifacts").as_uri()
+        return str(self._client.create_experiment(name, artifact_location=location))
+
+    def _find_study(self, manifest: Mapping[str, Any]) -> str:
+        """Return the id of the study's run, which is running from now on."""
+        tags = {STUDY_TAG: manifest["name"], STARTED_TAG: manifest["runs"][0]["started"]}
+        for run in self._search(STARTED_TAG, tags[STARTED_TAG]):
+            if run.data.tags.get(STUDY_TAG) == manifest["name"]:
+                self._client.update_run(run.info.run_id, "RUNNING")
+                return str(run.info.run_id)
+        started = _milliseconds(tags[STARTED_TAG])
+        run = self._client.create_run(self._experiment, started, tags, run_name=manifest["name"])
+        settings = {"reference": manifest["reference"], **{key: manifest[key] for key in ("data", "space", "fixed")}}
+        self._client.log_batch(run.info.run_id, params=self._params(_flat(settings, numbers=False)))
+        return str(run.info.run_id)
+
+    def _begin(self, row: TrialRow) -> _Run:
+        tags = {_PARENT_TAG: self._study, TRIAL_TAG: str(row.trial)}
+        run = self._client.create_run(
+            self._experiment, _milliseconds(row.started), tags, run_name=f"trial {row.trial}"
+        )
+        self._client.log_batch(run.info.run_id, params=self._params(row.values))
+        self._runs[row.trial] = _Run(run.info.run_id, "RUNNING", 0, {})
+        return self._runs[row.trial]
+
+    def _log(self, run_id: str, reports: Sequence[Mapping[str, Any]], tags: Mapping[str, str]) -> None:
+        """Log the reports, the epoch of each among its metrics: in one piece, where that is possible."""
+        metrics = [
+            self._entities.Metric(name, float(report[name]), _milliseconds(report[TIME]), report[EPOCH])
+            for report in reports
+            for name in REPORT_COLUMNS
+        ]
+        rest = [self._entities.RunTag(name, text) for name, text in tags.items()]
+        if metrics or rest:
+            self._client.log_batch(run_id, metrics=metrics[:_BATCH], tags=rest)
+        for start in range(_BATCH, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+    def _best(self) -> TrialRow | None:
+        return winner([row for row in self._rows.values() if row.state != RUNNING], self._max_epochs)
+
+    def _log_best(self) -> None:
+        if (best := self._best()) is not None:
+            ended = sum(row.state != RUNNING for row in self._rows.values())
+            metric = self._entities.Metric(f"best_{VAL_LOSS}", best.val_loss, _milliseconds(now()), ended)
+            tag = self._entities.RunTag(_BEST_TAG, str(best.trial))
+            self._client.log_batch(self._study, metrics=[metric], tags=[tag])
+
+    def _set_status(self, run: _Run, status: str, ended: str = "") -> None:
+        if status in ("RUNNING", _PAUSED):
+            self._client.update_run(run.id, status)
+        else:
+            self._client.set_terminated(run.id, status, _milliseconds(ended) if ended else None)
+        run.status = status
+
+    def _search(self, tag: str, text: str) -> list[Any]:
+        """Return all runs of the experiment that have this tag."""
+        found: list[Any] = []
+        token: str | None = None
+        while token is None or token:
+            page = self._client.search_runs([self._experiment], f"tags.`{tag}` = '{text}'", page_token=token)
+            found += page
+            token = page.token or ""
+        return found
+
+    def _params(self, values: Mapping[str, Any]) -> list[Any]:
+        return [self._entities.Param(name, str(value)) for name, value in values.items()]
+
+
+def _known(run: Any) -> _Run:
+    epochs = run.data.metrics.get(EPOCH, 0)
+    return _Run(run.info.run_id, run.info.status, int(epochs), dict(run.data.tags))
+
+
+def _milliseconds(moment: str) -> int:
+    return round(datetime.fromisoformat(moment).timestamp() * 1000)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "", *, numbers: bool = True) -> dict[str, Any]:
+    """Return the leaves of nested mappings by their path; only the numbers, or all."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}/", numbers=numbers)
+        elif not numbers or isinstance(value, (int, float)):
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -1,0 +1,186 @@
+"""The plots of the report, section by section, each with how it is read and what it says about this study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from vae_tune.analysis import models, progress
+from vae_tune.analysis.captions import CAPTIONS
+from vae_tune.analysis.compute_cost import IDLE, Ledger
+from vae_tune.analysis.coordinates import parallel
+from vae_tune.analysis.hyperparameters import Axis, axes, pair
+from vae_tune.analysis.study import Study
+from vae_tune.config.names import (
+    ACTIVE_UNITS,
+    COMPLETE,
+    CONFIRMATION,
+    EPOCH,
+    FINISHED,
+    GAP,
+    HOURS,
+    HYPERPARAMETER,
+    IMPORTANCE,
+    ORDER,
+    PARAMETERS,
+    PRUNED,
+    REACHED,
+    STATE,
+    TRIAL,
+    TRIALS,
+    VAL_LOSS,
+)
+from vae_tune.views.figures import interactive
+from vae_tune.views.figures.traces import Figure, out_of_view
+from vae_tune.views.terminal import short
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST = 5
+"""Hyperparameters that are shown two by two."""
+_CLOSE = 1.0
+"""Nats per image within which a smaller model is as good for most purposes."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A plot with a title and words; of several figures one is chosen by its label."""
+
+    key: str
+    title: str
+    caption: str
+    figures: Mapping[str, Figure]
+    """By label; none where there is nothing to draw, which the caption says then."""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Plots under one heading."""
+
+    key: str
+    title: str
+    cards: list[Card]
+
+
+def make_sections(study: Study, ledger: Ledger, importance: pd.DataFrame) -> list[Section]:
+    """Return all plots of a study; ``importance`` is what :func:`vae_tune.plots.importance` returned."""
+    return [
+        Section("search", "The search", _search(study, ledger)),
+        Section("hyperparameters", "Hyperparameters", _hyperparameters(study, importance)),
+        Section("models", "Models", _models(study)),
+    ]
+
+
+def _card(name: str, note: str, figures: Mapping[str, Figure | None], *, wide: bool = False) -> Card:
+    """Return the card of a figure that all drawings share, with a ``note`` about this study."""
+    drawn = {label: figure for label, figure in figures.items() if figure is not None}
+    caption = CAPTIONS[name]
+    words = " ".join(filter(None, (caption.reading, note, _hidden(drawn)))) if drawn else caption.nothing
+    return Card(name, caption.title, words, drawn, wide)
+
+
+def _hidden(figures: Mapping[str, Figure]) -> str:
+    """Say how many trials lie outside the first view of the first of ``figures``."""
+    count = out_of_view(next(iter(figures.values())))
+    return f"{count} {'trial lies' if count == 1 else 'trials lie'} outside this view." if count else ""
+
+
+def _search(study: Study, ledger: Ledger) -> list[Card]:
+    best = {
+        label: interactive.best_so_far(study, column, title)
+        for label, column, title in (
+            ("trials", ORDER, "trials ended"),
+            ("epochs", FINISHED, "epochs trained by all trials"),
+            ("time", HOURS, "of searching"),
+        )
+    }
+    cards = [
+        _card("best_so_far", _when_found(study), best),
+        _card("learning_curves", "", {"": interactive.learning_curves(study)}),
+    ]
+    if study.rungs:
+        reached = progress.rung_survival(study).set_index(EPOCH)[REACHED].get(study.max_epochs, 0)
+        note = f"{reached} of {len(study.trials)} reached epoch {study.max_epochs}."
+        cards += [
+            _card("rung_survival", note, {"": interactive.rung_survival(study)}),
+            _card("rung_correlation", "", {"": interactive.rung_correlation(study)}),
+        ]
+    hours = ledger.hours.drop(CONFIRMATION, errors="ignore")  # which has idle times of its own
+    busy = (
+        ""
+        if hours.isna().any() or not hours.sum()
+        else f"Trials filled {1 - hours[IDLE] / hours.sum():.0%} of the time."
+    )
+    return [*cards, _card("timeline", busy, {"": interactive.timeline(study)}, wide=True)]
+
+
+def _hyperparameters(study: Study, importance: pd.DataFrame) -> list[Card]:
+    shares = importance.groupby(HYPERPARAMETER)[IMPORTANCE].mean()
+    known = dict(sorted(axes(study).items(), key=lambda item: -shares.get(item[0], 0)))
+    compared = ""
+    if len(importance):
+        compared = f"From {importance[TRIALS].iloc[0]} trials at epoch {importance[EPOCH].iloc[0]}."
+    cards = [_card("importance", compared, {"": interactive.importance(importance)})]
+    figures, pruned = interactive.slices(study), (study.trials[STATE] == PRUNED).any()
+    for number, (name, axis) in enumerate(known.items()):
+        figure = figures.get(name)
+        words = _range(study, axis)
+        if figure and pruned:
+            words += " Pruned trials are ticks above."
+        if figure and (hidden := _hidden({"": figure})):
+            words += f" {hidden}"
+        cards.append(Card(f"slice-{number}", name, words, {"": figure} if figure else {}))
+    names = sorted(known, key=lambda name: name not in (pair(study) or ()))[:_MOST]
+    if len(names) > 1:
+        views = {f"{x}, {y}": interactive.pair_grid(study, x, y) for x, y in combinations(names, 2)}
+        cards.append(_card("pair_grid", "Circles are complete trials.", views, wide=len(cards) % 2 == 0))
+    views = {"complete trials": parallel(study, whole=True), "all": parallel(study, whole=False)}
+    return [*cards, _card("parallel", "The darker the line, the lower the loss.", views, wide=True)]
+
+
+def _models(study: Study) -> list[Card]:
+    best = study.best_trial
+    active, gap, sizes = (
+        table.set_index(TRIAL)
+        for table in (models.active_units(study), models.train_validation_gap(study), models.pareto(study))
+    )
+    used = overfit = smaller = ""
+    if best is not None and best in active.index:
+        used = f"The winner uses {active[ACTIVE_UNITS][best]} of {active['latent_size'][best]}."
+        overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {gap[GAP][best]:+.2f} nats."
+        close = sizes[(sizes[STATE] == COMPLETE) & (sizes[VAL_LOSS] <= sizes[VAL_LOSS][best] + _CLOSE)]
+        if len(close) and close.index[0] != best:
+            share = close[PARAMETERS].iloc[0] / sizes[PARAMETERS][best]
+            smaller = f"Trial {close.index[0]} comes within {_CLOSE:g} nat of the winner with {share:.0%} of its size."
+    return [
+        _card("loss_parts", "", {"": interactive.loss_parts(study)}),
+        _card("active_units", used, {"": interactive.active_units(study)}),
+        _card("train_validation_gap", overfit, {"": interactive.train_validation_gap(study)}),
+        _card("pareto", smaller, {"": interactive.pareto(study)}),
+    ]
+
+
+def _when_found(study: Study) -> str:
+    """Say when the winner ended."""
+    order = progress.best_so_far(study).set_index(TRIAL)[ORDER]
+    best = study.best_trial
+    if best is None or best not in order.index:
+        return ""
+    return f"The winner, trial {best}, was number {order[best]} of {len(order)} to end."
+
+
+def _range(study: Study, axis: Axis) -> str:
+    """Say what was searched, and the winner's value."""
+    searched = f"From {short(axis.low)} to {short(axis.high)}{', log' if axis.scale == 'log' else ''}."
+    if axis.scale == "category":
+        searched = f"One of {', '.join(map(str, axis.choices))}."
+    best = "" if study.best is None else f" The winner: {short(study.best[axis.name])}."
+    reference = getattr(study.reference, axis.name)
+    if axis.scale == "log" and reference <= 0:
+        best += f" The reference, {short(reference)}, is not on this axis."
+    return f"{searched}{best}"
