@@ -10,7 +10,7 @@ import pytest
 import vae_tune
 
 PACKAGE = Path(vae_tune.__file__).parent
-ROOMS = "cli tasks views replay analysis search cluster record vae images config".split()
+ROOMS = ["cli", "tasks", "views", "replay", "analysis", "search", "cluster", "record", "vae", "images", "config"]
 """Highest first: a module imports from its own room and from rooms below it."""
 NEVER = {
     "config/settings": {"torch", "ray", "optuna", "pandas", "numpy"},
