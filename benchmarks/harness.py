@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_tune.config.files import write_json
-from vae_tune.config.limits import usable_cpus
+from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.record.metadata import this_run
 
 FOLDER = Path(__file__).parent

@@ -24,7 +24,7 @@ from harness import alternate, publish, ratio, spread
 from usual import CPU, VAE, VALIDATION, Batches, batches, validate
 from usual import train_epoch as usual_epoch
 
-from vae_tune.config.limits import usable_cpus
+from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.vae.training import fit, make_step, new_state, train_epoch, training_images

@@ -12,7 +12,7 @@ from vae_tune.analysis.audit import audit
 from vae_tune.analysis.compute_cost import CONFIRMATION, make_ledger
 from vae_tune.analysis.study import load_study
 from vae_tune.cluster.slots import Slots
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.names import EXPLORATION, SEARCH
 from vae_tune.config.settings import UsageError
 from vae_tune.images.datasets import Images
@@ -77,7 +77,7 @@ def test_a_confirmation_goes_on_with_its_search(old):
         read_config(old / "search" / "confirmation")
     assert str(raised.value).splitlines() == [
         f"{old / 'search' / 'confirmation'} is a confirmation, not a search.",
-        f"Go on with: {hints.resume(old / 'search')}",
+        f"Go on with: {suggestions.resume(old / 'search')}",
     ]
 
 

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from vae_tune.cluster import ray_runtime as cluster
-from vae_tune.cluster.processes import RayDied
+from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.config.settings import ResourceConfig, SearchError
 
 

@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from tests.record.test_study_record import MANIFEST
-from vae_tune.cluster.processes import RayDied
+from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.names import EPOCH, GPU_ERROR, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.settings import SearchError, TrialConfig

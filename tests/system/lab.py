@@ -20,7 +20,7 @@ import pytest
 
 from tests.debian import install
 from tests.system.conftest import ROOT, descendants, wait_for
-from vae_tune.cluster.credentials import make_token
+from vae_tune.cluster.auth_token import make_token
 
 PROGRAMS = {"ip": "iproute2", "sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync"}
 NAMESPACES = ("--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--mount-proc", "--kill-child")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.system.conftest import ROOT, descendants, is_whole, wait_for
-from vae_tune.cluster.credentials import make_token
+from vae_tune.cluster.auth_token import make_token
 
 pytestmark = pytest.mark.system
 

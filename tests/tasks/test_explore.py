@@ -15,7 +15,7 @@ from tests.stores import BUCKET, s3
 from tests.studies import iso, make_study
 from vae_tune.analysis.study import load_study
 from vae_tune.cli import main as cli
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.names import COMPLETE, DEVICE, EXPLORATION, FAIL, LOCK_FILE, NODE
 from vae_tune.config.settings import ResourceConfig, UsageError
 from vae_tune.config.storage import write_bytes
@@ -130,7 +130,7 @@ def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):
     console = make_console(file=io.StringIO())
     with pytest.raises(KeyboardInterrupt):
         explore(options, console)
-    assert console.file.getvalue() == f"Go on: {hints.resume(tmp_path / 'e', 'explore')}\n"
+    assert console.file.getvalue() == f"Go on: {suggestions.resume(tmp_path / 'e', 'explore')}\n"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vae_tune.config.csv_tables import unescape
 from vae_tune.config.files import read_json
 from vae_tune.config.names import (
     AUDITED,
@@ -32,7 +33,6 @@ from vae_tune.config.names import (
     WARM_START,
 )
 from vae_tune.config.settings import SearchConfig, UsageError, from_dict
-from vae_tune.config.tables import text
 from vae_tune.record.copies import local, shown
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
@@ -172,7 +172,7 @@ def _check_tables(
             if name in (AUDITED, COLLAPSED, DIVERGED) and name not in line:  # the table is of schema 1
                 continue
             # while a search runs, a running trial's row may be a second old
-            if not (live and row.state == RUNNING) and _text(value) != text(line.get(name, "")):
+            if not (live and row.state == RUNNING) and _text(value) != unescape(line.get(name, "")):
                 yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
     expected = [
         {TRIAL: str(row.trial), **{name: _text(report[name]) for name in EPOCH_COLUMNS[1:]}}

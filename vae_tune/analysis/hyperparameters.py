@@ -30,7 +30,7 @@ from vae_tune.config.names import (
     VAL_LOSS,
     VALUE,
 )
-from vae_tune.config.quiet import quiet_optuna
+from vae_tune.config.optuna_logging import silence_optuna
 from vae_tune.config.settings import UsageError
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _evaluate(
     evaluator: BaseImportanceEvaluator, trials: pd.DataFrame, space: dict[str, BaseDistribution]
 ) -> dict[str, float]:
     """Return each hyperparameter's share, the greatest first; all equal where no share can be told."""
-    with quiet_optuna():
+    with silence_optuna():
         study = optuna.create_study()
         study.add_trials(
             optuna.create_trial(value=row[VAL_LOSS], params={name: row[name] for name in space}, distributions=space)

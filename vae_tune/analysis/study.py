@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.files import address, named_path, read_json
 from vae_tune.config.names import (
     ACTIVE_UNITS,
@@ -44,7 +45,6 @@ from vae_tune.config.names import (
 )
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
 from vae_tune.config.space import Space
-from vae_tune.config.tables import read_csv
 from vae_tune.record.copies import local, place_of, shown
 from vae_tune.record.metadata import read_manifest, read_space
 from vae_tune.record.trials import marks_of_schema_1, winner

@@ -15,7 +15,7 @@ import tyro
 
 from vae_tune.cli.check.options import CheckOptions
 from vae_tune.cli.parsing import parse
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.files import address
 from vae_tune.config.settings import SearchConfig, SearchError, UsageError, check_types
 from vae_tune.replay.options import ReplayOptions
@@ -254,7 +254,7 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     gc.set_threshold(_GARBAGE)
     atexit.register(_spare_the_last_look)
     try:
-        with hints.started(words):
+        with suggestions.started(words):
             code = _run(arguments, prog, shown=not words)
         sys.stdout.flush()
         sys.exit(code)
@@ -283,14 +283,14 @@ def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
         print(f"vae_tune {__version__}")
         return 0
     if name not in COMMANDS:
-        meant = hints.did_you_mean(name, COMMANDS)
+        meant = suggestions.did_you_mean(name, COMMANDS)
         raise UsageError(f"unknown command {name!r}.{meant} Commands: {', '.join(COMMANDS)}.")
     command = COMMANDS[name]
     if "" in arguments:  # a variable that is not set, most likely; as a path it would be the current folder
         raise UsageError(f"{arguments[arguments.index('') - 1]} needs a value, but got an empty one.")
     words = arguments[1:]
     default = command.defaults(words) if command.defaults else None
-    examples = [f"{hints.command(name)} {example}" for example in command.examples]
+    examples = [f"{suggestions.command(name)} {example}" for example in command.examples]
     return command.run(parse(command.options, words, f"{prog} {name}" if shown else prog, default, examples))
 
 

@@ -19,7 +19,7 @@ from tyro import _errors as tyro_errors  # the only way to take over its boxes o
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from vae_tune.config.errors import UsageError, telling_line
-from vae_tune.config.hints import did_you_mean
+from vae_tune.config.suggestions import did_you_mean
 
 _NO_NUMBER = re.compile(r"(int\(\) with base 10: |string to float: |matching (INT|FLOAT) could.* from \[)('.*')")
 """What Python and tyro say of a text that should be a number."""

@@ -19,8 +19,8 @@ from unittest import mock
 import ray
 import ray.exceptions
 
-from vae_tune.cluster.credentials import protect
-from vae_tune.cluster.processes import Processes, RayDied, short_folder
+from vae_tune.cluster.auth_token import protect
+from vae_tune.cluster.ray_processes import Processes, RayDied, short_folder
 from vae_tune.cluster.slots import count_slots
 from vae_tune.config.compat.ray import (
     NvidiaGPUAcceleratorManager,
@@ -31,10 +31,10 @@ from vae_tune.config.compat.ray import (
     utils,
     worker,
 )
-from vae_tune.config.limits import usable_cpus
+from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.config.settings import ResourceConfig, SearchError, UsageError
 
-_PRELOAD = "vae_tune.cluster.preload"
+_PRELOAD = "vae_tune.cluster.worker_preload"
 _STARTS = 3
 _TOO_SLOW = "timed out during startup"
 _KNOCK_SECONDS = 10

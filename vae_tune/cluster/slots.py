@@ -14,7 +14,7 @@ import ray.exceptions
 from ray.autoscaler.sdk import request_resources
 
 from vae_tune.config.compat.ray import state
-from vae_tune.config.limits import available_memory, cpu_note
+from vae_tune.config.machine_limits import available_memory, cpu_note
 from vae_tune.config.settings import ResourceConfig, UsageError
 
 _PATIENCE_SECONDS = 1200.0

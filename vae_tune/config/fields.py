@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import LONGEST_NAME, address, can_be_path, named_path
-from vae_tune.config.hints import did_you_mean
+from vae_tune.config.suggestions import did_you_mean
 
 _PATH = f"a path of printable names, each at most {LONGEST_NAME} bytes long"
 

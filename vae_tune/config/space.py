@@ -19,8 +19,8 @@ from optuna.distributions import (
 )
 
 from vae_tune.config.fields import read_number
-from vae_tune.config.hints import did_you_mean
 from vae_tune.config.settings import TrialConfig, UsageError, telling_line
+from vae_tune.config.suggestions import did_you_mean
 
 _KEYS = {
     "int": {"type", "low", "high", "log", "step"},

@@ -14,7 +14,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
 
 from vae_tune import __version__
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import (
     CONFIRMATION,
@@ -195,8 +195,8 @@ def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
 def resume_command(kind: str, folder: Path) -> str:
     """Return the command that goes on with a study of that kind; a confirmation goes on with its search."""
     if kind == EXPLORATION:
-        return hints.resume(folder, "explore")
-    return hints.resume(folder.parent if kind == CONFIRMATION else folder)
+        return suggestions.resume(folder, "explore")
+    return suggestions.resume(folder.parent if kind == CONFIRMATION else folder)
 
 
 _WORDS = {SEARCH: "a search", EXPLORATION: "an exploration", CONFIRMATION: "a confirmation"}
@@ -258,7 +258,7 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
     for name, value in new.items():
         if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
             last = name.rpartition(".")[2]
-            _refuse(last, old.get(name), value, f"Leave out {hints.option(last)} to go on")
+            _refuse(last, old.get(name), value, f"Leave out {suggestions.option(last)} to go on")
     for part, values in space_to_dict(space).items():
         for name in {**values, **manifest[part]}:
             if values.get(name) != manifest[part].get(name):

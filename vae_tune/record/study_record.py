@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from vae_tune.config.csv_tables import csv_line
 from vae_tune.config.files import atomic, write_json
 from vae_tune.config.names import (
     AUDITED,
@@ -43,7 +44,6 @@ from vae_tune.config.names import (
     WARM_START,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.config.tables import line
 from vae_tune.record.copies import shown
 from vae_tune.record.diagnostics import collapse
 from vae_tune.record.journal import Journal, StudyLock, UtcStorage
@@ -330,12 +330,12 @@ class StudyRecord:
 
     def _rewrite_epochs(self, reports: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         with atomic(self.folder / EPOCHS_FILE) as file:
-            file.write(line(EPOCH_COLUMNS).encode())
+            file.write(csv_line(EPOCH_COLUMNS).encode())
             file.writelines(_epochs_line(number, report).encode() for number, report in reports)
 
     def _trials_line(self, row: TrialRow) -> str:
         cells = row.cells()
-        return line(cells.get(column, "") for column in self._trial_columns())
+        return csv_line(cells.get(column, "") for column in self._trial_columns())
 
     def _trial_columns(self) -> tuple[str, ...]:
         return (*TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *TRIAL_COLUMNS_AFTER)
@@ -343,7 +343,7 @@ class StudyRecord:
     def _write_trials(self) -> None:
         start, self._stale = time.monotonic(), False
         with atomic(self.folder / TRIALS_FILE) as file:
-            lines = [line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
+            lines = [csv_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())
         self._written = time.monotonic()
         self._next_table = self._written + (self._written - start) / _TABLE_SHARE
@@ -354,4 +354,4 @@ def _at_once(action: Callable[[], None]) -> None:
 
 
 def _epochs_line(number: int, report: Mapping[str, Any]) -> str:
-    return line([number, *(report[column] for column in EPOCH_COLUMNS[1:])])
+    return csv_line([number, *(report[column] for column in EPOCH_COLUMNS[1:])])

@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.files import address, atomic, is_remote
 from vae_tune.config.names import (
     CURVES_FILE,
@@ -31,7 +32,6 @@ from vae_tune.config.names import (
     TRIALS,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.config.tables import to_csv
 from vae_tune.replay.curves import Source, Tabular, load_curves
 from vae_tune.replay.options import ReplayOptions
 from vae_tune.replay.simulator import Replayed, UnknownEpoch, simulate

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from optuna.distributions import CategoricalDistribution
 
 from vae_tune.analysis.study import load_study
+from vae_tune.config.csv_tables import read_csv, to_csv
 from vae_tune.config.files import address, atomic, write_json
 from vae_tune.config.names import (
     COMPLETE,
@@ -37,7 +38,6 @@ from vae_tune.config.names import (
 )
 from vae_tune.config.settings import TrialConfig, UsageError, from_dict, telling_line
 from vae_tune.config.space import Space
-from vae_tune.config.tables import read_csv, to_csv
 from vae_tune.record.copies import local, shown
 from vae_tune.record.metadata import read_manifest, read_space
 

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, cast, get_args, get_type_hints
 
 import tyro
 
-from vae_tune.config.hints import did_you_mean
 from vae_tune.config.settings import AshaConfig, Sampler, UsageError, check_types, require
+from vae_tune.config.suggestions import did_you_mean
 
 Bridge = Literal["ours", "pruned", "stock"]
 

@@ -25,7 +25,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from vae_tune.config.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
-from vae_tune.config.quiet import quiet_optuna
+from vae_tune.config.optuna_logging import silence_optuna
 from vae_tune.record.sampler_view import SET_ASIDE, seen_study
 from vae_tune.record.trials import TrialRow
 from vae_tune.replay.curves import Curve, Source
@@ -122,7 +122,7 @@ def simulate(
     Raises:
         UnknownEpoch: it trains further than a tabular source knows.
     """
-    with quiet_optuna():
+    with silence_optuna():
         base = replace(source.curves.reference, seed=seed)
         scheduler = make_scheduler(setting.asha, base.max_epochs, seed)
         searcher = _make_searcher(source, setting, num_samples, seed, scheduler, points)

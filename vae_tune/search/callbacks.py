@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
 
-from vae_tune.cluster.processes import NO_TASK, RayDied
+from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import ray_is_alive
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Ending

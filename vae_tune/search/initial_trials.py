@@ -16,10 +16,10 @@ import yaml
 from optuna.trial import FrozenTrial
 
 from vae_tune.config.fields import read_number
-from vae_tune.config.hints import did_you_mean
 from vae_tune.config.names import TRIAL
 from vae_tune.config.settings import TrialConfig, UsageError
 from vae_tune.config.space import Space, construct, line_of, problem, repeated
+from vae_tune.config.suggestions import did_you_mean
 from vae_tune.record.sampler_view import lend
 
 _NOT_GIVEN = {"", "nan", "na", "<na>", "n/a", "null", "none"}

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vae_tune.config.files import address, is_remote
-from vae_tune.config.limits import available_memory
+from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.settings import DataConfig, TrialConfig, UsageError
 from vae_tune.images.datasets import Images, load_images, to_tensor
 from vae_tune.tasks.options import EvaluateOptions, ModelOptions

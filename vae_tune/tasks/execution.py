@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from vae_tune.cluster.processes import NO_TASK, RayDied
+from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import RunningRay, ray_is_alive
 from vae_tune.cluster.slots import Slots, SlotsNow
-from vae_tune.cluster.worker import train_trial
+from vae_tune.cluster.worker_entry import train_trial
 from vae_tune.config.files import address, is_remote
-from vae_tune.config.limits import cpu_note
+from vae_tune.config.machine_limits import cpu_note
 from vae_tune.config.names import FAILED, GPUS, INTERRUPTED, RAY_FOLDER, RAY_LOG_FILE, RUNNING, TIME_BUDGET, TRIAL
 from vae_tune.config.settings import SearchConfig, SearchError, TrialConfig
 from vae_tune.config.space import Space

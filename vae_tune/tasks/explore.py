@@ -14,7 +14,8 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
-from vae_tune.config import hints
+from vae_tune.config import suggestions
+from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.files import address, atomic
 from vae_tune.config.names import (
     COMPLETE,
@@ -31,7 +32,6 @@ from vae_tune.config.names import (
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.config.space import Grid, Space
 from vae_tune.config.storage import exists
-from vae_tune.config.tables import to_csv
 from vae_tune.record.claim import claimed
 from vae_tune.record.metadata import read_config
 from vae_tune.record.remote_sync import mirrored
@@ -61,7 +61,7 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
         study = run_search(config, view=_Picture(console) if console.is_terminal else _Lines(console), grid=grid)
     except KeyboardInterrupt:
         if exists(folder / STUDY_FILE):
-            say(console, f"Go on: {hints.resume(folder, 'explore')}")
+            say(console, f"Go on: {suggestions.resume(folder, 'explore')}")
         raise
     begun = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
     rows = [row_from_trial(trial) for trial in begun]

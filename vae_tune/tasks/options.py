@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import tyro
 
 from vae_tune.config.files import is_remote, named_path
-from vae_tune.config.hints import did_you_mean
 from vae_tune.config.names import MODEL_FILE
 from vae_tune.config.settings import (
     Binarization,
@@ -24,6 +23,7 @@ from vae_tune.config.settings import (
     require,
     to_dict,
 )
+from vae_tune.config.suggestions import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

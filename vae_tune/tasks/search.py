@@ -13,7 +13,7 @@ import optuna
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.cluster.ray_runtime import RunningRay
 from vae_tune.cluster.slots import Slots, release_command
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.files import named_path
 from vae_tune.config.names import INTERRUPTED, SEARCH, SEED
 from vae_tune.config.settings import SearchConfig, SearchError, duration_seconds, telling_line
@@ -143,7 +143,7 @@ def _confirm(
         view.warn("Nothing is confirmed: no trial is complete.")
         return metrics
     if ending.refuses_new_trials():
-        later = hints.resume(plan.place, num_samples=len(record.rows), time_budget=None)
+        later = suggestions.resume(plan.place, num_samples=len(record.rows), time_budget=None)
         view.warn(f"Nothing is confirmed: no time is left for it. To confirm now: {later}")
         return metrics
     used = {row.values.get(SEED, plan.base.seed) for row in record.rows}
@@ -207,4 +207,5 @@ def _report(folder: Path, place: Path, view: View) -> None:
     try:
         write_report(folder)
     except Exception as error:
-        view.warn(f"There is no report: {telling_line(error)} To write it later: {hints.command('report', place)}")
+        later = suggestions.command("report", place)
+        view.warn(f"There is no report: {telling_line(error)} To write it later: {later}")

@@ -12,7 +12,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from vae_tune.cluster.slots import Slots
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.files import address, argument, is_remote
 from vae_tune.config.names import SEARCH, STUDY_FILE, WARM_START
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
@@ -98,7 +98,9 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
     recorded = from_dict(SearchConfig, manifest["config"])
     for name in ("results_dir", "study_name"):
         if getattr(config, name) != getattr(recorded, name):
-            raise UsageError(f"--resume {argument(config.resume)} names the study: leave out {hints.option(name)}.")
+            raise UsageError(
+                f"--resume {argument(config.resume)} names the study: leave out {suggestions.option(name)}."
+            )
     space = read_space(manifest)
     refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
     own = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
@@ -118,7 +120,7 @@ def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> Non
         values = ", ".join(f"{name} {value}" for name, value in outside.items())
         raise UsageError(
             f"--sampler {config.sampler} needs a reference inside of the space, but outside lies its {values}.\n"
-            f"Choose another one with {' '.join(map(hints.option, outside))}, or take --sampler tpe."
+            f"Choose another one with {' '.join(map(suggestions.option, outside))}, or take --sampler tpe."
         )
 
 

@@ -15,9 +15,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.files import atomic, read_json, write_json
-from vae_tune.config.limits import available_memory
+from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.names import (
     CHECKPOINTS_FOLDER,
     EPOCH,
@@ -78,7 +78,8 @@ def train(options: TrainOptions, console: Console | None = None) -> Path:
         _say(console, _go_on(folder))
         raise
     _say(console, f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
-    _say(console, f"Look further: {hints.command('evaluate', folder)}, {hints.command('generate', folder)}")
+    evaluate, generate = (suggestions.command(name, folder) for name in ("evaluate", "generate"))
+    _say(console, f"Look further: {evaluate}, {generate}")
     return folder
 
 
@@ -187,7 +188,8 @@ def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device)
 def _new_folder(options: TrainOptions) -> Path:
     folder = options.output or Path("models") / f"{options.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
-        raise UsageError(f"The training {folder} exists already.\nTo go on with it: {hints.resume(folder, 'train')}")
+        resume = suggestions.resume(folder, "train")
+        raise UsageError(f"The training {folder} exists already.\nTo go on with it: {resume}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already and is no training.\nChoose another --output.")
     return folder
@@ -201,7 +203,7 @@ def _refuse_changes(before: TrainOptions, now: TrainOptions) -> None:
                 name == "max_epochs" and before.trial.lr_schedule == "cosine"
             )  # another end, another rate before it
             if (name not in _MAY_CHANGE or ends_at) and old[name] != new[name]:
-                option = hints.option("epochs" if ends_at else name)
+                option = suggestions.option("epochs" if ends_at else name)
                 raise UsageError(
                     f"{name} is {old[name]!r} in this training, but got {new[name]!r}.\n"
                     f"Leave out {option} to go on, or train anew with another --output."
@@ -241,4 +243,4 @@ def _say(console: Console, text: str) -> None:
 
 
 def _go_on(folder: Path) -> str:
-    return f"To go on: {hints.resume(folder, 'train')}"
+    return f"To go on: {suggestions.resume(folder, 'train')}"

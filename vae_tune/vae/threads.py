@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from vae_tune.config.limits import usable_cpus
+from vae_tune.config.machine_limits import usable_cpus
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

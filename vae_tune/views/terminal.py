@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import (
     COMPLETE,
@@ -337,9 +337,9 @@ def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
     console.print("Look further:" if not unfinished else "Go on, or look further:")
     code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
     for command in (
-        *([hints.resume(folder)] if unfinished else []),
-        hints.python(code),
-        hints.command("dashboard", folder),
+        *([suggestions.resume(folder)] if unfinished else []),
+        suggestions.python(code),
+        suggestions.command("dashboard", folder),
     ):
         console.print(f"  {command}", soft_wrap=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from vae_tune.cli.check.commands import CLOUDS, SETUP, START, is_token
 from vae_tune.cli.check.document import Document, Keys
 from vae_tune.cli.check.findings import Finding
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 
 _WORLD = ("0.0.0.0/0", "::/0")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -66,7 +66,7 @@ def token(document: Document) -> Iterator[Finding]:
 def _token_file(document: Document, keys: Keys, given: str) -> Iterator[Finding]:
     path = Path(os.path.expanduser(given))
     if not path.is_file():
-        advice = f"Make one: {hints.command('check', document.path, '--make-token')}"
+        advice = f"Make one: {suggestions.command('check', document.path, '--make-token')}"
         yield document.error(keys, f"The token {given} does not exist, and Ray makes none for a cluster.", advice)
     elif not path.read_text(errors="replace").strip():
         yield document.error(keys, f"The token {given} is empty.", "Remove the file, then --make-token.")

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.config import hints
+from vae_tune.config import suggestions
 from vae_tune.config.files import address, is_remote, named_path
 from vae_tune.config.names import (
     BEST_FOLDER,
@@ -106,7 +106,7 @@ def render(study: Study) -> str:
     raw = environment.filters["safe"]
     return environment.from_string(template).render(
         name=study.name,
-        command=hints.command("report", study.place),
+        command=suggestions.command("report", study.place),
         status=summary.make_status(study),
         facts=summary.make_facts(study, ledger),
         tiles=summary.make_tiles(study, ledger),

@@ -14,7 +14,8 @@ from vae_tune.analysis.advice import Finding, conclusions
 from vae_tune.analysis.compute_cost import REPEATED, UNFINISHED, Ledger, cost_unit
 from vae_tune.analysis.hyperparameters import Axis, axes
 from vae_tune.analysis.study import Study, trial_configs
-from vae_tune.config import hints
+from vae_tune.config import suggestions
+from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.files import address
 from vae_tune.config.names import (
     BEST_FOLDER,
@@ -35,7 +36,6 @@ from vae_tune.config.names import (
     VAL_LOSS,
 )
 from vae_tune.config.settings import DataConfig, TrialConfig
-from vae_tune.config.tables import read_csv
 from vae_tune.record.journal import is_being_written
 from vae_tune.record.metadata import resume_command, status_label
 from vae_tune.views.terminal import describe, duration, short
@@ -232,7 +232,7 @@ def make_configuration(study: Study) -> dict[str, str] | None:
             if name not in options and name != "max_epochs" and value != getattr(default, name):
                 options[name] = value
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return {"json": text.strip(), "command": hints.command("train", "--output", f"models/{study.name}", *words)}
+    return {"json": text.strip(), "command": suggestions.command("train", "--output", f"models/{study.name}", *words)}
 
 
 def make_record(study: Study) -> list[tuple[str, str]]:

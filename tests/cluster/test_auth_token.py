@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from vae_tune.cluster.credentials import make_token, protect
+from vae_tune.cluster.auth_token import make_token, protect
 
 
 @pytest.fixture(autouse=True)

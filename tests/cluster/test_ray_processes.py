@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vae_tune.cluster import processes as module
-from vae_tune.cluster.processes import Processes, short_folder
+from vae_tune.cluster import ray_processes as module
+from vae_tune.cluster.ray_processes import Processes, short_folder
 from vae_tune.config.settings import UsageError
 
 pytestmark = pytest.mark.skipif(not module.detect_fate_sharing_support(), reason="there Ray needs our process group")
@@ -76,7 +76,7 @@ def test_a_start_that_failed_names_the_process_its_log_and_its_last_line(started
 _WAIT = """
 import sys
 from vae_tune.config.settings import SearchError
-from vae_tune.cluster.processes import Processes
+from vae_tune.cluster.ray_processes import Processes
 found = Processes()
 found.start(["/bin/false"])
 try:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def cell(value: Any) -> Any:
+def escape(value: Any) -> Any:
     """Return a value as it is written: text that a spreadsheet would compute begins with an apostrophe."""
     return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
 
 
-def text(written: str) -> str:
-    """Return the text of a cell: what :func:`cell` was given."""
+def unescape(written: str) -> str:
+    """Return the text of a cell: what :func:`escape` was given."""
     return written[1:] if written.startswith("'") and _is_formula(written) else written
 
 
@@ -33,16 +33,16 @@ def _is_formula(value: str) -> bool:
     return value.lstrip("'").startswith(_FORMULA)
 
 
-def line(cells: Iterable[Any]) -> str:
+def csv_line(cells: Iterable[Any]) -> str:
     """Return a line of a table; None is an empty cell."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow("" if value is None else cell(value) for value in cells)
+    csv.writer(out, lineterminator="\n").writerow("" if value is None else escape(value) for value in cells)
     return out.getvalue()
 
 
 def to_csv(table: pd.DataFrame, **options: Any) -> bytes:
     """Return a table without its index; ``options`` are pandas'."""
-    texts = {str(name): table[name].map(cell) for name in table if table[name].dtype.kind == "O"}
+    texts = {str(name): table[name].map(escape) for name in table if table[name].dtype.kind == "O"}
     written: str = table.assign(**texts).to_csv(index=False, **options)
     return written.encode()
 
@@ -79,7 +79,7 @@ def read_csv(source: Path | io.BytesIO, kinds: Mapping[str, str] | None = None) 
     columns = {}
     for name, values in zip(read.column_names, read.columns, strict=True):
         if pa.types.is_string(values.type):
-            columns[name] = pd.Series([value and text(value) for value in values.to_pylist()], dtype="str")
+            columns[name] = pd.Series([value and unescape(value) for value in values.to_pylist()], dtype="str")
         elif kinds.get(name) == "Int64":
             columns[name] = pd.Series(values.to_pylist(), dtype="Int64")
         else:

@@ -1,4 +1,4 @@
-"""Keeping a library's chatter from the person who asked for something else."""
+"""Silence Optuna where it would write between a command's own lines."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import optuna
 
 
 @contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Hold back what Optuna logs and warns of."""
+def silence_optuna() -> Iterator[None]:
+    """Suppress Optuna's log messages and warnings while the block runs."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vae_tune.cluster import slots
-from vae_tune.config import limits
-from vae_tune.config.limits import available_memory, control_groups, cpu_note, usable_cpus
+from vae_tune.config import machine_limits
+from vae_tune.config.machine_limits import available_memory, control_groups, cpu_note, usable_cpus
 from vae_tune.config.settings import ResourceConfig, UsageError
 from vae_tune.vae.threads import cpu_threads, limit_threads
 
@@ -137,7 +137,7 @@ def test_without_control_groups_the_affinity_alone_counts(tmp_path):
 
 
 def test_a_process_with_one_cpu_of_several_says_so():
-    code = "from vae_tune.config.limits import *; print(usable_cpus(), cpu_note())"
+    code = "from vae_tune.config.machine_limits import *; print(usable_cpus(), cpu_note())"
     one = min(os.sched_getaffinity(0))
     done = subprocess.run(
         ["taskset", "-c", str(one), sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
@@ -146,7 +146,7 @@ def test_a_process_with_one_cpu_of_several_says_so():
 
 
 def test_where_all_cpus_may_be_used_nothing_is_said(monkeypatch):
-    monkeypatch.setattr(limits, "usable_cpus", os.cpu_count)
+    monkeypatch.setattr(machine_limits, "usable_cpus", os.cpu_count)
     assert cpu_note() == ""
 
 
@@ -154,7 +154,7 @@ def test_a_trial_that_needs_more_cpus_than_may_be_used_is_refused_with_both_numb
     nodes = [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 1.0}}]
     monkeypatch.setattr(slots.ray, "nodes", lambda: nodes)
     monkeypatch.setattr(slots.state, "get_draining_nodes", dict)
-    monkeypatch.setattr(limits, "usable_cpus", lambda: 1)
+    monkeypatch.setattr(machine_limits, "usable_cpus", lambda: 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     with pytest.raises(UsageError, match=r"this machine has 1 CPU and 0 GPUs \(1 of 64 CPUs may be used\)\.$"):
         slots.find_slots(ResourceConfig(cpus_per_trial=2))

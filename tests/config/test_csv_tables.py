@@ -8,7 +8,7 @@ import pytest
 
 from tests.studies import hand_made
 from vae_tune.analysis.audit import audit
-from vae_tune.config import tables
+from vae_tune.config import csv_tables
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "''-1", '=HYPERLINK("http://x","y")', "= a, b\nc"]
 TEXTS = ["", "plain", "'quoted'", "it's", "1", "e=mc2", "a-b", "nan", "None"]
@@ -16,42 +16,42 @@ TEXTS = ["", "plain", "'quoted'", "it's", "1", "e=mc2", "a-b", "nan", "None"]
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_text_that_begins_like_a_formula_is_written_behind_an_apostrophe(text):
-    assert tables.cell(text) == f"'{text}"
-    assert tables.text(tables.cell(text)) == text
+    assert csv_tables.escape(text) == f"'{text}"
+    assert csv_tables.unescape(csv_tables.escape(text)) == text
 
 
 @pytest.mark.parametrize("value", [*TEXTS, -1, -0.5, None, True])
 def test_any_other_cell_is_written_as_it_is(value):
-    assert tables.cell(value) is value
-    assert not isinstance(value, str) or tables.text(value) == value
+    assert csv_tables.escape(value) is value
+    assert not isinstance(value, str) or csv_tables.unescape(value) == value
 
 
 def test_a_table_comes_back_as_it_was():
     texts = [*FORMULAS, *TEXTS[1:]]
     numbers = np.exp(np.random.default_rng(0).uniform(-10, 6, len(texts)))
     frame = pd.DataFrame({"reason": texts, "loss": -numbers, "count": -np.arange(len(texts))})
-    again = tables.read_csv(io.BytesIO(tables.to_csv(frame)), {"reason": "str"})
+    again = csv_tables.read_csv(io.BytesIO(csv_tables.to_csv(frame)), {"reason": "str"})
     assert again["reason"].tolist() == texts
     assert again["loss"].tolist() == frame["loss"].tolist()
     assert again["count"].tolist() == frame["count"].tolist()
 
 
 def test_text_that_looks_like_a_number_stays_text_and_only_an_empty_cell_is_missing():
-    table = tables.read_csv(io.BytesIO(b"node,count\n007,1\nNA,\n,3\n"), {"node": "str", "count": "Int64"})
+    table = csv_tables.read_csv(io.BytesIO(b"node,count\n007,1\nNA,\n,3\n"), {"node": "str", "count": "Int64"})
     assert table["node"].fillna("missing").tolist() == ["007", "NA", "missing"]
     assert table["count"].isna().tolist() == [False, True, False]
 
 
 def test_a_column_without_a_value_is_one_of_missing_numbers():
-    table = tables.read_csv(io.BytesIO(b"a,b\n1,\n2,\n"))
+    table = csv_tables.read_csv(io.BytesIO(b"a,b\n1,\n2,\n"))
     assert table["b"].dtype == np.float64
     assert table["b"].isna().all()
 
 
 def test_numbers_are_read_to_the_last_bit():
     numbers = np.exp(np.random.default_rng(0).uniform(-30, 30, 10_000))
-    lines = "".join(tables.line([number]) for number in ["x", *numbers.tolist()])
-    assert (tables.read_csv(io.BytesIO(lines.encode()))["x"].to_numpy() == numbers).all()
+    lines = "".join(csv_tables.csv_line([number]) for number in ["x", *numbers.tolist()])
+    assert (csv_tables.read_csv(io.BytesIO(lines.encode()))["x"].to_numpy() == numbers).all()
 
 
 def test_reasons_and_nodes_of_a_study_are_no_formulas_and_are_read_as_they_were(tmp_path):

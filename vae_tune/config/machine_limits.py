@@ -10,7 +10,7 @@ _MOUNT_FIELDS = 3
 """Of a line of /proc/self/mountinfo, after the dash: file system, source, options."""
 
 
-def cpus_there() -> int:
+def cpu_count() -> int:
     """Return how many CPUs this machine has."""
     return os.cpu_count() or 1
 
@@ -21,14 +21,14 @@ def usable_cpus(root: Path = Path("/")) -> int:
     Args:
         root: of the file system that has /proc and the control groups.
     """
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpus_there()
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpu_count()
     quotas = (_cpu_quota(group) for group in control_groups("cpu", root))
     return max(1, int(min([affinity, *(quota for quota in quotas if quota is not None)])))
 
 
 def cpu_note() -> str:
     """Return " (1 of 2 CPUs may be used)", or nothing where all of them may."""
-    usable, there = usable_cpus(), cpus_there()
+    usable, there = usable_cpus(), cpu_count()
     return f" ({usable} of {there} CPUs may be used)" if usable < there else ""
 
 
