@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from vae_tune.analysis.audit import audit
-from vae_tune.analysis.compute_cost import CONFIRMATION, make_ledger
+from vae_tune.analysis.compute_cost import CONFIRMATION, compute_cost
 from vae_tune.analysis.study import load_study
 from vae_tune.cluster.slots import Slots
 from vae_tune.config import suggestions
@@ -69,7 +69,7 @@ def test_they_are_resumed_and_agree_with_themselves_then_too(old, name, kind):
 
 
 def test_a_confirmation_is_counted_with_its_search(old):
-    assert make_ledger(load_study(old / "search")).entries.loc[CONFIRMATION, "trials"] == 2
+    assert compute_cost(load_study(old / "search")).entries.loc[CONFIRMATION, "trials"] == 2
 
 
 def test_a_confirmation_goes_on_with_its_search(old):

@@ -38,8 +38,8 @@ NEVER = {
     "analysis/hyperparameters": {"ray", "torch", "matplotlib", "plotly"},
     "analysis/models": {"ray", "torch", "matplotlib", "plotly"},
     "analysis/advice": {"ray", "torch", "matplotlib", "plotly"},
-    "analysis/edges": {"ray", "torch", "matplotlib", "plotly"},
-    "analysis/refine": {"ray", "torch", "matplotlib", "plotly"},
+    "analysis/range_edges": {"ray", "torch", "matplotlib", "plotly"},
+    "analysis/next_space": {"ray", "torch", "matplotlib", "plotly"},
     "analysis/captions": {"ray", "torch", "matplotlib", "plotly"},
     "analysis/view": {"ray", "torch", "matplotlib", "plotly"},
     "views/figures/style": {"ray", "torch", "matplotlib.pyplot"},
@@ -116,7 +116,7 @@ def test_a_module_names_nothing_beyond_its_wall(module):
         (
             "vae_tune.views.report.summary, vae_tune.views.report.cards",
             {"torch", "ray", "matplotlib"},
-        ),  # and so study, ledger
+        ),  # and so study, compute_cost
         ("vae_tune.replay.simulator, vae_tune.replay.command", {"torch", "matplotlib", "sklearn"}),
         ("vae_tune.cli.dashboard", {"torch", "ray", "optuna_dashboard"}),
         ("vae_tune.cli.check.command", {"torch", "ray", "optuna", "pandas", "numpy", "botocore"}),

@@ -20,7 +20,7 @@ from vae_tune import TrialConfig
 from vae_tune.analysis import advice
 from vae_tune.analysis.early_stopping_audit import proportion_interval
 from vae_tune.analysis.hyperparameters import Axis
-from vae_tune.analysis.refine import next_space
+from vae_tune.analysis.next_space import next_space
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
 from vae_tune.config.settings import AshaConfig
 from vae_tune.config.space import DEFAULT_SPACE

@@ -6,9 +6,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from tests.studies import hand_made, make_study
 from tests.views.test_plots import STUDIES
 from vae_tune import load_study
-from vae_tune.analysis.advice import closing, conclusions, edges, stopping
-from vae_tune.analysis.edges import best_trials
-from vae_tune.analysis.refine import next_space
+from vae_tune.analysis.advice import conclusions, edges, final_findings, stopping
+from vae_tune.analysis.next_space import next_space
+from vae_tune.analysis.range_edges import best_trials
 from vae_tune.config.names import EXPLORATION
 from vae_tune.config.space import Space
 
@@ -294,7 +294,7 @@ def test_latents_that_are_idle_are_no_reason_for_fewer_where_the_losses_ask_for_
     ]
     study = hand_made(tmp_path / "s", *trials, space=Space({"latent_size": IntDistribution(2, 64)}))
     assert [finding.advice for finding in conclusions(study) if finding.advice] == ["Search above 64 too."]
-    assert [finding.advice for finding in closing(study)] == ["Search above 64 too."]
+    assert [finding.advice for finding in final_findings(study)] == ["Search above 64 too."]
 
 
 def test_a_winner_that_overfits_is_told_no_smaller_model_where_the_losses_ask_for_a_larger(tmp_path):

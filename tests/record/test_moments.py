@@ -21,7 +21,7 @@ import optuna_dashboard
 from vae_tune.analysis.audit import audit
 from vae_tune.tasks.compare import side_by_side
 from vae_tune.cli.dashboard import make_dashboard
-from vae_tune.analysis.compute_cost import make_ledger
+from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.analysis.study import load_studies, load_study
@@ -38,7 +38,7 @@ def look(folder):
     seen["trials.csv"] = (folder / "trials.csv").read_text()
     study = load_study(folder)
     seen["table"] = study.trials[["started", "ended"]].to_json(date_format="iso")
-    seen["ledger"] = make_ledger(study).entries.to_json()
+    seen["ledger"] = compute_cost(study).entries.to_json()
     seen["found"] = side_by_side(load_studies([folder])).to_json()
     server = make_dashboard(folder, 0)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

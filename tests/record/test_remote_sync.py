@@ -12,7 +12,7 @@ import pytest
 
 from tests.stores import BUCKET, s3
 from tests.studies import make_study
-from vae_tune.analysis.compute_cost import make_ledger
+from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.study import load_study
 from vae_tune.cli.main import main
 from vae_tune.config import storage
@@ -360,7 +360,7 @@ def test_of_a_study_on_object_storage_it_is_known_whether_a_driver_writes_it(pla
         storage.write_bytes(place / "confirmation" / path.relative_to(made), path.read_bytes())
 
     def told(study):
-        killed = any("was killed" in note for note in make_ledger(study).notes)
+        killed = any("was killed" in note for note in compute_cost(study).notes)
         return make_status(study)["label"], killed
 
     assert told(load_study(place)) == ("killed", True)

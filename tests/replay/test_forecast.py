@@ -5,7 +5,7 @@ import pytest
 
 from tests.studies import hand_made, make_study
 from vae_tune import load_study
-from vae_tune.analysis.advice import closing, conclusions, foretold
+from vae_tune.analysis.advice import conclusions, final_findings, read_forecast
 from vae_tune.config import suggestions
 from vae_tune.config.names import FORECAST_FILE
 from vae_tune.config.settings import AshaConfig
@@ -140,14 +140,14 @@ def test_a_forecast_that_takes_too_long_ends_with_what_it_has(tmp_path, monkeypa
 
 def test_what_was_foretold_is_read_until_another_trial_begins(tmp_path):
     study = rates(tmp_path / "s", [0.6, *np.linspace(0.5, 0.9, 12)], lambda place: 100 + 10 * place)
-    assert foretold(study) == []
+    assert read_forecast(study) == []
     write_forecast(study, 60)
-    assert {finding.topic for finding in foretold(study)} == {"stopping", "trials"}
-    assert set(foretold(study)) <= set(closing(study))
+    assert {finding.topic for finding in read_forecast(study)} == {"stopping", "trials"}
+    assert set(read_forecast(study)) <= set(final_findings(study))
     told = about(conclusions(study), "trials")
     assert len(told) == 2
     assert "The last improvement" in told[0]
     (study.folder / FORECAST_FILE).write_text('{"trials": 12, "findings": [{"topic": "trials", "text": "x"}]}')
-    assert foretold(study) == []
+    assert read_forecast(study) == []
     (study.folder / FORECAST_FILE).write_text("[")
-    assert foretold(study) == []
+    assert read_forecast(study) == []

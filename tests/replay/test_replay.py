@@ -16,7 +16,7 @@ from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.replay.command import replay
 from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves, places, read_table, write_curves
 from vae_tune.replay.options import ReplayOptions, Setting
-from vae_tune.replay.simulator import Replayed
+from vae_tune.replay.simulator import ReplayedTrial
 from vae_tune.replay.surrogate import ERROR, Surrogate, is_poor
 from vae_tune.replay.tables import bootstrap, lowest, regret_table, summary_table
 from vae_tune.views.console import make_console
@@ -164,7 +164,7 @@ def run(*trials):
     """A search from (loss at each of 2 epochs, epochs, ended, spent)."""
     states = {2: COMPLETE, 1: PRUNED}
     return [
-        Replayed(number, {}, Curve(np.array(losses), np.ones(2)), states[epochs], epochs, ended, spent)
+        ReplayedTrial(number, {}, Curve(np.array(losses), np.ones(2)), states[epochs], epochs, ended, spent)
         for number, (losses, epochs, ended, spent) in enumerate(trials)
     ]
 

@@ -1,4 +1,4 @@
-"""Replayed searches against schedules worked by hand, and against a recorded study."""
+"""ReplayedTrial searches against schedules worked by hand, and against a recorded study."""
 
 from pathlib import Path
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.record.test_study_record import report
 from tests.studies import make_study
-from vae_tune.analysis.compute_cost import make_ledger
+from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.study import load_study
 from vae_tune.config.names import COMPLETE, CONFIRMATION, FAIL, PRUNED
 from vae_tune.config.settings import SearchConfig, TrialConfig
@@ -122,12 +122,12 @@ def test_where_all_fresh_trainings_failed_nothing_is_compared(tiny, tmp_path):
 
 def test_the_ledger_counts_the_confirmation(tmp_path):
     folder = make_study(tmp_path / "s", trials=4, max_epochs=3)
-    alone = make_ledger(load_study(folder))
+    alone = compute_cost(load_study(folder))
     make_study(folder / "confirmation-of-sizes", trials=2, max_epochs=3)  # a search that somebody put there
-    other = make_ledger(
+    other = compute_cost(
         load_study(make_study(folder / "confirmation", trials=2, max_epochs=3, scheduler="none", kind=CONFIRMATION))
     )
-    both = make_ledger(load_study(folder))
+    both = compute_cost(load_study(folder))
     assert both.entries["cpu_hours"]["confirmation"] == pytest.approx(other.entries["cpu_hours"].sum())
     assert both.entries["epochs"]["confirmation"] == other.entries["epochs"].sum() > 0
     assert both.wall_seconds == pytest.approx(alone.wall_seconds + other.wall_seconds)

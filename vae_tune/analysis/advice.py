@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from vae_tune.analysis.edges import LATE, edges, slope
 from vae_tune.analysis.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, importance
 from vae_tune.analysis.models import active_units
 from vae_tune.analysis.progress import best_so_far, rung_correlation, rung_survival
+from vae_tune.analysis.range_edges import LATE, edges, slope
 from vae_tune.analysis.study import Study, audited_trials, judged_reports
 from vae_tune.config.files import read_json
 from vae_tune.config.names import (
@@ -106,7 +106,7 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
         _edges,
         _stopping,
         _trials,
-        lambda study: iter(foretold(study)),
+        lambda study: iter(read_forecast(study)),
         _epochs,
         _latents,
         _collapsed,
@@ -116,13 +116,13 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
     return [finding for maker in told for finding in maker(study)]
 
 
-def closing(study: Study) -> list[Finding]:
+def final_findings(study: Study) -> list[Finding]:
     """Return what is told at the end: of idle latents; of a search, also edges and what a replay foretold."""
     idle = [finding for finding in _latents(study) if finding.advice]
-    return [*idle, *(_edges(study) if study.kind == SEARCH else ()), *foretold(study)]
+    return [*idle, *(_edges(study) if study.kind == SEARCH else ()), *read_forecast(study)]
 
 
-def foretold(study: Study) -> list[Finding]:
+def read_forecast(study: Study) -> list[Finding]:
     """Return what a replay foretold at the end of the search, if no trial was begun since.
 
     See :func:`vae_tune.replay.forecast.write_forecast`.
@@ -232,7 +232,7 @@ def _edges(study: Study) -> Iterator[Finding]:
 
 
 def _stopping(study: Study) -> Iterator[Finding]:
-    replayed = any(finding.topic == "stopping" for finding in foretold(study))  # which knows better what to change
+    replayed = any(finding.topic == "stopping" for finding in read_forecast(study))  # it knows better
     for row in stopping(study).to_dict("records"):
         if pd.isna(row[SPEARMAN]) or not row[STOPPED]:
             continue

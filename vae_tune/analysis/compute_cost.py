@@ -1,7 +1,7 @@
 """The compute ledger: where the hours of a search went, derived from its record alone.
 
 The record holds the length of each epoch, when it was reported, when each trial began and ended, and for each run
-of the search its slots, its start and its end. What it cannot hold is named in :attr:`Ledger.notes`.
+of the search its slots, its start and its end. What it cannot hold is named in :attr:`ComputeCost.notes`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SHARES = {CPU_HOURS: "cpus", GPU_HOURS: "gpus"}
 
 
 @dataclass(frozen=True)
-class Ledger:
+class ComputeCost:
     """What a search cost, over all of its runs."""
 
     entries: pd.DataFrame
@@ -87,7 +87,7 @@ def cost_unit(hours: float, unit: str) -> tuple[float, str]:
     return (1.0, unit) if hours >= 1 else (60.0, unit.replace("hours", "minutes"))
 
 
-def make_ledger(study: Study) -> Ledger:
+def compute_cost(study: Study) -> ComputeCost:
     """Return where the hours of ``study`` went; it may still be running.
 
     The cost of an epoch is its length times the CPUs (GPUs) of a slot. *Failed* includes the time from a failed
@@ -118,7 +118,7 @@ def make_ledger(study: Study) -> Ledger:
         entries.loc[IDLE, kind] = whole - min(whole, entries[kind].sum())  # NaN where a run's slots are not known
     counted = trials.groupby(states.map(_WORDS))[EPOCHS].agg(["size", "sum"]).reindex(entries.index, fill_value=0)
     entries = entries.assign(trials=counted["size"].astype(int), epochs=counted["sum"].astype(int))
-    confirmations = [make_ledger(load_study(path.parent)) for path in _confirmations(study)]
+    confirmations = [compute_cost(load_study(path.parent)) for path in _confirmations(study)]
     if confirmations:
         entries.loc[CONFIRMATION] = sum(other.entries.sum() for other in confirmations)
         entries = entries.astype({"trials": int, "epochs": int})
@@ -129,7 +129,7 @@ def make_ledger(study: Study) -> Ledger:
     pruned = trials[(trials[STATE] == PRUNED) & (trials[EPOCHS] > 0)]
     left = study.max_epochs - pruned[EPOCHS]
     spared = float((pruned[SECONDS] / pruned[EPOCHS] * left).sum()) / 3600
-    return Ledger(
+    return ComputeCost(
         entries=entries,
         wall_seconds=float(wall.sum()) + sum(other.wall_seconds for other in confirmations),
         saved_epochs=int(left.sum()),

@@ -34,7 +34,7 @@ from vae_tune.config.names import (
 from vae_tune.config.settings import UsageError
 from vae_tune.replay.curves import Source, Tabular, load_curves
 from vae_tune.replay.options import ReplayOptions
-from vae_tune.replay.simulator import Replayed, UnknownEpoch, simulate
+from vae_tune.replay.simulator import ReplayedTrial, UnknownEpoch, simulate
 from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.replay.tables import AT, AXIS, NEAR, REGRET, SETTING, lowest, regret_table, summary_table
 from vae_tune.views.console import make_console
@@ -117,7 +117,7 @@ def _show_errors(validated: pd.DataFrame, what: str, console: Console) -> None:
     console.print(table)
 
 
-def _search(source: Source, setting: Any, options: ReplayOptions, seed: int) -> list[Replayed]:
+def _search(source: Source, setting: Any, options: ReplayOptions, seed: int) -> list[ReplayedTrial]:
     try:
         return simulate(source, setting, options.num_samples, seed)
     except UnknownEpoch as error:
@@ -229,7 +229,7 @@ def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
         "<style>body{font:15px sans-serif;margin:2em;max-width:1100px}"
         "table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
         f"td:first-child,th:first-child{{text-align:left}}</style><h1>{title}</h1>"
-        '<section id="replay"><h2>Replayed with other settings</h2><div class="card">'  # the report shows it too
+        '<section id="replay"><h2>ReplayedTrial with other settings</h2><div class="card">'  # the report shows it too
         f'<img alt="Regret over epochs and over time" style="max-width:100%" src="data:image/png;base64,{picture}">'
         f'<div class="scroll"><table><tr><th>{"</th><th>".join(head)}</th></tr>{body}</table></div>'
         f"<p>{escape(legend)}</p></div></section></html>\n"

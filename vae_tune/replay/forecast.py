@@ -23,7 +23,7 @@ from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN, VAL_
 from vae_tune.config.settings import AshaConfig
 from vae_tune.replay.curves import Curve, Curves, load_curves
 from vae_tune.replay.options import Setting
-from vae_tune.replay.simulator import Replayed, simulate
+from vae_tune.replay.simulator import ReplayedTrial, simulate
 from vae_tune.replay.surrogate import FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.search.initial_trials import reference_values
 
@@ -44,7 +44,7 @@ class _OutOfTime(Exception):
 
 
 def write_forecast(study: Study, seconds: float = SECONDS) -> None:
-    """Write the forecast into the study's folder, where :func:`vae_tune.analysis.advice.foretold` finds it."""
+    """Write the forecast into the study's folder, where :func:`vae_tune.analysis.advice.read_forecast` finds it."""
     findings = [asdict(finding) for finding in forecast(study, seconds)]
     write_json(study.folder / FORECAST_FILE, {"trials": len(study.trials), "findings": findings})
 
@@ -202,7 +202,7 @@ def _points(curves: Curves) -> list[Mapping[str, Any]]:
     return [values for values in curves.values if values != reference]
 
 
-def _best(trials: list[Replayed]) -> float:
+def _best(trials: list[ReplayedTrial]) -> float:
     return min((trial.val_loss for trial in trials if trial.state == COMPLETE), default=np.inf)
 
 

@@ -43,7 +43,7 @@ class UnknownEpoch(Exception):
 
 
 @dataclass
-class Replayed:
+class ReplayedTrial:
     """One trial of a replayed search."""
 
     trial: int
@@ -116,7 +116,7 @@ class MemoryRecord:
 
 def simulate(
     source: Source, setting: Setting, num_samples: int, seed: int, points: Sequence[Mapping[str, Any]] = ()
-) -> list[Replayed]:
+) -> list[ReplayedTrial]:
     """Replay one search and return its trials by number; after the reference come ``points``, then what is proposed.
 
     Raises:
@@ -134,15 +134,15 @@ def _run(
     scheduler: TrialScheduler,
     curve_of: Callable[[Mapping[str, Any]], Curve],
     workers: int,
-) -> list[Replayed]:
+) -> list[ReplayedTrial]:
     """Let free workers ask for trials, and the reports come in the order of the clock, until all have ended."""
-    trials: list[Replayed] = []
+    trials: list[ReplayedTrial] = []
     events: list[tuple[float, int, Any]] = []  # when the running epoch of a trial ends; ties in the order they began
     clock, spent, free, order = 0.0, 0, workers, count()
     names = count()
 
     def train(handle: Any) -> None:
-        replayed: Replayed = handle.replayed
+        replayed: ReplayedTrial = handle.replayed
         seconds = replayed.curve.seconds[replayed.epochs]
         if math.isnan(replayed.curve.losses[replayed.epochs]):
             raise UnknownEpoch(f"its configuration {dict(replayed.values)} was trained for {replayed.epochs} epochs")
@@ -154,7 +154,7 @@ def _run(
             if not isinstance(config, dict):
                 break
             if config[TRIAL] == len(trials):
-                trials.append(Replayed(len(trials), config[VALUES], curve_of(config[VALUES])))
+                trials.append(ReplayedTrial(len(trials), config[VALUES], curve_of(config[VALUES])))
             train(SimpleNamespace(trial_id=name, config=config, replayed=trials[config[TRIAL]]))
             free -= 1
         if not events:
@@ -173,7 +173,7 @@ def _run(
         free += 1
 
 
-def _end(replayed: Replayed) -> str:
+def _end(replayed: ReplayedTrial) -> str:
     if not math.isfinite(replayed.val_loss):
         return FAIL
     return COMPLETE if replayed.epochs == len(replayed.curve.losses) else PRUNED

@@ -14,7 +14,7 @@ import pandas as pd
 from vae_tune.config.names import COMPLETE, EPOCHS, HIGH, HOURS, LOW, PRUNED
 from vae_tune.replay.curves import Array
 from vae_tune.replay.options import Setting
-from vae_tune.replay.simulator import Replayed
+from vae_tune.replay.simulator import ReplayedTrial
 
 SETTING, AXIS, AT, REGRET = "setting", "axis", "at", "regret"
 NEAR = (0.5, 1.0)
@@ -24,7 +24,7 @@ _POINTS = 200
 """Of a regret curve."""
 _SECONDS_AN_HOUR = 3600.0
 
-Searches = Mapping[Setting, Sequence[Sequence[Replayed]]]
+Searches = Mapping[Setting, Sequence[Sequence[ReplayedTrial]]]
 """For each setting its repeats, each a list of trials."""
 
 
@@ -117,7 +117,7 @@ def _median(values: Array) -> Array:
     return np.asarray(np.quantile(values, 0.5, axis=-2, method="inverted_cdf"))
 
 
-def _steps(run: Sequence[Replayed], axis: str, best: float) -> tuple[Array, Array, float]:
+def _steps(run: Sequence[ReplayedTrial], axis: str, best: float) -> tuple[Array, Array, float]:
     """Return when the incumbent changed, its regret from then on, and when the search ended."""
     whole = sorted((trial for trial in run if trial.state == COMPLETE), key=lambda trial: trial.spent)
     losses = np.minimum.accumulate([trial.val_loss for trial in whole]) if whole else np.array([])
@@ -126,22 +126,22 @@ def _steps(run: Sequence[Replayed], axis: str, best: float) -> tuple[Array, Arra
     return np.array(at, np.float64), losses - best, end
 
 
-def _spent(run: Sequence[Replayed]) -> int:
+def _spent(run: Sequence[ReplayedTrial]) -> int:
     return sum(trial.epochs for trial in run)
 
 
-def _at(run: Sequence[Replayed], epochs: float, best: float) -> float:
+def _at(run: Sequence[ReplayedTrial], epochs: float, best: float) -> float:
     """Return the regret when so many epochs were trained; before the first whole trial that of the first."""
     at, regret, _ = _steps(run, EPOCHS, best)
     return float(regret[max(0, int(np.searchsorted(at, epochs, side="right")) - 1)]) if len(at) else np.inf
 
 
-def _reached(run: Sequence[Replayed], loss: float) -> float:
+def _reached(run: Sequence[ReplayedTrial], loss: float) -> float:
     """Return the epochs that were trained when a trial trained to the end was that good."""
     return min((trial.spent for trial in run if trial.state == COMPLETE and trial.val_loss <= loss), default=np.inf)
 
 
-def _stopped_the_best(run: Sequence[Replayed]) -> float:
+def _stopped_the_best(run: Sequence[ReplayedTrial]) -> float:
     finals = np.array([trial.final_loss for trial in run])
     if np.isnan(finals).any():
         return np.nan

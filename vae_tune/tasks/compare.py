@@ -6,7 +6,7 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.analysis.compute_cost import cost_unit, make_ledger
+from vae_tune.analysis.compute_cost import compute_cost, cost_unit
 from vae_tune.analysis.progress import best_so_far
 from vae_tune.analysis.study import Studies, Study, load_studies, trial_configs
 from vae_tune.config.files import address, atomic
@@ -111,7 +111,7 @@ def side_by_side(studies: Studies) -> pd.DataFrame:
 
 
 def _row(study: Study) -> dict[str, Any]:
-    ledger, best, trials = make_ledger(study), study.best, study.trials
+    ledger, best, trials = compute_cost(study), study.best, study.trials
     row: dict[str, Any] = {
         STATUS: make_status(study)["label"],
         TRAIN_IMAGES: study.manifest["data"]["train"],

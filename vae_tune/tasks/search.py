@@ -111,7 +111,7 @@ def _search(
     if confirming:
         ending = ending.renewed()
     with interruptible(ending):
-        from vae_tune.analysis.advice import closing  # late: no first trial waits for it
+        from vae_tune.analysis.advice import final_findings  # late: no first trial waits for it
 
         if confirming:
             metrics = _confirm(plan, record, images, slots, view, ending, ray, metrics)
@@ -119,7 +119,7 @@ def _search(
         if ending.reason != INTERRUPTED and study.kind == SEARCH:
             _foretell(study, ending, view)
         _report(record.folder, plan.place, view)
-        view.end(record.rows, metrics, plan.place, [str(finding) for finding in closing(study)])
+        view.end(record.rows, metrics, plan.place, [str(finding) for finding in final_findings(study)])
     if ending.reason == INTERRUPTED:
         raise _EndedInOrder
     return study

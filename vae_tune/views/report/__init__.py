@@ -90,13 +90,13 @@ def render(study: Study) -> str:
     """Return the page."""
     import jinja2
 
-    from vae_tune.analysis.compute_cost import make_ledger
+    from vae_tune.analysis.compute_cost import compute_cost
     from vae_tune.analysis.early_stopping_audit import sentences
     from vae_tune.analysis.hyperparameters import importance
     from vae_tune.views.report import summary
     from vae_tune.views.report.cards import make_sections
 
-    ledger, shares = make_ledger(study), importance(study)
+    ledger, shares = compute_cost(study), importance(study)
     sections = make_sections(study, ledger, shares)
     plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     script, css, template = (_resource(name) for name in ("page.js", "page.css", "page.html"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vae_tune.analysis import models, progress
 from vae_tune.analysis.captions import CAPTIONS
-from vae_tune.analysis.compute_cost import IDLE, Ledger
+from vae_tune.analysis.compute_cost import IDLE, ComputeCost
 from vae_tune.analysis.coordinates import parallel
 from vae_tune.analysis.hyperparameters import Axis, axes, pair
 from vae_tune.analysis.study import Study
@@ -67,7 +67,7 @@ class Section:
     cards: list[Card]
 
 
-def make_sections(study: Study, ledger: Ledger, importance: pd.DataFrame) -> list[Section]:
+def make_sections(study: Study, ledger: ComputeCost, importance: pd.DataFrame) -> list[Section]:
     """Return all plots of a study; ``importance`` is what :func:`vae_tune.plots.importance` returned."""
     return [
         Section("search", "The search", _search(study, ledger)),
@@ -90,7 +90,7 @@ def _hidden(figures: Mapping[str, Figure]) -> str:
     return f"{count} {'trial lies' if count == 1 else 'trials lie'} outside this view." if count else ""
 
 
-def _search(study: Study, ledger: Ledger) -> list[Card]:
+def _search(study: Study, ledger: ComputeCost) -> list[Card]:
     best = {
         label: interactive.best_so_far(study, column, title)
         for label, column, title in (

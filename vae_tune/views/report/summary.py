@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.analysis.advice import Finding, conclusions
-from vae_tune.analysis.compute_cost import REPEATED, UNFINISHED, Ledger, cost_unit
+from vae_tune.analysis.compute_cost import REPEATED, UNFINISHED, ComputeCost, cost_unit
 from vae_tune.analysis.hyperparameters import Axis, axes
 from vae_tune.analysis.study import Study, trial_configs
 from vae_tune.config import suggestions
@@ -65,7 +65,7 @@ def make_status(study: Study) -> dict[str, str]:
     return {"kind": kind, "label": label, "detail": f"{how_far} {resume}"}
 
 
-def make_facts(study: Study, ledger: Ledger) -> list[str]:
+def make_facts(study: Study, ledger: ComputeCost) -> list[str]:
     """Return the line below the title."""
     data = study.manifest["data"]
     slots = study.manifest["runs"][-1].get("slots")
@@ -78,7 +78,7 @@ def make_facts(study: Study, ledger: Ledger) -> list[str]:
     ]
 
 
-def make_tiles(study: Study, ledger: Ledger) -> list[dict[str, str]]:
+def make_tiles(study: Study, ledger: ComputeCost) -> list[dict[str, str]]:
     """Return the figures that count most, the first of them the winner's."""
     tiles = []
     metrics = study.metrics
@@ -176,7 +176,7 @@ def _interval(row: Mapping[Any, Any], name: str) -> str:
     return f"{mean:.2f}" if math.isnan(high) else f"{mean:.2f} ± {high - mean:.2f}"
 
 
-def make_ledger_words(ledger: Ledger, study: Study) -> dict[str, Any]:
+def make_ledger_words(ledger: ComputeCost, study: Study) -> dict[str, Any]:
     """Return the ledger as rows for people, what early stopping saved, and what is not known."""
     hours, whole = ledger.hours, ledger.hours.sum()
     rows = []
@@ -203,7 +203,7 @@ def make_ledger_words(ledger: Ledger, study: Study) -> dict[str, Any]:
     }
 
 
-def _savings(ledger: Ledger, study: Study) -> list[str]:
+def _savings(ledger: ComputeCost, study: Study) -> list[str]:
     if not study.rungs:
         return ["No trial was pruned: each was trained in full."]
     if not ledger.saved_epochs:
@@ -291,12 +291,12 @@ def _cell(value: float | None, sign: str = "") -> str:
     return "" if value is None else f"{value:{sign}d}" if isinstance(value, int) else f"{value:{sign}.2f}"
 
 
-def _cost(hours: float, ledger: Ledger) -> tuple[str, str]:
+def _cost(hours: float, ledger: ComputeCost) -> tuple[str, str]:
     """Return a number and its unit: that in which the cost of the whole search is read."""
     units, unit = cost_unit(ledger.hours.sum(), ledger.unit)
     number = hours * units
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}", unit
 
 
-def _priced(hours: float, ledger: Ledger) -> str:
+def _priced(hours: float, ledger: ComputeCost) -> str:
     return " ".join(_cost(hours, ledger))

@@ -7,7 +7,7 @@ from tests.analysis.test_plots_hyperparameters import ZERO
 from tests.studies import hand_made, make_study
 from vae_tune import TrialConfig, load_study
 from vae_tune.analysis.advice import conclusions
-from vae_tune.analysis.refine import as_yaml, next_space
+from vae_tune.analysis.next_space import as_yaml, next_space
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vae_tune.analysis.edges import best_trials, edges
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
+from vae_tune.analysis.range_edges import best_trials, edges
 from vae_tune.analysis.study import Study
 from vae_tune.config.names import COMPLETE, EDGE, EPOCH, HIGH, HYPERPARAMETER, LOW, STATE, VAL_LOSS
 from vae_tune.config.settings import UsageError
@@ -28,12 +28,11 @@ _UNTRIED = 3
 def next_space(study: Study) -> Space | None:
     """Return the space for a next search: narrowed to where the best trials are, widened where a range ends too soon.
 
-    A range keeps the best trials (see :func:`vae_tune.analysis.edges.best_trials`), and the better half of the
-    complete ones where the trials are compared at an earlier epoch than the last, with a tenth of its length on both
-    sides, at least four tenths of its length in all. It gets a quarter more past an end that
-    :func:`vae_tune.analysis.edges.edges` calls too narrow. All lengths are on the range's own scale. A choice stays
-    that is among the best or hardly tried. Ranges with
-    a step stay as they are.
+    A range keeps the best trials (see :func:`vae_tune.analysis.range_edges.best_trials`) with a tenth of its length on
+    both sides, and at least four tenths of its length. Where the trials are compared before the last epoch, it keeps
+    the better half of the complete trials too. A range grows by a quarter past an end that
+    :func:`vae_tune.analysis.range_edges.edges` calls too narrow. All lengths are on the range's own scale. A choice
+    stays if a best trial has it or fewer than 3 trials tried it. Ranges with a step stay as they are.
 
     Returns:
         None where fewer than 10 trials can be compared.
