@@ -1,10 +1,19 @@
 """Every reported key, column and file name, written once."""
 
+from typing import Final
+
+# The objective of every search
+VAL_LOSS = "val_loss"
+"""Its name: the validation negative ELBO at KL weight 1."""
+UNIT = "nats per image"
+"""Its unit, and that of every other loss."""
+DIRECTION: Final = "minimize"
+"""As Optuna spells it."""
+
 # Keys of a report and columns of epochs.csv and trials.csv
 TRIAL = "trial"
 EPOCH = "epoch"
 TRAIN_LOSS = "train_loss"
-VAL_LOSS = "val_loss"
 TEST_LOSS = "test_loss"
 VAL_RECONSTRUCTION = "val_reconstruction"
 VAL_KL = "val_kl"

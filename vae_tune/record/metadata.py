@@ -19,6 +19,7 @@ from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import (
     CONFIRMATION,
     CONFIRMATION_FOLDER,
+    DIRECTION,
     EXPLORATION,
     FAILED,
     INTERRUPTED,
@@ -27,6 +28,7 @@ from vae_tune.config.names import (
     SEARCH,
     SEED,
     STUDY_FILE,
+    UNIT,
     VAL_LOSS,
 )
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
@@ -89,9 +91,9 @@ def new_manifest(
         "data": describe_data(config, images),
         "metric": {
             "name": VAL_LOSS,
-            "unit": "nats per image",
+            "unit": UNIT,
             "kind": config.data.binarization,  # of grey values, the Bernoulli cross-entropy is no likelihood
-            "direction": "minimize",
+            "direction": DIRECTION,
         },
         "rungs": list(config.asha.rungs(base.max_epochs)),
         "runs": [],

@@ -23,6 +23,7 @@ from vae_tune.config.names import (
     COLLAPSED,
     COMPLETE,
     DEVICE,
+    DIRECTION,
     DIVERGED,
     EPOCH,
     EPOCH_COLUMNS,
@@ -98,7 +99,7 @@ class StudyRecord:
         self._journal = journal
         storage = UtcStorage(self._journal)
         self.study = optuna.create_study(
-            storage=storage, study_name=manifest["name"], direction="minimize", load_if_exists=True
+            storage=storage, study_name=manifest["name"], direction=DIRECTION, load_if_exists=True
         )
         if plant is not None:
             with self.transaction():

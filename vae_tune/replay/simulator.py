@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from vae_tune.config.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
+from vae_tune.config.names import COMPLETE, DIRECTION, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.optuna_logging import silence_optuna
 from vae_tune.record.sampler_view import SET_ASIDE, seen_study
 from vae_tune.record.trials import TrialRow
@@ -75,7 +75,7 @@ class MemoryRecord:
 
     def __init__(self, *, foretell: bool = True) -> None:
         storage = InMemoryStorage()
-        self.study = optuna.create_study(direction="minimize", storage=storage, study_name="replay")
+        self.study = optuna.create_study(direction=DIRECTION, storage=storage, study_name="replay")
         self.seen = seen_study("replay", storage) if foretell else self.study
         self.rows: list[TrialRow] = []
         self._trials: dict[int, optuna.Trial] = {}

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.machine_limits import available_memory
+from vae_tune.config.names import UNIT
 from vae_tune.config.settings import DataConfig, TrialConfig, UsageError
 from vae_tune.images.datasets import Images, load_images, to_tensor
 from vae_tune.tasks.options import EvaluateOptions, ModelOptions
@@ -84,7 +85,7 @@ def run_evaluation(options: EvaluateOptions, console: Console | None = None) -> 
         "split": options.split,
         "images": count,
         "kind": loaded.images.binarization,
-        "unit": "nats per image",
+        "unit": UNIT,
         **asdict(evaluate(model, tensor, loaded.config)),
         "latent_size": model.latent_size,
     }

@@ -20,6 +20,7 @@ from vae_tune.config.names import (
     REFERENCE_TRIAL,
     RUNNING,
     SAMPLES_FILE,
+    UNIT,
     VAL_KL,
     VAL_LOSS,
     VAL_RECONSTRUCTION,
@@ -110,7 +111,7 @@ class WinnerKeeper:
         at = f"at max_epochs={self._max_epochs}" if best.state == COMPLETE else "at the deepest epoch reached"
         metrics: dict[str, Any] = {
             "kind": self._images.binarization,
-            "unit": "nats per image",
+            "unit": UNIT,
             "rule": f"lowest {VAL_LOSS} {at}" + ("" if best.state == COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),
         }
