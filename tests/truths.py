@@ -271,7 +271,7 @@ SENTENCES = {
     ),
     "which matters most is not clear": (r"Which hyperparameter matters most", "", None),
     "Search above, Search below": (
-        r"Good values of (?P<name>\w+) lie at the (?P<end>low|high) end",
+        r"The best values of (?P<name>\w+) lie at the (?P<end>low|high) end",
         "a quarter of the range more gains nothing",
         _edge_is_wrong,
     ),
@@ -289,7 +289,7 @@ SENTENCES = {
     "the last improvement": (r"The last improvement|None of the \d+ trials that ended", "", None),
     "Train longer": (
         r"The winner's loss was still falling",
-        "it falls by below 0.1 nats an epoch",
+        "it falls by below 0.1 nats per epoch",
         lambda case, _: _slope(case) > -0.1,
     ),
     "It overfits": (
@@ -297,12 +297,12 @@ SENTENCES = {
         "the last epoch is the best",
         lambda case, _: min(_winners_curve(case)) == _winners_curve(case)[-1],
     ),
-    "had settled": (
-        r"The winner had settled",
-        "it changes by above 0.3 nats an epoch",
+    "had converged": (
+        r"The winner had converged",
+        "it changes by above 0.3 nats per epoch",
         lambda case, _: abs(_slope(case)) > 0.3,
     ),
-    "whether it had settled is not clear": (r"Whether the winner had settled", "", None),
+    "whether it had converged is not clear": (r"Whether the winner had converged", "", None),
     "latents are active": (r"\d+ of the winner's \d+ latents", "", None),
     "trials failed": (r"\d+ of \d+ trials failed|No trial failed", "", None),
 }

@@ -89,11 +89,12 @@ def test_a_range_is_too_narrow_where_the_loss_still_falls_at_its_end(tmp_path):
     row = edges(study).set_index("hyperparameter").loc["learning_rate"]
     assert row.edge == "high"
     assert row.place == pytest.approx(np.log10(row.best / 1e-4) / 2)
-    assert row.least < 1.6 < row.most  # of 8 nats a decade, of which the range has 2
+    assert row.fall_low < 1.6 < row.fall_high  # of 8 nats a decade, of which the range has 2
     assert (row.trials, row.epoch) == (21, 3)
     (told,) = [finding for finding in conclusions(study) if finding.topic == "edges"]
     assert told.certain
-    assert "lie at the high end of its range 0.0001 to 0.01, where the loss of 21 trials at epoch 3 still" in told.text
+    assert "lie at the high end of its range 0.0001 to 0.01. The loss still falls there by" in told.text
+    assert "21 trials at epoch 3" in told.text
     assert told.advice == "Search above 0.01 too."
 
 
@@ -143,7 +144,7 @@ def test_the_edges_name_the_winner_where_another_trial_was_best_at_the_epoch_tha
     late = {"losses": [140, 98.2, 90], "values": {"learning_rate": 3e-3}}
     study = hand_made(tmp_path / "s", *early, late)
     assert edges(study).set_index("hyperparameter").loc["learning_rate"].best == 9.5e-3
-    assert any("the winner has 0.003. Search above 0.01 too." in text for text in said(study, "edges"))
+    assert any("The winner has 0.003. Search above 0.01 too." in text for text in said(study, "edges"))
 
 
 def test_a_range_is_wide_enough_where_trials_beyond_the_best_were_worse(tmp_path):
@@ -207,9 +208,9 @@ def test_a_rung_that_its_winner_passed_only_by_coming_early_is_doubted(tmp_path)
     curves[0] = [104.5, 94, 80]  # fifth at the rung, where three pass
     study = hand_made(tmp_path / "s", *({"losses": curve} for curve in curves), {"losses": [200], "state": "PRUNED"})
     (text,) = said(study, "stopping")
-    assert "agrees with the final one by 0.8" in text
-    assert "of 10 trials)" in text
-    assert "the winner was number 5 there, where 3 would pass" in text
+    assert "losses at the rung with their final losses is 0.8" in text
+    assert "For the 10 trials trained to the end" in text
+    assert "The winner ranked 5 at the rung, where the best 3 pass." in text
     assert text.endswith("raise --grace-period or lower --reduction-factor.")
 
 
@@ -230,13 +231,13 @@ def test_the_last_gain_is_told_and_nothing_of_more_trials(tmp_path):
     [
         (
             [120, 110, 105, 100],
-            "-6.50 nats an epoch over its last 4 epochs (95 % interval -10.23 to -2.77). Train longer",
+            "-6.50 nats per epoch over its last 4 epochs (95 % interval -10.23 to -2.77). Train longer",
         ),
         ([165, 150, 134.3], "still falling at the end: -15.35"),
-        ([120, 100, 104, 108, 109], "best at epoch 2 and has lost 9.00 nats since: +3.10"),
-        ([120, 100.2, 100.15, 100.05, 100], "had settled: -0.07 nats an epoch over its last 4 epochs"),
-        ([120, 108, 101, 100.9, 101, 100.8, 100.85], "had settled: -0.04"),
-        ([110, 101, 103, 100, 101.8], "Whether the winner had settled is not clear"),  # noise
+        ([120, 100, 104, 108, 109], "best at epoch 2; its loss has risen by 9.00 nats since: +3.10"),
+        ([120, 100.2, 100.15, 100.05, 100], "had converged: -0.07 nats per epoch over its last 4 epochs"),
+        ([120, 108, 101, 100.9, 101, 100.8, 100.85], "had converged: -0.04"),
+        ([110, 101, 103, 100, 101.8], "Whether the winner had converged is not clear"),  # noise
     ],
 )
 def test_the_winners_curve_tells_whether_the_epochs_suited(tmp_path, losses, expected):
@@ -253,7 +254,7 @@ def test_a_search_in_which_none_beats_the_first_is_told_so(tmp_path):
     worse = [{"losses": [150, 140, 130 + number], "started": number} for number in range(1, 12)]
     study = hand_made(tmp_path / "s", {"losses": [120, 110, 100]}, *worse)
     assert said(study, "trials") == [
-        "None of the 12 trials that ended was better than trial 0, the first to end in full."
+        "None of the 12 trials that ended was better than trial 0, the first complete one."
     ]
 
 

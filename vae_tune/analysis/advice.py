@@ -1,15 +1,15 @@
-"""What a study teaches: which hyperparameters matter, whether its space and budget suit, what to search next.
+"""Conclusions from a study: which hyperparameters matter, whether its space and budget suit, what to search next.
 
-Everything is computed from the study's tables by rules that the docstrings state. A finding is a sentence for a
-person, with the numbers it rests on; where there are too few trials for one, none is made up. ``docs/advice.md`` tells
-how often each kind of sentence is wrong.
+Everything is computed from the study's tables by rules that the docstrings state. A finding is a sentence with the
+numbers that support it; where there are too few trials, there is no finding. ``docs/advice.md`` reports how often each
+kind of sentence is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,113 +17,119 @@ import pandas as pd
 from vae_tune.analysis.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, importance
 from vae_tune.analysis.models import active_units
 from vae_tune.analysis.progress import best_so_far, rung_correlation, rung_survival
-from vae_tune.analysis.range_edges import LATE, edges, slope
-from vae_tune.analysis.study import Study, audited_trials, judged_reports
+from vae_tune.analysis.range_edges import LATE, RangeEdge, range_edges, slope
+from vae_tune.analysis.study import Study, audited_trials, complete_trials, judged_reports
 from vae_tune.config.files import read_json
 from vae_tune.config.names import (
     ACTIVE_UNITS,
     BEST,
     COLLAPSED,
     COMPLETE,
-    CROWDED,
-    EDGE,
     EPOCH,
-    EPOCH_A,
-    EPOCH_B,
     EPOCHS,
     FAIL,
-    FALL,
     FORECAST_FILE,
     HIGH,
     HYPERPARAMETER,
     IMPORTANCE,
     LATENT_SIZE,
-    LEAST,
     LOW,
-    LUCKY,
-    LUCKY_GOOD,
     METHOD,
-    MOST,
     ORDER,
-    QUOTA,
     REACHED,
     REASON,
     REFERENCE_TRIAL,
     SEARCH,
     SEED,
-    SPEARMAN,
     STATE,
     STOPPED,
     TRIAL,
     TRIALS,
     VAL_LOSS,
-    WINNER_RANK,
 )
 from vae_tune.record.diagnostics import remedy
 
-_SURE = 30
-"""Trials that a statement about which hyperparameter matters most needs."""
-_LEAD = (
-    0.4  # by which the first hyperparameter's share of the variance exceeds the second's, to be said to matter most
-)
-_FALLING = 0.2  # nats an epoch: where training longer is said to pay
-_TRUSTED = 0.5  # rank correlation above which a rung is said to be trustworthy
-_TOLD = 5  # hyperparameters whose importance is told
-_FEW = 3  # trials from which on their fate says something
+_SURE = 30  # trials that the statement about the most important hyperparameter needs
+_LEAD = 0.4  # of the variance: by which the most important hyperparameter exceeds the second
+_FALLING = 0.2  # nats per epoch: a fall that makes longer training worthwhile
+_TRUSTED = 0.5  # rank correlation above which a rung is trustworthy
+_NAMED = 5  # hyperparameters whose importance is given
+_FEW = 3  # trials that support a statement about their fate
 _SIZES = {LATENT_SIZE, "hidden_width", "hidden_layers"}
-_LAST = 4  # epochs at least that a slope at the end of a curve rests on, where it has so many
+_LAST = 4  # epochs at least for the slope at the end of a curve, if it has so many
 
 Topic = Literal["result", "importance", "edges", "stopping", "trials", "replay", "epochs", "latents", "failures"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a study shows."""
+    """A conclusion from a study."""
 
     topic: Topic
     text: str
-    """One or two sentences, with the numbers."""
+    """One or more sentences, with the numbers."""
     advice: str = ""
-    """What to do about it, a sentence; empty where nothing is to be done."""
+    """A sentence: the action to take; empty for none."""
     certain: bool = False
     """Whether complete trials support the advice beyond a 95 % interval: the report prints it in bold."""
 
     def __str__(self) -> str:
-        """Return all of it."""
+        """Return text and advice."""
         return f"{self.text} {self.advice}".rstrip()
 
 
-def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Finding]:
-    """Return what ``study`` teaches, in the order in which it is told; at least what is missing.
+@dataclass(frozen=True)
+class RungReview:
+    """The decisions of one rung, judged by the trials that were trained to the end.
 
-    Where its configurations were given, nothing is said of the space's edges and of more trials.
-
-    ``shares`` spares the search for what matters: what :func:`vae_tune.plots.importance` returned.
+    A rung decides on the trials that have reached it so far, so early trials pass that would fail among all. Their
+    final losses show whether the rung stops good trials too.
     """
-    makers: tuple[Callable[[Study], Iterator[Finding]], ...] = (
+
+    epoch: int
+    reached: int  # trials that reported this epoch
+    stopped: int
+    spearman: float  # rank correlation of the losses here with those at max_epochs; NaN if it is not known
+    trials: int  # that have both losses
+    winner_rank: int | None  # of the winner at the rung, 1 for the best
+    quota: int  # ranks that pass when all trials have come
+    lucky: int  # complete trials beyond the quota, without the reference and the audited
+    lucky_good: int  # those of them in the better half of all complete trials
+
+
+def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Finding]:
+    """Return the conclusions from ``study``; from a new study, that there are no results yet.
+
+    For a study whose configurations were given there are none about ranges and about more trials.
+
+    Args:
+        study: the study, in any condition.
+        shares: result of :func:`vae_tune.plots.importance`, which is computed if it is not given.
+    """
+    makers: tuple[Callable[[Study], Iterable[Finding]], ...] = (
         _result,
         lambda study: _importance(importance(study) if shares is None else shares, LATE * study.max_epochs),
         _edges,
         _stopping,
         _trials,
-        lambda study: iter(read_forecast(study)),
+        read_forecast,
         _epochs,
         _latents,
         _collapsed,
         _failures,
     )
-    told = [maker for maker in makers if study.kind == SEARCH or maker not in (_edges, _trials)]
-    return [finding for maker in told for finding in maker(study)]
+    chosen = [maker for maker in makers if study.kind == SEARCH or maker not in (_edges, _trials)]
+    return [finding for maker in chosen for finding in maker(study)]
 
 
 def final_findings(study: Study) -> list[Finding]:
-    """Return what is told at the end: of idle latents; of a search, also edges and what a replay foretold."""
+    """Return the findings for the end of a search: idle latents, ranges and the forecast."""
     idle = [finding for finding in _latents(study) if finding.advice]
     return [*idle, *(_edges(study) if study.kind == SEARCH else ()), *read_forecast(study)]
 
 
 def read_forecast(study: Study) -> list[Finding]:
-    """Return what a replay foretold at the end of the search, if no trial was begun since.
+    """Return the forecast that the search wrote at its end; none if another trial has started since.
 
     See :func:`vae_tune.replay.forecast.write_forecast`.
     """
@@ -131,53 +137,53 @@ def read_forecast(study: Study) -> list[Finding]:
         recorded = read_json(study.folder / FORECAST_FILE)
         findings = [Finding(**finding) for finding in recorded["findings"]]
         return findings if recorded["trials"] == len(study.trials) else []
-    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one: the study is complete without it
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: the study is complete without it
         return []
 
 
 def about(findings: Iterable[Finding], topic: Topic) -> str:
-    """Return the findings on one topic, one line each; or that there are too few trials."""
+    """Return the findings on one topic, one per line; or that there are too few trials."""
     lines = [str(finding) for finding in findings if finding.topic == topic]
     return "\n".join(lines) or "Too few trials to tell."
 
 
+def edges(study: Study) -> pd.DataFrame:
+    """Return where the best trials lie: one row per range, with the columns of :class:`RangeEdge`."""
+    return pd.DataFrame(range_edges(study), columns=[field.name for field in fields(RangeEdge)])
+
+
 def stopping(study: Study) -> pd.DataFrame:
-    """Return whether ASHA stopped the right trials, as far as the others can tell.
+    """Return how well early stopping agrees with the final losses: one row per rung, as :class:`RungReview`."""
+    table = pd.DataFrame([*_rung_reviews(study)], columns=[field.name for field in fields(RungReview)])
+    return table.astype({"winner_rank": "Int64"})
 
-    A rung decides with what it has seen so far, so early trials pass that the whole rung would have stopped. They show
-    what became of such trials: where they ended well, the rung stops good ones too.
 
-    Returns:
-        One row per rung: epoch; reached; stopped; spearman (rank correlation of its losses with those at
-        ``max_epochs``, among the ``trials`` there); winner_rank at the rung, 1 for the best; quota (ranks that pass
-        when all have come); lucky (trials trained to the end whose rank is beyond the quota, the reference and the
-        audited apart); lucky_good (of them, those in the better half of all trials trained to the end).
-    """
+def _rung_reviews(study: Study) -> Iterator[RungReview]:
     losses = judged_reports(study).pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
-    whole = study.trials[(study.trials[STATE] == COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)][VAL_LOSS]
+    whole = complete_trials(study)[VAL_LOSS]
     good = set(whole[whole <= whole.median()].index)
-    pairs = rung_correlation(study)
-    agreement = pairs[pairs[EPOCH_B] == study.max_epochs].set_index(EPOCH_A)
-    rows = []
-    for row in rung_survival(study).to_dict("records"):
-        if row[EPOCH] == study.max_epochs:
+    spared = {REFERENCE_TRIAL, *audited_trials(study).index}
+    pairs: dict[Any, Any] = {
+        pair.epoch_a: pair for pair in rung_correlation(study).itertuples() if pair.epoch_b == study.max_epochs
+    }
+    for rung in rung_survival(study).to_dict("records"):
+        epoch = rung[EPOCH]
+        if epoch == study.max_epochs:
             continue
-        ranks = losses[row[EPOCH]].dropna().rank(method="min")
+        ranks = losses[epoch].dropna().rank(method="min")
         quota = max(1, len(ranks) // study.config.asha.reduction_factor)
-        lucky = set(ranks[ranks > quota].index) & set(whole.index) - {REFERENCE_TRIAL, *audited_trials(study).index}
-        rows.append(
-            {
-                **{name: row[name] for name in (EPOCH, REACHED, STOPPED)},
-                SPEARMAN: agreement[SPEARMAN].get(row[EPOCH], np.nan),
-                TRIALS: agreement[TRIALS].get(row[EPOCH], 0),
-                WINNER_RANK: int(ranks[study.best_trial]) if study.best_trial in ranks.index else pd.NA,
-                QUOTA: quota,
-                LUCKY: len(lucky),
-                LUCKY_GOOD: len(lucky & good),
-            }
+        lucky = set(ranks[ranks > quota].index) & set(whole.index) - spared
+        yield RungReview(
+            epoch=epoch,
+            reached=rung[REACHED],
+            stopped=rung[STOPPED],
+            spearman=pairs[epoch].spearman if epoch in pairs else np.nan,
+            trials=pairs[epoch].trials if epoch in pairs else 0,
+            winner_rank=int(ranks[study.best_trial]) if study.best_trial in ranks.index else None,
+            quota=quota,
+            lucky=len(lucky),
+            lucky_good=len(lucky & good),
         )
-    columns = [EPOCH, REACHED, STOPPED, SPEARMAN, TRIALS, WINNER_RANK, QUOTA, LUCKY, LUCKY_GOOD]
-    return pd.DataFrame(rows, columns=columns).astype({WINNER_RANK: "Int64"})
 
 
 def _result(study: Study) -> Iterator[Finding]:
@@ -189,7 +195,7 @@ def _result(study: Study) -> Iterator[Finding]:
         return
     text = f"The best is trial {best.name}: {best[VAL_LOSS]:.2f} nats per image on validation at epoch {best[EPOCHS]}"
     if best.name == REFERENCE_TRIAL:
-        text += "; it is the reference itself"
+        text += ". It is the reference"
     elif (reference := study.trials.loc[REFERENCE_TRIAL])[EPOCHS] == best[EPOCHS] and reference[STATE] == COMPLETE:
         text += f", {reference[VAL_LOSS] - best[VAL_LOSS]:.2f} below the reference"
     whole = best[STATE] == COMPLETE
@@ -197,7 +203,7 @@ def _result(study: Study) -> Iterator[Finding]:
 
 
 def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
-    """Tell each hyperparameter's share, and which matters most: see ``docs/advice.md`` for when that is clear."""
+    """Report the share of each hyperparameter, and which matters most if ``docs/advice.md`` calls that clear."""
     shares = table.pivot_table(index=HYPERPARAMETER, columns=METHOD, values=IMPORTANCE)
     if len(shares) < 2:
         return
@@ -205,76 +211,78 @@ def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
     trials, epoch = table[TRIALS].iloc[0], table[EPOCH].iloc[0]
     first = shares.index[0]
     ahead = trials >= _SURE and epoch >= late and (shares.loc[first] - shares.drop(first).max() >= _LEAD).all()
-    said = f"{first} matters most" if ahead else "Which hyperparameter matters most is not clear"
-    told = ", ".join(f"{name} {row[PED_ANOVA]:.0%} / {row[FANOVA]:.0%}" for name, row in shares.head(_TOLD).iterrows())
-    told += f", the other {len(shares) - _TOLD} less" if len(shares) > _TOLD else ""
-    yield Finding("importance", f"{said}: {told} (PED-ANOVA / fANOVA, {trials} trials at epoch {epoch}).")
+    which = f"{first} matters most" if ahead else "Which hyperparameter matters most is not clear"
+    each = [f"{name} {row[PED_ANOVA]:.0%} / {row[FANOVA]:.0%}" for name, row in shares.head(_NAMED).iterrows()]
+    if len(shares) > _NAMED:
+        each.append(f"the other {len(shares) - _NAMED} less")
+    yield Finding("importance", f"{which}: {', '.join(each)} (PED-ANOVA / fANOVA, {trials} trials at epoch {epoch}).")
 
 
 def _edges(study: Study) -> Iterator[Finding]:
-    table = edges(study)
-    table = table[table[HYPERPARAMETER] != SEED]
-    narrow = table[table[EDGE] != ""]
-    for row in narrow.to_dict("records"):
-        ends, winner = f"{row[LOW]:.4g} to {row[HIGH]:.4g}", study.trials[row[HYPERPARAMETER]][study.best_trial]
-        whole = bool(row[EPOCH] == study.max_epochs)
-        yield Finding(
-            "edges",
-            f"Good values of {row[HYPERPARAMETER]} lie at the {row[EDGE]} end of its range {ends}, where the loss of "
-            f"{row[TRIALS]} trials at epoch {row[EPOCH]} still falls by {row[FALL]:.2f} nats for a tenth of the range "
-            f"(95 % interval {row[LEAST]:.2f} to {row[MOST]:.2f}); the winner has {winner:.4g}.",
-            f"Search {'below' if row[EDGE] == LOW else 'above'} {row[row[EDGE]]:.4g} too.",
-            whole,
-        )
-    trials, epoch = (table[TRIALS].iloc[0], table[EPOCH].iloc[0]) if len(table) else (0, 0)
-    if epoch >= LATE * study.max_epochs and trials and (table[CROWDED] == "").all():
-        yield Finding("edges", f"The best of {trials} trials at epoch {epoch} lie at neither end of any range.")
+    found = [edge for edge in range_edges(study) if edge.hyperparameter != SEED]
+    for edge in found:
+        if edge.edge and study.best is not None:
+            name = edge.hyperparameter
+            yield Finding(
+                "edges",
+                f"The best values of {name} lie at the {edge.edge} end of its range {edge.low:.4g} to {edge.high:.4g}."
+                f" The loss still falls there by {edge.fall:.2f} nats per tenth of the range (95 % interval "
+                f"{edge.fall_low:.2f} to {edge.fall_high:.2f}, {edge.trials} trials at epoch {edge.epoch}). "
+                f"The winner has {study.best[name]:.4g}.",
+                f"Search below {edge.low:.4g} too." if edge.edge == LOW else f"Search above {edge.high:.4g} too.",
+                certain=edge.epoch == study.max_epochs,
+            )
+    if found and found[0].epoch >= LATE * study.max_epochs and not any(edge.crowded for edge in found):
+        text = f"The best of {found[0].trials} trials at epoch {found[0].epoch} lie at neither end of any range."
+        yield Finding("edges", text)
 
 
 def _stopping(study: Study) -> Iterator[Finding]:
-    replayed = any(finding.topic == "stopping" for finding in read_forecast(study))  # it knows better
-    for row in stopping(study).to_dict("records"):
-        if pd.isna(row[SPEARMAN]) or not row[STOPPED]:
+    replayed = any(finding.topic == "stopping" for finding in read_forecast(study))  # it gives better advice
+    for rung in _rung_reviews(study):
+        if np.isnan(rung.spearman) or not rung.stopped:
             continue
         text = (
-            f"The rung at epoch {row[EPOCH]} stopped {row[STOPPED]} of {row[REACHED]} trials. Among the others its "
-            f"order agrees with the final one by {row[SPEARMAN]:.2f} (rank correlation of {row[TRIALS]} trials)"
+            f"The rung at epoch {rung.epoch} stopped {rung.stopped} of {rung.reached} trials. For the {rung.trials} "
+            "trials trained to the end, the rank correlation of their losses at the rung with their final losses is "
+            f"{rung.spearman:.2f}."
         )
-        nearly_lost = pd.notna(row[WINNER_RANK]) and row[WINNER_RANK] > row[QUOTA]
-        if pd.notna(row[WINNER_RANK]):
-            text += f", and the winner was number {row[WINNER_RANK]} there, where {row[QUOTA]} would pass"
-        if row[LUCKY] >= _FEW:
-            text += f". Of {row[LUCKY]} that passed only for coming early, {row[LUCKY_GOOD]} ended in the better half"
-        unfair = row[LUCKY] >= _FEW and row[LUCKY_GOOD] > row[LUCKY] / 2
-        unlike = row[SPEARMAN] < _TRUSTED and row[TRIALS] >= MIN_TRIALS
+        if rung.winner_rank is not None:
+            text += f" The winner ranked {rung.winner_rank} at the rung, where the best {rung.quota} pass."
+        if rung.lucky >= _FEW:
+            text += f" {rung.lucky} trials passed only because they came early; {rung.lucky_good} of them ended in "
+            text += "the better half."
+        nearly_lost = rung.winner_rank is not None and rung.winner_rank > rung.quota
+        unfair = rung.lucky >= _FEW and rung.lucky_good > rung.lucky / 2
+        unlike = rung.spearman < _TRUSTED and rung.trials >= MIN_TRIALS
         doubtful = (unlike or nearly_lost or unfair) and not replayed
         advice = "It may stop good trials: raise --grace-period or lower --reduction-factor." if doubtful else ""
-        yield Finding("stopping", f"{text}.", advice)
+        yield Finding("stopping", text, advice)
 
 
 def _trials(study: Study) -> Iterator[Finding]:
-    """Tell which trial brought the last improvement. It foretells nothing of more trials: see ``docs/advice.md``."""
+    """Report which trial brought the last improvement. That predicts nothing about more trials: ``docs/advice.md``."""
     table = best_so_far(study)
     gains = table[table[BEST].diff() < 0]
     whole = table.dropna(subset=[BEST])
     if len(table) < MIN_TRIALS or whole.empty:
         return
     if gains.empty:
-        first = f"trial {whole[TRIAL].iloc[0]}, the first to end in full"
-        yield Finding("trials", f"None of the {len(table)} trials that ended was better than {first}.")
-        return
-    nats = -table[BEST].diff()[gains.index[-1]]
-    last = _ordinal(gains[ORDER].iloc[-1])
-    text = f"The last improvement, {nats:.2f} nats, came from the {last} of the {len(table)} trials that ended."
+        first = whole[TRIAL].iloc[0]
+        text = f"None of the {len(table)} trials that ended was better than trial {first}, the first complete one."
+    else:
+        nats = -table[BEST].diff()[gains.index[-1]]
+        last = _ordinal(gains[ORDER].iloc[-1])
+        text = f"The last improvement, {nats:.2f} nats, came from the {last} of the {len(table)} trials that ended."
     yield Finding("trials", text)
 
 
 def _epochs(study: Study) -> Iterator[Finding]:
-    """Tell whether the winner had learnt all it could, from the slope of the last quarter of its curve (4 epochs).
+    """Report whether the winner had converged, by the slope of the last quarter of its curve (at least 4 epochs).
 
-    The slope over the last tenth (2 epochs) must say the same.
+    The slope over the last tenth (at least 2 epochs) must agree.
     """
-    if study.best is None or study.best[STATE] != COMPLETE:  # one that is still trained, or was stopped
+    if study.best is None or study.best[STATE] != COMPLETE:
         return
     curve = study.epochs[study.epochs[TRIAL] == study.best_trial].set_index(EPOCH)[VAL_LOSS].sort_index()
     window, last = max(2, len(curve) // 10), min(len(curve), max(_LAST, len(curve) // 4))
@@ -284,41 +292,39 @@ def _epochs(study: Study) -> Iterator[Finding]:
     end = (curve.iloc[-1] - curve.iloc[-1 - window]) / window
     lowest = int(curve.argmin()) + 1
     interval = f"95 % interval {mean - half:+.2f} to {mean + half:+.2f}"
-    told = f"{mean:+.2f} nats an epoch over its last {last} epochs ({interval})"
+    trend = f"{mean:+.2f} nats per epoch over its last {last} epochs ({interval})"
     if mean + half < 0 and end < -_FALLING:
-        text = f"The winner's loss was still falling at the end: {told}."
+        text = f"The winner's loss was still falling at the end: {trend}."
         yield Finding("epochs", text, f"Train longer than {study.max_epochs} epochs.", certain=True)
     elif mean - half > 0 and lowest < len(curve) - window:
-        lost = curve.iloc[-1] - curve.min()
-        text = f"The winner was best at epoch {lowest} and has lost {lost:.2f} nats since: {told}."
-        less = "fewer epochs or more images" if _larger(study) else "fewer epochs, a smaller model or more images"
-        todo = f"It overfits: {less} would help."
-        yield Finding("epochs", text, todo, certain=True)
+        rise = curve.iloc[-1] - curve.min()
+        text = f"The winner was best at epoch {lowest}; its loss has risen by {rise:.2f} nats since: {trend}."
+        remedies = "fewer epochs or more images" if _larger(study) else "fewer epochs, a smaller model or more images"
+        yield Finding("epochs", text, f"It overfits: {remedies} would help.", certain=True)
     elif abs(mean) < _FALLING and half < _FALLING:
-        yield Finding("epochs", f"The winner had settled: {told}.")
+        yield Finding("epochs", f"The winner had converged: {trend}.")
     else:
-        yield Finding("epochs", f"Whether the winner had settled is not clear: {told}.")
+        yield Finding("epochs", f"Whether the winner had converged is not clear: {trend}.")
 
 
 def _larger(study: Study) -> set[str]:
-    """Return the hyperparameters that set the model's size and whose ranges end too soon above."""
-    table = edges(study)
-    return {*table[HYPERPARAMETER][table[EDGE] == HIGH]} & _SIZES
+    """Return the hyperparameters of the model's size whose ranges are too narrow above."""
+    return {edge.hyperparameter for edge in range_edges(study) if edge.edge == HIGH} & _SIZES
 
 
 def _latents(study: Study) -> Iterator[Finding]:
     table = active_units(study)
     for row in table[table[TRIAL] == study.best_trial].to_dict("records"):
         active, size = row[ACTIVE_UNITS], row[LATENT_SIZE]
-        todo = "" if LATENT_SIZE in _larger(study) else remedy(active, size)  # the losses ask for more
-        yield Finding("latents", f"{active} of the winner's {size} latents are active.", todo)
+        advice = "" if LATENT_SIZE in _larger(study) else remedy(active, size)  # the losses ask for more latents
+        yield Finding("latents", f"{active} of the winner's {size} latents are active.", advice)
 
 
 def _collapsed(study: Study) -> Iterator[Finding]:
-    count = study.trials[COLLAPSED].sum()
-    if count:
-        text = f"{count} of {len(study.trials)} trials collapsed: below a tenth of their latents active."
-        yield Finding("latents", text)
+    if count := study.trials[COLLAPSED].sum():
+        yield Finding(
+            "latents", f"{count} of {len(study.trials)} trials collapsed: below a tenth of their latents active."
+        )
 
 
 def _failures(study: Study) -> Iterator[Finding]:
@@ -327,7 +333,7 @@ def _failures(study: Study) -> Iterator[Finding]:
         kinds = failed[REASON].str.replace(r"\d+", "N", regex=True).value_counts()
         often = "" if len(kinds) == 1 else f"; the most frequent reason, {kinds.iloc[0]} times"
         text = f"{len(failed)} of {len(study.trials)} trials failed{often}: {kinds.index[0]}."
-        yield Finding("failures", text, "trials.csv has each reason.")
+        yield Finding("failures", text, "See trials.csv for each reason.")
     elif len(study.trials):
         yield Finding("failures", "No trial failed.")
 

@@ -18,15 +18,16 @@ from vae_tune.config.names import (
     CONFIG_FILE,
     DIVERGED,
     EPOCH,
-    EPOCH_COLUMNS,
     EPOCHS_FILE,
     FAIL,
     METRICS_FILE,
     ORDER,
     PRUNED,
     REFERENCE_TRIAL,
+    REPORT_COLUMNS,
     RUNNING,
     STUDY_FILE,
+    TIME,
     TRIAL,
     TRIALS_FILE,
     VAL_LOSS,
@@ -175,7 +176,7 @@ def _check_tables(
             if not (live and row.state == RUNNING) and _text(value) != unescape(line.get(name, "")):
                 yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
     expected = [
-        {TRIAL: str(row.trial), **{name: _text(report[name]) for name in EPOCH_COLUMNS[1:]}}
+        {TRIAL: str(row.trial), **{name: _text(report[name]) for name in (*REPORT_COLUMNS, TIME)}}
         for _, row, report in sorted(
             ((report[ORDER], row, report) for row in rows for report in row.reports), key=lambda entry: entry[0]
         )

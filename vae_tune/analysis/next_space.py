@@ -1,4 +1,4 @@
-"""The space that a next search should cover, from what a study found."""
+"""The search space for the next search, from the results of a study."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
-from vae_tune.analysis.range_edges import best_trials, edges
-from vae_tune.analysis.study import Study
-from vae_tune.config.names import COMPLETE, EDGE, EPOCH, HIGH, HYPERPARAMETER, LOW, STATE, VAL_LOSS
+from vae_tune.analysis.range_edges import best_trials, range_edges
+from vae_tune.analysis.study import Study, complete_trials
+from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
 from vae_tune.config.settings import UsageError
 from vae_tune.config.space import Space
 
 _MARGIN = 0.1  # of a range, kept on both sides of the best trials
 _BEYOND = 0.25  # of a range, added past an end that was too narrow
-_LEAST = 0.4  # of a range, kept at least: few trials are easily near to each other by chance
-_UNTRIED = 3
-"""Trials below which a choice counts as untried, and stays."""
+_LEAST = 0.4  # of a range, kept at least: a few trials may lie close together by chance
+_UNTRIED = 3  # trials: a choice with fewer stays
 
 
 def next_space(study: Study) -> Space | None:
@@ -30,9 +29,9 @@ def next_space(study: Study) -> Space | None:
 
     A range keeps the best trials (see :func:`vae_tune.analysis.range_edges.best_trials`) with a tenth of its length on
     both sides, and at least four tenths of its length. Where the trials are compared before the last epoch, it keeps
-    the better half of the complete trials too. A range grows by a quarter past an end that
-    :func:`vae_tune.analysis.range_edges.edges` calls too narrow. All lengths are on the range's own scale. A choice
-    stays if a best trial has it or fewer than 3 trials tried it. Ranges with a step stay as they are.
+    the better half of the complete trials too. A range grows by a quarter past an end where
+    :func:`vae_tune.analysis.range_edges.range_edges` finds it too narrow. All lengths are on the range's own scale. A
+    choice stays if a best trial has it or fewer than 3 trials tried it. Ranges with a step stay as they are.
 
     Returns:
         None where fewer than 10 trials can be compared.
@@ -41,11 +40,10 @@ def next_space(study: Study) -> Space | None:
     if top.empty:
         return None
     if top[EPOCH].iloc[0] < study.max_epochs:  # early losses may favour others than the last ones do
-        whole = study.trials[study.trials[STATE] == COMPLETE]
+        whole = complete_trials(study)
         good = whole[whole[VAL_LOSS] <= whole[VAL_LOSS].median()]
         top = pd.concat([top, good[list(study.space.distributions)]])
-    table = edges(study)
-    narrow = dict(zip(table[HYPERPARAMETER], table[EDGE], strict=True))
+    narrow = {edge.hyperparameter: edge.edge for edge in range_edges(study)}
     searched: dict[str, BaseDistribution] = {}
     fixed = dict(study.space.fixed)
     compared = comparable(study)
@@ -63,28 +61,13 @@ def next_space(study: Study) -> Space | None:
 
 
 def as_yaml(space: Space) -> str:
-    """Return a space as the file that ``--space`` takes."""
+    """Return a space as the text of a file for ``--space``."""
     entries = dict(space.fixed) | {name: _terms(distribution) for name, distribution in space.distributions.items()}
-    return "".join(_line(name, value) for name, value in entries.items())
-
-
-class _OneLine(yaml.SafeDumper):
-    """Writes a text with line breaks on one line."""
-
-
-_OneLine.add_representer(
-    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if "\n" in text else None)
-)
-
-
-def _line(name: str, value: Any) -> str:
-    """Return an entry of a YAML mapping on a line of its own."""
-    entry = yaml.dump({name: value}, Dumper=_OneLine, default_flow_style=True, sort_keys=False, width=math.inf)
-    return f"{entry.strip()[1:-1]}\n"
+    return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=math.inf)
 
 
 def _terms(distribution: BaseDistribution) -> dict[str, Any]:
-    """Return a distribution in the space file's terms."""
+    """Return a distribution as an entry of a space file."""
     values: dict[str, Any]
     if isinstance(distribution, CategoricalDistribution):
         values = {"type": "categorical", "choices": list(distribution.choices)}
@@ -122,7 +105,7 @@ def _range(study: Study, axis: Axis, best: Any, edge: str) -> BaseDistribution:
 
 
 def _value(old: Any, place: float) -> float:
-    """Return what lies at a place of a range, on its own scale."""
+    """Return the value at a place of a range, on its own scale."""
     if old.log:
         least = 1 if isinstance(old, IntDistribution) else 0  # Optuna's rule
         return max(least, float(old.low * (old.high / old.low) ** place))
@@ -130,7 +113,7 @@ def _value(old: Any, place: float) -> float:
 
 
 def _bound(study: Study, name: str, value: float, old: Any, away: Any) -> Any:
-    """Return ``value`` rounded away from the range to two digits; the old bound where no trial could have it."""
+    """Return ``value`` rounded outwards to two digits; the old bound if no trial may have that value."""
     if value == 0:
         return old
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - 1)

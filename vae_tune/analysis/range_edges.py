@@ -1,11 +1,12 @@
-"""Whether a range of the search space ends too soon: where the best trials lie, and whether the loss still falls.
+"""Where the best trials lie in each range of the search space, and whether the range is too narrow.
 
-That the best trials lie at an end may be chance, or the work of other hyperparameters. So a surface is fitted to the
-losses of all trials that can be compared, and an end counts as too narrow only where it still falls there.
+The best trials may lie at an end by chance, or because of other hyperparameters. So a surface is fitted to the losses
+of all comparable trials, and a range counts as too narrow only where that surface still falls at its end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,111 +16,106 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
-from vae_tune.analysis.study import Study
-from vae_tune.config.names import (
-    BEST,
-    COMPLETE,
-    CROWDED,
-    EDGE,
-    EPOCH,
-    EPOCHS,
-    FALL,
-    FROM,
-    HIGH,
-    HYPERPARAMETER,
-    LEAST,
-    LOW,
-    MOST,
-    PLACE,
-    STATE,
-    TO,
-    TRIALS,
-    VAL_LOSS,
-)
+from vae_tune.analysis.study import Study, complete_trials
+from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
 from vae_tune.config.settings import UsageError
 
 Array = npt.NDArray[np.float64]
 
 LATE = 0.3
-"""Of the epochs of a whole trial: earlier losses were seen to say little of the last ones' order."""
-_OUTER = 0.1  # of a range: where a winner is said to be at the edge
-_CROWDED = 0.2  # of a range: where half of the best trials are said to crowd at the edge
-_CLOSE = 0.05  # of a range: no room left beyond the best trials
-_FEW = 3  # trials from which on their fate says something
-_TENTH = 0.1  # of a range, for which a fall is told
-_OFF = -0.5  # place of what no log range has, such as 0
+"""Share of ``max_epochs`` from which losses count: earlier ones say little about the final order."""
+_OUTER = 0.1  # of a range: a best trial this close to an end is at the edge
+_CROWDED = 0.2  # of a range: half of the best trials this close to an end crowd there
+_CLOSE = 0.05  # of a range: best trials this close to an end leave no room beyond them
+_FEW = 3  # trials that support a statement
+_STEP = 0.1  # of a range: the part for which a fall is given
+_OFF = -0.5  # place of a value that a log range cannot hold, such as 0
 _SPARE = 3  # degrees of freedom that a fit leaves for its error
 
 
 @dataclass(frozen=True)
-class Fall:
-    """By how much the loss falls towards an end of a range, at that end: nats per image for a tenth of the range."""
+class RangeEdge:
+    """The best trials within one range. Places are shares of the range, on its own scale, from 0 (low) to 1 (high)."""
 
-    nats: float
+    hyperparameter: str
     low: float
-    high: float
-    """Ends of the 95 % interval."""
+    high: float  # ends of the range
+    best: float  # value of the best trial
+    place: float  # of the best trial
+    lowest: float
+    highest: float  # places of the lowest and the highest of the best trials
+    crowded: str  # low or high: the end where the best trials crowd; empty for neither
+    edge: str  # the same end if the range is too narrow there; else empty
+    fall: float  # of the loss at the crowded end, nats per image for a tenth of the range; NaN if it is not known
+    fall_low: float
+    fall_high: float  # ends of the fall's 95 % interval
+    trials: int  # that were compared
+    epoch: int  # at which they were compared
 
 
 def best_trials(study: Study) -> pd.DataFrame:
-    """Return the best quarter of the trials that can be compared (at least 5 of them), the best first.
+    """Return the best quarter of the comparable trials, at least 5 of them, the best first.
 
-    See :func:`vae_tune.analysis.hyperparameters.comparable` for which these are and for the columns.
+    See :func:`vae_tune.analysis.hyperparameters.comparable` for the columns.
     """
     trials = comparable(study).sort_values(VAL_LOSS, ignore_index=True)
     return trials.head(max(5, len(trials) // 4))
 
 
-def edges(study: Study) -> pd.DataFrame:
-    """Return where in each range the best trials are, and whether it is too narrow.
+def range_edges(study: Study) -> list[RangeEdge]:
+    """Return where the best trials lie in each range, and whether the range is too narrow.
 
-    Places are shares of the range, on its own scale: 0 is its lower end, 1 its upper end. The best trials crowd at an
-    end where the best one lies in the outer tenth, or at least half of them in the outer fifth; but not where there is
-    room left beyond all of them (a twentieth of the range) in which 3 or more trials were tried, nor where no trial
-    can lie beyond, such as below one layer. Such a range is too narrow where, besides, the loss still falls at the
-    end, by more than its 95 % interval (see :func:`fall`), the trials are compared late enough (from 3 tenths of the
-    epochs on), and the complete trials do not say the contrary.
+    The best trials crowd at an end if the best one lies in the outer tenth of the range, or at least half of them in
+    the outer fifth. They do not crowd if 3 or more trials lie beyond all of them and there is room for that (a
+    twentieth of the range), nor if no valid value lies beyond the end, such as below one layer. A range is too narrow
+    if, besides, the loss still falls at that end by more than its 95 % interval (see :func:`loss_fall`), the trials
+    are compared at 3 tenths of ``max_epochs`` or later, and the complete trials do not contradict it.
 
     Returns:
-        One row per hyperparameter with a range: hyperparameter, low and high (of the range), best (the best trial's
-        value), place (the best trial's), from and to (places of the lowest and the highest of the best trials),
-        crowded (low or high where they crowd, else empty), edge (the same where the range is too narrow, else empty),
-        fall (nats per image for a tenth of the range, at the crowded end) with least and most of its 95 % interval,
-        trials that were compared, epoch at which. No rows where fewer than 10 trials can be compared.
+        One value per hyperparameter with a range; none if fewer than 10 trials can be compared.
     """
-    compared, top, rows = comparable(study), best_trials(study), []
-    for axis in axes(study).values():
-        if axis.scale == "category" or top.empty:
+    return [*_range_edges(study)] if len(comparable(study)) else []
+
+
+def _range_edges(study: Study) -> Iterator[RangeEdge]:
+    compared, top = comparable(study), best_trials(study)
+    for name, axis in axes(study).items():
+        if axis.scale == "category":
             continue
-        values = top[axis.name].to_numpy(np.float64)
-        places, tried = axis.place(values), axis.place(study.trials[axis.name].dropna())
+        values = top[name].to_numpy(np.float64)
+        places, tried = axis.place(values), axis.place(study.trials[name].dropna())
         ends = {LOW: (places, tried), HIGH: (1 - places, 1 - tried)}
-        narrow = [end for end in ends if _crowds(*ends[end]) and _goes_on(study, axis, end)]
+        narrow = [end for end in ends if _crowds(*ends[end]) and _can_be_widened(study, axis, end)]
         crowded = min(narrow, key=lambda end: ends[end][0][0], default="")
-        found = fall(study, compared, axis.name, crowded) if crowded else None
-        edge = crowded if found and found.low > 0 and _holds(study, compared, axis, crowded) else ""
-        told = (np.nan,) * 3 if found is None else (found.nats, found.low, found.high)
-        where = (axis.low, axis.high, values[0], places[0], places.min(), places.max(), crowded, edge)
-        rows.append((axis.name, *where, *told, len(compared), compared[EPOCH].iloc[0]))
-    columns = [HYPERPARAMETER, LOW, HIGH, BEST, PLACE, FROM, TO, CROWDED, EDGE, FALL, LEAST, MOST, TRIALS, EPOCH]
-    return pd.DataFrame(rows, columns=columns)
+        fall = loss_fall(study, compared, name, crowded) if crowded else None
+        is_narrow = fall is not None and fall[1] > 0 and _counts(study, compared, axis, crowded)
+        yield RangeEdge(
+            name,
+            *(axis.low, axis.high),
+            *(float(values[0]), float(places[0]), float(places.min()), float(places.max())),
+            crowded,
+            crowded if is_narrow else "",
+            *(fall or (np.nan, np.nan, np.nan)),
+            len(compared),
+            int(compared[EPOCH].iloc[0]),
+        )
 
 
-def fall(study: Study, trials: pd.DataFrame, name: str, end: str) -> Fall | None:
-    """Return by how much the loss falls towards an end of a range, by a surface fitted to ``trials``.
+def loss_fall(study: Study, trials: pd.DataFrame, name: str, end: str) -> tuple[float, float, float] | None:
+    """Return by how much the loss falls at an end of a range, by a surface fitted to ``trials``.
 
-    The surface is a sum of parabolas, one for each range, and of a level for each choice. What a parabola does at its
-    end depends on its form: so a cubic in place of the range's own parabola must fall there too, by half of its own
-    interval at least.
+    The surface is a sum of parabolas, one per range, and of a level per choice. The slope of a parabola at its end
+    depends on the parabola's form, so a cubic in its place must fall there too, by at least half of its own interval.
 
     Args:
         study: the study.
-        trials: what :func:`vae_tune.analysis.hyperparameters.comparable` returned.
+        trials: result of :func:`vae_tune.analysis.hyperparameters.comparable`.
         name: a hyperparameter with a range.
         end: low or high.
 
     Returns:
-        None where there are too few trials for the surface, or where the cubic does not fall.
+        The fall and the ends of its 95 % interval, nats per image for a tenth of the range; None if there are too few
+        trials for the surface, or if the cubic does not fall.
     """
     own, losses, others = np.empty(0), trials[VAL_LOSS].to_numpy(np.float64), []
     for axis in axes(study).values():
@@ -138,12 +134,12 @@ def fall(study: Study, trials: pd.DataFrame, name: str, end: str) -> Fall | None
     cubic = _fitted(np.column_stack([terms, own**3])[known], losses[known], {1: 1.0, 2: 2.0, terms.shape[1]: 3.0})
     if parabola is None or cubic is None or cubic[0] > -cubic[1] / 2:
         return None
-    falls, half = -parabola[0], parabola[1]
-    return Fall(falls * _TENTH, (falls - half) * _TENTH, (falls + half) * _TENTH)
+    fall, half = -parabola[0], parabola[1]
+    return fall * _STEP, (fall - half) * _STEP, (fall + half) * _STEP
 
 
 def slope(x: Array, y: Array) -> tuple[float, float]:
-    """Return the slope of a least-squares line, and half of its 95 % interval (Student's t): of 3 points or more."""
+    """Return the slope of a least-squares line through 3 or more points, and half of its 95 % interval."""
     found = _fitted(np.column_stack([np.ones(len(x)), x]), y, {1: 1.0}, spare=1)
     assert found is not None
     return found
@@ -151,10 +147,10 @@ def slope(x: Array, y: Array) -> tuple[float, float]:
 
 def _fitted(terms: Array, losses: Array, weights: dict[int, float], spare: int = _SPARE) -> tuple[float, float] | None:
     """Return a weighted sum of a least-squares fit's coefficients, and half of its 95 % interval (Student's t)."""
-    free = len(losses) - int(np.linalg.matrix_rank(terms)) if len(losses) else 0
+    coefficients, _, rank, _ = np.linalg.lstsq(terms, losses, rcond=None)
+    free = len(losses) - int(rank)
     if free < spare:
         return None
-    coefficients = np.linalg.lstsq(terms, losses, rcond=None)[0]
     direction = np.zeros(terms.shape[1])
     direction[list(weights)] = list(weights.values())
     error = ((losses - terms @ coefficients) ** 2).sum() / free
@@ -162,26 +158,26 @@ def _fitted(terms: Array, losses: Array, weights: dict[int, float], spare: int =
     return float(direction @ coefficients), float(stdtrit(free, 0.975) * np.sqrt(max(variance, 0.0)))
 
 
-def _holds(study: Study, compared: pd.DataFrame, axis: Axis, end: str) -> bool:
-    """Tell whether losses of that epoch count, and whether the complete trials do not contradict them."""
+def _counts(study: Study, compared: pd.DataFrame, axis: Axis, end: str) -> bool:
+    """Tell whether the compared epoch is late enough and the complete trials do not contradict its losses."""
     epoch = compared[EPOCH].iloc[0]
     if epoch == study.max_epochs:
         return True
-    whole = study.trials[(study.trials[STATE] == COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)]
+    whole = complete_trials(study)
     places = pd.Series(axis.place(whole[axis.name]), whole.index)
     order = (places if end == HIGH else -places).rank().corr(whole[VAL_LOSS].rank()) if len(whole) >= _FEW else -1.0
     return bool(epoch >= LATE * study.max_epochs and order < 0)
 
 
 def _crowds(best: Any, tried: Any) -> bool:
-    """Tell whether the best trials crowd at an end, from their and all trials' distances to it."""
+    """Tell whether the best trials crowd at an end, given their and all trials' distances to it."""
     crowded = best[0] < _OUTER or np.mean(best < _CROWDED) >= 0.5
     beyond = (tried < best.min()).sum()
     return bool(crowded and (best.min() < _CLOSE or beyond < _FEW))
 
 
-def _goes_on(study: Study, axis: Axis, end: str) -> bool:
-    """Tell whether there is anything beyond an end of a range."""
+def _can_be_widened(study: Study, axis: Axis, end: str) -> bool:
+    """Tell whether a trial may have a value beyond an end of a range."""
     step = 1 if axis.whole else 0.01 * (axis.low if axis.scale == "log" else axis.high - axis.low)
     beyond: Any = axis.low - step if end == LOW else axis.high + step
     try:

@@ -1,4 +1,4 @@
-"""A finished, interrupted or running study, read from its folder: tables and values, without Ray or torch."""
+"""A finished, interrupted or running study, read from its folder into tables, without Ray or torch."""
 
 from __future__ import annotations
 
@@ -15,33 +15,28 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.files import address, named_path, read_json
 from vae_tune.config.names import (
-    ACTIVE_UNITS,
     AUDITED,
     BEST_FOLDER,
     COLLAPSED,
-    DEVICE,
+    COMPLETE,
     DIVERGED,
-    ENDED,
     EPOCH,
     EPOCH_COLUMNS,
     EPOCHS,
     EPOCHS_FILE,
     METRICS_FILE,
-    NODE,
+    MOMENT,
     PRUNED,
     REASON,
     RUNNING,
-    SECONDS,
-    STARTED,
     STATE,
     STATES,
     STUDY,
-    TIME,
     TRIAL,
+    TRIAL_COLUMNS_AFTER,
+    TRIAL_COLUMNS_BEFORE,
     TRIALS_FILE,
-    VAL_KL,
     VAL_LOSS,
-    VAL_RECONSTRUCTION,
 )
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
 from vae_tune.config.space import Space
@@ -64,31 +59,30 @@ class Study:
     """``study.json``: command, versions, data set, space, rungs, status."""
     config: SearchConfig
     trials: pd.DataFrame
-    """One row per trial, indexed by its number: state, reason, epochs, losses in nats per image, the hyperparameters,
-    started, ended (UTC), seconds (in epochs), node, device."""
+    """One row per trial, indexed by its number: the columns of ``trials.csv``."""
     epochs: pd.DataFrame
-    """One row per report: trial, epoch, losses in nats per image, active_units, seconds, images_per_second, time."""
+    """One row per report: the columns of ``epochs.csv``."""
     metrics: dict[str, Any] | None
-    """``best/metrics.json``: the winner's and the reference's numbers, or None before the first."""
+    """``best/metrics.json``: losses of the winner and the reference, or None if there is no winner yet."""
 
     @property
     def name(self) -> str:
-        """Name of the study, which is its folder's."""
+        """Name of the study, which is the name of its folder."""
         return self.folder.name
 
     @property
     def place(self) -> Path:
-        """The study as people name it: its folder, or where on object storage the folder is a copy of."""
+        """The folder, or the address on object storage that the folder is a copy of."""
         return place_of(self.folder)
 
-    @property
+    @cached_property
     def space(self) -> Space:
-        """What was searched."""
+        """The search space."""
         return read_space(self.manifest)
 
-    @property
+    @cached_property
     def reference(self) -> TrialConfig:
-        """The reference configuration, trial 0; the other trials differ from it in the hyperparameters alone."""
+        """The reference configuration, trial 0; the other trials differ from it in the hyperparameters only."""
         reference: TrialConfig = from_dict(TrialConfig, self.manifest["reference"])
         return reference
 
@@ -104,38 +98,38 @@ class Study:
 
     @property
     def promotes(self) -> bool:
-        """Whether trials wait at a rung, without a worker, until they are promoted."""
+        """Whether trials pause at a rung, without a worker, until they are promoted."""
         return self.config.asha.scheduler == "asha-promotion"
 
     @property
     def kind(self) -> str:
-        """``search``, or where its configurations were given ``exploration`` or ``confirmation``."""
+        """``search``, or ``exploration`` or ``confirmation``, whose configurations were given."""
         return str(self.manifest["kind"])
 
     @cached_property
     def best(self) -> pd.Series[Any] | None:
-        """The winner's row of ``trials`` (its name is the trial's number), or None where there is none."""
+        """The winner's row of ``trials`` (its name is the trial's number), or None if there is no winner."""
         rows: Any = self.trials.reset_index().itertuples()
         best = winner(rows, self.max_epochs)
         return None if best is None else self.trials.loc[best.trial]
 
     @property
     def best_trial(self) -> int | None:
-        """The winner's number, or None where there is none."""
+        """The winner's number, or None if there is no winner."""
         return None if self.best is None else int(str(self.best.name))
 
     def load_model(self) -> VAE:
         """Return the winner's model on the CPU, an ``nn.Module`` in eval mode; ``encode(images)`` gives latent means.
 
         Raises:
-            UsageError: there is none yet, or it is damaged.
+            UsageError: there is no model yet, or it is damaged.
         """
         from vae_tune.vae.checkpoint import load_model
 
         return load_model(self.folder)
 
     def __repr__(self) -> str:
-        """Say in a few lines what it is, how far it came and what is best."""
+        """Describe the study in a few lines: kind, status, trials and winner."""
         metric, counts = self.manifest["metric"], self.trials[STATE].value_counts()
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         lines = [
@@ -147,7 +141,7 @@ class Study:
         if (best := self.best) is not None:
             loss = f"{best[VAL_LOSS]:.2f} {metric['unit']} ({metric['kind']})"
             lines.append(f"  best: trial {best.name}, {VAL_LOSS} {loss} after epoch {best[EPOCHS]}")
-            values = ((name, best[name]) for name in self.space.distributions)
+            values = best[list(self.space.distributions)].items()
             words = [f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values]
             lines += wrap(" ".join(words), 79, initial_indent="  ", subsequent_indent="  ")
         return "\n".join(lines)
@@ -155,25 +149,29 @@ class Study:
 
 def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     """Return the whole configuration of each of ``trials``, given by number."""
-    reference, names = study.reference, list(study.space.distributions)
-    rows = study.trials.loc[list(trials), names].to_dict("records")
-    return [replace(reference, **{name: row[name] for name in names}) for row in rows]
+    rows = study.trials.loc[list(trials), list(study.space.distributions)].to_dict("records")
+    return [replace(study.reference, **{str(name): value for name, value in row.items()}) for row in rows]
+
+
+def complete_trials(study: Study) -> pd.DataFrame:
+    """Return the rows of the trials that were trained to ``max_epochs``."""
+    return study.trials[(study.trials[STATE] == COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)]
 
 
 def audited_trials(study: Study) -> pd.Series[int]:
-    """Return the epoch at which each audited trial was condemned, by its number."""
+    """Return, by number of each audited trial, the epoch of the rung that would have stopped it."""
     return study.trials[AUDITED].dropna().astype(int)
 
 
 def paused_trials(study: Study) -> pd.Series[bool]:
-    """Return of each trial whether it waits for a promotion, or did so when the search ended: it holds no worker."""
+    """Tell of each trial whether it is paused at a rung, or was when the search ended: it holds no worker."""
     at_rung = (study.trials[STATE] == RUNNING) & study.trials[EPOCHS].isin(study.rungs)
     paused: pd.Series[bool] = study.promotes & (at_rung | (study.trials[STATE] == PRUNED))
     return paused
 
 
 def judged_reports(study: Study) -> pd.DataFrame:
-    """Return the reports that early stopping took into account: of audited trials those before they were condemned."""
+    """Return the reports that early stopping used: those of an audited trial only up to the rung of its audit."""
     ends = study.epochs[TRIAL].map(audited_trials(study)).fillna(study.max_epochs)
     return study.epochs[study.epochs[EPOCH] <= ends]
 
@@ -181,17 +179,17 @@ def judged_reports(study: Study) -> pd.DataFrame:
 def load_study(folder: str | Path) -> Study:
     """Load the study in ``folder``; it may still be running, or have been interrupted at any moment.
 
-    One on object storage (``s3://bucket/results/name``) is copied to this machine first, until this process ends.
-    ``docs/tables.md`` tells each column's type and unit.
+    A study on object storage (``s3://bucket/results/name``) is copied to this machine first, until this process ends.
+    ``docs/tables.md`` gives the type and unit of each column.
 
     Raises:
-        UsageError: the folder is no study, or a file of it cannot be read.
+        UsageError: the folder is not a study, or one of its files cannot be read.
     """
     folder = local(named_path(folder))
     manifest = read_manifest(folder)
     path = folder / EPOCHS_FILE
     try:
-        epochs = _read_epochs(path)  # before the trials, which then are all there
+        epochs = _read_epochs(path)  # before trials.csv, which then has every trial that reported
         path = folder / TRIALS_FILE
         trials = trials_table(path, read_space(manifest), manifest["reference"])
         path = folder / BEST_FOLDER / METRICS_FILE
@@ -207,25 +205,25 @@ class Studies:
 
     studies: tuple[Study, ...]
     names: tuple[str, ...]
-    """What the column study calls them."""
+    """Their names in the column ``study``."""
     trials: pd.DataFrame
-    """The trials of all, with the columns study and trial in front; a hyperparameter is missing where a study did not
-    search it."""
+    """All trials, with the columns study and trial in front; a hyperparameter is missing where a study did not search
+    it."""
     epochs: pd.DataFrame
-    """The reports of all, with the column study in front."""
+    """All reports, with the column study in front."""
 
     def __repr__(self) -> str:
-        """Name them."""
+        """Name the studies."""
         return f"Studies({', '.join(self.names)})"
 
 
 def load_studies(folders: Iterable[str | Path]) -> Studies:
-    """Load several studies and stack their tables, told apart by a column ``study``.
+    """Load several studies and stack their tables.
 
-    That is the study's name, or its folder where two have the same name.
+    The column ``study`` holds the study's name, or its folder if two studies have the same name.
 
     Raises:
-        UsageError: there is none, one cannot be loaded, or their losses are of different kinds (grey, static, ...).
+        UsageError: no folder is given, a study cannot be loaded, or their losses are of different kinds.
     """
     import pandas as pd
 
@@ -267,27 +265,20 @@ def _agree_on_categories(tables: Sequence[pd.DataFrame], column: str) -> None:
 
 
 def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
-    """Read ``trials.csv``, indexed by trial. A trial that has not reported yet has no losses, node and device."""
+    """Read ``trials.csv``, indexed by trial. A trial without a report has no losses, node and device."""
     import pandas as pd
 
-    numbers: dict[type, Any] = {IntDistribution: "Int64", FloatDistribution: "float64"}
-    kinds = {name: numbers.get(type(distribution), "str") for name, distribution in space.distributions.items()}
-    kinds |= {TRIAL: "int64", EPOCHS: "int64", SECONDS: "float64"}
-    kinds |= dict.fromkeys((VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL), "float64")
-    kinds |= dict.fromkeys((STATE, REASON, NODE, DEVICE, STARTED, ENDED), "str")
-    table = read_csv(source, kinds)
+    numbers = {IntDistribution: "Int64", FloatDistribution: "float64"}
+    values = {name: numbers.get(type(searched), "category") for name, searched in space.distributions.items()}
+    table = _read_table(source, TRIAL_COLUMNS_BEFORE | values | TRIAL_COLUMNS_AFTER)
     if unknown := set(table[STATE]) - {*STATES}:
         raise ValueError(f"{unknown.pop()!r} is no state of a trial")
     if AUDITED not in table:
-        marks = [marks_of_schema_1(reason) for reason in table[REASON].fillna("")]
+        marks = [marks_of_schema_1(reason) for reason in table[REASON]]
         columns = [AUDITED, COLLAPSED, DIVERGED]
         table[columns] = pd.DataFrame(marks, columns=columns, index=table.index)
-    table = table.astype({AUDITED: "Int64", COLLAPSED: "bool", DIVERGED: "bool"})
+    table = table.astype({name: TRIAL_COLUMNS_AFTER[name] for name in (AUDITED, COLLAPSED, DIVERGED)})
     table[STATE] = pd.Categorical(table[STATE], categories=STATES)
-    for column in (REASON, NODE, DEVICE):
-        table[column] = table[column].fillna("")
-    for column in (STARTED, ENDED):
-        table[column] = _moments(table[column])
     for name, distribution in space.distributions.items():
         if isinstance(distribution, CategoricalDistribution):
             choices = dict.fromkeys([*distribution.choices, reference[name]])  # the reference may lie outside
@@ -299,14 +290,18 @@ def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, A
 def _read_epochs(path: Path) -> pd.DataFrame:
     """Read ``epochs.csv`` up to its last whole line: the search may be in the middle of writing the next."""
     content = path.read_bytes()
-    kinds: dict[str, Any] = dict.fromkeys(EPOCH_COLUMNS, "float64")
-    kinds |= {TRIAL: "int64", EPOCH: "int64", ACTIVE_UNITS: "int64", TIME: "str"}
-    table = read_csv(BytesIO(content[: content.rfind(b"\n") + 1]), kinds)
-    table[TIME] = _moments(table[TIME])
-    return table
+    return _read_table(BytesIO(content[: content.rfind(b"\n") + 1]), EPOCH_COLUMNS)
 
 
-def _moments(texts: pd.Series[Any]) -> pd.Series[Any]:
+def _read_table(source: Path | BytesIO, types: Mapping[str, str]) -> pd.DataFrame:
+    """Read a table with columns of these types; a category or a bool is left as it is written."""
     import pandas as pd
 
-    return pd.to_datetime(texts, utc=True, format="ISO8601").dt.as_unit("ms")
+    written = {name: "str" if kind in (MOMENT, "category") else kind for name, kind in types.items() if kind != "bool"}
+    table = read_csv(source, written)
+    for name, kind in types.items():
+        if kind == MOMENT:
+            table[name] = pd.to_datetime(table[name], utc=True, format="ISO8601").dt.as_unit("ms")
+        elif kind == "str":
+            table[name] = table[name].fillna("")
+    return table

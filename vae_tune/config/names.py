@@ -34,20 +34,41 @@ ENDED = "ended"
 NODE = "node"
 DEVICE = "device"
 
-REPORT_COLUMNS = (
-    EPOCH,
-    TRAIN_LOSS,
-    VAL_LOSS,
-    VAL_RECONSTRUCTION,
-    VAL_KL,
-    ACTIVE_UNITS,
-    SECONDS,
-    IMAGES_PER_SECOND,
-)
-EPOCH_COLUMNS = (TRIAL, *REPORT_COLUMNS, TIME)
-TRIAL_COLUMNS_BEFORE = (TRIAL, STATE, REASON, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL)
 AUDITED, COLLAPSED, DIVERGED = "audited", "collapsed", "diverged"
-TRIAL_COLUMNS_AFTER = (STARTED, ENDED, SECONDS, NODE, DEVICE, AUDITED, COLLAPSED, DIVERGED)
+
+# Columns in the order in which they are written, with their pandas types
+MOMENT = "datetime64[ms, UTC]"
+REPORT_COLUMNS = {
+    EPOCH: "int64",  # from 1
+    TRAIN_LOSS: "float64",  # nats per image, as all losses; mean over the epoch
+    VAL_LOSS: "float64",  # after the epoch
+    VAL_RECONSTRUCTION: "float64",
+    VAL_KL: "float64",
+    ACTIVE_UNITS: "int64",
+    SECONDS: "float64",  # of the epoch, evaluation included
+    IMAGES_PER_SECOND: "float64",  # training images, evaluation excluded
+}
+EPOCH_COLUMNS = {TRIAL: "int64", **REPORT_COLUMNS, TIME: MOMENT}
+TRIAL_COLUMNS_BEFORE = {
+    TRIAL: "int64",
+    STATE: "category",
+    REASON: "str",
+    EPOCHS: "int64",
+    VAL_LOSS: "float64",  # nats per image, newest report
+    VAL_RECONSTRUCTION: "float64",
+    VAL_KL: "float64",
+}
+"""Columns before the hyperparameters."""
+TRIAL_COLUMNS_AFTER = {
+    STARTED: MOMENT,
+    ENDED: MOMENT,
+    SECONDS: "float64",  # sum over the epochs
+    NODE: "str",
+    DEVICE: "str",
+    AUDITED: "Int64",  # epoch of the rung that would have stopped it
+    COLLAPSED: "bool",
+    DIVERGED: "bool",
+}
 
 GPUS = "gpus"
 """Key of a Ray Tune trial's share of a GPU in its config."""
@@ -93,9 +114,7 @@ PARAMETERS = "parameters"
 LATENT_SIZE = "latent_size"
 SEED = "seed"
 ON_FRONT = "on_front"
-LOW, HIGH, PLACE, FROM, TO, EDGE = "low", "high", "place", "from", "to", "edge"
-CROWDED, FALL, LEAST, MOST = "crowded", "fall", "least", "most"
-WINNER_RANK, QUOTA, LUCKY, LUCKY_GOOD = "winner_rank", "quota", "lucky", "lucky_good"
+LOW, HIGH = "low", "high"
 STATUS, TRAIN_IMAGES, MAX_EPOCHS = "status", "train_images", "max_epochs"
 BEST_TRIAL, BEST_EPOCHS, REFERENCE_LOSS = "best_trial", "best_epochs", "reference_loss"
 FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cpu_hours", "gpu_hours"

@@ -355,4 +355,4 @@ def _at_once(action: Callable[[], None]) -> None:
 
 
 def _epochs_line(number: int, report: Mapping[str, Any]) -> str:
-    return csv_line([number, *(report[column] for column in EPOCH_COLUMNS[1:])])
+    return csv_line([number, *(report[column] for column in (*REPORT_COLUMNS, TIME))])
