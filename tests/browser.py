@@ -38,7 +38,7 @@ def browser(path):
 
 def screenshot(folder, output, width=1280, height=1670):
     """Draw the top of the report of the study in ``folder``."""
-    from vae_tune.views.report import write_report
+    from vae_tune.views.report.page import write_report
 
     path, problem = find_chromium()
     if path is None:

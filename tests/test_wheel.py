@@ -11,9 +11,10 @@ READ = """
 from pathlib import Path
 from vae_tune import TrialConfig
 from vae_tune.images import datasets as data
-from vae_tune.views.report import _resource
+from vae_tune.views.report.page import read_resource
 from vae_tune.config.space import load_space
-print(data.__file__, len(load_space(Path("wide"), TrialConfig()).distributions), len(_resource("page.html")) > 0)
+files = ("page.html", "page.css", "figures.js")
+print(data.__file__, len(load_space(Path("wide"), TrialConfig()).distributions), all(map(read_resource, files)))
 """
 
 

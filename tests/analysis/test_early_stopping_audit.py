@@ -29,7 +29,7 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.scheduler import is_audited, make_scheduler, replay, settle
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Ending
-from vae_tune.views.report import render
+from vae_tune.views.report.page import render
 
 ASHA = AshaConfig(reduction_factor=3, audit_fraction=0.3)
 

@@ -4,7 +4,7 @@ from optuna.distributions import IntDistribution
 from tests.studies import hand_made
 from vae_tune.config.space import DEFAULT_SPACE, Space
 from vae_tune.plots import active_units, draw_train_validation_gap, loss_parts, pareto, train_validation_gap
-from vae_tune.views.report import render
+from vae_tune.views.report.page import render
 
 
 def test_loss_parts_are_those_of_the_newest_report(tmp_path):

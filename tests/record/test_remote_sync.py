@@ -24,7 +24,7 @@ from vae_tune.record.copies import local, record_files, working_copy
 from vae_tune.record.remote_sync import mirrored, renew
 from vae_tune.tasks.search import run_search
 from vae_tune.tasks.search_plan import make_plan
-from vae_tune.views.report import render
+from vae_tune.views.report.page import render
 from vae_tune.views.report.summary import make_status
 
 

@@ -12,7 +12,7 @@ from vae_tune import load_study
 from vae_tune.analysis.audit import audit
 from vae_tune.config.files import address
 from vae_tune.record.copies import local
-from vae_tune.views.report import write_report
+from vae_tune.views.report.page import write_report
 
 pytestmark = pytest.mark.system
 

@@ -26,7 +26,7 @@ from vae_tune.replay.options import ReplayOptions
 from vae_tune.tasks.options import TrainOptions
 from vae_tune.views.console import make_console
 from vae_tune.views.figures.conventions import COLOURS
-from vae_tune.views.report import write_report
+from vae_tune.views.report.page import write_report
 
 
 def read(folder, **options):
@@ -66,7 +66,7 @@ def test_it_tells_what_early_stopping_saved_and_where_the_hours_went(whole, told
     study = load_study(whole)
     epochs, pruned = len(study.epochs), study.trials[study.trials.state == "PRUNED"]
     saved = len(pruned) * 9 - pruned.epochs.sum()
-    assert f"{len(pruned)} trials were pruned: {epochs} epochs were trained instead of {epochs + saved}" in words
+    assert f"{len(pruned)} trials were pruned: the search trained {epochs} epochs instead of {epochs + saved}" in words
     for entry in ("complete", "pruned", "failed", "idle"):
         assert re.search(rf" {entry} [\d ]*[\d.]+ [\d.]+% ", words)
 
@@ -148,14 +148,14 @@ def test_of_many_hyperparameters_those_that_matter_are_told_and_shown_two_by_two
 
 SAID = {
     "whole": "complete",
-    "running": f"To go on: {suggestions.command('search')} --resume",  # nobody writes it any more
+    "running": f"To resume: {suggestions.command('search')} --resume",  # nobody writes it any more
     "no trial yet": "No trial has reported an epoch yet.",
     "one trial": "1 complete, 0 pruned",
     "one that runs": "No trial has reported an epoch yet.",
     "all failed": "No trial has succeeded.",
     "other space": "One of linear, relu.",
     "zero on a log range": "The reference, 0, is not on this axis.",
-    "no early stopping": "No trial was pruned",
+    "no early stopping": "Early stopping was off",
 }
 
 
@@ -172,7 +172,7 @@ def test_it_tells_a_search_that_runs_from_one_that_was_killed(tmp_path):
     assert " killed " in read(folder)[0]
     with (folder / "study.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "The search goes on: 20 of 40 trials have ended." in read(folder)[0]
+        assert "The search is still running: 20 of 40 trials have ended." in read(folder)[0]
 
 
 def test_an_exploration_goes_on_as_one(tmp_path):
@@ -180,7 +180,7 @@ def test_an_exploration_goes_on_as_one(tmp_path):
     words, _ = read(
         make_study(tmp_path / "s", ended=3, status="interrupted", space=space, scheduler="none", kind=EXPLORATION)
     )
-    assert f"To go on: {suggestions.resume(tmp_path / 's', 'explore')}" in words
+    assert f"To resume: {suggestions.resume(tmp_path / 's', 'explore')}" in words
     assert "Pruned trials are ticks" not in words  # there are none
 
 
@@ -208,7 +208,7 @@ def test_a_confirmation_changes_nothing_of_what_it_says_of_the_search(tmp_path):
         if again:
             make_study(folder / "confirmation", trials=4, max_epochs=9, scheduler="none")
         page = read(folder)[0]
-        said.append(re.findall(r"epochs were trained instead of [\d,]+|[\d,]+ epochs were|Trials filled \d+%", page))
+        said.append(re.findall(r"trained [\d,]+ epochs instead of [\d,]+|Workers trained for \d+%", page))
     assert said[0] == said[1]
     assert len(said[0]) == 2
     assert "confirmation" in page

@@ -8,7 +8,7 @@ from tests.browser import browser, find_chromium
 from tests.studies import hand_made, make_study
 from vae_tune import TrialConfig, load_study
 from vae_tune.config.space import load_space
-from vae_tune.views.report import write_report
+from vae_tune.views.report.page import write_report
 
 TRIALS = 60
 EVIL = "<script>document.title='evil'</script>"
@@ -76,6 +76,7 @@ def test_every_plot_is_drawn_without_a_complaint_or_a_request(seen, uri):
 
 def test_the_table_sorts_by_any_column_and_back(seen):
     assert seen.column("trial") == [str(number) for number in range(TRIALS)]
+    assert seen.page.locator("th[aria-sort=ascending]").inner_text().strip() == "trial"
     head = seen.page.locator("#table thead button", has_text="val_loss").first
     head.click()
     losses = [float(loss) for loss in seen.column("val_loss") if loss]

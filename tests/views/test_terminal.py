@@ -8,7 +8,8 @@ import pytest
 import vae_tune
 from tests.record.test_study_record import row
 from vae_tune.views.console import make_console
-from vae_tune.views.terminal import LiveView, PlainView, duration, make_view, summary
+from vae_tune.views.formatting import format_duration
+from vae_tune.views.terminal import LiveView, PlainView, make_view, summary
 
 VALUES = {"latent_size": 20, "hidden_width": 400, "learning_rate": 0.00123456}
 
@@ -182,4 +183,4 @@ def test_a_search_without_any_report_says_that_there_is_no_winner(tmp_path):
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59, "59s"), (61, "1m01s"), (3725, "1h02m")])
 def test_a_duration_reads_as_people_say_it(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text

@@ -92,7 +92,7 @@ def _audit(options: AuditOptions) -> int:
 
 
 def _report(options: ReportOptions) -> int:
-    from vae_tune.views.report import write_report
+    from vae_tune.views.report.page import write_report
 
     path = write_report(options.folder, options.output)
     print(address(path))

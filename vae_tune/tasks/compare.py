@@ -42,8 +42,8 @@ from vae_tune.config.names import (
 )
 from vae_tune.config.settings import UsageError
 from vae_tune.views.figures.conventions import LOSS, time_unit
+from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
-from vae_tune.views.terminal import duration, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -167,7 +167,7 @@ def _cell(column: str, value: Any) -> str:
     if pd.isna(value):
         return _NONE
     if column in (FOUND_HOURS, WALL_HOURS):
-        return duration(value * 3600)
+        return format_duration(value * 3600)
     if column in (CPU_HOURS, GPU_HOURS):
         return f"{value:.3g}"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
@@ -180,7 +180,7 @@ def _configurations(studies: Studies) -> dict[str, list[str]]:
     ]
     names = dict.fromkeys(name for study in studies.studies for name in study.space.distributions)
     return {
-        f"winner: {name}": [_NONE if config is None else short(getattr(config, name)) for config in configs]
+        f"winner: {name}": [_NONE if config is None else format_value(getattr(config, name)) for config in configs]
         for name in names
     }
 

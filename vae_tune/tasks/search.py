@@ -202,7 +202,7 @@ def _foretell(study: Study, ending: Ending, view: View) -> None:
 
 def _report(folder: Path, place: Path, view: View) -> None:
     """Write the report; what keeps it from being written harms nothing else."""
-    from vae_tune.views.report import write_report
+    from vae_tune.views.report.page import write_report
 
     try:
         write_report(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from vae_tune.config.names import (
 from vae_tune.record import diagnostics as guards
 from vae_tune.record.trials import TrialRow, winner
 from vae_tune.views.console import make_console
+from vae_tune.views.formatting import format_duration, format_interval, format_value, format_values
 
 _COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
 _OTHER_COLUMNS, _COLUMN = 46, 11
@@ -106,7 +106,7 @@ class PlainView:
         reason = f"  {row.reason}" if row.reason else ""
         self._print(
             f"[{finished:{width}d}/{self._num_samples}] trial {row.trial:{width}d} {row.state:8s}"
-            f" epoch {row.epochs:2d}{loss}  {describe(row.values)}{reason}{mark}"
+            f" epoch {row.epochs:2d}{loss}  {format_values(row.values)}{reason}{mark}"
         )
 
     def say(self, text: str) -> None:
@@ -193,12 +193,12 @@ class LiveView:
         remaining = ""
         if finished > self._known:
             left = elapsed / (finished - self._known) * (self._num_samples - finished)
-            remaining = f", about {duration(left)} left"
+            remaining = f", about {format_duration(left)} left"
         line = Table.grid(padding=(0, 1))
         line.add_row(
             Text("trials"),
             ProgressBar(total=self._num_samples, completed=finished, width=30),
-            Text(f"{finished}/{self._num_samples}  {duration(elapsed)}{remaining}"),
+            Text(f"{finished}/{self._num_samples}  {format_duration(elapsed)}{remaining}"),
         )
         return line
 
@@ -212,7 +212,7 @@ class LiveView:
         best = winner(rows.values(), self._max_epochs)
         if best is not None:
             text.append(f"\nbest {best.val_loss:.2f} nats at epoch {best.epochs}", style="bold")
-            text.append(f"  trial {best.trial}: {describe(best.values)}")
+            text.append(f"  trial {best.trial}: {format_values(best.values)}")
         return text
 
     def _running(self, rows: Mapping[int, TrialRow]) -> RenderableType:
@@ -225,7 +225,7 @@ class LiveView:
                 Text(f"trial {row.trial}", style=_COLOURS[RUNNING]),
                 f"epoch {row.epochs}/{self._max_epochs}",
                 Text(loss, justify="right"),
-                describe(row.values),
+                format_values(row.values),
             )
         if len(running) > room:
             table.add_row(f"and {len(running) - room} more")
@@ -257,7 +257,7 @@ def summary(
             Text(row.state, style=_COLOURS[row.state]),
             str(row.epochs),
             f"{row.val_loss:.2f}",
-            *(short(row.values[name]) for name in names),
+            *(format_value(row.values[name]) for name in names),
             f"{row.seconds:.0f}",
         )
     if ranked:
@@ -280,7 +280,7 @@ def summary(
 def _compare(console: Console, metrics: Mapping[str, Any]) -> None:
     best = metrics["winner"]
     console.print(
-        f"Winner: trial {best['trial']} ({describe(best['hyperparameters'])}), {metrics['rule']}.",
+        f"Winner: trial {best['trial']} ({format_values(best['hyperparameters'])}), {metrics['rule']}.",
         soft_wrap=True,
     )
     table = _table(f"Negative ELBO, {metrics['unit']}, {metrics['kind']} values")
@@ -308,20 +308,15 @@ def _show_confirmation(console: Console, rows: Sequence[Mapping[str, Any]]) -> N
         table.add_row(
             ("ref. " if row["trial"] == REFERENCE_TRIAL else "") + str(row["trial"]),
             f"{row['searched_val_loss']:.2f}",
-            _interval(row, VAL_LOSS),
+            format_interval(row, VAL_LOSS),
             f"{row['optimism']:+.2f}",
-            _interval(row, TEST_LOSS),
+            format_interval(row, TEST_LOSS),
             str(int(row["trials"])),
         )
     console.print(table)
     optimism = rows[0]["optimism"]
     told = f"{optimism:.2f} nats better than" if optimism > 0 else "no better than"
     console.print(f"In the search, trial {rows[0]['trial']} was {told} the mean of its fresh seeds.")
-
-
-def _interval(row: Mapping[str, Any], name: str) -> str:
-    mean, high = row[f"{name}_mean"], row[f"{name}_high"]
-    return f"{mean:.2f}" if math.isnan(high) else f"{mean:.2f} +- {high - mean:.2f}"
 
 
 def _table(title: str) -> Table:
@@ -342,23 +337,3 @@ def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
         suggestions.command("dashboard", folder),
     ):
         console.print(f"  {command}", soft_wrap=True)
-
-
-def describe(values: Mapping[str, Any]) -> str:
-    """Return hyperparameters on one line."""
-    return " ".join(f"{name}={short(value)}" for name, value in values.items())
-
-
-def short(value: Any) -> str:
-    """Return a hyperparameter with three significant digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Return a time span as people say it: 42s, 3m10s, 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,64 @@
+"""The compute section of the report: what the search cost, by trial state, and what early stopping saved."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from vae_tune.analysis.compute_cost import REPEATED, UNFINISHED, ComputeCost, cost_unit
+from vae_tune.analysis.study import Study
+from vae_tune.config.names import PRUNED, STATE_WORDS
+from vae_tune.views.formatting import format_duration
+
+
+def make_compute(study: Study, ledger: ComputeCost) -> dict[str, Any]:
+    """Return the cost table, the sentences on early stopping, and the notes on what the record does not hold."""
+    hours, total = ledger.hours, ledger.hours.sum()
+    rows = []
+    for key, entry in ledger.entries.to_dict("index").items():
+        cost = hours[str(key)]
+        if key in (UNFINISHED, REPEATED) and not cost and not entry["trials"]:
+            continue
+        share = None if math.isnan(cost) or not total else cost / total
+        rows.append(
+            {
+                "key": key,
+                "trials": int(entry["trials"]) or "",
+                "epochs": int(entry["epochs"]) or "",
+                "cost": "unknown" if math.isnan(cost) else number_and_unit(cost, ledger)[0],
+                "share": "" if share is None else f"{share:.1%}",
+                "percent": None if share is None else f"{share * 100:.3f}",
+            }
+        )
+    return {
+        "unit": number_and_unit(total, ledger)[1],
+        "title": f"{format_cost(total, ledger)} in {format_duration(ledger.wall_seconds)} of searching.",
+        "rows": rows,
+        "sentences": [*_savings(ledger, study), *ledger.notes],
+    }
+
+
+def number_and_unit(hours: float, ledger: ComputeCost) -> tuple[str, str]:
+    """Return a cost as a number and a unit; all costs of a study share the unit that fits its total."""
+    units, unit = cost_unit(ledger.hours.sum(), ledger.unit)
+    number = hours * units
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}", unit
+
+
+def format_cost(hours: float, ledger: ComputeCost) -> str:
+    """Return a cost with its unit, such as ``12.3 core-hours``."""
+    return " ".join(number_and_unit(hours, ledger))
+
+
+def _savings(ledger: ComputeCost, study: Study) -> list[str]:
+    if not study.rungs:
+        return ["Early stopping was off: every trial trained to the end."]
+    if not ledger.saved_epochs:
+        return ["No trial has been pruned yet."]
+    spent, full = len(study.epochs), len(study.epochs) + ledger.saved_epochs
+    pruned = ledger.entries["trials"][STATE_WORDS[PRUNED]]
+    return [
+        f"{pruned} trials were pruned: the search trained {spent:,} epochs instead of {full:,}.",
+        f"At each trial's own pace, the other {ledger.saved_epochs:,} epochs would have cost about "
+        f"{format_cost(ledger.saved_hours, ledger)}.",
+    ]

@@ -1,0 +1,144 @@
+"""``report.html``: collect the sections of a study's report and render them into one page."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import json
+import os
+import re
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae_tune.config import suggestions
+from vae_tune.config.files import address, is_remote, named_path
+from vae_tune.config.names import (
+    BEST_FOLDER,
+    RECONSTRUCTIONS_FILE,
+    REPLAY_FOLDER,
+    REPLAY_PAGE_FILE,
+    REPORT_FILE,
+    SAMPLES_FILE,
+)
+from vae_tune.config.settings import UsageError
+from vae_tune.config.storage import QUICK, write_bytes
+from vae_tune.views.figures.conventions import COLOURS
+
+if TYPE_CHECKING:
+    from vae_tune.analysis.study import Study
+
+_SCRIPTS = ("page.js", "figures.js", "trial_table.js")
+_PICTURES = {
+    SAMPLES_FILE: "Samples of the winner, decoded from the prior.",
+    RECONSTRUCTIONS_FILE: "Validation images, each above its reconstruction by the winner.",
+}
+
+
+def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Write the report of the study in ``folder``, whatever its state, and return the path of the page.
+
+    Args:
+        folder: the study folder.
+        output: the file to write; by default ``report.html`` in the study folder, on object storage too.
+
+    Raises:
+        UsageError: the folder is not a study, or the file cannot be written.
+    """
+    from vae_tune.analysis.study import load_study
+
+    study = load_study(folder)
+    path = named_path(output) if output is not None else named_path(folder) / REPORT_FILE
+    page = render(study)
+    try:
+        if not is_remote(path) and not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        write_bytes(path, page.encode(), QUICK)
+    except OSError as error:
+        raise UsageError(f"The report {address(path)} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def render(study: Study) -> str:
+    """Return the page as HTML."""
+    import jinja2
+
+    from vae_tune.analysis.compute_cost import compute_cost
+    from vae_tune.analysis.early_stopping_audit import sentences
+    from vae_tune.analysis.hyperparameters import importance
+    from vae_tune.views.report import compute, figures, provenance, summary
+    from vae_tune.views.report.trial_table import make_table
+
+    ledger, shares = compute_cost(study), importance(study)
+    sections = figures.make_sections(study, ledger, shares)
+    plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    script = "\n".join(read_resource(name) for name in _SCRIPTS)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    raw = environment.filters["safe"]
+    return environment.from_string(read_resource("page.html")).render(
+        name=study.name,
+        command=suggestions.command("report", study.place),
+        status=summary.make_status(study),
+        facts=summary.make_facts(study, ledger),
+        tiles=summary.make_tiles(study, ledger),
+        findings=summary.make_findings(study, shares),
+        comparison=summary.make_comparison(study),
+        confirmation=summary.make_confirmation(study),
+        pictures=_pictures(study),
+        sections=sections,
+        compute=compute.make_compute(study, ledger),
+        audit=sentences(study),
+        configuration=provenance.make_configuration(study),
+        replay=raw(_replay(study)),
+        record=provenance.make_record(study),
+        written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        css=raw(f"{_css_colours()}\n{read_resource('page.css')}"),
+        plotly=raw(plotly),
+        script=raw(script),
+        script_hashes=raw(" ".join(_csp_hash(text) for text in (plotly, script))),
+        data=raw(_script_json({**make_table(study), "cards": figures.cards_for_page(sections)})),
+    )
+
+
+def read_resource(name: str) -> str:
+    """Return the text of a file beside this module."""
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _css_colours() -> str:
+    """Return the colours of the light theme as CSS variables."""
+    return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in COLOURS.items())} }}"
+
+
+def _csp_hash(script: str) -> str:
+    """Return the source that allows this script, and no other, in the page's Content Security Policy."""
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _script_json(value: Any) -> str:
+    """Return JSON that cannot close the script element around it."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
+def _pictures(study: Study) -> list[dict[str, str]]:
+    """Return the pictures of ``best/`` with their captions."""
+    paths = {study.folder / BEST_FOLDER / name: caption for name, caption in _PICTURES.items()}
+    return [
+        {"source": f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}", "caption": caption}
+        for path, caption in paths.items()
+        if path.exists()
+    ]
+
+
+def _replay(study: Study) -> str:
+    """Return the section that ``vae-tune replay`` wrote for this study; empty if it was not run."""
+    path = study.folder / REPLAY_FOLDER / REPLAY_PAGE_FILE
+    page = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    section = re.search(r'<section id="replay">.*?</section>', page, re.DOTALL)
+    return section[0] if section else ""

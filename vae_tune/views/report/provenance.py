@@ -1,0 +1,80 @@
+"""The last sections of the report: the winner's configuration, and the data, settings and runs of the study."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from vae_tune.analysis.hyperparameters import Axis, axes
+from vae_tune.analysis.study import Study, trial_configs
+from vae_tune.config import suggestions
+from vae_tune.config.files import address
+from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE
+from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.views.formatting import format_moment, format_value
+
+
+def make_configuration(study: Study) -> dict[str, str] | None:
+    """Return the winner's ``json``, as in ``best/config.json``, and the ``command`` that trains it; None without."""
+    if study.best is None:
+        return None
+    trial = int(study.metrics["winner"]["trial"]) if study.metrics else int(str(study.best.name))
+    config = trial_configs(study, [trial])[0]
+    path = study.folder / BEST_FOLDER / CONFIG_FILE
+    text = path.read_text() if path.exists() else json.dumps(asdict(config), indent=2)
+    options = {name: getattr(config, name) for name in study.space.distributions} | {"epochs": config.max_epochs}
+    for given, default in ((config, TrialConfig()), (study.config.data, DataConfig())):
+        for name, value in asdict(given).items():
+            if name not in options and name != "max_epochs" and value != getattr(default, name):
+                options[name] = value
+    words = [word for name, value in options.items() for word in (suggestions.option(name), str(value))]
+    return {"json": text.strip(), "command": suggestions.command("train", "--output", f"models/{study.name}", *words)}
+
+
+def make_record(study: Study) -> list[tuple[str, str]]:
+    """Return labelled lines: folder, data, metric, space, search settings, devices, versions, each run."""
+    manifest, config = study.manifest, study.config
+    data, metric = manifest["data"], manifest["metric"]
+    devices = [str(device) for device in study.trials[DEVICE].dropna().unique() if device]
+    images = ", ".join(f"{data[split]:,} {split}" for split in ("train", "validation", "test"))
+    space = [_range(axis) for axis in axes(study).values()]
+    space += [f"{name} = {value}" for name, value in manifest["fixed"].items()]
+    versions = manifest["runs"][-1]["versions"].items()
+    return [
+        ("Folder", address(study.place)),
+        ("Data", f"{data['dataset']}: {images}; {' x '.join(map(str, data['shape']))} pixels"),
+        ("SHA-256 of the data", data["sha256"]),
+        ("Metric", f"{metric['name']}: validation negative ELBO, {metric['unit']}, {metric['kind']} values"),
+        ("Space", "; ".join(space)),
+        ("Search", f"sampler {config.sampler}, seed {study.reference.seed}, {_early_stopping(study)}"),
+        ("Device", ", ".join(devices) or "unknown: no trial has reported an epoch"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions if version)),
+        *((f"Run {number}", _run(run)) for number, run in enumerate(manifest["runs"], 1)),
+    ]
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    """Return the command of a run with its start, end and slots."""
+    slots = run.get("slots", {})
+    resources = f"; {slots['count']} x {slots['cpus']} CPU" if slots else ""
+    resources += f" and {slots['gpus']:g} GPU" if slots.get("gpus") else ""
+    end = f"{format_moment(run['ended'])} UTC" if "ended" in run else "an unrecorded end"
+    return f"{shlex.join(run['command'])} ({format_moment(run['started'])} UTC to {end}{resources})"
+
+
+def _range(axis: Axis) -> str:
+    if axis.scale == "category":
+        return f"{axis.name} of {', '.join(map(str, axis.choices))}"
+    log = " (log)" if axis.scale == "log" else ""
+    return f"{axis.name} {format_value(axis.low)} to {format_value(axis.high)}{log}"
+
+
+def _early_stopping(study: Study) -> str:
+    epochs = f"{study.max_epochs} epochs"
+    if not study.rungs:
+        return f"no early stopping, {epochs}"
+    factor = study.config.asha.reduction_factor
+    return f"ASHA with rungs at {', '.join(map(str, study.rungs))} and reduction factor {factor}, {epochs}"

@@ -1,0 +1,68 @@
+"""The table of trials in the report: its columns, their order, titles and number formats, and its first sorting."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vae_tune.analysis.study import Study
+from vae_tune.config.names import (
+    DEVICE,
+    EPOCHS,
+    NODE,
+    REASON,
+    SECONDS,
+    STARTED,
+    STATE,
+    STATE_WORDS,
+    TRIAL,
+    VAL_KL,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
+)
+from vae_tune.views.figures.traces import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SORT_BY, DESCENDING = TRIAL, False
+"""How the page sorts the table before anyone clicks a column."""
+_TITLES = {
+    TRIAL: "trial number; 0 is the reference",
+    STATE: "COMPLETE: trained to max_epochs; PRUNED: stopped at a rung; FAIL: diverged or broke; RUNNING: unfinished",
+    EPOCHS: "epochs trained",
+    VAL_LOSS: "validation negative ELBO, nats per image",
+    VAL_RECONSTRUCTION: "nats per image",
+    VAL_KL: "nats per image",
+    SECONDS: "training time",
+    STARTED: "UTC",
+}
+_DIGITS = {VAL_LOSS: 2, VAL_RECONSTRUCTION: 2, VAL_KL: 2, SECONDS: 1}
+
+
+def make_table(study: Study) -> dict[str, Any]:
+    """Return the trials of ``study`` as the page's script reads them: columns, rows, sorting, words for states.
+
+    Node and device are columns only if the study has more than one of them, and the reason only if a trial has one.
+    """
+    searched = list(study.space.distributions)
+    trials = study.trials.reset_index()
+    trials[STARTED] = trials[STARTED].dt.strftime("%Y-%m-%d %H:%M:%S")
+    names = [TRIAL, STATE, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, *searched, SECONDS, STARTED]
+    names += [name for name in (NODE, DEVICE) if len({*trials[name].dropna()} - {""}) > 1]
+    names += [REASON] if (trials[REASON] != "").any() else []
+    columns = [
+        {"name": name, "title": _TITLES.get(name, name), "kind": _css_class(trials[name], name)}
+        | ({"digits": _DIGITS[name]} if name in _DIGITS else {})
+        for name in names
+    ]
+    return {
+        "columns": columns,
+        "rows": [plain(row) for row in trials[names].itertuples(index=False)],
+        "sort": {"column": names.index(SORT_BY), "descending": DESCENDING},
+        "hyperparameters": searched,
+        "states": STATE_WORDS,
+    }
+
+
+def _css_class(values: pd.Series[Any], name: str) -> str:
+    return "text note" if name == REASON else "number" if values.dtype.kind in "iuf" else "text"
