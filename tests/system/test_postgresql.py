@@ -37,7 +37,7 @@ def test_a_killed_search_goes_on_without_its_database_which_gets_the_rest_when_i
     code, second = search("--resume", folder).wait()
     assert code == 0, second
     assert f"Live view: PostgreSQL at {url}" in second
-    assert second.count("Training goes on") == 1
+    assert second.count("Training continues") == 1
     assert audit(folder) == []
 
     server.start()

@@ -35,7 +35,7 @@ def journal(folder):
 
 def live_views_agree(place, folder, trials, metrics, output):
     """What TensorBoard and MLflow were shown is what the record holds; that visdom was down is said once."""
-    assert output.count("visdom at http://127.0.0.1:9: Connection refused. Training goes on") == 1
+    assert output.count("visdom at http://127.0.0.1:9: Connection refused. Training continues") == 1
     for row in trials:
         shown = EventAccumulator(str(folder / "tensorboard" / f"trial_{int(row['trial']):05d}")).Reload()
         assert len(shown.Scalars("val_loss")) == int(row["epochs"])

@@ -16,6 +16,7 @@ from vae_tune.tasks import train as single
 from vae_tune.vae.checkpoint import checkpoint_file, read_data_config, read_model, write_model
 from vae_tune.vae.model import build
 from vae_tune.vae.training import evaluate
+from vae_tune.views.live.visdom import Visdom
 
 SMALL = ("--train-size", 200, "--hidden-width", 8, "--latent-size", 2, "--batch-size", 50)
 
@@ -124,11 +125,11 @@ def test_a_configuration_alone_is_trained_on_the_default_data(train, tmp_path, w
 def test_the_curves_of_the_whole_training_are_shown_on_visdom(train, monkeypatch):
     shown = []
 
-    class Server:
-        def __init__(self, url, environment, max_epochs):
-            shown.append((url, environment, max_epochs))
+    class Server(Visdom):
+        def __init__(self, address, folder, manifest):
+            shown.append((address, folder.name, manifest["reference"]["max_epochs"]))
 
-        def show(self, row, draw):
+        def show(self, row, draw_samples):
             shown.append([report["epoch"] for report in row.reports])
 
         def flush(self):

@@ -13,8 +13,8 @@ from tests.studies import iso, make_study
 from tests.view_servers import SECONDS, VALUES, Server, Warnings, free_port, hanging_port, trial
 from vae_tune.config.files import read_json
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING
-from vae_tune.views.live import close
-from vae_tune.views.live.channel import Channel
+from vae_tune.views.live import close_views
+from vae_tune.views.live.background import BackgroundView
 from vae_tune.views.live.mlflow import EXPERIMENT, MLflow
 
 ROWS = [
@@ -194,10 +194,10 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(folder, monkeypatch):
     warnings = Warnings()
     manifest = read_json(folder / "study.json")
     with hanging_port() as port:
-        channel = Channel("MLflow", lambda: MLflow(f"http://127.0.0.1:{port}", folder, manifest), warnings)
-        channel.put(ROWS[0])
-        assert warnings.first().startswith("MLflow: no answer in time. Training goes on")
-        close([channel], "complete", patience_seconds=SECONDS)
+        background = BackgroundView("MLflow", lambda: MLflow(f"http://127.0.0.1:{port}", folder, manifest), warnings)
+        background.put(ROWS[0])
+        assert warnings.first().startswith("MLflow: no answer in time. Training continues")
+        close_views([background], "complete", patience_seconds=SECONDS)
     assert len(warnings.lines) == 1
 
 
@@ -209,14 +209,14 @@ def test_a_server_killed_mid_way_costs_one_warning(server, folder):  # the last 
             logged.set()
 
     manifest = read_json(folder / "study.json")
-    channel = Channel("MLflow", lambda: View(url(server), folder, manifest), warnings)
-    channel.put(ROWS[0])
+    background = BackgroundView("MLflow", lambda: View(url(server), folder, manifest), warnings)
+    background.put(ROWS[0])
     assert logged.wait(SECONDS)
     server.kill()
-    channel.put(trial(5, 120.0))
+    background.put(trial(5, 120.0))
     assert re.match(
-        "MLflow: (Connection refused|Connection reset by peer|Broken pipe|Remote end closed .*)[.] Training goes on",
+        "MLflow: (Connection refused|Connection reset by peer|Broken pipe|Remote end closed .*)[.] Training continues",
         warnings.first(),
     )
-    close([channel], "complete", patience_seconds=SECONDS)
+    close_views([background], "complete", patience_seconds=SECONDS)
     assert len(warnings.lines) == 1

@@ -17,7 +17,7 @@ from optuna.trial import create_trial
 from tests.postgresql import DATABASE, PASSWORD, content, running_postgresql
 from tests.studies import iso, make_study
 from tests.view_servers import SECONDS, Warnings, hanging_port
-from tests.views.test_loggers import MANIFEST, ask, report
+from tests.views.test_live import MANIFEST, ask, report
 from vae_tune.config.files import read_json
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, WARM_START
 from vae_tune.config.settings import TrialConfig, ViewsConfig
@@ -25,8 +25,8 @@ from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_trials, row_from_trial
 from vae_tune.search.initial_trials import Prior
-from vae_tune.views.live import close, live_views
-from vae_tune.views.live.channel import Channel
+from vae_tune.views.live import close_views, live_views
+from vae_tune.views.live.background import BackgroundView
 from vae_tune.views.live.postgresql import PostgreSQL
 
 
@@ -208,7 +208,7 @@ def test_a_trial_that_somebody_else_added_is_not_taken_for_one_of_the_search(ser
     show_all(connect(server, record), record.folder)
     optuna_study(server, record.folder.name).ask(dict(DEFAULT_SPACE.distributions))
     ask(record)
-    with pytest.raises(ValueError, match="trial 1 is another one there"):
+    with pytest.raises(ValueError, match="trial 1 differs in the database"):
         show_all(connect(server, record), record.folder)
 
 
@@ -232,20 +232,20 @@ def test_what_the_server_refuses_is_told_in_its_own_words(
         warnings.first()
     assert len(warnings.lines) == 1
     assert warnings.lines[0].startswith(f"PostgreSQL at {url}: ")
-    assert f"{reason}. Training goes on" in warnings.lines[0]
+    assert f"{reason}. Training continues" in warnings.lines[0]
     assert password not in warnings.lines[0].replace(reason, "")
 
 
 def test_a_server_that_does_not_answer_is_given_up_in_time(record, monkeypatch):
-    monkeypatch.setattr("vae_tune.views.live.postgresql.SECONDS", 2)  # less is not possible
+    monkeypatch.setattr("vae_tune.views.live.postgresql.TIMEOUT_SECONDS", 2)  # less is not possible
     warnings = Warnings()
     with hanging_port() as port:
         url = f"postgresql://watcher@127.0.0.1:{port}/teams"
-        channel = Channel("PostgreSQL", lambda: PostgreSQL(url, record.folder, record.manifest), warnings)
-        record.listeners.append(channel.put)
+        background = BackgroundView("PostgreSQL", lambda: PostgreSQL(url, record.folder, record.manifest), warnings)
+        record.listeners.append(background.put)
         ask(record)
-        assert warnings.first().startswith("PostgreSQL: connection timeout expired. Training goes on")
-        close([channel], "complete", patience_seconds=0)
+        assert warnings.first().startswith("PostgreSQL: connection timeout expired. Training continues")
+        close_views([background], "complete", patience_seconds=0)
     assert len(warnings.lines) == 1
 
 
@@ -256,18 +256,18 @@ def test_a_server_that_dies_and_comes_back_costs_one_warning_and_lacks_nothing(s
         def flush(self):
             copied.set()
 
-    channel = Channel(
+    background = BackgroundView(
         "PostgreSQL", lambda: View(server.url(), record.folder, record.manifest), warnings, retry_seconds=0.1
     )
-    record.listeners.append(channel.put)
+    record.listeners.append(background.put)
     number = ask(record)
     assert copied.wait(SECONDS)
     server.kill()
     train(record, number, 120.0, 110.0)
     record.finish(number, COMPLETE)
-    assert re.match("PostgreSQL: .*(refused|closed|terminat).*[.] Training goes on", warnings.first())
+    assert re.match("PostgreSQL: .*(refused|closed|terminat).*[.] Training continues", warnings.first())
     train(record, ask(record), 130.0)
     server.start()
-    close([channel], "complete", patience_seconds=SECONDS)
+    close_views([background], "complete", patience_seconds=SECONDS)
     assert len(warnings.lines) == 1
     assert server.has_copied(record.folder)

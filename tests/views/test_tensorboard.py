@@ -14,9 +14,13 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tests.view_servers import SECONDS, VALUES, Server, free_port, trial
 from vae_tune.config.names import FAIL, PRUNED
-from vae_tune.views.live.tensorboard import TensorBoard
+from vae_tune.views.live import tensorboard
 
 SHEET = np.arange(1200, dtype=np.uint8).reshape(30, 40)
+
+
+def open_view(folder):
+    return tensorboard.TensorBoard(folder, folder, {})
 
 
 def read(folder):
@@ -29,7 +33,7 @@ def scalars(folder, tag="val_loss"):
 
 
 def test_a_trial_becomes_scalars_by_epoch_at_the_time_of_each_report(tmp_path):
-    view = TensorBoard(tmp_path)
+    view = open_view(tmp_path)
     row = trial(3, 120.0, 110.0)
     view.show(trial(3, 120.0), None)
     assert scalars(tmp_path / "trial_00003") == [(1, 120.0)]  # while it runs
@@ -43,7 +47,7 @@ def test_a_trial_becomes_scalars_by_epoch_at_the_time_of_each_report(tmp_path):
 
 
 def test_samples_are_drawn_at_the_end_of_a_trial(tmp_path):
-    view = TensorBoard(tmp_path)
+    view = open_view(tmp_path)
     view.show(trial(0, 120.0, state=PRUNED), lambda: SHEET)
     (image,) = read(tmp_path / "trial_00000").Images("samples")
     assert (image.step, image.width, image.height) == (1, 40, 30)
@@ -51,7 +55,7 @@ def test_samples_are_drawn_at_the_end_of_a_trial(tmp_path):
 
 @pytest.mark.parametrize(("state", "success"), [(PRUNED, True), (FAIL, False)])
 def test_the_hyperparameters_are_there_for_the_hparams_tab(tmp_path, state, success):
-    view = TensorBoard(tmp_path)
+    view = open_view(tmp_path)
     view.show(trial(0, 120.0, state=state, values={**VALUES, "encoder_activation": "relu"}), None)
     plugin = read(tmp_path / "trial_00000").SummaryMetadata
     data = HParamsPluginData.FromString(plugin("_hparams_/session_start_info").plugin_data.content)
@@ -66,10 +70,10 @@ def test_the_hyperparameters_are_there_for_the_hparams_tab(tmp_path, state, succ
 
 
 def test_a_resumed_search_goes_on_with_each_epoch_once_and_leaves_whole_trials_alone(tmp_path):
-    view = TensorBoard(tmp_path)
+    view = open_view(tmp_path)
     view.show(trial(0, 120.0, 110.0), lambda: SHEET)
     view.show(trial(1, 130.0), None)  # and then the search is killed
-    again = TensorBoard(tmp_path)
+    again = open_view(tmp_path)
     again.show(trial(0, 120.0, 110.0), None)
     again.show(trial(1, 130.0), None)
     again.show(trial(1, 130.0, 125.0), None)
@@ -81,7 +85,7 @@ def test_a_resumed_search_goes_on_with_each_epoch_once_and_leaves_whole_trials_a
 
 
 def test_the_server_shows_the_curves_and_samples_of_each_trial(tmp_path):
-    view = TensorBoard(tmp_path / "events")
+    view = open_view(tmp_path / "events")
     for number in range(2):
         view.show(trial(number, 120.0 - number, 110.0 - number), lambda: SHEET)
     port = free_port()

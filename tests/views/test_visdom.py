@@ -4,17 +4,19 @@ import json
 import sys
 import threading
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.view_servers import SECONDS, VALUES, Server, Warnings, free_port, hanging_port, trial
 from vae_tune.config.names import PRUNED
-from vae_tune.views.live import close
-from vae_tune.views.live.channel import Channel
+from vae_tune.views.live import close_views
+from vae_tune.views.live.background import BackgroundView
 from vae_tune.views.live.visdom import Visdom
 
 START = "from visdom.server.run_server import main; main()"
+MANIFEST = {"reference": {"max_epochs": 2}}
 SHEET = np.arange(1200, dtype=np.uint8).reshape(30, 40)
 
 
@@ -48,7 +50,7 @@ def curves(server, environment, window="val_loss"):
 
 
 def test_each_trial_is_a_curve_and_the_best_so_far_has_its_samples_shown(server):
-    view = Visdom(url(server), "study", max_epochs=2)
+    view = Visdom(url(server), Path("study"), MANIFEST)
     view.show(trial(0, 120.0, 110.0), lambda: SHEET)
     view.show(trial(1, 150.0, state=PRUNED), lambda: 1 / 0)  # it is not drawn
     view.show(trial(2, 121.0), None)
@@ -70,11 +72,6 @@ def test_each_trial_is_a_curve_and_the_best_so_far_has_its_samples_shown(server)
     assert curves(server, "study")["trial 2"] == [(1, 121), (2, 109)]
 
 
-def test_a_picture_can_be_shown_without_any_trial(server):
-    Visdom(url(server), "training", max_epochs=2).show_picture("samples", SHEET, "samples", "epoch 1")
-    assert windows(server, "training")["samples"]["content"]["caption"] == "epoch 1"
-
-
 def test_a_server_killed_mid_way_costs_one_warning_and_gets_everything_when_it_is_back(server):
     warnings, drawn = Warnings(), threading.Event()
 
@@ -84,30 +81,32 @@ def test_a_server_killed_mid_way_costs_one_warning_and_gets_everything_when_it_i
             drawn.set()
 
     name = f"visdom at {url(server)}"
-    channel = Channel(name, lambda: View(url(server), "killed", max_epochs=2), warnings, retry_seconds=0.1)
-    channel.put(trial(0, 120.0, 110.0))
+    background = BackgroundView(name, lambda: View(url(server), Path("killed"), MANIFEST), warnings, retry_seconds=0.1)
+    background.put(trial(0, 120.0, 110.0))
     assert drawn.wait(SECONDS)
     server.kill()
-    channel.put(trial(1, 119.0))
-    assert warnings.first().startswith(f"{name}: Connection refused. Training goes on")
-    channel.put(trial(1, 119.0, 108.0))
+    background.put(trial(1, 119.0))
+    assert warnings.first().startswith(f"{name}: Connection refused. Training continues")
+    background.put(trial(1, 119.0, 108.0))
     server.start()
-    close([channel], "complete", patience_seconds=SECONDS)
+    close_views([background], "complete", patience_seconds=SECONDS)
     assert curves(server, "killed") == {"trial 0": [(1, 120), (2, 110)], "trial 1": [(1, 119), (2, 108)]}
     assert len(warnings.lines) == 1
 
 
 def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
-    monkeypatch.setattr("vae_tune.views.live.visdom.SECONDS", 0.1)
+    monkeypatch.setattr("vae_tune.views.live.visdom.TIMEOUT_SECONDS", 0.1)
     warnings = Warnings()
     with hanging_port() as port:
-        channel = Channel("visdom", lambda: Visdom(f"http://127.0.0.1:{port}", "x", 2), warnings)
-        channel.put(trial(0, 120.0))
-        assert warnings.first().startswith("visdom: no answer in time. Training goes on")
-        close([channel], "complete", patience_seconds=SECONDS)
+        background = BackgroundView(
+            "visdom", lambda: Visdom(f"http://127.0.0.1:{port}", Path("x"), MANIFEST), warnings
+        )
+        background.put(trial(0, 120.0))
+        assert warnings.first().startswith("visdom: no answer in time. Training continues")
+        close_views([background], "complete", patience_seconds=SECONDS)
     assert len(warnings.lines) == 1
 
 
 def test_what_the_server_refuses_is_an_error(server):
     with pytest.raises(ConnectionError):
-        Visdom(f"{url(server)}/no/such/path", "x", 2)
+        Visdom(f"{url(server)}/no/such/path", Path("x"), MANIFEST)

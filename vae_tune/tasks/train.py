@@ -134,20 +134,16 @@ def _live_curves(
         yield lambda _: None
         return
     from vae_tune.record.trials import TrialRow, now
-    from vae_tune.views.live import close, require_packages
-    from vae_tune.views.live.channel import Channel
-    from vae_tune.views.live.visdom import Visdom
+    from vae_tune.views.live import close_views, open_views, require_packages
 
-    require_packages(ViewsConfig(visdom=url))
-    started = now()
-    environment, max_epochs = folder.absolute().name, config.max_epochs
-    channel = Channel(
-        f"visdom at {url}", lambda: Visdom(url, environment, max_epochs), lambda text: _say(console, text)
-    )
+    views, started = ViewsConfig(visdom=url), now()
+    require_packages(views)
+    manifest = {"reference": {"max_epochs": config.max_epochs}}
+    (view,) = open_views(views, folder, manifest, lambda text: _say(console, text))
     try:
-        yield lambda reports: channel.put(TrialRow(0, {}, started, reports=tuple(reports)), None)
+        yield lambda reports: view.put(TrialRow(0, {}, started, reports=tuple(reports)))
     finally:
-        close([channel], "complete")
+        close_views([view], "complete")
 
 
 def _open(

@@ -1,129 +1,109 @@
-"""Live views of a search: TensorBoard, MLflow, visdom, the study in PostgreSQL.
+"""Live views of a search: TensorBoard, MLflow, visdom, a copy of the study in PostgreSQL.
 
-They listen to the record, not to Ray Tune, whose own loggers know neither a trial's true state nor, after a resume,
-its epoch. So they need no Ray, and show the trials that came before as well.
+To add one: write a module here with a :class:`~vae_tune.views.live.view.LiveView`, name it in :data:`VIEWS`, and give
+:class:`~vae_tune.config.settings.ViewsConfig` a field of that name. Views listen to the study record, not to Ray Tune,
+whose loggers know neither a trial's true state nor, after a resume, its epoch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from vae_tune.config.names import TENSORBOARD_FOLDER
+from vae_tune.config import suggestions
 from vae_tune.config.settings import UsageError, ViewsConfig
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
-from vae_tune.views.live.channel import Channel, Logger
-from vae_tune.views.live.pictures import sketch
+from vae_tune.views.live.background import BackgroundView
+from vae_tune.views.live.samples import samples_of
+from vae_tune.views.live.view import LiveView
 
+VIEWS = {
+    "tensorboard": "vae_tune.views.live.tensorboard:TensorBoard",
+    "mlflow": "vae_tune.views.live.mlflow:MLflow",
+    "visdom": "vae_tune.views.live.visdom:Visdom",
+    "study_storage": "vae_tune.views.live.postgresql:PostgreSQL",
+}
+"""The class of each view, by its field in ViewsConfig; imported only if the field is set."""
 _PATIENCE_SECONDS = 10.0
 
 
 def require_packages(config: ViewsConfig) -> None:
-    """Check that what the views need is installed, without importing it.
+    """Check that the packages of the chosen views are installed, without importing them.
 
     Raises:
-        UsageError: it is not; names the extra that has it.
+        UsageError: a package is missing; the message names the extra that installs it.
     """
-    for view, package, extra in (
-        ("tensorboard", "tensorboardX", "tensorboard"),
-        ("mlflow", "mlflow", "mlflow"),
-        ("visdom", "visdom", "visdom"),
-        ("study_storage", "psycopg", "postgresql"),
-    ):
-        if getattr(config, view) and find_spec(package) is None:
-            option = view.replace("_", "-")
-            raise UsageError(f"--{option} needs the package {package}: pip install 'vae-tune[{extra}]'")
+    for field, view in _chosen(config).items():
+        if find_spec(view.package) is None:
+            extra = view.__module__.rpartition(".")[2]
+            raise UsageError(
+                f"{suggestions.option(field)} needs the package {view.package}: pip install 'vae-tune[{extra}]'"
+            )
+
+
+def open_views(
+    config: ViewsConfig, folder: Path, manifest: Mapping[str, Any], warn: Callable[[str], None]
+) -> list[BackgroundView]:
+    """Start the chosen views of the study in ``folder``, each in a thread of its own."""
+    views = []
+    for field, view in _chosen(config).items():
+        setting = getattr(config, field)
+        address = str(folder / field) if setting is True else setting
+        views.append(BackgroundView(f"{view.name} at {address}", partial(view, address, folder, manifest), warn))
+    return views
+
+
+def close_views(
+    views: Iterable[BackgroundView],
+    status: str,
+    patience_seconds: float = _PATIENCE_SECONDS,
+    limit_seconds: float = 60.0,
+) -> None:
+    """Close the views, and wait for each until it is done, makes no progress, or exceeds the limit."""
+    alive = list(views)
+    for view in alive:
+        view.close(status)
+    end = time.monotonic() + limit_seconds
+    progress = [-1]
+    while alive and progress != (progress := [view.progress for view in alive]) and time.monotonic() < end:
+        round_end = time.monotonic() + patience_seconds
+        alive = [view for view in alive if not view.join(max(0.0, round_end - time.monotonic()))]
+    for view in alive:
+        view.abandon()
 
 
 @contextmanager
 def live_views(
     config: ViewsConfig, record: StudyRecord, warn: Callable[[str], None], *, hurry: bool = False
 ) -> Iterator[list[str]]:
-    """Show the record's trials, those it has and those to come, in the views asked for; yields their names.
+    """Show the record's trials, past and future, in the chosen views; yield the views' names.
 
-    At the end the views get a moment for what they have not shown yet; one that makes no progress is left behind.
-    The moment is short where one is in a ``hurry``.
+    At the end the views have some time to catch up, less in a ``hurry``; see :func:`close_views`.
     """
-    views = _views(config, record.folder, record.manifest)
-    if not views:
-        yield []
-        return
-    channels = [Channel(name, connect, warn) for name, connect in views.items()]
-    listener = _listener(record.place, tuple(record.manifest["data"]["shape"]), channels)
-    for row in record.rows:
-        listener(row)
-    record.listeners.append(listener)
-    try:
-        yield [channel.name for channel in channels]
-    finally:
-        close(channels, record.manifest["status"], *((1.0, 2.0) if hurry else ()))
+    views = open_views(config, record.folder, record.manifest, warn)
+    shape = tuple(record.manifest["data"]["shape"])
 
-
-def close(
-    channels: Iterable[Channel], status: str, patience_seconds: float = _PATIENCE_SECONDS, limit_seconds: float = 60.0
-) -> None:
-    """End the views, and wait for them as long as they make progress, though not beyond the limit."""
-    alive = list(channels)
-    for channel in alive:
-        channel.end(status)
-    end = time.monotonic() + limit_seconds
-    progress = [-1]
-    while alive and progress != (progress := [channel.progress for channel in alive]) and time.monotonic() < end:
-        round_end = time.monotonic() + patience_seconds
-        alive = [channel for channel in alive if not channel.join(max(0.0, round_end - time.monotonic()))]
-    for channel in alive:
-        channel.abandon()
-
-
-def _views(config: ViewsConfig, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Callable[[], Logger]]:
-    """Return how to connect each view, by the name that messages call it."""
-    views: dict[str, Callable[[], Logger]] = {}
-    if config.tensorboard:
-        path = folder / TENSORBOARD_FOLDER
-        views[f"TensorBoard in {path}"] = lambda: _tensorboard(path)
-    if (uri := config.mlflow) is not None:
-        views[f"MLflow at {uri}"] = lambda: _mlflow(uri, folder, manifest)
-    if (url := config.visdom) is not None:
-        max_epochs = manifest["reference"]["max_epochs"]
-        views[f"visdom at {url}"] = lambda: _visdom(url, folder.name, max_epochs)
-    if (database := config.study_storage) is not None:
-        views[f"PostgreSQL at {database}"] = lambda: _postgresql(database, folder, manifest)
-    return views
-
-
-def _tensorboard(folder: Path) -> Logger:
-    from vae_tune.views.live.tensorboard import TensorBoard
-
-    return TensorBoard(folder)
-
-
-def _mlflow(uri: str, folder: Path, manifest: Mapping[str, Any]) -> Logger:
-    from vae_tune.views.live.mlflow import MLflow
-
-    return MLflow(uri, folder, manifest)
-
-
-def _visdom(url: str, environment: str, max_epochs: int) -> Logger:
-    from vae_tune.views.live.visdom import Visdom
-
-    return Visdom(url, environment, max_epochs)
-
-
-def _postgresql(url: str, folder: Path, manifest: Mapping[str, Any]) -> Logger:
-    from vae_tune.views.live.postgresql import PostgreSQL
-
-    return PostgreSQL(url, folder, manifest)
-
-
-def _listener(folder: Path, shape: tuple[int, ...], channels: Sequence[Channel]) -> Callable[[TrialRow], None]:
     def show(row: TrialRow) -> None:
-        draw = sketch(folder, row, shape)
-        for channel in channels:
-            channel.put(row, draw)
+        draw_samples = samples_of(record.place, row, shape)
+        for view in views:
+            view.put(row, draw_samples)
 
-    return show
+    if views:
+        for row in record.rows:
+            show(row)
+        record.listeners.append(show)
+    try:
+        yield [view.name for view in views]
+    finally:
+        close_views(views, record.manifest["status"], *((1.0, 2.0) if hurry else ()))
+
+
+def _chosen(config: ViewsConfig) -> dict[str, type[LiveView]]:
+    return {field: resolve_name(path) for field, path in VIEWS.items() if getattr(config, field)}

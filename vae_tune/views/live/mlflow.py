@@ -1,4 +1,4 @@
-"""MLflow: a run for the study, and one nested below it for each trial.
+"""MLflow: one run for the study, and one nested run per trial.
 
 Only MLflow's client is used, which keeps no state in the process. A resumed search finds its runs by their tags.
 """
@@ -34,23 +34,23 @@ from vae_tune.config.names import (
     VAL_LOSS,
 )
 from vae_tune.record.trials import TrialRow, now, winner
-from vae_tune.views.live.channel import Draw
+from vae_tune.views.live.view import DrawSamples, LiveView
 
 EXPERIMENT = "vae_tune"
-"""MLflow's experiment, where $MLFLOW_EXPERIMENT_NAME names no other."""
+"""MLflow's experiment, unless $MLFLOW_EXPERIMENT_NAME names another."""
 STUDY_TAG, STARTED_TAG, TRIAL_TAG = "vae_tune.study", "vae_tune.started", "vae_tune.trial"
 
 _PARENT_TAG = "mlflow.parentRunId"
 _BEST_TAG = "vae_tune.best_trial"
 _STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAIL: "FAILED", RUNNING: "RUNNING"}
 _PAUSED = "SCHEDULED"
-"""MLflow's status of a trial that goes on when the search is resumed."""
-_BATCH = 1000
-"""Metrics that MLflow takes in one request."""
+"""MLflow's status of a trial that continues when the search is resumed."""
+_MAX_BATCH = 1000
+"""Metrics that MLflow accepts in one request."""
 _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the channel tries again
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # BackgroundView retries
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -59,7 +59,7 @@ _ENVIRONMENT = {
 
 @dataclass
 class _Run:
-    """What MLflow knows of a trial."""
+    """A trial's run as it is in MLflow."""
 
     id: str
     status: str
@@ -67,39 +67,37 @@ class _Run:
     tags: dict[str, str]
 
 
-class MLflow:
-    """Keeps MLflow's runs of a study up to date."""
+class MLflow(LiveView):
+    """Keeps the runs of a study up to date; the files in ``best/`` become artifacts at the end."""
 
-    def __init__(self, uri: str, folder: Path, manifest: Mapping[str, Any]):
-        """Connect to the store at ``uri`` and find or create the runs of the study in ``folder``.
+    name = "MLflow"
+    package = "mlflow"
 
-        Args:
-            uri: tracking server or database.
-            folder: the study folder; what its ``best/`` holds at the end becomes artifacts.
-            manifest: the content of ``study.json``.
+    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
+        """Connect to the tracking server or database at ``address``, and find or create the runs of the study.
 
         Raises:
-            mlflow.exceptions.MlflowException: there is no store, or it does not answer.
+            mlflow.exceptions.MlflowException: the server is down or does not answer.
         """
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import mlflow.entities
         from mlflow import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # Ray may have imported it before, with its own defaults
+        for name in ("mlflow", "alembic"):  # Ray may have imported them already, with other levels
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._entities = mlflow.entities
-        self._client = MlflowClient(uri)
+        self._client = MlflowClient(address)
         self._folder = folder
         self._max_epochs = manifest["reference"]["max_epochs"]
         self._rows: dict[int, TrialRow] = {}
         self._best_may_be_new = False
-        self._experiment = self._find_experiment(uri)
+        self._experiment = self._find_experiment(address)
         self._study = self._find_study(manifest)
         self._runs = {int(run.data.tags[TRIAL_TAG]): _known(run) for run in self._search(_PARENT_TAG, self._study)}
 
-    def show(self, row: TrialRow, draw: Draw | None) -> None:  # noqa: ARG002  # best/ has the pictures
-        """Log what is new of a trial."""
+    def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:  # noqa: ARG002  # best/ has samples
+        """Log the new reports, tags and status of a trial."""
         self._rows[row.trial] = row
         run = self._runs.get(row.trial) or self._begin(row)
         tags = {STATE: row.state, REASON: row.reason, NODE: row.node, DEVICE: row.device}
@@ -109,20 +107,17 @@ class MLflow:
         if run.status != _STATUS[row.state]:
             self._set_status(run, _STATUS[row.state], row.ended)
             self._best_may_be_new |= row.state != RUNNING
-        if self._best_may_be_new and len(self._rows) >= len(self._runs):  # else more that ended are shown soon
+        if self._best_may_be_new and len(self._rows) >= len(self._runs):  # else earlier trials follow
             self._log_best()
             self._best_may_be_new = False
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
     def close(self, status: str) -> None:
-        """Log the winner, its files and what became of the search."""
+        """Log the winner, the files of ``best/`` and the status of the search."""
         for number, run in self._runs.items():
             if number in self._rows and self._rows[number].state == RUNNING:
                 self._set_status(run, _PAUSED)
         known = self._client.get_run(self._study).data.tags.get(_BEST_TAG)
-        if (row := self._best()) is not None and known != str(row.trial):  # it was away when that trial ended
+        if (row := self._best()) is not None and known != str(row.trial):  # MLflow was down when that trial ended
             self._log_best()
         self._client.set_tag(self._study, "vae_tune.status", status)
         best = self._folder / BEST_FOLDER
@@ -141,12 +136,12 @@ class MLflow:
             return str(known.experiment_id)
         scheme, path = urlsplit(uri)[0:3:2]
         location = None
-        if scheme.startswith("sqlite"):  # beside the database; MLflow's default depends on where we stand
+        if scheme.startswith("sqlite"):  # beside the database; MLflow's default depends on the working directory
             location = Path(path[1:]).absolute().with_name("mlartifacts").as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
 
     def _find_study(self, manifest: Mapping[str, Any]) -> str:
-        """Return the id of the study's run, which is running from now on."""
+        """Return the id of the study's run, new or found by its tags, and set it to running."""
         tags = {STUDY_TAG: manifest["name"], STARTED_TAG: manifest["runs"][0]["started"]}
         for run in self._search(STARTED_TAG, tags[STARTED_TAG]):
             if run.data.tags.get(STUDY_TAG) == manifest["name"]:
@@ -168,7 +163,7 @@ class MLflow:
         return self._runs[row.trial]
 
     def _log(self, run_id: str, reports: Sequence[Mapping[str, Any]], tags: Mapping[str, str]) -> None:
-        """Log the reports, the epoch of each among its metrics: in one piece, where that is possible."""
+        """Log reports, each with its epoch as a metric, and tags; in one request if they fit."""
         metrics = [
             self._entities.Metric(name, float(report[name]), _milliseconds(report[TIME]), report[EPOCH])
             for report in reports
@@ -176,9 +171,9 @@ class MLflow:
         ]
         rest = [self._entities.RunTag(name, text) for name, text in tags.items()]
         if metrics or rest:
-            self._client.log_batch(run_id, metrics=metrics[:_BATCH], tags=rest)
-        for start in range(_BATCH, len(metrics), _BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+            self._client.log_batch(run_id, metrics=metrics[:_MAX_BATCH], tags=rest)
+        for start in range(_MAX_BATCH, len(metrics), _MAX_BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _MAX_BATCH])
 
     def _best(self) -> TrialRow | None:
         return winner([row for row in self._rows.values() if row.state != RUNNING], self._max_epochs)
@@ -221,7 +216,7 @@ def _milliseconds(moment: str) -> int:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "", *, numbers: bool = True) -> dict[str, Any]:
-    """Return the leaves of nested mappings by their path; only the numbers, or all."""
+    """Return the leaves of nested mappings by their path: numbers only, or all."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

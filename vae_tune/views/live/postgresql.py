@@ -1,7 +1,7 @@
 """PostgreSQL: a live copy of the Optuna study in a database, for teams that watch one search together.
 
-The journal in the study's folder stays the record. What is copied is what that file holds: so the database is never
-ahead of it, even where a search is killed, and a copy that was cut short is completed from any point.
+The journal in the study folder remains the record. The copy is made from that file, so the database is never ahead of
+it, even if the search is killed, and an interrupted copy can be completed from any point.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from vae_tune.config.names import JOURNAL_FILE, STARTED
 from vae_tune.config.settings import telling_line
 from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.record.trials import TrialRow
-from vae_tune.views.live.channel import Draw
+from vae_tune.views.live.view import DrawSamples, LiveView
 
-SECONDS = 10
-"""How long the server may take to answer a connection."""
+TIMEOUT_SECONDS = 10
+"""Time limit of a connection attempt."""
 STARTED_ATTRIBUTE, STATUS_ATTRIBUTE = "vae_tune.started", "vae_tune.status"
-"""User attributes of the study: when it began, which tells it from others of its name; what became of it."""
+"""User attributes of the study: its start, which identifies it among studies of the same name, and its status."""
 
 _DRIVER = "postgresql+psycopg"
 _SET_MOMENTS = sqlalchemy.text(
@@ -37,10 +37,10 @@ _SET_MOMENTS = sqlalchemy.text(
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Raise what the server said; Optuna and SQLAlchemy wrap it in advice.
+    """Unwrap the server's error from those of Optuna and SQLAlchemy.
 
     Raises:
-        ConnectionError: the server cannot be reached, or refuses something.
+        ConnectionError: the server cannot be reached, or rejects a request.
     """
     try:
         yield
@@ -49,48 +49,48 @@ def _plain_errors() -> Iterator[None]:
         raise ConnectionError(telling_line(getattr(wrapped, "orig", None) or wrapped)) from error
 
 
-class PostgreSQL:
+class PostgreSQL(LiveView):
     """Copies the trials of a study's journal, each under its own number, into an Optuna study of the same name."""
 
+    name = "PostgreSQL"
+    package = "psycopg"
+
     @_plain_errors()
-    def __init__(self, url: str, folder: Path, manifest: Mapping[str, Any]):
-        """Connect to the database at ``url``, and find or create the copy of the study in ``folder``.
+    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
+        """Connect to the database at the URL ``address``, and find or create the copy of the study in ``folder``.
 
         Raises:
-            ConnectionError: the server cannot be reached, or refuses.
+            ConnectionError: the server cannot be reached, or rejects the connection.
             ValueError: the database holds another study of that name.
         """
-        options = {"connect_timeout": SECONDS, "application_name": "vae_tune"}
+        options = {"connect_timeout": TIMEOUT_SECONDS, "application_name": "vae_tune"}
         self._storage = RDBStorage(
-            sqlalchemy.make_url(url).set(drivername=_DRIVER).render_as_string(hide_password=False),
-            {"connect_args": options, "pool_pre_ping": True},  # a connection may idle for as long as an epoch takes
+            sqlalchemy.make_url(address).set(drivername=_DRIVER).render_as_string(hide_password=False),
+            {"connect_args": options, "pool_pre_ping": True},  # a connection may idle for a whole epoch
         )
         self._journal = UtcStorage(ReadOnlyJournal(folder / JOURNAL_FILE))
         self._source = self._journal.get_study_id_from_name(manifest["name"])
         self._copy = self._find_copy(manifest["name"], manifest["runs"][0][STARTED])
         self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, manifest["status"])
         self._copied = self._storage.get_all_trials(self._copy, deepcopy=False)
-        """What the database holds of each trial, by number."""
+        """Each trial as the database holds it, by number."""
         self._ids = [trial._trial_id for trial in self._copied]
-        for trial in self._copied:  # of a local time that comes twice this may be the other one: it is set again
+        for trial in self._copied:  # ambiguous when clocks go back; the update then sets it again
             if trial.datetime_complete is not None:
                 trial.datetime_complete = trial.datetime_complete.astimezone(UTC)
 
     @_plain_errors()
-    def show(self, row: TrialRow, draw: Draw | None) -> None:  # noqa: ARG002
-        """Copy what is new of a trial, and before it the trials below it that are no rows: those of a warm start."""
+    def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:  # noqa: ARG002
+        """Copy the changes of a trial; before it, trials with lower numbers that have no row, as of a warm start."""
         trials = self._trials()
         for trial in trials[len(self._copied) : row.trial + 1]:
             self._ids.append(self._storage.create_new_trial(self._copy, template_trial=trial))
             self._copied.append(trial)
         self._update(trials[row.trial])
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
     @_plain_errors()
     def close(self, status: str) -> None:
-        """Note what became of the search."""
+        """Copy the status of the search, and disconnect."""
         self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, status)
         self._storage.engine.dispose()
 
@@ -98,7 +98,7 @@ class PostgreSQL:
         return self._journal.get_all_trials(self._source, deepcopy=False)
 
     def _find_copy(self, name: str, started: str) -> int:
-        """Return the id of the study's copy, which is new where there is none."""
+        """Return the id of the study's copy; create it if there is none."""
         storage = self._storage
         try:
             copy = storage.get_study_id_from_name(name)
@@ -108,14 +108,14 @@ class PostgreSQL:
         if known is None and not storage.get_all_trials(copy, deepcopy=False):
             storage.set_study_user_attr(copy, STARTED_ATTRIBUTE, started)
         elif known != started:
-            raise ValueError(f"it holds another study {name!r}, so choose another --study-name or database")
+            raise ValueError(f"it holds another study {name!r}; choose another --study-name or database")
         return copy
 
     def _update(self, trial: FrozenTrial) -> None:
-        """Write what the database lacks of a trial. Its state comes last: then Optuna lets nothing else change."""
+        """Write what the database lacks of a trial; the state last, because Optuna then allows no other change."""
         there, trial_id, storage = self._copied[trial.number], self._ids[trial.number], self._storage
         if there.params.items() - trial.params.items():
-            raise ValueError(f"trial {trial.number} is another one there, with {there.params}")
+            raise ValueError(f"trial {trial.number} differs in the database, where its parameters are {there.params}")
         for name in trial.params.keys() - there.params.keys():
             distribution = trial.distributions[name]
             value = distribution.to_internal_repr(trial.params[name])
@@ -133,10 +133,7 @@ class PostgreSQL:
         self._copied[trial.number] = trial
 
     def _set_moments(self, trial_id: int, trial: FrozenTrial) -> None:
-        """Set when a trial began and ended: Optuna notes when it was told, perhaps hours later.
-
-        Its columns hold UTC, without a zone.
-        """
+        """Set a trial's start and end, in UTC without a zone: Optuna sets the moments of the copying."""
         moments = {
             name: moment and moment.astimezone(UTC).replace(tzinfo=None)
             for name, moment in (("start", trial.datetime_start), ("complete", trial.datetime_complete))

@@ -1,46 +1,51 @@
-"""TensorBoard: event files below the study folder, one folder a trial.
+"""TensorBoard: event files below the study folder, one folder per trial.
 
-The events are written here, without a writer thread of TensorBoard's: these threads print what goes wrong.
+This module writes the events itself, without TensorBoard's writer threads, which print errors to the terminal.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vae_tune.config.names import EPOCH, FAIL, REPORT_COLUMNS, RUNNING, TIME, VAL_LOSS
 from vae_tune.record.trials import TrialRow
-from vae_tune.views.live.channel import Draw
+from vae_tune.views.live.view import DrawSamples, LiveView
 
-_WHOLE = ".whole"
-"""Marks the folder of an ended trial whose events are all there."""
+_COMPLETE_MARKER = ".whole"
+"""A file in the folder of an ended trial whose events are all written."""
 
 
-class TensorBoard:
-    """Writes each trial as TensorBoard shows it: scalars by epoch, hyperparameters, samples at its end.
+class TensorBoard(LiveView):
+    """Writes scalars by epoch, hyperparameters and, at a trial's end, samples.
 
-    What an earlier search left behind of a trial is written again from its reports, except where it was whole.
+    Events that an earlier run of the search left incomplete are written again from the trial's reports.
     """
 
-    def __init__(self, folder: Path):
-        """Write below ``folder``."""
+    name = "TensorBoard"
+    package = "tensorboardX"
+
+    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):  # noqa: ARG002
+        """Write below the folder ``address``."""
         from tensorboardX import summary
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
 
-        self._folder = folder
+        self._folder = Path(address)
         self._summary = summary
         self._new_writer = EventsWriter
         self._new_event = Event
         self._writers: dict[int, Any] = {}
         self._written: dict[int, int] = {}
+        """Epochs written so far, by trial."""
 
-    def show(self, row: TrialRow, draw: Draw | None) -> None:
-        """Write what is new of a trial."""
+    def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
+        """Write the new epochs of a trial; at its end also its samples."""
         folder = self._folder / f"trial_{row.trial:05d}"
-        if (folder / _WHOLE).exists():
+        if (folder / _COMPLETE_MARKER).exists():
             return
         if row.trial not in self._writers:
             self._open(row, folder)
@@ -52,13 +57,10 @@ class TensorBoard:
         if row.state == RUNNING:
             self._writers[row.trial].flush()
         else:
-            self._end(row, folder, draw)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
+            self._finish(row, folder, draw_samples)
 
     def close(self, status: str) -> None:  # noqa: ARG002
-        """Close the files of the trials that have not ended."""
+        """Close the files of unfinished trials."""
         for writer in self._writers.values():
             writer.close()
 
@@ -71,13 +73,14 @@ class TensorBoard:
         self._write(row, experiment)
         self._write(row, start)
 
-    def _end(self, row: TrialRow, folder: Path, draw: Draw | None) -> None:
-        if draw is not None and (sheet := draw()) is not None:
+    def _finish(self, row: TrialRow, folder: Path, draw_samples: DrawSamples | None) -> None:
+        if draw_samples is not None and (sheet := draw_samples()) is not None:
             self._write(row, self._summary.image("samples", sheet, dataformats="HW"), row.reports[-1])
         if row.state != FAIL:
-            self._write(row, self._hparams(row)[2])  # says that the trial was a success
+            _, _, success = self._hparams(row)
+            self._write(row, success)
         self._writers.pop(row.trial).close()
-        (folder / _WHOLE).touch()
+        (folder / _COMPLETE_MARKER).touch()
 
     def _hparams(self, row: TrialRow) -> tuple[Any, Any, Any]:
         parts: tuple[Any, Any, Any] = self._summary.hparams(dict(row.values), {VAL_LOSS: None})

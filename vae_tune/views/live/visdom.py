@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,45 +13,46 @@ import numpy as np
 
 from vae_tune.config.names import EPOCH, TRAIN_LOSS, VAL_LOSS
 from vae_tune.record.trials import TrialRow, winner
-from vae_tune.views.live.channel import Draw
-from vae_tune.views.terminal import describe
+from vae_tune.views.formatting import format_values
+from vae_tune.views.live.view import DrawSamples, LiveView
 
-SECONDS = 10
-"""How long a request may take."""
+TIMEOUT_SECONDS = 10
+"""Time limit of a request."""
 _CURVES = {VAL_LOSS: "validation negative ELBO", TRAIN_LOSS: "training loss"}
 
 
-class Visdom:
-    """Draws trials on a visdom server; it needs no search, only rows.
+class Visdom(LiveView):
+    """Draws trials on a visdom server. It draws whole windows, so the server may lose its state at any time."""
 
-    Each window is drawn anew as a whole: so it does not matter what the server knows, or whether it was restarted.
-    """
+    name = "visdom"
+    package = "visdom"
 
-    def __init__(self, url: str, environment: str, max_epochs: int):
-        """Connect to the server at ``url``.
+    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
+        """Connect to the server at the URL ``address``.
 
         Raises:
-            OSError: there is none, or it does not answer.
+            OSError: the server is down or does not answer.
         """
-        self._server = _connect(url, environment)
-        self._max_epochs = max_epochs
+        self._server = _connect(address, folder.absolute().name)
+        self._max_epochs = manifest["reference"]["max_epochs"]
         self._rows: dict[int, TrialRow] = {}
 
-    def show(self, row: TrialRow, draw: Draw | None) -> None:
-        """Take note of a trial; draw samples where it is the best so far."""
+    def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
+        """Store the trial for :meth:`flush`; draw its samples if it is the best so far."""
         self._rows[row.trial] = row
         best = winner(self._rows.values(), self._max_epochs)
-        if best is row and draw is not None and (sheet := draw()) is not None:
-            self.show_picture("samples", sheet, f"samples of trial {row.trial}", _caption(row))
-
-    def show_picture(self, window: str, sheet: np.ndarray[Any, np.dtype[np.uint8]], title: str, caption: str) -> None:
-        """Draw grey values (height, width)."""
-        height, width = sheet.shape
-        options = {"title": title, "caption": caption, "width": 2 * width, "height": 2 * height}
-        self._server.image(sheet[np.newaxis], win=window, opts=options)
+        if best is row and draw_samples is not None and (sheet := draw_samples()) is not None:
+            height, width = sheet.shape
+            options = {
+                "title": f"samples of trial {row.trial}",
+                "caption": f"{row.val_loss:.2f} nats per image at epoch {row.epochs}: {format_values(row.values)}",
+                "width": 2 * width,
+                "height": 2 * height,
+            }
+            self._server.image(sheet[np.newaxis], win="samples", opts=options)
 
     def flush(self) -> None:
-        """Draw the curves."""
+        """Draw the curves of all trials."""
         rows = [row for _, row in sorted(self._rows.items()) if row.reports]
         if not rows:
             return
@@ -67,23 +70,19 @@ class Visdom:
             self._server.scatter(np.array(points, float), labels, win=column, opts=options)
 
     def close(self, status: str) -> None:  # noqa: ARG002
-        """Draw the curves for the last time."""
+        """Draw the curves a last time."""
         self.flush()
 
 
-def _caption(row: TrialRow) -> str:
-    return f"{row.val_loss:.2f} nats per image at epoch {row.epochs}: {describe(row.values)}"
-
-
 def _connect(url: str, environment: str) -> Any:
-    logging.getLogger("visdom").setLevel(logging.CRITICAL)  # it warns of each new session
+    logging.getLogger("visdom").setLevel(logging.CRITICAL)  # it warns about each new session
     import visdom
 
     class Server(visdom.Visdom):  # type: ignore[misc]
-        """Says so where the server does not take what it is sent, or does not answer; the original waits forever."""
+        """A client that raises if the server rejects a request or does not answer; the original waits forever."""
 
         def _handle_post(self, url: str, data: Any = None) -> str:
-            reply = self.session.post(url, data=data or {}, timeout=SECONDS)
+            reply = self.session.post(url, data=data or {}, timeout=TIMEOUT_SECONDS)
             reply.raise_for_status()
             return str(reply.text)
 

@@ -1,7 +1,11 @@
 """The views of a record: what they are shown, what they need, and what they never do to it."""
 
+import dataclasses
 import sys
 import threading
+import tomllib
+from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -19,8 +23,9 @@ from vae_tune.record.trials import TrialRow
 from vae_tune.vae.checkpoint import checkpoint_folder, write_checkpoint
 from vae_tune.vae.sampling import grid, samples
 from vae_tune.vae.training import EpochReport, new_state
-from vae_tune.views.live import live_views
-from vae_tune.views.live.pictures import sketch
+from vae_tune.views.live import VIEWS, live_views
+from vae_tune.views.live.samples import samples_of
+from vae_tune.views.live.view import LiveView
 
 MANIFEST = {
     **test_record.MANIFEST,
@@ -80,7 +85,7 @@ def test_trials_that_were_there_and_those_that_come_are_shown_with_samples_of_mo
             record.report(number, vars(report(epoch, loss)))
         record.finish(number, COMPLETE)
     folder = record.folder / "tensorboard"
-    assert names == [f"TensorBoard in {folder}"]
+    assert names == [f"TensorBoard at {folder}"]
     assert scalars(folder / "trial_00000") == [(1, 130.0)]
     assert scalars(folder / "trial_00001") == [(1, 120.0), (2, 110.0)]
     (image,) = read(folder / "trial_00001").Images("samples")
@@ -99,6 +104,14 @@ def test_a_view_that_is_down_does_not_touch_the_record_and_warns_once(record):
     assert len(warnings.lines) == 1
 
 
+def test_a_view_is_a_field_a_line_in_the_list_and_a_module_named_like_the_extra_that_installs_it():
+    assert set(VIEWS) == {field.name for field in dataclasses.fields(ViewsConfig)}
+    views = [resolve_name(path) for path in VIEWS.values()]
+    assert all(issubclass(view, LiveView) and view.name and view.package for view in views)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert {view.__module__.rpartition(".")[2] for view in views} <= set(project["optional-dependencies"])
+
+
 def test_without_views_nobody_listens_and_no_thread_starts(record):
     before = threading.active_count()
     with live_views(ViewsConfig(), record, Warnings()) as names:
@@ -106,19 +119,19 @@ def test_without_views_nobody_listens_and_no_thread_starts(record):
         assert threading.active_count() == before
 
 
-def test_a_sketch_is_drawn_once_for_all_views(tmp_path):
+def test_samples_are_drawn_once_for_all_views(tmp_path):
     model = train(tmp_path, 3, 120.0)
     row = TrialRow(3, {}, "", PRUNED, reports=({"epoch": 1},))
-    draw = sketch(tmp_path, row, (5, 7))
+    draw = samples_of(tmp_path, row, (5, 7))
     assert draw() is draw()
     assert np.array_equal(draw(), grid(samples(model, 64, (5, 7)), 8))
 
 
 @pytest.mark.parametrize("state", [RUNNING, PRUNED])
-def test_a_trial_that_runs_or_has_no_checkpoint_has_no_sketch(tmp_path, state):
+def test_a_trial_that_runs_or_has_no_checkpoint_has_no_samples_of(tmp_path, state):
     if state == RUNNING:
         train(tmp_path, 3, 120.0)
-    assert sketch(tmp_path, TrialRow(3, {}, "", state, reports=({"epoch": 1},)), (5, 7)) is None
+    assert samples_of(tmp_path, TrialRow(3, {}, "", state, reports=({"epoch": 1},)), (5, 7)) is None
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from tests.view_servers import SECONDS, Warnings, trial
-from vae_tune.views.live import close
-from vae_tune.views.live.channel import Channel
+from vae_tune.views.live import close_views
+from vae_tune.views.live.background import BackgroundView
 
 
 class Recorder:
@@ -52,11 +52,11 @@ class Gate:
 
 def test_every_trial_is_shown_and_the_view_is_closed_with_the_searchs_status(warnings):
     view = Recorder()
-    channel = Channel("view", lambda: view, warnings)
+    background = BackgroundView("view", lambda: view, warnings)
     rows = [trial(0), trial(0, 3.0), trial(1, 2.0), trial(0, 3.0, 1.0)]
     for row in rows:
-        channel.put(row)
-    close([channel], "complete")
+        background.put(row)
+    close_views([background], "complete")
     assert {row.trial: row for row in view.shown} == {0: rows[3], 1: rows[2]}
     assert view.status == "complete"
     assert not warnings.lines
@@ -65,37 +65,37 @@ def test_every_trial_is_shown_and_the_view_is_closed_with_the_searchs_status(war
 def test_a_view_that_hangs_keeps_nobody_waiting_and_then_gets_the_newest_of_each_trial(warnings):
     gate = Gate()
     view = Recorder(gate)
-    channel = Channel("view", lambda: view, warnings)
-    channel.put(trial(0))
+    background = BackgroundView("view", lambda: view, warnings)
+    background.put(trial(0))
     assert gate.reached.wait(SECONDS)
     for epoch in range(1, 101):
-        channel.put(trial(0, *[9.0] * epoch, max_epochs=200))
-        channel.put(trial(1, *[9.0] * epoch, max_epochs=200))
+        background.put(trial(0, *[9.0] * epoch, max_epochs=200))
+        background.put(trial(1, *[9.0] * epoch, max_epochs=200))
     gate.opened.set()
-    close([channel], "complete")
+    close_views([background], "complete")
     assert [(row.trial, row.epochs) for row in view.shown] == [(0, 0), (0, 100), (1, 100)]
 
 
 def test_a_view_that_never_comes_back_is_left_behind_with_one_warning(warnings):
     gate = Gate()
-    channel = Channel("visdom at X", lambda: Recorder(gate), warnings)
-    channel.put(trial(0))
+    background = BackgroundView("visdom at X", lambda: Recorder(gate), warnings)
+    background.put(trial(0))
     assert gate.reached.wait(SECONDS)
-    close([channel], "complete", patience_seconds=0)
+    close_views([background], "complete", patience_seconds=0)
     assert len(warnings.lines) == 1
-    assert warnings.lines[0].startswith("visdom at X: no answer. Training goes on")
+    assert warnings.lines[0].startswith("visdom at X: no answer. Training continues")
     gate.opened.set()
 
 
 def test_a_view_that_hangs_is_told_of_while_the_search_runs(warnings):
     gate = Gate()
-    channel = Channel("view", lambda: Recorder(gate), warnings, stuck_seconds=0)
-    channel.put(trial(0))
+    background = BackgroundView("view", lambda: Recorder(gate), warnings, stuck_seconds=0)
+    background.put(trial(0))
     assert gate.reached.wait(SECONDS)
-    channel.put(trial(1))
-    channel.put(trial(2))
+    background.put(trial(1))
+    background.put(trial(2))
     gate.opened.set()
-    close([channel], "complete")
+    close_views([background], "complete")
     assert warnings.lines == [warnings.first()]
     assert "no answer for 0 s" in warnings.first()
 
@@ -103,10 +103,10 @@ def test_a_view_that_hangs_is_told_of_while_the_search_runs(warnings):
 def test_a_view_that_is_slow_but_moves_gets_all_its_trials_at_the_end(warnings):
     turns = threading.Semaphore(0)
     view = Recorder(lambda row: turns.acquire(timeout=SECONDS))
-    channel = Channel("view", lambda: view, warnings)
+    background = BackgroundView("view", lambda: view, warnings)
     for number in range(5):
-        channel.put(trial(number))
-    ending = threading.Thread(target=close, args=([channel], "complete"))
+        background.put(trial(number))
+    ending = threading.Thread(target=close_views, args=([background], "complete"))
     ending.start()
     for _ in range(5):
         turns.release()
@@ -123,12 +123,12 @@ def test_a_view_that_is_down_at_the_start_gets_everything_once_it_is_up(warnings
             raise ConnectionRefusedError(111, "Connection refused")
         return view
 
-    channel = Channel("MLflow at X", connect, warnings, retry_seconds=0)
-    channel.put(trial(0, 2.0, 1.0))
-    assert warnings.first().startswith("MLflow at X: Connection refused. Training goes on")
-    channel.put(trial(1, 2.0))
+    background = BackgroundView("MLflow at X", connect, warnings, retry_seconds=0)
+    background.put(trial(0, 2.0, 1.0))
+    assert warnings.first().startswith("MLflow at X: Connection refused. Training continues")
+    background.put(trial(1, 2.0))
     up.set()
-    close([channel], "complete")
+    close_views([background], "complete")
     assert sorted(view.numbers) == [0, 1]
     assert len(warnings.lines) == 1
 
@@ -141,11 +141,11 @@ def test_a_view_that_was_away_is_shown_every_trial_again_by_a_new_connection(war
         views.append(Recorder(lambda row: 1 / 0 if broken and row.trial == 2 else None))
         return views[-1]
 
-    channel = Channel("view", connect, warnings, retry_seconds=0)
+    background = BackgroundView("view", connect, warnings, retry_seconds=0)
     for number in range(4):
-        channel.put(trial(number))
+        background.put(trial(number))
     warnings.first()
-    close([channel], "complete")
+    close_views([background], "complete")
     assert views[-1].numbers == [0, 1, 3, 2]
     assert views[-1].status == "complete"
     assert "division by zero" in warnings.first()
@@ -163,11 +163,11 @@ def test_a_trial_that_a_view_cannot_take_keeps_no_other_from_being_shown(warning
         views.append(Recorder(refuse))
         return views[-1]
 
-    channel = Channel("view", connect, warnings, retry_seconds=0)
+    background = BackgroundView("view", connect, warnings, retry_seconds=0)
     for number in range(3):
-        channel.put(trial(number))
+        background.put(trial(number))
     warnings.first()
-    close([channel], "complete")
+    close_views([background], "complete")
     assert sorted(views[-1].numbers) == [1, 2]
     assert views[-1].status == "complete"
     assert len(warnings.lines) == 1
@@ -178,22 +178,22 @@ def test_what_breaks_at_the_end_is_told_too(warnings):
         def close(self, status):
             raise RuntimeError("disk full")
 
-    channel = Channel("view", Breaking, warnings)
-    channel.put(trial(0))
-    close([channel], "complete")
+    background = BackgroundView("view", Breaking, warnings)
+    background.put(trial(0))
+    close_views([background], "complete")
     assert "disk full" in warnings.lines[0]
 
 
 def test_a_view_that_is_far_behind_gets_no_more_pictures(warnings):
     gate = Gate()
     view = Recorder(gate)
-    channel = Channel("view", lambda: view, warnings)
-    channel.put(trial(0))
+    background = BackgroundView("view", lambda: view, warnings)
+    background.put(trial(0))
     assert gate.reached.wait(SECONDS)
     for number in range(1, 100):
-        channel.put(trial(number), lambda: None)
+        background.put(trial(number), lambda: None)
     gate.opened.set()
-    close([channel], "complete")
+    close_views([background], "complete")
     assert len(view.shown) == 100
     assert sum(draw is not None for draw in view.pictures.values()) == 16
 
@@ -208,7 +208,7 @@ def test_the_warning_names_what_lies_at_the_bottom_of_wrapped_errors(warnings):
         except RuntimeError as error:
             raise ValueError("API request failed") from error
 
-    channel = Channel("view", connect, warnings)
-    channel.put(trial(0))
+    background = BackgroundView("view", connect, warnings)
+    background.put(trial(0))
     assert "view: Connection refused." in warnings.first()
-    close([channel], "complete")
+    close_views([background], "complete")
