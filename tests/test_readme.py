@@ -1,4 +1,4 @@
-"""What the README shows is there: options, files, snippets."""
+"""What the README and the documents show is there: options, files, snippets, links."""
 
 import re
 from pathlib import Path
@@ -25,9 +25,15 @@ from vae_tune.vae.model import build
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_every_option_that_is_named_exists():
+def test_it_fits_into_150_lines():
+    assert len(TEXT.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/searching.md", "docs/commands.md", "docs/record.md"])
+def test_every_option_that_is_named_exists(page):
     fields = {
         name.replace("_", "-")
         for config in (
@@ -48,8 +54,9 @@ def test_every_option_that_is_named_exists():
         )
         for name in config.__dataclass_fields__
     }
-    named = set(re.findall(r"--([a-z][a-z-]+)", re.sub(r"pip install.*|mypy --strict", "", TEXT)))
-    assert len(named) > 10
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"--([a-z][a-z-]+)", re.sub(r"pip install.*|mypy --strict", "", text)))
+    assert named
     assert named - fields - {"help", "epochs", "logdir"} == set()
 
 
@@ -76,9 +83,16 @@ def test_the_snippets_that_read_a_study_run(page, tmp_path, monkeypatch):
     exec(snippet, {})
 
 
-@pytest.mark.parametrize("name", re.findall(r"\]\(([^):]+)\)", TEXT) + re.findall(r'src="([^"]+)"', TEXT))
-def test_every_link_leads_somewhere(name):
-    assert (ROOT / name).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name if page.parent == ROOT else f"docs/{page.name}")
+def test_every_link_leads_somewhere(page):
+    text = page.read_text()
+    links = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^"]+)"', text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_index_of_the_documents_names_each():
+    named = set(re.findall(r"\]\(([a-z-]+\.md)\)", (ROOT / "docs" / "README.md").read_text()))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
 def test_make_knows_the_targets():
