@@ -42,7 +42,7 @@ _RECOMPILED = 100  # times, in place of 8: all that is compiled here shares its 
 def by_step(config: TrialConfig, images: Images, device: torch.device, change: Change) -> tuple[float, Epoch]:
     """Return how long the first step of either size took, and what trains an epoch: vae_tune's training."""
     train = training_images(images.train, device)
-    state = new_state(config, images.pixels, device)
+    state = new_state(config, images.shape, device)
     step = change(make_step(state.model, config))
 
     def epoch(images: Tensor = train) -> float:

@@ -23,7 +23,7 @@ import torch
 
 from vae_tune.config.settings import Binarization, DataConfig, TrialConfig
 from vae_tune.images.datasets import Images, load_images, to_tensor
-from vae_tune.vae.likelihood import bernoulli, negative_log_likelihoods, over_images
+from vae_tune.vae.nll import negative_log_likelihoods, over_images
 from vae_tune.vae.training import fit, new_state
 
 NLL_SAMPLES = 5_000
@@ -102,15 +102,15 @@ def train(row: Row, config: TrialConfig, nll_images: int) -> Result:
     """Train a row's configuration once and return what it reaches on the test images."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = load("dynamic" if row.nll else "grey")
-    state = new_state(config, images.pixels, device)
+    state = new_state(config, images.shape, device)
     start = time.perf_counter()
     *_, last = fit(config, images, device, state)
     seconds = time.perf_counter() - start
     if not row.nll:
         return Result(last.val_loss, None, seconds)
     test = to_tensor(images.test[:nll_images], device) / 255
-    likelihood = bernoulli(state.model.decoder)
-    estimate = over_images(negative_log_likelihoods(test, state.model.encoder, likelihood, NLL_SAMPLES))
+    model = state.model
+    estimate = over_images(negative_log_likelihoods(test, model.network.encode, model.log_likelihood, NLL_SAMPLES))
     return Result(estimate.mean, estimate.standard_error, seconds)
 
 

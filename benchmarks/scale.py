@@ -56,7 +56,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
         trial=TrialConfig(max_epochs=epochs),
         asha=AshaConfig(scheduler="none"),
     )
-    image = np.zeros((1, 2, 2), np.uint8)
+    image = np.zeros((1, 1, 2, 2), np.uint8)
     manifest = new_manifest(folder.name, config, config.trial, DEFAULT_SPACE, Images(image, image, image))
     ended: dict[int, float] = {}  # when each trial ended first
 

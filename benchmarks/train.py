@@ -41,7 +41,7 @@ CONFIGS = {
 
 def ours(config: TrialConfig, images: Images, device: torch.device = CPU) -> float:
     train = training_images(images.train, device)
-    state = new_state(config, images.pixels, device)
+    state = new_state(config, images.shape, device)
     step = make_step(state.model, config)
     start = time.perf_counter()
     train_epoch(config, train, state, step, epoch=1)

@@ -34,7 +34,7 @@ def tiny() -> Images:
     """Noise in odd sizes, so that a swapped axis or a forgotten last batch shows."""
     random = np.random.default_rng(0)
     return Images(
-        train=random.integers(0, 256, (60, 5, 7), np.uint8),
-        validation=random.integers(0, 256, (40, 5, 7), np.uint8),
-        test=random.integers(0, 256, (30, 5, 7), np.uint8),
+        train=random.integers(0, 256, (60, 1, 5, 7), np.uint8),
+        validation=random.integers(0, 256, (40, 1, 5, 7), np.uint8),
+        test=random.integers(0, 256, (30, 1, 5, 7), np.uint8),
     )

@@ -91,7 +91,7 @@ def write_study(
 ):
     """Write a study of given trials; ``resumed`` are the seconds after the start at which further runs began."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    blank = np.zeros((1, 28, 28), np.uint8)
+    blank = np.zeros((1, 1, 28, 28), np.uint8)
     manifest = new_manifest(folder.name, config, config.trial, space, Images(blank, blank, blank), kind)
     manifest["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
     run = {"num_samples": config.num_samples, "slots": {"count": slots, "cpus": 1, "gpus": 0}, **this_run()}

@@ -21,7 +21,7 @@ from vae_tune.tasks.options import (
     TrainOptions,
 )
 from vae_tune.vae.checkpoint import write_model
-from vae_tune.vae.model import build
+from vae_tune.vae.model import build_model
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -77,7 +77,7 @@ def test_the_snippets_that_read_a_study_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("NAME", "A", "B"):
         study = load_study(make_study(tmp_path / "results" / name, trials=3))
-        write_model(study.folder / "best", build(study.reference, pixels=784), study.reference)
+        write_model(study.folder / "best", build_model(study.reference, (1, 28, 28)), study.reference)
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     (snippet,) = (snippet for snippet in snippets if "load_study" in snippet)
     exec(snippet, {})

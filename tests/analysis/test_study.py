@@ -18,7 +18,7 @@ from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.vae.checkpoint import write_model
-from vae_tune.vae.model import build
+from vae_tune.vae.model import build_model
 
 ACTIVATIONS = Space({"encoder_activation": CategoricalDistribution(("linear", "relu"))})
 BATCHES = Space({"batch_size": CategoricalDistribution((64, 128, 256)), "latent_size": IntDistribution(2, 64)})
@@ -198,7 +198,7 @@ def test_studies_whose_losses_are_of_different_kinds_are_not_stacked(tmp_path):
 
 def test_the_winners_model_is_loaded_from_study_folder_and_file(tmp_path, monkeypatch):
     study = load_study(make_study(tmp_path / "s", trials=4))
-    model = build(study.reference, pixels=784)
+    model = build_model(study.reference, (1, 28, 28))
     write_model(tmp_path / "s" / "best", model, study.reference)
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
     monkeypatch.chdir(tmp_path / "s" / "best")

@@ -24,7 +24,7 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.tasks.search_plan import make_plan
 
 ROOT = Path(__file__).parents[2]
-NOTHING = np.zeros((1, 1, 1), np.uint8)
+NOTHING = np.zeros((1, 1, 1, 1), np.uint8)
 IMAGES = Images(NOTHING, NOTHING, NOTHING)
 
 

@@ -38,8 +38,8 @@ def _idx(array: np.ndarray) -> bytes:
 
 
 def _pictures(count: int) -> np.ndarray:
-    """Return pictures of 2 x 3 pixels that are all different from their neighbours."""
-    return np.random.default_rng(count).integers(0, 256, (count, 2, 3), np.uint8)
+    """Return pictures of 2 x 3 pixels that are all different from their neighbours, with a channel."""
+    return np.random.default_rng(count).integers(0, 256, (count, 1, 2, 3), np.uint8)
 
 
 def _files(dataset: str, train: int = TRAIN) -> dict[str, bytes]:
@@ -50,7 +50,7 @@ def _files(dataset: str, train: int = TRAIN) -> dict[str, bytes]:
             dataset, "t10k" if part == "test" else part
         )
         labels = np.zeros((count, 8), np.int32) if dataset == "qmnist" else np.zeros(count, np.uint8)
-        files[f"{prefix}-images-idx3-ubyte"] = _idx(_pictures(count))
+        files[f"{prefix}-images-idx3-ubyte"] = _idx(_pictures(count)[:, 0])
         files[f"{prefix}-labels-idx{labels.ndim}-{'int' if dataset == 'qmnist' else 'ubyte'}"] = _idx(labels)
     return files
 
@@ -126,9 +126,9 @@ def test_a_set_is_read_from_the_layout_of_torchvision(tmp_path, offline, dataset
 def test_emnist_is_turned_upright(tmp_path, offline):
     _write_set(tmp_path, "emnist-letters")
     images = load_images(DataConfig(dataset="emnist-letters", data_dir=tmp_path))
-    assert images.train.shape == (50, 3, 2)
-    np.testing.assert_array_equal(images.train, _pictures(TRAIN)[:50].transpose(0, 2, 1))
-    np.testing.assert_array_equal(images.test, _pictures(TEST).transpose(0, 2, 1))
+    assert images.train.shape == (50, 1, 3, 2)
+    np.testing.assert_array_equal(images.train, _pictures(TRAIN)[:50].transpose(0, 1, 3, 2))
+    np.testing.assert_array_equal(images.test, _pictures(TEST).transpose(0, 1, 3, 2))
     assert images.train.flags.c_contiguous
 
 
@@ -145,7 +145,7 @@ def test_a_set_without_images_to_train_on_is_refused(tmp_path, offline):
 
 def test_a_set_may_have_a_single_image_to_train_on(tmp_path, offline):
     _write_set(tmp_path, "kmnist", train=10_001)
-    assert load_images(DataConfig(dataset="kmnist", data_dir=tmp_path)).train.shape == (1, 2, 3)
+    assert load_images(DataConfig(dataset="kmnist", data_dir=tmp_path)).train.shape == (1, 1, 2, 3)
 
 
 @pytest.mark.parametrize("dataset", ["fashion-mnist", "qmnist", "emnist-letters"])
@@ -216,7 +216,7 @@ def test_emnist_is_downloaded_from_its_archive(tmp_path, server, monkeypatch):
     monkeypatch.setattr(datasets.EMNIST, "url", f"{server[1]}gzip.zip")
     monkeypatch.setattr(datasets.EMNIST, "md5", hashlib.md5(archive.getvalue()).hexdigest())
     images = load_images(DataConfig(dataset="emnist-letters", data_dir=tmp_path / "data"))
-    np.testing.assert_array_equal(images.test, _pictures(TEST).transpose(0, 2, 1))
+    np.testing.assert_array_equal(images.test, _pictures(TEST).transpose(0, 1, 3, 2))
 
 
 def test_qmnist_is_downloaded_training_file_and_test_file(tmp_path, server, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import subprocess
 import sys
@@ -14,8 +15,9 @@ import torch
 from torchvision import datasets
 
 from vae_tune.config.settings import DataConfig, UsageError
-from vae_tune.images import datasets as data
-from vae_tune.images.datasets import Images, binarize, cache_dir, load_images, load_labels, to_tensor
+from vae_tune.images import named_sets
+from vae_tune.images.cache import cache_dir
+from vae_tune.images.datasets import Images, binarize, load_images, load_labels, to_tensor
 
 MNIST_FILES = {
     "train-images-idx3-ubyte",
@@ -49,21 +51,21 @@ def unpacked(tmp_path, monkeypatch) -> Path:
 
 
 def test_mnist_is_split_into_50000_10000_and_10000_images(whole_mnist):
-    assert whole_mnist.train.shape == (50_000, 28, 28)
-    assert whole_mnist.validation.shape == whole_mnist.test.shape == (10_000, 28, 28)
+    assert whole_mnist.train.shape == (50_000, 1, 28, 28)
+    assert whole_mnist.validation.shape == whole_mnist.test.shape == (10_000, 1, 28, 28)
     assert {split.dtype for split in (whole_mnist.train, whole_mnist.validation, whole_mnist.test)} == {
         np.dtype(np.uint8)
     }
 
 
 def test_the_last_10000_of_the_training_file_validate(whole_mnist):
-    reference = datasets.MNIST(cache_dir(), train=True).data.numpy()
+    reference = datasets.MNIST(cache_dir(), train=True).data.numpy()[:, None]
     np.testing.assert_array_equal(whole_mnist.train, reference[:50_000])
     np.testing.assert_array_equal(whole_mnist.validation, reference[50_000:])
 
 
 def test_the_test_file_tests(whole_mnist):
-    np.testing.assert_array_equal(whole_mnist.test, datasets.MNIST(cache_dir(), train=False).data.numpy())
+    np.testing.assert_array_equal(whole_mnist.test, datasets.MNIST(cache_dir(), train=False).data.numpy()[:, None])
 
 
 def test_a_train_size_takes_the_first_images_and_leaves_the_other_splits(whole_mnist, mnist):
@@ -118,7 +120,7 @@ def test_labels_belong_to_their_images(mnist, split):
     assert classes == list("0123456789")
     assert len(labels) == len(images)
     for number in (0, 77, len(labels) - 1):
-        (place,) = (whole.data.numpy() == images[number]).all(axis=(1, 2)).nonzero()[0]
+        (place,) = (whole.data.numpy() == images[number, 0]).all(axis=(1, 2)).nonzero()[0]
         assert labels[number] == whole.targets[place]
 
 
@@ -138,7 +140,7 @@ def test_the_checksum_changes_with_the_train_size(mnist, whole_mnist):
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_the_checksum_changes_with_one_pixel_of_any_split(tiny, split):
     before = tiny.sha256()
-    getattr(tiny, split)[-1, -1, -1] ^= 1
+    getattr(tiny, split)[-1, -1, -1, -1] ^= 1
     assert tiny.sha256() != before
 
 
@@ -152,6 +154,28 @@ def test_the_checksum_changes_with_the_split_of_the_same_images(tiny):
 def test_the_checksum_does_not_depend_on_the_layout_in_memory(tiny):
     other = Images(train=np.asfortranarray(tiny.train), validation=tiny.validation, test=tiny.test)
     assert other.sha256() == tiny.sha256()
+
+
+def test_the_checksum_of_grey_images_is_that_of_version_0_1_0():
+    images = Images(*(np.zeros((n, 1, 2, 3), np.uint8) for n in (3, 2, 1)))
+    digest = hashlib.sha256()
+    for split in (np.zeros((n, 2, 3), np.uint8) for n in (3, 2, 1)):  # it knew no channels
+        digest.update(repr(split.shape).encode())
+        digest.update(split.data)
+    assert images.sha256() == digest.hexdigest()
+    assert images.recorded_shape == (2, 3)
+
+
+def test_the_checksum_tells_colours_from_grey_images_of_the_same_bytes():
+    colour, grey = (Images(*[np.zeros((2, *shape), np.uint8)] * 3) for shape in ((3, 4, 5), (1, 12, 5)))
+    assert colour.recorded_shape == (3, 4, 5)
+    assert colour.sha256() != grey.sha256()
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 784), (2, 1, 1, 28, 28)])
+def test_images_of_another_layout_are_refused(tiny, shape):
+    with pytest.raises(ValueError, match=r"must be \(n, channels, height, width\), but got the shape \(2, "):
+        Images(tiny.train, np.zeros(shape, np.uint8), tiny.test)
 
 
 def test_the_environment_names_the_cache(tmp_path, monkeypatch):
@@ -168,7 +192,7 @@ def test_an_empty_variable_names_no_cache(monkeypatch):
 
 def test_mnist_is_unpacked_into_the_cache_in_the_layout_of_torchvision(unpacked, whole_mnist):
     assert {path.name for path in unpacked.iterdir()} == MNIST_FILES
-    reference = datasets.MNIST(unpacked.parent.parent, train=True).data.numpy()
+    reference = datasets.MNIST(unpacked.parent.parent, train=True).data.numpy()[:, None]
     np.testing.assert_array_equal(whole_mnist.train, reference[:50_000])
 
 
@@ -180,13 +204,13 @@ def test_mnist_is_not_unpacked_a_second_time(unpacked):
 
 def test_a_file_that_is_missing_in_the_cache_is_unpacked_again(unpacked):
     (unpacked / "t10k-images-idx3-ubyte").unlink()
-    assert load_images(DataConfig(train_size=1)).test.shape == (10_000, 28, 28)
+    assert load_images(DataConfig(train_size=1)).test.shape == (10_000, 1, 28, 28)
 
 
 def test_many_first_runs_at_once_leave_whole_files_and_nothing_else(tmp_path, monkeypatch, mnist):
     """Six processes unpack and check at the same moment, without torchvision, which takes seconds to import."""
     code = (
-        "import sys; from pathlib import Path; from vae_tune.images.datasets import _check_mnist, _unpack_mnist\n"
+        "import sys; from pathlib import Path; from vae_tune.images.named_sets import _check_mnist, _unpack_mnist\n"
         "print('ready', flush=True); sys.stdin.readline(); raw = Path(sys.argv[1])\n"
         "_unpack_mnist(raw); _check_mnist(raw)"
     )
@@ -271,7 +295,7 @@ def test_mnist_is_read_from_a_data_dir_too(unpacked, mnist, monkeypatch):
 
 def test_a_data_dir_without_mnist_gets_the_embedded_one(tmp_path):
     images = load_images(DataConfig(data_dir=tmp_path, train_size=10))
-    assert images.train.shape == (10, 28, 28)
+    assert images.train.shape == (10, 1, 28, 28)
     assert len(list((tmp_path / "MNIST" / "raw").iterdir())) == 4
 
 
@@ -288,7 +312,7 @@ def test_a_data_dir_without_mnist_gets_the_embedded_one(tmp_path):
 )
 @pytest.mark.parametrize("option", ["data_dir", "VAE_TUNE_CACHE"])
 def test_a_folder_of_other_things_is_refused_and_stays_as_it_is(tmp_path, monkeypatch, dataset, files, named, option):
-    monkeypatch.setattr(data, "_download", lambda *_: pytest.fail("It may not be downloaded."))
+    monkeypatch.setattr(named_sets, "_download", lambda *_: pytest.fail("It may not be downloaded."))
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -331,12 +355,12 @@ def test_a_train_size_of_all_the_data_is_accepted(whole_mnist):
     assert load_images(DataConfig(train_size=50_000)).sha256() == whole_mnist.sha256()
 
 
-def test_a_tensor_is_flat_and_shares_the_memory_of_its_images(tiny):
+def test_a_tensor_has_the_shape_of_its_images_and_shares_the_memory_of_its_images(tiny):
     tensor = to_tensor(tiny.train, torch.device("cpu"))
-    assert tensor.shape == (60, 35)
+    assert tensor.shape == (60, 1, 5, 7)
     assert tensor.dtype == torch.uint8
     assert tensor.data_ptr() == tiny.train.ctypes.data
-    np.testing.assert_array_equal(tensor.numpy().reshape(60, 5, 7), tiny.train)
+    np.testing.assert_array_equal(tensor.numpy(), tiny.train)
 
 
 def test_images_that_no_one_can_change_are_brought_to_a_device_once(tiny):
@@ -346,7 +370,7 @@ def test_images_that_no_one_can_change_are_brought_to_a_device_once(tiny):
     images.setflags(write=False)
     once = to_tensor(images, device)
     assert to_tensor(images[:], device) is once
-    assert to_tensor(images[:10], device).shape == (10, 35)
+    assert to_tensor(images[:10], device).shape == (10, 1, 5, 7)
     assert to_tensor(images[::6], device) is not to_tensor(images[:10], device)  # the same place and shape
     assert to_tensor(images, device) is once
 

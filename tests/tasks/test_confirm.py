@@ -97,7 +97,7 @@ def test_the_optimism_is_what_fresh_seeds_lose_against_the_searchs_own_number(ti
     fresh = []
     for number, (size, seed) in enumerate([(3, 1), (5, 1), (3, 2), (5, 2)]):
         config = replace(BASE, latent_size=size, seed=seed)
-        state, reports = new_state(config, tiny.pixels, torch.device("cpu")), []
+        state, reports = new_state(config, tiny.shape, torch.device("cpu")), []
         for epoch in fit(config, tiny, torch.device("cpu"), state):
             write_checkpoint(checkpoint_folder(tmp_path / "confirmation", number), config, state, epoch)
             reports.append(asdict(epoch))

@@ -13,7 +13,7 @@ from vae_tune.cli import main as cli
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import load_images, to_tensor
 from vae_tune.vae.checkpoint import read_data_config, write_model
-from vae_tune.vae.model import build
+from vae_tune.vae.model import build_model
 from vae_tune.vae.training import evaluate
 
 CONFIG = TrialConfig(latent_size=3, hidden_width=8)
@@ -22,7 +22,7 @@ CONFIG = TrialConfig(latent_size=3, hidden_width=8)
 @pytest.fixture
 def model(tmp_path):
     """A model that was trained on static images, as it claims."""
-    write_model(tmp_path / "model", build(CONFIG, 784), CONFIG, DataConfig(binarization="static"))
+    write_model(tmp_path / "model", build_model(CONFIG, (1, 28, 28)), CONFIG, DataConfig(binarization="static"))
     return tmp_path / "model"
 
 
@@ -39,7 +39,7 @@ def test_the_numbers_are_those_of_the_evaluation_of_a_search(model, monkeypatch,
     code, out, _ = run(monkeypatch, capsys, model, "--json", "--images", 100)
     result = json.loads(out)
     images = load_images(DataConfig(binarization="static")).test[:100]
-    expected = evaluate(build(CONFIG, 784), to_tensor(images, torch.device("cpu")), CONFIG)
+    expected = evaluate(build_model(CONFIG, (1, 28, 28)), to_tensor(images, torch.device("cpu")), CONFIG)
     assert code == 0
     assert result["negative_elbo"] == pytest.approx(expected.negative_elbo, rel=1e-6)
     assert (result["kind"], result["split"], result["images"]) == ("static", "test", 100)
@@ -93,7 +93,7 @@ def test_a_model_whose_file_says_nothing_of_its_data_takes_the_default(model):
 
 
 def test_a_folder_of_images_that_is_gone_is_replaced_by_the_default(model, monkeypatch, capsys):
-    write_model(model, build(CONFIG, 784), CONFIG, DataConfig(data_dir=Path("/nowhere/at/all")))
+    write_model(model, build_model(CONFIG, (1, 28, 28)), CONFIG, DataConfig(data_dir=Path("/nowhere/at/all")))
     code, _, errors = run(monkeypatch, capsys, model, "--images", 1)
     assert code == 0, errors
 
@@ -135,8 +135,8 @@ def cut(folder):
         (lambda folder: (folder / "model.safetensors").write_bytes(b"PK\3\4, a zip file"), "header"),
         (lambda folder: (folder / "config.json").write_text('{"latent_size": 4}'), "size mismatch"),
         (
-            lambda folder: write_model(folder, build(CONFIG, 100), CONFIG),
-            "is for 100 pixels, but an image of mnist has",
+            lambda folder: write_model(folder, build_model(CONFIG, (1, 10, 10)), CONFIG),
+            "is for images of 1 x 10 x 10, but those of mnist are 1 x 28 x 28",
         ),
     ],
     ids=["no model", "no config", "cut", "no safetensors", "other shape", "other pixels"],

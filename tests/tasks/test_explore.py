@@ -95,7 +95,7 @@ def test_what_follows_an_exploration_on_object_storage_is_written_under_its_clai
         begun = record.study.ask(dict(grid.space.distributions))
         record.start(begun, begun.params)
         cpu = torch.device("cpu")
-        for report in fit(config.trial, tiny, cpu, new_state(config.trial, tiny.pixels, cpu)):
+        for report in fit(config.trial, tiny, cpu, new_state(config.trial, tiny.shape, cpu)):
             record.report(0, {**asdict(report), NODE: "host", DEVICE: "cpu"})
         record.finish(0, COMPLETE)
         record.close()

@@ -10,8 +10,8 @@ from vae_tune.cli import main as cli
 from vae_tune.config.settings import TrialConfig, UsageError
 from vae_tune.tasks.generate import LatentMap, interpolation_sheet, latent_map
 from vae_tune.vae.checkpoint import write_model
-from vae_tune.vae.model import build
-from vae_tune.vae.sampling import grid, reconstructions, samples
+from vae_tune.vae.model import build_model
+from vae_tune.vae.pictures import grid, reconstructions, samples
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def model(tmp_path):
 
     def write(latents):
         config = TrialConfig(latent_size=latents, hidden_width=8)
-        write_model(tmp_path / "model", build(config, 784), config)
+        write_model(tmp_path / "model", build_model(config, (1, 28, 28)), config)
         return tmp_path / "model"
 
     return write
@@ -58,19 +58,19 @@ def test_the_arrays_are_what_the_pictures_show(model, monkeypatch, capsys, tmp_p
     assert sorted(path.name for path in output.iterdir()) == ["map.npz", "map.png", "samples.npz", "samples.png"]
     arrays = np.load(output / "samples.npz")
     pictures = arrays["pictures"]
-    vae = build(TrialConfig(latent_size=2, hidden_width=8), 784)
-    np.testing.assert_array_equal(pictures, samples(vae, 64, (28, 28), seed=3))
+    vae = build_model(TrialConfig(latent_size=2, hidden_width=8), (1, 28, 28))
+    np.testing.assert_array_equal(pictures, samples(vae, 64, seed=3).squeeze(1))
     with Image.open(output / "samples.png") as image:
-        np.testing.assert_array_equal(np.asarray(image)[::2, ::2], grid(pictures, int(arrays["columns"])))
+        np.testing.assert_array_equal(np.asarray(image)[::2, ::2], grid(pictures[:, None], int(arrays["columns"])))
     drawn = np.load(output / "map.npz")
     assert drawn["points"].shape == (10_000, 2)
     assert np.bincount(drawn["labels"]).tolist()[:2] == [980, 1135]  # zeros and ones among MNIST's test images
 
 
 def test_an_interpolation_stands_between_its_two_images(tiny):
-    model = build(TrialConfig(latent_size=2, hidden_width=8), tiny.pixels)
+    model = build_model(TrialConfig(latent_size=2, hidden_width=8), tiny.shape)
     sheet = interpolation_sheet(model, tiny.test)
-    rows = sheet.pictures.reshape(8, sheet.columns, 5, 7)
+    rows = sheet.pictures.reshape(8, sheet.columns, 1, 5, 7)
     np.testing.assert_array_equal(rows[:, 0], tiny.test[:8])
     np.testing.assert_array_equal(rows[:, -1], tiny.test[8:16])
     np.testing.assert_array_equal(rows[:, 1], reconstructions(model, tiny.test[:8]))
@@ -79,7 +79,7 @@ def test_an_interpolation_stands_between_its_two_images(tiny):
 
 @pytest.mark.parametrize(("latents", "axis"), [(2, "first latent"), (3, "principal component 1")])
 def test_two_latents_are_mapped_as_they_are_and_more_by_their_principal_plane(tiny, latents, axis):
-    model = build(TrialConfig(latent_size=latents, hidden_width=8), tiny.pixels)
+    model = build_model(TrialConfig(latent_size=latents, hidden_width=8), tiny.shape)
     drawn = latent_map(model, tiny.test, np.zeros(30, np.int64), ["0"])
     assert drawn.axes[0].startswith(axis)
     assert drawn.points.shape == (30, 2)
@@ -96,7 +96,7 @@ def test_a_map_of_any_number_of_classes_can_be_drawn(tmp_path, classes):
 
 
 def test_one_latent_has_no_map(tiny):
-    model = build(TrialConfig(latent_size=1, hidden_width=8), tiny.pixels)
+    model = build_model(TrialConfig(latent_size=1, hidden_width=8), tiny.shape)
     with pytest.raises(UsageError, match="latent_size >= 2"):
         latent_map(model, tiny.test, np.zeros(30, np.int64), ["0"])
 

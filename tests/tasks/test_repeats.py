@@ -60,7 +60,7 @@ def test_test_numbers_are_those_of_each_trials_last_checkpoint(tiny, tmp_path):
     rows, expected = [], []
     for number in (0, 3):
         config = TrialConfig(latent_size=2 + number, hidden_width=4, max_epochs=2, batch_size=20)
-        state = new_state(config, tiny.pixels, CPU)
+        state = new_state(config, tiny.shape, CPU)
         reports = []
         for report in fit(config, tiny, CPU, state):
             write_checkpoint(checkpoint_folder(tmp_path, number), config, state, report)
@@ -81,7 +81,7 @@ def test_a_last_checkpoint_that_is_lost_is_trained_again_and_said(tiny, tmp_path
     searched = SearchConfig(trial=config)
     write_json(tmp_path / "study.json", new_manifest("s", searched, config, load_space(None, config), tiny))
     trained = replace(config, latent_size=5)
-    state, reports = new_state(trained, tiny.pixels, CPU), []
+    state, reports = new_state(trained, tiny.shape, CPU), []
     for report in fit(trained, tiny, CPU, state):
         newest = write_checkpoint(checkpoint_folder(tmp_path, 3), trained, state, report)
         reports.append(asdict(report))
@@ -118,7 +118,7 @@ def test_a_trial_is_trained_again_with_as_many_threads_as_it_had(mnist, tmp_path
 def test_a_checkpoint_beyond_a_trials_last_epoch_is_not_gone_on_from(tiny, tmp_path):
     config = TrialConfig(hidden_width=4, max_epochs=3, batch_size=20)
     write_json(tmp_path / "study.json", new_manifest("s", SearchConfig(), config, load_space(None, config), tiny))
-    state, reports = new_state(config, tiny.pixels, CPU), []
+    state, reports = new_state(config, tiny.shape, CPU), []
     for report in fit(config, tiny, CPU, state):
         write_checkpoint(checkpoint_folder(tmp_path, 0), config, state, report)
         reports.append(asdict(report))

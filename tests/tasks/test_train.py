@@ -14,7 +14,7 @@ from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import load_images, to_tensor
 from vae_tune.tasks import train as single
 from vae_tune.vae.checkpoint import checkpoint_file, read_data_config, read_model, write_model
-from vae_tune.vae.model import build
+from vae_tune.vae.model import build_model
 from vae_tune.vae.training import evaluate
 from vae_tune.views.live.visdom import Visdom
 
@@ -104,7 +104,7 @@ def winner(tmp_path):
     """What a search leaves in best/."""
     config = TrialConfig(latent_size=3, hidden_width=8, max_epochs=2, batch_size=50)
     folder = tmp_path / "results" / "study" / "best"
-    write_model(folder, build(config, 784), config, DataConfig(train_size=150, binarization="static"))
+    write_model(folder, build_model(config, (1, 28, 28)), config, DataConfig(train_size=150, binarization="static"))
     return folder
 
 
@@ -113,7 +113,8 @@ def test_a_winner_can_be_trained_by_its_configuration(train, tmp_path, winner):
     model, config = read_model(tmp_path / "again")
     assert config == TrialConfig(latent_size=3, hidden_width=8, max_epochs=2, batch_size=50, seed=5)
     assert read_data_config(tmp_path / "again") == DataConfig(train_size=150, binarization="static")
-    assert not np.array_equal(model.encoder.mean.weight, build(config, 784).encoder.mean.weight)
+    untrained = build_model(config, (1, 28, 28))
+    assert not np.array_equal(model.network.encoder.mean.weight, untrained.network.encoder.mean.weight)
 
 
 def test_a_configuration_alone_is_trained_on_the_default_data(train, tmp_path, winner):

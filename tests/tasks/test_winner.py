@@ -32,7 +32,7 @@ def train(record, images, learning_rate, *, epochs=2, state="COMPLETE"):
     trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
     record.start(trial, {"learning_rate": learning_rate})
     config = replace(BASE, learning_rate=learning_rate)
-    training = new_state(config, images.pixels, CPU)
+    training = new_state(config, images.shape, CPU)
     for report in fit(config, images, CPU, training):
         write_checkpoint(checkpoint_folder(record.folder, trial.number), config, training, report)
         record.report(trial.number, {**asdict(report), NODE: "host", DEVICE: "cpu"})

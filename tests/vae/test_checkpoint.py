@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -27,7 +28,7 @@ from vae_tune.vae.checkpoint import (
     write_checkpoint,
     write_model,
 )
-from vae_tune.vae.model import build
+from vae_tune.vae.model import build_model
 from vae_tune.vae.training import EpochReport, fit, new_state
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ CONFIG = TrialConfig(latent_size=3, hidden_width=8, batch_size=16, max_epochs=3,
 def _train_and_write(folder: Path, images: Images, epochs: int = 3) -> Checkpoint:
     """Train and write a checkpoint after every epoch; return the last."""
     config = replace(CONFIG, max_epochs=epochs)
-    state = new_state(config, images.pixels, CPU)
+    state = new_state(config, images.shape, CPU)
     for report in fit(config, images, CPU, state):
         write_checkpoint(folder, config, state, report)
     return Checkpoint(config, state, report)
@@ -97,7 +98,7 @@ def test_the_newest_checkpoint_is_read(tiny, tmp_path):
 
 
 def test_the_newest_checkpoint_is_the_one_of_the_highest_epoch_beyond_four_digits(tiny, tmp_path):
-    state = new_state(CONFIG, tiny.pixels, CPU)
+    state = new_state(CONFIG, tiny.shape, CPU)
     report = next(fit(CONFIG, tiny, CPU, state))
     for state.epoch in (9998, 9999, 10_000):
         write_checkpoint(tmp_path, CONFIG, state, replace(report, epoch=state.epoch))
@@ -146,7 +147,7 @@ def test_where_all_checkpoints_are_damaged_none_is_read(tiny, tmp_path):
 
 @pytest.mark.parametrize("readable", [0, 3])
 def test_damaged_checkpoints_of_later_epochs_push_out_none_that_can_be_read(tiny, tmp_path, readable):
-    config, state = replace(CONFIG, max_epochs=5), new_state(CONFIG, tiny.pixels, CPU)
+    config, state = replace(CONFIG, max_epochs=5), new_state(CONFIG, tiny.shape, CPU)
     reports = {}
     for report in fit(config, tiny, CPU, state):
         content = checkpoint_bytes(config, state, report)
@@ -157,7 +158,7 @@ def test_damaged_checkpoints_of_later_epochs_push_out_none_that_can_be_read(tiny
         reports[report.epoch] = report.val_loss
     with pytest.warns(UserWarning, match="is damaged"):
         newest = take_up(tmp_path, CPU)
-    state = newest.state if newest else new_state(config, tiny.pixels, CPU)
+    state = newest.state if newest else new_state(config, tiny.shape, CPU)
     assert state.epoch == readable
     for report in fit(config, tiny, CPU, state):
         write_checkpoint(tmp_path, config, state, report)
@@ -241,9 +242,30 @@ def test_a_checkpoint_is_plain_safetensors_and_json(tiny, tmp_path):
     path = checkpoint_file(tmp_path, 3)
     with safe_open(path, framework="pt") as file:
         metadata, names = file.metadata(), set(file.keys())
-    assert {f"model.{name}" for name in written.state.model.state_dict()} < names
+    assert {f"model.{name}" for name in written.state.model.network.state_dict()} < names
     assert json.loads(metadata["config"])["seed"] == 7
+    assert json.loads(metadata["shape"]) == [1, 5, 7]
     assert EpochReport(**json.loads(metadata["report"])) == written.report
+
+
+def test_files_of_version_0_1_0_which_names_no_shape_are_for_images_of_28_x_28(tmp_path):
+    random = np.random.default_rng(0)
+    images = Images(*(random.integers(0, 256, (40, 1, 28, 28), np.uint8) for _ in range(3)))
+    written = _train_and_write(tmp_path, images)
+    write_model(tmp_path / "best", written.state.model, CONFIG)
+    for path in (checkpoint_file(tmp_path, 3), tmp_path / "best" / "model.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        del metadata["shape"]
+        save_file(load_file(path), path, metadata)
+    read = read_checkpoint(checkpoint_file(tmp_path, 3), CPU)
+    goes_on = [
+        [(report.train_loss, report.val_loss) for report in fit(replace(CONFIG, max_epochs=4), images, CPU, state)]
+        for state in (read.state, written.state)
+    ]
+    assert len(goes_on[0]) == 1
+    assert goes_on[0] == goes_on[1]
+    assert read_model(tmp_path / "best")[0].shape == (1, 28, 28)
 
 
 def test_no_file_holds_a_pickle(tiny, tmp_path):
@@ -256,7 +278,7 @@ def test_no_file_holds_a_pickle(tiny, tmp_path):
 
 
 def test_a_model_comes_back_with_the_same_outputs(tiny, tmp_path):
-    model = build(CONFIG, tiny.pixels)
+    model = build_model(CONFIG, tiny.shape)
     write_model(tmp_path / "best", model, CONFIG)
     read, config = read_model(tmp_path / "best")
     source = torch.Generator().manual_seed(0)
@@ -273,7 +295,7 @@ def _refusal(folder: Path) -> str:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_model_with_a_missing_file_is_refused_in_one_line(tiny, tmp_path, name):
-    write_model(tmp_path, build(CONFIG, tiny.pixels), CONFIG)
+    write_model(tmp_path, build_model(CONFIG, tiny.shape), CONFIG)
     (tmp_path / name).unlink()
     assert _refusal(tmp_path) == f"No usable model in {tmp_path}: {name} is missing."
 
@@ -284,7 +306,7 @@ def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\x80\x04N.", b"PK\x03\x04 a zip file", b"\xff" * 100])
 def test_a_model_that_is_no_safetensors_is_refused_in_one_line(tiny, tmp_path, content):
-    write_model(tmp_path, build(CONFIG, tiny.pixels), CONFIG)
+    write_model(tmp_path, build_model(CONFIG, tiny.shape), CONFIG)
     (tmp_path / "model.safetensors").write_bytes(content)
     message = _refusal(tmp_path)
     assert message.startswith(f"No usable model in {tmp_path}: ")
@@ -293,7 +315,7 @@ def test_a_model_that_is_no_safetensors_is_refused_in_one_line(tiny, tmp_path, c
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
 def test_a_model_that_was_cut_is_refused_in_one_line(tiny, tmp_path, share):
-    write_model(tmp_path, build(CONFIG, tiny.pixels), CONFIG)
+    write_model(tmp_path, build_model(CONFIG, tiny.shape), CONFIG)
     path = tmp_path / "model.safetensors"
     _cut(path, int(share * path.stat().st_size))
     message = _refusal(tmp_path)
@@ -311,7 +333,7 @@ def test_a_model_that_was_cut_is_refused_in_one_line(tiny, tmp_path, share):
     ids=["foreign", "partial", "one axis"],
 )
 def test_a_model_of_other_tensors_is_refused_in_one_line(tiny, tmp_path, tensors):
-    write_model(tmp_path, build(CONFIG, tiny.pixels), CONFIG)
+    write_model(tmp_path, build_model(CONFIG, tiny.shape), CONFIG)
     save_file(tensors, tmp_path / "model.safetensors")
     message = _refusal(tmp_path)
     assert message.startswith(f"No usable model in {tmp_path}: ")
@@ -319,7 +341,7 @@ def test_a_model_of_other_tensors_is_refused_in_one_line(tiny, tmp_path, tensors
 
 
 def test_a_model_of_another_shape_is_refused_in_one_line_that_says_so(tiny, tmp_path):
-    write_model(tmp_path, build(CONFIG, tiny.pixels), replace(CONFIG, latent_size=4))
+    write_model(tmp_path, build_model(CONFIG, tiny.shape), replace(CONFIG, latent_size=4))
     prefix, message = f"No usable model in {tmp_path}: ", _refusal(tmp_path)
     assert message.startswith(prefix)
     assert "\n" not in message
@@ -328,7 +350,7 @@ def test_a_model_of_another_shape_is_refused_in_one_line_that_says_so(tiny, tmp_
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null"])
 def test_a_configuration_that_is_no_json_object_is_refused_in_one_line(tiny, tmp_path, text):
-    write_model(tmp_path, build(CONFIG, tiny.pixels), CONFIG)
+    write_model(tmp_path, build_model(CONFIG, tiny.shape), CONFIG)
     (tmp_path / "config.json").write_text(text)
     message = _refusal(tmp_path)
     assert message.startswith(f"No usable model in {tmp_path}: ")
@@ -336,6 +358,6 @@ def test_a_configuration_that_is_no_json_object_is_refused_in_one_line(tiny, tmp
 
 
 def test_a_configuration_with_a_bad_value_is_refused_by_field(tiny, tmp_path):
-    write_model(tmp_path, build(CONFIG, tiny.pixels), CONFIG)
+    write_model(tmp_path, build_model(CONFIG, tiny.shape), CONFIG)
     (tmp_path / "config.json").write_text('{"latent_size": 0}')
     assert "latent_size must be >= 1, but got 0." in _refusal(tmp_path)

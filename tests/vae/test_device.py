@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -47,7 +48,7 @@ NO_KERNEL = {"empty", "empty_like", "_unsafe_view", "_record_function_enter_new"
 class Seen(TorchDispatchMode):
     """Counts what is asked of a GPU; answers that the host waits for are 1.
 
-    A product adds its bias in a kernel of its own (see ``vae_tune/vae/parameters.py``) or, by default, within;
+    A product adds its bias in a kernel of its own (see ``vae_tune/vae/flat_parameters.py``) or, by default, within;
     that of a matrix and a vector copies it first.
     """
 
@@ -96,26 +97,25 @@ def written(function: torch._ops.OpOverload, args: tuple, kwargs: dict, result: 
 @contextmanager
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let there be one in the block, of which torch knows no more than what tensors on it are like."""
-    generator, build = torch.Generator, training.build
+    generator, build = torch.Generator, training.build_model
 
-    def build_there(config, pixels):
+    def build_there(config, shape):
         with CUDA:
-            return build(config, pixels)
+            return build(config, shape)
 
     with monkeypatch.context() as patch, FakeTensorMode(allow_non_fake_inputs=True):
         patch.setattr(torch, "Generator", lambda device=None: generator())
-        patch.setattr(training, "build", build_there)
+        patch.setattr(training, "build_model", build_there)
         patch.setattr(torch.nn.Module, "to", lambda module, device: module)
         patch.setattr(training, "_autocast", lambda *_: nullcontext())  # it asks the driver
-        patch.setattr(
-            training, "to_tensor", lambda images, _: torch.zeros(len(images), 784, dtype=torch.uint8, device=CUDA)
-        )
+        blank = partial(torch.zeros, dtype=torch.uint8, device=CUDA)
+        patch.setattr(training, "to_tensor", lambda images, _: blank(images.shape))
         yield
 
 
 def an_epoch(monkeypatch: pytest.MonkeyPatch, config: TrialConfig, steps: int, midway: Midway = None) -> Seen:
     """Return what so many steps ask of a GPU."""
-    train, rest = (np.zeros((count, 28, 28), np.uint8) for count in (steps * config.batch_size, 10))
+    train, rest = (np.zeros((count, 1, 28, 28), np.uint8) for count in (steps * config.batch_size, 10))
     with gpu(monkeypatch), Seen() as seen:
         assert len(list(fit(config, Images(train, rest, rest), CUDA, midway=midway))) == 1
     return seen
@@ -145,8 +145,8 @@ def the_usual_way(monkeypatch: pytest.MonkeyPatch, config: TrialConfig, steps: i
 def an_evaluation(monkeypatch: pytest.MonkeyPatch, images: int) -> Seen:
     """Return what the evaluation on so many images asks of a GPU."""
     with gpu(monkeypatch):
-        model = new_state(CONFIG, 784, CUDA).model
-        there = torch.zeros(images, 784, dtype=torch.uint8, device=CUDA)
+        model = new_state(CONFIG, (1, 28, 28), CUDA).model
+        there = torch.zeros(images, 1, 28, 28, dtype=torch.uint8, device=CUDA)
         with Seen() as seen:
             evaluate(model, there, CONFIG)
     return seen

@@ -9,33 +9,33 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from vae_tune.config.settings import TrialConfig
-from vae_tune.vae.fused_step import Step, saves_products
-from vae_tune.vae.model import VAE, build
-from vae_tune.vae.parameters import join
+from vae_tune.vae.flat_parameters import flatten_parameters
+from vae_tune.vae.fused_step import FusedStep, saves_products
+from vae_tune.vae.model import VAE, build_model
 
-PIXELS = 35
+SHAPE = (1, 5, 7)
 CONFIG = TrialConfig(latent_size=3, hidden_width=9, batch_size=16)
 
 
 def _batch(size: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(size, PIXELS, generator=generator, dtype=torch.float64)
+    x = torch.rand(size, *SHAPE, generator=generator, dtype=torch.float64)
     return x, torch.randn(size, CONFIG.latent_size, generator=generator, dtype=torch.float64)
 
 
 def _model(config: TrialConfig) -> VAE:
     """Return a model in float64, with weights large enough for the activations to bend."""
-    model = build(config, PIXELS).double()
+    model = build_model(config, SHAPE).double()
     for parameter in model.parameters():
         parameter.data.mul_(2)
-    join(model)
+    flatten_parameters(model)
     return model
 
 
 def _by_autograd(model: VAE, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Return the loss by torch.distributions, and its gradients."""
     logits, mean, log_variance = model(x, noise)
-    likelihood = Bernoulli(logits=logits, validate_args=False).log_prob(x).sum(dim=-1)
+    likelihood = Bernoulli(logits=logits, validate_args=False).log_prob(x).flatten(1).sum(dim=1)
     posterior, prior = Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros(()), torch.ones(()))
     loss = (kl_divergence(posterior, prior).sum(dim=-1) - likelihood).mean()
     return loss.detach(), list(torch.autograd.grad(loss, list(model.parameters())))
@@ -52,7 +52,7 @@ def test_loss_and_gradient_are_those_of_autograd(activation, hidden_layers, part
     config = replace(CONFIG, hidden_layers=hidden_layers, **{part: activation})
     model, (x, noise) = _model(config), _batch(16)
     loss, gradients = _by_autograd(model, x, noise)
-    torch.testing.assert_close(Step(model, config)(x, noise), loss)
+    torch.testing.assert_close(FusedStep(model, config)(x, noise), loss)
     torch.testing.assert_close(_gradients(model), gradients)
 
 
@@ -61,9 +61,9 @@ def test_a_linear_encoder_is_taken_as_one_layer_where_that_is_less_work_and_noth
     config = replace(CONFIG, latent_size=latent_size)
     model, (x, _) = _model(config), _batch(16)
     noise = torch.randn(16, latent_size, dtype=torch.float64)
-    assert saves_products(model, config, batch=16) == joint
+    assert saves_products(model.network, config, batch=16) == joint
     loss, gradients = _by_autograd(model, x, noise)
-    torch.testing.assert_close(Step(model, config)(x, noise), loss)
+    torch.testing.assert_close(FusedStep(model, config)(x, noise), loss)
     torch.testing.assert_close(_gradients(model), gradients)
 
 
@@ -71,12 +71,12 @@ def test_a_linear_encoder_is_taken_as_one_layer_where_that_is_less_work_and_noth
 def test_layers_that_bfloat16_makes_twice_as_fast_are_taken_one_by_one(precision, joint):
     """Together they take 0.7 times as many multiplications here, but in float32."""
     config = replace(CONFIG, latent_size=2, precision=precision)
-    assert saves_products(build(config, PIXELS), config, batch=16) == joint
+    assert saves_products(build_model(config, SHAPE).network, config, batch=16) == joint
 
 
 def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it():
     model, (x, noise) = _model(CONFIG), _batch(5, seed=1)
-    step = Step(model, CONFIG)
+    step = FusedStep(model, CONFIG)
     step(*_batch(16))
     loss, gradients = _by_autograd(model, x, noise)
     torch.testing.assert_close(step(x, noise), loss)
@@ -85,7 +85,7 @@ def test_a_smaller_batch_after_a_larger_one_leaves_nothing_of_it():
 
 def test_a_step_leaves_its_inputs_as_they_were():
     x, noise = _batch(16)
-    Step(_model(CONFIG), CONFIG)(x, noise)
+    FusedStep(_model(CONFIG), CONFIG)(x, noise)
     assert torch.equal(x, _batch(16)[0])
     assert torch.equal(noise, _batch(16)[1])
 
@@ -93,9 +93,9 @@ def test_a_step_leaves_its_inputs_as_they_were():
 def test_bfloat16_rounds_the_gradient_but_keeps_its_direction():
     config = replace(CONFIG, precision="bfloat16")
     model, (x, noise) = _model(config).float(), (part.float() for part in _batch(16))
-    join(model)
+    flatten_parameters(model)
     _, gradients = _by_autograd(model, x, noise)
-    Step(model, config)(x, noise)
+    FusedStep(model, config)(x, noise)
     for rounded, exact in zip(_gradients(model), gradients, strict=True):
         assert not torch.equal(rounded, exact)
         assert torch.cosine_similarity(rounded.flatten(), exact.flatten(), dim=0) > 0.999

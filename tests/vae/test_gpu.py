@@ -27,7 +27,7 @@ def losses(images, device, state=None, config=CONFIG):
 
 
 def test_a_model_is_evaluated_as_on_a_cpu(tiny):
-    state = new_state(CONFIG, tiny.pixels, CPU)
+    state = new_state(CONFIG, tiny.shape, CPU)
     there = evaluate(state.model, to_tensor(tiny.validation, CPU), CONFIG)
     here = evaluate(state.model.to(CUDA), to_tensor(tiny.validation, CUDA), CONFIG)
     assert here.negative_elbo == pytest.approx(there.negative_elbo, rel=0.03)  # a GPU draws other noise
@@ -66,7 +66,7 @@ def test_a_training_repeats_to_the_last_bit(tiny):
 
 def test_a_training_goes_on_from_a_checkpoint_to_the_last_bit(tiny, tmp_path):
     whole = losses(tiny, CUDA)
-    state = new_state(CONFIG, tiny.pixels, CUDA)
+    state = new_state(CONFIG, tiny.shape, CUDA)
     training = fit(CONFIG, tiny, CUDA, state)
     reports = [next(training), next(training)]
     write_checkpoint(tmp_path, CONFIG, state, reports[-1], reports[:-1])
@@ -77,7 +77,7 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_last_bit(tiny, tmp_path):
 
 def test_an_epoch_waits_for_the_gpu_no_more_often_than_one_step(tiny):
     """Torch warns where the host waits: before the first step, for their order, and after the last, for the loss."""
-    state = new_state(CONFIG, tiny.pixels, CUDA)
+    state = new_state(CONFIG, tiny.shape, CUDA)
     step, train = make_step(state.model, CONFIG), to_tensor(tiny.train, CUDA)
     train_epoch(CONFIG, train, state, step, epoch=1)  # what is set up once may wait
     waits = []

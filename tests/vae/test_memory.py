@@ -7,9 +7,9 @@ import pytest
 
 from vae_tune.config.settings import TrialConfig, UsageError
 from vae_tune.vae.memory import gpu_bytes, parameter_count, refuse_too_much, training_bytes
-from vae_tune.vae.model import build
+from vae_tune.vae.model import build_model
 
-PIXELS, EVALUATED = 784, 2000
+SHAPE, EVALUATED = (1, 28, 28), 2000
 MEASURED = """
 import resource, sys, tempfile
 from pathlib import Path
@@ -21,10 +21,10 @@ from vae_tune.vae.training import fit, new_state
 
 config, cpu = eval(sys.argv[1]), torch.device("cpu")
 torch.set_num_threads(1)
-train, validation = (np.zeros((count, 28, 28), np.uint8) for count in (128, int(sys.argv[2])))
+train, validation = (np.zeros((count, 1, 28, 28), np.uint8) for count in (128, int(sys.argv[2])))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 before = peak()
-state = new_state(config, 784, cpu)
+state = new_state(config, (1, 28, 28), cpu)
 with tempfile.TemporaryDirectory() as folder:
     for report in fit(config, Images(train, validation, validation), cpu, state):
         write_checkpoint(Path(folder), config, state, report)
@@ -43,10 +43,10 @@ print(peak() - before)
         TrialConfig(latent_size=3, hidden_width=7, encoder_activation="relu", hidden_layers=3),
     ],
 )
-@pytest.mark.parametrize("pixels", [35, 784])
-def test_the_parameters_are_those_of_the_model(config, pixels):
-    there = sum(parameter.numel() for parameter in build(config, pixels).parameters())
-    assert parameter_count(config, pixels) == there
+@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 8, 8)])
+def test_the_parameters_are_those_of_the_model(config, shape):
+    there = sum(parameter.numel() for parameter in build_model(config, shape).parameters())
+    assert parameter_count(config, shape) == there
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_a_training_takes_about_the_memory_that_is_foretold(config):
     command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", MEASURED, repr(config), str(EVALUATED)]
     taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert taken > 300_000_000
-    assert 0.85 * taken < training_bytes(config, PIXELS, EVALUATED) < 1.6 * taken
+    assert 0.85 * taken < training_bytes(config, SHAPE, EVALUATED) < 1.6 * taken
 
 
 def test_with_a_gpu_a_training_takes_less_main_memory():
     config = TrialConfig(hidden_width=4000)
-    assert training_bytes(config, PIXELS, EVALUATED, on_gpu=True) < training_bytes(config, PIXELS, EVALUATED)
-    assert gpu_bytes(config, PIXELS, EVALUATED) > 16 * parameter_count(config, PIXELS)
+    assert training_bytes(config, SHAPE, EVALUATED, on_gpu=True) < training_bytes(config, SHAPE, EVALUATED)
+    assert gpu_bytes(config, SHAPE, EVALUATED) > 16 * parameter_count(config, SHAPE)
 
 
 def test_what_needs_more_than_there_is_is_refused_with_both_numbers():

@@ -45,7 +45,7 @@ import sys, numpy, torch
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images
 from vae_tune.vae.training import fit
-image = numpy.zeros((4, 3, 3), numpy.uint8)
+image = numpy.zeros((4, 1, 3, 3), numpy.uint8)
 list(fit(TrialConfig(max_epochs=1), Images(image, image, image), torch.device("cpu")))
 assert "torch._dynamo" not in sys.modules
 """

@@ -26,7 +26,7 @@ def test_a_gpu_takes_tf32_while_a_model_is_trained_and_evaluated_and_at_no_other
     tiny, monkeypatch, precision, during
 ):
     config, told = replace(SMALL, precision=precision), []
-    state = new_state(config, tiny.pixels, CPU)
+    state = new_state(config, tiny.shape, CPU)
     products = torch.backends.cuda.matmul
     state.model.register_forward_pre_hook(lambda *_: told.append(products.fp32_precision))
     whole = training.train_epoch
@@ -53,6 +53,6 @@ def test_a_cpu_takes_tf32_for_float32(tiny, objective):
 
 
 def test_the_weights_stay_float32_in_bfloat16(tiny):
-    state = new_state(SMALL, tiny.pixels, CPU)
+    state = new_state(SMALL, tiny.shape, CPU)
     list(fit(replace(SMALL, precision="bfloat16"), tiny, CPU, state))
     assert {parameter.dtype for parameter in state.model.parameters()} == {torch.float32}

@@ -18,8 +18,8 @@ from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.vae import training
 from vae_tune.vae.checkpoint import read_checkpoint, read_midway, write_checkpoint, write_midway
-from vae_tune.vae.fused_step import Step
-from vae_tune.vae.model import build
+from vae_tune.vae.fused_step import FusedStep
+from vae_tune.vae.model import build_model
 from vae_tune.vae.optimizer import AdamW
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 
@@ -52,7 +52,7 @@ def test_training_lowers_the_training_loss(learned):
 def test_training_gives_the_losses_of_the_plain_loop(tiny):
     config = replace(SMALL, max_epochs=1, learning_rate=0.01)
     (report,) = fit(config, tiny, CPU)
-    model = build(config, tiny.pixels)
+    model = build_model(config, tiny.shape)
     optimizer = torch.optim.Adam(model.parameters(), config.learning_rate)
     shuffler, noise = (torch.Generator().manual_seed(training._epoch_seed(config.seed, 1)) for _ in range(2))
     images, total = to_tensor(tiny.train, CPU).float().div(255), 0.0
@@ -117,7 +117,7 @@ def test_another_seed_draws_other_batches_and_noise_for_the_same_weights(tiny, o
     losses = []
     for seed in (5, other):
         config = replace(SMALL, seed=seed, max_epochs=1)
-        losses.append(next(fit(config, tiny, CPU, new_state(SMALL, tiny.pixels, CPU))).train_loss)
+        losses.append(next(fit(config, tiny, CPU, new_state(SMALL, tiny.shape, CPU))).train_loss)
     assert losses[0] != losses[1]
 
 
@@ -126,12 +126,12 @@ def seen(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return a list that fills with the images and the noise of every training step."""
     steps: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    class Recorded(Step):
+    class Recorded(FusedStep):
         def __call__(self, x: torch.Tensor, noise: torch.Tensor, kl_weight: float = 1.0) -> torch.Tensor:
             steps.append((x.clone(), noise.clone()))
             return super().__call__(x, noise, kl_weight)
 
-    monkeypatch.setattr("vae_tune.vae.training.Step", Recorded)
+    monkeypatch.setattr("vae_tune.vae.training.FusedStep", Recorded)
     return steps
 
 
@@ -184,7 +184,7 @@ def test_a_training_taken_away_in_an_epoch_goes_on_there_as_if_nothing_had_happe
     tiny, tmp_path, change, epochs_before
 ):
     config = replace(SMALL, **change)
-    whole = new_state(config, tiny.pixels, CPU)
+    whole = new_state(config, tiny.shape, CPU)
     expected = _numbers(list(fit(config, tiny, CPU, whole)))
 
     def take_away(state):
@@ -207,10 +207,10 @@ def test_a_training_taken_away_in_an_epoch_goes_on_there_as_if_nothing_had_happe
 @pytest.mark.parametrize("epochs_before", [1, 3])
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(tiny, tmp_path, change, epochs_before):
     config = replace(SMALL, **change)
-    whole = new_state(config, tiny.pixels, CPU)
+    whole = new_state(config, tiny.shape, CPU)
     expected = _numbers(list(fit(config, tiny, CPU, whole)))
 
-    interrupted = new_state(config, tiny.pixels, CPU)
+    interrupted = new_state(config, tiny.shape, CPU)
     training = fit(config, tiny, CPU, interrupted)
     reports = [next(training) for _ in range(epochs_before)]
     path = write_checkpoint(tmp_path, config, interrupted, reports[-1])
@@ -256,7 +256,7 @@ def before_each_step(monkeypatch, action):
 
 def test_a_clipped_gradient_is_no_longer_than_allowed(tiny, monkeypatch):
     config = replace(SMALL, grad_clip=0.01, max_epochs=1)
-    state = new_state(config, tiny.pixels, CPU)
+    state = new_state(config, tiny.shape, CPU)
     norms: list[float] = []
 
     def note():
@@ -270,7 +270,7 @@ def test_a_clipped_gradient_is_no_longer_than_allowed(tiny, monkeypatch):
 
 
 def test_a_finished_training_has_nothing_to_go_on_with(tiny):
-    state = new_state(SMALL, tiny.pixels, CPU)
+    state = new_state(SMALL, tiny.shape, CPU)
     list(fit(SMALL, tiny, CPU, state))
     before = _weights(state)
     assert list(fit(SMALL, tiny, CPU, state)) == []
@@ -278,24 +278,23 @@ def test_a_finished_training_has_nothing_to_go_on_with(tiny):
 
 
 def test_more_epochs_can_be_asked_for_later(tiny):
-    state = new_state(SMALL, tiny.pixels, CPU)
+    state = new_state(SMALL, tiny.shape, CPU)
     reports = [*fit(replace(SMALL, max_epochs=2), tiny, CPU, state), *fit(SMALL, tiny, CPU, state)]
     assert _numbers(reports) == _numbers(list(fit(SMALL, tiny, CPU)))
 
 
 def test_the_state_is_at_the_epoch_of_its_report(tiny):
-    state = new_state(SMALL, tiny.pixels, CPU)
+    state = new_state(SMALL, tiny.shape, CPU)
     for report in fit(SMALL, tiny, CPU, state):
         assert state.epoch == report.epoch
 
 
 def test_the_training_loss_is_the_mean_over_images_not_over_batches(tiny):
     """60 images in batches of 16 end with a batch of 12, which must not count as much as the others."""
-    bright = Images(
-        train=tiny.train // np.arange(1, 61, dtype=np.uint8)[:, None, None], validation=tiny.train, test=tiny.test
-    )
+    dimmer = np.arange(1, 61, dtype=np.uint8)[:, None, None, None]
+    bright = Images(train=tiny.train // dimmer, validation=tiny.train, test=tiny.test)
     config = replace(SMALL, learning_rate=1e-30, max_epochs=1)
-    state = new_state(config, bright.pixels, CPU)
+    state = new_state(config, bright.shape, CPU)
     without_noise(state.model)
     report = next(fit(config, bright, CPU, state))
     assert report.train_loss == pytest.approx(sum(loss_by_hand(state.model, bright.train)), rel=1e-6)
@@ -303,7 +302,7 @@ def test_the_training_loss_is_the_mean_over_images_not_over_batches(tiny):
 
 def test_every_training_image_is_used_once_an_epoch(tiny, seen):
     next(fit(SMALL, tiny, CPU))
-    grey = (torch.cat([x for x, _ in seen]) * 255).round().to(torch.uint8).tolist()
+    grey = (torch.cat([x for x, _ in seen]) * 255).round().to(torch.uint8).flatten(1).tolist()
     assert [len(x) for x, _ in seen] == [16, 16, 16, 12]
     assert sorted(grey) == sorted(tiny.train.reshape(60, -1).tolist())
     assert grey != tiny.train.reshape(60, -1).tolist()
@@ -319,7 +318,7 @@ def test_a_learning_rate_out_of_reason_diverges_in_the_first_epoch(mnist, learni
 
 def test_a_divergence_is_raised_before_the_epoch_is_over(mnist, monkeypatch):
     config = TrialConfig(latent_size=4, hidden_width=16, batch_size=64, learning_rate=1e6)
-    state = new_state(config, mnist.pixels, CPU)
+    state = new_state(config, mnist.shape, CPU)
     steps: list[None] = []
     before_each_step(monkeypatch, lambda: steps.append(None))
     with pytest.raises(Diverged) as caught:
@@ -330,10 +329,10 @@ def test_a_divergence_is_raised_before_the_epoch_is_over(mnist, monkeypatch):
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_weights_that_are_not_finite_diverge_in_the_epoch_where_they_are_met(tiny, value):
-    state = new_state(SMALL, tiny.pixels, CPU)
+    state = new_state(SMALL, tiny.shape, CPU)
     training = fit(SMALL, tiny, CPU, state)
     next(training)
-    torch.nn.init.constant_(state.model.decoder.logits.weight, value)
+    torch.nn.init.constant_(state.model.network.decoder.logits.weight, value)
     with pytest.raises(Diverged, match=r"at step 1 in epoch 2$") as caught:
         next(training)
     assert (caught.value.epoch, state.epoch) == (2, 1)
@@ -342,7 +341,7 @@ def test_weights_that_are_not_finite_diverge_in_the_epoch_where_they_are_met(tin
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_inputs_that_are_not_finite_diverge(tiny, value):
     broken = tiny.train.astype(np.float32)
-    broken[-1, 0, 0] = value
+    broken[-1, 0, 0, 0] = value
     with pytest.raises(Diverged, match=r"training loss at step [1-4] in epoch 1$"):
         list(fit(SMALL, Images(train=broken, validation=tiny.validation, test=tiny.test), CPU))  # type: ignore[arg-type]
 
@@ -375,5 +374,5 @@ def test_read_only_images_are_trained_on_without_a_warning(tiny):
 
 
 def test_the_test_images_are_never_looked_at(tiny):
-    unusable = Images(train=tiny.train, validation=tiny.validation, test=np.zeros((0, 1, 1), np.uint8))
+    unusable = Images(train=tiny.train, validation=tiny.validation, test=np.zeros((0, 1, 1, 1), np.uint8))
     assert _numbers(list(fit(SMALL, unusable, CPU))) == _numbers(list(fit(SMALL, tiny, CPU)))

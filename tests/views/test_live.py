@@ -21,7 +21,7 @@ from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
 from vae_tune.vae.checkpoint import checkpoint_folder, write_checkpoint
-from vae_tune.vae.sampling import grid, samples
+from vae_tune.vae.pictures import grid, samples
 from vae_tune.vae.training import EpochReport, new_state
 from vae_tune.views.live import VIEWS, live_views
 from vae_tune.views.live.samples import samples_of
@@ -43,7 +43,7 @@ def report(epoch, loss):
 
 def train(folder, trial, *losses):
     """Report epochs of a trial, each with its checkpoint, and return the model."""
-    state = new_state(CONFIG, 35, torch.device("cpu"))
+    state = new_state(CONFIG, (1, 5, 7), torch.device("cpu"))
     for epoch, loss in enumerate(losses, start=1):
         state.epoch = epoch
         write_checkpoint(checkpoint_folder(folder, trial), CONFIG, state, report(epoch, loss))
@@ -89,7 +89,7 @@ def test_trials_that_were_there_and_those_that_come_are_shown_with_samples_of_mo
     assert scalars(folder / "trial_00000") == [(1, 130.0)]
     assert scalars(folder / "trial_00001") == [(1, 120.0), (2, 110.0)]
     (image,) = read(folder / "trial_00001").Images("samples")
-    sheet = grid(samples(model, 64, (5, 7)), 8)
+    sheet = grid(samples(model, 64), 8)
     assert (image.step, image.height, image.width) == (2, *sheet.shape)
 
 
@@ -122,16 +122,16 @@ def test_without_views_nobody_listens_and_no_thread_starts(record):
 def test_samples_are_drawn_once_for_all_views(tmp_path):
     model = train(tmp_path, 3, 120.0)
     row = TrialRow(3, {}, "", PRUNED, reports=({"epoch": 1},))
-    draw = samples_of(tmp_path, row, (5, 7))
+    draw = samples_of(tmp_path, row)
     assert draw() is draw()
-    assert np.array_equal(draw(), grid(samples(model, 64, (5, 7)), 8))
+    assert np.array_equal(draw(), grid(samples(model, 64), 8))
 
 
 @pytest.mark.parametrize("state", [RUNNING, PRUNED])
 def test_a_trial_that_runs_or_has_no_checkpoint_has_no_samples_of(tmp_path, state):
     if state == RUNNING:
         train(tmp_path, 3, 120.0)
-    assert samples_of(tmp_path, TrialRow(3, {}, "", state, reports=({"epoch": 1},)), (5, 7)) is None
+    assert samples_of(tmp_path, TrialRow(3, {}, "", state, reports=({"epoch": 1},))) is None
 
 
 @pytest.mark.parametrize(

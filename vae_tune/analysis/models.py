@@ -81,9 +81,9 @@ def pareto(study: Study) -> pd.DataFrame:
         :func:`vae_tune.record.trials.ranked`).
     """
     table = _newest(study)
-    pixels = math.prod(study.manifest["data"]["shape"])
+    shape = study.manifest["data"]["shape"]
     table[PARAMETERS] = np.array(
-        [parameter_count(config, pixels) for config in trial_configs(study, table[TRIAL])], dtype=np.int64
+        [parameter_count(config, shape) for config in trial_configs(study, table[TRIAL])], dtype=np.int64
     )
     table = table.sort_values([PARAMETERS, VAL_LOSS], ignore_index=True)
     rows: Any = study.trials.reset_index().itertuples()

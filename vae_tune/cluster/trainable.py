@@ -106,7 +106,7 @@ def train_trial(
     if checkpoint is None or (checkpoint.config != trial_config and unknown):
         if checkpoint:  # the end of the record was lost, and the trial's number was given again
             delete_folder(checkpoints)
-        state = new_state(trial_config, images.pixels, device)
+        state = new_state(trial_config, images.shape, device)
     elif checkpoint.config != trial_config:
         raise ValueError(f"{checkpoints} holds checkpoints of another configuration: {checkpoint.config}")
     else:

@@ -57,7 +57,7 @@ def download(study: Path, folder: Path) -> None:
 
 def working_copy(place: Path) -> Path:
     """Return the folder on this machine in which a study on object storage is written."""
-    from vae_tune.images.datasets import COPIES_FOLDER, cache_dir
+    from vae_tune.images.cache import COPIES_FOLDER, cache_dir
 
     parent = hashlib.sha256(address(place.parent).encode()).hexdigest()[:12]
     return cache_dir() / COPIES_FOLDER / parent / place.name

@@ -109,7 +109,7 @@ def describe_data(config: SearchConfig, images: Images) -> dict[str, Any]:
         "train": len(images.train),
         "validation": len(images.validation),
         "test": len(images.test),
-        "shape": list(images.train.shape[1:]),
+        "shape": list(images.recorded_shape),
     }
 
 

@@ -20,9 +20,9 @@ from vae_tune.config.settings import DataConfig, TrialConfig, UsageError
 from vae_tune.images.datasets import Images, load_images, to_tensor
 from vae_tune.tasks.options import EvaluateOptions, ModelOptions
 from vae_tune.vae.checkpoint import find_model, read_data_config, read_model
-from vae_tune.vae.likelihood import bernoulli, negative_log_likelihoods, over_images
 from vae_tune.vae.memory import evaluation_bytes, refuse_too_much
 from vae_tune.vae.model import VAE
+from vae_tune.vae.nll import negative_log_likelihoods, over_images
 from vae_tune.vae.threads import limit_threads
 from vae_tune.vae.training import evaluate
 from vae_tune.views.console import make_console
@@ -54,11 +54,9 @@ def load_model(options: ModelOptions) -> Loaded:
     given = {name: getattr(options, name) for name in ("dataset", "data_dir", "binarization")}
     data = replace(data, **{name: value for name, value in given.items() if value is not None})
     images = load_images(data)
-    pixels = model.decoder.logits.out_features
-    if pixels != images.pixels:
-        raise UsageError(
-            f"The model in {folder} is for {pixels} pixels, but an image of {data.dataset} has {images.pixels}."
-        )
+    if model.shape != images.shape:
+        wanted, found = (" x ".join(map(str, shape)) for shape in (model.shape, images.shape))
+        raise UsageError(f"The model in {folder} is for images of {wanted}, but those of {data.dataset} are {found}.")
     return Loaded(folder, model, config, data, images)
 
 
@@ -75,7 +73,7 @@ def run_evaluation(options: EvaluateOptions, console: Console | None = None) -> 
         raise UsageError(f"images must be <= {len(images)}, the {options.split} images of {dataset}, but got {count}.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     there = torch.cuda.mem_get_info()[0] if device.type == "cuda" else available_memory()
-    needed = evaluation_bytes(loaded.config, loaded.images.pixels, count)
+    needed = evaluation_bytes(loaded.config, loaded.images.shape, count)
     refuse_too_much("This evaluation", needed, there, "Take fewer --images.")
     tensor = to_tensor(images[:count], device)
     model = loaded.model.to(device)
@@ -105,7 +103,7 @@ def _likelihood(model: VAE, images: torch.Tensor, samples: int) -> dict[str, Any
         task = progress.add_task("", total=len(images))
         step: Callable[[], object] = lambda: progress.advance(task)  # noqa: E731
         values = negative_log_likelihoods(
-            images.div(255.0), model.encoder, bernoulli(model.decoder), samples, progress=step
+            images.div(255.0), model.network.encode, model.log_likelihood, samples, progress=step
         )
     return {"samples": samples, **asdict(over_images(values)), "seconds": round(time.perf_counter() - start, 2)}
 

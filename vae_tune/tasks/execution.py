@@ -97,7 +97,7 @@ def train_trials(
             return plan.config.num_samples - sum(row.state != RUNNING for row in record.rows)
 
         def needs(config: TrialConfig, on_gpu: bool) -> int:
-            return PROCESS + training_bytes(config, images.pixels, len(images.validation), on_gpu=on_gpu)
+            return PROCESS + training_bytes(config, images.shape, len(images.validation), on_gpu=on_gpu)
 
         now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
 

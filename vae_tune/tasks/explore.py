@@ -142,7 +142,7 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
     for row in {row.values[LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
         model = last_checkpoint(place, row, images, partial(say, console)).state.model
         picture = folder / f"samples_{row.values[LATENT_SIZE]:03d}.png"
-        sample_sheet(model, images.test.shape[1:]).write_png(picture)
+        sample_sheet(model).write_png(picture)
     draw(sizes, images.binarization, folder / LATENT_SIZES_PLOT)
     show(sizes, images.binarization, config.trial.max_epochs, console)
     say(console, f"{address(place)}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png")

@@ -16,7 +16,7 @@ from vae_tune.images.datasets import load_labels
 from vae_tune.tasks.evaluate import Loaded, load_model
 from vae_tune.tasks.options import GenerateOptions
 from vae_tune.vae.model import VAE
-from vae_tune.vae.sampling import (
+from vae_tune.vae.pictures import (
     Pictures,
     by_information,
     grid,
@@ -39,7 +39,7 @@ _MANIFOLD = 20
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures (count, height, width), to be laid out in rows of ``columns``."""
+    """Pictures (count, channels, height, width), to be laid out in rows of ``columns``."""
 
     pictures: Pictures
     columns: int
@@ -49,8 +49,9 @@ class Sheet:
         write_png(path, grid(self.pictures, self.columns))
 
     def arrays(self) -> dict[str, Any]:
-        """Return what an npz file holds."""
-        return {"pictures": self.pictures, "columns": np.array(self.columns)}
+        """Return what an npz file holds; grey pictures are (count, height, width) there."""
+        grey = self.pictures.shape[1] == 1
+        return {"pictures": self.pictures[:, 0] if grey else self.pictures, "columns": np.array(self.columns)}
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ class LatentMap:
         return {"points": self.points, "labels": self.labels, "classes": np.array(self.classes)}
 
 
-def sample_sheet(model: VAE, shape: tuple[int, ...], seed: int = 0) -> Sheet:
+def sample_sheet(model: VAE, seed: int = 0) -> Sheet:
     """Return 64 draws from the prior, decoded."""
-    return Sheet(samples(model, _COLUMNS * _COLUMNS, shape, seed), _COLUMNS)
+    return Sheet(samples(model, _COLUMNS * _COLUMNS, seed), _COLUMNS)
 
 
 def reconstruction_sheet(model: VAE, images: Pictures) -> Sheet:
@@ -159,13 +160,12 @@ def _applies(name: str, model: VAE) -> bool:
 
 def _makers(loaded: Loaded, options: GenerateOptions) -> dict[str, Callable[[], Sheet | LatentMap]]:
     model, images = loaded.model, getattr(loaded.images, options.split)
-    shape = images.shape[1:]
     return {
-        "samples": lambda: sample_sheet(model, shape, options.seed),
+        "samples": lambda: sample_sheet(model, options.seed),
         "reconstructions": lambda: reconstruction_sheet(model, images),
         "interpolations": lambda: interpolation_sheet(model, images),
         "traversals": lambda: traversal_sheet(model, images),
-        "manifold": lambda: Sheet(manifold(model, _MANIFOLD, shape), _MANIFOLD),
+        "manifold": lambda: Sheet(manifold(model, _MANIFOLD), _MANIFOLD),
         "map": lambda: latent_map(model, images, *load_labels(loaded.data, options.split)),
     }
 

@@ -74,7 +74,7 @@ def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[
         warnings.simplefilter("ignore")  # it is said already
         before = take_up(place, _CPU)
     goes_on = before is not None and before.config == config and before.state.epoch < row.epochs
-    state = before.state if before and goes_on else new_state(config, images.pixels, _CPU)
+    state = before.state if before and goes_on else new_state(config, images.shape, _CPU)
     with cpu_threads(manifest["config"]["resources"]["cpus_per_trial"]):
         report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
     if abs(report.val_loss - (row.val_loss or 0)) >= _TOLD:

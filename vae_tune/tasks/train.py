@@ -154,7 +154,7 @@ def _open(
     if options.resume is not None and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
         raise UsageError(f"The images of {options.data.dataset} are not those that {folder} was trained on.")
     newest = take_up(folder / CHECKPOINTS_FOLDER, device)
-    state = new_state(config, images.pixels, device) if newest is None else newest.state
+    state = new_state(config, images.shape, device) if newest is None else newest.state
     if state.epoch > config.max_epochs:
         raise UsageError(f"epochs must be >= {state.epoch}, trained already, but got {config.max_epochs}.")
     try:
@@ -167,14 +167,14 @@ def _open(
 
 def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images, state: TrainingState) -> None:
     model = state.model.cpu()
-    sample_sheet(model, images.validation.shape[1:]).write_png(folder / SAMPLES_FILE)
+    sample_sheet(model).write_png(folder / SAMPLES_FILE)
     reconstruction_sheet(model, images.validation).write_png(folder / RECONSTRUCTIONS_FILE)
     write_model(folder, model, config, data)
 
 
 def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device) -> None:
     """Refuse a configuration that does not fit into memory, which would slow the machine down until it is killed."""
-    size = config, images.pixels, len(images.validation)
+    size = config, images.shape, len(images.validation)
     remedy = "Take a smaller --latent-size, --hidden-width or --batch-size."
     if device.type == "cuda":
         refuse_too_much("This training on the GPU", gpu_bytes(*size), torch.cuda.mem_get_info()[0], remedy)

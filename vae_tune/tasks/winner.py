@@ -151,9 +151,8 @@ class WinnerKeeper:
 
     def _draw(self, checkpoint: Checkpoint) -> None:
         model, folder = checkpoint.state.model, self._folder
-        originals = self._images.validation
-        sample_sheet(model, originals.shape[1:]).write_png(folder / SAMPLES_FILE)
-        reconstruction_sheet(model, originals).write_png(folder / RECONSTRUCTIONS_FILE)
+        sample_sheet(model).write_png(folder / SAMPLES_FILE)
+        reconstruction_sheet(model, self._images.validation).write_png(folder / RECONSTRUCTIONS_FILE)
 
     def _discard_checkpoints(self, row: TrialRow, *, keep: int) -> None:
         if self._discarded.get(row.trial, keep + 1) > keep:

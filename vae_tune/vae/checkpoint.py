@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -23,13 +23,15 @@ from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, 
 from vae_tune.config.settings import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
 from vae_tune.config.storage import PATIENCE, QUICK, delete, delete_folder, files, folders, read_bytes, write_bytes
 from vae_tune.record.copies import local, shown
-from vae_tune.vae.model import VAE, build
+from vae_tune.vae.model import VAE, Shape, build_model
 from vae_tune.vae.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
 _MIDWAY_FILE = "midway.safetensors"
+_MODEL = "model."
+"""Prefix of the names of the network's weights."""
 _OPTIMIZER = "optimizer."
-"""What the names of Adam's moments begin with; each is one tensor, in the order that ``parameters.join`` gives."""
+"""Prefix of the names of Adam's moments; each is one tensor, in the order of ``flatten_parameters``."""
 _LOSS = "loss"
 _PROGRESS = ("epoch", "step", "seconds")
 """What a training state has besides its tensors."""
@@ -62,9 +64,8 @@ def checkpoint_bytes(
     config: TrialConfig, state: TrainingState, report: EpochReport, earlier: Sequence[EpochReport] = ()
 ) -> bytes:
     """Return the content of a checkpoint."""
-    metadata = {"config": json.dumps(to_dict(config)), "report": json.dumps(asdict(report))}
-    metadata["earlier"] = json.dumps([asdict(one) for one in earlier])
-    return save(_tensors(state), metadata)
+    more = {"report": asdict(report), "earlier": [asdict(one) for one in earlier]}
+    return _state_bytes(config, state, more)
 
 
 def store_checkpoint(folder: Path, epoch: int, content: bytes) -> Path:
@@ -79,9 +80,9 @@ def store_checkpoint(folder: Path, epoch: int, content: bytes) -> Path:
 
 def write_midway(folder: Path, config: TrialConfig, state: TrainingState) -> None:
     """Write ``folder/midway.safetensors``, from which a training goes on in the middle of an epoch."""
-    done = {name: getattr(state, name) for name in _PROGRESS}
-    metadata = {"config": json.dumps(to_dict(config)), "progress": json.dumps(done)}
-    write_bytes(folder / _MIDWAY_FILE, save(_tensors(state) | {_LOSS: state.loss}, metadata), QUICK)
+    progress = {name: getattr(state, name) for name in _PROGRESS}
+    content = _state_bytes(config, state, {"progress": progress}, {_LOSS: state.loss})
+    write_bytes(folder / _MIDWAY_FILE, content, QUICK)
 
 
 def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.device) -> TrainingState | None:
@@ -89,14 +90,14 @@ def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.dev
     try:
         content = read_bytes(folder / _MIDWAY_FILE, QUICK)
         metadata = _metadata(content)
-        done = json.loads(metadata["progress"])
-        if done["epoch"] != epoch or from_dict(TrialConfig, json.loads(metadata["config"])) != config:
+        progress = json.loads(metadata["progress"])
+        if progress["epoch"] != epoch or from_dict(TrialConfig, json.loads(metadata["config"])) != config:
             return None
         tensors = load(content)
-        state = _state(tensors, config, device)
+        state = _state(tensors, config, _shape(metadata), device)
         state.loss.copy_(tensors[_LOSS])
         for name in _PROGRESS:
-            setattr(state, name, done[name])
+            setattr(state, name, progress[name])
     except DAMAGE:
         return None
     return state
@@ -135,7 +136,7 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     config = from_dict(TrialConfig, json.loads(metadata["config"]))
     report = EpochReport(**json.loads(metadata["report"]))
     earlier = tuple(EpochReport(**one) for one in json.loads(metadata.get("earlier", "[]")))
-    state = _state(tensors, config, device)
+    state = _state(tensors, config, _shape(metadata), device)
     state.epoch = report.epoch
     return Checkpoint(config, state, report, earlier)
 
@@ -161,10 +162,7 @@ def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
         One of DAMAGE: these are not the bytes of a checkpoint.
     """
     config = from_dict(TrialConfig, json.loads(_metadata(content)["config"]))
-    weights = _part(load(content), "model.")
-    model = build(config, _pixels(weights))
-    model.load_state_dict(weights)
-    return model, config
+    return _model(_part(load(content), _MODEL), config, _metadata(content)), config
 
 
 def checkpoint_folder(study: Path, trial: int) -> Path:
@@ -216,7 +214,8 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
 
 def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
     """Write ``model.safetensors``, which also says what ``data`` it was trained on, and ``config.json``."""
-    write_bytes(folder / MODEL_FILE, save(model.state_dict(), {"data": json.dumps(to_dict(data or DataConfig()))}))
+    metadata = {"data": json.dumps(to_dict(data or DataConfig())), "shape": json.dumps(model.shape)}
+    write_bytes(folder / MODEL_FILE, save(model.network.state_dict(), metadata))
     write_json(folder / CONFIG_FILE, to_dict(config))
 
 
@@ -254,9 +253,8 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
     """
     try:
         config = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
-        weights = load((folder / MODEL_FILE).read_bytes())
-        model = build(config, _pixels(weights))
-        model.load_state_dict(weights)
+        content = (folder / MODEL_FILE).read_bytes()
+        model = _model(load(content), config, _metadata(content))
     except FileNotFoundError as error:
         missing = f"{Path(error.filename).name} is missing" if folder.is_dir() else "there is no such folder"
         raise UsageError(f"No usable model in {shown(folder)}: {missing}.") from error
@@ -286,9 +284,8 @@ def read_data_config(folder: Path) -> DataConfig:
         UsageError: the file is missing or damaged.
     """
     try:
-        data: DataConfig = from_dict(
-            DataConfig, json.loads(_metadata((folder / MODEL_FILE).read_bytes()).get("data", "{}"))
-        )
+        metadata = _metadata((folder / MODEL_FILE).read_bytes())
+        data: DataConfig = from_dict(DataConfig, json.loads(metadata.get("data", "{}")))
     except DAMAGE as error:
         raise UsageError(f"No usable model in {shown(folder)}: {telling_line(error)}") from error
     return data
@@ -299,27 +296,35 @@ def _epoch(path: Path) -> int:
     return int(path.stem.removeprefix("epoch_"))
 
 
-def _pixels(weights: dict[str, torch.Tensor]) -> int:
-    """Return the number of pixels that a model's weights are for."""
-    weight = weights.get("encoder.hidden.0.weight")
-    if weight is None or weight.ndim != 2:
-        raise ValueError("encoder.hidden.0.weight is missing or no matrix")
-    return weight.shape[1]
+def _state_bytes(
+    config: TrialConfig, state: TrainingState, more: dict[str, Any], tensors: dict[str, torch.Tensor] | None = None
+) -> bytes:
+    """Return a file of the state and of what else is given, with the configuration and the images' shape."""
+    found = {f"{_MODEL}{name}": tensor for name, tensor in state.model.network.state_dict().items()}
+    found |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in state.optimizer.moments.items()}
+    metadata = {"config": to_dict(config), "shape": state.model.shape, **more}
+    return save(found | (tensors or {}), {name: json.dumps(value) for name, value in metadata.items()})
 
 
-def _tensors(state: TrainingState) -> dict[str, torch.Tensor]:
-    """Return the weights and Adam's moments."""
-    tensors = {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    return tensors | {f"{_OPTIMIZER}{name}": tensor for name, tensor in state.optimizer.moments.items()}
-
-
-def _state(tensors: dict[str, torch.Tensor], config: TrialConfig, device: torch.device) -> TrainingState:
+def _state(tensors: dict[str, torch.Tensor], config: TrialConfig, shape: Shape, device: torch.device) -> TrainingState:
     """Return a training with these weights and moments."""
-    weights = _part(tensors, "model.")
-    state = new_state(config, _pixels(weights), device)
-    state.model.load_state_dict(weights)
+    state = new_state(config, shape, device)
+    state.model.network.load_state_dict(_part(tensors, _MODEL))
     state.optimizer.load(_part(tensors, _OPTIMIZER))
     return state
+
+
+def _model(weights: dict[str, torch.Tensor], config: TrialConfig, metadata: dict[str, str]) -> VAE:
+    """Return a model with these weights."""
+    model = build_model(config, _shape(metadata))
+    model.network.load_state_dict(weights)
+    return model
+
+
+def _shape(metadata: dict[str, str]) -> Shape:
+    """Return the shape of the images that a file's model is for: 28 x 28 where version 0.1.0 did not write it."""
+    channels, height, width = json.loads(metadata.get("shape", "[1, 28, 28]"))
+    return channels, height, width
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -1,10 +1,10 @@
-"""One training step: the loss of a minibatch and its gradient, the chain rule written out.
+"""One training step of the MLP with the Bernoulli likelihood: loss and gradient, the chain rule written out.
 
-Autograd would give the same numbers (a test compares them); this saves its graph, its temporary tensors and about
-half of the work of the cross-entropy, whose gradient needs the sigmoid that the loss is computed from. All large
-results go into buffers that live as long as the training, and every view of them is made once: small networks, and
-a GPU, wait for Python more than for the arithmetic. Where the encoder is linear, its two layers are taken together,
-which saves most of its multiplications.
+Autograd gives the same numbers (a test compares them). This saves its graph, its temporary tensors and about half of
+the work of the cross-entropy, whose gradient needs the sigmoid that the loss is computed from. All large results go
+into buffers that live as long as the training, and every view of them is made once: small networks, and a GPU, wait
+for Python more than for the arithmetic. Where the encoder is linear, its two layers are computed as one, which saves
+most of its multiplications.
 
 Legend: ``batch`` images, ``pixels`` per image; ``grad_x`` is the gradient of the loss in ``x``.
 """
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vae_tune.config.settings import Activation, TrialConfig
+from vae_tune.vae.flat_parameters import gradient, stacked
+from vae_tune.vae.likelihoods.bernoulli import Bernoulli, cross_entropy
 from vae_tune.vae.model import VAE
-from vae_tune.vae.objective import bernoulli
-from vae_tune.vae.parameters import gradient, stack
+from vae_tune.vae.networks.mlp import MLP
 
 _aten = torch.ops.aten
 
@@ -31,7 +32,7 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
     "tanh": lambda before, _: before.tanh_(),
     "elu": lambda before, _: nn.functional.elu_(before),
 }
-"""From values before the activation to those behind it: in the same buffer but for gelu, whose gradient needs both."""
+"""From values before an activation to those after it, in the same buffer; gelu's gradient needs both."""
 
 _GRADIENTS: dict[Activation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "linear": lambda grad, _, __: grad,
@@ -40,46 +41,52 @@ _GRADIENTS: dict[Activation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "tanh": lambda grad, _, out: _aten.tanh_backward.grad_input(grad, out, grad_input=grad),
     "elu": lambda grad, _, out: _aten.elu_backward.grad_input(grad, 1, 1, 1, True, out, grad_input=grad),
 }
-"""From the gradient in the values behind the activation to that in those before it, in the same buffer."""
+"""From the gradient in the values after an activation to that in those before it, in the same buffer."""
 
 
-class Step:
+def fits(model: VAE, config: TrialConfig) -> bool:
+    """Whether :class:`FusedStep` computes the objective of ``config`` on ``model``; else autograd has to."""
+    parts = isinstance(model.network, MLP) and isinstance(model.likelihood, Bernoulli)
+    return parts and config.iwae_samples == 1 and config.free_bits == 0
+
+
+class FusedStep:
     """Computes the mean negative ELBO of a minibatch and leaves its gradient in the model's parameters."""
 
     def __init__(self, model: VAE, config: TrialConfig):
-        """Take a ``model`` whose parameters are joined."""
-        self._model = model
+        """Take a ``model`` whose parameters are flattened."""
+        assert isinstance(model.network, MLP)
+        self._network = model.network
         self._config = config
-        self._sizes: dict[int, _Minibatch] = {}
+        self._minibatches: dict[int, _Minibatch] = {}
 
     def __call__(self, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> Tensor:
         """Return the mean negative ELBO in nats per image; every parameter's ``grad`` is overwritten.
 
         Args:
-            x: (batch, pixels) in [0, 1].
+            x: (batch, channels, height, width) in [0, 1].
             noise: (batch, latent_size), standard normal.
-            kl_weight: weight of the KL in what the gradient is of; in what is returned it is 1.
+            kl_weight: weight of the KL in the objective; in the loss that is returned it is 1.
         """
         batch = len(x)
-        if batch not in self._sizes:  # the first, and an epoch's last
-            self._sizes[batch] = _Minibatch(self._model, self._config, batch)
-        return self._sizes[batch].step(x, noise, kl_weight)
+        if batch not in self._minibatches:  # of the first minibatch's size, and of an epoch's last
+            self._minibatches[batch] = _Minibatch(self._network, self._config, batch)
+        return self._minibatches[batch].step(x.flatten(1), noise, kl_weight)
 
 
 class _Minibatch:
-    """The buffers for minibatches of one size, and what is done with them."""
+    """The buffers for minibatches of one size, and a step that uses them."""
 
-    def __init__(self, model: VAE, config: TrialConfig, batch: int):
-        encoder, decoder = model.encoder, model.decoder
-        heads = _Linear(
-            *(stack(*pair) for pair in zip(_linear(encoder.mean), _linear(encoder.log_variance), strict=True))
-        )
+    def __init__(self, network: MLP, config: TrialConfig, batch: int):
+        encoder, decoder = network.encoder, network.decoder
+        pairs = zip(_linear(encoder.mean), _linear(encoder.log_variance), strict=True)
+        heads = _Linear(*(stacked(*pair) for pair in pairs))
         inner, outer = ([_linear(layer) for layer in part.hidden] for part in (encoder, decoder))
-        latents = heads.weight.new_empty(5, batch, model.latent_size)
+        latents = heads.weight.new_empty(5, batch, config.latent_size)
         self._z, self._grad_z, self._deviation, self._excess, self._twice_kl = latents
         self._encoder = (
             _JointEncoder(inner[0], heads, batch)
-            if saves_products(model, config, batch)
+            if saves_products(network, config, batch)
             else _Layers(inner, config.encoder_activation, heads, None, batch, config)
         )
         self._decoder = _Layers(outer, config.decoder_activation, _linear(decoder.logits), self._grad_z, batch, config)
@@ -88,20 +95,20 @@ class _Minibatch:
         self._scratch = torch.empty_like(self._logits)
 
     def step(self, x: Tensor, noise: Tensor, kl_weight: float) -> Tensor:
-        """Do what :class:`Step` does."""
+        """Take the step of :class:`FusedStep` on ``x``: (batch, pixels)."""
         mean, log_variance, deviation, excess = self._mean, self._log_variance, self._deviation, self._excess
         share = 1 / len(x)
         self._encoder.forward(x)
         torch.mul(log_variance, 0.5, out=deviation).exp_()
         self._decoder.forward(torch.addcmul(mean, deviation, noise, out=self._z))
-        reconstruction, grad_logits = bernoulli(self._logits, x, gradient=self._logits, scratch=self._scratch)
+        reconstruction, grad_logits = cross_entropy(self._logits, x, gradient=self._logits, scratch=self._scratch)
         torch.mul(deviation, deviation, out=excess).sub_(1)  # of the variance over the prior's
         twice_kl = torch.addcmul(excess, mean, mean, out=self._twice_kl).sub_(log_variance)
         loss = reconstruction.add_(twice_kl.sum(dim=-1), alpha=0.5).mean()
 
         grad_logits.mul_(share)
         self._decoder.backward()
-        grad_mean, grad_log_variance = mean, log_variance  # over them, as they are used up
+        grad_mean, grad_log_variance = mean, log_variance  # their buffers, as they are used up
         torch.add(self._grad_z, mean, alpha=kl_weight * share, out=grad_mean)
         torch.addcmul(
             excess.mul_(0.5 * kl_weight * share), self._grad_z, deviation.mul_(noise), value=0.5, out=grad_log_variance
@@ -110,23 +117,23 @@ class _Minibatch:
         return loss
 
 
-def saves_products(model: VAE, config: TrialConfig, batch: int) -> bool:
+def saves_products(network: MLP, config: TrialConfig, batch: int) -> bool:
     """Whether :class:`_JointEncoder` can be used and takes less time than layer by layer.
 
-    It computes in float32, since the product of two weights in bfloat16 would be rounded once more; there a
-    multiplication costs twice as much.
+    It computes in float32, where a multiplication costs twice as much as in bfloat16: there the product of two weights
+    would be rounded once more.
     """
     if config.encoder_activation != "linear" or config.hidden_layers > 1:
         return False
-    latents, width = model.encoder.mean.weight.shape
-    heads, pixels = 2 * latents, model.decoder.logits.out_features
+    latents, width = network.encoder.mean.weight.shape
+    heads, pixels = 2 * latents, network.decoder.logits.out_features
     layered = 2 * batch * pixels * width + 3 * batch * width * heads
     joint = 3 * heads * width * pixels + 2 * batch * pixels * heads
     return joint * (2 if config.precision == "bfloat16" else 1) < layered
 
 
 class _Linear(NamedTuple):
-    """What a linear layer is made of, and where its gradients go."""
+    """Weight and bias of a linear layer, and the tensors for their gradients."""
 
     weight: Tensor
     """(out, in)"""
@@ -143,10 +150,10 @@ def _linear(layer: nn.Module) -> _Linear:
 
 
 class _JointEncoder:
-    """An encoder that is linear: x -> U (W x + b) + c, with both heads in U, seen as x -> (U W) x + (U b + c).
+    """A linear encoder x -> U (W x + b) + c, with both heads in U, computed as x -> (U W) x + (U b + c).
 
-    W has hidden_width rows and U twice latent_size. As U has fewer rows than a minibatch, U W and the gradients, U'G
-    in W and G W' in U, where G is the gradient in U W, take fewer multiplications than the images' way through W.
+    W has hidden_width rows and U 2 latent_size. As U has fewer rows than a minibatch, U W and the gradients, U'G in W
+    and G W' in U, where G is the gradient in U W, take fewer multiplications than images that pass through W.
     """
 
     def __init__(self, hidden: _Linear, heads: _Linear, batch: int):
@@ -179,7 +186,7 @@ class _JointEncoder:
 
 
 class _Layers:
-    """Hidden layers with an activation, and a last one without."""
+    """Hidden layers with an activation, and a last layer without."""
 
     def __init__(
         self,
@@ -190,14 +197,14 @@ class _Layers:
         batch: int,
         config: TrialConfig,
     ):
-        """``grad_input`` gets the gradient of what goes into the first, where it is wanted."""
+        """``grad_input`` gets the gradient in the first layer's input, unless it is None."""
         self._layers: list[_Dense] = []
         for linear in hidden:
             self._layers.append(_Dense(linear, activation, grad_input, batch, config))
             grad_input = self._layers[-1].grad
         self._layers.append(_Dense(last, None, grad_input, batch, config))
         self.output = self._layers[-1].output
-        """What the last layer gives, (batch, out); before :meth:`backward` its gradient."""
+        """The last layer's, (batch, out); before :meth:`backward` its gradient."""
 
     def forward(self, x: Tensor) -> None:
         """Map ``x``: (batch, in) to the output."""
@@ -211,7 +218,7 @@ class _Layers:
 
 
 class _Dense:
-    """A linear layer and the activation behind it; the last one has none, and its gradient comes over its output."""
+    """A linear layer and the activation after it; the last one has none, and its gradient overwrites its output."""
 
     def __init__(
         self,
@@ -223,7 +230,7 @@ class _Dense:
     ):
         self.output = linear.weight.new_empty(batch, len(linear.weight))
         self.grad = torch.empty_like(self.output) if activation else self.output
-        """That in the output, to be written before :meth:`backward`, which uses it up."""
+        """The gradient in the output, to be written before :meth:`backward`, which overwrites it."""
         self._linear = linear
         self._activate, self._differentiate = _ACTIVATIONS[activation or "linear"], _GRADIENTS[activation or "linear"]
         self._before = torch.empty_like(self.output) if activation == "gelu" else self.output
@@ -231,7 +238,7 @@ class _Dense:
         self._rounds = config.precision == "bfloat16"
         factor = torch.bfloat16 if self._rounds else linear.weight.dtype
         self._weight, self._factor = linear.weight.to(factor), self.grad.to(factor)
-        """Weight and gradient in the type that products are taken of: the tensors themselves, or copies."""
+        """Weight and gradient in the type of the products: the tensors themselves, or copies."""
         self._weight_t, self._factor_t = self._weight.t(), self._factor.t()
         self._x = self._weight
 
@@ -247,7 +254,7 @@ class _Dense:
         return self._activate(self._before, self.output)
 
     def backward(self) -> None:
-        """Write the gradients of weight and bias, and that of the input where it is wanted."""
+        """Write the gradients of weight and bias, and that of the input unless it is not needed."""
         grad = self._differentiate(self.grad, self._before, self.output)
         torch.sum(grad, 0, out=self._linear.grad_bias)
         if self._rounds:
@@ -258,5 +265,5 @@ class _Dense:
 
 
 def _mm(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """Write the product of two matrices, taken in their own type."""
+    """Write the product of two matrices, computed in their own type."""
     return torch.mm(a, b, out=out) if a.dtype == out.dtype else out.copy_(torch.mm(a, b))

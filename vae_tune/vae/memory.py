@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from vae_tune.config.settings import TrialConfig, UsageError
 
 _FLOAT = 4
@@ -14,8 +17,9 @@ _WRITTEN = 7
 _EVALUATED_AT_ONCE = 500
 
 
-def parameter_count(config: TrialConfig, pixels: int) -> int:
-    """Return the number of weights and biases of the model for images of ``pixels`` pixels."""
+def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
+    """Return the number of weights and biases of the model for images of ``shape``."""
+    pixels = math.prod(shape)
     width, latents = config.hidden_width, config.latent_size
     between = (config.hidden_layers - 1) * (width + 1) * width
     encoder = (pixels + 1) * width + between + 2 * (width + 1) * latents
@@ -23,7 +27,7 @@ def parameter_count(config: TrialConfig, pixels: int) -> int:
     return encoder + decoder
 
 
-def training_bytes(config: TrialConfig, pixels: int, evaluated: int, *, on_gpu: bool = False) -> int:
+def training_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int, *, on_gpu: bool = False) -> int:
     """Return the bytes of main memory that training ``config`` takes, beside those of the process and the data set.
 
     It holds the parameters with gradients and moments, a minibatch, and for a while either a checkpoint or an
@@ -31,24 +35,24 @@ def training_bytes(config: TrialConfig, pixels: int, evaluated: int, *, on_gpu: 
 
     Args:
         config: what is trained.
-        pixels: of an image.
+        shape: of an image.
         evaluated: validation images.
         on_gpu: whether it trains on a GPU.
     """
-    written = _FLOAT * _WRITTEN * parameter_count(config, pixels)
+    written = _FLOAT * _WRITTEN * parameter_count(config, shape)
     if on_gpu:
         return written
-    return _trained(config, pixels) + max(written, evaluation_bytes(config, pixels, evaluated))
+    return _trained(config, shape) + max(written, evaluation_bytes(config, shape, evaluated))
 
 
-def gpu_bytes(config: TrialConfig, pixels: int, evaluated: int) -> int:
+def gpu_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
     """Return the bytes of a GPU's memory that training ``config`` takes, the data set aside."""
-    return _trained(config, pixels) + evaluation_bytes(config, pixels, evaluated)
+    return _trained(config, shape) + evaluation_bytes(config, shape, evaluated)
 
 
-def evaluation_bytes(config: TrialConfig, pixels: int, evaluated: int) -> int:
+def evaluation_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
     """Return the bytes that evaluating a model on ``evaluated`` images takes, beside the model and the images."""
-    return _FLOAT * (4 * evaluated * config.latent_size + _activations(config, pixels, _EVALUATED_AT_ONCE))
+    return _FLOAT * (4 * evaluated * config.latent_size + _activations(config, shape, _EVALUATED_AT_ONCE))
 
 
 def refuse_too_much(what: str, needed: int, there: int | None, remedy: str) -> None:
@@ -66,14 +70,14 @@ def in_words(count: float) -> str:
     return f"{count / 1e9:,.1f} GB"
 
 
-def _trained(config: TrialConfig, pixels: int) -> int:
+def _trained(config: TrialConfig, shape: Sequence[int]) -> int:
     """Return the bytes of parameters, gradients, moments and a minibatch."""
     autograd = config.iwae_samples > 1 or config.free_bits > 0
     numbers = _TRAINED + autograd + 3 * (config.precision == "bfloat16")  # copies in bfloat16, and products of them
-    minibatch = _activations(config, pixels, config.batch_size * config.iwae_samples) * (2 if autograd else 1)
-    return _FLOAT * (numbers * parameter_count(config, pixels) + minibatch)
+    minibatch = _activations(config, shape, config.batch_size * config.iwae_samples) * (2 if autograd else 1)
+    return _FLOAT * (numbers * parameter_count(config, shape) + minibatch)
 
 
-def _activations(config: TrialConfig, pixels: int, rows: int) -> int:
+def _activations(config: TrialConfig, shape: Sequence[int], rows: int) -> int:
     """Return the numbers that a pass over ``rows`` images holds: of images and logits, hidden layers, and latents."""
-    return rows * (3 * pixels + 4 * config.hidden_layers * config.hidden_width + 7 * config.latent_size)
+    return rows * (3 * math.prod(shape) + 4 * config.hidden_layers * config.hidden_width + 7 * config.latent_size)

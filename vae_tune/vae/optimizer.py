@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vae_tune.vae.parameters import gradient
+from vae_tune.vae.flat_parameters import gradient
 
 
 class AdamW:

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images, binarize, to_tensor
-from vae_tune.vae.fused_step import Step
-from vae_tune.vae.iwae import BoundStep
-from vae_tune.vae.model import VAE, build
-from vae_tune.vae.objective import kl, reconstruction
+from vae_tune.vae import fused_step
+from vae_tune.vae.autograd_step import AutogradStep
+from vae_tune.vae.flat_parameters import flatten_parameters
+from vae_tune.vae.fused_step import FusedStep
+from vae_tune.vae.model import VAE, Shape, build_model
+from vae_tune.vae.objective import kl
 from vae_tune.vae.optimizer import AdamW
-from vae_tune.vae.parameters import join
 from vae_tune.vae.schedule import kl_weight, learning_rate
 from vae_tune.vae.threads import cpu_threads, on_one_thread_each
 
@@ -90,11 +91,11 @@ class TrainingState:
     """Time that they took."""
 
 
-def new_state(config: TrialConfig, pixels: int, device: torch.device) -> TrainingState:
+def new_state(config: TrialConfig, shape: Shape, device: torch.device) -> TrainingState:
     """Return the state before the first epoch, its weights drawn from the configuration's seed."""
-    model = build(config, pixels).to(device)
+    model = build_model(config, shape).to(device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    return TrainingState(model, AdamW(join(model), config.weight_decay), loss)
+    return TrainingState(model, AdamW(flatten_parameters(model), config.weight_decay), loss)
 
 
 def fit(
@@ -115,7 +116,7 @@ def fit(
     """
     train, validation = training_images(images.train, device), to_tensor(images.validation, device)
     if state is None:
-        state = new_state(config, images.pixels, device)
+        state = new_state(config, images.shape, device)
     step = make_step(state.model, config)
     for epoch in range(state.epoch + 1, config.max_epochs + 1):
         start = time.perf_counter()
@@ -142,7 +143,7 @@ def fit(
 
 
 def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
-    """Return the negative ELBO over ``images``: (images, pixels), uint8, with one noise sample each.
+    """Return the negative ELBO over ``images``: (images, channels, height, width), uint8, with one noise sample each.
 
     The noise depends only on the number of images and the latent size, so trials and epochs differ by their
     weights alone. Sums are taken in float64, and the number of threads changes no bit.
@@ -167,27 +168,26 @@ def _evaluate_batch(model: VAE, config: TrialConfig, batch: tuple[Tensor, Tensor
     images, noise = batch
     x = _scale(images)
     with _autocast(config, images.device):
-        logits, mean, log_variance = model(x, noise)
-    logits, mean, log_variance = logits.float(), mean.float(), log_variance.float()
-    parts = reconstruction(logits, x), kl(mean, log_variance)
+        parameters, mean, log_variance = model(x, noise)
+    mean, log_variance = mean.float(), log_variance.float()
+    parts = model.likelihood.nats(parameters.float(), x), kl(mean, log_variance)
     return torch.stack([part.sum(dtype=torch.float64) for part in parts]), mean
 
 
-def make_step(model: VAE, config: TrialConfig) -> Step | BoundStep:
-    """Return what computes the gradient of a minibatch, by the fastest way there is."""
-    plain = config.iwae_samples == 1 and config.free_bits == 0
-    return Step(model, config) if plain else BoundStep(model, config)
+def make_step(model: VAE, config: TrialConfig) -> FusedStep | AutogradStep:
+    """Return the fastest step that there is for this model and objective."""
+    return FusedStep(model, config) if fused_step.fits(model, config) else AutogradStep(model, config)
 
 
 def train_epoch(
     config: TrialConfig,
     images: Tensor,
     state: TrainingState,
-    step: Step | BoundStep,
+    step: FusedStep | AutogradStep,
     epoch: int,
     midway: Callable[[TrainingState], None] | None = None,
 ) -> float:
-    """Take one pass over ``images``: (images, pixels), uint8 or in [0, 1]; return the mean loss in nats per image.
+    """Take one pass over ``images``, uint8 or in [0, 1], and return the mean loss in nats per image.
 
     A pass that was left in the middle goes on there.
     """

@@ -16,7 +16,7 @@ _SECONDS = 1.0
 
 def one_second_trial(gpu: bool, seconds: float = _SECONDS) -> tuple[float, str]:
     """Train the reference configuration for about a second; return images per second and the device's name."""
-    noise = np.random.default_rng(0).integers(0, 256, (1_536, 28, 28), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (1_536, 1, 28, 28), np.uint8)
     images = Images(noise[:1_280], noise[1_280:], noise[1_280:])
     config = TrialConfig(max_epochs=1_000)
     device = torch.device("cuda" if gpu else "cpu")

@@ -88,10 +88,9 @@ def live_views(
     At the end the views have some time to catch up, less in a ``hurry``; see :func:`close_views`.
     """
     views = open_views(config, record.folder, record.manifest, warn)
-    shape = tuple(record.manifest["data"]["shape"])
 
     def show(row: TrialRow) -> None:
-        draw_samples = samples_of(record.place, row, shape)
+        draw_samples = samples_of(record.place, row)
         for view in views:
             view.put(row, draw_samples)
 

@@ -22,16 +22,15 @@ _COLUMNS = 8
 class LazySamples:
     """A sheet of 8 x 8 samples that is drawn on the first call and shared by all views."""
 
-    def __init__(self, read_checkpoint: Callable[[], bytes], shape: tuple[int, ...]):
+    def __init__(self, read_checkpoint: Callable[[], bytes]):
         self._read_checkpoint = read_checkpoint
-        self._shape = shape
         self._lock = threading.Lock()
         self._sheet: npt.NDArray[np.uint8] | None = None
 
     def __call__(self) -> npt.NDArray[np.uint8] | None:
         """Return the sheet, (height, width) grey values; None if the checkpoint is gone."""
         from vae_tune.vae.checkpoint import model_from_bytes
-        from vae_tune.vae.sampling import grid, samples
+        from vae_tune.vae.pictures import grid, samples
 
         with self._lock:
             if self._sheet is None:
@@ -39,11 +38,11 @@ class LazySamples:
                     model, _ = model_from_bytes(self._read_checkpoint())
                 except FileNotFoundError:
                     return None
-                self._sheet = grid(samples(model, _COLUMNS * _COLUMNS, self._shape), _COLUMNS)
+                self._sheet = grid(samples(model, _COLUMNS * _COLUMNS), _COLUMNS)
             return self._sheet
 
 
-def samples_of(folder: Path, row: TrialRow, shape: tuple[int, ...]) -> LazySamples | None:
+def samples_of(folder: Path, row: TrialRow) -> LazySamples | None:
     """Return the samples of a trial of the study in ``folder``; None while it runs, or if it has no checkpoint.
 
     A checkpoint on disk is opened now, which takes microseconds, because the search may delete it before a view reads
@@ -55,9 +54,9 @@ def samples_of(folder: Path, row: TrialRow, shape: tuple[int, ...]) -> LazySampl
         return None
     path = checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs)
     if is_remote(path):
-        return LazySamples(partial(read_bytes, path), shape)
+        return LazySamples(partial(read_bytes, path))
     try:
-        return LazySamples(partial(_read_and_close, path.open("rb")), shape)
+        return LazySamples(partial(_read_and_close, path.open("rb")))
     except OSError:
         return None
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from vae_tune.config.settings import TrialConfig, UsageError
-from vae_tune.vae.model import VAE, build
-from vae_tune.vae.sampling import (
+from vae_tune.vae.model import VAE, build_model
+from vae_tune.vae.pictures import (
     by_information,
     grid,
     interpolations,
@@ -27,12 +27,13 @@ from vae_tune.vae.sampling import (
 
 @pytest.fixture
 def model() -> VAE:
-    return build(TrialConfig(latent_size=2, hidden_width=8), pixels=35)
+    return build_model(TrialConfig(latent_size=2, hidden_width=8), (1, 5, 7))
 
 
-def _flat(count: int, height: int = 2, width: int = 3, first: int = 1) -> np.ndarray:
+def _plain(count: int, height: int = 2, width: int = 3, first: int = 1, channels: int = 1) -> np.ndarray:
     """Return pictures of one grey value each: first, first + 1, ..."""
-    return np.full((count, height, width), np.arange(first, first + count, dtype=np.uint8)[:, None, None], np.uint8)
+    values = np.arange(first, first + count, dtype=np.uint8)[:, None, None, None]
+    return np.full((count, channels, height, width), values)
 
 
 def _cells(sheet: np.ndarray, height: int, width: int, gap: int) -> list[list[int]]:
@@ -43,28 +44,28 @@ def _cells(sheet: np.ndarray, height: int, width: int, gap: int) -> list[list[in
 
 
 def test_samples_are_grey_pictures_of_the_shape_asked_for(model):
-    pictures = samples(model, count=3, shape=(5, 7))
-    assert pictures.shape == (3, 5, 7)
+    pictures = samples(model, count=3)
+    assert pictures.shape == (3, 1, 5, 7)
     assert pictures.dtype == np.uint8
 
 
 def test_samples_are_the_same_for_the_same_seed(model):
-    np.testing.assert_array_equal(samples(model, 3, (5, 7), seed=4), samples(model, 3, (5, 7), seed=4))
+    np.testing.assert_array_equal(samples(model, 3, seed=4), samples(model, 3, seed=4))
 
 
 def test_samples_differ_by_seed(model):
-    assert not np.array_equal(samples(model, 3, (5, 7), seed=4), samples(model, 3, (5, 7), seed=5))
+    assert not np.array_equal(samples(model, 3, seed=4), samples(model, 3, seed=5))
 
 
 def test_samples_differ_from_each_other(model):
-    first, second = samples(model, 2, (5, 7))
+    first, second = samples(model, 2)
     assert not np.array_equal(first, second)
 
 
 def test_samples_leave_the_global_random_state_alone(model):
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    samples(model, 3, (5, 7))
+    samples(model, 3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -72,12 +73,12 @@ def test_samples_leave_the_global_random_state_alone(model):
     ("probability", "grey"), [(0.0, 0), (1.0, 255), (0.2, 51), (0.4999 / 255, 0), (0.5001 / 255, 1)]
 )
 def test_the_grey_values_of_samples_are_the_probabilities(model, probability, grey):
-    torch.nn.init.zeros_(model.decoder.logits.weight)
+    torch.nn.init.zeros_(model.network.decoder.logits.weight)
     logit = {0.0: -1000.0, 1.0: 1000.0}.get(probability)
     torch.nn.init.constant_(
-        model.decoder.logits.bias, math.log(probability / (1 - probability)) if logit is None else logit
+        model.network.decoder.logits.bias, math.log(probability / (1 - probability)) if logit is None else logit
     )
-    assert set(samples(model, 2, (5, 7)).flatten().tolist()) == {grey}
+    assert set(samples(model, 2).flatten().tolist()) == {grey}
 
 
 def test_reconstructions_have_the_shape_of_the_images(model, tiny):
@@ -87,9 +88,9 @@ def test_reconstructions_have_the_shape_of_the_images(model, tiny):
 
 
 def test_reconstructions_decode_the_latent_mean(model, tiny):
-    x = torch.from_numpy(tiny.test.reshape(30, 35).astype(np.float32)) / 255
-    expected = torch.sigmoid(model.decoder(model.encoder(x)[0])) * 255
-    found = torch.from_numpy(reconstructions(model, tiny.test).reshape(30, 35).astype(np.float32))
+    x = torch.from_numpy(tiny.test.astype(np.float32)) / 255
+    expected = torch.sigmoid(model.network.decode(model.network.encode(x)[0])) * 255
+    found = torch.from_numpy(reconstructions(model, tiny.test).astype(np.float32))
     assert (found - expected).abs().max() <= 0.501
 
 
@@ -104,18 +105,18 @@ def test_reconstructions_leave_the_images_as_they_were(model, tiny):
     [(6, 3, 2, (10, 17)), (5, 3, 2, (10, 17)), (1, 1, 2, (6, 7)), (4, 1, 1, (13, 5)), (2, 4, 0, (2, 12))],
 )
 def test_a_grid_has_a_row_for_every_full_or_begun_row_of_pictures(count, columns, gap, shape):
-    assert grid(_flat(count), columns, gap).shape == shape
+    assert grid(_plain(count), columns, gap).shape == shape
 
 
 def test_a_grid_is_filled_row_by_row_and_the_rest_is_white():
-    assert _cells(grid(_flat(5), columns=3), 2, 3, gap=2) == [[1, 2, 3], [4, 5, 255]]
+    assert _cells(grid(_plain(5), columns=3), 2, 3, gap=2) == [[1, 2, 3], [4, 5, 255]]
 
 
 def test_the_pictures_of_a_grid_are_whole_and_apart_by_white(tiny):
     sheet = grid(tiny.test[:4], columns=2, gap=3)
-    np.testing.assert_array_equal(sheet[3:8, 3:10], tiny.test[0])
-    np.testing.assert_array_equal(sheet[3:8, 13:20], tiny.test[1])
-    np.testing.assert_array_equal(sheet[11:16, 3:10], tiny.test[2])
+    np.testing.assert_array_equal(sheet[3:8, 3:10], tiny.test[0, 0])
+    np.testing.assert_array_equal(sheet[3:8, 13:20], tiny.test[1, 0])
+    np.testing.assert_array_equal(sheet[11:16, 3:10], tiny.test[2, 0])
     gaps = sheet.copy()
     for top in (3, 11):
         for left in (3, 13):
@@ -124,13 +125,13 @@ def test_the_pictures_of_a_grid_are_whole_and_apart_by_white(tiny):
 
 
 def test_side_by_side_puts_each_row_of_originals_above_its_copies():
-    pictures = side_by_side(_flat(4), _flat(4, first=101), columns=2)
-    assert pictures[:, 0, 0].tolist() == [1, 2, 101, 102, 3, 4, 103, 104]
+    pictures = side_by_side(_plain(4), _plain(4, first=101), columns=2)
+    assert pictures[:, 0, 0, 0].tolist() == [1, 2, 101, 102, 3, 4, 103, 104]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_in_the_grid_each_copy_is_below_its_original_where_a_row_is_not_full_too(count):
-    sheet = grid(side_by_side(_flat(count), _flat(count, first=101), columns=2), columns=2)
+    sheet = grid(side_by_side(_plain(count), _plain(count, first=101), columns=2), columns=2)
     cells = np.array(_cells(sheet, 2, 3, gap=2))
     for value in range(1, count + 1):
         ((row, column),) = np.argwhere(cells == value)
@@ -138,28 +139,39 @@ def test_in_the_grid_each_copy_is_below_its_original_where_a_row_is_not_full_too
         assert cells[row + 1, column] == value + 100
 
 
+def test_a_grid_of_colour_pictures_has_their_channels_last_as_pillow_takes_them(tmp_path):
+    colours = np.arange(3, dtype=np.uint8)[None, :, None, None] + _plain(2, channels=3)
+    sheet = grid(colours, columns=2, gap=1)
+    assert sheet.shape == (4, 9, 3)
+    assert sheet[1, 1].tolist() == [1, 2, 3]
+    assert sheet[2, 7].tolist() == [2, 3, 4]
+    write_png(tmp_path / "sheet.png", sheet, zoom=1)
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert (image.mode, image.getpixel((7, 2))) == ("RGB", (2, 3, 4))
+
+
 @pytest.mark.parametrize("zoom", [1, 2, 3])
 def test_a_png_has_every_pixel_as_wide_as_zoom(tmp_path, zoom, tiny):
-    write_png(tmp_path / "sheet.png", tiny.test[0], zoom)
+    write_png(tmp_path / "sheet.png", tiny.test[0, 0], zoom)
     with Image.open(tmp_path / "sheet.png") as image:
         assert (image.format, image.mode, image.size) == ("PNG", "L", (7 * zoom, 5 * zoom))
-        np.testing.assert_array_equal(np.asarray(image), tiny.test[0].repeat(zoom, axis=0).repeat(zoom, axis=1))
+        np.testing.assert_array_equal(np.asarray(image), tiny.test[0, 0].repeat(zoom, axis=0).repeat(zoom, axis=1))
 
 
 def test_writing_a_png_leaves_nothing_else(tmp_path, tiny):
-    write_png(tmp_path / "sheet.png", tiny.test[0])
+    write_png(tmp_path / "sheet.png", tiny.test[0, 0])
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
 @pytest.fixture
 def plain(model) -> VAE:
     """A model whose pictures tell the code: pixel 0 is sigmoid(first), pixel 1 sigmoid(second)."""
-    model.decoder.hidden[0].weight.data = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1], *[[0, 0]] * 4])
-    model.decoder.hidden[0].bias.data.zero_()
-    model.decoder.logits.weight.data.zero_()
-    model.decoder.logits.bias.data.zero_()
-    model.decoder.logits.weight.data[0, :2] = torch.tensor([1.0, -1])
-    model.decoder.logits.weight.data[1, 2:4] = torch.tensor([1.0, -1])
+    model.network.decoder.hidden[0].weight.data = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1], *[[0, 0]] * 4])
+    model.network.decoder.hidden[0].bias.data.zero_()
+    model.network.decoder.logits.weight.data.zero_()
+    model.network.decoder.logits.bias.data.zero_()
+    model.network.decoder.logits.weight.data[0, :2] = torch.tensor([1.0, -1])
+    model.network.decoder.logits.weight.data[1, 2:4] = torch.tensor([1.0, -1])
     return model
 
 
@@ -178,7 +190,7 @@ def test_an_interpolation_leads_from_one_latent_mean_to_the_other_in_equal_steps
 
 
 def test_the_manifold_grows_to_the_right_and_upwards_in_steps_of_equal_prior_mass(plain):
-    codes = _codes(manifold(plain, 5, (5, 7))).reshape(5, 5, 2)
+    codes = _codes(manifold(plain, 5)).reshape(5, 5, 2)
     values = torch.distributions.Normal(0, 1).icdf(torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])).numpy()
     np.testing.assert_allclose(codes[:, :, 0], np.tile(values, (5, 1)), atol=0.02)
     np.testing.assert_allclose(codes[:, :, 1], np.tile(values[::-1, None], (1, 5)), atol=0.02)
@@ -186,9 +198,9 @@ def test_the_manifold_grows_to_the_right_and_upwards_in_steps_of_equal_prior_mas
 
 @pytest.mark.parametrize("latents", [1, 3])
 def test_there_is_no_manifold_of_other_than_two_latents(latents):
-    model = build(TrialConfig(latent_size=latents, hidden_width=8), pixels=35)
+    model = build_model(TrialConfig(latent_size=latents, hidden_width=8), (1, 5, 7))
     with pytest.raises(UsageError, match=f"latent_size=2 alone, but this model has {latents}"):
-        manifold(model, 5, (5, 7))
+        manifold(model, 5)
 
 
 def test_a_traversal_moves_one_latent_and_leaves_the_others(plain, tiny):
@@ -201,12 +213,12 @@ def test_a_traversal_moves_one_latent_and_leaves_the_others(plain, tiny):
 
 
 def test_the_latents_are_ordered_by_the_kl_that_they_cost(tiny):
-    model = build(TrialConfig(latent_size=3, hidden_width=8), pixels=35)
-    for head in (model.encoder.mean, model.encoder.log_variance):
+    model = build_model(TrialConfig(latent_size=3, hidden_width=8), (1, 5, 7))
+    for head in (model.network.encoder.mean, model.network.encoder.log_variance):
         head.weight.data.zero_()
         head.bias.data.zero_()
-    model.encoder.mean.bias.data = torch.tensor([0.5, 0.0, 0.0])
-    model.encoder.log_variance.bias.data = torch.tensor([0.0, 0.0, -4.0])
+    model.network.encoder.mean.bias.data = torch.tensor([0.5, 0.0, 0.0])
+    model.network.encoder.log_variance.bias.data = torch.tensor([0.0, 0.0, -4.0])
     assert by_information(model, tiny.test) == [2, 0, 1]
 
 

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_tune.vae.objective import reconstruction
 from vae_tune.vae.threads import on_one_thread_each
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps images (1, pixels) to mean and log-variance of q(z|x): (1, latent_size) each."""
+"""Maps one image, (1, ...), to mean and log-variance of q(z|x): (1, latent_size) each."""
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]
-"""Maps z: (samples, latent_size) and an image (pixels,) to log p(x|z): (samples,)."""
+"""Maps z: (samples, latent_size) and one image, (1, ...), to log p(x|z): (samples,)."""
 
 _SAMPLES_AT_ONCE = 1_000  # with 784 pixels 3 MB of logits, which stay in the cache
 
@@ -31,7 +30,7 @@ class Estimate:
 
     mean: float
     standard_error: float | None
-    """Of the mean, over images; None for one image. It says nothing of the bias that more samples would remove."""
+    """Of the mean, over images; None for one image. The bias that more samples would remove is not in it."""
 
 
 def negative_log_likelihoods(
@@ -44,14 +43,14 @@ def negative_log_likelihoods(
 ) -> Tensor:
     """Return the estimate of each image's ``-log p(x)``: (images,), float64; the prior of z is N(0, 1).
 
-    Each thread works on one image at a time, in portions of 1,000 samples: memory does not grow with the number of
-    images, and with ``samples`` by 8 bytes each. An image's noise depends on ``seed`` and its place alone, so the
-    first images of a longer tensor have the same estimates. The number of threads changes no bit.
+    Each thread works on one image at a time, 1,000 samples at once: memory does not grow with the number of images,
+    and by 8 bytes with each sample. An image's noise depends on ``seed`` and its index alone, so the first images of a
+    longer tensor have the same estimates. The number of threads changes no bit.
 
     Args:
-        images: (images, pixels).
-        encode: q(z|x), normal; called from several threads at a time, as ``log_likelihood`` is.
-        log_likelihood: p(x|z).
+        images: (images, ...), as ``encode`` and ``log_likelihood`` take them.
+        encode: q(z|x), normal; called from several threads at once, as ``log_likelihood`` is.
+        log_likelihood: p(x|z), such as :meth:`vae_tune.vae.model.VAE.log_likelihood`.
         samples: K, per image.
         seed: of the noise.
         progress: called after each image.
@@ -59,10 +58,10 @@ def negative_log_likelihoods(
 
     @torch.no_grad()
     def estimate(numbered: tuple[int, Tensor]) -> Tensor:
-        number, x = numbered
+        number, x = numbered[0], numbered[1][None]
         seed_here = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         source = torch.Generator(images.device).manual_seed(seed_here)
-        mean, log_variance = encode(x[None])
+        mean, log_variance = encode(x)
         log_weights = []
         for done in range(0, samples, _SAMPLES_AT_ONCE):
             count = min(_SAMPLES_AT_ONCE, samples - done)
@@ -74,11 +73,6 @@ def negative_log_likelihoods(
         return math.log(samples) - torch.cat(log_weights).logsumexp(dim=0)
 
     return torch.stack(on_one_thread_each(estimate, enumerate(images), images.device, progress)).cpu()
-
-
-def bernoulli(decoder: Callable[[Tensor], Tensor]) -> LogLikelihood:
-    """Return log p(x|z) of a decoder that maps z to one logit per pixel."""
-    return lambda z, x: -reconstruction(decoder(z), x)
 
 
 def over_images(values: Tensor) -> Estimate:

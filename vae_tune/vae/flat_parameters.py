@@ -8,35 +8,35 @@ import torch
 from torch import Tensor, nn
 
 os.environ.setdefault("DISABLE_ADDMM_CUDA_LT", "1")
-"""A product and its bias are two kernels on a GPU: cuBLASLt, which makes them one, may take one that expects a bias at
-a multiple of 16 bytes and faults on another (https://github.com/pytorch/pytorch/pull/194497), and here it lies
-wherever the parameters before it end. Torch reads this once, at the first such product."""
+"""Compute a product and its bias in two kernels on a GPU: cuBLASLt, which does both in one, may take a kernel that
+expects a bias at a multiple of 16 bytes and faults on another (https://github.com/pytorch/pytorch/pull/194497), and
+here a bias lies wherever the parameters before it end. Torch reads this once, at the first such product."""
 
 
-def join(model: nn.Module) -> nn.Parameter:
+def flatten_parameters(model: nn.Module) -> nn.Parameter:
     """Move the parameters of ``model`` into one tensor, (elements,), and return it; each becomes a view of its part.
 
     The same holds for the gradients, zero at first: what is written into one is seen in the other. Weights come before
-    biases, so that two layers of which one follows the other can be taken as one (see :func:`stack`).
+    biases, so that two layers of which one follows the other can be used as one (see :func:`stacked`).
     """
     parameters = sorted(model.parameters(), key=lambda parameter: -parameter.ndim)
-    joint = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
-    joint.grad = torch.zeros_like(joint)
+    flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    flat.grad = torch.zeros_like(flat)
     sizes = [parameter.numel() for parameter in parameters]
-    for parameter, part, grad in zip(parameters, joint.detach().split(sizes), joint.grad.split(sizes), strict=True):
+    for parameter, part, grad in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
         parameter.data = part.view_as(parameter)
         parameter.grad = grad.view_as(parameter)
-    return joint
+    return flat
 
 
-def stack(first: Tensor, second: Tensor) -> Tensor:
-    """Return a view of two tensors that follow each other in a joint one: the rows of ``first``, then of ``second``.
+def stacked(first: Tensor, second: Tensor) -> Tensor:
+    """Return a view of two tensors that follow each other in a flat one: the rows of ``first``, then of ``second``.
 
     Raises:
         ValueError: they do not.
     """
     if second.storage_offset() != first.storage_offset() + first.numel():
-        raise ValueError("These tensors do not follow each other: join their model's parameters first.")
+        raise ValueError("These tensors do not follow each other: flatten their model's parameters first.")
     return first.detach().as_strided((len(first) + len(second), *first.shape[1:]), first.stride())
 
 

@@ -1,0 +1,48 @@
+"""The protocol of a likelihood, and the kinds of numbers that likelihoods give. It does not load torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from vae_tune.config.settings import Binarization, TrialConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Likelihood(Protocol):
+    """p(x|z), by the parameters that a network's decoder gives for each pixel."""
+
+    def outputs(self, channels: int) -> int:
+        """Return the number of parameters per pixel of an image with so many channels."""
+
+    def nats(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """Return -log p(x|z) of each image, summed over pixels and channels: (batch,) nats per image.
+
+        Args:
+            parameters: (batch, outputs, height, width), float32 or float64 whatever the precision of the products.
+            x: (batch, channels, height, width) in [0, 1]; or (1, ...), one image under all rows of ``parameters``.
+        """
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the mean of p(x|z) for pictures: (batch, channels, height, width) in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of loss. Only losses of one kind, on images of one checksum, compare with each other."""
+
+    name: str
+    unit: str = "nats per image"
+    is_likelihood: bool = True
+    """Whether -log p(x|z) is one of the pixels as they are, so that an NLL compares with published ones."""
+
+
+_BERNOULLI = {name: Kind(name, is_likelihood=name != "grey") for name in ("grey", "static", "dynamic")}
+"""By how the pixels were made black and white: of grey values, the Bernoulli cross-entropy is no likelihood."""
+
+
+def kind_of(config: TrialConfig, pixels: Binarization) -> Kind:  # noqa: ARG001  # one likelihood until there are more
+    """Return the kind of number that the likelihood of ``config`` gives for pixels of that kind."""
+    return _BERNOULLI[pixels]
