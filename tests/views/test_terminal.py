@@ -1,5 +1,7 @@
 import io
+import queue
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +9,11 @@ import pytest
 
 import vae_tune
 from tests.record.test_study_record import row
+from tests.view_servers import SECONDS
 from vae_tune.views.console import make_console
+from vae_tune.views.end_summary import print_summary
 from vae_tune.views.formatting import format_duration
-from vae_tune.views.terminal import LiveView, PlainView, make_view, summary
+from vae_tune.views.terminal import PlainView, TerminalView, make_view
 
 VALUES = {"latent_size": 20, "hidden_width": 400, "learning_rate": 0.00123456}
 
@@ -51,7 +55,7 @@ def test_a_pipe_gets_one_line_per_finished_trial():
 def test_a_terminal_shows_progress_counts_the_incumbent_and_what_runs():
     target = console(terminal=True)
     view = make_view(target)
-    assert isinstance(view, LiveView)
+    assert isinstance(view, TerminalView)
     view.begin(50, 10, [])
     view(trial(0, "COMPLETE", *([111.5] * 10)))
     view(trial(1, "PRUNED", 150.0))
@@ -77,6 +81,51 @@ def test_a_terminal_shows_progress_counts_the_incumbent_and_what_runs():
         assert expected in shown
 
 
+class Output(io.StringIO):
+    """A pipe whose lines a test can wait for."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = queue.Queue()
+
+    def write(self, text):
+        self.lines.put(text)
+        return super().write(text)
+
+    def wait_for(self, text):
+        while text not in (line := self.lines.get(timeout=SECONDS)):
+            pass
+        return line.strip()
+
+
+def test_a_silence_in_a_pipe_ends_with_a_line_on_the_work_in_progress():
+    output = Output()
+    with PlainView(make_console(file=output, width=40), silence_seconds=0.01) as view:
+        view.say("Reading mnist and starting Ray ...")
+        assert output.wait_for("... 0s") == "Reading mnist and starting Ray ... 0s"
+        view.begin(12, 10, [trial(0, "COMPLETE", *([111.5] * 10))])
+        for number in range(1, 7):
+            view(trial(number, "RUNNING", 130.0))
+        view(trial(2, "RUNNING", 130.0, 120.0))
+        assert output.wait_for("trial 2 at") == (
+            "[1/12] training trial 4 at epoch 1/10, trial 5 at epoch 1/10, trial 6 at epoch 1/10, "
+            "trial 2 at epoch 2/10, 2 more; best 111.50 nats (trial 0)"
+        )
+        view.say("Evaluating the winner on the test images ...")
+        output.wait_for("images ... 0s")
+
+
+def test_no_status_line_follows_the_summary(tmp_path):
+    output = Output()
+    with PlainView(make_console(file=output), silence_seconds=0.01) as view:
+        view.begin(2, 1, [])
+        view(trial(0, "RUNNING"))
+        output.wait_for("training trial 0")
+        view.end([trial(0, "RUNNING")], None, tmp_path)
+        assert "status lines" not in {thread.name for thread in threading.enumerate()}
+        assert output.getvalue().rstrip().endswith(str(tmp_path))
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_warning_stays_whatever_is_said_afterwards(terminal):
     target = console(terminal=terminal)
@@ -88,7 +137,7 @@ def test_a_warning_stays_whatever_is_said_afterwards(terminal):
 
 def test_more_running_trials_than_lines_are_counted():
     target = console(terminal=True)
-    view = LiveView(target)
+    view = TerminalView(target)
     view.begin(200, 10, [])
     for number in range(100):
         view(trial(number, "RUNNING", 130.0))
@@ -118,7 +167,7 @@ METRICS = {
 def test_the_summary_ranks_ten_trials_and_compares_the_winner_with_the_reference(tmp_path):
     target = console()
     rows = [trial(number, "COMPLETE", 130.0, 120.0 - number) for number in range(12)]
-    summary(target, rows, 12, 2, METRICS, tmp_path)
+    print_summary(target, rows, 12, 2, METRICS, tmp_path)
     shown = text_of(target)
     assert shown.count("COMPLETE") == 10
     assert "12 trained to epoch 2, 0 pruned, 0 failed; 24 epochs instead of 24." in shown
@@ -131,7 +180,7 @@ def test_the_summary_ranks_ten_trials_and_compares_the_winner_with_the_reference
 
 def test_who_won_and_where_the_record_is_are_lines_to_search_for_however_narrow_the_terminal(tmp_path):
     target = make_console(file=io.StringIO(), width=40)
-    summary(target, [trial(1, "COMPLETE", 109.0)], 1, 2, METRICS, tmp_path)
+    print_summary(target, [trial(1, "COMPLETE", 109.0)], 1, 2, METRICS, tmp_path)
     lines = text_of(target).splitlines()
     assert [line for line in lines if line.startswith("Winner: trial 1") and line.endswith("max_epochs=2.")]
     assert f"Record: {tmp_path}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)" in lines
@@ -139,7 +188,7 @@ def test_who_won_and_where_the_record_is_are_lines_to_search_for_however_narrow_
 
 def test_an_unfinished_search_says_how_to_go_on(tmp_path):
     target = console()
-    summary(target, [trial(0, "RUNNING", 130.0)], 12, 2, None, tmp_path)
+    print_summary(target, [trial(0, "RUNNING", 130.0)], 12, 2, None, tmp_path)
     assert f"--resume {tmp_path}" in text_of(target)
 
 
@@ -148,10 +197,10 @@ def test_names_of_users_are_shown_as_they_are(tmp_path):
     target = console()
     won = METRICS["winner"] | {"hyperparameters": {"encoder_activation": name}}
     rows = [replace(trial(1, "COMPLETE", 109.0), values={name: name})]
-    summary(target, rows, 1, 1, METRICS | {"winner": won}, tmp_path / name)
+    print_summary(target, rows, 1, 1, METRICS | {"winner": won}, tmp_path / name)
     shown = text_of(target)
     assert shown.count(name) == 6  # of the table's head and cell, the winner, the record, two commands
-    view = LiveView(target)
+    view = TerminalView(target)
     view.begin(2, 1, [])
     view(replace(trial(0, "RUNNING"), values={"encoder_activation": name}))
     target.print(view._draw())
@@ -170,14 +219,14 @@ def test_every_console_of_the_package_shows_texts_as_they_are():
 
 def test_advice_ends_the_summary(tmp_path):
     target = console()
-    summary(target, [trial(0, "COMPLETE", 130.0)], 1, 1, None, tmp_path, ["No range is [too] narrow."])
+    print_summary(target, [trial(0, "COMPLETE", 130.0)], 1, 1, None, tmp_path, ["No range is [too] narrow."])
     assert "No range is [too] narrow." in text_of(target).splitlines()
 
 
 def test_a_search_without_any_report_says_that_there_is_no_winner(tmp_path):
     target = console()
-    summary(target, [trial(0, "FAIL", reason="x")], 1, 2, None, tmp_path)
-    assert "there is no winner" in text_of(target)
+    print_summary(target, [trial(0, "FAIL", reason="x")], 1, 2, None, tmp_path)
+    assert "There is no winner" in text_of(target)
     assert "The best of" not in text_of(target)
 
 

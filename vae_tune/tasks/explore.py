@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -39,7 +39,7 @@ from vae_tune.record.trials import TrialRow, read_trials, row_from_trial
 from vae_tune.tasks.options import ExploreOptions
 from vae_tune.tasks.search import run_search
 from vae_tune.views.console import make_console
-from vae_tune.views.terminal import LiveView, PlainView
+from vae_tune.views.terminal import make_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataF
     config, grid = plan(options) if options.resume is None else (_resumed(options, options.resume), None)
     folder = config.resume or config.results_dir / str(config.study_name)
     try:
-        study = run_search(config, view=_Picture(console) if console.is_terminal else _Lines(console), grid=grid)
+        study = run_search(config, view=make_view(console, with_summary=False), grid=grid)
     except KeyboardInterrupt:
         if exists(folder / STUDY_FILE):
             say(console, f"Go on: {suggestions.resume(folder, 'explore')}")
@@ -108,21 +108,6 @@ def _resumed(options: ExploreOptions, folder: Path) -> SearchConfig:
     if options != ExploreOptions(resume=folder, resources=options.resources):
         raise UsageError("--resume takes no other option than those of resources: the exploration's settings hold.")
     return replace(config, resources=options.resources, time_budget=None, target_loss=None)
-
-
-class _Lines(PlainView):
-    """One line per trial, and no summary: the table by latent size follows."""
-
-    def end(self, *_: Any) -> None:
-        """Leave the end to the comparison."""
-
-
-class _Picture(LiveView):
-    """The live view, and no summary."""
-
-    def end(self, *_: Any) -> None:
-        """Leave the end to the comparison."""
-        self.__exit__(None, None, None)
 
 
 def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConfig, console: Console) -> pd.DataFrame:

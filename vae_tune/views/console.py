@@ -1,4 +1,4 @@
-"""Rich's console for this package's messages, in which every text is shown as it is."""
+"""The Rich console that prints this package's messages, and its colors for trial states."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from typing import Any
 
 from rich.console import Console
 
+from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING
+
+STATE_COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
+
 
 def make_console(**options: Any) -> Console:
-    """Return a console that takes nothing in a text for markup or an emoji's name: both may be names of users.
+    """Return a console that prints text as it is: names given by users are never read as markup or emoji.
 
     ``options`` are those of :class:`rich.console.Console`.
     """

@@ -1,84 +1,48 @@
-"""What a person sees while a search runs: a live view on a terminal, a plain line per trial elsewhere."""
+"""The view of a running search on a console: redrawn in place on a terminal, plain lines in a pipe or notebook."""
 
 from __future__ import annotations
 
-import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vae_tune.config import suggestions
-from vae_tune.config.files import address, is_remote
-from vae_tune.config.names import (
-    COMPLETE,
-    FAIL,
-    PRUNED,
-    REFERENCE_TRIAL,
-    REPORT_FILE,
-    RUNNING,
-    STATE_WORDS,
-    TEST_LOSS,
-    VAL_LOSS,
-)
-from vae_tune.record import diagnostics as guards
+from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING, STATE_WORDS
 from vae_tune.record.trials import TrialRow, winner
-from vae_tune.views.console import make_console
-from vae_tune.views.formatting import format_duration, format_interval, format_value, format_values
+from vae_tune.views.console import STATE_COLOURS, make_console
+from vae_tune.views.end_summary import print_summary
+from vae_tune.views.formatting import format_duration, format_values
 
-_COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
-_OTHER_COLUMNS, _COLUMN = 46, 11
-"""Characters of the table of the best trials: without its hyperparameters, and of each of these."""
-
-
-class View(Protocol):
-    """Shows a search; the record calls it with each trial that changed."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow]) -> None:
-        """Say how long the search is and what is there already."""
-
-    def __call__(self, row: TrialRow) -> None:
-        """Show one trial that changed."""
-
-    def say(self, text: str) -> None:
-        """Show what happens outside of the trials."""
-
-    def warn(self, text: str) -> None:
-        """Show, to stay, what went wrong beside the search; any thread may call it."""
-
-    def end(
-        self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
-    ) -> None:
-        """Show what the search found; ``metrics`` is what ``best/metrics.json`` holds, ``advice`` sentences."""
+_SILENCE_SECONDS = 30.0
+_NAMED_TRIALS = 4
+"""Running trials that a status line names at most."""
 
 
-def make_view(console: Console | None = None) -> View:
-    """Return the view that fits where the output goes."""
+def make_view(console: Console | None = None, *, with_summary: bool = True) -> View:
+    """Return the view that fits the console; by default one on standard output."""
     console = console or make_console()
-    return LiveView(console) if console.is_terminal else PlainView(console)
+    return (TerminalView if console.is_terminal else PlainView)(console, with_summary=with_summary)
 
 
-class PlainView:
-    """One line per finished trial: for pipes, logs and notebooks."""
+class View:
+    """Shows a search on a console; a context manager. The record calls it with each trial that changed."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, *, with_summary: bool = True):
+        """Show nothing yet; ``with_summary`` has :meth:`end` print the summary."""
         self._console = console
+        self._with_summary = with_summary
         self._rows: dict[int, TrialRow] = {}
         self._num_samples = self._max_epochs = 0
+        self._message = ""
 
     def __enter__(self) -> Self:
         return self
@@ -86,111 +50,150 @@ class PlainView:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        self._stop()
 
     def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow]) -> None:
-        """Take note of the search's size."""
+        """Start to show trials; ``known`` are those of earlier runs."""
         self._num_samples, self._max_epochs = num_samples, max_epochs
         self._rows = {row.trial: row for row in known}
+        self._message = ""
 
     def __call__(self, row: TrialRow) -> None:
-        """Print a finished trial."""
-        self._rows[row.trial] = row
+        """Show a trial that changed."""
+        rows = dict(self._rows)  # a copy: another thread may be reading the old one
+        rows.pop(row.trial, None)  # so that the newest change comes last
+        rows[row.trial] = row
+        self._rows = rows
+
+    def say(self, text: str) -> None:
+        """Show what the search does besides training; a text that ends with ``...`` announces work that takes time."""
+        self._message = text
+
+    def warn(self, text: str) -> None:
+        """Print a warning that stays visible; any thread may call it."""
+        self._console.print(text, style="yellow", soft_wrap=True)
+
+    def end(
+        self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
+    ) -> None:
+        """Print the summary; ``metrics`` are those of ``best/metrics.json``, with the rows of ``--confirm``."""
+        self._stop()
+        if self._with_summary:
+            print_summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder, advice)
+
+    def _stop(self) -> None:
+        """Show no more progress."""
+
+    def _finished(self) -> int:
+        return sum(row.state != RUNNING for row in self._rows.values())
+
+
+class PlainView(View):
+    """Prints one line per finished trial, and a status line after each half minute without one."""
+
+    def __init__(self, console: Console, *, with_summary: bool = True, silence_seconds: float = _SILENCE_SECONDS):
+        """Print nothing yet; ``silence_seconds`` without a line is when a status line is due."""
+        super().__init__(console, with_summary=with_summary)
+        self._silence_seconds = silence_seconds
+        self._printed, self._stopped = threading.Event(), False
+        self._message_since = time.monotonic()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._stopped = False
+        self._thread = threading.Thread(target=self._break_silence, name="status lines", daemon=True)
+        self._thread.start()
+        return self
+
+    def __call__(self, row: TrialRow) -> None:
+        """Print a trial once it has finished."""
+        super().__call__(row)
+        self._message = ""
         if row.state == RUNNING:
             return
-        finished = sum(other.state != RUNNING for other in self._rows.values())
         width = len(str(self._num_samples))
         loss = "" if row.val_loss is None else f" {row.val_loss:8.2f} nats"
-        best = winner(self._rows.values(), self._max_epochs)
-        mark = "  best so far" if best is row else ""
+        mark = "  best so far" if winner(self._rows.values(), self._max_epochs) is row else ""
         reason = f"  {row.reason}" if row.reason else ""
         self._print(
-            f"[{finished:{width}d}/{self._num_samples}] trial {row.trial:{width}d} {row.state:8s}"
+            f"[{self._finished():{width}d}/{self._num_samples}] trial {row.trial:{width}d} {row.state:8s}"
             f" epoch {row.epochs:2d}{loss}  {format_values(row.values)}{reason}{mark}"
         )
 
     def say(self, text: str) -> None:
         """Print a line."""
+        super().say(text)
+        self._message_since = time.monotonic()
         self._print(text)
 
     def warn(self, text: str) -> None:
         """Print a line."""
         self._print(text)
 
-    def end(
-        self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
-    ) -> None:
-        """Print the summary."""
-        summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder, advice)
-
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
+        self._printed.set()
+
+    def _break_silence(self) -> None:
+        while not self._stopped:
+            if not self._printed.wait(self._silence_seconds):
+                self._console.print(self._status(), soft_wrap=True)
+            self._printed.clear()
+
+    def _status(self) -> str:
+        """Return one line on the work in progress: the last announcement, else the running trials."""
+        if self._message.endswith("..."):
+            return f"{self._message} {format_duration(time.monotonic() - self._message_since)}"
+        running = [row for row in self._rows.values() if row.state == RUNNING]
+        shown = [f"trial {row.trial} at epoch {row.epochs}/{self._max_epochs}" for row in running[-_NAMED_TRIALS:]]
+        shown += [f"{len(running) - len(shown)} more"] if len(running) > len(shown) else []
+        best = winner(self._rows.values(), self._max_epochs)
+        loss = "" if best is None else f"; best {best.val_loss:.2f} nats (trial {best.trial})"
+        training = f"training {', '.join(shown)}" if running else "no trial is training"
+        return f"[{self._finished()}/{self._num_samples}] {training}{loss}"
+
+    def _stop(self) -> None:
+        self._stopped = True
+        self._printed.set()
+        if self._thread is not None:
+            self._thread.join()
 
 
-class LiveView:
-    """A picture of the search that redraws itself in place."""
+class TerminalView(View):
+    """Redraws progress, counts, the best trial and the running trials in place."""
 
-    def __init__(self, console: Console):
-        self._console = console
-        self._rows: dict[int, TrialRow] = {}
-        self._num_samples = self._max_epochs = 0
+    def __init__(self, console: Console, *, with_summary: bool = True):
+        """Draw nothing yet."""
+        super().__init__(console, with_summary=with_summary)
+        self._message = "Reading the images and starting Ray"
         self._known = 0
         self._start = time.monotonic()
-        self._message = "Reading the images and starting Ray"
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
     def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow]) -> None:
-        """Start the clock of the trials."""
-        self._num_samples, self._max_epochs = num_samples, max_epochs
-        self._rows = {row.trial: row for row in known}
-        self._known = sum(row.state != RUNNING for row in known)
+        """Start to show trials, and the clock."""
+        super().begin(num_samples, max_epochs, known)
+        self._known = self._finished()
         self._start = time.monotonic()
-        self._message = ""
 
-    def __call__(self, row: TrialRow) -> None:
-        """Take note of a change; the next redraw shows it."""
-        self._rows = {
-            **self._rows,
-            row.trial: row,
-        }  # a new dict: the drawing thread may be reading the old one
-
-    def say(self, text: str) -> None:
-        """Show a line below the picture."""
-        self._message = text
-
-    def warn(self, text: str) -> None:
-        """Print a line above the picture."""
-        self._console.print(text, style="yellow", soft_wrap=True)
-
-    def end(
-        self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
-    ) -> None:
-        """Stop redrawing and print the summary."""
+    def _stop(self) -> None:
         self._live.stop()
-        summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder, advice)
 
     def _draw(self) -> RenderableType:
-        rows = self._rows
+        rows = list(self._rows.values())
         parts: list[RenderableType] = []
         if self._num_samples:
-            parts += [self._progress(rows), self._summary(rows), self._running(rows)]
+            parts += [self._progress(), self._counts(rows), self._running(rows)]
         if self._message:
             parts.append(Text(self._message, style="dim"))
         return Group(*parts)
 
-    def _progress(self, rows: Mapping[int, TrialRow]) -> RenderableType:
-        finished = sum(row.state != RUNNING for row in rows.values())
-        elapsed = time.monotonic() - self._start
-        remaining = ""
+    def _progress(self) -> RenderableType:
+        finished, elapsed, remaining = self._finished(), time.monotonic() - self._start, ""
         if finished > self._known:
             left = elapsed / (finished - self._known) * (self._num_samples - finished)
             remaining = f", about {format_duration(left)} left"
@@ -202,138 +205,30 @@ class LiveView:
         )
         return line
 
-    def _summary(self, rows: Mapping[int, TrialRow]) -> RenderableType:
-        counts = Counter(row.state for row in rows.values())
+    def _counts(self, rows: Sequence[TrialRow]) -> RenderableType:
+        counts = Counter(row.state for row in rows)
         text = Text()
         for state in (COMPLETE, PRUNED, FAIL):
-            text.append(f"{STATE_WORDS[state]} {counts[state]}  ", style=_COLOURS[state])
-        speed = sum(row.images_per_second or 0 for row in rows.values() if row.state == RUNNING)
+            text.append(f"{STATE_WORDS[state]} {counts[state]}  ", style=STATE_COLOURS[state])
+        speed = sum(row.images_per_second or 0 for row in rows if row.state == RUNNING)
         text.append(f"{speed:,.0f} images/s", style="dim")
-        best = winner(rows.values(), self._max_epochs)
+        best = winner(rows, self._max_epochs)
         if best is not None:
             text.append(f"\nbest {best.val_loss:.2f} nats at epoch {best.epochs}", style="bold")
             text.append(f"  trial {best.trial}: {format_values(best.values)}")
         return text
 
-    def _running(self, rows: Mapping[int, TrialRow]) -> RenderableType:
+    def _running(self, rows: Sequence[TrialRow]) -> RenderableType:
         table = Table.grid(padding=(0, 2))
-        room = max(4, self._console.height - 8)
-        running = [row for row in rows.values() if row.state == RUNNING]
-        for row in running[:room]:
-            loss = "" if row.val_loss is None else f"{row.val_loss:.2f}"
+        lines = max(4, self._console.height - 8)
+        running = sorted((row for row in rows if row.state == RUNNING), key=lambda row: row.trial)
+        for row in running[:lines]:
             table.add_row(
-                Text(f"trial {row.trial}", style=_COLOURS[RUNNING]),
+                Text(f"trial {row.trial}", style=STATE_COLOURS[RUNNING]),
                 f"epoch {row.epochs}/{self._max_epochs}",
-                Text(loss, justify="right"),
+                Text("" if row.val_loss is None else f"{row.val_loss:.2f}", justify="right"),
                 format_values(row.values),
             )
-        if len(running) > room:
-            table.add_row(f"and {len(running) - room} more")
+        if len(running) > lines:
+            table.add_row(f"and {len(running) - lines} more")
         return table
-
-
-def summary(
-    console: Console,
-    rows: Sequence[TrialRow],
-    num_samples: int,
-    max_epochs: int,
-    metrics: Mapping[str, Any] | None,
-    folder: Path,
-    advice: Sequence[str] = (),
-) -> None:
-    """Print what the search found: the ten best trials, the winner against the reference, advice, where things are."""
-    ranked = sorted(
-        (row for row in rows if row.val_loss is not None and row.state != FAIL),
-        key=lambda row: (-row.epochs, row.val_loss),
-    )
-    table = _table(f"The best of {len(rows)} trials")
-    names = list(rows[0].values) if rows else []
-    names = names[: max(1, (console.width - _OTHER_COLUMNS) // _COLUMN)]  # trials.csv has them all
-    for name in ("trial", "state", "epochs", "val_loss", *names, "seconds"):
-        table.add_column(name.replace("_", "\n"), justify="left" if name == "state" else "right")
-    for row in ranked[:10]:
-        table.add_row(
-            ("ref. " if row.trial == REFERENCE_TRIAL else "") + str(row.trial),
-            Text(row.state, style=_COLOURS[row.state]),
-            str(row.epochs),
-            f"{row.val_loss:.2f}",
-            *(format_value(row.values[name]) for name in names),
-            f"{row.seconds:.0f}",
-        )
-    if ranked:
-        console.print(table)
-    counts = Counter(row.state for row in rows)
-    console.print(
-        f"{counts[COMPLETE]} trained to epoch {max_epochs}, {counts[PRUNED]} pruned, {counts[FAIL]} failed; "
-        f"{sum(row.epochs for row in rows)} epochs instead of {len(rows) * max_epochs}.",
-    )
-    if metrics is None:
-        console.print("No trial reported a loss: there is no winner.", style="red")
-    else:
-        _compare(console, metrics)
-    _show_confirmation(console, (metrics or {}).get("confirmation", ()))
-    for line in [*guards.advice(rows), *advice]:
-        console.print(line, soft_wrap=True)
-    _outlook(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
-
-
-def _compare(console: Console, metrics: Mapping[str, Any]) -> None:
-    best = metrics["winner"]
-    console.print(
-        f"Winner: trial {best['trial']} ({format_values(best['hyperparameters'])}), {metrics['rule']}.",
-        soft_wrap=True,
-    )
-    table = _table(f"Negative ELBO, {metrics['unit']}, {metrics['kind']} values")
-    splits = [split for split in ("validation", "test") if split in best]
-    for name in ("", *splits, *(["test reconstruction", "test KL"] if "test" in best else [])):
-        table.add_column(name, justify="right" if name else "left")
-    for who in ("reference", "winner"):
-        if who in metrics:
-            test = metrics[who].get("test")
-            parts = [f"{test['reconstruction']:.2f}", f"{test['kl']:.2f}"] if test else []
-            table.add_row(who, *(f"{metrics[who][split]['negative_elbo']:.2f}" for split in splits), *parts)
-    if "improvement" in metrics:
-        table.add_row("gain", *(f"{metrics['improvement'][split]:.2f}" for split in splits), style="bold")
-    console.print(table)
-
-
-def _show_confirmation(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print what fresh seeds said; ``rows`` are those of :func:`vae_tune.tasks.confirm.compare`, the winner first."""
-    if not rows:
-        return
-    table = _table("Confirmed with fresh seeds: mean with 95 % interval")
-    for name in ("trial", "search", "validation", "optimism", "test", "trainings"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(
-            ("ref. " if row["trial"] == REFERENCE_TRIAL else "") + str(row["trial"]),
-            f"{row['searched_val_loss']:.2f}",
-            format_interval(row, VAL_LOSS),
-            f"{row['optimism']:+.2f}",
-            format_interval(row, TEST_LOSS),
-            str(int(row["trials"])),
-        )
-    console.print(table)
-    optimism = rows[0]["optimism"]
-    told = f"{optimism:.2f} nats better than" if optimism > 0 else "no better than"
-    console.print(f"In the search, trial {rows[0]['trial']} was {told} the mean of its fresh seeds.")
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
-
-
-def _outlook(console: Console, folder: Path, *, unfinished: bool) -> None:
-    study = address(folder)
-    if is_remote(folder) or (folder / REPORT_FILE).is_file():
-        console.print(f"Report: {address(folder / REPORT_FILE)}", soft_wrap=True)
-    files = "best/, trials.csv, epochs.csv, optuna.journal, study.json"
-    console.print(f"Record: {study}   ({files})", soft_wrap=True)
-    console.print("Look further:" if not unfinished else "Go on, or look further:")
-    code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
-    for command in (
-        *([suggestions.resume(folder)] if unfinished else []),
-        suggestions.python(code),
-        suggestions.command("dashboard", folder),
-    ):
-        console.print(f"  {command}", soft_wrap=True)

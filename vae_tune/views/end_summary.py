@@ -1,0 +1,153 @@
+"""The summary that a search prints at its end: best trials, winner, fresh seeds, advice, next steps."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vae_tune.config import suggestions
+from vae_tune.config.files import address, is_remote
+from vae_tune.config.names import (
+    COMPLETE,
+    FAIL,
+    PRUNED,
+    REFERENCE_TRIAL,
+    REPORT_FILE,
+    RUNNING,
+    TEST_LOSS,
+    VAL_LOSS,
+)
+from vae_tune.record import diagnostics
+from vae_tune.record.trials import TrialRow
+from vae_tune.views.console import STATE_COLOURS
+from vae_tune.views.formatting import format_interval, format_value, format_values
+
+_OTHER_COLUMNS_WIDTH, _COLUMN_WIDTH = 46, 11
+"""Characters of the table of the best trials: all columns that are not hyperparameters; one that is."""
+
+
+def print_summary(
+    console: Console,
+    rows: Sequence[TrialRow],
+    num_samples: int,
+    max_epochs: int,
+    metrics: Mapping[str, Any] | None,
+    folder: Path,
+    advice: Sequence[str] = (),
+) -> None:
+    """Print the result of a search.
+
+    Args:
+        console: where to print.
+        rows: all trials.
+        num_samples: the number of trials asked for.
+        max_epochs: the epochs of a complete trial.
+        metrics: the content of ``best/metrics.json``, and the rows of ``--confirm`` as ``confirmation``.
+        folder: the study folder.
+        advice: sentences to print after the results.
+    """
+    _print_best_trials(console, rows)
+    counts = Counter(row.state for row in rows)
+    console.print(
+        f"{counts[COMPLETE]} trained to epoch {max_epochs}, {counts[PRUNED]} pruned, {counts[FAIL]} failed; "
+        f"{sum(row.epochs for row in rows)} epochs instead of {len(rows) * max_epochs}.",
+    )
+    if metrics is None:
+        console.print("There is no winner: no trial reported a loss.", style="red")
+    else:
+        _print_winner(console, metrics)
+        if confirmation := metrics.get("confirmation"):
+            _print_confirmation(console, confirmation)
+    for line in [*diagnostics.advice(rows), *advice]:
+        console.print(line, soft_wrap=True)
+    _print_next_steps(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
+
+
+def _print_best_trials(console: Console, rows: Sequence[TrialRow]) -> None:
+    with_loss = (row for row in rows if row.val_loss is not None and row.state != FAIL)
+    best = sorted(with_loss, key=lambda row: (-row.epochs, row.val_loss))[:10]
+    if not best:
+        return
+    names = list(rows[0].values)[: max(1, (console.width - _OTHER_COLUMNS_WIDTH) // _COLUMN_WIDTH)]
+    columns = ("trial", "state", "epochs", "val_loss", *names, "seconds")
+    table = _table(f"The best of {len(rows)} trials", *(name.replace("_", "\n") for name in columns), left="state")
+    for row in best:
+        table.add_row(
+            _trial(row.trial),
+            Text(row.state, style=STATE_COLOURS[row.state]),
+            str(row.epochs),
+            f"{row.val_loss:.2f}",
+            *(format_value(row.values[name]) for name in names),
+            f"{row.seconds:.0f}",
+        )
+    console.print(table)
+
+
+def _print_winner(console: Console, metrics: Mapping[str, Any]) -> None:
+    best = metrics["winner"]
+    hyperparameters = format_values(best["hyperparameters"])
+    console.print(f"Winner: trial {best['trial']} ({hyperparameters}), {metrics['rule']}.", soft_wrap=True)
+    splits = [split for split in ("validation", "test") if split in best]
+    parts = ["test reconstruction", "test KL"] if "test" in best else []
+    table = _table(f"Negative ELBO, {metrics['unit']}, {metrics['kind']} values", "", *splits, *parts, left="")
+    for who in ("reference", "winner"):
+        if who in metrics:
+            test = metrics[who].get("test", {})
+            numbers = [metrics[who][split]["negative_elbo"] for split in splits]
+            numbers += [test[part] for part in ("reconstruction", "kl") if part in test]
+            table.add_row(who, *(f"{number:.2f}" for number in numbers))
+    if "improvement" in metrics:
+        table.add_row("gain", *(f"{metrics['improvement'][split]:.2f}" for split in splits), style="bold")
+    console.print(table)
+
+
+def _print_confirmation(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the means over fresh seeds; ``rows`` are those of :func:`vae_tune.tasks.confirm.compare`, winner first."""
+    columns = ("trial", "search", "validation", "optimism", "test", "trainings")
+    table = _table("Confirmed with fresh seeds: mean with its 95 % interval", *columns)
+    for row in rows:
+        table.add_row(
+            _trial(row["trial"]),
+            f"{row['searched_val_loss']:.2f}",
+            format_interval(row, VAL_LOSS),
+            f"{row['optimism']:+.2f}",
+            format_interval(row, TEST_LOSS),
+            str(int(row["trials"])),
+        )
+    console.print(table)
+    optimism = rows[0]["optimism"]
+    compared = f"{optimism:.2f} nats better than" if optimism > 0 else "no better than"
+    console.print(f"In the search, trial {rows[0]['trial']} was {compared} the mean of its fresh seeds.")
+
+
+def _print_next_steps(console: Console, folder: Path, *, unfinished: bool) -> None:
+    study = address(folder)
+    if is_remote(folder) or (folder / REPORT_FILE).is_file():
+        console.print(f"Report: {address(folder / REPORT_FILE)}", soft_wrap=True)
+    files = "best/, trials.csv, epochs.csv, optuna.journal, study.json"
+    console.print(f"Record: {study}   ({files})", soft_wrap=True)
+    console.print("Resume, or explore the study:" if unfinished else "Explore the study:")
+    code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
+    resume = [suggestions.resume(folder)] if unfinished else []
+    for command in (*resume, suggestions.python(code), suggestions.command("dashboard", folder)):
+        console.print(f"  {command}", soft_wrap=True)
+
+
+def _table(title: str, *columns: str, left: str | None = None) -> Table:
+    """Return an empty table; its columns are right-aligned but for ``left``."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, justify="left" if column == left else "right")
+    return table
+
+
+def _trial(number: int) -> str:
+    return f"ref. {number}" if number == REFERENCE_TRIAL else str(number)
