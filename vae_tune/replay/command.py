@@ -229,7 +229,7 @@ def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
         "<style>body{font:15px sans-serif;margin:2em;max-width:1100px}"
         "table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
         f"td:first-child,th:first-child{{text-align:left}}</style><h1>{title}</h1>"
-        '<section id="replay"><h2>ReplayedTrial with other settings</h2><div class="card">'  # the report shows it too
+        '<section id="replay"><h2>Replayed with other settings</h2><div class="card">'  # the report shows it too
         f'<img alt="Regret over epochs and over time" style="max-width:100%" src="data:image/png;base64,{picture}">'
         f'<div class="scroll"><table><tr><th>{"</th><th>".join(head)}</th></tr>{body}</table></div>'
         f"<p>{escape(legend)}</p></div></section></html>\n"
