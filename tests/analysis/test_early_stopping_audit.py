@@ -1,4 +1,4 @@
-"""What audited trials tell of early stopping, on tables with known answers."""
+"""What audited trials show of early stopping, on tables with known answers."""
 
 import math
 
@@ -12,7 +12,7 @@ from tests.studies import hand_made
 from vae_tune.analysis.advice import stopping
 from vae_tune.analysis.audit import audit
 from vae_tune.analysis.early_stopping_audit import (
-    chance_of_a_better,
+    probability_that_best_was_stopped,
     proportion_interval,
     sentences,
     stopping_audit,
@@ -60,16 +60,16 @@ def study(tmp_path):
     )
 
 
-def test_each_rung_has_its_condemned_its_audited_and_those_that_ended_well(study):
+def test_each_rung_has_its_stopped_its_audited_and_those_that_ended_well(study):
     table = stopping_audit(study).set_index("epoch")
-    assert table.loc[1, ["condemned", "audited", "false_stops"]].tolist() == [9, 3, 1]
-    assert table.loc[3, ["condemned", "audited"]].tolist() == [1, 0]
+    assert table.loc[1, ["stopped", "audited", "false_stops"]].tolist() == [9, 3, 1]
+    assert table.loc[3, ["stopped", "audited"]].tolist() == [1, 0]
     assert table["share"][1] == pytest.approx(1 / 3)
     assert (table["low"][1], table["high"][1]) == pytest.approx((0.0084, 0.9057), abs=1e-4)  # Clopper-Pearson, 1 of 3
     assert math.isnan(table["share"][3])
 
 
-def test_an_audited_trial_stands_for_the_others_that_its_rung_condemned(study):
+def test_an_audited_trial_stands_for_the_others_that_its_rung_stopped(study):
     # losses at epoch 1 and at the end, each of the audited three times
     first = [10, 9, 8, *[11] * 3, *[12] * 3, *[13] * 3]
     final = [7, 6, 5, *[5.5] * 3, *[9] * 3, *[10] * 3]
@@ -77,7 +77,7 @@ def test_an_audited_trial_stands_for_the_others_that_its_rung_condemned(study):
     assert table["spearman"][1] == pytest.approx(spearmanr(first, final).statistic)
 
 
-def test_a_later_rung_does_not_count_what_an_earlier_one_condemned(study):
+def test_a_later_rung_does_not_count_what_an_earlier_one_stopped(study):
     assert stopping_audit(study).set_index("epoch")["spearman"][3] == pytest.approx(1.0)  # of 0, 1 and 2 alone
 
 
@@ -88,7 +88,7 @@ def test_a_false_stop_is_one_that_ended_in_the_better_half_of_those_let_through(
     assert stopping_audit(study)["false_stops"].tolist() == [0]
 
 
-def test_an_audited_winner_was_certainly_condemned(tmp_path):
+def test_an_audited_winner_was_certainly_stopped(tmp_path):
     trials = [{"losses": [5.0, 4.0, 3.0]}, {"losses": [4.0, 3.5, 2.0]}, audited([6.0, 2.0, 1.0])]
     study = hand_made(tmp_path / "s", *trials, asha=ASHA)
     assert stopping_audit(study)["winner_stopped"].tolist() == [1.0]
@@ -100,14 +100,16 @@ def test_the_chance_that_the_best_was_stopped_is_that_of_independent_normal_erro
     known = np.exp([1.0, 2.0, 3.0, 4.0])
     final = known * np.exp([0.1, -0.1, -0.1, 0.1])
     deviation = 0.1 * math.sqrt(4 / 2)
-    chance = chance_of_a_better(known, final, np.ones(4), final[3:], np.exp([1.2, 1.4]), math.exp(1.1))
+    chance = probability_that_best_was_stopped(known, final, np.ones(4), final[3:], np.exp([1.2, 1.4]), math.exp(1.1))
     expected = 1 - (1 - norm.cdf(-0.1 / deviation)) * (1 - norm.cdf(-0.3 / deviation))
     assert chance == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_rung_that_foretells_all_stops_no_winner():
     known = np.exp([1.0, 2.0, 3.0])
-    assert chance_of_a_better(known, known, np.ones(3), known[2:], np.exp([4.0, 5.0]), math.e) == pytest.approx(0)
+    assert probability_that_best_was_stopped(
+        known, known, np.ones(3), known[2:], np.exp([4.0, 5.0]), math.e
+    ) == pytest.approx(0)
 
 
 def test_weights_act_as_repetitions():
@@ -129,7 +131,7 @@ def test_without_an_audit_nothing_is_told(tmp_path):
 
 
 def test_the_report_tells_the_audit_and_other_tables_take_audited_trials_for_stopped(study):
-    assert "of 9 trials that it condemned 3 were audited" in render(study)
+    assert "3 of the 9 trials that it stopped were audited" in render(study)
     assert audited_trials(study).to_dict() == {9: 1, 10: 1, 11: 1}
     survival = rung_survival(study).set_index("epoch")
     assert survival["reached"].tolist() == [13, 4, 3]

@@ -1,7 +1,7 @@
-"""The compute ledger: where the hours of a search went, derived from its record alone.
+"""The compute cost of a search: where its hours went, derived from its record alone.
 
-The record holds the length of each epoch, when it was reported, when each trial began and ended, and for each run
-of the search its slots, its start and its end. What it cannot hold is named in :attr:`ComputeCost.notes`.
+The record holds the length of each epoch, when it was reported, when each trial started and ended, and for each run
+of the search its slots, its start and its end. :attr:`ComputeCost.notes` names what the record does not hold.
 """
 
 from __future__ import annotations
@@ -41,59 +41,53 @@ if TYPE_CHECKING:
 _WORDS = {state: STATE_WORDS[state] for state in STATES}
 UNFINISHED, REPEATED, IDLE = _WORDS[RUNNING], "repeated", "idle"
 _SHARES = {CPU_HOURS: "cpus", GPU_HOURS: "gpus"}
+_HOURS = {"core-hours": CPU_HOURS, "GPU-hours": GPU_HOURS}
 
 
 @dataclass(frozen=True)
 class ComputeCost:
-    """What a search cost, over all of its runs."""
+    """The cost of a search, over all of its runs."""
 
     entries: pd.DataFrame
     """Indexed by complete, pruned, failed, unfinished, repeated, idle: ``trials``, ``epochs``, ``cpu_hours`` and
-    ``gpu_hours``; and by confirmation, all of it, where there was one (``--confirm``). The hours add up to slots x
-    wall-clock; idle is missing where a run's slots are not recorded."""
+    ``gpu_hours``; and by confirmation, if there was one (``--confirm``). The hours add up to slots x wall-clock; idle
+    is missing where the slots of a run are not recorded."""
     wall_seconds: float
     """Time from start to end, summed over the runs."""
     saved_epochs: int
     """Epochs that the pruned trials had left to ``max_epochs``."""
-    saved_cpu_hours: float
-    """An estimate of their cost: each trial's epochs left times its own mean epoch."""
-    saved_gpu_hours: float
+    saved_hours: float
+    """Their estimated cost in :attr:`unit`: each trial's epochs left times its own mean epoch."""
     notes: tuple[str, ...]
-    """What the record cannot tell, a sentence each."""
+    """What the record cannot tell, one sentence each."""
 
     @property
     def unit(self) -> str:
-        """``GPU-hours`` where trials had GPUs, else ``core-hours``."""
-        return "GPU-hours" if self.entries[GPU_HOURS].sum() > 0 else "core-hours"
+        """``GPU-hours`` if trials had GPUs, else ``core-hours``."""
+        return _unit(self.entries)
 
     @property
     def hours(self) -> pd.Series[float]:
         """The entries in :attr:`unit`."""
-        return self.entries[GPU_HOURS if self.unit == "GPU-hours" else CPU_HOURS]
+        return self.entries[_HOURS[self.unit]]
 
-    @property
-    def saved_hours(self) -> float:
-        """What pruning saved, in :attr:`unit`; an estimate."""
-        return self.saved_gpu_hours if self.unit == "GPU-hours" else self.saved_cpu_hours
+
+def _unit(entries: pd.DataFrame) -> str:
+    return "GPU-hours" if entries[GPU_HOURS].sum() > 0 else "core-hours"
 
 
 def cost_unit(hours: float, unit: str) -> tuple[float, str]:
-    """Return how people read a cost: how many of which unit are in an hour, minutes where it is below one hour.
-
-    Args:
-        hours: the whole cost.
-        unit: core-hours or GPU-hours.
-    """
+    """Return a factor and the unit for showing costs: minutes if the whole cost, ``hours``, is below one hour."""
     return (1.0, unit) if hours >= 1 else (60.0, unit.replace("hours", "minutes"))
 
 
 def compute_cost(study: Study) -> ComputeCost:
-    """Return where the hours of ``study`` went; it may still be running.
+    """Return the cost of ``study``; it may still be running.
 
     The cost of an epoch is its length times the CPUs (GPUs) of a slot. *Failed* includes the time from a failed
-    trial's last report to its end. *Repeated* is what was in flight when a run of the search ended and had to be
-    trained again: from an unfinished trial's last report to the end of the run, at most its longest epoch.
-    *Idle* is the rest of slots x wall-clock: workers that start, checkpoints, waiting, the evaluation at the end.
+    trial's last report to its end. *Repeated* was in flight when a run of the search ended, and had to be trained
+    again: from an unfinished trial's last report to the end of the run, at most its longest epoch. *Idle* is the rest
+    of slots x wall-clock: starting workers, checkpoints, waiting, the evaluation at the end.
     """
     import pandas as pd
 
@@ -125,41 +119,40 @@ def compute_cost(study: Study) -> ComputeCost:
     if entries[CPU_HOURS][REPEATED] > 0:
         notes.append("Repeated is an upper bound: from a trial's last report to the end of that run of the search.")
     if runs["slots"].isna().any():
-        notes.append("Idle time is not known: how many trials ran side by side is not recorded.")
+        notes.append("The idle time is unknown: the number of slots of a run is not recorded.")
     pruned = trials[(trials[STATE] == PRUNED) & (trials[EPOCHS] > 0)]
     left = study.max_epochs - pruned[EPOCHS]
-    spared = float((pruned[SECONDS] / pruned[EPOCHS] * left).sum()) / 3600
+    share = runs[_SHARES[_HOURS[_unit(entries)]]].iloc[-1]
     return ComputeCost(
         entries=entries,
         wall_seconds=float(wall.sum()) + sum(other.wall_seconds for other in confirmations),
         saved_epochs=int(left.sum()),
-        saved_cpu_hours=spared * float(runs["cpus"].iloc[-1]),
-        saved_gpu_hours=spared * float(runs["gpus"].iloc[-1]),
+        saved_hours=float((pruned[SECONDS] / pruned[EPOCHS] * left).sum() * share) / 3600,
         notes=tuple(notes),
     )
 
 
 def _confirmations(study: Study) -> list[Path]:
-    """Return the manifests of the studies that confirmed this one."""
+    """Return the ``study.json`` files of the studies that confirmed this one."""
     inside = sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))
     return [path for path in inside if read_manifest(path.parent)["kind"] == CONFIRMATION]
 
 
 def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tuple[int, ...]) -> pd.DataFrame:
-    """Return the seconds in ``run`` that no report shows: in trials that failed, and in flight at its end.
+    """Return the seconds in ``run`` without a report: in trials that failed, and in flight at its end.
 
-    A trial waits, without a worker, at each of ``rungs``: what came after it is an epoch at most, or nothing.
+    A trial pauses, without a worker, at each of ``rungs``: it trained for at most one epoch after that.
     """
     import numpy as np
 
     mine = epochs[epochs["run"] == run.Index]
     last = mine.groupby(TRIAL)[TIME].max().reindex(lives.index)
-    since = np.fmax(np.fmax(last, lives[STARTED]), run.start)  # a trial's newest sign of life in this run
+    since = np.fmax(np.fmax(last, lives[STARTED]), run.start)  # a trial's last event in this run
     failed = (lives[STATE] == FAIL) & lives[ENDED].between(run.start, run.end)
     went_on = lives[STATE].isin([RUNNING, FAIL]) | (epochs.groupby(TRIAL)[TIME].max().reindex(lives.index) > run.end)
-    seen = last.notna() | lives[STARTED].between(run.start, run.end)
+    active = last.notna() | lives[STARTED].between(run.start, run.end)
     waited = mine.groupby(TRIAL)[EPOCH].max().reindex(lives.index).isin(rungs)
-    in_flight = seen & went_on & ~(lives[ENDED] <= run.end) & ~waited
+    in_flight = active & went_on & ~(lives[ENDED] <= run.end) & ~waited
     seconds = (lives[ENDED] - since).where(failed, run.end - since)
     longest = epochs.groupby(TRIAL)[SECONDS].max().reindex(lives.index).fillna(epochs[SECONDS].max())
     at_most_an_epoch = waited | (~failed & run.over)
@@ -171,7 +164,7 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tupl
 
 
 def _runs(study: Study, events: pd.Series[float]) -> tuple[pd.DataFrame, list[str]]:
-    """Return one row per run (start and end in seconds since 1970, slots, cpus, gpus, over), and what is not known."""
+    """Return one row per run (start and end in seconds since 1970, slots, cpus, gpus, over), and notes on them."""
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
@@ -188,16 +181,14 @@ def _runs(study: Study, events: pd.Series[float]) -> tuple[pd.DataFrame, list[st
         else:
             until = starts[number] if number < len(entries) else float("inf")
             end = max([start, *events[(events >= start) & (events < until)]])
-            notes.append(
-                f"Run {number} of the search was killed: it counts up to its last report, as far as is known."
-            )
+            notes.append(f"Run {number} of the search was killed: its cost counts up to its last report.")
         rows.append({"start": start, "end": end, "over": over, **slots})
     frame = pd.DataFrame(rows, columns=["start", "end", "over", "count", "cpus", "gpus"])
     return frame.rename(columns={"count": "slots"}).astype({"slots": float, "cpus": float, "gpus": float}), notes
 
 
 def _seconds(moments: pd.Series[Any]) -> pd.Series[float]:
-    """Return times in seconds since 1970, NaN where there is none."""
+    """Return moments in seconds since 1970, NaN for a missing one."""
     import pandas as pd
 
     seconds: pd.Series[float] = (moments - pd.Timestamp(0, tz="UTC")).dt.total_seconds()

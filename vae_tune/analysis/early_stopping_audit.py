@@ -1,115 +1,101 @@
-"""How often early stopping erred, told by the trials that it condemned and that were trained on: ``--audit-fraction``.
+"""How often early stopping erred, judged by audited trials: stopped, but trained on (``--audit-fraction``).
 
-What is known of trials that were stopped rests on the audited ones, a random sample of them: each stands for as many
-as its rung condemned for one audited. Losses are nats per image.
+The audited trials are a random sample of the trials that a rung stops, so each represents its share of them. Losses
+are nats per image.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import betaincinv, ndtr
 
-from vae_tune.analysis.study import Study, audited_trials
-from vae_tune.config.names import (
-    AUDITED,
-    COMPLETE,
-    CONDEMNED,
-    EPOCH,
-    EPOCHS,
-    FALSE_STOPS,
-    HIGH,
-    LOW,
-    PRUNED,
-    SHARE,
-    SPEARMAN,
-    STATE,
-    TRIAL,
-    VAL_LOSS,
-    WINNER_STOPPED,
-)
+from vae_tune.analysis.study import Study, audited_trials, complete_trials
+from vae_tune.config.names import EPOCH, EPOCHS, PRUNED, STATE, TRIAL, VAL_LOSS
 
 Array = npt.NDArray[np.float64]
-_FEWEST = 3
-"""Trials with a final loss that a correlation or a line through them needs."""
+_FEWEST = 3  # trials with a final loss that a correlation or a line through them needs
+
+
+@dataclass(frozen=True)
+class RungAudit:
+    """What the audited trials show of one rung."""
+
+    epoch: int
+    stopped: int  # trials that the rung stopped, or would have: with the audited
+    audited: int  # those of them that were trained to max_epochs
+    spearman: float  # rank correlation of the losses here with the final ones, see weighted_spearman
+    false_stops: int  # audited trials that ended in the better half of those that early stopping let through
+    share: float  # of false stops among the audited
+    low: float
+    high: float  # ends of its 95 % interval
+    winner_stopped: float  # probability, see probability_that_best_was_stopped
 
 
 def stopping_audit(study: Study) -> pd.DataFrame:
-    """Return what the audited trials say of each rung.
+    """Return one row per rung, with the columns of :class:`RungAudit`; no rows if no trial was audited."""
+    return pd.DataFrame([*_rung_audits(study)], columns=[field.name for field in fields(RungAudit)])
 
-    Returns:
-        One row per rung: epoch; condemned (trials that it stopped, or would have, the audited among them); audited
-        (those of them that were trained to ``max_epochs``); spearman (rank correlation of the losses there with the
-        final ones, of all that the rung judged, the audited standing for the stopped; NaN below 3); false_stops
-        (audited trials that ended in the better half of those that early stopping let through); share of the audited,
-        with low and high of its 95 % interval (Clopper and Pearson 1934); winner_stopped, see
-        :func:`chance_of_a_better`. No rows where no trial was audited.
-    """
-    condemned = audited_trials(study)
-    if condemned.empty:
-        return pd.DataFrame(columns=_COLUMNS)
+
+def _rung_audits(study: Study) -> Iterator[RungAudit]:
+    audits = audited_trials(study)
+    if audits.empty:
+        return
     losses = study.epochs.pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
-    whole = study.trials[(study.trials[STATE] == COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)][VAL_LOSS]
-    passed = whole[~whole.index.isin(condemned.index)]
-    pruned = study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS]
-    stopped_at = pd.concat([pruned, condemned[condemned.index.isin(whole.index)]])
+    whole = complete_trials(study)[VAL_LOSS]
+    passed = whole[~whole.index.isin(audits.index)]
+    audits_done = audits[audits.index.isin(whole.index)]
+    stopped_at = pd.concat([study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS], audits_done])
     weights = pd.Series(1.0, index=whole.index)
-    for epoch, group in condemned[condemned.index.isin(whole.index)].groupby(condemned):
+    for epoch, group in audits_done.groupby(audits_done):
         weights[group.index] = (stopped_at == epoch).sum() / len(group)
-    rows = []
     for epoch in study.rungs:
         if epoch not in losses.columns:
             continue
-        audited = whole[whole.index.isin(condemned.index[condemned == epoch])]
-        judged = whole.index.difference(condemned.index[condemned < epoch]).intersection(losses[epoch].dropna().index)
-        false = int((audited <= passed.median()).sum())
-        low, high = proportion_interval(false, len(audited))
+        audited = whole[audits_done.index[audits_done == epoch]]
+        judged = whole.index.difference(audits.index[audits < epoch]).intersection(losses[epoch].dropna().index)
+        false_stops = int((audited <= passed.median()).sum())
+        low, high = proportion_interval(false_stops, len(audited))
         stopped = losses.loc[stopped_at.index[stopped_at == epoch].difference(whole.index), epoch]
-        known, final, weight = (_numbers(column[judged]) for column in (losses[epoch], whole, weights))
-        rows.append(
-            {
-                EPOCH: epoch,
-                CONDEMNED: int((stopped_at == epoch).sum()),
-                AUDITED: len(audited),
-                SPEARMAN: weighted_spearman(known, final, weight),
-                FALSE_STOPS: false,
-                SHARE: false / len(audited) if len(audited) else math.nan,
-                LOW: low,
-                HIGH: high,
-                WINNER_STOPPED: chance_of_a_better(
-                    known, final, weight, _numbers(audited), _numbers(stopped), float(passed.min())
-                ),
-            }
+        known, final, weight = (column[judged].to_numpy(np.float64) for column in (losses[epoch], whole, weights))
+        yield RungAudit(
+            epoch=epoch,
+            stopped=int((stopped_at == epoch).sum()),
+            audited=len(audited),
+            spearman=weighted_spearman(known, final, weight),
+            false_stops=false_stops,
+            share=false_stops / len(audited) if len(audited) else math.nan,
+            low=low,
+            high=high,
+            winner_stopped=probability_that_best_was_stopped(
+                known, final, weight, audited.to_numpy(np.float64), stopped.to_numpy(np.float64), float(passed.min())
+            ),
         )
-    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-_COLUMNS = [EPOCH, CONDEMNED, AUDITED, SPEARMAN, FALSE_STOPS, SHARE, LOW, HIGH, WINNER_STOPPED]
-
-
-def chance_of_a_better(
+def probability_that_best_was_stopped(
     known: Array, final: Array, weights: Array, audited: Array, stopped: Array, best: float
 ) -> float:
-    """Return the estimated chance that a rung condemned a trial that would have beaten the best that it let through.
+    """Return the estimated probability that a rung stopped a trial better than the best that it let through.
 
-    It is 1 where an audited one did. Else each stopped trial's final loss is predicted by a line through the
-    logarithms of loss at the rung and final loss, with normal errors as large as the line's own, and the trials count
-    as independent.
+    It is 1 if an audited trial was better. Else the final loss of each stopped trial is predicted by a line through
+    the logarithms of loss at the rung and final loss, with independent normal errors as large as the line's own.
 
     Args:
         known: losses at the rung of trials with a final loss.
         final: their final losses.
-        weights: how many trials each of them stands for.
-        audited: final losses of the audited.
-        stopped: losses at the rung of those that were stopped there.
-        best: the lowest final loss of a trial that was not condemned.
+        weights: how many trials each of them represents.
+        audited: final losses of the audited trials.
+        stopped: losses at the rung of the trials that were stopped there.
+        best: the lowest final loss of a trial that early stopping let through.
 
     Returns:
-        NaN where fewer than 3 trials have both losses, or none was audited.
+        NaN if fewer than 3 trials have both losses, or none was audited.
     """
     if (audited < best).any():
         return 1.0
@@ -125,14 +111,14 @@ def chance_of_a_better(
 
 
 def proportion_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a proportion (Clopper and Pearson 1934); 0 to 1 for nothing seen."""
+    """Return the exact 95 % interval of a proportion (Clopper and Pearson 1934); 0 to 1 if ``count`` is 0."""
     low = float(betaincinv(hits, count - hits + 1, 0.025)) if hits else 0.0
     high = float(betaincinv(hits + 1, count - hits, 0.975)) if hits < count else 1.0
     return low, high
 
 
 def weighted_spearman(x: Array, y: Array, weights: Array) -> float:
-    """Return the rank correlation of x and y where each pair stands for as many as its weight; NaN below 3 pairs."""
+    """Return the rank correlation of x and y, each pair repeated as often as its weight; NaN below 3 pairs."""
     if len(x) < _FEWEST:
         return math.nan
     ranks = np.stack([_mid_ranks(values, weights) for values in (x, y)])
@@ -142,31 +128,25 @@ def weighted_spearman(x: Array, y: Array, weights: Array) -> float:
 
 
 def sentences(study: Study) -> list[str]:
-    """Return what the audit says, a sentence or two for each rung; none where nothing was audited."""
-    told = []
-    for row in stopping_audit(study).to_dict("records"):
-        if not row[AUDITED]:
-            continue
-        agreement = (
-            "" if math.isnan(row[SPEARMAN]) else f" Its order agrees with the final one by {row[SPEARMAN]:.2f}."
-        )
-        chance = row[WINNER_STOPPED]
-        told_chance = f" The chance that it stopped a better trial than any that it let through: {chance:.0%}."
-        lost = "" if math.isnan(chance) else told_chance
-        told.append(
-            f"Rung at epoch {row[EPOCH]}: of {row[CONDEMNED]} trials that it condemned {row[AUDITED]} were audited; "
-            f"{row[FALSE_STOPS]} of these ended in the better half ({row[SHARE]:.0%}, 95 % interval {row[LOW]:.0%} to "
-            f"{row[HIGH]:.0%}).{agreement}{lost}"
-        )
-    return told
+    """Return what the audit shows, in a few sentences per rung with audited trials."""
+    return [_sentence(rung) for rung in _rung_audits(study) if rung.audited]
 
 
-def _numbers(values: pd.Series[Any]) -> Array:
-    return values.to_numpy(np.float64)
+def _sentence(rung: RungAudit) -> str:
+    text = (
+        f"Rung at epoch {rung.epoch}: {rung.audited} of the {rung.stopped} trials that it stopped were audited; "
+        f"{rung.false_stops} of these ended in the better half ({rung.share:.0%}, 95 % interval {rung.low:.0%} to "
+        f"{rung.high:.0%})."
+    )
+    if not math.isnan(rung.spearman):
+        text += f" Rank correlation with the final losses: {rung.spearman:.2f}."
+    if not math.isnan(rung.winner_stopped):
+        text += f" Probability that it stopped a better trial than any that it let through: {rung.winner_stopped:.0%}."
+    return text
 
 
 def _mid_ranks(values: Array, weights: Array) -> Array:
-    """Return how much weight lies below each value, and half of what lies on it."""
+    """Return for each value the weight below it, and half of the weight at it."""
     below = values[None, :] < values[:, None]
     on = values[None, :] == values[:, None]
     return np.asarray((below + on / 2) @ weights)

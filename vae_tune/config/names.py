@@ -118,7 +118,6 @@ LOW, HIGH = "low", "high"
 STATUS, TRAIN_IMAGES, MAX_EPOCHS = "status", "train_images", "max_epochs"
 BEST_TRIAL, BEST_EPOCHS, REFERENCE_LOSS = "best_trial", "best_epochs", "reference_loss"
 FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cpu_hours", "gpu_hours"
-CONDEMNED, FALSE_STOPS, WINNER_STOPPED = "condemned", "false_stops", "winner_stopped"
 
 # A study folder, and that of a single training
 STUDY_FILE = "study.json"
