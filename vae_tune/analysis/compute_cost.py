@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.config.names import (
@@ -33,10 +35,6 @@ from vae_tune.config.names import (
     TRIAL,
 )
 from vae_tune.record.journal import is_being_written
-from vae_tune.record.metadata import read_manifest
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _WORDS = {state: STATE_WORDS[state] for state in STATES}
 UNFINISHED, REPEATED, IDLE = _WORDS[RUNNING], "repeated", "idle"
@@ -89,8 +87,6 @@ def compute_cost(study: Study) -> ComputeCost:
     again: from an unfinished trial's last report to the end of the run, at most its longest epoch. *Idle* is the rest
     of slots x wall-clock: starting workers, checkpoints, waiting, the evaluation at the end.
     """
-    import pandas as pd
-
     trials = study.trials
     states = trials[STATE].astype(object)  # as a category a state without trials would be a group too
     lives = pd.DataFrame({STATE: states, STARTED: _seconds(trials[STARTED]), ENDED: _seconds(trials[ENDED])})
@@ -112,7 +108,8 @@ def compute_cost(study: Study) -> ComputeCost:
         entries.loc[IDLE, kind] = whole - min(whole, entries[kind].sum())  # NaN where a run's slots are not known
     counted = trials.groupby(states.map(_WORDS))[EPOCHS].agg(["size", "sum"]).reindex(entries.index, fill_value=0)
     entries = entries.assign(trials=counted["size"].astype(int), epochs=counted["sum"].astype(int))
-    confirmations = [compute_cost(load_study(path.parent)) for path in _confirmations(study)]
+    inside = [path.parent for path in sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))]
+    confirmations = [compute_cost(other) for other in map(load_study, inside) if other.kind == CONFIRMATION]
     if confirmations:
         entries.loc[CONFIRMATION] = sum(other.entries.sum() for other in confirmations)
         entries = entries.astype({"trials": int, "epochs": int})
@@ -132,19 +129,11 @@ def compute_cost(study: Study) -> ComputeCost:
     )
 
 
-def _confirmations(study: Study) -> list[Path]:
-    """Return the ``study.json`` files of the studies that confirmed this one."""
-    inside = sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))
-    return [path for path in inside if read_manifest(path.parent)["kind"] == CONFIRMATION]
-
-
 def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tuple[int, ...]) -> pd.DataFrame:
     """Return the seconds in ``run`` without a report: in trials that failed, and in flight at its end.
 
     A trial pauses, without a worker, at each of ``rungs``: it trained for at most one epoch after that.
     """
-    import numpy as np
-
     mine = epochs[epochs["run"] == run.Index]
     last = mine.groupby(TRIAL)[TIME].max().reindex(lives.index)
     since = np.fmax(np.fmax(last, lives[STARTED]), run.start)  # a trial's last event in this run
@@ -159,14 +148,11 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tupl
     seconds = seconds.where(~at_most_an_epoch, seconds.clip(upper=longest))
     rows = lives[[]].assign(what=REPEATED if run.over else UNFINISHED, run=run.Index, seconds=seconds.clip(lower=0))
     rows.loc[failed, "what"] = _WORDS[FAIL]
-    unreported: pd.DataFrame = rows[failed | in_flight]
-    return unreported
+    return pd.DataFrame(rows[failed | in_flight])
 
 
 def _runs(study: Study, events: pd.Series[float]) -> tuple[pd.DataFrame, list[str]]:
     """Return one row per run (start and end in seconds since 1970, slots, cpus, gpus, over), and notes on them."""
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
     notes = []
     entries = study.manifest["runs"]
@@ -189,7 +175,5 @@ def _runs(study: Study, events: pd.Series[float]) -> tuple[pd.DataFrame, list[st
 
 def _seconds(moments: pd.Series[Any]) -> pd.Series[float]:
     """Return moments in seconds since 1970, NaN for a missing one."""
-    import pandas as pd
-
     seconds: pd.Series[float] = (moments - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
     return seconds

@@ -62,7 +62,7 @@ def _rung_audits(study: Study) -> Iterator[RungAudit]:
         false_stops = int((audited <= passed.median()).sum())
         low, high = proportion_interval(false_stops, len(audited))
         stopped = losses.loc[stopped_at.index[stopped_at == epoch].difference(whole.index), epoch]
-        known, final, weight = (column[judged].to_numpy(np.float64) for column in (losses[epoch], whole, weights))
+        known, final, weight = (np.asarray(column[judged], np.float64) for column in (losses[epoch], whole, weights))
         yield RungAudit(
             epoch=epoch,
             stopped=int((stopped_at == epoch).sum()),
@@ -73,7 +73,12 @@ def _rung_audits(study: Study) -> Iterator[RungAudit]:
             low=low,
             high=high,
             winner_stopped=probability_that_best_was_stopped(
-                known, final, weight, audited.to_numpy(np.float64), stopped.to_numpy(np.float64), float(passed.min())
+                known,
+                final,
+                weight,
+                np.asarray(audited, np.float64),
+                np.asarray(stopped, np.float64),
+                float(passed.min()),
             ),
         )
 

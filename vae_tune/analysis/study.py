@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.config.csv_tables import read_csv
@@ -45,8 +46,6 @@ from vae_tune.record.metadata import read_manifest, read_space
 from vae_tune.record.trials import marks_of_schema_1, winner
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from vae_tune.vae.model import VAE
 
 
@@ -225,8 +224,6 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
     Raises:
         UsageError: no folder is given, a study cannot be loaded, or their losses are of different kinds.
     """
-    import pandas as pd
-
     studies = tuple(load_study(folder) for folder in folders)
     if not studies:
         raise UsageError("No study to load: give at least one folder.")
@@ -254,8 +251,6 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
 
 def _agree_on_categories(tables: Sequence[pd.DataFrame], column: str) -> None:
     """Give a categorical column the same choices in all tables: else it would lose its type when they are stacked."""
-    import pandas as pd
-
     kinds = [table[column].dtype for table in tables]
     choices = [kind.categories for kind in kinds if isinstance(kind, pd.CategoricalDtype)]
     if len(choices) == len(kinds):
@@ -266,8 +261,6 @@ def _agree_on_categories(tables: Sequence[pd.DataFrame], column: str) -> None:
 
 def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
     """Read ``trials.csv``, indexed by trial. A trial without a report has no losses, node and device."""
-    import pandas as pd
-
     numbers = {IntDistribution: "Int64", FloatDistribution: "float64"}
     values = {name: numbers.get(type(searched), "category") for name, searched in space.distributions.items()}
     table = _read_table(source, TRIAL_COLUMNS_BEFORE | values | TRIAL_COLUMNS_AFTER)
@@ -295,8 +288,6 @@ def _read_epochs(path: Path) -> pd.DataFrame:
 
 def _read_table(source: Path | BytesIO, types: Mapping[str, str]) -> pd.DataFrame:
     """Read a table with columns of these types; a category or a bool is left as it is written."""
-    import pandas as pd
-
     written = {name: "str" if kind in (MOMENT, "category") else kind for name, kind in types.items() if kind != "bool"}
     table = read_csv(source, written)
     for name, kind in types.items():

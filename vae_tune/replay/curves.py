@@ -1,8 +1,8 @@
-"""Recorded learning curves: of a study, or of a table that was made from one to be published.
+"""Recorded learning curves: of a study, or of a table made from a study for publication.
 
-A table is a folder with two files: ``study.json`` of the study that it was made from, and ``curves.csv.gz``, one row
-per epoch of a trial: ``trial``, ``epoch``, the hyperparameters by their own names, ``val_loss``,
-``val_reconstruction`` and ``val_kl`` in nats per image, ``seconds``. See ``docs/curves.md``.
+A table is a folder with two files: ``study.json`` of its study, and ``curves.csv.gz`` with one row per epoch of a
+trial: ``trial``, ``epoch``, the hyperparameters by name, ``val_loss``, ``val_reconstruction`` and ``val_kl`` in nats
+per image, ``seconds``. See ``docs/curves.md``.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from optuna.distributions import CategoricalDistribution
 
-from vae_tune.analysis.study import load_study
+from vae_tune.analysis.study import Study, load_study
 from vae_tune.config.csv_tables import read_csv, to_csv
 from vae_tune.config.files import address, atomic, write_json
 from vae_tune.config.names import (
@@ -41,32 +42,29 @@ from vae_tune.config.space import Space
 from vae_tune.record.copies import local, shown
 from vae_tune.record.metadata import read_manifest, read_space
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What one configuration would report."""
+    """The reports of one configuration."""
 
     losses: Array
-    """(max_epochs,) validation negative ELBO, nats per image; infinite where it has diverged."""
+    """(max_epochs,) validation negative ELBO, nats per image; infinite from the epoch where it diverged."""
     seconds: Array
     """(max_epochs,) length of each epoch."""
 
 
 class Source(Protocol):
-    """Where a replayed trial's reports come from."""
+    """The source of a replayed trial's reports."""
 
     @property
     def curves(self) -> Curves:
-        """What was recorded."""
+        """The recorded curves."""
 
     @property
     def best(self) -> float:
-        """The lowest loss at ``max_epochs`` that is known."""
+        """The lowest known loss at ``max_epochs``."""
 
     def curve(self, values: Mapping[str, Any]) -> Curve:
         """Return the curve of a configuration."""
@@ -74,19 +72,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Curves:
-    """Recorded configurations with their curves."""
+    """The curves of n recorded configurations."""
 
     name: str
     space: Space
     reference: TrialConfig
     kind: str
-    """Of the numbers: grey, static or dynamic."""
+    """Kind of the losses: grey, static or dynamic."""
     values: tuple[Mapping[str, Any], ...]
-    """The n configurations' hyperparameters."""
+    """(n,) hyperparameters of each configuration."""
     losses: Array
-    """(n, max_epochs) nats per image; NaN where training had ended, infinite where it had diverged."""
+    """(n, max_epochs) nats per image; NaN after the end of the training, infinite where it diverged."""
     seconds: Array
-    """(n, max_epochs), NaN where training had ended."""
+    """(n, max_epochs), NaN after the end of the training."""
 
     @property
     def max_epochs(self) -> int:
@@ -95,45 +93,74 @@ class Curves:
 
     @property
     def whole(self) -> npt.NDArray[np.bool_]:
-        """(n,) Which curves go to the end."""
+        """(n,) Whether a curve goes to the end."""
         return np.asarray(np.isfinite(self.losses).all(axis=1))
 
     @property
-    def stopped(self) -> npt.NDArray[np.bool_]:
-        """(n,) Which curves end early, for another reason than that they diverged."""
-        return np.asarray(np.isnan(self.losses).any(axis=1) & ~np.isinf(self.losses).any(axis=1))
-
-    @property
     def can_be_replayed_alone(self) -> bool:
-        """Whether no replay on the recorded curves alone can come to the end of one that was stopped."""
-        return bool(self.whole.any() and not self.stopped.any())
+        """Whether a replay needs no surrogate: some curves are whole, and none was stopped early."""
+        stopped = np.isnan(self.losses).any(axis=1) & ~np.isinf(self.losses).any(axis=1)
+        return bool(self.whole.any() and not stopped.any())
 
 
 def load_curves(folder: Path) -> Curves:
-    """Return the curves of a study or of a table; a trial that broke without diverging is left out.
+    """Return the curves of a study or of a table.
 
     Raises:
         UsageError: the folder is neither, is damaged, or has no curve.
     """
     folder = local(folder)
+    if not (folder / CURVES_FILE).exists():
+        return study_curves(load_study(folder))
     manifest = read_manifest(folder)
-    space = read_space(manifest)
     try:
-        table = read_table(folder) if (folder / CURVES_FILE).exists() else _of_study(folder)
         reference: TrialConfig = from_dict(TrialConfig, manifest["reference"])
-        values, losses, seconds = [], [], []
-        for _, rows in table.groupby(TRIAL, sort=True):
-            values.append({name: _plain(rows[name].iloc[0], space, name) for name in space.distributions})
-            curve = np.full((2, reference.max_epochs), np.nan)
-            curve[:, rows[EPOCH].to_numpy() - 1] = rows[[VAL_LOSS, SECONDS]].to_numpy(np.float64).T
-            losses.append(curve[0])
-            seconds.append(curve[1])
-    except (OSError, EOFError, zlib.error, ValueError, KeyError, IndexError) as error:
+        kind = str(manifest["metric"]["kind"])
+        return _curves(folder, kind, read_space(manifest), reference, read_table(folder))
+    except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise UsageError(f"{shown(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
-    if not values:
+
+
+def study_curves(study: Study) -> Curves:
+    """Return the curves of a study without the trials that failed for another reason than divergence.
+
+    Raises:
+        UsageError: no trial has reported an epoch.
+    """
+    failed = study.trials[study.trials[STATE] == FAIL]
+    diverged = failed[failed[DIVERGED]]
+    kept = study.trials.drop(index=failed.index.difference(diverged.index))
+    reports = study.epochs[study.epochs[TRIAL].isin(kept.index)][[TRIAL, EPOCH, VAL_LOSS, SECONDS]]
+    last = reports.groupby(TRIAL)[EPOCH].max().reindex(diverged.index, fill_value=0)
+    pace = reports.groupby(TRIAL)[SECONDS].mean().reindex(diverged.index).fillna(reports[SECONDS].mean())
+    ends = pd.DataFrame(
+        {TRIAL: diverged.index, EPOCH: last.to_numpy() + 1, VAL_LOSS: np.inf, SECONDS: pace.to_numpy()}
+    )
+    reports = pd.concat([reports, ends]) if len(ends) else reports
+    table = reports.merge(kept[list(study.space.distributions)].reset_index(), on=TRIAL)
+    return _curves(study.folder, study.manifest["metric"]["kind"], study.space, study.reference, table)
+
+
+def _curves(folder: Path, kind: str, space: Space, reference: TrialConfig, table: pd.DataFrame) -> Curves:
+    """Return the curves in a table with one row per epoch of a trial."""
+    if table.empty:
         raise UsageError(f"{shown(folder)} has no learning curve: no trial has reported an epoch.")
-    kind = str(manifest["metric"]["kind"])
-    return Curves(folder.name, space, reference, kind, tuple(values), np.array(losses), np.array(seconds))
+    if not table[EPOCH].between(1, reference.max_epochs).all():
+        raise ValueError(f"an epoch is not in 1..{reference.max_epochs}")
+    first = table.drop_duplicates(TRIAL).sort_values(TRIAL)[list(space.distributions)].to_dict("records")
+    values = tuple({str(name): _choice(value, space, str(name)) for name, value in row.items()} for row in first)
+    epochs = range(1, reference.max_epochs + 1)
+    losses, seconds = (
+        table.pivot(index=TRIAL, columns=EPOCH, values=name).reindex(columns=epochs).to_numpy(np.float64)
+        for name in (VAL_LOSS, SECONDS)
+    )
+    return Curves(folder.name, space, reference, kind, values, losses, seconds)
+
+
+def _choice(cell: Any, space: Space, name: str) -> Any:
+    """Return a cell as the space holds it: a choice by its text."""
+    choices = getattr(space.distributions[name], "choices", ())
+    return next((choice for choice in choices if str(choice) == str(cell)), cell)
 
 
 def read_table(folder: Path) -> pd.DataFrame:
@@ -142,10 +169,10 @@ def read_table(folder: Path) -> pd.DataFrame:
 
 
 def write_curves(study: Path, output: Path) -> Path:
-    """Write the curves of the COMPLETE trials of a study as a table into the folder ``output``; return its file.
+    """Write the curves of a study's COMPLETE trials as a table into the folder ``output``; return its file.
 
     Raises:
-        UsageError: the folder is no study, or has no complete trial.
+        UsageError: the folder is not a study, or has no complete trial.
     """
     loaded = load_study(study)
     complete = loaded.trials[loaded.trials[STATE] == COMPLETE]
@@ -163,10 +190,9 @@ def write_curves(study: Path, output: Path) -> Path:
 
 
 class Tabular:
-    """The recorded configurations alone: a proposal gets the curve of the nearest one.
+    """The recorded curves alone: a recorded configuration gets its own curve, which may end early.
 
-    A configuration that was recorded gets its own curve, as far as it goes; another the nearest whole one, by
-    Euclidean distance in the unit cube of the space.
+    Another configuration gets the nearest whole curve, by Euclidean distance in the unit cube of the space.
     """
 
     def __init__(self, curves: Curves):
@@ -174,11 +200,11 @@ class Tabular:
         self._places = places(curves.space, curves.values)
         self._whole = np.flatnonzero(~np.isnan(curves.losses).any(axis=1))
         if not len(self._whole):
-            raise UsageError(f"{curves.name} has no curve to the end: nothing can be replayed on it.")
+            raise UsageError(f"{curves.name} has no whole curve, which a replay needs.")
         self.best = float(curves.losses[self._whole, -1].min())
 
     def curve(self, values: Mapping[str, Any]) -> Curve:
-        """Return the curve of the nearest recorded configuration."""
+        """Return the curve of the nearest configuration."""
         distances = np.linalg.norm(self._places - places(self.curves.space, [values]), axis=1)
         nearest = int(distances.argmin())
         if distances[nearest] > 1e-9:
@@ -189,8 +215,8 @@ class Tabular:
 def places(space: Space, values: Any) -> Array:
     """Return configurations as points: (n, d), a number in 0..1 on its own scale, each choice a column of 0 or 1.
 
-    A reference may lie outside of the space, and so outside of 0..1; where its value has no place on a logarithmic
-    scale, such as a weight decay of 0, it has that of the lowest.
+    The reference may lie outside of the space, and so outside of 0..1. A value that a logarithmic scale cannot hold,
+    such as a weight decay of 0, is placed at the low end.
     """
     return np.array([list(_coordinates(space, one)) for one in values], np.float64)
 
@@ -208,32 +234,5 @@ def _coordinates(space: Space, values: Mapping[str, Any]) -> Iterator[float]:
 
 
 def _filled(seconds: Array) -> Array:
-    """Return durations where a curve that ended early has its mean for the epochs it lacks."""
+    """Return durations with their mean for the epochs that a curve lacks."""
     return np.where(np.isnan(seconds), np.nanmean(seconds), seconds)
-
-
-def _plain(value: Any, space: Space, name: str) -> Any:
-    """Return a cell as the space holds it: a choice by its text, a number as Python's."""
-    distribution = space.distributions[name]
-    if isinstance(distribution, CategoricalDistribution):
-        return next((choice for choice in distribution.choices if str(choice) == str(value)), value)
-    return value.item() if hasattr(value, "item") else value
-
-
-def _of_study(folder: Path) -> pd.DataFrame:
-    """Return a study's reports as in a table; one of infinite loss is added where a trial diverged."""
-    import pandas as pd
-
-    study = load_study(folder)
-    failed = study.trials[study.trials[STATE] == FAIL]
-    diverged = failed[failed[DIVERGED]]
-    kept = study.trials.drop(index=failed.index.difference(diverged.index))
-    reports = study.epochs[study.epochs[TRIAL].isin(kept.index)][[TRIAL, EPOCH, VAL_LOSS, SECONDS]]
-    last = reports.groupby(TRIAL)[EPOCH].max().reindex(diverged.index, fill_value=0)
-    pace = reports.groupby(TRIAL)[SECONDS].mean().reindex(diverged.index).fillna(reports[SECONDS].mean())
-    ends = pd.DataFrame(
-        {TRIAL: diverged.index, EPOCH: last.to_numpy() + 1, VAL_LOSS: np.inf, SECONDS: pace.to_numpy()}
-    )
-    reports = pd.concat([reports, ends]) if len(ends) else reports
-    values = kept[list(study.space.distributions)].reset_index()
-    return reports.merge(values, on=TRIAL)
