@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from vae_tune.cluster.auth_token import make_token, protect
+from vae_tune.cluster.auth_token import ensure_private_token, make_token
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +33,12 @@ def test_a_token_that_is_there_stays(tmp_path):
 
 
 def test_before_ray_starts_its_token_is_there_and_nobody_elses(home):
-    protect()
+    ensure_private_token()
     path = home / ".ray" / "auth_token"
     assert path.stat().st_mode & 0o777 == 0o600
     path.chmod(0o644)  # as Ray makes it
     token = path.read_text()
-    protect()
+    ensure_private_token()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text() == token
 
@@ -49,7 +49,7 @@ def test_before_ray_starts_its_token_is_there_and_nobody_elses(home):
 )
 def test_what_the_environment_says_of_tokens_holds(name, value, home, monkeypatch):
     monkeypatch.setenv(name, value)
-    protect()
+    ensure_private_token()
     assert os.environ[name] == value
     assert list(home.iterdir()) == []
 
@@ -57,5 +57,5 @@ def test_what_the_environment_says_of_tokens_holds(name, value, home, monkeypatc
 def test_without_a_home_the_token_stays_in_memory(home, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "")
     (home / ".ray").write_text("in the way")
-    protect()
+    ensure_private_token()
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64

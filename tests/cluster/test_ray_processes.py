@@ -1,4 +1,4 @@
-"""Processes as Ray starts them: who reaches them, how they end, and what is said of those that do so early."""
+"""RayProcesses as Ray starts them: who reaches them, how they end, and what is said of those that do so early."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vae_tune.cluster import ray_processes as module
-from vae_tune.cluster.ray_processes import Processes, short_folder
+from vae_tune.cluster.ray_processes import RayProcesses, short_temp_dir
 from vae_tune.config.settings import UsageError
 
 pytestmark = pytest.mark.skipif(not module.detect_fate_sharing_support(), reason="there Ray needs our process group")
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.skipif(not module.detect_fate_sharing_support(), reason
 def started(tmp_path):
     """One process that sleeps in place of a raylet, with its folder of logs."""
     (tmp_path / "raylet").symlink_to("/bin/sleep")
-    found = Processes()
+    found = RayProcesses()
     process = found.start([str(tmp_path / "raylet"), "600"])
     found.start(["/bin/sh", "-c", "exec sleep 600", f"--log_dir={tmp_path}"])
     yield found, process
-    found.end()
+    found.kill()
 
 
 def signals(pid, kind):
@@ -44,7 +44,7 @@ def test_a_signal_to_our_group_or_to_each_process_leaves_those_of_ray_alive(star
 
 
 def test_what_ends_one_ends_all_of_its_group():
-    found = Processes()
+    found = RayProcesses()
     process = found.start(["/bin/sh", "-c", "sleep 600 & echo $!; wait"], stdout=-1)
     assert process.stdout.readline()
     process.terminate()
@@ -55,20 +55,20 @@ def test_what_ends_one_ends_all_of_its_group():
 
 def test_a_death_is_told_with_what_caused_it(started):
     found, process = started
-    assert found.death() == ""
+    assert found.exit_message() == ""
     process.kill()
     process.wait()
-    assert found.death() == "its raylet was ended by SIGKILL"
+    assert found.exit_message() == "its raylet was ended by SIGKILL"
 
 
 def test_a_start_that_failed_names_the_process_its_log_and_its_last_line(started, tmp_path):
     found, process = started
-    assert found.fault() == ""
+    assert found.start_error() == ""
     (tmp_path / "raylet.err").write_text("first\nno port is left\n\n")
     process.kill()
     process.wait()
     log = tmp_path / "raylet.err"
-    assert found.fault() == (
+    assert found.start_error() == (
         f"Ray did not start: its raylet was ended by SIGKILL.\nSee {log}, which ends with: no port is left"
     )
 
@@ -76,8 +76,8 @@ def test_a_start_that_failed_names_the_process_its_log_and_its_last_line(started
 _WAIT = """
 import sys
 from vae_tune.config.settings import SearchError
-from vae_tune.cluster.ray_processes import Processes
-found = Processes()
+from vae_tune.cluster.ray_processes import RayProcesses
+found = RayProcesses()
 found.start(["/bin/false"])
 try:
     found.get_node(sys.argv[1], "a node")
@@ -99,8 +99,8 @@ def test_an_agent_without_which_a_raylet_ends_is_named_before_that_has_ended(sta
     (tmp_path / "some_agent.err").touch()
     (tmp_path / "some_agent.log").write_text("x" * 1000)
     said = f"Ray did not start: its some_agent ended.\nSee {tmp_path}/some_agent.log, which ends with: xxx"
-    assert found.fault().startswith(said)
-    assert len(found.fault()) < len(said) + 200
+    assert found.start_error().startswith(said)
+    assert len(found.start_error()) < len(said) + 200
 
 
 def deep(tmp_path, length):
@@ -114,13 +114,13 @@ def test_a_folder_too_deep_for_sockets_is_replaced_by_a_short_one_of_ours(tmp_pa
     monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix, dir: f"{dir}/{prefix}a")  # noqa: A006
     for length, folder in ((most, None), (most + 1, "/tmp/ray-a")):
         monkeypatch.setenv("RAY_TMPDIR", deep("/tmp", length))
-        assert short_folder(said.append) == folder
+        assert short_temp_dir(said.append) == folder
     assert len(said) == 1
-    assert f"at most {most} bytes, but got {deep('/tmp', most + 1)}: Ray takes /tmp/ray-a." in said[0]
+    assert f"at most {most} bytes, but got {deep('/tmp', most + 1)}: Ray uses /tmp/ray-a." in said[0]
 
 
 def test_without_any_short_folder_two_lines_say_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 80)
     monkeypatch.setattr(module, "_SHORT", tmp_path / "missing")
     with pytest.raises(UsageError, match=r"No such file or directory\.\nSet RAY_TMPDIR to a shorter one\.$"):
-        short_folder(pytest.fail)
+        short_temp_dir(pytest.fail)

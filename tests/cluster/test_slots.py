@@ -8,7 +8,7 @@ import time
 import pytest
 
 from vae_tune.cluster import slots as module
-from vae_tune.cluster.slots import Slots, SlotsNow, count_slots, find_slots, requested_slots
+from vae_tune.cluster.slots import CurrentSlots, Slots, count_slots, find_slots, requested_slots
 from vae_tune.config.settings import ResourceConfig, UsageError
 
 CPU, GPU = {"CPU": 16.0}, {"CPU": 4.0, "GPU": 1.0}
@@ -74,7 +74,7 @@ def test_trials_share_the_memory_of_a_node(nodes, config, alone, beside_two):
 def test_on_this_machine_the_memory_is_what_may_be_taken_now(monkeypatch):
     nodes = [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 2.0, "memory": 99.0 * GB}}]
     monkeypatch.setattr(module.ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(module.state, "get_draining_nodes", dict)
+    monkeypatch.setattr(module, "draining_nodes", dict)
     monkeypatch.setattr(module, "available_memory", lambda: 6 * GB)
     assert find_slots(ResourceConfig()).memory_left([]) == 4 * GB
     assert find_slots(ResourceConfig(address="auto")).memory_left([]) == 66 * GB
@@ -113,7 +113,7 @@ def cluster(monkeypatch):
         ]
 
     monkeypatch.setattr(module.ray, "nodes", nodes)
-    monkeypatch.setattr(module.state, "get_draining_nodes", lambda: found.leaving)
+    monkeypatch.setattr(module, "draining_nodes", lambda: found.leaving)
     monkeypatch.setattr(module, "request_resources", lambda bundles: found.requests.append(bundles))
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.0)
     return found
@@ -160,7 +160,7 @@ def test_a_wait_for_a_node_can_be_interrupted(cluster):
 
 
 def slots_now(said, unfinished=lambda: 0, address="auto"):
-    return SlotsNow(Slots(16, 1, 0), ResourceConfig(address=address), said.append, said.append, unfinished)
+    return CurrentSlots(Slots(16, 1, 0), ResourceConfig(address=address), said.append, said.append, unfinished)
 
 
 def test_slots_follow_the_nodes_and_stay_while_there_are_none(cluster):

@@ -153,7 +153,7 @@ def test_where_all_cpus_may_be_used_nothing_is_said(monkeypatch):
 def test_a_trial_that_needs_more_cpus_than_may_be_used_is_refused_with_both_numbers(monkeypatch):
     nodes = [{"Alive": True, "NodeID": "a", "Resources": {"CPU": 1.0}}]
     monkeypatch.setattr(slots.ray, "nodes", lambda: nodes)
-    monkeypatch.setattr(slots.state, "get_draining_nodes", dict)
+    monkeypatch.setattr(slots, "draining_nodes", dict)
     monkeypatch.setattr(machine_limits, "usable_cpus", lambda: 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     with pytest.raises(UsageError, match=r"this machine has 1 CPU and 0 GPUs \(1 of 64 CPUs may be used\)\.$"):

@@ -48,7 +48,7 @@ def test_ray_is_started_again_where_its_raylet_was_killed_and_the_search_goes_on
     )
     assert output.count(again) == 1
     assert "(raylet)" not in output
-    short = re.search(rf"at most \d+ bytes, but got {deep}: Ray takes (/tmp/ray-\w+)\.", output)
+    short = re.search(rf"at most \d+ bytes, but got {deep}: Ray uses (/tmp/ray-\w+)\.", output)
     assert short, output
     assert not Path(short[1]).exists()
     assert table(folder / "epochs.csv")[: len(before)] == before

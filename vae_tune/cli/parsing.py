@@ -15,9 +15,9 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
-from tyro import _errors as tyro_errors  # the only way to take over its boxes of ten lines
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from vae_tune.config.compat.tyro import ParseErrorEvent, on_parse_error
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.suggestions import did_you_mean
 
@@ -41,7 +41,7 @@ def parse(
         UsageError: they do not fit; says in a line what, and what was meant perhaps.
     """
 
-    def refuse(event: tyro_errors.ParseErrorEvent) -> None:
+    def refuse(event: ParseErrorEvent) -> None:
         raise UsageError(_explain(event, options))
 
     width = shutil.get_terminal_size().columns  # a line that begins with a letter tyro would join to the one before
@@ -49,7 +49,7 @@ def parse(
     lines += ["", "Examples:", *(f"  {line}" for line in examples)] if examples else []
     registry = ConstructorRegistry()
     registry.struct_rule(_as_options)
-    with tyro_errors.on_parse_error(refuse):
+    with on_parse_error(refuse):
         return tyro.cli(
             options,
             prog=prog,

@@ -1,4 +1,4 @@
-"""The token without which nobody may use a Ray: made with 256 random bits, readable by its owner alone."""
+"""Ray's authentication token: 256 random bits in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 DEFAULT_TOKEN = Path("~/.ray/auth_token")
-"""Where Ray looks by itself."""
+"""Where Ray looks by default."""
 
 
 def make_token(path: Path) -> Path | None:
-    """Make the file where it is missing or empty, with mode 0600; return it, or None where there was one.
+    """Create the file with mode 0600 if it is missing or empty; return its path, or None if it was there already.
 
     Raises:
         OSError: it cannot be written.
@@ -23,11 +23,11 @@ def make_token(path: Path) -> Path | None:
             return None
         path.unlink()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # 0600 from its first moment
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # mkstemp creates it with mode 0600
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
-        os.link(temporary, path)  # whole, and never over one that another process has made meanwhile
+        os.link(temporary, path)  # a complete file, and never over one that another process has just made
     except FileExistsError:
         return None
     finally:
@@ -35,10 +35,10 @@ def make_token(path: Path) -> Path | None:
     return path
 
 
-def protect() -> None:
-    """See to it that the Ray which this process is about to start has a token that nobody else can read.
+def ensure_private_token() -> None:
+    """Give the Ray that this process is about to start a token that no other user can read.
 
-    Ray would make one by itself, but readable by every user of the machine.
+    Ray would create one itself, but every user of the machine could read it.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -49,5 +49,5 @@ def protect() -> None:
         make_token(path)
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
-    except (OSError, RuntimeError):  # no home, or none that can be written
+    except (OSError, RuntimeError):  # there is no home directory, or it cannot be written
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

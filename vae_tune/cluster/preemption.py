@@ -1,4 +1,4 @@
-"""A node that is about to be taken away, as spot machines are: Ray calls it draining, and sets a deadline."""
+"""Notice of preemption: Ray marks a spot machine that is about to be taken away as draining, with a deadline."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import ray
 
-from vae_tune.config.compat.ray import state
+from vae_tune.config.compat.ray import draining_nodes
 
 _POLL_SECONDS = 2.0
-_AGAIN_SECONDS = 15.0
+_SAVE_SECONDS = 15.0
 
 
 def on_notice(save: Callable[[], None]) -> Callable[[], None]:
-    """Return what calls ``save`` as soon as this node is draining, and every 15 seconds from then on.
+    """Return a function that calls ``save`` once this node is draining, and every 15 seconds from then on.
 
-    It costs nothing to call often: Ray is asked every two seconds at most.
+    Call it as often as you like: it asks Ray every two seconds at most.
     """
     node = ray.get_runtime_context().get_node_id()
     due = 0.0
@@ -26,8 +26,8 @@ def on_notice(save: Callable[[], None]) -> Callable[[], None]:
         if time.monotonic() < due:
             return
         due = time.monotonic() + _POLL_SECONDS
-        if node in state.get_draining_nodes():
+        if node in draining_nodes():
             save()
-            due = time.monotonic() + _AGAIN_SECONDS
+            due = time.monotonic() + _SAVE_SECONDS
 
     return check

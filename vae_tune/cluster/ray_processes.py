@@ -1,4 +1,4 @@
-"""The processes of a Ray that is started on this machine: their group, their deaths, their logs, their folder."""
+"""The processes of a Ray that this machine starts: their process groups, exits, logs and temporary folder."""
 
 from __future__ import annotations
 
@@ -15,41 +15,43 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from ray.exceptions import RaySystemError
-
-from vae_tune.config.compat.ray import GlobalState, detect_fate_sharing_support, get_default_system_temp_dir, services
+from vae_tune.config.compat.ray import (
+    detect_fate_sharing_support,
+    get_default_system_temp_dir,
+    get_node,
+    wait_for_node,
+)
 from vae_tune.config.settings import SearchError, UsageError
 
 _SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
-"""That the path of a Unix socket can have."""
+"""The longest path of a Unix socket."""
 _SOCKET = f"session_2026-11-30_05-13-42_123456_{os.getpid()}/sockets/plasma_store"
 """The longest path of a socket in Ray's folder."""
 _SHORT = Path("/tmp")
 _AGENT = re.compile(r"because one Ray agent failed, agent_name = (\w+)")
-"""What a raylet writes into its log before it ends too, which can take 15 seconds."""
+"""What a raylet logs before it exits too, which can take 15 seconds."""
 _LOGS = "--log_dir="
 _LONGEST_LINE = 160
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
-
-NO_TASK = "Ray has died: it runs no task any more."
+NO_TASK = "Ray has died: it no longer runs tasks."
 
 
 class RayDied(BaseException):
-    """Ray runs nothing any more; the text says why.
+    """Ray no longer runs anything; the text says why.
 
-    It is no Exception, since at these Ray Tune first waits for its trials, for up to a minute; and within five seconds
-    after its raylet Ray's core ends this process.
+    It is not an Exception: on those, Ray Tune first waits for its trials for up to a minute, but Ray's core ends this
+    process within five seconds of its raylet's death.
     """
 
 
-class _Spared(subprocess.Popen[bytes]):
-    """A process that a SIGTERM or Ctrl-C for this one does not reach.
+class _IsolatedProcess(subprocess.Popen[bytes]):
+    """A process that does not receive this process's SIGTERM or Ctrl-C.
 
-    ``timeout`` and a terminal send it to the process group, Slurm and systemd to each process of a control group; and
-    Ray's core ends this process at once where its raylet heeds one. So what is to end it is a SIGKILL; to its group,
-    since a raylet's agents take a minute to notice.
+    ``timeout`` and a terminal send these to the process group, Slurm and systemd to every process of a control group;
+    and Ray's core ends this process at once if its raylet obeys one. So only SIGKILL ends it; sent to its group, since
+    the agents of a raylet take a minute to notice that it is gone.
     """
 
     def __init__(self, command: list[str], preexec_fn: Callable[[], None] | None = None, **options: Any):
@@ -61,22 +63,21 @@ class _Spared(subprocess.Popen[bytes]):
         super().__init__(command, preexec_fn=block, process_group=0, **options)
 
     def terminate(self) -> None:
-        """End it."""
+        """Kill its group."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
 
-class Processes:
+class RayProcesses:
     """The processes of one start of Ray."""
 
     def __init__(self) -> None:
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         self._logs = Path()
-        self._get_node: Callable[[str, str], dict[str, Any]] = services.get_node
 
     def start(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        """Start one, as Ray does, but as :class:`_Spared` where it ends with this process by itself."""
-        kind = _Spared if detect_fate_sharing_support() else subprocess.Popen
+        """Start a process, isolated if Ray makes it exit together with this process; called by Ray."""
+        kind = _IsolatedProcess if detect_fate_sharing_support() else subprocess.Popen
         process = kind(command, **options)
         self._started[Path(command[0]).name] = process
         for word in command:
@@ -85,34 +86,37 @@ class Processes:
         return process
 
     def get_node(self, address: str, node: str) -> dict[str, Any]:
-        """Return what Ray knows of a node, as Ray's own function does, which waits half a minute whatever happens.
+        """Return what Ray knows of a node, as Ray's own function does, but without waiting if a process has exited.
 
-        It is asked for in a thread of its own, since Ray does not answer while its server is gone.
+        A thread asks for it, since Ray does not answer while its server is down.
 
         Raises:
-            SearchError: a process has died, so that there is nothing to wait for.
-            RuntimeError: the node is not there in time.
+            SearchError: a process has exited, so that waiting is useless.
+            RuntimeError: the node did not appear in time.
         """
-        there, over = Event(), Event()
-        Thread(target=_wait_for, args=[address, node, there, over], daemon=True).start()
+        found, cancelled = Event(), Event()
+        Thread(target=wait_for_node, args=[address, node, found, cancelled], daemon=True).start()
         end = time.monotonic() + _START_SECONDS
         try:
-            while not there.wait(_POLL_SECONDS):
-                if fault := self.fault():
-                    raise SearchError(fault)
+            while not found.wait(_POLL_SECONDS):
+                if error := self.start_error():
+                    raise SearchError(error)
                 if time.monotonic() > end:
                     raise RuntimeError(f"no node {node}")
         finally:
-            over.set()
-        return self._get_node(address, node)
+            cancelled.set()
+        return get_node(address, node)
 
-    def fault(self) -> str:
-        """Return which process died as Ray started, and the log to read; a raylet names an agent that it needs."""
+    def start_error(self) -> str:
+        """Return which process exited while Ray was starting and its log file, "" if none did.
+
+        The process may be one that the raylet's log blames: an agent that it needs.
+        """
         text = "".join(_read(self._logs / f"raylet.{kind}") for kind in ("err", "out"))
         if agent := _AGENT.search(text):
             name, how = agent[1], "ended"
-        elif dead := self._dead():
-            name, how = dead
+        elif exited := self._exited():
+            name, how = exited
         else:
             return ""
         logs = [self._logs / f"{name}.{kind}" for kind in ("err", "log", "out")]
@@ -121,18 +125,18 @@ class Processes:
         last = f"{last[:_LONGEST_LINE]}{'...' if len(last) > _LONGEST_LINE else ''}"
         return f"Ray did not start: its {name} {how}.\nSee {log}, which ends with: {last}"
 
-    def death(self) -> str:
-        """Return which of them has ended, and how, "" while they run: "its raylet was ended by SIGKILL"."""
-        dead = self._dead()
-        return f"its {dead[0]} {dead[1]}" if dead else ""
+    def exit_message(self) -> str:
+        """Return which process has exited and how, such as "its raylet was ended by SIGKILL"; "" while all run."""
+        exited = self._exited()
+        return f"its {exited[0]} {exited[1]}" if exited else ""
 
-    def end(self) -> None:
-        """End what is left of a start that failed."""
+    def kill(self) -> None:
+        """Kill what is left of a failed start."""
         for process in self._started.values():
             process.terminate()
             process.wait()
 
-    def _dead(self) -> tuple[str, str] | None:
+    def _exited(self) -> tuple[str, str] | None:
         for name, process in self._started.items():
             code = process.poll()
             if code is not None:
@@ -141,22 +145,11 @@ class Processes:
         return None
 
 
-def _wait_for(address: str, node: str, there: Event, over: Event) -> None:
-    """Set ``there`` once Ray knows the node; where it never does, ``over`` ends this, or Ray's server is gone."""
-    state = GlobalState()
-    state._initialize_global_state(services._get_gcs_client_options(address))
-    with suppress(RaySystemError):  # it could not be connected to
-        while not any(known["NodeID"] == node for known in state.node_table()):
-            if over.wait(_POLL_SECONDS):
-                return
-        there.set()
-
-
-def short_folder(say: Callable[[str], None]) -> str | None:
-    """Return a new folder for Ray where its own is too deep for the paths of sockets, None where it is not.
+def short_temp_dir(say: Callable[[str], None]) -> str | None:
+    """Return a new temporary folder for Ray if the path of its own is too long for sockets, else None.
 
     Raises:
-        UsageError: there is no short one.
+        UsageError: no short folder can be made.
     """
     parent = get_default_system_temp_dir()
     most = _SOCKET_BYTES - len(f"/ray/{_SOCKET}")
@@ -170,7 +163,7 @@ def short_folder(say: Callable[[str], None]) -> str | None:
         raise UsageError(
             f"{too_long}; {_SHORT} cannot be used: {reason}.\nSet RAY_TMPDIR to a shorter one."
         ) from error
-    say(f"{too_long}: Ray takes {folder}.")
+    say(f"{too_long}: Ray uses {folder}.")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""How many trials run side by side, and on what: on this machine, or on a cluster that grows and shrinks."""
+"""Slots: how many trials run side by side, and with which CPUs and GPUs, on this machine or a changing cluster."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import ray
 import ray.exceptions
 from ray.autoscaler.sdk import request_resources
 
-from vae_tune.config.compat.ray import state
+from vae_tune.config.compat.ray import draining_nodes
 from vae_tune.config.machine_limits import available_memory, cpu_note
 from vae_tune.config.settings import ResourceConfig, UsageError
 
 _PATIENCE_SECONDS = 1200.0
-"""Time in which an autoscaled cluster has to bring a first node: some clouds take long to find a GPU."""
+"""How long to wait for a node of an autoscaled cluster: some clouds take long to find a GPU."""
 _POLL_SECONDS = 2.0
-_MOST_ON_A_GPU = 8
-"""Trials that share a GPU where nothing else is said: they take turns on it, and each holds some of its memory."""
+_MOST_PER_GPU = 8
+"""Trials per GPU by default: they take turns on it, and each holds some of its memory."""
 _RELEASE = """
 import sys, ray
 from ray.autoscaler.sdk import request_resources
@@ -32,37 +32,37 @@ request_resources(bundles=[])
 
 @dataclass(frozen=True)
 class Slots:
-    """What a trial gets and how many run side by side."""
+    """How many trials run side by side, and what each gets."""
 
     count: int
     cpus: int
     """Of each trial."""
     gpus: float
-    """Of each trial that has any: a share, or some."""
+    """Of each trial that has any: a share of one, or several."""
     without_gpu: int = 0
-    """How many of them are on nodes without a GPU, where others have one."""
+    """How many of them are on nodes without a GPU, if other nodes have one."""
     memory: int | None = None
-    """Bytes that the trials of a node may take together; of several nodes the one with the least for each trial."""
+    """Bytes for all trials of a node together, on the node with the least memory per trial."""
     on_a_node: int = 0
     """How many trials fit on that node."""
 
     def __str__(self) -> str:
-        """Say it in words."""
-        cpus = _some(self.cpus, "CPU")
+        """Return for instance "3 trials side by side, 2 CPUs each"."""
+        cpus = _quantity(self.cpus, "CPU")
         if not self.gpus:
-            return f"{_many(self.count)}, {cpus} each"
-        with_gpu = f"{_many(self.count - self.without_gpu)}, {cpus} and {self.gpus:g} GPU each"
+            return f"{_trials(self.count)}, {cpus} each"
+        with_gpu = f"{_trials(self.count - self.without_gpu)}, {cpus} and {self.gpus:g} GPU each"
         return f"{with_gpu}; {self.without_gpu} more with {cpus} each" if self.without_gpu else with_gpu
 
     def gpus_of_next(self, running: Sequence[float]) -> float:
-        """Return the GPUs of another trial beside those that run, given by the GPUs of each."""
+        """Return the GPUs of another trial, given the GPUs of each that runs."""
         with_gpu = sum(gpus > 0 for gpus in running)
         return self.gpus if with_gpu < self.count - self.without_gpu else 0.0
 
     def memory_left(self, running: Sequence[int]) -> float:
-        """Return the bytes that another trial may take beside those that run, given by the bytes of each.
+        """Return the bytes that another trial may take, given the bytes of each that runs.
 
-        Of several nodes nobody knows beforehand which one a trial comes to: there each has an equal share.
+        Among several nodes, each trial has an equal share, since Ray chooses the node later.
         """
         if self.memory is None:
             return math.inf
@@ -72,19 +72,21 @@ class Slots:
 def find_slots(config: ResourceConfig) -> Slots:
     """Return how many trials fit on the running Ray, node by node.
 
-    Where some nodes have GPUs and none were asked for, trials take a fair share of them there, and the CPUs elsewhere.
+    If some nodes have GPUs and ``gpus_per_trial`` is not set, trials share the GPUs there, and use the CPUs elsewhere.
 
     Raises:
-        UsageError: not one fits.
+        UsageError: not even one fits.
     """
-    leaving = state.get_draining_nodes()  # Ray starts nothing there any more
+    leaving = draining_nodes()  # Ray starts nothing there any more
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     if config.address is None and (there := available_memory()) is not None:
         nodes = [{**node, "memory": there} for node in nodes]
     slots = count_slots(nodes, config)
     if slots.count == 0:
         where = "this machine has" if config.address is None else "no node of the cluster has more than"
-        cpus, gpus = (_some(max((node.get(kind, 0) for node in nodes), default=0), kind) for kind in ("CPU", "GPU"))
+        cpus, gpus = (
+            _quantity(max((node.get(kind, 0) for node in nodes), default=0), kind) for kind in ("CPU", "GPU")
+        )
         raise UsageError(
             f"cpus_per_trial={config.cpus_per_trial} and gpus_per_trial={slots.gpus:g} do not fit: "
             f"{where} {cpus} and {gpus}{cpu_note() if config.address is None else ''}."
@@ -93,7 +95,7 @@ def find_slots(config: ResourceConfig) -> Slots:
 
 
 def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> Slots:
-    """Return how many trials fit on nodes with these resources; perhaps none."""
+    """Return how many trials fit on nodes with these resources; their number may be 0."""
     with_gpu = [node for node in nodes if node.get("GPU", 0) > 0]
     if config.gpus_per_trial is None:
         share = _fair_share(with_gpu, config)
@@ -111,64 +113,69 @@ def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) ->
 def _memory(
     nodes: Sequence[Mapping[str, float]], config: ResourceConfig, gpus: float, most: int
 ) -> tuple[int | None, int]:
-    """Return the bytes for the trials of the node that has the least for each of them, and how many these are.
+    """Return the bytes for all trials of the node with the least memory per trial, and how many trials these are.
 
-    This process, which evaluates the best, gets as much as one trial.
+    This process, which evaluates the best trial, gets as much as one of them.
     """
-    fitting = []
+    per_trial = []
     for node in nodes:
         count = min(_fitting(node, config.cpus_per_trial, gpus if node.get("GPU", 0) else 0), most)
         if count and "memory" in node:
-            fitting.append((node["memory"] / (count + 1), count))
-    if not fitting:
+            per_trial.append((node["memory"] / (count + 1), count))
+    if not per_trial:
         return None, 0
-    each, count = min(fitting)
+    each, count = min(per_trial)
     return int(each * count), count
 
 
 def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> float:
-    """Divide the GPUs of ``nodes`` among the trials that fit on the CPUs beside them, where one does."""
+    """Return the GPUs of each trial if those of ``nodes`` are divided among the trials that their CPUs allow."""
     nodes = [node for node in nodes if node.get("CPU", 0) >= config.cpus_per_trial] or nodes
     gpus = int(sum(node["GPU"] for node in nodes))
     by_cpu = max(1, sum(int(node.get("CPU", 0) // config.cpus_per_trial) for node in nodes))
     trials = min(by_cpu, config.max_concurrent or by_cpu)
     if trials <= gpus or not gpus:
         return float(gpus // trials)
-    return int(10_000 / min(math.ceil(trials / gpus), _MOST_ON_A_GPU)) / 10_000
+    return int(10_000 / min(math.ceil(trials / gpus), _MOST_PER_GPU)) / 10_000
 
 
 def _fitting(node: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """Return how many trials fit on a node; a share is one of a single GPU."""
-    by_cpu, there = int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0))
+    """Return how many trials fit on a node; a share of a GPU must come from a single one."""
+    by_cpu, installed = int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0))
     if gpus == 0:
         return by_cpu
-    return min(by_cpu, there * int(1 / gpus + 1e-9) if gpus < 1 else int(there // gpus))
+    return min(by_cpu, installed * int(1 / gpus + 1e-9) if gpus < 1 else int(installed // gpus))
 
 
 @contextmanager
 def requested_slots(
     config: ResourceConfig, trials: int, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[Slots]:
-    """Yield the slots of this machine or, while the block lasts, of a cluster that is asked for as many as it can use.
+    """Yield the slots of this machine, or of a cluster that is asked, while the block lasts, for room for ``trials``.
 
     Args:
         config: what each trial gets.
-        trials: how many are to run at most.
-        say: hears what is waited for.
-        stopped: whether to wait no longer.
+        trials: how many may run side by side at most.
+        say: gets a line if there is something to wait for.
+        stopped: returns whether to stop waiting.
 
     Raises:
-        UsageError: no trial fits on this machine, or no node came on which one does.
-        KeyboardInterrupt: ``stopped`` said so.
+        UsageError: no trial fits on this machine, or no node of the cluster can run one.
+        KeyboardInterrupt: ``stopped`` returned true.
     """
     if config.address is None:
         yield find_slots(config)
         return
     _request(config, trials)
+    nodes = _Nodes(config, say)
     try:
-        yield _first_slots(config, say, stopped)
+        while (slots := nodes.slots()) is None:
+            if stopped():
+                raise KeyboardInterrupt("nothing was begun.")
+            time.sleep(_POLL_SECONDS)
+        yield slots
     finally:
-        with suppress(ray.exceptions.RayError, RuntimeError, OSError):  # a Ray that has died asks for nothing
+        with suppress(ray.exceptions.RayError, RuntimeError, OSError):  # raised for a Ray that has died
             request_resources(bundles=[])
 
 
@@ -178,38 +185,42 @@ def _request(config: ResourceConfig, trials: int) -> None:
     request_resources(bundles=[bundle] * min(trials, config.max_concurrent or trials))
 
 
-def _first_slots(config: ResourceConfig, say: Callable[[str], None], stopped: Callable[[], bool]) -> Slots:
-    end = time.monotonic() + _PATIENCE_SECONDS
-    said = False
-    while True:
+class _Nodes:
+    """The nodes of a cluster, which may have to come first."""
+
+    def __init__(self, config: ResourceConfig, say: Callable[[str], None]):
+        self._config = config
+        self._say = say
+        self.missing_since: float | None = None
+
+    def slots(self) -> Slots | None:
+        """Return the slots; while there are none, None, and say once that the search waits.
+
+        Raises:
+            UsageError: there have been none for too long.
+        """
         try:
-            return find_slots(config)
+            found = find_slots(self._config)
         except UsageError as error:
-            if time.monotonic() > end:
-                raise UsageError(_none_came(error)) from error
-            if not said:
-                say(_waiting(error))
-                said = True
-        if stopped():
-            raise KeyboardInterrupt("nothing was begun.")
-        time.sleep(_POLL_SECONDS)
-
-
-def _waiting(error: UsageError) -> str:
-    return f"{error} Waiting for a node (`ray status` tells; Ctrl-C ends this) ..."
-
-
-def _none_came(error: UsageError) -> str:
-    return f"{error}\nNo other node came within {_PATIENCE_SECONDS / 60:.0f} minutes: see `ray status`."
+            now = time.monotonic()
+            if self.missing_since is None:
+                self.missing_since = now
+                self._say(f"{error} Waiting for a node (see `ray status`; Ctrl-C ends this) ...")
+            elif now - self.missing_since > _PATIENCE_SECONDS:
+                given_up = f"No other node came within {_PATIENCE_SECONDS / 60:.0f} minutes: see `ray status`."
+                raise UsageError(f"{error}\n{given_up}") from error
+            return None
+        self.missing_since = None
+        return found
 
 
 def release_command(address: str | None) -> list[str]:
-    """Return a command that lets the nodes of a cluster go, for a search that was killed; none for this machine."""
+    """Return a command that releases the nodes of a cluster if the search is killed; an empty one for this machine."""
     return [] if address is None else [sys.executable, "-c", _RELEASE, address]
 
 
-class SlotsNow:
-    """The slots at any moment: those of a cluster change with its nodes. It is asked for no more than is needed."""
+class CurrentSlots:
+    """The slots at any moment: those of a cluster change with its nodes. No more are requested than are needed."""
 
     def __init__(
         self,
@@ -219,55 +230,51 @@ class SlotsNow:
         fail: Callable[[str], None],
         unfinished: Callable[[], int],
     ):
-        """Take up a cluster.
+        """Follow a cluster.
 
         Args:
-            slots: those to begin with.
+            slots: those at the start.
             config: what each trial gets.
-            say: hears of each change.
-            fail: ends the search, since no node is left and none came for long.
-            unfinished: how many trials have not ended.
+            say: gets a line about each change.
+            fail: ends the search after a long time without a node.
+            unfinished: returns how many trials have not ended.
         """
         self._slots = slots
         self._config = config
         self._say = say
         self._fail = fail
         self._unfinished = unfinished
-        self._asked = 0
+        self._nodes = _Nodes(config, say)
+        self._requested = 0
         self._next = time.monotonic() + _POLL_SECONDS
-        self._without_since: float | None = None
 
     def __call__(self) -> Slots:
-        """Return them; a cluster is asked every two seconds. While it has no node they stay as they were."""
+        """Return the slots, updated every two seconds; while a cluster has no node they stay as they were."""
         now = time.monotonic()
-        if self._config.address is None or now < self._next:
-            return self._slots
-        self._next = now + _POLL_SECONDS
-        with suppress(ray.exceptions.RayError, RuntimeError, OSError):
-            if (unfinished := self._unfinished()) != self._asked:
-                _request(self._config, unfinished)
-                self._asked = unfinished
-            self._look(now)
+        if self._config.address is not None and now >= self._next:
+            self._next = now + _POLL_SECONDS
+            with suppress(ray.exceptions.RayError, RuntimeError, OSError):
+                self._update()
         return self._slots
 
-    def _look(self, now: float) -> None:
+    def _update(self) -> None:
+        if (unfinished := self._unfinished()) != self._requested:
+            _request(self._config, unfinished)
+            self._requested = unfinished
+        were_missing = self._nodes.missing_since is not None
         try:
-            found = find_slots(self._config)
+            found = self._nodes.slots()
         except UsageError as error:
-            if self._without_since is None:
-                self._without_since = now
-                self._say(_waiting(error))
-            elif now - self._without_since > _PATIENCE_SECONDS:
-                self._fail(_none_came(error))
+            self._fail(str(error))
             return
-        if found != self._slots or self._without_since is not None:
+        if found and (were_missing or found != self._slots):
             self._say(f"The cluster now has room for {found}.")
-        self._slots, self._without_since = found, None
+            self._slots = found
 
 
-def _some(count: float, what: str) -> str:
-    return f"{count:g} {what}{'s' if count != 1 else ''}"
+def _quantity(count: float, noun: str) -> str:
+    return f"{count:g} {noun}{'s' if count != 1 else ''}"
 
 
-def _many(count: int) -> str:
+def _trials(count: int) -> str:
     return f"{count} trial{'s side by side' if count != 1 else ' at a time'}"

@@ -1,4 +1,4 @@
-"""What the driver hands to Ray Tune: apart from the training, so that it need not import torch before the workers."""
+"""The function that the driver gives to Ray Tune, in a module that does not import torch."""
 
 from __future__ import annotations
 

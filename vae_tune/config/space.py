@@ -18,6 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from vae_tune.config.compat.optuna import contains
 from vae_tune.config.fields import read_number
 from vae_tune.config.settings import TrialConfig, UsageError, telling_line
 from vae_tune.config.suggestions import did_you_mean
@@ -46,14 +47,7 @@ class Space:
     def outside(self, config: TrialConfig) -> dict[str, Any]:
         """Return the values of ``config`` that the sampler could not have proposed, by name."""
         values = {name: getattr(config, name) for name in self.distributions}
-        return {name: value for name, value in values.items() if not _allows(self.distributions[name], value)}
-
-
-def _allows(distribution: BaseDistribution, value: Any) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    off_scale = value <= 0 and distribution.log  # type: ignore[attr-defined]  # Optuna raises on it
-    return not off_scale and bool(distribution._contains(distribution.to_internal_repr(value)))
+        return {name: value for name, value in values.items() if not contains(self.distributions[name], value)}
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,19 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from http.client import HTTPException
-from importlib import import_module, resources
-from importlib.util import find_spec
+from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from vae_tune.config.compat.torchvision import mnist_module
 from vae_tune.config.files import atomic
 from vae_tune.config.settings import UsageError, telling_line
 from vae_tune.images.cache import CACHE_VARIABLE, COPIES_FOLDER, cache_dir
@@ -237,24 +234,5 @@ def _open(dataset: str, root: Path, *, train: bool, download: bool = False) -> S
     return np.ascontiguousarray(images.numpy()[:, None])
 
 
-@cache
 def _class(dataset: str) -> Any:
-    """Return torchvision's class of a data set.
-
-    Importing torchvision loads its models and operators, and torch's compiler with these: most of a second and a half
-    of CPU before each search. So where nothing has imported it yet, its module of MNIST and its relatives is loaded
-    alone, in empty packages that are removed afterwards: a later import of torchvision gets all of it.
-    """
-    if "torchvision" in sys.modules:
-        module = import_module("torchvision.datasets.mnist")
-    else:
-        (place,) = find_spec("torchvision").submodule_search_locations  # type: ignore[union-attr,misc]
-        for name, folder in (("torchvision", place), ("torchvision.datasets", os.path.join(place, "datasets"))):
-            sys.modules[name] = ModuleType(name)
-            sys.modules[name].__path__ = [folder]
-        try:
-            module = import_module("torchvision.datasets.mnist")
-        finally:
-            for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-                del sys.modules[name]
-    return getattr(module, _folder(dataset))
+    return getattr(mnist_module(), _folder(dataset))

@@ -20,6 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.names import LOCK_FILE
 from vae_tune.config.settings import UsageError
 from vae_tune.record.copies import shown, was_written
@@ -184,12 +185,13 @@ class UtcStorage(JournalStorage):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def _in_utc(self, trial: FrozenTrial) -> FrozenTrial:
-        known, shown = self._shown.get(trial._trial_id, (None, trial))
+        number = trial_id(trial)
+        known, shown = self._shown.get(number, (None, trial))
         if known is not trial:
             shown = copy.copy(trial)
-            shown.datetime_start = self._moments.started[trial._trial_id]
-            shown.datetime_complete = self._moments.ended[trial._trial_id]
-            self._shown[trial._trial_id] = trial, shown
+            shown.datetime_start = self._moments.started[number]
+            shown.datetime_complete = self._moments.ended[number]
+            self._shown[number] = trial, shown
         return shown
 
 

@@ -24,6 +24,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from vae_tune.config.compat.optuna import set_study_system_attr, study_system_attrs
 from vae_tune.config.names import WARM_START
 
 SET_ASIDE = "set_aside"
@@ -65,12 +66,12 @@ def lend(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
             for trial in trials
         ]
         noted: Any = {"distributions": distributions, "trials": entries}
-        study._storage.set_study_system_attr(study._study_id, _BORROWED, noted)
+        set_study_system_attr(study, _BORROWED, noted)
 
 
 def borrowed_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials of other studies that the sampler of ``study`` was given at its creation."""
-    noted = study._storage.get_study_system_attrs(study._study_id).get(_BORROWED)
+    noted = study_system_attrs(study).get(_BORROWED)
     if noted is None:
         return []
     distributions = {name: json_to_distribution(text) for name, text in noted["distributions"].items()}

@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.csv_tables import csv_line
 from vae_tune.config.files import atomic, write_json
 from vae_tune.config.names import (
@@ -302,7 +303,7 @@ class StudyRecord:
         self._rows[row.trial] = row
         self._lines[row.trial] = self._trials_line(row)
         if row.state == RUNNING:
-            trial = optuna.Trial(self.seen, frozen._trial_id)
+            trial = optuna.Trial(self.seen, trial_id(frozen))
             self._trials[row.trial] = trial
             for report in row.reports:
                 if report[EPOCH] not in frozen.intermediate_values:

@@ -171,7 +171,8 @@ def read_trials(folder: Path) -> list[FrozenTrial]:
         if not path.exists():
             raise FileNotFoundError(f"{JOURNAL_FILE} is missing")
         storage = UtcStorage(ReadOnlyJournal(path))
-        return storage.get_all_trials(storage.get_all_studies()[0]._study_id, deepcopy=False)
+        study = storage.get_study_id_from_name(storage.get_all_studies()[0].study_name)
+        return storage.get_all_trials(study, deepcopy=False)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{shown(folder)} is no study: its journal cannot be read ({error}).") from error
 

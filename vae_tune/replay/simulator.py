@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.names import COMPLETE, DIRECTION, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.optuna_logging import silence_optuna
 from vae_tune.record.sampler_view import SET_ASIDE, seen_study
@@ -110,7 +111,7 @@ class MemoryRecord:
     def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:  # noqa: ARG002
         """Tell Optuna how a trial ended, as :class:`vae_tune.record.study_record.StudyRecord` does."""
         trial = self._trials.pop(number)
-        values = trial.storage.get_trial(trial._trial_id).intermediate_values if state == COMPLETE else {}
+        values = trial.storage.get_trial(trial_id(trial)).intermediate_values if state == COMPLETE else {}
         self.study.tell(trial, values[max(values)] if values else None, _STATES[state])
 
 

@@ -38,7 +38,7 @@ class FailureReasons(Callback):
         """Note the last line of the error after the last retry.
 
         Raises:
-            RayDied: it runs no task any more.
+            RayDied: Ray no longer runs tasks.
         """
         lines = _last_error(trial)
         out_of_memory = _LOW_MEMORY in lines[0]

@@ -12,9 +12,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.samplers._tpe import _truncnorm
 from optuna.trial import FrozenTrial, TrialState
 
+from vae_tune.config.compat.optuna import contains, vectorize_tpe
 from vae_tune.config.settings import Sampler
 
 Key = tuple[Any, ...]
@@ -23,15 +23,7 @@ Key = tuple[Any, ...]
 _TRIES = 5
 """Proposals of a sampler before, in a finite space, another configuration is taken."""
 
-
-def _log_ndtr(a: Any) -> Any:
-    """Return the logarithm of the normal distribution function, for arrays of any shape."""
-    from scipy.special import log_ndtr
-
-    return log_ndtr(a)
-
-
-_truncnorm._log_ndtr = _log_ndtr  # Optuna 5 calls Python for each number, most of what a suggestion of TPE costs
+vectorize_tpe()
 
 
 def make_sampler(
@@ -143,7 +135,7 @@ class _Unknown(BaseSampler):
                 values[name] = fixed[name]
             elif distribution.single():
                 values[name] = _value(distribution, 0)
-            elif name in related and distribution._contains(distribution.to_internal_repr(related[name])):
+            elif name in related and contains(distribution, related[name]):
                 values[name] = related[name]
             else:
                 values[name] = self._sampler.sample_independent(study, trial, name, distribution)

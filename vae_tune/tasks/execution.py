@@ -16,7 +16,7 @@ from ray import tune
 
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import RunningRay, ray_is_alive
-from vae_tune.cluster.slots import Slots, SlotsNow
+from vae_tune.cluster.slots import CurrentSlots, Slots
 from vae_tune.cluster.worker_entry import train_trial
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.machine_limits import cpu_note
@@ -99,7 +99,7 @@ def train_trials(
         def needs(config: TrialConfig, on_gpu: bool) -> int:
             return PROCESS + training_bytes(config, images.shape, len(images.validation), on_gpu=on_gpu)
 
-        now_there = SlotsNow(slots, plan.config.resources, view.say, ending.fail, left)
+        now_there = CurrentSlots(slots, plan.config.resources, view.say, ending.fail, left)
 
         def run() -> None:
             ending.begin()

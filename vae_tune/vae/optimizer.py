@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vae_tune.config.compat.torch import fused_adamw
 from vae_tune.vae.flat_parameters import gradient
 
 
@@ -31,7 +32,7 @@ class AdamW:
         """Take one step along the parameter's gradient."""
         step, mean, square = ([tensor] for tensor in self.moments.values())
         step[0].add_(1)
-        torch._fused_adamw_(
+        fused_adamw(
             [self._values],
             [gradient(self.parameter)],
             mean,

@@ -36,7 +36,7 @@ _PROVIDERS = {
     "gcp": _ANY | {"availability_zone", "cache_stopped_nodes", "gcp_credentials", "project_id", "region"},
     "local": _ANY | {"coordinator_address", "external_head_ip", "head_ip", "worker_ips"},
 }
-"""What ``ray.autoscaler._private`` of Ray 2.60 reads of ``provider``."""
+"""The keys of ``provider`` that the autoscaler of Ray 2.60 reads."""
 _REQUIRED = {"aws": ("region",), "gcp": ("region", "availability_zone", "project_id")}
 _GCP = names(
     "acceleratorConfig acceleratorType advancedMachineFeatures canIpForward confidentialInstanceConfig description "

@@ -74,15 +74,14 @@ def rays_own(document: Document) -> Iterator[Finding]:
     """What `ray up` itself refuses before it asks the provider for anything."""
     import copy
 
-    from vae_tune.config.compat.ray import autoscaler
+    from vae_tune.config.compat.ray import validate_cluster_config
 
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            util = autoscaler()
-            util.validate_config(util.prepare_config(copy.deepcopy(document.data)))
+            validate_cluster_config(copy.deepcopy(document.data))
     except (Exception, SystemExit) as error:  # Ray aborts with click's errors too
         yield document.error((), f"Ray refuses the file: {telling_line(error)}.", "See docs/cluster.md.")
     finally:

@@ -1,1 +1,1 @@
-"""All that patches or names a private part of a library, one module per library."""
+"""Everything that names or patches a private part of a library: one module per library, each with its version."""

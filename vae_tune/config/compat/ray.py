@@ -1,61 +1,142 @@
-"""Every private name of Ray that this package uses: they are why pyproject.toml allows one minor release of it, 2.60.
+"""Private parts of Ray, checked with Ray 2.60: they are why pyproject.toml allows this one minor release.
 
-No public name does what these do, and any release may change them. Another release is allowed when all tests pass with
-it, those in tests/system too: these start Ray in each of the ways in which a search does. Private as well are the
-options ``_node_ip_address``, ``_temp_dir`` and ``_system_config`` of ``ray.init``.
-
-- ``services``, ``utils``, ``ray_constants``, ``parameter``: starting Ray on this machine with its processes in a group
-  of their own, which are seen to die; without monitor, log monitor, agent and dashboard; on loopback.
-- ``GlobalState``: asking a Ray for its nodes before this process has joined it.
-- ``detect_fate_sharing_support``: whether Ray's processes end with the driver.
-- ``get_default_system_temp_dir``: where Ray puts its sockets.
-- ``worker``: keeping a dying raylet's own lines out of the terminal.
-- ``state``: which nodes are about to be taken away.
-- ``NvidiaGPUAcceleratorManager``: which GPUs Ray will count.
-- ``is_token_auth_enabled``: whether a cluster asks for a token.
-- :func:`autoscaler`: what ``ray up`` refuses.
-- :func:`tune`: Tune's counting of callbacks, and the environment that it gives its actors.
+No public name does what these do, and any release may change them. Allow another release when all tests pass with it,
+those in tests/system too: these start Ray in each of the ways in which a search does.
 """
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
+from threading import Event
+from typing import Any
+from unittest import mock
 
+import ray
 from ray._common.utils import get_default_system_temp_dir
 from ray._private import parameter, ray_constants, services, utils, worker
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray._private.state import GlobalState, state
 from ray._private.utils import detect_fate_sharing_support
+from ray.exceptions import RaySystemError
 
 __all__ = [
-    "GlobalState",
-    "NvidiaGPUAcceleratorManager",
-    "autoscaler",
+    "bootstrap_address",
     "detect_fate_sharing_support",
+    "draining_nodes",
     "get_default_system_temp_dir",
+    "get_node",
     "is_token_auth_enabled",
-    "parameter",
-    "ray_constants",
-    "services",
-    "state",
-    "tune",
-    "utils",
-    "worker",
+    "lean_tune",
+    "start_local",
+    "validate_cluster_config",
+    "visible_gpus",
+    "wait_for_node",
 ]
 
+_POLL_SECONDS = 0.05
 
-def autoscaler() -> ModuleType:
-    """Return the module with ``prepare_config`` and ``validate_config``; its import takes a while."""
-    from ray.autoscaler._private import util
-
-    module: ModuleType = util
-    return module
+get_node: Callable[[str, str], dict[str, Any]] = services.get_node
+"""Return what the Ray at an address knows of a node; wait for up to half a minute for it."""
 
 
-def tune() -> tuple[ModuleType, ModuleType]:
-    """Return the modules with ``tag_callbacks`` and with the environment of actors; they import Tune."""
+def draining_nodes() -> Mapping[str, int]:
+    """Return the deadlines, by node ID, of the nodes that are about to be taken away."""
+    nodes: Mapping[str, int] = state.get_draining_nodes()
+    return nodes
+
+
+def bootstrap_address(address: str) -> str:
+    """Return the host:port that ``ray.init`` would connect to, given for instance "auto"; RAY_ADDRESS replaces that.
+
+    Raises:
+        ValueError: the address is malformed.
+        OSError: no Ray was found, or the host is unknown.
+    """
+    if address.startswith("ray://"):
+        return address.removeprefix("ray://")
+    found: str = services.canonicalize_bootstrap_address_or_die(address)
+    return found
+
+
+def visible_gpus() -> int:
+    """Return how many NVIDIA GPUs Ray will find on this machine; of other makes it finds more."""
+    visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
+    installed = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
+    return installed if visible is None else min(installed, len(visible))
+
+
+def start_local(
+    cpus: int, folder: str | None, preload: Sequence[str], start_process: Callable[..., Any], get_node: Any
+) -> None:
+    """Start Ray on this machine and connect to it.
+
+    It starts without the autoscaler's monitor (there are no nodes to add), the log monitor (nobody reads its lines)
+    and the dashboard with its agents: each is a Python process that takes a core while the first trials start. And it
+    starts on loopback: where Ray supports clusters, so not on macOS, it replaces a loopback address by the machine's
+    own, and its servers then listen on every address.
+
+    Args:
+        cpus: how many CPUs Ray may give out.
+        folder: for Ray's files; None for Ray's default.
+        preload: modules that each worker imports before its first task.
+        start_process: replaces the function that starts Ray's processes.
+        get_node: replaces :data:`get_node`.
+    """
+    lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
+    with (
+        mock.patch.multiple(services, ConsolePopen=start_process, get_node=get_node, start_api_server=_no_server),
+        mock.patch.object(parameter, "RayParams", lean),
+        mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        mock.patch.object(utils, "get_dashboard_dependency_error", return_value=ImportError("unused")),
+        mock.patch.object(worker, "listen_error_messages", return_value=None),  # a dying raylet prints through it
+    ):
+        ray.init(
+            "local",
+            include_dashboard=False,
+            log_to_driver=False,
+            num_cpus=cpus,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+            _system_config={"preload_python_modules": list(preload)} if preload else None,
+        )
+
+
+def _no_server(*_: Any, **__: Any) -> tuple[str, None]:
+    return "", None  # its address and its process
+
+
+def wait_for_node(address: str, node: str, found: Event, cancelled: Event) -> None:
+    """Set ``found`` once the Ray at ``address`` lists the node; return early once ``cancelled`` is set."""
+    nodes = GlobalState()
+    nodes._initialize_global_state(services._get_gcs_client_options(address))
+    with suppress(RaySystemError):  # no connection
+        while not any(known["NodeID"] == node for known in nodes.node_table()):
+            if cancelled.wait(_POLL_SECONDS):
+                return
+        found.set()
+
+
+@contextmanager
+def lean_tune(*, local: bool) -> Iterator[None]:
+    """Keep Tune from work that delays a search's first trials.
+
+    It counts callbacks for usage statistics even where these are turned off, and imports MLflow for this. And it gives
+    its actors an environment of their own, so that they cannot use workers that were started before. That environment
+    holds one variable for PyTorch Lightning, and variables that the workers of this machine inherit anyway.
+    """
     from ray.air._internal import usage
     from ray.tune.execution import class_cache
 
-    return usage, class_cache
+    no_environment = mock.patch.multiple(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=frozenset())
+    with mock.patch.object(usage, "tag_callbacks", return_value=False), no_environment if local else nullcontext():
+        yield
+
+
+def validate_cluster_config(config: dict[str, Any]) -> None:
+    """Raise whatever ``ray up`` raises at a configuration before it asks the provider for anything."""
+    from ray.autoscaler._private import util  # takes a while
+
+    util.validate_config(util.prepare_config(config))

@@ -18,6 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.names import JOURNAL_FILE, STARTED
 from vae_tune.config.settings import telling_line
 from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
@@ -74,7 +75,7 @@ class PostgreSQL(LiveView):
         self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, manifest["status"])
         self._copied = self._storage.get_all_trials(self._copy, deepcopy=False)
         """Each trial as the database holds it, by number."""
-        self._ids = [trial._trial_id for trial in self._copied]
+        self._ids = list(map(trial_id, self._copied))
         for trial in self._copied:  # ambiguous when clocks go back; the update then sets it again
             if trial.datetime_complete is not None:
                 trial.datetime_complete = trial.datetime_complete.astimezone(UTC)

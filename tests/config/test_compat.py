@@ -1,0 +1,264 @@
+"""config/compat names all private parts of libraries that the package uses; each is still there, and does its part."""
+
+import ast
+import copy
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from unittest import mock
+
+import optuna
+import pytest
+import ray
+import torch
+import tyro
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers._tpe import _truncnorm
+from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+import vae_tune
+from vae_tune.config.compat import optuna as private_optuna
+from vae_tune.config.compat import ray as private_ray
+from vae_tune.config.compat import torch as private_torch
+from vae_tune.config.compat import tyro as private_tyro
+
+PACKAGE = Path(vae_tune.__file__).parent
+ROOT = PACKAGE.parent
+RAY_INTERNAL = ("ray.air", "ray.tune.execution")
+"""Parts of Ray that their names do not mark as private."""
+
+
+def private(name):
+    return re.match(r"_(?!_)", name) is not None
+
+
+def own_names(tree):
+    """The private names that a module gives to its own functions, classes and attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self":
+            yield node.attr
+
+
+def private_parts_of_others(source):
+    """What a module names that is private to a library, or that patches one."""
+    tree = ast.parse(source)
+    own = set(own_names(tree))
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names):
+                named = [*module.split("."), *(alias.name for alias in names)]
+                found = any(map(private, named)) or module.startswith(("unittest", *RAY_INTERNAL))
+            case ast.Import(names=names):
+                found = any(map(private, chain(*(alias.name.split(".") for alias in names))))
+            case ast.Attribute(value=value, attr=name):
+                found = private(name) and name not in own and ast.unparse(value) not in ("self", "cls")
+            case ast.keyword(arg=str(name)):
+                found = private(name)
+            case ast.Call(func=ast.Name(id="getattr" | "setattr"), args=[_, ast.Constant(value=str(name)), *_]):
+                found = private(name)
+            case ast.Assign(targets=targets) | ast.Delete(targets=targets):
+                found = any(ast.unparse(target).startswith("sys.modules[") for target in targets)
+            case _:
+                found = False
+        if found:
+            yield ast.unparse(node)
+
+
+def test_no_other_module_names_a_private_part_of_a_library():
+    modules = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "compat"]
+    named = {path.name: list(private_parts_of_others(path.read_text())) for path in modules}
+    assert {name: parts for name, parts in named.items() if parts} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ray._private import state",
+        "import ray._private.services",
+        "from optuna.samplers._tpe import _truncnorm",
+        "from unittest import mock",
+        "from ray.air._internal import usage",
+        "study._storage.get_all_studies()",
+        "ray.init(_temp_dir='a')",
+        "getattr(study, '_study_id')",
+        "sys.modules['torchvision'] = None",
+        "del sys.modules['torchvision']",
+    ],
+)
+def test_such_a_line_is_found(line):
+    assert list(private_parts_of_others(line))
+
+
+@pytest.mark.parametrize("library", ["optuna", "ray", "torch", "torchvision", "tyro"])
+def test_each_module_states_the_installed_version(library):
+    said = importlib.import_module(f"vae_tune.config.compat.{library}").__doc__
+    minor = ".".join(version(library).split(".")[:2])
+    assert f" {minor}" in said
+
+
+def test_ray_is_pinned_to_the_release_that_was_checked():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    pins = {line.partition("]")[2] for line in requirements if line.startswith("ray[")}
+    assert pins == {">=2.60,<2.61"}
+    assert ray.__version__.startswith("2.60.")
+
+
+# ray: what a start and Tune need of it is tested in tests/system too
+
+
+def test_rays_start_is_given_its_private_options(monkeypatch, tmp_path):
+    given = {}
+
+    def init(*_, **options):
+        """See what is patched while Ray starts; mock refuses to patch a name that is not there."""
+        services, parameter = private_ray.services, private_ray.parameter
+        given.update(options, process=services.ConsolePopen, node=services.get_node, params=parameter.RayParams())
+
+    source = inspect.getsource(ray.init)
+    monkeypatch.setattr(ray, "init", init)
+    private_ray.start_local(2, str(tmp_path), ["os"], print, len)
+    assert (given["process"], given["node"]) == (print, len)
+    assert (given["params"].no_monitor, given["params"].include_log_monitor) == (True, False)
+    for name in ("_node_ip_address", "_temp_dir", "_system_config"):
+        assert given[name]
+        assert f'"{name}"' in source
+    assert private_ray.services.get_node is private_ray.get_node
+    assert list(inspect.signature(private_ray.get_node).parameters) == ["gcs_address", "node_id"]
+
+
+def test_ray_knows_the_options_of_its_start():
+    assert {"no_monitor", "include_log_monitor"} <= set(inspect.signature(private_ray.parameter.RayParams).parameters)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_tune_counts_no_callbacks_and_gives_actors_of_this_machine_no_environment(local):
+    from ray.air._internal import usage
+    from ray.tune.execution import class_cache
+
+    before = class_cache.DEFAULT_ENV_VARS
+    with private_ray.lean_tune(local=local):
+        assert usage.tag_callbacks([object()]) is False
+        assert ({} if local else before) == class_cache.DEFAULT_ENV_VARS
+        assert bool(class_cache.ENV_VARS_TO_PROPAGATE) is not local
+    assert class_cache.DEFAULT_ENV_VARS is before != {}
+
+
+def test_gpus_that_are_hidden_do_not_count(monkeypatch):
+    monkeypatch.setattr(NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 4)
+    for visible, count in (("0,2", 2), ("", 0), (None, 4)):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert private_ray.visible_gpus() == count
+
+
+def test_an_address_is_found_as_ray_finds_it(monkeypatch):
+    assert private_ray.bootstrap_address("10.0.0.1:6379") == "10.0.0.1:6379"
+    assert private_ray.bootstrap_address("ray://head:10001") == "head:10001"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert private_ray.bootstrap_address("auto") == "10.0.0.2:6379"
+
+
+def test_what_ray_knows_of_itself_is_asked_for_by_these_names(monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/somewhere")
+    assert private_ray.get_default_system_temp_dir() == "/somewhere"
+    assert private_ray.detect_fate_sharing_support() is (sys.platform == "linux")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert private_ray.is_token_auth_enabled() is False
+    for name in ("_initialize_global_state", "node_table", "get_draining_nodes"):
+        assert callable(getattr(private_ray.state, name))
+    assert callable(private_ray.services._get_gcs_client_options)
+
+
+def test_ray_validates_the_configuration_of_a_cluster():
+    config = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
+    private_ray.validate_cluster_config(copy.deepcopy(config))
+    with pytest.raises(Exception, match="no_such_key"):
+        private_ray.validate_cluster_config({**config, "no_such_key": 1})
+
+
+# optuna
+
+
+def test_attributes_of_a_study_and_ids_of_its_trials_are_those_of_its_storage():
+    study = optuna.create_study()
+    private_optuna.set_study_system_attr(study, "key", {"a": 1})
+    assert private_optuna.study_system_attrs(study) == {"key": {"a": 1}}
+    trial = study.ask()
+    assert private_optuna.trial_id(trial) == private_optuna.trial_id(study.trials[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("distribution", "inside", "outside"),
+    [
+        (IntDistribution(2, 8, step=2), 4, 5),
+        (FloatDistribution(1e-4, 1e-2, log=True), 1e-3, 0.1),
+        (FloatDistribution(1e-4, 1e-2, log=True), 1e-4, 0.0),
+        (FloatDistribution(0.0, 1.0, step=0.25), 0.75, 0.8),
+        (CategoricalDistribution(["relu", "tanh"]), "relu", "gelu"),
+    ],
+)
+def test_a_distribution_contains_what_it_could_propose(distribution, inside, outside):
+    assert private_optuna.contains(distribution, inside) is True
+    assert private_optuna.contains(distribution, outside) is False
+
+
+def test_tpes_log_ndtr_is_replaced_by_an_equal_one():
+    numbers = torch.linspace(-30, 5, 50, dtype=torch.float64).numpy()
+    with mock.patch.object(_truncnorm, "_log_ndtr"):
+        private_optuna.vectorize_tpe()
+        fast = _truncnorm._log_ndtr(numbers)
+    assert fast == pytest.approx([_truncnorm._log_ndtr_single(number) for number in numbers], rel=1e-12)
+
+
+# torch, torchvision, tyro
+
+
+def test_the_fused_kernel_takes_the_step_of_adamw():
+    ours, theirs = (torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    gradient, zeros = torch.tensor([0.5, 0.25]), (torch.zeros(2), torch.zeros(2))
+    options = {"lr": 0.1, "weight_decay": 0.01, "eps": 1e-8}
+    private_torch.fused_adamw(
+        [ours.detach()],
+        [gradient],
+        *([tensor] for tensor in zeros),
+        [],
+        [torch.ones(())],
+        amsgrad=False,
+        beta1=0.9,
+        beta2=0.999,
+        maximize=False,
+        **options,
+    )
+    theirs.grad = gradient
+    torch.optim.AdamW([theirs], fused=True, **options).step()
+    assert torch.equal(ours, theirs)
+
+
+def test_the_module_of_mnist_is_loaded_alone_and_torchvision_whole_after_it():
+    code = (
+        "import sys; from vae_tune.config.compat.torchvision import mnist_module; module = mnist_module();"
+        "print([name for name in sys.modules if name.startswith('torchvision')], module.EMNIST.__name__);"
+        "import torchvision; print(torchvision.models.resnet18.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[] EMNIST", "resnet18"]
+
+
+def test_tyros_parse_errors_are_passed_to_a_function():
+    events = []
+    with pytest.raises(SystemExit), private_tyro.on_parse_error(events.append):
+        tyro.cli(int, args=["a"], console_outputs=False)
+    assert [isinstance(event, private_tyro.ParseErrorEvent) for event in events] == [True]
