@@ -17,7 +17,7 @@ from tests.truths import KINDS, make_truth, search
 from vae_tune.config.names import COMPLETE
 from vae_tune.config.settings import AshaConfig
 from vae_tune.replay.forecast import MORE, forecast
-from vae_tune.replay.options import Setting
+from vae_tune.replay.setting import Setting
 
 
 def count_forecasts(studies, seed=0):

@@ -8,18 +8,9 @@ import pytest
 from tests.studies import make_study
 from tests.test_walls import ROOMS
 from vae_tune import load_study
-from vae_tune.cli.check.options import CheckOptions
-from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
+from vae_tune.cli.main import COMMANDS, load_command
+from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, TrialConfig, ViewsConfig
 from vae_tune.config.space import load_space
-from vae_tune.replay.options import ReplayOptions
-from vae_tune.tasks.options import (
-    DashboardOptions,
-    EvaluateOptions,
-    ExploreOptions,
-    GenerateOptions,
-    ReportOptions,
-    TrainOptions,
-)
 from vae_tune.vae.checkpoint import write_model
 from vae_tune.vae.model import build_model
 
@@ -37,20 +28,12 @@ def test_every_option_that_is_named_exists(page):
     fields = {
         name.replace("_", "-")
         for config in (
-            SearchConfig,
             AshaConfig,
             ResourceConfig,
             DataConfig,
             TrialConfig,
             ViewsConfig,
-            DashboardOptions,
-            EvaluateOptions,
-            GenerateOptions,
-            ReportOptions,
-            TrainOptions,
-            ExploreOptions,
-            ReplayOptions,
-            CheckOptions,
+            *(load_command(name).options for name in COMMANDS),
         )
         for name in config.__dataclass_fields__
     }

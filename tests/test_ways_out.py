@@ -15,21 +15,23 @@ from tests.studies import hand_made, make_study
 from vae_tune.cli import main as cli
 from vae_tune.cli.dashboard import make_dashboard
 from vae_tune.cli.parsing import parse
+from vae_tune.cli.replay import ReplayOptions
+from vae_tune.cli.report import ReportOptions
 from vae_tune.config.names import CONFIRMATION, EXPLORATION, KINDS, PRUNED, SEARCH
 from vae_tune.config.settings import DataConfig, SearchConfig, UsageError
 from vae_tune.config.space import DEFAULT_SPACE, Space
 from vae_tune.images.datasets import load_images
 from vae_tune.record.metadata import read_config, read_manifest, refuse_other_data
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.replay.command import replay
 from vae_tune.replay.curves import load_curves, places
 from vae_tune.replay.forecast import Recorded
-from vae_tune.replay.options import ReplayOptions
 from vae_tune.replay.surrogate import Surrogate
-from vae_tune.tasks.options import ReportOptions
+from vae_tune.tasks.replay import replay
 from vae_tune.tasks.search_plan import make_plan, study_place
 from vae_tune.views.console import make_console
 
+SETTINGS = ReplayOptions(source=Path()).settings
+WIDE = make_console(width=100)
 WITH_DECAY = (
     "latent_size: {type: int, low: 2, high: 64, log: true}\n"
     "weight_decay: {type: float, low: 1.0e-6, high: 1.0e-2, log: true}\n"
@@ -39,7 +41,7 @@ WITH_DECAY = (
 def planned(*words):
     """Check a search as its command does, up to where Ray would start."""
     words = [str(word) for word in words]
-    command = cli.COMMANDS["search"]
+    command = cli.load_command("search")
     config = parse(command.options, words, "search.py", command.defaults(words))
     return make_plan(config, None, study_place(config))
 
@@ -241,9 +243,8 @@ def follow(source, output, curves):
     """Replay ``source`` first with ``curves``, then with the options that each refusal advises; return all advice."""
     options, advice = {"curves": curves}, []
     while len(advice) < 4:
-        replayed = ReplayOptions(source=source, num_samples=15, repeats=1, output=output, **options)
         try:
-            replay(replayed, make_console(width=100))
+            replay(source, SETTINGS, num_samples=15, seeds=[0], output=output, console=WIDE, **options)
         except UsageError as error:
             advice.append(str(error).splitlines()[-1])
             ways = re.findall(r"--curves \w+|--force", advice[-1])
@@ -291,7 +292,7 @@ def test_a_reference_off_a_log_axis_is_replayed(tmp_path, curves):
     reference = recorded.values[0]
     assert reference["weight_decay"] == 0
     assert (places(space, [reference]) == places(space, [reference | {"weight_decay": 1e-6}])).all()
-    one = {"sampler": "random", "scheduler": "none", "num_samples": 8, "repeats": 1, "force": True}
-    options = ReplayOptions(source=folder, output=tmp_path / "out", curves=curves, **one)
-    assert len(replay(options, make_console(width=100))) == 1
+    one = {"num_samples": 8, "seeds": [0], "force": True, "console": WIDE}
+    settings = ReplayOptions(source=folder, sampler="random", scheduler="none").settings
+    assert len(replay(folder, settings, output=tmp_path / "out", curves=curves, **one)) == 1
     assert np.isfinite(Recorded(recorded, Surrogate(recorded)).curve(reference).losses).all()  # of the forecast

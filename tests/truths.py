@@ -25,7 +25,7 @@ from vae_tune.config.names import COMPLETE, FAIL, PRUNED
 from vae_tune.config.settings import AshaConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.replay.curves import Curve
-from vae_tune.replay.options import Setting
+from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import simulate
 
 KINDS = ("inside", "edge", "near", "flat", "interacting")

@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from tests.clusters import BROKEN
-from vae_tune.cli.check import clouds, command
+from vae_tune.cli.check import CheckOptions, clouds, command
 from vae_tune.cli.check.command import check, check_document, reachable
 from vae_tune.cli.check.document import read_document
-from vae_tune.cli.check.options import CheckOptions
 from vae_tune.config.settings import UsageError
 
 ROOT = Path(__file__).parents[2]

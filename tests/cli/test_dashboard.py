@@ -13,11 +13,11 @@ import pytest
 from tests.cli.test_main import run
 from tests.studies import make_study
 from tests.view_servers import SECONDS
-from vae_tune.cli.dashboard import make_dashboard, run_dashboard
+from vae_tune.cli.dashboard import DashboardOptions, make_dashboard
+from vae_tune.cli.dashboard import run as run_dashboard
 from vae_tune.config.settings import UsageError
 from vae_tune.record.journal import ReadOnlyJournal
 from vae_tune.record.trials import read_trials
-from vae_tune.tasks.options import DashboardOptions
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_what_would_change_the_study_is_refused_in_words(url, folder, method, pa
     before = (folder / "optuna.journal").read_bytes()
     code, reason = send(f"{url}/api/{path}", method, body)
     assert code == 405
-    assert "only shows the study" in reason
+    assert "is read-only" in reason
     assert (folder / "optuna.journal").read_bytes() == before
     assert not list(folder.glob("optuna.journal.*"))  # no lock either
 
@@ -146,8 +146,8 @@ def test_without_optuna_dashboard_the_extra_is_named(monkeypatch, folder):
         make_dashboard(folder, 0)
 
 
-def test_the_browser_is_opened_on_the_study_and_ctrl_c_ends_the_server(monkeypatch, folder):
-    opened, said = [], []
+def test_the_browser_is_opened_on_the_study_and_ctrl_c_ends_the_server(monkeypatch, capsys, folder):
+    opened = []
 
     def interrupt(server):
         raise KeyboardInterrupt
@@ -155,9 +155,9 @@ def test_the_browser_is_opened_on_the_study_and_ctrl_c_ends_the_server(monkeypat
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setattr("vae_tune.cli.dashboard._Server.serve_forever", interrupt)
-    run_dashboard(DashboardOptions(folder=folder, port=0, open=True), said.append)
+    run_dashboard(DashboardOptions(folder=folder, port=0, open=True))
     assert opened[0].endswith("/dashboard/studies/0")
-    assert opened[0] in said[0]
+    assert opened[0] in capsys.readouterr().out
     with socket.socket() as again:
         again.bind(("127.0.0.1", int(opened[0].split(":")[2].partition("/")[0])))
 

@@ -92,8 +92,8 @@ def place(tmp_path, monkeypatch, study):
 BAD = [
     ("--dataset cifar", "--dataset must be one of mnist"),
     ("--sampler grid", "--sampler must be one of tpe"),
-    ("--num-samples 0", "num_samples must be >= 1, but got 0"),
-    ("--num-samples -1", "num_samples must be >= 1, but got -1"),
+    ("--num-samples 0", "--num-samples must be >= 1, but got 0"),
+    ("--num-samples -1", "--num-samples must be >= 1, but got -1"),
     ("--num-samples many", "--num-samples"),
     ("--num-samples", "--num-samples needs a value"),
     ("--samples 3", "unknown option --samples. Did you mean --sampler?"),
@@ -103,12 +103,12 @@ BAD = [
     ("--sampler tbe", "but got 'tbe'. Did you mean tpe?"),
     ("--sampler TPE", "but got 'TPE'. Did you mean tpe?"),
     ("--space wyde", "The space file wyde cannot be read: No such file or directory. Did you mean wide?"),
-    ("--grace-period 11", "grace_period <= max_epochs must hold, but got 11 > 10"),
-    ("--reduction-factor 1", "reduction_factor must be >= 2, but got 1"),
-    ("--learning-rate nan", "learning_rate must be > 0 and finite, but got nan"),
-    ("--learning-rate -1", "learning_rate must be > 0 and finite, but got -1.0"),
-    ("--batch-size 0", "batch_size must be >= 1"),
-    ("--seed -1", "seed must be in 0..4294967295, but got -1"),
+    ("--grace-period 11", "--grace-period <= --max-epochs must hold, but got 11 > 10"),
+    ("--reduction-factor 1", "--reduction-factor must be >= 2, but got 1"),
+    ("--learning-rate nan", "--learning-rate must be > 0 and finite, but got nan"),
+    ("--learning-rate -1", "--learning-rate must be > 0 and finite, but got -1.0"),
+    ("--batch-size 0", "--batch-size must be >= 1"),
+    ("--seed -1", "--seed must be in 0..4294967295, but got -1"),
     ("--space missing.yaml", "missing.yaml cannot be read"),
     ("--space list.yaml", "list.yaml:1: a space is a mapping"),
     ("--space no_yaml.yaml", "no_yaml.yaml:2: this is no YAML"),
@@ -118,42 +118,45 @@ BAD = [
     ("--space log.yaml", "log.yaml:2: learning_rate"),
     ("--space negative.yaml", "negative.yaml:1: learning_rate must be > 0 and finite, but got -0.1"),
     ("--space nan.yaml", "nan.yaml:1: learning_rate must be > 0 and finite, but got nan"),
-    ("--cpus-per-trial 0", "cpus_per_trial must be >= 1"),
-    ("--cpus-per-trial 4096", "cpus_per_trial=4096"),
-    ("--gpus-per-trial 64", "gpus_per_trial=64"),
-    ("--gpus-per-trial 1.5", "gpus_per_trial must be a fraction below 1 or whole, but got 1.5"),
-    ("--max-concurrent 0", "max_concurrent must be >= 1"),
-    ("--results-dir file", "results_dir file cannot be written"),
-    ("--results-dir file/deeper", "results_dir file/deeper cannot be written"),
+    ("--cpus-per-trial 0", "--cpus-per-trial must be >= 1"),
+    ("--cpus-per-trial 4096", "--cpus-per-trial 4096 and --gpus-per-trial "),
+    ("--gpus-per-trial 64", " and --gpus-per-trial 64 do not fit"),
+    ("--gpus-per-trial 1.5", "--gpus-per-trial must be a fraction below 1 or whole, but got 1.5"),
+    ("--max-concurrent 0", "--max-concurrent must be >= 1"),
+    ("--results-dir file", "--results-dir file cannot be written"),
+    ("--results-dir file/deeper", "--results-dir file/deeper cannot be written"),
     ("--study-name taken", "--resume results/taken"),
     ("--study-name foreign", "results/foreign exists already and is no study"),
-    ("--study-name a/b", "study_name must be a plain folder name, but got 'a/b'"),
-    ("--study-name " + 300 * "x", "study_name must be a plain folder name"),
-    ("--results-dir " + 300 * "x", "results_dir must be a path of printable names, each at most 255 bytes long"),
-    ("--results-dir \udcff", "results_dir must be a path of printable names"),
+    ("--study-name a/b", "--study-name must be a plain folder name, but got 'a/b'"),
+    ("--study-name " + 300 * "x", "--study-name must be a plain folder name"),
+    ("--results-dir " + 300 * "x", "--results-dir must be a path of printable names, each at most 255 bytes long"),
+    ("--results-dir \udcff", "--results-dir must be a path of printable names"),
     ("--results-dir ''", "--results-dir needs a value, but got an empty one"),
     ("--train-size 1e3", "--train-size must be a whole number, but got '1e3'."),
     ("--num-samples many", "--num-samples must be a whole number, but got 'many'."),
     ("--target-loss low", "--target-loss must be a number, but got 'low'."),
     ("--audit-fraction 5%", "--audit-fraction must be a number, but got '5%'."),
-    ("--train-size 0", "train_size must be >= 1, but got 0"),
-    ("--train-size 50001", "train_size must be <= 50000 for mnist, but got 50001"),
+    ("--train-size 0", "--train-size must be >= 1, but got 0"),
+    ("--train-size 50001", "--train-size must be <= 50000 for mnist, but got 50001"),
     ("--data-dir corrupt", "train-images-idx3-ubyte is corrupt"),
-    ("--time-budget soon", "time_budget must be a time such as 90s, 45m or 1h30m, but got 'soon'"),
-    ("--target-loss nan", "target_loss must be finite"),
-    ("--mlflow localhost:5000", "mlflow must be a URL such as http://127.0.0.1:5000 or sqlite:///mlflow.db, but got"),
+    ("--time-budget soon", "--time-budget must be a time such as 90s, 45m or 1h30m, but got 'soon'"),
+    ("--target-loss nan", "--target-loss must be finite"),
+    (
+        "--mlflow localhost:5000",
+        "--mlflow must be a URL such as http://127.0.0.1:5000 or sqlite:///mlflow.db",
+    ),
     ("--mlflow http://me:pw@host", "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
-    ("--visdom localhost:8097", "visdom must be a URL such as http://127.0.0.1:8097, but got 'localhost:8097'"),
+    ("--visdom localhost:8097", "--visdom must be a URL such as http://127.0.0.1:8097, but got 'localhost:8097'"),
     ("--visdom", "--visdom needs a value"),
     ("--tensorboard yes", "unknown option yes"),
     ("--results-dir S3://bucket/vae", "is neither a folder nor one of s3://BUCKET/... and gs://BUCKET/..."),
     ("--results-dir ftp://host/vae", "is neither a folder nor one of s3://BUCKET/... and gs://BUCKET/..."),
     ("--resume nowhere", "nowhere is no study: study.json is missing"),
     ("--resume", "--resume needs a value"),
-    ("--resume study --max-epochs 9", "max_epochs is 10 in this study, but got 9"),
+    ("--resume study --max-epochs 9", "--max-epochs is 10 in this study, but got 9"),
     ("--resume study --space order.yaml", "latent_size"),
     ("--resume study --space narrow.yaml", "space latent_size is"),
-    ("--resume study --num-samples 1", "num_samples must be >= 2, the trials begun already, but got 1"),
+    ("--resume study --num-samples 1", "--num-samples must be >= 2, the trials begun already, but got 1"),
     ("--resume study --study-name other", "--resume study names the study: leave out --study-name"),
     ("--resume study --results-dir other", "--resume study names the study: leave out --results-dir"),
     ("--resume mangled", "mangled is no study: study.json is damaged (it lacks 'name')"),
@@ -195,7 +198,7 @@ def without_rights(folder, *words):
 @pytest.mark.parametrize(
     ("closed", "words", "message"),
     [
-        ("results", "--study-name new", "results_dir results cannot be written: Permission denied"),
+        ("results", "--study-name new", "--results-dir results cannot be written: Permission denied"),
         ("study/study.json", "--resume study", "study is no study: study.json"),
         ("study/optuna.journal", "--resume study", "study is no study: its journal cannot be read"),
     ],
@@ -270,7 +273,7 @@ def test_the_script_is_the_search_command():
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-@pytest.mark.parametrize("columns", [60, 100])
+@pytest.mark.parametrize("columns", [60, 80, 100])
 def test_a_help_fits_the_terminal_and_shows_what_can_be_typed(monkeypatch, capsys, name, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     code, text, _ = run(monkeypatch, capsys, name, "--help", command=None)
@@ -333,7 +336,7 @@ def test_a_study_is_known_however_its_folder_is_spelled(spelling, tmp_path, monk
     assert code == 0, errors
     assert re.search(rf"\b{name} +t\b", out)
     code, _, errors = run(monkeypatch, capsys, "--resume", typed, "--max-epochs", 3)
-    assert (code, "max_epochs is 9 in this study, but got 3" in errors) == (2, True)
+    assert (code, "--max-epochs is 9 in this study, but got 3" in errors) == (2, True)
 
 
 def test_without_a_command_the_commands_are_listed(monkeypatch, capsys):

@@ -13,7 +13,7 @@ from vae_tune.config.space import DEFAULT_SPACE, Space
 from vae_tune.replay import forecast as module
 from vae_tune.replay.curves import load_curves
 from vae_tune.replay.forecast import Recorded, forecast, write_forecast
-from vae_tune.replay.options import Setting
+from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import simulate
 from vae_tune.replay.surrogate import Surrogate
 

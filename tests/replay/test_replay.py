@@ -10,15 +10,16 @@ import pandas as pd
 import pytest
 
 from tests.studies import hand_made, make_study
+from vae_tune.cli.replay import ReplayOptions
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
 from vae_tune.config.settings import AshaConfig, TrialConfig, UsageError
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.replay.command import replay
 from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves, places, read_table, write_curves
-from vae_tune.replay.options import ReplayOptions, Setting
+from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial
 from vae_tune.replay.surrogate import ERROR, Surrogate, is_poor
 from vae_tune.replay.tables import bootstrap, lowest, regret_table, summary_table
+from vae_tune.tasks.replay import replay
 from vae_tune.views.console import make_console
 
 TABLE = Path(__file__).parents[1] / "curves"
@@ -239,11 +240,11 @@ def test_what_cannot_be_replayed_is_refused(change, message):
         ReplayOptions(source=TABLE, **change)
 
 
-def command(**options):
+def command(num_samples=6, repeats=2, output=None, curves="surrogate", force=False, **lists):
     text = io.StringIO()
-    options = {"num_samples": 6, "repeats": 2} | options
-    summary = replay(ReplayOptions(source=TABLE, **options), make_console(file=text, width=200))
-    return summary, text.getvalue()
+    settings = ReplayOptions(source=TABLE, **lists).settings
+    how = {"num_samples": num_samples, "seeds": range(repeats), "output": output, "curves": curves, "force": force}
+    return replay(TABLE, settings, **how, console=make_console(file=text, width=200)), text.getvalue()
 
 
 def test_the_command_prints_the_error_first_and_writes_tables_figure_and_page(tmp_path):
@@ -275,7 +276,7 @@ def test_one_search_has_no_interval(tmp_path):
 
 
 def test_table_and_page_tell_of_one_zero_of_regret(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_tune.replay.command.lowest", lambda *_: 12.34)  # below what the source holds itself
+    monkeypatch.setattr("vae_tune.tasks.replay.lowest", lambda *_: 12.34)  # below what the source holds itself
     _, text = command(sampler="random", scheduler="none", output=tmp_path / "out")
     for told in (text, (tmp_path / "out" / "replay.html").read_text()):
         assert "nats per image above 12.34, the lowest" in told
@@ -291,7 +292,7 @@ def test_regret_begins_with_the_first_whole_trial_and_never_rises_whatever_the_h
 
 
 def test_what_could_not_be_written_or_stopped_is_refused_before_the_searches(tmp_path, monkeypatch):
-    monkeypatch.setattr("vae_tune.replay.command.simulate", pytest.fail)
+    monkeypatch.setattr("vae_tune.tasks.replay.simulate", pytest.fail)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"file cannot be written: .*file is no writable folder"):
         command(sampler="random", output=tmp_path / "file")

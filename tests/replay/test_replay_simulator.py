@@ -13,7 +13,7 @@ from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves
-from vae_tune.replay.options import Setting
+from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import UnknownEpoch, simulate
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Ending

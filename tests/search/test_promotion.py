@@ -16,7 +16,7 @@ from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.sampler_view import as_seen
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.replay.options import Setting
+from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import simulate
 from vae_tune.search.scheduler import PromotionAsha, settle
 from vae_tune.search.searcher import StudySearcher

@@ -7,25 +7,22 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import ROOT, alive, descendants, table, wait_for
-from vae_tune import DataConfig, ResourceConfig
+from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.analysis.audit import audit
-from vae_tune.tasks.explore import explore
-from vae_tune.tasks.options import ExploredConfig, ExploreOptions
+from vae_tune.tasks.explore import explore, plan
 
 pytestmark = pytest.mark.system
 
 
 def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path):
-    options = ExploreOptions(
-        latent_size="2,5,1000000000",  # of which the last fits into no machine's memory
-        repeats=2,
+    config = SearchConfig(
         study_name="e",
         results_dir=tmp_path,
         data=DataConfig(train_size=300),
         resources=ResourceConfig(max_concurrent=1),
-        trial=ExploredConfig(hidden_width=16, max_epochs=2),
+        trial=TrialConfig(hidden_width=16, max_epochs=2),
     )
-    sizes = explore(options)
+    sizes = explore(*plan(config, [2, 5, 1_000_000_000], 2))  # of which the last fits into no machine's memory
     assert sizes["latent_size"].tolist() == [2, 5]
     assert sizes["trials"].tolist() == [2, 2]
     folder = tmp_path / "e"

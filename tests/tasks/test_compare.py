@@ -12,7 +12,7 @@ from tests.cli.test_main import run
 from tests.studies import hand_made, make_study
 from tests.views.test_plots import STUDIES
 from vae_tune import load_studies
-from vae_tune.tasks.compare import curves, draw, side_by_side, words
+from vae_tune.tasks.compare import comparison, curves, draw, side_by_side
 
 RATE = {"learning_rate": 0.002}
 
@@ -42,7 +42,7 @@ def test_a_study_has_its_winner_its_reference_and_its_cost(two):
 
 
 def test_the_words_stand_in_columns_and_tell_which_is_best_and_why(two):
-    text = "\n".join(words(two))
+    text = "\n".join(comparison(two))
     assert "nats per image, grey values of mnist" in text
     lines = {line[:30].strip(): line[30:].split() for line in text.splitlines()}
     assert lines["validation loss"] == ["110.00", "115.50"]
@@ -97,7 +97,7 @@ def test_no_study_is_too_poor_to_be_compared(condition, tmp_path):
     poor = make_study(tmp_path / "poor", **STUDIES[condition])
     both = load_studies([poor, make_study(tmp_path / "other", trials=0)])
     draw(both).draw_without_rendering()
-    assert words(both)[-1].startswith(("Lowest validation loss: poor,", "No trial has succeeded in any of them."))
+    assert comparison(both)[-1].startswith(("Lowest validation loss: poor,", "No trial has succeeded in any study."))
 
 
 def test_the_command_prints_and_draws(tmp_path, monkeypatch, capsys):
@@ -122,7 +122,7 @@ BAD = [
     ("a grey", r"of different kinds cannot be compared (a: grey, grey: static)"),
     ("a kmnist", "(a: 10,000 of mnist; kmnist: 10,000 of kmnist)"),
     ("a other", "; other: 10,000 of mnist, checksum deadbeef)"),
-    ("a b --output both.bmp", "output must be a .png, .svg or .pdf file, but got 'both.bmp'"),
+    ("a b --output both.bmp", "--output must be a .png, .svg or .pdf file, but got 'both.bmp'"),
     ("a b --output nowhere/both.png", "The figure nowhere/both.png cannot be written: No such file or directory"),
 ]
 

@@ -99,10 +99,10 @@ def test_a_folder_of_images_that_is_gone_is_replaced_by_the_default(model, monke
 
 
 BAD = [
-    ("--images 0", "images must be >= 1, but got 0"),
-    ("--images 10001", "images must be <= 10000, the test images of mnist, but got 10001"),
-    ("--nll-samples 0", "nll_samples must be >= 1, but got 0"),
-    ("--nll-samples -5", "nll_samples must be >= 1, but got -5"),
+    ("--images 0", "--images must be >= 1, but got 0"),
+    ("--images 10001", "--images must be <= 10000, the test images of mnist, but got 10001"),
+    ("--nll-samples 0", "--nll-samples must be >= 1, but got 0"),
+    ("--nll-samples -5", "--nll-samples must be >= 1, but got -5"),
     ("--nll-samples many", "--nll-samples"),
     ("--split train", "--split must be one of test, validation, but got 'train'"),
     ("--binarization round", "--binarization must be one of"),

@@ -15,16 +15,16 @@ from tests.stores import BUCKET, s3
 from tests.studies import iso, make_study
 from vae_tune.analysis.study import load_study
 from vae_tune.cli import main as cli
+from vae_tune.cli.explore import ExploreOptions, run
 from vae_tune.config import suggestions
 from vae_tune.config.names import COMPLETE, DEVICE, EXPLORATION, FAIL, LOCK_FILE, NODE
-from vae_tune.config.settings import ResourceConfig, UsageError
+from vae_tune.config.settings import ResourceConfig, SearchConfig, TrialConfig, UsageError
 from vae_tune.config.storage import write_bytes
 from vae_tune.record.copies import mark_copy, record_files, working_copy
 from vae_tune.record.metadata import new_manifest, read_config
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
 from vae_tune.tasks.explore import draw, explore, failures, plan, show
-from vae_tune.tasks.options import ExploredConfig, ExploreOptions
 from vae_tune.tasks.repeats import summarise
 from vae_tune.vae.training import fit, new_state
 from vae_tune.views.console import make_console
@@ -33,8 +33,7 @@ SUMMARISED = ("test_loss", "test_reconstruction", "test_kl", "test_active_units"
 
 
 def test_the_grid_has_every_size_with_every_seed_and_all_sizes_first():
-    options = ExploreOptions(latent_size="2,10", repeats=3, trial=ExploredConfig(seed=7, hidden_width=50))
-    config, grid = plan(options)
+    config, grid = plan(SearchConfig(trial=TrialConfig(seed=7, hidden_width=50)), [2, 10], 3)
     points = [{"latent_size": config.trial.latent_size, "seed": config.trial.seed}, *grid.points]
     assert points == [{"latent_size": size, "seed": seed} for seed in (7, 8, 9) for size in (2, 10)]
     assert config.num_samples == config.keep == 6
@@ -43,20 +42,20 @@ def test_the_grid_has_every_size_with_every_seed_and_all_sizes_first():
     assert grid.space.contains(config.trial)  # trial 0 is a point like the others
 
 
-def test_trainings_that_failed_are_named():
+def test_trials_that_failed_are_named():
     states = [(2, COMPLETE), (5, FAIL), (2, COMPLETE), (5, COMPLETE)]
     rows = [TrialRow(number, {"latent_size": size}, iso(0), state) for number, (size, state) in enumerate(states)]
-    assert failures(rows) == ["Of latent size 5, 1 of 2 trainings failed and are left out: trials.csv says why."]
+    assert failures(rows) == ["Latent size 5: 1 of 2 trials failed and are left out; trials.csv gives the reasons."]
 
 
 def test_one_repeat_of_one_size_is_a_grid():
-    config, grid = plan(ExploreOptions(latent_size="3", repeats=1))
+    config, grid = plan(SearchConfig(), [3], 1)
     assert (config.num_samples, list(grid.points)) == (1, [])
 
 
 def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(tmp_path, tiny, monkeypatch):
-    trial, rooms = ExploredConfig(hidden_width=50), ResourceConfig(max_concurrent=1)
-    config, grid = plan(ExploreOptions(latent_size="2,10", study_name="e", results_dir=tmp_path, trial=trial))
+    trial, rooms = TrialConfig(hidden_width=50), ResourceConfig(max_concurrent=1)
+    config, grid = plan(SearchConfig(study_name="e", results_dir=tmp_path, trial=trial), [2, 10], 5)
     manifest = new_manifest("e", config, config.trial, grid.space, tiny, grid.kind) | {"runs": []}
     StudyRecord.create(tmp_path / "e", manifest).close()
     searched = []
@@ -64,16 +63,13 @@ def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(
         "vae_tune.tasks.explore.run_search", lambda config, **_: searched.append(config) or load_study(config.resume)
     )
     with pytest.raises(UsageError, match=r"No trial of .* was trained to the end"):
-        explore(ExploreOptions(resume=tmp_path / "e", resources=rooms))
+        run(ExploreOptions(resume=tmp_path / "e", resources=rooms))
     assert searched == [replace(config, resume=tmp_path / "e", resources=rooms)]
 
 
 def test_what_follows_an_exploration_on_object_storage_is_written_under_its_claim(tmp_path, tiny, monkeypatch):
-    trial = ExploredConfig(hidden_width=4, batch_size=20, max_epochs=1)
-    options = ExploreOptions(
-        latent_size="2", repeats=1, study_name="e", results_dir=Path(f"s3://{BUCKET}"), trial=trial
-    )
-    config, grid = plan(options)
+    trial = TrialConfig(hidden_width=4, batch_size=20, max_epochs=1)
+    config, grid = plan(SearchConfig(study_name="e", results_dir=Path(f"s3://{BUCKET}"), trial=trial), [2], 1)
     beat = threading.Event()
 
     def load(_):
@@ -111,7 +107,7 @@ def test_what_follows_an_exploration_on_object_storage_is_written_under_its_clai
                 beat.set()
 
         server.before = note
-        explore(options)
+        explore(config, grid)
         assert f"e/{LOCK_FILE}" not in server.objects()
     checkpoint = "e/checkpoints/trial_00000/epoch_0001.safetensors"  # it was lost: the trial is trained again
     assert {checkpoint, "e/explored.csv", "e/latent_sizes.csv", "e/latent_sizes.png"} < claimed.keys()
@@ -119,7 +115,7 @@ def test_what_follows_an_exploration_on_object_storage_is_written_under_its_clai
 
 
 def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):
-    options = ExploreOptions(latent_size="2,10", study_name="e", results_dir=tmp_path)
+    planned = plan(SearchConfig(study_name="e", results_dir=tmp_path), [2, 10], 5)
 
     def interrupted(config, **_):
         (config.results_dir / config.study_name).mkdir()
@@ -129,8 +125,8 @@ def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr("vae_tune.tasks.explore.run_search", interrupted)
     console = make_console(file=io.StringIO())
     with pytest.raises(KeyboardInterrupt):
-        explore(options, console)
-    assert console.file.getvalue() == f"Go on: {suggestions.resume(tmp_path / 'e', 'explore')}\n"
+        explore(*planned, console)
+    assert console.file.getvalue() == f"To continue: {suggestions.resume(tmp_path / 'e', 'explore')}\n"
 
 
 @pytest.fixture
@@ -157,13 +153,13 @@ def test_the_plot_is_a_picture(sizes, tmp_path):
 
 
 BAD = [
-    ("--latent-size 2,2", "latent_size must be different whole numbers >= 1, such as 2,10,20, but got '2,2'"),
-    ("--latent-size 2,x", "latent_size must be different whole numbers"),
-    ("--latent-size 0", "latent_size must be different whole numbers"),
-    ("--latent-size 2,", "latent_size must be different whole numbers"),
-    ("--repeats 0", "repeats must be >= 1, but got 0"),
-    ("--seed 4294967295 --repeats 2", "repeats must be <= 1, as no seed is above 4294967295, but got 2"),
-    ("--epochs 0", ": epochs must be >= 1, but got 0"),
+    ("--latent-size 2,2", "--latent-size must be different whole numbers >= 1, such as 2,10,20, but got '2,2'"),
+    ("--latent-size 2,x", "--latent-size must be different whole numbers"),
+    ("--latent-size 0", "--latent-size must be different whole numbers"),
+    ("--latent-size 2,", "--latent-size must be different whole numbers"),
+    ("--repeats 0", "--repeats must be >= 1, but got 0"),
+    ("--seed 4294967295 --repeats 2", "--repeats must be <= 1, as no seed is above 4294967295, but got 2"),
+    ("--epochs 0", "--epochs must be >= 1, but got 0"),
     ("--resume nowhere", "nowhere is no study"),
     ("--resume study", "study is a search, not an exploration"),
 ]
@@ -184,7 +180,7 @@ def test_bad_input_is_refused_in_two_lines(tmp_path, monkeypatch, capsys, words,
 
 
 def test_a_search_does_not_go_on_with_an_exploration_whose_trials_it_would_only_copy(tmp_path, monkeypatch, capsys):
-    _, grid = plan(ExploreOptions(latent_size="2,10", repeats=2))
+    _, grid = plan(SearchConfig(), [2, 10], 2)
     make_study(tmp_path / "e", trials=4, space=grid.space, sampler="random", scheduler="none", kind=grid.kind)
     monkeypatch.setattr(sys, "argv", ["search.py", "--resume", str(tmp_path / "e"), "--num-samples", "6"])
     with pytest.raises(SystemExit) as stop:
@@ -195,7 +191,7 @@ def test_a_search_does_not_go_on_with_an_exploration_whose_trials_it_would_only_
 
 @pytest.mark.parametrize("name", ["confirmation", "confirmation-of-sizes"])
 def test_an_exploration_of_any_name_goes_on(tmp_path, name):
-    _, grid = plan(ExploreOptions(latent_size="2,10", repeats=2))
+    _, grid = plan(SearchConfig(), [2, 10], 2)
     folder = make_study(
         tmp_path / name, trials=4, space=grid.space, sampler="random", scheduler="none", kind=EXPLORATION
     )

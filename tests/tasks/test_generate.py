@@ -104,11 +104,11 @@ def test_one_latent_has_no_map(tiny):
 BAD = [
     (3, "--what manifold", "drawn for latent_size=2 alone, but this model has 3"),
     (1, "--what map", "A map needs latent_size >= 2, but this model has 1"),
-    (2, "--what samples,sketches", "what must name some of samples, reconstructions"),
+    (2, "--what samples,sketches", "--what must name some of samples, reconstructions"),
     (2, "--what sample", "but got 'sample'. Did you mean samples?"),
     (2, "--what", "--what needs a value"),
     (2, "--format jpeg", "--format must be one of png, npz, but got 'jpeg'"),
-    (2, "--seed -1", "seed must be in 0..4294967295, but got -1"),
+    (2, "--seed -1", "--seed must be in 0..4294967295, but got -1"),
     (2, "--output model/config.json", "model/config.json cannot be written"),
 ]
 

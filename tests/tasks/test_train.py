@@ -164,29 +164,28 @@ def trained(tmp_path_factory):
     """An ended training."""
     folder = tmp_path_factory.mktemp("place") / "a"
     data, config = DataConfig(train_size=60), TrialConfig(latent_size=2, hidden_width=4, max_epochs=2)
-    trial = single.TrainedConfig(**vars(config))
-    single.train(single.TrainOptions(output=folder, data=data, trial=trial))
+    single.train(config, data, output=folder)
     return folder
 
 
 BAD = [
-    ("--threads 0", "threads must be >= 1, but got 0"),
-    ("--epochs 0", ": epochs must be >= 1, but got 0"),
-    ("--latent-size 0", "latent_size must be >= 1, but got 0"),
+    ("--threads 0", "--threads must be >= 1, but got 0"),
+    ("--epochs 0", "--epochs must be >= 1, but got 0"),
+    ("--latent-size 0", "--latent-size must be >= 1, but got 0"),
     ("--output a", "The training a exists already"),
     ("--output .", " exists already and is no training"),
     ("--output full/file", "full/file exists already and is no training"),
-    ("--output full/file/deeper", "output full/file/deeper cannot be written"),
+    ("--output full/file/deeper", "--output full/file/deeper cannot be written"),
     ("--resume nowhere", "nowhere is no training: training.json is missing"),
     ("--resume full", "full is no training: training.json is damaged"),
     ("--resume a --output b", "--resume takes no --output"),
     ("--resume a --config a/config.json", "--resume takes no --config"),
-    ("--resume a --epochs 1", "epochs must be >= 2, trained already, but got 1"),
-    ("--resume a --latent-size 3", "latent_size is 2 in this training, but got 3"),
-    ("--resume a --train-size 61", "train_size is 60 in this training, but got 61"),
+    ("--resume a --epochs 1", "--epochs must be >= 2, trained already, but got 1"),
+    ("--resume a --latent-size 3", "--latent-size is 2 in this training, but got 3"),
+    ("--resume a --train-size 61", "--train-size is 60 in this training, but got 61"),
     ("--config nowhere/config.json", "No usable configuration in nowhere/config.json"),
     ("--config full/training.json", "No usable configuration in full/training.json"),
-    ("--visdom nowhere", "visdom must be a URL such as http://127.0.0.1:8097, but got 'nowhere'"),
+    ("--visdom nowhere", "--visdom must be a URL such as http://127.0.0.1:8097, but got 'nowhere'"),
     ("--max-epochs 3", "unknown option --max-epochs"),
 ]
 

@@ -17,13 +17,14 @@ from tests.views.test_interactive import CONDITIONS
 from vae_tune import TrialConfig, load_study
 from vae_tune.analysis.advice import conclusions
 from vae_tune.cli import main as cli
+from vae_tune.cli.command import Command
+from vae_tune.cli.replay import ReplayOptions
+from vae_tune.cli.train import TrainOptions
 from vae_tune.config import suggestions
 from vae_tune.config.names import EXPLORATION
 from vae_tune.config.settings import UsageError
 from vae_tune.config.space import Space
-from vae_tune.replay.command import replay
-from vae_tune.replay.options import ReplayOptions
-from vae_tune.tasks.options import TrainOptions
+from vae_tune.tasks.replay import replay
 from vae_tune.views.console import make_console
 from vae_tune.views.figures.conventions import COLOURS
 from vae_tune.views.report.page import write_report
@@ -119,7 +120,7 @@ def test_its_command_trains_the_winner(space, tmp_path, monkeypatch):
     words, _ = read(folder)
     command = re.search(r"vae.tune (train .*?--train-size 5000)", words)[1].replace("'models/a study'", "models/a")
     caught = []
-    monkeypatch.setitem(cli.COMMANDS, "train", cli._Command(TrainOptions, "", lambda options: caught.append(options)))
+    monkeypatch.setattr("vae_tune.cli.train.COMMAND", Command(TrainOptions, caught.append, ()))
     monkeypatch.setattr(sys, "argv", ["vae-tune", *command.split()])
     with pytest.raises(SystemExit):
         cli.main()
@@ -254,10 +255,8 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path):
 def test_a_replay_of_the_study_is_shown_once_it_was_made(tmp_path):
     folder = make_study(tmp_path / "s", trials=40, scheduler="none", max_epochs=2)
     assert "Replayed" not in read(folder)[0]
-    replay(
-        ReplayOptions(source=folder, sampler="random", scheduler="asha", num_samples=4, repeats=2),
-        make_console(quiet=True),
-    )
+    settings = ReplayOptions(source=folder, sampler="random", scheduler="asha").settings
+    replay(folder, settings, num_samples=4, seeds=range(2), console=make_console(quiet=True))
     assert "Replayed with other settings setting epochs hours regret" in read(folder)[0]
     assert "random, asha/3, 1 worker" in read(folder)[0]
 

@@ -1,4 +1,4 @@
-"""optuna-dashboard on a study's journal: on this machine alone, and unable to change what it shows."""
+"""``vae-tune dashboard``: optuna-dashboard on the journal of a study, read-only and on this machine alone."""
 
 from __future__ import annotations
 
@@ -8,26 +8,42 @@ import os
 import time
 import webbrowser
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Annotated, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import optuna
-from optuna.storages import JournalStorage
+import tyro
 
+from vae_tune.cli.command import Command, Options
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import JOURNAL_FILE
-from vae_tune.config.settings import UsageError
-from vae_tune.record.copies import local
-from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
-from vae_tune.record.metadata import read_manifest
-from vae_tune.record.trials import read_trials
-from vae_tune.tasks.options import DashboardOptions
+from vae_tune.config.settings import UsageError, require
 
 _HOST = "127.0.0.1"
-_REFUSAL = b'{"reason": "This dashboard only shows the study: a change could tear the record of a running search."}'
+_REFUSAL = b'{"reason": "This dashboard is read-only: a change could damage the record of a running search."}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class DashboardOptions(Options):
+    """Show a study in the browser with optuna-dashboard, read-only.
+
+    Also works while the search is running.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of the study."""
+    port: int = 8080
+    """Port on 127.0.0.1; 0 chooses a free one."""
+    open: bool = False
+    """Open the dashboard in the browser."""
+
+    def __post_init__(self) -> None:
+        """Refuse an invalid port."""
+        super().__post_init__()
+        require(self, "port", 0 <= self.port < 2**16, "in 0..65535")
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -36,10 +52,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Print no line a request."""
+        """Print nothing."""
 
 
-def run_dashboard(options: DashboardOptions, say: Callable[[str], None] = print) -> None:
+def run(options: DashboardOptions) -> None:
     """Serve the dashboard until Ctrl-C.
 
     Raises:
@@ -47,8 +63,8 @@ def run_dashboard(options: DashboardOptions, say: Callable[[str], None] = print)
     """
     server = make_dashboard(options.folder, options.port)
     url = f"http://{_HOST}:{server.server_port}/dashboard/studies/0"  # the journal holds one study
-    what = f"{address(options.folder)}{' as it is now' if is_remote(options.folder) else ''}"
-    say(f"{what} is shown at {url} (Ctrl-C ends it)")
+    copy = " (a copy of its present state)" if is_remote(options.folder) else ""
+    print(f"{address(options.folder)}{copy} is shown at {url} (Ctrl-C ends it)", flush=True)
     if options.open:
         webbrowser.open(url)
     os.environ["TZ"] = "UTC"  # for the one plot whose times have no zone
@@ -56,7 +72,7 @@ def run_dashboard(options: DashboardOptions, say: Callable[[str], None] = print)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        say("")
+        print()
     finally:
         server.server_close()
 
@@ -69,13 +85,21 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
     """
     if find_spec("optuna_dashboard") is None:
         raise UsageError("The dashboard needs the package optuna-dashboard: pip install 'vae-tune[dashboard]'")
+    import optuna
+    from optuna.storages import JournalStorage
+
+    from vae_tune.record.copies import local
+    from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
+    from vae_tune.record.metadata import read_manifest
+    from vae_tune.record.trials import read_trials
+
     folder = local(folder)
     read_manifest(folder)
     read_trials(folder)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     import optuna_dashboard
 
-    logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)  # what fails is said on the page
+    logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)  # the page shows what failed
     journal = folder / JOURNAL_FILE
     app = optuna_dashboard.wsgi(UtcStorage(ReadOnlyJournal(journal)))
     # Optuna compares a running trial's start with a time without a zone where it draws this itself
@@ -93,7 +117,7 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
 
 
 def _refuse_changes(app: Any) -> Any:
-    """Wrap a WSGI application so that only what reads reaches it."""
+    """Wrap a WSGI application so that it receives GET and HEAD requests only."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
@@ -102,3 +126,6 @@ def _refuse_changes(app: Any) -> Any:
         return [_REFUSAL]
 
     return answer
+
+
+COMMAND = Command(DashboardOptions, run, ("results/NAME --open",))

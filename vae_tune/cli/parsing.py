@@ -1,4 +1,4 @@
-"""The words of a command line as a configuration: its help, and one line where they do not fit."""
+"""Command-line arguments parsed into a dataclass, with help, and errors of one line."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
-from functools import cache, partial
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -22,29 +22,35 @@ from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.suggestions import did_you_mean
 
 _NO_NUMBER = re.compile(r"(int\(\) with base 10: |string to float: |matching (INT|FLOAT) could.* from \[)('.*')")
-"""What Python and tyro say of a text that should be a number."""
+"""Messages of Python and tyro about a text that should be a number."""
+_DEFAULT = re.compile(r"; default: (.+?)\.(?= |$)")
+"""The part of a docstring that says what holds without the option."""
+_FIELD = re.compile(
+    r"^\w+(?= must | <= | is (?!no )| \S+ cannot be | \S+ is neither )|(?<=<= )\w+(?= must )|\b\w+=(?=\d)"
+)
+"""A field in a message: its subject, the other side of a rule, or with its value."""
 
 
 def parse(
     options: type[Any], arguments: Sequence[str], prog: str, default: Any = None, examples: Sequence[str] = ()
 ) -> Any:
-    """Return ``arguments`` as a configuration of the type ``options``, or print its help and exit.
+    """Parse ``arguments`` into an instance of ``options``, or print the help and exit.
 
     Args:
-        options: a dataclass; a field is an option, its docstring the help, and a dataclass in it a group.
-        arguments: the words after the command.
-        prog: how the command is called.
-        default: what holds where no option says otherwise; by default what ``options`` says itself.
+        options: a dataclass. Each field is an option with its docstring as help; a dataclass in it is a group.
+        arguments: the arguments after the command.
+        prog: name of the command, for help and messages.
+        default: instance that holds the defaults; by default those of ``options`` itself.
         examples: command lines to show in the help.
 
     Raises:
-        UsageError: they do not fit; says in a line what, and what was meant perhaps.
+        UsageError: an argument is invalid; names it in one line, with a suggestion if there is one.
     """
 
     def refuse(event: ParseErrorEvent) -> None:
         raise UsageError(_explain(event, options))
 
-    width = shutil.get_terminal_size().columns  # a line that begins with a letter tyro would join to the one before
+    width = shutil.get_terminal_size().columns  # tyro would join a line that begins with a letter to the one before
     lines = textwrap.wrap(inspect.getdoc(options) or "", width, subsequent_indent="  ")
     lines += ["", "Examples:", *(f"  {line}" for line in examples)] if examples else []
     registry = ConstructorRegistry()
@@ -62,7 +68,7 @@ def parse(
 
 
 def _as_options(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """Tell tyro of the fields of a dataclass, with help that wraps at the terminal's width."""
+    """Describe the fields of a dataclass to tyro, with help that wraps at the width of the terminal."""
     if not is_dataclass(info.type):
         return None
     hints = get_type_hints(info.type, include_extras=True)
@@ -73,33 +79,55 @@ def _as_options(info: StructTypeInfo) -> StructConstructorSpec | None:
         if spec.default_factory is not MISSING:
             default = spec.default_factory()
         default = default if given is None else getattr(given, spec.name)
-        text = partial(_help, info.type, spec.name)
-        specs.append(StructFieldSpec(name=spec.name, type=_typed(hints[spec.name]), default=default, helptext=text))
+        help_text = _Help(info.type, spec.name)
+        kind = _typed(hints[spec.name], help_text)
+        specs.append(StructFieldSpec(name=spec.name, type=kind, default=default, helptext=help_text.text))
     return StructConstructorSpec(instantiate=info.type, fields=tuple(specs))
 
 
-def _typed(hint: Any) -> Any:
-    """Return the annotation of an option as a command line has it: None cannot be typed, nor a mapping."""
+def _typed(hint: Any, help_text: _Help) -> Any:
+    """Return the annotation of an option without what a command line cannot express: None and mappings."""
     bare, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     if get_origin(bare) not in (Union, UnionType):
         return hint
     kinds = [kind for kind in get_args(bare) if get_origin(kind) is not Mapping and kind is not NoneType]
     name = "|".join(_name(kind) for kind in kinds)
     shown = tyro.conf.arg(
-        metavar=f"[{name}]" if tyro.conf.Positional in extras else name,
-        help_behavior_hint=lambda default: "" if default == "None" else f"(default: {default})",
+        metavar=f"[{name}]" if tyro.conf.Positional in extras else name, help_behavior_hint=help_text.behavior
     )
     return Annotated[(Union[*kinds, None], *extras, shown)]
 
 
 def _name(kind: Any) -> str:
-    """Return what stands for a value in the help."""
+    """Return the placeholder of a value in the help."""
     return f"{{{','.join(map(str, get_args(kind)))}}}" if get_origin(kind) is Literal else kind.__name__.upper()
 
 
-def _help(options: type[Any], name: str) -> str | None:
-    """Return the docstring of a field."""
-    return next((said[name] for said in map(_docstrings, options.__mro__) if name in said), None)
+@dataclass(frozen=True)
+class _Help:
+    """The help of an option, read from the docstring of its field when it is shown."""
+
+    options: type[Any]
+    field: str
+
+    def text(self) -> str | None:
+        """Return the docstring without the default that it names."""
+        found = self._docstring()
+        return None if found is None else _DEFAULT.sub(".", found)
+
+    def behavior(self, default: str) -> str:
+        """Return the default in parentheses: the value, or for None what the docstring says. Never empty.
+
+        Of an empty one, tyro would leave a blank, which may be wrapped into an empty line.
+        """
+        if default != "None":
+            return f"(default: {default})"
+        named = _DEFAULT.search(self._docstring() or "")
+        return f"(default: {named[1]})" if named else "(optional)"
+
+    def _docstring(self) -> str | None:
+        classes = map(_docstrings, self.options.__mro__)
+        return next((found[self.field] for found in classes if self.field in found), None)
 
 
 @cache
@@ -117,19 +145,26 @@ def _docstrings(cls: type[Any]) -> dict[str, str]:
     return said
 
 
-def _flags(options: type[Any]) -> Iterator[str]:
-    """Yield the options of a configuration, those of its groups too."""
+def as_typed(message: str, options: type[Any]) -> str:
+    """Return a message about fields of ``options`` as one about the options that set them."""
+    flags = dict(_flags(options))
+    flags |= {f"{name}=": f"{flag} " for name, flag in flags.items()}
+    return _FIELD.sub(lambda found: flags.get(found[0], found[0]), message)
+
+
+def _flags(options: type[Any]) -> Iterator[tuple[str, str]]:
+    """Yield each field of the options, those of groups too, with the option that sets it."""
     for name, hint in get_type_hints(options, include_extras=True).items():
         bare, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         if is_dataclass(bare):
             yield from _flags(bare)  # type: ignore[arg-type]
         elif tyro.conf.Positional not in extras and tyro.conf.Suppress not in extras:
             names = [extra.name for extra in extras if getattr(extra, "name", None)]
-            yield "--" + (names or [name])[0].replace("_", "-")
+            yield name, f"--{(names or [name])[0].replace('_', '-')}"
 
 
 def _explain(event: Any, options: type[Any]) -> str:
-    """Return one line for what tyro refused."""
+    """Return an error of tyro in one line."""
     argument = getattr(event, "argument", None)
     flag = argument.lowered.name_or_flags[-1] if argument is not None else ""
     match type(event).__name__:
@@ -138,7 +173,7 @@ def _explain(event: Any, options: type[Any]) -> str:
             return f"missing {names}; see {event.prog} --help."
         case "UnrecognizedArgs":
             word = event.tokens[0].partition("=")[0]
-            meant = did_you_mean(word, _flags(options)) or f" See {event.prog} --help."
+            meant = did_you_mean(word, dict(_flags(options)).values()) or f" See {event.prog} --help."
             return f"unknown option {event.tokens[0]}.{meant}"
         case "InvalidChoice":
             known = f"{flag} must be one of {', '.join(event.choices)}, but got {event.value!r}."
@@ -151,7 +186,7 @@ def _explain(event: Any, options: type[Any]) -> str:
 
 
 def _explain_value(flag: str, message: str) -> str:
-    """Return what is wrong with an option's value, given tyro's words."""
+    """Return a message about the value of an option, given tyro's."""
     if number := _NO_NUMBER.search(message):
         kind = "a number" if "float" in number[1].lower() else "a whole number"
         return f"{flag} must be {kind}, but got {number[3]}."

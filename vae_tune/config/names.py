@@ -83,6 +83,9 @@ IDLE = "IDLE"
 STATE_WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "unfinished", IDLE: "idle"}
 """What people read of a state, everywhere."""
 
+PICTURES = ("samples", "reconstructions", "interpolations", "traversals", "manifold", "map")
+"""The pictures that ``vae-tune generate`` can draw."""
+
 # What a study is
 SEARCH, EXPLORATION, CONFIRMATION = "search", "exploration", "confirmation"
 KINDS = (SEARCH, EXPLORATION, CONFIRMATION)

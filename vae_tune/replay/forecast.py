@@ -22,7 +22,7 @@ from vae_tune.config.files import write_json
 from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN, VAL_LOSS
 from vae_tune.config.settings import AshaConfig
 from vae_tune.replay.curves import Curve, Curves, load_curves
-from vae_tune.replay.options import Setting
+from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, simulate
 from vae_tune.replay.surrogate import FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.search.initial_trials import reference_values

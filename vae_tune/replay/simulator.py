@@ -30,7 +30,7 @@ from vae_tune.config.optuna_logging import silence_optuna
 from vae_tune.record.sampler_view import SET_ASIDE, seen_study
 from vae_tune.record.trials import TrialRow
 from vae_tune.replay.curves import Curve, Source
-from vae_tune.replay.options import Setting
+from vae_tune.replay.setting import Setting
 from vae_tune.search.initial_trials import Prior, reference_values
 from vae_tune.search.scheduler import Asha, make_scheduler
 from vae_tune.search.searcher import StudySearcher

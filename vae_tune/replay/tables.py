@@ -13,7 +13,7 @@ import pandas as pd
 
 from vae_tune.config.names import COMPLETE, EPOCHS, HIGH, HOURS, LOW, PRUNED
 from vae_tune.replay.curves import Array
-from vae_tune.replay.options import Setting
+from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial
 
 SETTING, AXIS, AT, REGRET = "setting", "axis", "at", "regret"

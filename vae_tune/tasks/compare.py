@@ -1,7 +1,8 @@
-"""Studies side by side: what each found, what that cost, and how it got there."""
+"""Comparing studies: what each found, at what cost and how fast, as a table, text and a figure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from vae_tune.config.names import (
     REFERENCE_LOSS,
     REFERENCE_TRIAL,
     RUNNING,
+    SEARCH,
     STATE,
     STATE_WORDS,
     STATES,
@@ -46,12 +48,8 @@ from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     import pandas as pd
     from matplotlib.figure import Figure
-
-    from vae_tune.tasks.options import CompareOptions
 
 _NONE = "-"
 _ROWS = {
@@ -71,38 +69,53 @@ _ROWS = {
     CPU_HOURS: "core-hours",
     GPU_HOURS: "GPU-hours",
 }
-"""Columns of :func:`side_by_side` as rows for people."""
+"""Labels of the columns of :func:`side_by_side`, which are printed as rows."""
 _UNEQUAL = {BEST_EPOCHS: "numbers of epochs", TRAIN_IMAGES: "training images"}
-"""What makes one study's losses lower than another's without any search."""
+"""Settings that lower the losses of a study without any search."""
 
 
-def compare(options: CompareOptions) -> None:
-    """Print and draw studies side by side.
+def comparable_studies(folders: Sequence[Path]) -> Studies:
+    """Load studies whose losses can be compared.
 
     Raises:
-        UsageError: a folder is no study, the losses are of different kinds or images, the figure cannot be written.
+        UsageError: a folder is no study, or the losses are of different kinds or on different images.
     """
-    studies = load_studies(options.folders)
-    _refuse_other_images(studies)
-    for line in words(studies):
-        print(line)
-    path = options.output
+    studies = load_studies(folders)
+    found: dict[str, Path] = {}
+    all_data = [study.manifest["data"] for study in studies.studies]
+    for study, data in zip(studies.studies, all_data, strict=True):
+        # the checksum covers the training images too, so it only distinguishes studies that used as many of each
+        alike = {other["sha256"] for other in all_data if other | {"sha256": data["sha256"]} == data}
+        checksum = f", checksum {data['sha256'][:8]}" if len(alike) > 1 else ""
+        found.setdefault(f"{data['validation']:,} of {data['dataset']}{checksum}", study.place)
+    if len(found) > 1:
+        images = "; ".join(f"{address(place)}: {images}" for images, place in found.items())
+        raise UsageError(f"Losses on different validation images cannot be compared ({images}).")
+    return studies
+
+
+def write_figure(studies: Studies, path: Path) -> None:
+    """Draw the comparison and write it to ``path``, in the format of its suffix.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
     try:
         with atomic(path) as file:
             draw(studies).savefig(file, format=path.suffix[1:])
     except OSError as error:
         raise UsageError(f"The figure {path} cannot be written: {error.strerror or error}.") from error
-    print(path)
 
 
 def side_by_side(studies: Studies) -> pd.DataFrame:
-    """Return what each study found, and what that cost.
+    """Return the result and the cost of each study.
 
     Returns:
         One row per study, indexed by study: status; train_images; max_epochs; trials, and of them COMPLETE, PRUNED,
-        FAIL and RUNNING; epochs that all trained; best_trial (missing where there is none); its best_epochs, val_loss
-        and test_loss (nats per image; NaN where not known); reference_loss (val_loss of trial 0 after as many epochs,
-        or NaN); found_hours (of searching until the best trial ended); wall_hours; cpu_hours and gpu_hours.
+        FAIL and RUNNING; epochs trained by all of them; best_trial (missing if there is none); its best_epochs,
+        val_loss and test_loss (nats per image; NaN if unknown); reference_loss (val_loss of a search's reference,
+        trial 0, after as many epochs, or NaN); found_hours (until the best trial ended); wall_hours; cpu_hours and
+        gpu_hours.
     """
     import pandas as pd
 
@@ -129,21 +142,21 @@ def _row(study: Study) -> dict[str, Any]:
         row[VAL_LOSS] = best[VAL_LOSS]
         row[FOUND_HOURS] = best_so_far(study).set_index(TRIAL)[HOURS].get(study.best_trial, float("nan"))
         reference = trials.loc[REFERENCE_TRIAL]
-        if reference[EPOCHS] == best[EPOCHS] and reference[STATE] != FAIL:
+        if study.kind == SEARCH and reference[EPOCHS] == best[EPOCHS] and reference[STATE] != FAIL:
             row[REFERENCE_LOSS] = reference[VAL_LOSS]
         winner = (study.metrics or {}).get("winner", {})
-        if winner.get("trial") == study.best_trial and "test" in winner:  # else it is an earlier winner's
+        if winner.get("trial") == study.best_trial and "test" in winner:  # else these are numbers of an earlier winner
             row[TEST_LOSS] = winner["test"]["negative_elbo"]
     return row
 
 
-def words(studies: Studies) -> list[str]:
-    """Return the comparison as lines of text: kind and unit, one column per study, and which is best."""
+def comparison(studies: Studies) -> list[str]:
+    """Return the comparison as lines of text: kind and unit, one column per study, and which study is best."""
     table = side_by_side(studies)
-    if not table[GPU_HOURS].any():
-        table = table.drop(columns=GPU_HOURS)
-    if not table[RUNNING].any():
-        table = table.drop(columns=RUNNING)
+    unused = [column for column in (GPU_HOURS, RUNNING) if not table[column].any()]
+    if not any(study.kind == SEARCH for study in studies.studies):
+        unused.append(REFERENCE_LOSS)
+    table = table.drop(columns=unused)
     rows = dict(_numbers(str(column), table[column]) for column in table)
     rows |= _configurations(studies)
     manifest = studies.studies[0].manifest
@@ -153,7 +166,7 @@ def words(studies: Studies) -> list[str]:
 
 
 def _numbers(column: str, values: pd.Series[Any]) -> tuple[str, list[str]]:
-    """Return a column as a printed row: its label and its cells."""
+    """Return a column as a row to print: its label and its cells."""
     label = _ROWS[column]
     if column in (CPU_HOURS, GPU_HOURS):
         units, label = cost_unit(values.max(), label)
@@ -174,7 +187,7 @@ def _cell(column: str, value: Any) -> str:
 
 
 def _configurations(studies: Studies) -> dict[str, list[str]]:
-    """Return the winners' hyperparameters, of all that any of the studies searched."""
+    """Return the winners' values of every hyperparameter that any of the studies searched."""
     configs = [
         None if study.best_trial is None else trial_configs(study, [study.best_trial])[0] for study in studies.studies
     ]
@@ -196,7 +209,7 @@ def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:
 def _verdict(table: pd.DataFrame) -> str:
     found = table[table[VAL_LOSS].notna()].sort_values(VAL_LOSS)
     if found.empty:
-        return "No trial has succeeded in any of them."
+        return "No trial has succeeded in any study."
     losses = found[VAL_LOSS]
     text = f"Lowest validation loss: {losses.index[0]}, {losses.iloc[0]:.2f}"
     text += f", {losses.iloc[1] - losses.iloc[0]:.2f} below {losses.index[1]}." if len(found) > 1 else "."
@@ -213,7 +226,7 @@ def curves(studies: Studies) -> pd.DataFrame:
 
 
 def draw(studies: Studies) -> Figure:
-    """Draw each study's incumbent against time and against epochs, and its winner's learning curve."""
+    """Draw the incumbent of each study against time and against epochs, and the learning curve of its winner."""
     import pandas as pd
 
     from vae_tune.analysis.view import loss_range
@@ -246,19 +259,3 @@ def draw(studies: Studies) -> Figure:
             ax.set_ylim(*view)
     style.legend(figure, *axes)
     return figure
-
-
-def _refuse_other_images(studies: Studies) -> None:
-    """Refuse losses on different images, which say nothing about the searches.
-
-    The checksum of a study is of its training images too: it tells only those apart that took as many of each.
-    """
-    found: dict[str, Path] = {}
-    all_data = [study.manifest["data"] for study in studies.studies]
-    for study, data in zip(studies.studies, all_data, strict=True):
-        alike = {other["sha256"] for other in all_data if other | {"sha256": data["sha256"]} == data}
-        checksum = f", checksum {data['sha256'][:8]}" if len(alike) > 1 else ""
-        found.setdefault(f"{data['validation']:,} of {data['dataset']}{checksum}", study.place)
-    if len(found) > 1:
-        told = "; ".join(f"{address(place)}: {images}" for images, place in found.items())
-        raise UsageError(f"Losses on different validation images cannot be compared ({told}).")

@@ -1,8 +1,9 @@
-"""Exploring the latent size: a grid of sizes and seeds, trained by Ray without early stopping, compared on test."""
+"""Exploring the latent size: a grid of sizes and seeds, trained on Ray without early stopping, compared on test."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,14 +30,12 @@ from vae_tune.config.names import (
     STUDY_FILE,
     TEST_LOSS,
 )
-from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.config.settings import AshaConfig, SearchConfig, UsageError
 from vae_tune.config.space import Grid, Space
 from vae_tune.config.storage import exists
 from vae_tune.record.claim import claimed
-from vae_tune.record.metadata import read_config
 from vae_tune.record.remote_sync import mirrored
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial
-from vae_tune.tasks.options import ExploreOptions
 from vae_tune.tasks.search import run_search
 from vae_tune.views.console import make_console
 from vae_tune.views.terminal import make_view
@@ -47,71 +46,65 @@ if TYPE_CHECKING:
 _SUMMARISED = (TEST_LOSS, "test_reconstruction", "test_kl", "test_active_units")
 
 
-def explore(options: ExploreOptions, console: Console | None = None) -> pd.DataFrame:
-    """Train the grid, or the rest of it, and return a row for each latent size.
+def plan(config: SearchConfig, sizes: Sequence[int], repeats: int) -> tuple[SearchConfig, Grid]:
+    """Return the search that trains each latent size with ``repeats`` seeds, all sizes with the first seed first.
+
+    Args:
+        config: name and place of the study, resources, data, and the settings that all trials share.
+        sizes: the latent sizes.
+        repeats: seeds per size: that of ``config.trial`` and those after it.
+    """
+    first = config.trial.seed
+    seeds = range(first, first + repeats)
+    space = Space({LATENT_SIZE: CategoricalDistribution(sizes), SEED: IntDistribution(first, seeds[-1])})
+    points = [{LATENT_SIZE: size, SEED: seed} for seed in seeds for size in sizes]
+    exploration = replace(
+        config,
+        num_samples=len(points),
+        study_name=config.study_name or f"explore-{config.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        keep=len(points),
+        sampler="random",  # never asked: every trial is a point of the grid
+        asha=AshaConfig(scheduler="none"),
+        trial=replace(config.trial, latent_size=sizes[0]),  # trial 0, and the first point
+    )
+    return exploration, Grid(EXPLORATION, space, points[1:])
+
+
+def explore(config: SearchConfig, grid: Grid | None = None, console: Console | None = None) -> pd.DataFrame:
+    """Train the grid, or continue an exploration, and return one row per latent size.
+
+    Args:
+        config: the search that :func:`plan` returned, or that of the exploration to continue.
+        grid: the grid of a new exploration.
+        console: where to print.
 
     Raises:
-        UsageError: it cannot run as configured, or ``resume`` names no exploration.
-        KeyboardInterrupt: it was interrupted; the record holds all that was computed.
+        UsageError: it cannot run as configured.
+        KeyboardInterrupt: it was interrupted; the record holds everything up to then.
     """
     console = console or make_console()
-    config, grid = plan(options) if options.resume is None else (_resumed(options, options.resume), None)
+    tell = partial(say, console)
     folder = config.resume or config.results_dir / str(config.study_name)
     try:
         study = run_search(config, view=make_view(console, with_summary=False), grid=grid)
     except KeyboardInterrupt:
         if exists(folder / STUDY_FILE):
-            say(console, f"Go on: {suggestions.resume(folder, 'explore')}")
+            tell(f"To continue: {suggestions.resume(folder, 'explore')}")
         raise
-    begun = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
-    rows = [row_from_trial(trial) for trial in begun]
-    tell = partial(say, console)
+    started = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
+    rows = [row_from_trial(trial) for trial in started]
     with contextlib.ExitStack() as held:
         claim = held.enter_context(claimed(folder, tell))
-        if claim is not None:  # kept until all is uploaded; that it is lost, the next write tells
+        if claim is not None:  # held until everything is uploaded; the next write reports its loss
             held.enter_context(mirrored(study.folder, folder, claim, tell, lambda _: None, EXPLORATION))
         sizes = _compare(study.folder, folder, [row for row in rows if row.state == COMPLETE], config, console)
     for line in failures(rows):
-        say(console, line)
+        tell(line)
     return sizes
 
 
-def plan(options: ExploreOptions) -> tuple[SearchConfig, Grid]:
-    """Return the search that trains the grid: every size once with one seed, then with the next."""
-    first = options.trial.seed
-    trial: TrialConfig = from_dict(TrialConfig, to_dict(options.trial))
-    space = Space(
-        {
-            LATENT_SIZE: CategoricalDistribution(options.sizes),
-            SEED: IntDistribution(first, first + options.repeats - 1),
-        }
-    )
-    points = [{LATENT_SIZE: size, SEED: first + n} for n in range(options.repeats) for size in options.sizes]
-    name = options.study_name or f"explore-{options.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    config = SearchConfig(
-        num_samples=len(points),
-        study_name=name,
-        results_dir=options.results_dir,
-        keep=len(points),
-        sampler="random",  # it is never asked: every trial is a point of the grid
-        asha=AshaConfig(scheduler="none"),
-        resources=options.resources,
-        data=options.data,
-        trial=replace(trial, latent_size=options.sizes[0]),  # trial 0, and the first point
-    )
-    return config, Grid(EXPLORATION, space, points[1:])
-
-
-def _resumed(options: ExploreOptions, folder: Path) -> SearchConfig:
-    """Return the search that goes on with the exploration in ``folder``, perhaps on other resources."""
-    config = read_config(folder, EXPLORATION)
-    if options != ExploreOptions(resume=folder, resources=options.resources):
-        raise UsageError("--resume takes no other option than those of resources: the exploration's settings hold.")
-    return replace(config, resources=options.resources, time_budget=None, target_loss=None)
-
-
 def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConfig, console: Console) -> pd.DataFrame:
-    """Compare the sizes into ``folder``, which is a working copy where the study's ``place`` is on object storage."""
+    """Compare the sizes and write the result to ``folder``: the study, or its working copy if ``place`` is remote."""
     from vae_tune.images.datasets import load_images
     from vae_tune.tasks.generate import sample_sheet
     from vae_tune.tasks.repeats import last_checkpoint, summarise, test_numbers
@@ -135,7 +128,7 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
 
 
 def show(sizes: pd.DataFrame, kind: str, epochs: int, console: Console) -> None:
-    """Print the table as Markdown, so that it can be pasted."""
+    """Print the table as Markdown, ready to paste."""
     lines = [
         f"Test negative ELBO by latent size after {epochs} epoch{'s' * (epochs > 1)}, nats per image, {kind} values",
         "",
@@ -152,25 +145,22 @@ def show(sizes: pd.DataFrame, kind: str, epochs: int, console: Console) -> None:
 
 
 def failures(rows: Sequence[TrialRow]) -> list[str]:
-    """Return a line for each latent size of which trainings failed: the means are without them."""
-    sizes: dict[int, list[TrialRow]] = {}
-    for row in rows:
-        sizes.setdefault(row.values[LATENT_SIZE], []).append(row)
-    counts = {size: sum(row.state == FAIL for row in mine) for size, mine in sizes.items()}
+    """Return one line per latent size with failed trials, which the means leave out."""
+    trials = Counter(row.values[LATENT_SIZE] for row in rows)
+    failed = Counter(row.values[LATENT_SIZE] for row in rows if row.state == FAIL)
     return [
-        f"Of latent size {size}, {counts[size]} of {len(mine)} trainings failed and are left out: trials.csv says why."
-        for size, mine in sizes.items()
-        if counts[size]
+        f"Latent size {size}: {count} of {trials[size]} trials failed and are left out; trials.csv gives the reasons."
+        for size, count in failed.items()
     ]
 
 
 def say(console: Console, text: str) -> None:
-    """Print a text as it is."""
+    """Print a text without wrapping it."""
     console.print(text, soft_wrap=True)
 
 
 def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:
-    """Draw mean and 95 % interval over the latent sizes, as PNG."""
+    """Draw mean and 95 % interval against the latent size, as PNG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
 

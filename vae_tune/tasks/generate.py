@@ -1,8 +1,8 @@
-"""What a model draws, as files: each name of :data:`vae_tune.tasks.options.PICTURES` as a PNG or as arrays."""
+"""Drawing pictures with a trained model, as PNG files or arrays: samples, reconstructions, its latent space."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_tune.config.files import atomic, is_remote
+from vae_tune.config.names import PICTURES
 from vae_tune.config.settings import UsageError
 from vae_tune.images.datasets import load_labels
-from vae_tune.tasks.evaluate import Loaded, load_model
-from vae_tune.tasks.options import GenerateOptions
+from vae_tune.tasks.evaluate import TrainedModel, load_trained_model
 from vae_tune.vae.model import VAE
 from vae_tune.vae.pictures import (
     Pictures,
@@ -39,7 +39,7 @@ _MANIFOLD = 20
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures (count, channels, height, width), to be laid out in rows of ``columns``."""
+    """Images (count, channels, height, width), laid out in rows of ``columns``."""
 
     pictures: Pictures
     columns: int
@@ -49,14 +49,14 @@ class Sheet:
         write_png(path, grid(self.pictures, self.columns))
 
     def arrays(self) -> dict[str, Any]:
-        """Return what an npz file holds; grey pictures are (count, height, width) there."""
+        """Return the arrays for an npz file. Grey pictures have the shape (count, height, width) there."""
         grey = self.pictures.shape[1] == 1
         return {"pictures": self.pictures[:, 0] if grey else self.pictures, "columns": np.array(self.columns)}
 
 
 @dataclass(frozen=True)
 class LatentMap:
-    """Latent means in a plane, and what they are images of."""
+    """Latent means of images in a plane, with the labels of the images."""
 
     points: npt.NDArray[np.float32]
     """(images, 2)"""
@@ -66,7 +66,7 @@ class LatentMap:
     axes: Sequence[str]
 
     def write_png(self, path: Path) -> None:
-        """Draw the map, a colour for each class."""
+        """Draw the map, one colour per class."""
         from matplotlib import colormaps
         from matplotlib.figure import Figure
 
@@ -89,23 +89,23 @@ class LatentMap:
             figure.savefig(file, format="png", dpi=110)
 
     def arrays(self) -> dict[str, Any]:
-        """Return what an npz file holds."""
+        """Return the arrays for an npz file."""
         return {"points": self.points, "labels": self.labels, "classes": np.array(self.classes)}
 
 
 def sample_sheet(model: VAE, seed: int = 0) -> Sheet:
-    """Return 64 draws from the prior, decoded."""
+    """Return 64 decoded draws from the prior."""
     return Sheet(samples(model, _COLUMNS * _COLUMNS, seed), _COLUMNS)
 
 
 def reconstruction_sheet(model: VAE, images: Pictures) -> Sheet:
-    """Return the first 32 images in rows, each above the row of their reconstructions."""
+    """Return the first 32 images in rows, each row above its reconstructions."""
     originals = images[: 4 * _COLUMNS]
     return Sheet(side_by_side(originals, reconstructions(model, originals), _COLUMNS), _COLUMNS)
 
 
 def interpolation_sheet(model: VAE, images: Pictures) -> Sheet:
-    """Return rows that lead from one image to another: the image, the codes between, the other image."""
+    """Return 8 rows: an image, decoded codes between it and another image, the other image."""
     starts, ends = np.split(images[: 2 * _COLUMNS], 2)
     between = interpolations(model, starts, ends, _STEPS).reshape(len(starts), _STEPS, *images.shape[1:])
     rows = np.concatenate([starts[:, None], between, ends[:, None]], axis=1)
@@ -113,13 +113,13 @@ def interpolation_sheet(model: VAE, images: Pictures) -> Sheet:
 
 
 def traversal_sheet(model: VAE, images: Pictures) -> Sheet:
-    """Return a row for each of the 12 latents that carry most: the first image's code with that latent at -3 to 3."""
+    """Return one row per latent, of the 12 with most information: the first image with that latent at -3 to 3."""
     latents = by_information(model, images)[:_LATENTS]
     return Sheet(traversals(model, images[:1], latents, _STEPS), _STEPS)
 
 
 def latent_map(model: VAE, images: Pictures, labels: npt.NDArray[np.int64], classes: Sequence[str]) -> LatentMap:
-    """Return the images' latent means: as they are where there are two latents, else in their principal plane.
+    """Return the latent means of images: as they are if there are two latents, else in their principal plane.
 
     Raises:
         UsageError: the model has one latent.
@@ -134,39 +134,55 @@ def latent_map(model: VAE, images: Pictures, labels: npt.NDArray[np.int64], clas
     return LatentMap(points, labels, classes, axes)
 
 
-def draw_gallery(options: GenerateOptions) -> list[Path]:
-    """Write the pictures that were asked for and return their files.
+def generate(
+    model: Path,
+    names: Sequence[str] | None = None,
+    split: str = "test",
+    other_data: Mapping[str, Any] | None = None,
+    *,
+    output: Path | None = None,
+    format: str = "png",  # noqa: A002
+    seed: int = 0,
+) -> list[Path]:
+    """Draw pictures with a model and return their files.
+
+    Args:
+        model: folder of the model, or a study, which stands for its best model.
+        names: of :data:`vae_tune.config.names.PICTURES`; by default all that the model allows.
+        split: ``test`` or ``validation``.
+        other_data: fields of :class:`DataConfig` that replace those of the training.
+        output: folder to write to; by default ``pictures/`` in the model's folder, or here if that is remote.
+        format: ``png``, or ``npz`` for the arrays.
+        seed: of the samples.
 
     Raises:
-        UsageError: the model or the images cannot be used, a picture does not apply to the model, or the folder
-            cannot be written.
+        UsageError: the model or the images cannot be used, the model does not allow a picture, or the folder cannot
+            be written.
     """
-    loaded = load_model(options)
-    makers = _makers(loaded, options)
-    default = Path() if is_remote(options.model) else loaded.folder
-    output = options.output or default / "pictures"
-    names = [name for name in options.chosen if options.what is not None or _applies(name, loaded.model)]
-    drawn = {name: makers[name]() for name in names}
+    trained = load_trained_model(model, other_data or {})
+    makers = _makers(trained, split, seed)
+    output = output or (Path() if is_remote(model) else trained.folder) / "pictures"
+    if names is None:
+        latents = trained.model.latent_size
+        allowed = {"manifold": latents == 2, "map": latents >= 2}
+        names = [name for name in PICTURES if allowed.get(name, True)]
+    pictures = {name: makers[name]() for name in names}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        return [_write(output / f"{name}.{options.format}", picture) for name, picture in drawn.items()]
+        return [_write(output / f"{name}.{format}", picture) for name, picture in pictures.items()]
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}.") from error
 
 
-def _applies(name: str, model: VAE) -> bool:
-    return {"manifold": model.latent_size == 2, "map": model.latent_size >= 2}.get(name, True)
-
-
-def _makers(loaded: Loaded, options: GenerateOptions) -> dict[str, Callable[[], Sheet | LatentMap]]:
-    model, images = loaded.model, getattr(loaded.images, options.split)
+def _makers(trained: TrainedModel, split: str, seed: int) -> dict[str, Callable[[], Sheet | LatentMap]]:
+    model, images = trained.model, getattr(trained.images, split)
     return {
-        "samples": lambda: sample_sheet(model, options.seed),
+        "samples": lambda: sample_sheet(model, seed),
         "reconstructions": lambda: reconstruction_sheet(model, images),
         "interpolations": lambda: interpolation_sheet(model, images),
         "traversals": lambda: traversal_sheet(model, images),
         "manifold": lambda: Sheet(manifold(model, _MANIFOLD), _MANIFOLD),
-        "map": lambda: latent_map(model, images, *load_labels(loaded.data, options.split)),
+        "map": lambda: latent_map(model, images, *load_labels(trained.data, split)),
     }
 
 

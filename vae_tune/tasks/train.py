@@ -1,4 +1,4 @@
-"""One training without Ray: a folder with checkpoints, one row per epoch, at the end the model and its pictures."""
+"""Training one configuration without Ray, into a folder of its own: checkpoints, metrics, model and pictures."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ from vae_tune.config.settings import (
 )
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import reconstruction_sheet, sample_sheet
-from vae_tune.tasks.options import TrainedConfig, TrainOptions
 from vae_tune.vae.checkpoint import take_up, write_checkpoint, write_model
 from vae_tune.vae.memory import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.vae.threads import cpu_threads
@@ -46,53 +45,69 @@ from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new
 from vae_tune.views.console import make_console
 
 _NUMBERS = {spec.name: {"int": int, "float": float}[str(spec.type)] for spec in fields(EpochReport)}
-_MAY_CHANGE = ("max_epochs", "data_dir")
 
 
-def train(options: TrainOptions, console: Console | None = None) -> Path:
-    """Train a configuration to its end, or go on with a training, and return its folder.
+def train(
+    config: TrialConfig,
+    data: DataConfig,
+    *,
+    output: Path | None = None,
+    resume: Path | None = None,
+    visdom: str | None = None,
+    threads: int = 1,
+    console: Console | None = None,
+) -> Path:
+    """Train a configuration, or continue its training, and return the folder of the training.
+
+    Args:
+        config: what to train.
+        data: the images to train on.
+        output: new folder; by default one in ``models/``.
+        resume: folder of the training to continue, which may differ in ``max_epochs`` and ``data_dir`` alone.
+        visdom: URL of a visdom server that shows the loss curves.
+        threads: CPU threads.
+        console: where to print.
 
     Raises:
         UsageError: it cannot be trained as configured; nothing was created or changed.
         SearchError: it diverged, or its folder cannot be written.
-        KeyboardInterrupt: it was interrupted; at most the epoch in flight is lost.
+        KeyboardInterrupt: it was interrupted; at most the current epoch is lost.
     """
     console = console or make_console()
-    config: TrialConfig = from_dict(TrialConfig, to_dict(options.trial))
-    if options.resume is not None:
-        _refuse_changes(read_settings(options.resume), options)
-    folder = options.resume or _new_folder(options)
-    images = load_images(options.data)
+    if resume is not None:
+        _refuse_changes(read_settings(resume), (config, data))
+    folder = resume or _new_folder(output, data)
+    images = load_images(data)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
-    state, reports = _open(folder, config, options, images, device)
+    state, reports = _open(folder, config, data, images, device, is_new=resume is None)
     kind = images.binarization
-    _say(console, f"{folder}: {options.data.dataset}, {kind} values, on {device.type}")
+    _say(console, f"{folder}: {data.dataset}, {kind} values, on {device.type}")
     try:
-        with cpu_threads(options.threads), _live_curves(options.visdom, folder, config, console) as show:
+        with cpu_threads(threads), _live_curves(visdom, folder, config, console) as show:
             _run(folder, config, images, device, state, reports, console, show)
-        _finish(folder, config, options.data, images, state)
+        _finish(folder, config, data, images, state)
     except OSError as error:
-        raise SearchError(f"{folder} cannot be written: {error.strerror or error}. {_go_on(folder)}") from error
+        reason = error.strerror or error
+        raise SearchError(f"{folder} cannot be written: {reason}. {_how_to_continue(folder)}") from error
     except KeyboardInterrupt:
-        _say(console, _go_on(folder))
+        _say(console, _how_to_continue(folder))
         raise
     _say(console, f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
     evaluate, generate = (suggestions.command(name, folder) for name in ("evaluate", "generate"))
-    _say(console, f"Look further: {evaluate}, {generate}")
+    _say(console, f"Next: {evaluate}, {generate}")
     return folder
 
 
-def read_settings(folder: Path) -> TrainOptions:
-    """Return how the training in ``folder`` was configured, as it is to be resumed.
+def read_settings(folder: Path) -> tuple[TrialConfig, DataConfig]:
+    """Return the configuration and the data of the training in ``folder``.
 
     Raises:
         UsageError: the folder holds no training.
     """
     try:
         settings = read_json(folder / TRAINING_FILE)
-        data = from_dict(DataConfig, settings["data"])
-        return TrainOptions(resume=folder, data=data, trial=from_dict(TrainedConfig, settings["trial"]))
+        return from_dict(TrialConfig, settings["trial"]), from_dict(DataConfig, settings["data"])
     except FileNotFoundError as error:
         raise UsageError(f"{folder} is no training: {TRAINING_FILE} is missing.") from error
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
@@ -109,7 +124,7 @@ def _run(
     console: Console,
     show: Callable[[Sequence[dict[str, Any]]], None],
 ) -> None:
-    """Train epoch by epoch; what an epoch showed is on disk before the next one begins."""
+    """Train epoch by epoch, and write metrics and a checkpoint of each epoch before the next one begins."""
     columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=config.max_epochs, completed=state.epoch)
@@ -129,7 +144,10 @@ def _run(
 def _live_curves(
     url: str | None, folder: Path, config: TrialConfig, console: Console
 ) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
-    """Yield what shows the reports so far on a visdom server; one that is down does not harm the training."""
+    """Yield a function that shows reports on a visdom server; it does nothing without ``url``.
+
+    A server that is down does not harm the training.
+    """
     if url is None:
         yield lambda _: None
         return
@@ -147,16 +165,16 @@ def _live_curves(
 
 
 def _open(
-    folder: Path, config: TrialConfig, options: TrainOptions, images: Images, device: torch.device
+    folder: Path, config: TrialConfig, data: DataConfig, images: Images, device: torch.device, *, is_new: bool
 ) -> tuple[TrainingState, list[dict[str, Any]]]:
-    """Return where to begin: the state, and the reports of the epochs before it. The folder is there then."""
-    settings = {"trial": to_dict(config), "data": to_dict(options.data), "sha256": images.sha256()}
-    if options.resume is not None and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
-        raise UsageError(f"The images of {options.data.dataset} are not those that {folder} was trained on.")
+    """Create or reopen the folder; return the state to start from, and the reports of the epochs before it."""
+    settings = {"trial": to_dict(config), "data": to_dict(data), "sha256": images.sha256()}
+    if not is_new and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
+        raise UsageError(f"The images of {data.dataset} are not those that {folder} was trained on.")
     newest = take_up(folder / CHECKPOINTS_FOLDER, device)
     state = new_state(config, images.shape, device) if newest is None else newest.state
     if state.epoch > config.max_epochs:
-        raise UsageError(f"epochs must be >= {state.epoch}, trained already, but got {config.max_epochs}.")
+        raise UsageError(f"max_epochs must be >= {state.epoch}, trained already, but got {config.max_epochs}.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / TRAINING_FILE, settings)
@@ -173,36 +191,33 @@ def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images,
 
 
 def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device) -> None:
-    """Refuse a configuration that does not fit into memory, which would slow the machine down until it is killed."""
+    """Refuse a configuration that does not fit into memory."""
     size = config, images.shape, len(images.validation)
-    remedy = "Take a smaller --latent-size, --hidden-width or --batch-size."
+    remedy = "Choose a smaller --latent-size, --hidden-width or --batch-size."
     if device.type == "cuda":
         refuse_too_much("This training on the GPU", gpu_bytes(*size), torch.cuda.mem_get_info()[0], remedy)
     refuse_too_much("This training", training_bytes(*size, on_gpu=device.type == "cuda"), available_memory(), remedy)
 
 
-def _new_folder(options: TrainOptions) -> Path:
-    folder = options.output or Path("models") / f"{options.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+def _new_folder(output: Path | None, data: DataConfig) -> Path:
+    folder = output or Path("models") / f"{data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
-        resume = suggestions.resume(folder, "train")
-        raise UsageError(f"The training {folder} exists already.\nTo go on with it: {resume}")
+        raise UsageError(f"The training {folder} exists already.\n{_how_to_continue(folder)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already and is no training.\nChoose another --output.")
     return folder
 
 
-def _refuse_changes(before: TrainOptions, now: TrainOptions) -> None:
-    for part in ("trial", "data"):
-        old, new = to_dict(getattr(before, part)), to_dict(getattr(now, part))
+def _refuse_changes(before: tuple[TrialConfig, DataConfig], now: tuple[TrialConfig, DataConfig]) -> None:
+    # with the cosine schedule, another last epoch changes the learning rate of all epochs before it
+    may_change = {"data_dir"} if before[0].lr_schedule == "cosine" else {"data_dir", "max_epochs"}
+    for old, new in zip(map(to_dict, before), map(to_dict, now), strict=True):
         for name in old:
-            ends_at = (
-                name == "max_epochs" and before.trial.lr_schedule == "cosine"
-            )  # another end, another rate before it
-            if (name not in _MAY_CHANGE or ends_at) and old[name] != new[name]:
-                option = suggestions.option("epochs" if ends_at else name)
+            if name not in may_change and old[name] != new[name]:
+                option = suggestions.option("epochs" if name == "max_epochs" else name)
                 raise UsageError(
                     f"{name} is {old[name]!r} in this training, but got {new[name]!r}.\n"
-                    f"Leave out {option} to go on, or train anew with another --output."
+                    f"Leave out {option} to continue, or train from the start with another --output."
                 )
 
 
@@ -222,7 +237,7 @@ def _read_reports(path: Path, epochs: int) -> list[dict[str, Any]]:
             rows = [{name: _NUMBERS[name](text) for name, text in row.items()} for row in csv.DictReader(file)]
         return [row for row in rows if row[EPOCH] <= epochs]
     except (FileNotFoundError, KeyError, ValueError):
-        return []  # deleted or damaged by hand: the table begins anew
+        return []  # deleted or damaged by hand: start a new table
 
 
 def _line(report: EpochReport, config: TrialConfig) -> str:
@@ -238,5 +253,5 @@ def _say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True)
 
 
-def _go_on(folder: Path) -> str:
-    return f"To go on: {suggestions.resume(folder, 'train')}"
+def _how_to_continue(folder: Path) -> str:
+    return f"To continue: {suggestions.resume(folder, 'train')}"

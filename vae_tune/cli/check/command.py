@@ -9,10 +9,9 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from vae_tune.cli.check import clouds, commands, kuberay, schema, security
+from vae_tune.cli.check import CheckOptions, clouds, commands, kuberay, schema, security
 from vae_tune.cli.check.document import Document, Keys, read_document
 from vae_tune.cli.check.findings import Finding
-from vae_tune.cli.check.options import CheckOptions
 from vae_tune.cluster.auth_token import make_token
 from vae_tune.config.settings import UsageError, telling_line
 

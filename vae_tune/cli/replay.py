@@ -1,4 +1,4 @@
-"""The options of ``vae-tune replay``. Nothing heavy is imported: the help must answer at once."""
+"""``vae-tune replay``."""
 
 from __future__ import annotations
 
@@ -9,36 +9,18 @@ from typing import Annotated, Literal, cast, get_args, get_type_hints
 
 import tyro
 
-from vae_tune.config.settings import AshaConfig, Sampler, UsageError, check_types, require
+from vae_tune.cli.command import Command, Options
+from vae_tune.config.settings import AshaConfig, Sampler, UsageError, require
 from vae_tune.config.suggestions import did_you_mean
-
-Bridge = Literal["ours", "pruned", "stock"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How the searches of one line of the comparison are run."""
-
-    sampler: Sampler
-    asha: AshaConfig
-    workers: int
-    bridge: str = "ours"
-    """How the sampler sees a stopped trial, see :attr:`ReplayOptions.bridge`."""
-
-    def __str__(self) -> str:
-        """Name it in a table."""
-        asha = self.asha
-        stopping = asha.scheduler if asha.scheduler == "none" else f"{asha.scheduler}/{asha.reduction_factor}"
-        stopping += f" from {asha.grace_period}" if asha.scheduler != "none" and asha.grace_period > 1 else ""
-        bridge = "" if self.bridge == "ours" else f" ({self.bridge})"
-        return f"{self.sampler}{bridge}, {stopping}, {self.workers} worker{'s' if self.workers > 1 else ''}"
+from vae_tune.replay.setting import Bridge, Setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayOptions:
-    """Replay whole searches on recorded learning curves with other settings; lists are comma-separated.
+class ReplayOptions(Options):
+    """Replay searches on recorded learning curves with other settings.
 
-    The searcher and the scheduler are the real ones; only the training is replaced, and the clock is simulated.
+    The sampler and the scheduler are the real ones. Only the training is replaced, and the clock simulated. Lists are
+    comma-separated.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -48,30 +30,31 @@ class ReplayOptions:
     scheduler: str = "asha,none"
     """Schedulers, as in a search."""
     reduction_factor: str = "3"
-    """One trial in this many passes a rung."""
+    """Reduction factors: one trial in this many passes a rung."""
     grace_period: str = "1"
-    """Epochs that every trial gets."""
+    """Grace periods: epochs that every trial gets."""
     workers: str = "1"
-    """Trials side by side."""
+    """Numbers of trials side by side."""
     bridge: str = "ours"
-    """ours shows the sampler what is expected of trials that are stopped or running; pruned leaves it to Optuna, which
-    ranks the stopped behind all others; stock is Ray's own OptunaSearch, which tells a stopped trial as complete."""
+    """How the sampler learns of trials that are stopped or running: ours shows it the loss that they are expected to
+    reach; pruned leaves it to Optuna, which ranks stopped trials behind all others; stock is the OptunaSearch of Ray,
+    which reports a stopped trial as complete."""
     num_samples: int = 50
     """Trials of each search."""
     repeats: int = 50
-    """Searches of each setting, with the seeds --seed, --seed + 1, ..."""
+    """Searches per setting, with the seeds --seed, --seed + 1, ..."""
     seed: int = 0
     """First seed."""
     curves: Literal["surrogate", "tabular"] = "surrogate"
-    """surrogate interpolates between the recorded curves; tabular takes the nearest recorded one as it is."""
+    """surrogate interpolates between the recorded curves; tabular takes the nearest recorded curve as it is."""
     output: Path | None = None
     """Folder to write to; default: replay/ in the study, else replay/ here."""
     force: bool = False
-    """Go on although the surrogate is poor."""
+    """Replay even if the surrogate is poor."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be replayed."""
-        check_types(self)
+        """Refuse settings that cannot be replayed."""
+        super().__post_init__()
         for name in ("num_samples", "repeats"):
             require(self, name, getattr(self, name) >= 1, ">= 1")
         require(self, "seed", 0 <= self.seed < 2**32 - self.repeats, f"in 0..{2**32 - self.repeats - 1}")
@@ -79,7 +62,7 @@ class ReplayOptions:
 
     @property
     def settings(self) -> list[Setting]:
-        """Every combination, each once: without a scheduler its reduction factor and grace period change nothing."""
+        """Every combination, once: without a scheduler, reduction factor and grace period have no effect."""
         found: dict[Setting, None] = {}
         for workers, bridge, sampler, scheduler, factor, grace in product(
             self._numbers("workers", 1),
@@ -94,11 +77,11 @@ class ReplayOptions:
                 asha = AshaConfig(scheduler=scheduler, reduction_factor=factor, grace_period=grace)  # type: ignore[arg-type]
             learns = sampler == "tpe" or (bridge == "pruned" and sampler in ("gp", "cmaes"))
             if bridge == "ours" or (learns and scheduler != "asha-promotion"):
-                found[Setting(cast(Sampler, sampler), asha, workers, bridge)] = None
+                found[Setting(cast(Sampler, sampler), asha, workers, cast(Bridge, bridge))] = None
         if not found:
             raise UsageError(
                 f"--bridge {self.bridge} needs tpe among --sampler, and asha or none: stock is Ray's OptunaSearch,\n"
-                "and it makes no difference to random and qmc what a stopped trial is told as."
+                "and random and qmc do not learn from stopped trials."
             )
         return list(found)
 
@@ -114,3 +97,21 @@ class ReplayOptions:
         valid = all(word.strip().isdecimal() and int(word) >= least for word in words)
         require(self, name, valid, f"whole numbers >= {least}, comma-separated")
         return [int(word) for word in words]
+
+
+def run(options: ReplayOptions) -> None:
+    """Replay the searches."""
+    from vae_tune.tasks.replay import replay
+
+    replay(
+        options.source,
+        options.settings,
+        num_samples=options.num_samples,
+        seeds=range(options.seed, options.seed + options.repeats),
+        curves=options.curves,
+        output=options.output,
+        force=options.force,
+    )
+
+
+COMMAND = Command(ReplayOptions, run, ("results/NAME --sampler tpe,random --reduction-factor 2,3,4 --workers 1,8",))

@@ -1,44 +1,55 @@
-"""The studies in a folder, one line each: how each stands, its best trial."""
+"""``vae-tune list``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vae_tune.analysis.study import trials_table
+import tyro
+
+from vae_tune.cli.command import Command, Options
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import RUNNING, STATE, STUDY_FILE, TRIALS_FILE
 from vae_tune.config.storage import entries, exists, is_claimed, read_bytes
-from vae_tune.record.journal import is_being_written
-from vae_tune.record.metadata import read_manifest, read_space, status_label
-from vae_tune.record.trials import winner
 
-_HEAD = ("study", "kind", "status", "trials", "best", "started (UTC)")
+_HEADER = ("study", "kind", "status", "trials", "best", "started (UTC)")
 
 
-def print_studies(folder: Path, say: Callable[[str], None] = print) -> None:
-    """Print a table of the studies in ``folder``, on object storage too, the oldest first.
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(Options):
+    """List the studies in a folder: status, trials, best loss.
+
+    Also works while searches are running.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("results")
+    """Folder that holds the studies, as --results-dir; may be on object storage."""
+
+
+def run(options: ListOptions) -> None:
+    """Print a table of the studies in a folder, the oldest first.
 
     Raises:
         UsageError: there is no such folder, or it cannot be read.
     """
-    rows = sorted(studies_in(folder), key=lambda row: (row[-1], row[0]))
+    rows = sorted(studies_in(options.folder), key=lambda row: (row[-1], row[0]))
     if not rows:
-        say(f"There is no study in {address(folder)}.")
+        print(f"There is no study in {address(options.folder)}.")
         return
-    widths = [max(len(row[column]) for row in (_HEAD, *rows)) for column in range(len(_HEAD))]
-    for row in (_HEAD, *rows):
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    widths = [max(len(row[column]) for row in (_HEADER, *rows)) for column in range(len(_HEADER))]
+    for row in (_HEADER, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
-    """Yield of each study in ``folder`` its name, kind, status, trials, best loss and start.
+    """Yield name, kind, status, trials, best loss and start of each study in ``folder``.
 
-    One that cannot be read, such as a newer version's, says so.
+    A study that cannot be read, such as one of a newer version, yields the reason as its status.
 
     Raises:
         UsageError: there is no such folder, or it cannot be read.
@@ -60,6 +71,11 @@ def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _describe(place: Path) -> tuple[str, ...]:
+    from vae_tune.analysis.study import trials_table
+    from vae_tune.record.journal import is_being_written
+    from vae_tune.record.metadata import read_manifest, read_space, status_label
+    from vae_tune.record.trials import winner
+
     is_running = is_claimed(place) if is_remote(place) else is_being_written(place)
     manifest = read_manifest(place)
     trials = trials_table(BytesIO(read_bytes(place / TRIALS_FILE)), read_space(manifest), manifest["reference"])
@@ -78,3 +94,6 @@ def _describe(place: Path) -> tuple[str, ...]:
 
 def _shown(place: Path) -> str:
     return place.name if place.name.isprintable() else ascii(place.name)
+
+
+COMMAND = Command(ListOptions, run, ("", "s3://BUCKET/vae"))

@@ -1,10 +1,11 @@
-"""``vae-tune replay``: from recorded curves to tables, a figure and a page."""
+"""Replaying searches on recorded curves: the result as tables, a figure and a page."""
 
 from __future__ import annotations
 
 import base64
 import os
 import time
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,8 @@ from vae_tune.config.names import (
     TRIALS,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.replay.curves import Source, Tabular, load_curves
-from vae_tune.replay.options import ReplayOptions
+from vae_tune.replay.curves import Curves, Source, Tabular, load_curves
+from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, UnknownEpoch, simulate
 from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.replay.tables import AT, AXIS, NEAR, REGRET, SETTING, lowest, regret_table, summary_table
@@ -45,31 +46,50 @@ if TYPE_CHECKING:
 _AXES = {EPOCHS: "epochs trained", HOURS: "simulated hours"}
 
 
-def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFrame:
-    """Replay the searches, show and write what they found, and return the summary.
+def replay(
+    source: Path,
+    settings: Sequence[Setting],
+    *,
+    num_samples: int = 50,
+    seeds: Sequence[int] = range(50),
+    curves: str = "surrogate",
+    output: Path | None = None,
+    force: bool = False,
+    console: Console | None = None,
+) -> pd.DataFrame:
+    """Replay searches on recorded curves, print and write the result, and return the summary.
+
+    Args:
+        source: folder of a study, or of a recorded curve table.
+        settings: what to compare.
+        num_samples: trials of each search.
+        seeds: one search per setting and seed.
+        curves: ``surrogate``, or ``tabular`` for the recorded curves alone.
+        output: folder to write to; by default ``replay/`` in the study, else in the working folder.
+        force: whether to go on if the surrogate is poor.
+        console: where to print.
 
     Raises:
-        UsageError: the source cannot be replayed, or its surrogate is poor and ``force`` is not set.
+        UsageError: the source cannot be replayed, its surrogate is poor, or ``output`` cannot be written.
     """
     console = console or make_console()
-    folder = options.output or _default_output(options.source)
+    folder = output or _default_output(source)
     _refuse_output(folder)
-    source = _source(options, console)
-    for setting in options.settings:
-        if setting.asha.scheduler != "none" and setting.asha.grace_period > source.curves.max_epochs:
-            epochs = f"the {source.curves.max_epochs} epochs of these curves"
+    recorded = load_curves(source)
+    model = _make_source(source, recorded, curves, force=force, console=console)
+    for setting in settings:
+        if setting.asha.scheduler != "none" and setting.asha.grace_period > recorded.max_epochs:
+            epochs = f"the {recorded.max_epochs} epochs of these curves"
             raise UsageError(f"grace_period must be at most {epochs}, but got {setting.asha.grace_period}.")
-    began, searches = time.perf_counter(), {}
-    for setting in options.settings:
-        seeds = range(options.seed, options.seed + options.repeats)
-        searches[setting] = [_search(source, setting, options, seed) for seed in seeds]
-    count = len(searches) * options.repeats
+    began = time.perf_counter()
+    searches = {setting: [_search(model, setting, num_samples, seed) for seed in seeds] for setting in settings}
+    count = len(searches) * len(seeds)
     seconds = time.perf_counter() - began
-    best = lowest(searches, source.best)
+    best = lowest(searches, model.best)
     summary, regret = summary_table(searches, best), regret_table(searches, best)
-    legend = _legend(best, source)
+    legend = _legend(best, model)
     _show(summary, legend, console)
-    _write(folder, summary, regret, source, legend)
+    _write(folder, summary, regret, model, legend)
     each = f", {seconds / count:.2f} s each" if count > 1 else ""
     console.print(f"{_searches(count)} in {seconds:.1f} s{each}.")
     files = ", ".join((REPLAY_SUMMARY_FILE, REPLAY_REGRET_FILE, REPLAY_PLOT_FILE, REPLAY_PAGE_FILE))
@@ -78,29 +98,28 @@ def replay(options: ReplayOptions, console: Console | None = None) -> pd.DataFra
 
 
 def _refuse_output(folder: Path) -> None:
-    """Refuse a folder that cannot be written, before hours of searches."""
+    """Refuse a folder that cannot be written, before the searches take hours."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"output {folder} cannot be written: {there} is no writable folder.")
 
 
-def _source(options: ReplayOptions, console: Console) -> Source:
-    """Return where reports come from, after saying how good that is."""
-    curves = load_curves(options.source)
-    told = f"{address(options.source)}: {len(curves.values)} configurations, {curves.whole.sum()} of them to epoch"
-    console.print(f"{told} {curves.max_epochs}; {curves.kind} values.", soft_wrap=True)
-    if options.curves == "tabular":
+def _make_source(place: Path, curves: Curves, kind: str, *, force: bool, console: Console) -> Source:
+    """Return the source of simulated reports, after printing how good it is."""
+    whole = f"{len(curves.values)} configurations, {curves.whole.sum()} of them to epoch {curves.max_epochs}"
+    console.print(f"{address(place)}: {whole}; {curves.kind} values.", soft_wrap=True)
+    if kind == "tabular":
         return Tabular(curves)
     surrogate = Surrogate(curves)
     validated = [surrogate.validate(ahead=ahead) for ahead in ((False,) if curves.whole.all() else (True, False))]
     for rows in validated:
         what = "stopped curves continued an epoch" if rows is not validated[-1] else "the surrogate"
         _show_errors(rows, what, console)
-    console.print(f"An epoch's duration: median error {surrogate.pace_error():.0%}.")
-    if any(map(is_poor, validated)) and not options.force:
-        alone = ", replay those that there are with --curves tabular" if curves.can_be_replayed_alone else ""
+    console.print(f"Duration of an epoch: median error {surrogate.pace_error():.0%}.")
+    if any(map(is_poor, validated)) and not force:
+        alone = ", replay the recorded curves alone with --curves tabular" if curves.can_be_replayed_alone else ""
         raise UsageError(
-            f"the surrogate of {address(options.source)} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
+            f"the surrogate of {address(place)} is poor: a rank correlation is below {LOWEST_CORRELATION}.\n"
             f"Record more curves{alone}, or go on with --force."
         )
     return surrogate
@@ -117,14 +136,14 @@ def _show_errors(validated: pd.DataFrame, what: str, console: Console) -> None:
     console.print(table)
 
 
-def _search(source: Source, setting: Any, options: ReplayOptions, seed: int) -> list[ReplayedTrial]:
+def _search(source: Source, setting: Setting, num_samples: int, seed: int) -> list[ReplayedTrial]:
     try:
-        return simulate(source, setting, options.num_samples, seed)
+        return simulate(source, setting, num_samples, seed)
     except UnknownEpoch as error:
-        take = "Take --curves surrogate, or" if source.curves.whole.sum() >= FEWEST else "Take"
+        use = "Use --curves surrogate, or" if source.curves.whole.sum() >= FEWEST else "Use"
         raise UsageError(
-            f"{setting}, seed {seed}: a trial goes on past its recorded curve: {error}.\n"
-            f"{take} a study whose trials were not stopped, recorded with --scheduler none."
+            f"{setting}, seed {seed}: a trial continues past its recorded curve: {error}.\n"
+            f"{use} a study whose trials were not stopped, recorded with --scheduler none."
         ) from error
 
 
@@ -134,10 +153,10 @@ def _default_output(source: Path) -> Path:
 
 
 def _rows(summary: pd.DataFrame) -> list[list[str]]:
-    """Return the summary for people: a head, then one row per setting."""
-    head = ["setting", "epochs", "hours", "regret", "at equal epochs"]
-    head += [f"epochs to {nats:g} nat{'s' if nats != 1 else ''}" for nats in NEAR] + ["best stopped"]
-    rows = [head]
+    """Return the summary as text cells: a header, then one row per setting."""
+    header = ["setting", "epochs", "hours", "regret", "at equal epochs"]
+    header += [f"epochs to {nats:g} nat{'s' if nats != 1 else ''}" for nats in NEAR] + ["best stopped"]
+    rows = [header]
     for row in summary.to_dict("records"):
         cells = [str(row[SETTING]), f"{row[EPOCHS]:.0f}", f"{row[HOURS]:.3g}"]
         cells += [_interval(row, name, ".2f") for name in (REGRET, f"fair_{REGRET}")]
@@ -168,19 +187,20 @@ def _number(value: float, form: str) -> str:
 
 def _show(summary: pd.DataFrame, legend: str, console: Console) -> None:
     runs = summary[["repeats", "trials"]].iloc[0]
-    head, *rows = _rows(summary)
+    header, *rows = _rows(summary)
     more = " each, with 95 % intervals" if runs["repeats"] > 1 else ""
     lines = [f"{_searches(runs['repeats'])} of {runs['trials']} trials{more}", ""]
-    lines += [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-    console.print("\n".join([*lines, ""]), soft_wrap=True)  # Markdown, to be pasted
+    lines += [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+    console.print("\n".join([*lines, ""]), soft_wrap=True)  # Markdown, ready to paste
     console.print(legend, soft_wrap=True)
 
 
 def _legend(best: float, source: Source) -> str:
     return (
-        f"Regret: nats per image above {best:.2f}, the lowest of these curves at epoch {source.curves.max_epochs}; "
-        "at equal epochs: when the thriftiest setting ends. Epochs to: median, and the share of searches that come "
-        "so near. Best stopped: searches in which the best trial was stopped early."
+        f"Regret: nats per image above {best:.2f}, the lowest loss of these curves at epoch "
+        f"{source.curves.max_epochs}. At equal epochs: regret when the setting with the fewest epochs ends. "
+        "Epochs to: median, and share of the searches that reach that regret. Best stopped: share of the searches "
+        "that stopped their best trial early."
     )
 
 
@@ -199,7 +219,7 @@ def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: So
 
 
 def draw(regret: pd.DataFrame) -> Figure:
-    """Draw mean regret with its interval over epochs and over simulated time, a line a setting."""
+    """Draw mean regret with its interval against epochs and against simulated time, one line per setting."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 5), layout="constrained")
@@ -219,9 +239,9 @@ def draw(regret: pd.DataFrame) -> Figure:
 
 
 def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
-    """Return the figure and the summary as a page that loads nothing from elsewhere."""
+    """Return the figure and the summary as a self-contained page."""
     picture = base64.b64encode((folder / REPLAY_PLOT_FILE).read_bytes()).decode()
-    head, *rows = [[escape(cell) for cell in row] for row in _rows(summary)]
+    header, *rows = [[escape(cell) for cell in row] for row in _rows(summary)]
     body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
     title = f"Replay of {escape(name)}"
     return (
@@ -231,6 +251,6 @@ def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
         f"td:first-child,th:first-child{{text-align:left}}</style><h1>{title}</h1>"
         '<section id="replay"><h2>Replayed with other settings</h2><div class="card">'  # the report shows it too
         f'<img alt="Regret over epochs and over time" style="max-width:100%" src="data:image/png;base64,{picture}">'
-        f'<div class="scroll"><table><tr><th>{"</th><th>".join(head)}</th></tr>{body}</table></div>'
+        f'<div class="scroll"><table><tr><th>{"</th><th>".join(header)}</th></tr>{body}</table></div>'
         f"<p>{escape(legend)}</p></div></section></html>\n"
     )

@@ -10,7 +10,8 @@ import pytest
 from tests.stores import BUCKET, s3
 from tests.studies import make_study
 from vae_tune.analysis.study import load_study
-from vae_tune.cli.listing import print_studies
+from vae_tune.cli.list import ListOptions
+from vae_tune.cli.list import run as print_studies
 from vae_tune.config import storage
 from vae_tune.config.names import EXPLORATION
 from vae_tune.config.settings import UsageError
@@ -37,13 +38,18 @@ def results(tmp_path_factory):
     return folder
 
 
-def listed(folder):
-    lines = []
-    print_studies(folder, lines.append)
-    return lines
+@pytest.fixture
+def listed(capsys):
+    """Return a function that lists a folder and returns the lines."""
+
+    def run(folder):
+        print_studies(ListOptions(folder=folder))
+        return capsys.readouterr().out.splitlines()
+
+    return run
 
 
-def test_each_study_has_a_line_and_a_damaged_one_ends_nothing(results):
+def test_each_study_has_a_line_and_a_damaged_one_ends_nothing(results, listed):
     head, *lines = listed(results)
     found = {line[: head.index("kind")].strip(): line for line in lines}
     assert head.split() == ["study", "kind", "status", "trials", "best", "started", "(UTC)"]
@@ -59,13 +65,13 @@ def test_each_study_has_a_line_and_a_damaged_one_ends_nothing(results):
     assert "damaged" not in found["newer"]
 
 
-def test_one_that_is_written_now_runs(results):
+def test_one_that_is_written_now_runs(results, listed):
     with (results / "killed" / "study.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert [line.split()[2] for line in listed(results) if line.startswith("killed")] == ["running"]
 
 
-def test_studies_on_object_storage_are_listed_without_a_copy(results, monkeypatch):
+def test_studies_on_object_storage_are_listed_without_a_copy(results, listed, monkeypatch):
     with s3() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
@@ -82,11 +88,11 @@ def test_studies_on_object_storage_are_listed_without_a_copy(results, monkeypatc
     assert "cannot be read: " in lines["torn"]
 
 
-def test_a_folder_without_studies_says_so(tmp_path):
+def test_a_folder_without_studies_says_so(tmp_path, listed):
     assert listed(tmp_path) == [f"There is no study in {tmp_path}."]
 
 
 @pytest.mark.parametrize(("name", "message"), [("nowhere", "There is no folder"), ("whole", "is itself a study")])
 def test_what_is_no_folder_of_studies_is_refused(results, name, message):
     with pytest.raises(UsageError, match=message):
-        print_studies(results / name)
+        print_studies(ListOptions(folder=results / name))

@@ -1,0 +1,68 @@
+"""The parts that commands share: how a command is described, and options that several commands take."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from vae_tune.config.fields import check_types
+from vae_tune.config.files import named_path
+from vae_tune.config.settings import Binarization, Dataset
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: its options and the function that runs it."""
+
+    options: type[Any]
+    """A dataclass. Its fields are the options; the first line of its docstring is the summary of the command."""
+    run: Callable[[Any], int | None]
+    """Takes the options and returns the exit code; None means 0."""
+    examples: tuple[str, ...]
+    """Options and arguments that may follow the command, for its help."""
+    defaults: Callable[[Sequence[str]], Any] | None = None
+    """Returns the defaults that hold for the given arguments; without it, those of ``options`` hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options that validate the types of their values."""
+
+    def __post_init__(self) -> None:
+        """Validate the types."""
+        check_types(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """A trained model, and the images to use it on."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Folder that holds model.safetensors and config.json, or a study, which stands for its best model."""
+    dataset: Dataset | None = None
+    """Image data set; default: the one that the model was trained on."""
+    data_dir: Path | None = None
+    """Folder in torchvision's layout; default: as in training."""
+    binarization: Binarization | None = None
+    """Kind of the images, and so of the losses; default: as in training."""
+    split: Literal["test", "validation"] = "test"
+    """Split of the images to use."""
+
+    @property
+    def other_data(self) -> dict[str, Any]:
+        """The options that replace settings of the data that the model was trained on."""
+        given = {name: getattr(self, name) for name in ("dataset", "data_dir", "binarization")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def path_option(name: str, arguments: Sequence[str]) -> Path | None:
+    """Return the value of a path option before the rest is parsed; None if it is missing or help is requested."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(f"--{name}", nargs="?", type=named_path)
+    path: Path | None = getattr(parser.parse_known_args(arguments)[0], name)
+    return None if {"-h", "--help"} & set(arguments) else path

@@ -1,0 +1,83 @@
+"""``vae-tune explore``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vae_tune.cli.command import Command, Options
+from vae_tune.cli.train import TrainedConfig
+from vae_tune.config.names import EXPLORATION
+from vae_tune.config.settings import DataConfig, ResourceConfig, SearchConfig, UsageError, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploredConfig(TrainedConfig):
+    """Settings that all trials share."""
+
+    latent_size: Annotated[int, tyro.conf.Suppress] = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreOptions(Options):
+    """Train each latent size with several seeds, and compare the sizes.
+
+    They are compared on the test images.
+    """
+
+    latent_size: str = "1,2,3,5,10,20,30,40"
+    """Latent sizes, comma-separated."""
+    repeats: int = 5
+    """Trials per latent size, with the seeds --seed, --seed + 1, ..."""
+    study_name: str | None = None
+    """Name of the study, its folder in --results-dir; default: explore, data set, date and time."""
+    results_dir: Path = Path("results")
+    """Folder that holds the studies."""
+    resume: Path | None = None
+    """Continue the exploration in this folder with its settings."""
+    resources: ResourceConfig = field(default_factory=ResourceConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    trial: ExploredConfig = field(default_factory=ExploredConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse latent sizes and repeats that cannot be trained."""
+        super().__post_init__()
+        require(self, "repeats", self.repeats >= 1, ">= 1")
+        sizes = self.latent_size.split(",")
+        valid = all(size.strip().isdecimal() and int(size) >= 1 for size in sizes) and len({*self.sizes}) == len(sizes)
+        require(self, "latent_size", valid, "different whole numbers >= 1, such as 2,10,20")
+        most = 2**32 - self.trial.seed
+        require(self, "repeats", self.repeats <= most, f"<= {most}, as no seed is above 4294967295")
+
+    @property
+    def sizes(self) -> list[int]:
+        """The latent sizes."""
+        return [int(size) for size in self.latent_size.split(",")]
+
+
+def run(options: ExploreOptions) -> None:
+    """Run an exploration, or continue one."""
+    from vae_tune.tasks.explore import explore, plan
+
+    if options.resume is None:
+        config = SearchConfig(
+            study_name=options.study_name,
+            results_dir=options.results_dir,
+            resources=options.resources,
+            data=options.data,
+            trial=options.trial.plain(),
+        )
+        explore(*plan(config, options.sizes, options.repeats))
+        return
+    from vae_tune.record.metadata import read_config
+
+    config = read_config(options.resume, EXPLORATION)
+    if options != ExploreOptions(resume=options.resume, resources=options.resources):
+        raise UsageError("--resume takes no options but those of resources: it continues with the study's settings.")
+    explore(replace(config, resources=options.resources))
+
+
+COMMAND = Command(ExploreOptions, run, ("--latent-size 2,5,10,20 --repeats 3 --epochs 5", "--resume results/NAME"))

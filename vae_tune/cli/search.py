@@ -1,0 +1,38 @@
+"""``vae-tune search``, which ``search.py`` runs too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vae_tune.cli.command import Command, path_option
+from vae_tune.config.settings import SearchConfig
+
+
+def run(config: SearchConfig) -> int:
+    """Run a search; return 1 if no trial succeeded."""
+    from vae_tune.tasks.search import run_search
+
+    return 0 if run_search(config).best is not None else 1
+
+
+def defaults(arguments: Sequence[str]) -> SearchConfig:
+    """Return the settings of the study that ``--resume`` names, else the defaults."""
+    folder = path_option("resume", arguments)
+    if folder is None:
+        return SearchConfig()
+    from vae_tune.record.metadata import read_config
+
+    return read_config(folder)
+
+
+COMMAND = Command(
+    SearchConfig,
+    run,
+    (
+        "--num-samples 50",
+        "--num-samples 6 --train-size 5000 --max-epochs 3",
+        "--space wide --max-epochs 30 --time-budget 2h --confirm 3",
+        "--resume results/NAME --num-samples 200",
+    ),
+    defaults,
+)
