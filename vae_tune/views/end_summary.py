@@ -15,20 +15,11 @@ from rich.text import Text
 
 from vae_tune.config import suggestions
 from vae_tune.config.files import address, is_remote
-from vae_tune.config.names import (
-    COMPLETE,
-    FAIL,
-    PRUNED,
-    REFERENCE_TRIAL,
-    REPORT_FILE,
-    RUNNING,
-    TEST_LOSS,
-    VAL_LOSS,
-)
+from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING
 from vae_tune.record import diagnostics
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import STATE_COLOURS
-from vae_tune.views.formatting import format_interval, format_value, format_values
+from vae_tune.views.formatting import confirmation_table, format_value, format_values
 
 _OTHER_COLUMNS_WIDTH, _COLUMN_WIDTH = 46, 11
 """Characters of the table of the best trials: all columns that are not hyperparameters; one that is."""
@@ -81,7 +72,7 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow]) -> None:
     table = _table(f"The best of {len(rows)} trials", *(name.replace("_", "\n") for name in columns), left="state")
     for row in best:
         table.add_row(
-            _trial(row.trial),
+            f"ref. {row.trial}" if row.trial == REFERENCE_TRIAL else str(row.trial),
             Text(row.state, style=STATE_COLOURS[row.state]),
             str(row.epochs),
             f"{row.val_loss:.2f}",
@@ -109,23 +100,16 @@ def _print_winner(console: Console, metrics: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def _print_confirmation(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print the means over fresh seeds; ``rows`` are those of :func:`vae_tune.tasks.confirm.compare`, winner first."""
-    columns = ("trial", "search", "validation", "optimism", "test", "trainings")
-    table = _table("Confirmed with fresh seeds: mean with its 95 % interval", *columns)
-    for row in rows:
-        table.add_row(
-            _trial(row["trial"]),
-            f"{row['searched_val_loss']:.2f}",
-            format_interval(row, VAL_LOSS),
-            f"{row['optimism']:+.2f}",
-            format_interval(row, TEST_LOSS),
-            str(int(row["trials"])),
-        )
-    console.print(table)
-    optimism = rows[0]["optimism"]
+def _print_confirmation(console: Console, results: Sequence[Mapping[str, Any]]) -> None:
+    """Print the means over fresh seeds, the winner's first."""
+    table = confirmation_table(results, "+-")
+    drawn = _table(f"Confirmed with fresh seeds: {table['title']}", "", *table["columns"], left="")
+    for row in table["rows"]:
+        drawn.add_row(row["label"], *row["cells"])
+    console.print(drawn)
+    trial, optimism = results[0]["trial"], results[0]["optimism"]
     compared = f"{optimism:.2f} nats better than" if optimism > 0 else "no better than"
-    console.print(f"In the search, trial {rows[0]['trial']} was {compared} the mean of its fresh seeds.")
+    console.print(f"In the search, trial {trial} was {compared} the mean of its fresh seeds.")
 
 
 def _print_next_steps(console: Console, folder: Path, *, unfinished: bool) -> None:
@@ -147,7 +131,3 @@ def _table(title: str, *columns: str, left: str | None = None) -> Table:
     for column in columns:
         table.add_column(column, justify="left" if column == left else "right")
     return table
-
-
-def _trial(number: int) -> str:
-    return f"ref. {number}" if number == REFERENCE_TRIAL else str(number)

@@ -1,10 +1,12 @@
-"""Short texts for hyperparameters and time spans, the same in the terminal and in the report."""
+"""Texts and tables that the terminal and the report share: hyperparameters, time spans, results of fresh seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from vae_tune.config.names import TEST_LOSS, TRIAL, TRIALS, UNIT, VAL_LOSS
 
 
 def format_values(values: Mapping[str, Any]) -> str:
@@ -15,12 +17,6 @@ def format_values(values: Mapping[str, Any]) -> str:
 def format_value(value: Any) -> str:
     """Return a hyperparameter; floats have three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def format_interval(row: Mapping[Any, Any], name: str, plus_minus: str = "+-") -> str:
-    """Return a metric's mean and half the width of its 95 % interval, from a row of ``confirmation.csv``."""
-    mean, high = row[f"{name}_mean"], row[f"{name}_high"]
-    return f"{mean:.2f}" if math.isnan(high) else f"{mean:.2f} {plus_minus} {high - mean:.2f}"
 
 
 def format_duration(seconds: float) -> str:
@@ -36,3 +32,24 @@ def format_duration(seconds: float) -> str:
 def format_moment(text: str) -> str:
     """Return a recorded UTC moment to the second."""
     return text[:19].replace("T", " ")
+
+
+def confirmation_table(results: Iterable[Mapping[Any, Any]], plus_minus: str) -> dict[str, Any]:
+    """Return the results of ``--confirm`` as ``title``, ``columns`` and ``rows`` of a ``label`` and ``cells``.
+
+    Args:
+        results: the rows of :func:`vae_tune.tasks.confirm.compare`.
+        plus_minus: the sign between a mean and half the width of its 95 % interval.
+    """
+
+    def interval(row: Mapping[Any, Any], name: str) -> str:
+        mean, high = row[f"{name}_mean"], row[f"{name}_high"]
+        return f"{mean:.2f}" if math.isnan(high) else f"{mean:.2f} {plus_minus} {high - mean:.2f}"
+
+    rows = []
+    for row in results:
+        searched, optimism = f"{row['searched_val_loss']:.2f}", f"{row['optimism']:+.2f}"
+        cells = [searched, interval(row, VAL_LOSS), optimism, interval(row, TEST_LOSS), f"{row[TRIALS]:.0f}"]
+        rows.append({"label": f"trial {row[TRIAL]}", "cells": cells})
+    columns = ["in the search", "validation", "optimism", "test", "trainings"]
+    return {"title": f"mean with its 95 % interval, {UNIT}", "columns": columns, "rows": rows}

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -47,9 +46,7 @@ class View:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stop()
 
     def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow]) -> None:
@@ -71,7 +68,7 @@ class View:
 
     def warn(self, text: str) -> None:
         """Print a warning that stays visible; any thread may call it."""
-        self._console.print(text, style="yellow", soft_wrap=True)
+        self._print(text, style="yellow")
 
     def end(
         self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
@@ -80,6 +77,9 @@ class View:
         self._stop()
         if self._with_summary:
             print_summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder, advice)
+
+    def _print(self, text: str, style: str = "") -> None:
+        self._console.print(text, style=style, soft_wrap=True)
 
     def _stop(self) -> None:
         """Show no more progress."""
@@ -126,18 +126,14 @@ class PlainView(View):
         self._message_since = time.monotonic()
         self._print(text)
 
-    def warn(self, text: str) -> None:
-        """Print a line."""
-        self._print(text)
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
+    def _print(self, text: str, style: str = "") -> None:
+        super()._print(text, style)
         self._printed.set()
 
     def _break_silence(self) -> None:
         while not self._stopped:
             if not self._printed.wait(self._silence_seconds):
-                self._console.print(self._status(), soft_wrap=True)
+                super()._print(self._status())
             self._printed.clear()
 
     def _status(self) -> str:
@@ -185,12 +181,8 @@ class TerminalView(View):
 
     def _draw(self) -> RenderableType:
         rows = list(self._rows.values())
-        parts: list[RenderableType] = []
-        if self._num_samples:
-            parts += [self._progress(), self._counts(rows), self._running(rows)]
-        if self._message:
-            parts.append(Text(self._message, style="dim"))
-        return Group(*parts)
+        trials = [self._progress(), self._counts(rows), self._running(rows)] if self._num_samples else []
+        return Group(*trials, *([Text(self._message, style="dim")] if self._message else []))
 
     def _progress(self) -> RenderableType:
         finished, elapsed, remaining = self._finished(), time.monotonic() - self._start, ""
@@ -198,11 +190,8 @@ class TerminalView(View):
             left = elapsed / (finished - self._known) * (self._num_samples - finished)
             remaining = f", about {format_duration(left)} left"
         line = Table.grid(padding=(0, 1))
-        line.add_row(
-            Text("trials"),
-            ProgressBar(total=self._num_samples, completed=finished, width=30),
-            Text(f"{finished}/{self._num_samples}  {format_duration(elapsed)}{remaining}"),
-        )
+        bar = ProgressBar(total=self._num_samples, completed=finished, width=30)
+        line.add_row("trials", bar, f"{finished}/{self._num_samples}  {format_duration(elapsed)}{remaining}")
         return line
 
     def _counts(self, rows: Sequence[TrialRow]) -> RenderableType:

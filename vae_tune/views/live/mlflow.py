@@ -45,8 +45,8 @@ _BEST_TAG = "vae_tune.best_trial"
 _STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAIL: "FAILED", RUNNING: "RUNNING"}
 _PAUSED = "SCHEDULED"
 """MLflow's status of a trial that continues when the search is resumed."""
-_MAX_BATCH = 1000
-"""Metrics that MLflow accepts in one request."""
+_MAX_BATCH, _MAX_RUNS = 1_000, 50_000
+"""Metrics that MLflow accepts, and runs that it returns, in one request."""
 _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -155,9 +155,8 @@ class MLflow(LiveView):
 
     def _begin(self, row: TrialRow) -> _Run:
         tags = {_PARENT_TAG: self._study, TRIAL_TAG: str(row.trial)}
-        run = self._client.create_run(
-            self._experiment, _milliseconds(row.started), tags, run_name=f"trial {row.trial}"
-        )
+        name = f"trial {row.trial}"
+        run = self._client.create_run(self._experiment, _milliseconds(row.started), tags, run_name=name)
         self._client.log_batch(run.info.run_id, params=self._params(row.values))
         self._runs[row.trial] = _Run(run.info.run_id, "RUNNING", 0, {})
         return self._runs[row.trial]
@@ -169,11 +168,10 @@ class MLflow(LiveView):
             for report in reports
             for name in REPORT_COLUMNS
         ]
-        rest = [self._entities.RunTag(name, text) for name, text in tags.items()]
-        if metrics or rest:
-            self._client.log_batch(run_id, metrics=metrics[:_MAX_BATCH], tags=rest)
-        for start in range(_MAX_BATCH, len(metrics), _MAX_BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _MAX_BATCH])
+        new_tags = [self._entities.RunTag(name, text) for name, text in tags.items()]
+        for start in range(0, max(len(metrics), len(tags)), _MAX_BATCH):
+            batch = metrics[start : start + _MAX_BATCH]
+            self._client.log_batch(run_id, metrics=batch, tags=new_tags if start == 0 else [])
 
     def _best(self) -> TrialRow | None:
         return winner([row for row in self._rows.values() if row.state != RUNNING], self._max_epochs)
@@ -194,13 +192,7 @@ class MLflow(LiveView):
 
     def _search(self, tag: str, text: str) -> list[Any]:
         """Return all runs of the experiment that have this tag."""
-        found: list[Any] = []
-        token: str | None = None
-        while token is None or token:
-            page = self._client.search_runs([self._experiment], f"tags.`{tag}` = '{text}'", page_token=token)
-            found += page
-            token = page.token or ""
-        return found
+        return list(self._client.search_runs([self._experiment], f"tags.`{tag}` = '{text}'", max_results=_MAX_RUNS))
 
     def _params(self, values: Mapping[str, Any]) -> list[Any]:
         return [self._entities.Param(name, str(value)) for name, value in values.items()]

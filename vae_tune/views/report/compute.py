@@ -11,54 +11,54 @@ from vae_tune.config.names import PRUNED, STATE_WORDS
 from vae_tune.views.formatting import format_duration
 
 
-def make_compute(study: Study, ledger: ComputeCost) -> dict[str, Any]:
+def make_compute(study: Study, cost: ComputeCost) -> dict[str, Any]:
     """Return the cost table, the sentences on early stopping, and the notes on what the record does not hold."""
-    hours, total = ledger.hours, ledger.hours.sum()
+    hours, total = cost.hours, cost.hours.sum()
     rows = []
-    for key, entry in ledger.entries.to_dict("index").items():
-        cost = hours[str(key)]
-        if key in (UNFINISHED, REPEATED) and not cost and not entry["trials"]:
+    for key, entry in cost.entries.to_dict("index").items():
+        spent = hours[str(key)]
+        if key in (UNFINISHED, REPEATED) and not spent and not entry["trials"]:
             continue
-        share = None if math.isnan(cost) or not total else cost / total
+        share = None if math.isnan(spent) or not total else spent / total
         rows.append(
             {
                 "key": key,
                 "trials": int(entry["trials"]) or "",
                 "epochs": int(entry["epochs"]) or "",
-                "cost": "unknown" if math.isnan(cost) else number_and_unit(cost, ledger)[0],
+                "cost": "unknown" if math.isnan(spent) else number_and_unit(spent, cost)[0],
                 "share": "" if share is None else f"{share:.1%}",
                 "percent": None if share is None else f"{share * 100:.3f}",
             }
         )
     return {
-        "unit": number_and_unit(total, ledger)[1],
-        "title": f"{format_cost(total, ledger)} in {format_duration(ledger.wall_seconds)} of searching.",
+        "unit": number_and_unit(total, cost)[1],
+        "title": f"{format_cost(total, cost)} in {format_duration(cost.wall_seconds)} of searching.",
         "rows": rows,
-        "sentences": [*_savings(ledger, study), *ledger.notes],
+        "sentences": [*_savings(cost, study), *cost.notes],
     }
 
 
-def number_and_unit(hours: float, ledger: ComputeCost) -> tuple[str, str]:
+def number_and_unit(hours: float, cost: ComputeCost) -> tuple[str, str]:
     """Return a cost as a number and a unit; all costs of a study share the unit that fits its total."""
-    units, unit = cost_unit(ledger.hours.sum(), ledger.unit)
+    units, unit = cost_unit(cost.hours.sum(), cost.unit)
     number = hours * units
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}", unit
 
 
-def format_cost(hours: float, ledger: ComputeCost) -> str:
+def format_cost(hours: float, cost: ComputeCost) -> str:
     """Return a cost with its unit, such as ``12.3 core-hours``."""
-    return " ".join(number_and_unit(hours, ledger))
+    return " ".join(number_and_unit(hours, cost))
 
 
-def _savings(ledger: ComputeCost, study: Study) -> list[str]:
+def _savings(cost: ComputeCost, study: Study) -> list[str]:
     if not study.rungs:
         return ["Early stopping was off: every trial trained to the end."]
-    if not ledger.saved_epochs:
+    if not cost.saved_epochs:
         return ["No trial has been pruned yet."]
-    spent, full = len(study.epochs), len(study.epochs) + ledger.saved_epochs
-    pruned = ledger.entries["trials"][STATE_WORDS[PRUNED]]
+    spent, full = len(study.epochs), len(study.epochs) + cost.saved_epochs
+    pruned = cost.entries["trials"][STATE_WORDS[PRUNED]]
     return [
         f"{pruned} trials were pruned: the search trained {spent:,} epochs instead of {full:,}.",
-        f"At each trial's own pace, the other {ledger.saved_epochs:,} epochs would have cost about "
-        f"{format_cost(ledger.saved_hours, ledger)}.",
+        f"At each trial's own pace, the other {cost.saved_epochs:,} epochs would have cost about "
+        f"{format_cost(cost.saved_hours, cost)}.",
     ]

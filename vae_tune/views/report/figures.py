@@ -67,10 +67,10 @@ class Section:
     cards: list[Card]
 
 
-def make_sections(study: Study, ledger: ComputeCost, importance: pd.DataFrame) -> list[Section]:
+def make_sections(study: Study, cost: ComputeCost, importance: pd.DataFrame) -> list[Section]:
     """Return all figures of a study; ``importance`` is the table of :func:`vae_tune.plots.importance`."""
     return [
-        Section("search", "The search", _search(study, ledger)),
+        Section("search", "The search", _search(study, cost)),
         Section("hyperparameters", "Hyperparameters", _hyperparameters(study, importance)),
         Section("models", "Models", _models(study)),
     ]
@@ -99,14 +99,11 @@ def _hidden(figures: Mapping[str, Figure]) -> str:
     return f"{count} {'trial lies' if count == 1 else 'trials lie'} outside this view." if count else ""
 
 
-def _search(study: Study, ledger: ComputeCost) -> list[Card]:
+def _search(study: Study, cost: ComputeCost) -> list[Card]:
     best = {
-        label: interactive.best_so_far(study, column, title)
-        for label, column, title in (
-            ("trials", ORDER, "trials ended"),
-            ("epochs", FINISHED, "epochs trained by all trials"),
-            ("time", HOURS, "of searching"),
-        )
+        "trials": interactive.best_so_far(study, ORDER, "trials ended"),
+        "epochs": interactive.best_so_far(study, FINISHED, "epochs trained by all trials"),
+        "time": interactive.best_so_far(study, HOURS, "of searching"),
     }
     cards = [
         _card("best_so_far", _when_found(study), best),
@@ -119,27 +116,27 @@ def _search(study: Study, ledger: ComputeCost) -> list[Card]:
             _card("rung_survival", note, {"": interactive.rung_survival(study)}),
             _card("rung_correlation", "", {"": interactive.rung_correlation(study)}),
         ]
-    hours = ledger.hours.drop(CONFIRMATION, errors="ignore")  # it has idle time of its own
-    busy = "" if hours.isna().any() or not hours.sum() else f"{1 - hours[IDLE] / hours.sum():.0%} of the time."
-    note = busy and f"Workers trained for {busy}"
+    hours = cost.hours.drop(CONFIRMATION, errors="ignore")  # it has idle time of its own
+    known = not hours.isna().any() and hours.sum()
+    note = f"Workers trained for {1 - hours[IDLE] / hours.sum():.0%} of the time." if known else ""
     return [*cards, _card("timeline", note, {"": interactive.timeline(study)}, wide=True)]
 
 
 def _hyperparameters(study: Study, importance: pd.DataFrame) -> list[Card]:
     shares = importance.groupby(HYPERPARAMETER)[IMPORTANCE].mean()
-    known = dict(sorted(axes(study).items(), key=lambda item: -shares.get(item[0], 0)))
+    by_importance = dict(sorted(axes(study).items(), key=lambda item: -shares.get(item[0], 0)))
     basis = ""
     if len(importance):
         basis = f"From {importance[TRIALS].iloc[0]} trials at epoch {importance[EPOCH].iloc[0]}."
     cards = [_card("importance", basis, {"": interactive.importance(importance)})]
     figures, pruned = interactive.slices(study), (study.trials[STATE] == PRUNED).any()
-    for number, (name, axis) in enumerate(known.items()):
+    for number, (name, axis) in enumerate(by_importance.items()):
         figure = figures.get(name)
         pruned_note = "Pruned trials are ticks above." if figure and pruned else ""
         hidden = _hidden({"": figure}) if figure else ""
         caption = " ".join(filter(None, (_range(study, axis), pruned_note, hidden)))
         cards.append(Card(f"slice-{number}", name, caption, {"": figure} if figure else {}))
-    names = sorted(known, key=lambda name: name not in (pair(study) or ()))[:_MAX_PAIRED]
+    names = sorted(by_importance, key=lambda name: name not in (pair(study) or ()))[:_MAX_PAIRED]
     if len(names) > 1:
         views = {f"{x}, {y}": interactive.pair_grid(study, x, y) for x, y in combinations(names, 2)}
         cards.append(_card("pair_grid", "Circles are complete trials.", views, wide=len(cards) % 2 == 0))

@@ -71,8 +71,8 @@ def render(study: Study) -> str:
     from vae_tune.views.report import compute, figures, provenance, summary
     from vae_tune.views.report.trial_table import make_table
 
-    ledger, shares = compute_cost(study), importance(study)
-    sections = figures.make_sections(study, ledger, shares)
+    cost, shares = compute_cost(study), importance(study)
+    sections = figures.make_sections(study, cost, shares)
     plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     script = "\n".join(read_resource(name) for name in _SCRIPTS)
     environment = jinja2.Environment(
@@ -83,14 +83,14 @@ def render(study: Study) -> str:
         name=study.name,
         command=suggestions.command("report", study.place),
         status=summary.make_status(study),
-        facts=summary.make_facts(study, ledger),
-        tiles=summary.make_tiles(study, ledger),
+        facts=summary.make_facts(study, cost),
+        tiles=summary.make_tiles(study, cost),
         findings=summary.make_findings(study, shares),
         comparison=summary.make_comparison(study),
         confirmation=summary.make_confirmation(study),
         pictures=_pictures(study),
         sections=sections,
-        compute=compute.make_compute(study, ledger),
+        compute=compute.make_compute(study, cost),
         audit=sentences(study),
         configuration=provenance.make_configuration(study),
         replay=raw(_replay(study)),

@@ -18,14 +18,11 @@ from vae_tune.config.names import (
     STATE,
     STATE_WORDS,
     STATES,
-    TEST_LOSS,
-    TRIAL,
-    TRIALS,
     VAL_LOSS,
 )
 from vae_tune.record.journal import is_being_written
 from vae_tune.record.metadata import resume_command, status_label
-from vae_tune.views.formatting import format_duration, format_interval, format_moment, format_values
+from vae_tune.views.formatting import confirmation_table, format_duration, format_moment, format_values
 from vae_tune.views.report.compute import format_cost, number_and_unit
 
 if TYPE_CHECKING:
@@ -49,7 +46,7 @@ def make_status(study: Study) -> dict[str, str]:
     }
 
 
-def make_facts(study: Study, ledger: ComputeCost) -> list[str]:
+def make_facts(study: Study, cost: ComputeCost) -> list[str]:
     """Return the line below the title: images, trials, time and slots, start."""
     data, runs = study.manifest["data"], study.manifest["runs"]
     slots = runs[-1].get("slots")
@@ -57,12 +54,12 @@ def make_facts(study: Study, ledger: ComputeCost) -> list[str]:
     return [
         f"{data['dataset']}, {data['train']:,} training images",
         f"{len(study.trials)} trials, {len(study.epochs):,} epochs",
-        f"{format_duration(ledger.wall_seconds)}{on_slots}",
+        f"{format_duration(cost.wall_seconds)}{on_slots}",
         f"{format_moment(runs[0]['started'])} UTC",
     ]
 
 
-def make_tiles(study: Study, ledger: ComputeCost) -> list[dict[str, str]]:
+def make_tiles(study: Study, cost: ComputeCost) -> list[dict[str, str]]:
     """Return the key numbers as ``label``, ``value`` and ``detail``, the winner's loss first."""
     tiles = []
     if metrics := study.metrics:
@@ -82,11 +79,11 @@ def make_tiles(study: Study, ledger: ComputeCost) -> list[dict[str, str]]:
     tiles.append(
         ("Trials", str(len(study.trials)), ", ".join(f"{counts[state]} {STATE_WORDS[state]}" for state in states))
     )
-    number, unit = number_and_unit(ledger.hours.sum(), ledger)
-    tiles.append(("Compute", number, f"{unit} in {format_duration(ledger.wall_seconds)}"))
-    if ledger.saved_epochs:
-        share = ledger.saved_epochs / (ledger.saved_epochs + len(study.epochs))
-        saved = f"of the epochs, about {format_cost(ledger.saved_hours, ledger)}, by early stopping"
+    number, unit = number_and_unit(cost.hours.sum(), cost)
+    tiles.append(("Compute", number, f"{unit} in {format_duration(cost.wall_seconds)}"))
+    if cost.saved_epochs:
+        share = cost.saved_epochs / (cost.saved_epochs + len(study.epochs))
+        saved = f"of the epochs, about {format_cost(cost.saved_hours, cost)}, by early stopping"
         tiles.append(("Saved", f"{share:.0%}", saved))
     return [dict(zip(("label", "value", "detail"), tile, strict=True)) for tile in tiles]
 
@@ -128,18 +125,9 @@ def make_comparison(study: Study) -> dict[str, Any] | None:
 
 
 def make_confirmation(study: Study) -> dict[str, Any] | None:
-    """Return the results of ``--confirm`` as a table; None without. See :func:`vae_tune.tasks.confirm.compare`."""
+    """Return the results of ``--confirm`` as a table; None without."""
     path = study.folder / CONFIRMATION_FILE
-    if not path.exists():
-        return None
-    rows = []
-    for row in read_csv(path).to_dict("records"):
-        validation, test = (format_interval(row, name, "±") for name in (VAL_LOSS, TEST_LOSS))
-        cells = [_cell(row["searched_val_loss"]), validation, _cell(row["optimism"], "+"), test, f"{row[TRIALS]:.0f}"]
-        rows.append({"label": f"trial {row[TRIAL]}", "cells": cells})
-    columns = ["in the search", "validation", "optimism", "test", "trainings"]
-    title = "Mean over fresh seeds with its 95 % interval, nats per image"
-    return {"title": title, "columns": columns, "rows": rows}
+    return confirmation_table(read_csv(path).to_dict("records"), "±") if path.exists() else None
 
 
 def _cell(value: float | None, sign: str = "") -> str:
