@@ -81,7 +81,7 @@ NEVER = {
     "cluster/auth_token": {"ray", "torch", "optuna", "pandas", "numpy"},
     "record/trials": {"ray", "torch", "pandas"},
     "record/study_record": {"ray", "torch", "pandas"},
-    "record/leftovers": {"ray", "torch", "pandas"},
+    "record/recovery": {"ray", "torch", "pandas"},
     "views/live/__init__": {"ray", "torch", "vae_tune.tasks.search"},
     "views/live/view": {"ray", "torch", "vae_tune.record.study_record"},
     "views/live/background": {"ray", "torch", "vae_tune.record.study_record"},

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.stores import BUCKET, gcs, s3
-from vae_tune.config import storage
-from vae_tune.config.files import address, is_remote
+from vae_tune.config import local_copies, storage
+from vae_tune.config.files import absolute, address, is_remote
 from vae_tune.config.settings import SearchConfig, UsageError, from_dict, to_dict
-from vae_tune.record import copies
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +56,7 @@ def test_what_is_missing_is_told_from_what_fails(place):
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(place / "file")
     assert not storage.exists(place / "file")
-    assert storage.files(place) == []
-    assert storage.folders(place) == storage.entries(place) == set()
+    assert storage.list_folder(place) == (set(), set())
     storage.delete(place / "file")
     storage.delete_folder(place)
 
@@ -66,9 +64,7 @@ def test_what_is_missing_is_told_from_what_fails(place):
 def test_files_and_folders_are_listed_level_by_level(place):
     for name in ("a", "b", "c/d", "c/e/f"):
         storage.write_bytes(place / name, b"1")
-    assert sorted(storage.files(place)) == [place / "a", place / "b"]
-    assert storage.folders(place) == {"c"}
-    assert storage.entries(place) == {"a", "b", "c"}
+    assert storage.list_folder(place) == ({"a", "b"}, {"c"})
     assert storage.exists(place / "c" / "e" / "f")
 
 
@@ -77,8 +73,29 @@ def test_a_file_is_deleted_alone_and_a_folder_with_all_below_it(place):
         storage.write_bytes(place / name, b"1")
     storage.delete(place / "a")
     storage.delete_folder(place / "c")
-    assert storage.files(place) == [place / "b"]
-    assert storage.folders(place) == set()
+    assert storage.list_folder(place) == ({"b"}, set())
+
+
+def test_a_file_here_that_was_opened_is_read_even_after_it_was_deleted(place):
+    storage.write_bytes(place / "file", b"1")
+    read = storage.open_bytes(place / "file")
+    storage.delete(place / "file")
+    if is_remote(place):
+        with pytest.raises(FileNotFoundError):
+            read()
+    else:
+        assert read() == b"1"
+
+
+def test_object_storage_needs_no_folder(place):
+    assert storage.folder_exists(place) == is_remote(place)
+    storage.write_bytes(place / "file", b"1")
+    assert storage.folder_exists(place)
+
+
+def test_an_absolute_path_leaves_object_storage_as_it_is(place):
+    assert absolute(place) == place
+    assert absolute(Path("results")) == Path.cwd() / "results"
 
 
 def test_a_store_that_fails_now_and_then_is_asked_again(amazon, tmp_path):
@@ -139,7 +156,7 @@ def test_a_study_is_copied_without_what_is_large(amazon, tmp_path):
     place = Path(f"s3://{BUCKET}/{tmp_path.name}")
     for name in ("study.json", "best/config.json", "checkpoints/trial_00000/epoch_0001.safetensors", "study.lock"):
         storage.write_bytes(place / name, name.encode())
-    folder = copies.local(place)
+    folder = local_copies.local_copy(place)
     assert folder.name == place.name
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert names == ["best/config.json", "copy.json", "study.json"]
@@ -147,7 +164,7 @@ def test_a_study_is_copied_without_what_is_large(amazon, tmp_path):
 
 def test_where_there_is_no_study_nothing_is_copied(amazon):
     with pytest.raises(UsageError, match=r"^s3://bucket/nowhere is no study: study\.json is missing\.$"):
-        copies.local(Path(f"s3://{BUCKET}/nowhere"))
+        local_copies.local_copy(Path(f"s3://{BUCKET}/nowhere"))
 
 
 def test_only_the_record_belongs_on_object_storage(tmp_path):
@@ -162,5 +179,5 @@ def test_only_the_record_belongs_on_object_storage(tmp_path):
     ]
     for name in names + others:
         storage.write_bytes(tmp_path / name, b"1")
-    found = sorted(str(path.relative_to(tmp_path)) for path in copies.record_files(tmp_path))
+    found = sorted(str(path.relative_to(tmp_path)) for path in local_copies.record_files(tmp_path))
     assert found == sorted(names)

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torchvision import datasets
 
+from vae_tune.config.cache import cache_dir
 from vae_tune.config.settings import DataConfig, UsageError
 from vae_tune.images import named_sets
-from vae_tune.images.cache import cache_dir
 from vae_tune.images.datasets import Images, binarize, load_images, load_labels, to_tensor
 
 MNIST_FILES = {

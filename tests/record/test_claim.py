@@ -14,13 +14,12 @@ import pytest
 from tests.stores import BUCKET, gcs, google, no_event, s3
 from vae_tune.config import storage
 from vae_tune.config.files import address
+from vae_tune.config.local_copies import working_copy
 from vae_tune.config.settings import SearchError, UsageError
 from vae_tune.config.storage import ClaimLost
-from vae_tune.record import claim
-from vae_tune.record import remote_sync as mirror
+from vae_tune.record import claim, remote_sync
 from vae_tune.record.claim import Claim, claimed
-from vae_tune.record.copies import working_copy
-from vae_tune.record.remote_sync import mirrored
+from vae_tune.record.remote_sync import uploading
 
 SUCCESSOR = json.dumps({"pid": 7, "host": "other", "token": "its own", "beat": 1}).encode()
 THEIRS = b"the successor's lines\n"
@@ -39,7 +38,7 @@ def server(request, servers, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(claim, "SILENCE", 1.5)
     monkeypatch.setattr(claim, "_BEAT_SECONDS", 0.0)
-    monkeypatch.setattr(mirror, "_PERIOD_SECONDS", 0.02)
+    monkeypatch.setattr(remote_sync, "_PERIOD_SECONDS", 0.02)
     server.scheme = request.param
     yield server
     server.before = server.after = no_event
@@ -132,9 +131,9 @@ def test_what_the_successor_wrote_anew_is_not_deleted_by_a_late_request(server, 
 def test_a_study_whose_claim_is_gone_was_taken_over_and_ended(server, place):
     with claimed(place, pytest.fail):
         storage.write_bytes(place / "optuna.journal", b"1")
-        storage.guard(place, None)
+        storage.set_claim(place, None)
         storage.delete(place / "study.lock")
-        storage.guard(place, "of a driver that slept")
+        storage.set_claim(place, "of a driver that slept")
         with pytest.raises(ClaimLost, match="taken over by another driver, which has ended"):
             storage.write_bytes(place / "optuna.journal", b"2")
 
@@ -147,7 +146,7 @@ def test_a_final_upload_that_is_retried_leaves_the_successor_s_journal_and_says_
     def search():
         with (
             claimed(place, pytest.fail) as mine,
-            mirrored(folder, place, mine, pytest.fail, reasons.append) as after_upload,
+            uploading(folder, place, mine, pytest.fail, reasons.append) as after_upload,
         ):
             first = threading.Event()
             after_upload(first.set)
@@ -175,9 +174,9 @@ def test_a_write_whose_answer_was_lost_is_not_taken_for_another_driver_s(server,
     with claimed(place, pytest.fail) as mine:
         storage.write_bytes(place / "optuna.journal", b"1")
         once(server, "after", writing(server), place / file, lose)
-        mine.keep(10)
+        mine.keep_alive(10)
         storage.write_bytes(place / "optuna.journal", b"2")
-        mine.keep(10)
+        mine.keep_alive(10)
         storage.write_bytes(place / "optuna.journal", b"3")
     assert lost == [file]
     assert server.objects()[key(place / "optuna.journal")] == b"3"
@@ -223,7 +222,7 @@ def test_a_store_that_ignores_conditions_is_named(tmp_path, monkeypatch):
             monkeypatch.setenv(name, value)
         with claimed(place, said.append):
             storage.write_bytes(place / "file", b"1")
-        assert storage.entries(place) == {"file"}
+        assert storage.list_folder(place).files == {"file"}
     (line,) = said
     assert line.startswith(f"The storage of gs://{BUCKET}/{tmp_path.name}/study ignores the conditions of a write")
 
@@ -231,11 +230,11 @@ def test_a_store_that_ignores_conditions_is_named(tmp_path, monkeypatch):
 def test_another_process_of_the_driver_writes_under_its_claim(server, place):
     """A worker: it gets the study and the token, no more."""
     with claimed(place, pytest.fail):
-        study, token = storage.claim_on(place / "confirmation" / "checkpoints")
+        study, token = storage.claim_for(place / "confirmation" / "checkpoints")
         assert study == place
         code = (
             "import sys; from pathlib import Path; from vae_tune.config import storage\n"
-            "place = Path(sys.argv[1]); storage.guard(place, sys.argv[2])\n"
+            "place = Path(sys.argv[1]); storage.set_claim(place, sys.argv[2])\n"
             "storage.write_bytes(place / 'checkpoints' / sys.argv[3], b'1')"
         )
         command = [sys.executable, "-c", code, address(place), token]
@@ -249,5 +248,5 @@ def test_another_process_of_the_driver_writes_under_its_claim(server, place):
 
 def test_after_the_claim_s_end_the_process_writes_freely(server, place):
     with claimed(place, pytest.fail):
-        assert storage.claim_on(place)
-    assert storage.claim_on(place) is None
+        assert storage.claim_for(place)
+    assert storage.claim_for(place) is None

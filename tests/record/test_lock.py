@@ -8,7 +8,7 @@ import pytest
 from tests.studies import make_study
 from vae_tune.analysis.study import load_study
 from vae_tune.config.settings import SearchConfig, UsageError
-from vae_tune.record.journal import StudyLock
+from vae_tune.record.lock import StudyLock
 from vae_tune.record.metadata import read_config
 from vae_tune.tasks.search_plan import make_plan, study_place
 
@@ -25,7 +25,7 @@ def number(request, monkeypatch):
     def refuse(*_):
         raise OSError(request.param, os.strerror(request.param))
 
-    monkeypatch.setattr("vae_tune.record.journal.fcntl.flock", refuse)
+    monkeypatch.setattr("vae_tune.record.lock.fcntl.flock", refuse)
     return request.param
 
 
@@ -33,7 +33,7 @@ def test_it_is_named_with_a_remedy(number, tmp_path):
     with pytest.raises(UsageError) as raised:
         StudyLock(tmp_path)
     what, remedy = str(raised.value).splitlines()
-    assert what.startswith(f"{tmp_path} lies on a file system without file locks (flock: {os.strerror(number)})")
+    assert what.startswith(f"{tmp_path} is on a file system without file locks (flock: {os.strerror(number)})")
     assert "--results-dir" in remedy
     assert "-o local_lock=flock" in remedy
 

@@ -16,12 +16,11 @@ from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.study import load_study
 from vae_tune.cli.main import main
 from vae_tune.config import storage
+from vae_tune.config.local_copies import local_copy, record_files, working_copy
 from vae_tune.config.settings import SearchConfig, SearchError, UsageError
-from vae_tune.record import claim
-from vae_tune.record import remote_sync as mirror
+from vae_tune.record import claim, remote_sync
 from vae_tune.record.claim import Claim, claimed
-from vae_tune.record.copies import local, record_files, working_copy
-from vae_tune.record.remote_sync import mirrored, renew
+from vae_tune.record.remote_sync import update_working_copy, uploading
 from vae_tune.tasks.search import run_search
 from vae_tune.tasks.search_plan import make_plan
 from vae_tune.views.report.page import render
@@ -41,7 +40,7 @@ def place(server, monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
     for name, seconds in (("_PERIOD_SECONDS", 0.05), ("QUICK", 0.2), ("PATIENCE", 0.5)):
-        monkeypatch.setattr(mirror, name, seconds)
+        monkeypatch.setattr(remote_sync, name, seconds)
     for name, seconds in (("_BEAT_SECONDS", 0.02), ("SILENCE", 1.5), ("QUICK", 2.0)):
         monkeypatch.setattr(claim, name, seconds)
     return Path(f"s3://{BUCKET}/{tmp_path.name}/study")
@@ -67,7 +66,7 @@ def test_the_working_copy_is_uploaded_as_it_grows_and_whole_at_its_end(server, p
     record(folder)
     with (
         claimed(place, pytest.fail) as claim,
-        mirrored(folder, place, claim, pytest.fail, pytest.fail) as after_upload,
+        uploading(folder, place, claim, pytest.fail, pytest.fail) as after_upload,
     ):
         uploaded = threading.Event()
         after_upload(uploaded.set)
@@ -94,9 +93,9 @@ def test_the_tables_are_never_ahead_of_the_journal(server, place, monkeypatch):
             journal, table = (storage.read_bytes(place / name) for name in ("optuna.journal", "epochs.csv"))
             assert journal.startswith(table)
 
-    monkeypatch.setattr(mirror, "write_bytes", observed)
+    monkeypatch.setattr(remote_sync, "write_bytes", observed)
     claim = Claim(place, pytest.fail)
-    one = mirror._Mirror(folder, place, claim)
+    one = remote_sync._Uploader(folder, place, claim)
     for _ in range(3):
         one.upload(5)
     assert order == ["optuna.journal", "epochs.csv", "study.json"] * 3
@@ -105,7 +104,7 @@ def test_the_tables_are_never_ahead_of_the_journal(server, place, monkeypatch):
 def test_what_did_not_change_is_not_uploaded_again(server, place):
     folder = working_copy(place)
     record(folder)
-    one = mirror._Mirror(folder, place, Claim(place, pytest.fail))
+    one = remote_sync._Uploader(folder, place, Claim(place, pytest.fail))
     assert one.upload(5) > 0
     assert one.upload(5) == 0
     write(folder, trials_csv=b"12345")
@@ -115,8 +114,8 @@ def test_what_did_not_change_is_not_uploaded_again(server, place):
 def test_nothing_is_deleted_before_the_record_that_makes_it_superfluous_is_safe(server, place):
     folder, done = working_copy(place), []
     record(folder)
-    one = mirror._Mirror(folder, place, Claim(place, pytest.fail))
-    one.superfluous.append(lambda: done.append(names(server, place)))
+    one = remote_sync._Uploader(folder, place, Claim(place, pytest.fail))
+    one.after_upload.append(lambda: done.append(names(server, place)))
     server.go_away()
     with pytest.raises(OSError, match="s3://"):
         one.upload(0.1)
@@ -138,14 +137,14 @@ def test_an_outage_is_said_once_and_what_it_kept_back_is_uploaded_later(server, 
         said.append(text)
         away.set()
 
-    with claimed(place, pytest.fail) as claim, mirrored(folder, place, claim, warn, pytest.fail):
+    with claimed(place, pytest.fail) as claim, uploading(folder, place, claim, warn, pytest.fail):
         server.go_away()
         record(folder, epochs=2)
         assert away.wait(30)
         server.come_back()
     (line,) = said
-    assert line.startswith("The record waits for its upload: s3://")
-    assert line.endswith("The search goes on.")
+    assert line.startswith("The record cannot be uploaded now: s3://")
+    assert line.endswith("The search goes on, and the upload is retried.")
     assert storage.read_bytes(place / "epochs.csv") == (folder / "epochs.csv").read_bytes()
 
 
@@ -156,7 +155,7 @@ def test_a_storage_that_stays_away_leaves_the_record_on_this_machine_and_says_wh
         with (
             pytest.raises(SearchError, match="could not be uploaded") as raised,
             claimed(place, pytest.fail) as claim,
-            mirrored(folder, place, claim, lambda _: None, pytest.fail),
+            uploading(folder, place, claim, lambda _: None, pytest.fail),
         ):
             server.go_away()
     finally:
@@ -164,7 +163,7 @@ def test_a_storage_that_stays_away_leaves_the_record_on_this_machine_and_says_wh
     assert str(folder) in str(raised.value)
     assert f"--resume s3://{BUCKET}" in str(raised.value)
     with claimed(place, lambda _: None):
-        assert renew(place) == folder  # nothing was uploaded, and nothing is lost
+        assert update_working_copy(place) == folder  # nothing was uploaded, and nothing is lost
     assert (folder / "epochs.csv").exists()
 
 
@@ -174,7 +173,7 @@ def test_a_second_driver_is_refused_with_pid_and_host_of_the_first(server, place
     me = f"by process {os.getpid()} on host {socket.gethostname()}.\n"
     with (
         claimed(place, pytest.fail) as claim,
-        mirrored(working_copy(place), place, claim, pytest.fail, pytest.fail),
+        uploading(working_copy(place), place, claim, pytest.fail, pytest.fail),
         monkeypatch.context() as other,
     ):
         other.setattr("socket.gethostname", lambda: "elsewhere")
@@ -242,7 +241,7 @@ def test_a_driver_whose_study_was_taken_over_stops(server, place):
         failed.set()
 
     def search():
-        with claimed(place, pytest.fail) as claim, mirrored(folder, place, claim, pytest.fail, fail):
+        with claimed(place, pytest.fail) as claim, uploading(folder, place, claim, pytest.fail, fail):
             for beat in range(1, 100):  # the other is alive: what this one writes over its mark, it writes again
                 mark = {"pid": 7, "host": "other", "token": "x", "beat": beat}
                 storage.write_bytes(place / "study.lock", json.dumps(mark).encode())
@@ -257,19 +256,19 @@ def test_a_driver_whose_study_was_taken_over_stops(server, place):
 
 def test_a_working_copy_that_went_on_from_the_storage_stays(server, place):
     record(place, epochs=2)
-    folder = renew(place)
+    folder = update_working_copy(place)
     assert (folder / "optuna.journal").read_bytes().count(b"\n") == 2
     record(folder, epochs=3)
-    assert renew(place) == folder
+    assert update_working_copy(place) == folder
     assert (folder / "optuna.journal").read_bytes().count(b"\n") == 3
 
 
 def test_a_working_copy_that_another_machine_left_behind_is_renewed(server, place):
     record(place, epochs=2)
-    folder = renew(place)
+    folder = update_working_copy(place)
     write(folder, optuna_journal=b'{"epoch": 0}\n{"another": "end"}\n')
     record(place, epochs=4)
-    assert renew(place) == folder
+    assert update_working_copy(place) == folder
     assert (folder / "optuna.journal").read_bytes().count(b"\n") == 4
 
 
@@ -279,13 +278,16 @@ def test_what_the_storage_has_no_more_does_not_come_back(server, place, epochs):
     folder = working_copy(place)
     record(folder, epochs=2)
     write(folder / "confirmation", optuna_journal=b"{}\n", study_json=b"{}")
-    with claimed(place, pytest.fail) as mine, mirrored(folder, place, mine, pytest.fail, pytest.fail):
+    with claimed(place, pytest.fail) as mine, uploading(folder, place, mine, pytest.fail, pytest.fail):
         pass
     assert "confirmation/optuna.journal" in names(server, place)
     storage.delete_folder(place / "confirmation")
     record(folder, epochs)
     write(folder, kept_csv=b"never uploaded")
-    with claimed(place, pytest.fail) as mine, mirrored(renew(place), place, mine, pytest.fail, pytest.fail):
+    with (
+        claimed(place, pytest.fail) as mine,
+        uploading(update_working_copy(place), place, mine, pytest.fail, pytest.fail),
+    ):
         assert (folder / "optuna.journal").read_bytes().count(b"\n") == epochs
         assert not (folder / "confirmation" / "study.json").exists()
     kept = {"kept.csv"} if epochs > 2 else set()
@@ -294,40 +296,40 @@ def test_what_the_storage_has_no_more_does_not_come_back(server, place, epochs):
 
 def test_a_confirmation_that_an_outage_kept_from_the_storage_stays(place):
     record(place)
-    folder = renew(place)
+    folder = update_working_copy(place)
     write(folder / "confirmation", optuna_journal=b"{}\n", study_json=b"{}")
-    assert renew(place) == folder
+    assert update_working_copy(place) == folder
     assert (folder / "confirmation" / "optuna.journal").exists()
 
 
 def test_a_renewal_that_fails_leaves_the_working_copy_as_it_was(place):
     record(place, epochs=2)
-    folder = renew(place)
+    folder = update_working_copy(place)
     write(folder, optuna_journal=b"another end\n")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     storage.delete(place / "study.json")
     with pytest.raises(UsageError, match=r"study\.json is missing"):
-        renew(place)
+        update_working_copy(place)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["study"]
 
 
 def test_a_study_that_was_deleted_from_the_storage_leaves_its_name_free(place):
     record(place)
-    folder = renew(place)
+    folder = update_working_copy(place)
     storage.delete_folder(place)
     config = SearchConfig(results_dir=place.parent, study_name=place.name)
     assert make_plan(config, None, place).folder == folder
     assert not folder.exists()
     with pytest.raises(UsageError, match="is no study"):
-        renew(place)
+        update_working_copy(place)
 
 
 def test_a_working_copy_is_not_resumed_as_if_it_were_a_study(place, tmp_path, monkeypatch, capsys):
     made = make_study(tmp_path / "study", trials=3, status="interrupted", ended=2)
     for path in record_files(made):
         storage.write_bytes(place / path.relative_to(made), path.read_bytes())
-    for copy in (renew(place), local(place)):
+    for copy in (update_working_copy(place), local_copy(place)):
         before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
         monkeypatch.setattr("sys.argv", ["vae-tune", "search", "--resume", str(copy)])
         with pytest.raises(SystemExit, match="2"):
@@ -343,7 +345,7 @@ def test_what_is_printed_of_a_study_names_its_place(place, tmp_path):
     for path in record_files(made):
         storage.write_bytes(place / path.relative_to(made), path.read_bytes())
     where = f"s3://{BUCKET}/{tmp_path.name}/study"
-    for study in (load_study(where), load_study(renew(place))):
+    for study in (load_study(where), load_study(update_working_copy(place))):
         assert study.place == place
         page = render(study)
         assert f"--resume {where}" in page
@@ -366,7 +368,7 @@ def test_of_a_study_on_object_storage_it_is_known_whether_a_driver_writes_it(pla
     assert told(load_study(place)) == ("killed", True)
     with claimed(place, pytest.fail):
         while_written = [load_study(one) for one in (place, place / "confirmation")]
-        working = renew(place)
+        working = update_working_copy(place)
         monkeypatch.setattr(storage, "SILENCE", -1)  # it is too old already
         assert told(load_study(place)) == ("killed", True)
     assert [told(study) for study in while_written] == [("running", False)] * 2
@@ -375,10 +377,10 @@ def test_of_a_study_on_object_storage_it_is_known_whether_a_driver_writes_it(pla
 
 def test_no_more_than_the_bound_is_uploaded_while_the_claim_is_kept(place, monkeypatch):
     """After an upload of a few bytes at a byte an hour, only the driver's mark changes until the search has ended."""
-    monkeypatch.setattr(mirror, "_BYTES_A_SECOND", 1 / 3600)
+    monkeypatch.setattr(remote_sync, "_BYTES_PER_SECOND", 1 / 3600)
     folder = working_copy(place)
     record(folder)
-    with claimed(place, pytest.fail) as mine, mirrored(folder, place, mine, pytest.fail, pytest.fail):
+    with claimed(place, pytest.fail) as mine, uploading(folder, place, mine, pytest.fail, pytest.fail):
         while not storage.exists(place / "study.json"):  # which is uploaded last
             pass
         record(folder, epochs=2)

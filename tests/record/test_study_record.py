@@ -329,7 +329,7 @@ def test_a_look_whether_a_study_is_being_written_keeps_no_driver_away(record):
 def test_a_lock_whose_process_was_killed_is_free(record):
     record.close()
     code = (
-        "import sys, os, signal; from pathlib import Path; from vae_tune.record.journal import StudyLock;"
+        "import sys, os, signal; from pathlib import Path; from vae_tune.record.lock import StudyLock;"
         "lock = StudyLock(Path(sys.argv[1])); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(record.folder)], check=False).returncode == -9

@@ -11,7 +11,7 @@ from tests.system.conftest import is_whole, wait_for
 from vae_tune import load_study
 from vae_tune.analysis.audit import audit
 from vae_tune.config.files import address
-from vae_tune.record.copies import local
+from vae_tune.config.local_copies import local_copy
 from vae_tune.views.report.page import write_report
 
 pytestmark = pytest.mark.system
@@ -55,7 +55,7 @@ def test_another_head_goes_on_after_a_kill_from_a_storage_that_fails_every_tenth
     assert after[: len(before)] == before
     assert len(after) == len(set(after))
     assert audit(place) == []
-    is_whole(local(place), trials=5)
+    is_whole(local_copy(place), trials=5)
     stored = server.objects()
     names = {name.removeprefix("vae/killed/") for name in stored}
     assert {"best/model.safetensors", "report.html", "study.json", "optuna.journal"} <= names
@@ -101,5 +101,5 @@ def test_a_driver_that_slept_overwrites_nothing_of_its_successor_whose_storage_i
     assert f"The study {address(place)} was taken over by another driver, which has ended" in output
     assert server.objects() == stored
     assert audit(place) == []
-    is_whole(local(place), trials=4)
+    is_whole(local_copy(place), trials=4)
     assert json.loads(stored["vae/away/study.json"])["status"] == "complete"

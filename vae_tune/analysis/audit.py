@@ -10,6 +10,7 @@ from typing import Any
 
 from vae_tune.config.csv_tables import unescape
 from vae_tune.config.files import read_json
+from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import (
     AUDITED,
     BEST_FOLDER,
@@ -34,7 +35,6 @@ from vae_tune.config.names import (
     WARM_START,
 )
 from vae_tune.config.settings import SearchConfig, UsageError, from_dict
-from vae_tune.record.copies import local, shown
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
 from vae_tune.search.scheduler import make_scheduler
@@ -49,7 +49,7 @@ def audit(folder: Path) -> list[str]:
     Raises:
         UsageError: the folder is no study, or a file of it cannot be read.
     """
-    folder = local(folder)
+    folder = local_copy(folder)
     manifest = read_manifest(folder)
     config: SearchConfig = from_dict(SearchConfig, manifest["config"])
     max_epochs = manifest["reference"]["max_epochs"]
@@ -57,7 +57,7 @@ def audit(folder: Path) -> list[str]:
         trials = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
         tables = [_read_table(folder / name) for name in (TRIALS_FILE, EPOCHS_FILE)]
     except (OSError, ValueError) as error:
-        raise UsageError(f"The record of {shown(folder)} cannot be read: {error}.") from error
+        raise UsageError(f"The record of {original_address(folder)} cannot be read: {error}.") from error
     rows = [row_from_trial(trial) for trial in trials if trial.state.name != "WAITING"]
     found: list[str] = []
     for trial in trials:

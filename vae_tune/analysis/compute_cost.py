@@ -34,7 +34,7 @@ from vae_tune.config.names import (
     TIME,
     TRIAL,
 )
-from vae_tune.record.journal import is_being_written
+from vae_tune.record.lock import is_being_written
 
 _WORDS = {state: STATE_WORDS[state] for state in STATES}
 UNFINISHED, REPEATED, IDLE = _WORDS[RUNNING], "repeated", "idle"

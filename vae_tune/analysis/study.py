@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.files import address, named_path, read_json
+from vae_tune.config.local_copies import local_copy, original_address, original_path
 from vae_tune.config.names import (
     AUDITED,
     BEST_FOLDER,
@@ -41,7 +42,6 @@ from vae_tune.config.names import (
 )
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
 from vae_tune.config.space import Space
-from vae_tune.record.copies import local, place_of, shown
 from vae_tune.record.metadata import read_manifest, read_space
 from vae_tune.record.trials import marks_of_schema_1, winner
 
@@ -72,7 +72,7 @@ class Study:
     @property
     def place(self) -> Path:
         """The folder, or the address on object storage that the folder is a copy of."""
-        return place_of(self.folder)
+        return original_path(self.folder)
 
     @cached_property
     def space(self) -> Space:
@@ -184,7 +184,7 @@ def load_study(folder: str | Path) -> Study:
     Raises:
         UsageError: the folder is not a study, or one of its files cannot be read.
     """
-    folder = local(named_path(folder))
+    folder = local_copy(named_path(folder))
     manifest = read_manifest(folder)
     path = folder / EPOCHS_FILE
     try:
@@ -194,7 +194,7 @@ def load_study(folder: str | Path) -> Study:
         path = folder / BEST_FOLDER / METRICS_FILE
         metrics = read_json(path) if path.exists() else None
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{shown(path)} cannot be read: {telling_line(error)}.") from error
+        raise UsageError(f"{original_address(path)} cannot be read: {telling_line(error)}.") from error
     return Study(folder, manifest, from_dict(SearchConfig, manifest["config"]), trials, epochs, metrics)
 
 

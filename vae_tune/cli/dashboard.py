@@ -19,6 +19,7 @@ import tyro
 
 from vae_tune.cli.command import Command, Options
 from vae_tune.config.files import address, is_remote
+from vae_tune.config.local_copies import local_copy
 from vae_tune.config.names import JOURNAL_FILE
 from vae_tune.config.settings import UsageError, require
 
@@ -88,12 +89,11 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
     import optuna
     from optuna.storages import JournalStorage
 
-    from vae_tune.record.copies import local
     from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
     from vae_tune.record.metadata import read_manifest
     from vae_tune.record.trials import read_trials
 
-    folder = local(folder)
+    folder = local_copy(folder)
     read_manifest(folder)
     read_trials(folder)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

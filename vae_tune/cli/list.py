@@ -13,9 +13,9 @@ import tyro
 
 from vae_tune.cli.command import Command, Options
 from vae_tune.config.errors import UsageError, telling_line
-from vae_tune.config.files import address, is_remote
+from vae_tune.config.files import address
 from vae_tune.config.names import RUNNING, STATE, STUDY_FILE, TRIALS_FILE
-from vae_tune.config.storage import entries, exists, is_claimed, read_bytes
+from vae_tune.config.storage import exists, folder_exists, list_folder, read_bytes
 
 _HEADER = ("study", "kind", "status", "trials", "best", "started (UTC)")
 
@@ -55,11 +55,11 @@ def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
         UsageError: there is no such folder, or it cannot be read.
     """
     try:
-        if not is_remote(folder) and not folder.is_dir():
+        if not folder_exists(folder):
             raise UsageError(f"There is no folder {folder}.")
         if exists(folder / STUDY_FILE):
             raise UsageError(f"{address(folder)} is itself a study: name the folder that holds it.")
-        places = [folder / name for name in sorted(entries(folder))]
+        places = [folder / name for name in sorted(list_folder(folder).folders)]
         studies = [place for place in places if exists(place / STUDY_FILE)]
     except (OSError, ValueError, ImportError) as error:
         raise UsageError(f"{address(folder)} cannot be read: {telling_line(error).rstrip('.')}.") from error
@@ -72,11 +72,11 @@ def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
 
 def _describe(place: Path) -> tuple[str, ...]:
     from vae_tune.analysis.study import trials_table
-    from vae_tune.record.journal import is_being_written
+    from vae_tune.record.lock import is_being_written
     from vae_tune.record.metadata import read_manifest, read_space, status_label
     from vae_tune.record.trials import winner
 
-    is_running = is_claimed(place) if is_remote(place) else is_being_written(place)
+    is_running = is_being_written(place)
     manifest = read_manifest(place)
     trials = trials_table(BytesIO(read_bytes(place / TRIALS_FILE)), read_space(manifest), manifest["reference"])
     rows: Any = trials.reset_index().itertuples()

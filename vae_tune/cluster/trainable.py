@@ -33,7 +33,7 @@ from vae_tune.config.names import (
     VALUES,
 )
 from vae_tune.config.settings import TrialConfig
-from vae_tune.config.storage import ClaimLost, delete_folder, guard
+from vae_tune.config.storage import ClaimLost, delete_folder, set_claim
 from vae_tune.images.datasets import Images
 from vae_tune.vae.checkpoint import (
     checkpoint_bytes,
@@ -75,7 +75,7 @@ def train_trial(
         claim: the study on object storage that the driver has claimed, and the claim's token.
     """
     if claim:
-        guard(*claim)
+        set_claim(*claim)
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _STOP_SECONDS)
     torch.set_num_threads(threads)
     device = torch.device("cuda" if config.get(GPUS) else "cpu")

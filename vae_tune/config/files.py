@@ -1,4 +1,4 @@
-"""Files that appear under their name only when they are complete and on disk; paths that name object storage."""
+"""Paths, here and on object storage; files that appear under their name only when they are complete and on disk."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import Any, BinaryIO
 from vae_tune.config.errors import UsageError
 
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and what Python makes of bytes that are no UTF-8."""
+"""Control characters, and the characters by which Python represents bytes that are not UTF-8."""
 LONGEST_NAME = 255
-"""Bytes in the name of a file: NAME_MAX."""
+"""Maximum bytes in the name of a file: NAME_MAX."""
 SCHEMES = ("s3:", "gs:")
 """First part of a path on object storage, which pathlib makes of s3:// and gs://."""
 
 
 def is_remote(path: Path) -> bool:
-    """Whether a path lies on object storage: see :mod:`vae_tune.config.storage`."""
+    """Return whether a path is on object storage: see :mod:`vae_tune.config.storage`."""
     return path.parts[:1] in [(scheme,) for scheme in SCHEMES]
 
 
 def named_path(path: str | Path) -> Path:
-    """Return a path that a person gave, with ``~`` written out, and ends with the name of what it leads to.
+    """Return a path that a person gave, with ``~`` expanded, and ``.`` or ``..`` at its end resolved.
 
-    ``.`` and ``..`` have no name of their own: they are written out. All else stays as it was typed, links too.
+    These have no name that a study could take. Everything else stays as it was typed, links too.
 
     Raises:
         UsageError: it is no path.
@@ -41,24 +41,29 @@ def named_path(path: str | Path) -> Path:
     return path if path.name not in ("", "..") else path.resolve()
 
 
+def absolute(path: Path) -> Path:
+    """Return a path that is the same from every working directory."""
+    return path if is_remote(path) else path.absolute()
+
+
 def address(path: Path) -> str:
-    """Return a path in words; of one on object storage pathlib would drop a slash."""
+    """Return a path as people write it, with both slashes of s3:// or gs://, of which pathlib drops one."""
     return f"{path.parts[0]}//{'/'.join(path.parts[1:])}" if is_remote(path) else str(path)
 
 
 def argument(path: Path) -> str:
-    """Return a path as a shell takes it, whatever its name."""
+    """Return a path as an argument for a shell, quoted if necessary."""
     return quote(address(path))
 
 
 def can_be_path(path: Path) -> bool:
-    """Whether files can be made there, and their names printed."""
+    """Return whether a file can be created at a path, and the path printed."""
     return not _NO_TEXT.search(str(path)) and all(len(part.encode()) <= LONGEST_NAME for part in path.parts)
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that takes its place when the block ends without an error."""
+    """Open a temporary file beside ``path`` that replaces it when the block ends without an error."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -70,6 +75,12 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def delete_temporary_files(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder; object storage has none."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,12 +1,14 @@
-"""Files that may lie on object storage: a path that begins with s3:// or gs:// names one there.
+"""Read, write, list and delete files here or on object storage, where a path begins with s3:// or gs://.
 
-``pathlib`` writes ``s3://bucket/study`` as ``s3:/bucket/study``; both name the same path, :func:`address` writes it
-out. An object appears whole or not at all. What fails is tried again for a while: networks and stores come back.
+``pathlib`` writes ``s3://bucket/study`` as ``s3:/bucket/study``; both name the same path, and
+:func:`vae_tune.config.files.address` returns the first. A file appears whole or not at all. A request that fails is
+retried for ``patience`` seconds: networks and stores come back. Then the functions raise :class:`StorageError`.
 
-A study on object storage is written by the driver that holds its claim, and by that driver's workers. Where a process
-has said so (:func:`guard`), it writes and deletes below the study only while the claim is its own: each attempt looks
-up the object's version, then the claim, and then asks the store to replace that version and no other. A driver that
-takes the claim over writes the journal and ``study.json`` anew, so what its predecessor still has under way fails.
+Only the driver that holds a study's claim, and its workers, write the study on object storage. A process that has
+called :func:`set_claim` writes and deletes below the study only while that claim holds: each attempt looks up the
+object's version, then the claim, and then asks the store to replace exactly that version; else it raises
+:class:`ClaimLost`. A driver that takes over the claim rewrites the journal and ``study.json``, so what its
+predecessor has still under way fails.
 """
 
 from __future__ import annotations
@@ -17,290 +19,267 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from vae_tune.config.files import address, atomic, is_remote
 from vae_tune.config.names import LOCK_FILE
+from vae_tune.config.object_stores import ANY, Changed, Refused, Store, open_store
 from vae_tune.config.settings import SearchError, telling_line
-from vae_tune.config.stores import ANY, Changed, Listing, Refused, Store, endpoint, open_store
 
 PATIENCE = 300.0
-"""Seconds for which a store that fails is asked again."""
+"""Seconds for which a failing store is retried."""
 QUICK = 15.0
 """The same where somebody waits for the answer."""
 SILENCE = 30.0
-"""Seconds after which a driver whose claim has not changed is gone."""
-_PAUSES = 0.2, 5.0  # seconds between two tries: at first, and at most
+"""Seconds without a change of its claim after which a driver counts as dead."""
+_PAUSES = 0.2, 5.0  # seconds between two attempts: at first, and at most
 
 _claims: dict[Path, str] = {}
-"""Tokens of the claims that this process writes under, by study."""
+"""The tokens of the claims under which this process writes, by study."""
 
 _Result = TypeVar("_Result")
+
+
+class StorageError(OSError):
+    """Object storage did not answer, or refused."""
 
 
 class ClaimLost(SearchError):
     """Another driver took the study over: this one must not write it any more."""
 
 
-def guard(study: Path, token: str | None) -> None:
-    """Let this process write below a study on object storage only while its claim has that token; None: always."""
+class Entries(NamedTuple):
+    """The names in a folder."""
+
+    files: set[str]
+    folders: set[str]
+
+
+def read_bytes(path: Path, patience: float = QUICK) -> bytes:
+    """Return the content of a file."""
+    if not is_remote(path):
+        return path.read_bytes()
+    return _retry(lambda store, name: store.read(name), path, patience)
+
+
+def open_bytes(path: Path) -> Callable[[], bytes]:
+    """Return a function that reads a file once; it can still read one here that is deleted meanwhile.
+
+    Raises:
+        OSError: a file here cannot be opened.
+    """
+    return partial(read_bytes, path) if is_remote(path) else partial(_read_and_close, path.open("rb"))
+
+
+def write_bytes(path: Path, content: bytes, patience: float = PATIENCE) -> None:
+    """Write a file, and create its folder."""
+    if not is_remote(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as file:
+            file.write(content)
+        return
+    claim = claim_for(path)
+
+    def write(store: Store, name: str) -> None:
+        expected = _version(store, name) if claim else ANY
+        with _under_claim(store, claim):
+            store.write(name, content, expected)
+
+    _retry(write, path, patience)
+
+
+def delete(path: Path, patience: float = PATIENCE) -> None:
+    """Delete a file, if it exists."""
+    if not is_remote(path):
+        path.unlink(missing_ok=True)
+        return
+    claim = claim_for(path)
+
+    def remove(store: Store, name: str) -> None:
+        if expected := _version(store, name) if claim else ANY:
+            _delete_object(store, name, expected, claim)
+
+    _retry(remove, path, patience)
+
+
+def delete_folder(folder: Path, patience: float = PATIENCE) -> None:
+    """Delete a folder with everything in it, if it exists; of a folder here, as much as can be deleted."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    claim = claim_for(folder)
+
+    def remove(store: Store, name: str) -> None:
+        for one, version in store.list(name, deep=True).versions.items():
+            _delete_object(store, one, version if claim else ANY, claim)
+
+    _retry(remove, folder, patience)
+
+
+def list_folder(folder: Path, patience: float = QUICK) -> Entries:
+    """Return the names of the files and of the folders in a folder; none if there is no such folder."""
+    if not is_remote(folder):
+        found = list(os.scandir(folder)) if folder.exists() else []
+        folders = {entry.name for entry in found if entry.is_dir()}
+        return Entries({entry.name for entry in found} - folders, folders)
+    listing = _retry(lambda store, name: store.list(name, deep=False), folder, patience)
+    return Entries(set(_relative(listing.versions, folder)), {name.rpartition("/")[2] for name in listing.folders})
+
+
+def list_remote_files(folder: Path, patience: float = QUICK) -> list[str]:
+    """Return the names of all objects below a folder on object storage, relative to it."""
+    return _relative(_retry(lambda store, name: store.list(name, deep=True), folder, patience).versions, folder)
+
+
+def exists(path: Path, patience: float = QUICK) -> bool:
+    """Return whether there is such a file."""
+    return version(path, patience) is not None if is_remote(path) else path.exists()
+
+
+def folder_exists(folder: Path) -> bool:
+    """Return whether files can be read and written in a folder: always on object storage, which has no folders."""
+    return is_remote(folder) or folder.is_dir()
+
+
+def version(path: Path, patience: float = QUICK) -> str | None:
+    """Return the version of an object, None if there is none."""
+    return _retry(_version, path, patience)
+
+
+def replace(path: Path, content: bytes, expected: str | None, patience: float) -> str:
+    """Write an object over the version ``expected`` (None: no object yet) and return its new version.
+
+    Raises:
+        Changed: it had another version; or this call itself has written it, but the answer was lost.
+    """
+    return _retry(lambda store, name: store.write(name, content, expected), path, patience, final=Changed)
+
+
+def remove(path: Path, expected: str, patience: float) -> None:
+    """Delete an object of the version ``expected``.
+
+    Raises:
+        Changed: it had another version.
+    """
+    _retry(lambda store, name: store.delete(name, expected), path, patience, final=Changed)
+
+
+def set_claim(study: Path, token: str | None) -> None:
+    """Let this process write below a study on object storage only under the claim with that token; None: always."""
     if token is None:
         _claims.pop(study, None)
     else:
         _claims[study] = token
 
 
-def holder(mark: bytes) -> dict[str, Any]:
-    """Return what a claim's mark says of the driver that holds it: pid, host, token; nothing where it is damaged."""
-    try:
-        return {"pid": "?", "host": "?", "token": "", **json.loads(mark)}
-    except (ValueError, TypeError):
-        return {}
-
-
-def read_bytes(path: Path, patience: float = QUICK) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        OSError: it is missing, or cannot be read.
-    """
-    if not is_remote(path):
-        return path.read_bytes()
-    return _patiently(lambda store, name: store.read(name), path, patience)
-
-
-def write_bytes(path: Path, content: bytes, patience: float = PATIENCE) -> None:
-    """Write a file that appears when it is complete; its folder is made.
-
-    Raises:
-        OSError: it cannot be written.
-        ClaimLost: it belongs to a study that another driver took over.
-    """
-    if not is_remote(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as file:
-            file.write(content)
-        return
-    claim = claim_on(path)
-
-    def write(store: Store, name: str) -> None:
-        expected = store.version(name) if claim else ANY
-        with _while_claimed(store, claim):
-            store.write(name, content, expected)
-
-    _patiently(write, path, patience)
-
-
-def delete(path: Path, patience: float = PATIENCE) -> None:
-    """Delete a file, if it is there.
-
-    Raises:
-        OSError: it cannot be deleted.
-        ClaimLost: it belongs to a study that another driver took over.
-    """
-    if not is_remote(path):
-        path.unlink(missing_ok=True)
-        return
-    claim = claim_on(path)
-
-    def remove(store: Store, name: str) -> None:
-        _remove(store, name, store.version(name) if claim else ANY, claim)
-
-    _patiently(remove, path, patience)
-
-
-def delete_folder(folder: Path, patience: float = PATIENCE) -> None:
-    """Delete a folder with all that is in it, if it is there; of one on this machine as much as can be deleted.
-
-    Raises:
-        OSError: the store does not answer.
-        ClaimLost: it belongs to a study that another driver took over.
-    """
-    if not is_remote(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    claim = claim_on(folder)
-
-    def remove(store: Store, name: str) -> None:
-        for one, version in store.list(name, deep=True).versions.items():
-            _remove(store, one, version, claim)
-
-    _patiently(remove, folder, patience)
-
-
-def files(folder: Path, patience: float = QUICK) -> list[Path]:
-    """Return the files in a folder, not those in folders below; none where there is no such folder.
-
-    Raises:
-        OSError: the store does not answer.
-    """
-    if not is_remote(folder):
-        return [path for path in folder.glob("*") if path.is_file()]
-    return [folder / name for name in _names(_list(folder, patience), folder)]
-
-
-def folders(folder: Path, patience: float = QUICK) -> set[str]:
-    """Return the names of the folders in a folder.
-
-    Raises:
-        OSError: the store does not answer.
-    """
-    if not is_remote(folder):
-        return {path.name for path in folder.glob("*") if path.is_dir()}
-    return {name.rpartition("/")[2] for name in _list(folder, patience).folders}
-
-
-def entries(folder: Path, patience: float = QUICK) -> set[str]:
-    """Return the names of the files and the folders in a folder; none where there is no such folder.
-
-    Raises:
-        OSError: the store does not answer, or it is a folder that may not be looked into.
-    """
-    if not is_remote(folder):
-        return set(os.listdir(folder)) if folder.exists() else set()
-    found = _list(folder, patience)
-    return {*_names(found, folder), *(name.rpartition("/")[2] for name in found.folders)}
-
-
-def exists(path: Path, patience: float = QUICK) -> bool:
-    """Whether there is such a file.
-
-    Raises:
-        OSError: the store does not answer.
-    """
-    return version(path, patience) is not None if is_remote(path) else path.exists()
-
-
-def names_below(folder: Path, patience: float = QUICK) -> list[str]:
-    """Return the names of all objects below a folder on object storage, as seen from there.
-
-    Raises:
-        OSError: the store does not answer.
-    """
-    return _names(_patiently(lambda store, name: store.list(name, deep=True), folder, patience), folder)
-
-
-def version(path: Path, patience: float = QUICK) -> str | None:
-    """Return the version of an object, None where there is none.
-
-    Raises:
-        OSError: the store does not answer.
-    """
-    return _patiently(lambda store, name: store.version(name), path, patience)
-
-
-def replace(path: Path, content: bytes, expected: str | None, patience: float) -> str:
-    """Write an object in place of the version ``expected``, None for no object yet; return its own version.
-
-    Raises:
-        Changed: it had another version; after a lost answer also where this call itself has written it.
-        OSError: it cannot be written.
-    """
-    return _patiently(lambda store, name: store.write(name, content, expected), path, patience, final=Changed)
-
-
-def remove(path: Path, expected: str | None, patience: float) -> None:
-    """Delete an object of the version ``expected``.
-
-    Raises:
-        Changed: it had another version.
-        OSError: it cannot be deleted.
-    """
-    _patiently(lambda store, name: store.delete(name, expected), path, patience, final=Changed)
-
-
-def claim_on(path: Path) -> tuple[Path, str] | None:
-    """Return the study that this process writes ``path`` under the claim of, and the claim's token: see guard."""
+def claim_for(path: Path) -> tuple[Path, str] | None:
+    """Return the study under whose claim this process writes ``path``, and the claim's token."""
     return next(((study, _claims[study]) for study in (path, *path.parents) if study in _claims), None)
 
 
 def is_claimed(study: Path) -> bool:
-    """Whether a driver writes a study on object storage: its claim, or its search's, changed a moment ago.
+    """Return whether a driver is writing a study on object storage: its claim, or its search's, changed recently."""
+    places = [place for place in (study, study.parent) if len(place.parts) > 1]  # a bucket has no parent
+    states = [_retry(lambda store, name: store.stat(name), place / LOCK_FILE, QUICK) for place in places]
+    return any(state is not None and state.age < SILENCE for state in states)
 
-    Raises:
-        OSError: the store does not answer.
-    """
-    places = [place for place in (study, study.parent) if len(place.parts) > 1]  # of a bucket alone the parent is none
-    ages = [_patiently(lambda store, name: store.age(name), place / LOCK_FILE, QUICK) for place in places]
-    return any(age is not None and age < SILENCE for age in ages)
+
+def parse_holder(content: str | bytes) -> dict[str, Any]:
+    """Return who holds a lock or a claim by the content of its file: pid, host, token; empty if it is damaged."""
+    try:
+        return {"pid": "?", "host": "?", "token": "", **json.loads(content)}
+    except (ValueError, TypeError):
+        return {}
+
+
+def takeover_message(study: Path, holder: Mapping[str, Any]) -> str:
+    """Return the message of a driver that lost its study; ``holder`` holds the claim now, if anyone does."""
+    who = f"process {holder['pid']} on host {holder['host']}" if holder else "another driver, which has ended"
+    return (
+        f"The study {address(study)} was taken over by {who}, since this driver had not been heard of.\n"
+        "This driver writes nothing more there. The record of the study is complete."
+    )
+
+
+def reason(error: BaseException) -> str:
+    """Return the message of an error, on one line and without a full stop."""
+    return telling_line(error).rstrip(".")
 
 
 @contextmanager
-def _while_claimed(store: Store, claim: tuple[Path, str] | None) -> Iterator[None]:
-    """Change an object while the claim holds; one that another driver changed meanwhile tells that it does no more.
+def _under_claim(store: Store, claim: tuple[Path, str] | None) -> Iterator[None]:
+    """Check the claim before a change of an object, and again if someone else changed the object meanwhile.
 
     Raises:
         ClaimLost: another driver took the study over.
     """
-    if claim:
-        _check(store, *claim)
+    _check(store, claim)
     try:
         yield
     except Changed:
-        if claim:
-            _check(store, *claim)
+        _check(store, claim)
         raise
 
 
-def _check(store: Store, study: Path, token: str) -> None:
-    """Raise ClaimLost unless the claim on a study has the token."""
+def _check(store: Store, claim: tuple[Path, str] | None) -> None:
+    """Raise ClaimLost if the claim no longer holds."""
+    if not claim:
+        return
+    study, token = claim
     try:
-        found = holder(store.read(_name(study / LOCK_FILE)))
+        holder = parse_holder(store.read(_object_name(study / LOCK_FILE)))
     except FileNotFoundError:
-        found = {}
-    if found.get("token") != token:
-        raise ClaimLost(taken_over(study, found))
+        holder = {}
+    if holder.get("token") != token:
+        raise ClaimLost(takeover_message(study, holder))
 
 
-def taken_over(study: Path, found: Mapping[str, Any]) -> str:
-    """Return what a driver says whose study another one took over; ``found`` is the mark in place of its own."""
-    whom = f"process {found['pid']} on host {found['host']}" if found else "another driver, which has ended"
-    return (
-        f"The study {address(study)} was taken over by {whom}, since this driver had not been heard of.\n"
-        "This driver writes nothing more there. What the study holds is whole."
-    )
+def _delete_object(store: Store, name: str, expected: str, claim: tuple[Path, str] | None) -> None:
+    with _under_claim(store, claim):
+        store.delete(name, expected)
 
 
-def _remove(store: Store, name: str, version: str | None, claim: tuple[Path, str] | None) -> None:
-    with _while_claimed(store, claim):
-        store.delete(name, version if claim else ANY)
+def _version(store: Store, name: str) -> str | None:
+    state = store.stat(name)
+    return state and state.version
 
 
-def _list(folder: Path, patience: float) -> Listing:
-    return _patiently(lambda store, name: store.list(name, deep=False), folder, patience)
+def _relative(names: Mapping[str, str], folder: Path) -> list[str]:
+    """Return the names of objects relative to a folder, without the objects that some tools create to mark folders."""
+    prefix = f"{_object_name(folder)}/"
+    return sorted(name.removeprefix(prefix) for name in names if not name.endswith("/"))
 
 
-def _names(found: Listing, folder: Path) -> list[str]:
-    """Return the names of objects as seen from a folder, without those that some tools make to mark a folder."""
-    prefix = f"{_name(folder)}/"
-    return sorted(name.removeprefix(prefix) for name in found.versions if not name.endswith("/"))
-
-
-def _name(path: Path) -> str:
-    """Return the name of an object in its bucket."""
+def _object_name(path: Path) -> str:
     return "/".join(path.parts[2:])
 
 
-def _patiently(
+def _read_and_close(file: BinaryIO) -> bytes:
+    with file:
+        return file.read()
+
+
+def _retry(
     call: Callable[[Store, str], _Result], path: Path, patience: float, final: type[OSError] = FileNotFoundError
 ) -> _Result:
-    """Call with the store and the name there of ``path``, again and again where the store fails."""
+    """Call with the store and the object's name there, again and again while the store fails.
+
+    Raises:
+        StorageError: the store refused, or failed for ``patience`` seconds.
+        FileNotFoundError or an error of the type ``final``: the call raised it.
+    """
     scheme, bucket, *_ = *path.parts, ""
     pause, longest = _PAUSES
     end = time.monotonic() + patience
     while True:
         try:
-            return call(open_store(scheme, bucket, endpoint(scheme)), _name(path))
+            return call(open_store(scheme, bucket), _object_name(path))
         except (FileNotFoundError, final):
             raise
         except OSError as error:
             if time.monotonic() + pause > end or isinstance(error, Refused):
-                raise OSError(f"{address(path)}: {reason(error)}") from error
+                raise StorageError(f"{address(path)}: {reason(error)}") from error
         time.sleep(pause)
         pause = min(2 * pause, longest)
-
-
-def reason(error: BaseException) -> str:
-    """Return what an error says, on one line without a full stop."""
-    return telling_line(error).rstrip(".")

@@ -1,7 +1,7 @@
-"""The claim on a study on object storage: one driver writes it.
+"""The claim on a study on object storage: only the driver that holds it writes the study.
 
-An object names the driver and changes while it lives. One that has not changed for a while was left behind, and
-another driver may take the claim over; a driver that finds its own replaced writes nothing more.
+The claim is an object that names the driver and changes as long as the driver lives. If it has not changed for a
+while, another driver may take it over; a driver that finds its own claim replaced writes nothing more.
 """
 
 from __future__ import annotations
@@ -17,157 +17,150 @@ from pathlib import Path
 from typing import Any
 
 from vae_tune.config.files import address, is_remote
+from vae_tune.config.local_copies import working_copy
 from vae_tune.config.names import LOCK_FILE
+from vae_tune.config.object_stores import Changed
 from vae_tune.config.settings import UsageError
 from vae_tune.config.storage import (
     QUICK,
     SILENCE,
     ClaimLost,
     delete_folder,
-    entries,
-    guard,
-    holder,
+    list_folder,
+    parse_holder,
     read_bytes,
     reason,
     remove,
     replace,
-    taken_over,
+    set_claim,
+    takeover_message,
     version,
 )
-from vae_tune.config.stores import Changed
-from vae_tune.record.copies import working_copy
-from vae_tune.record.journal import is_being_written
+from vae_tune.record.lock import being_written_message, is_being_written
 
 _BEAT_SECONDS = 2.5
-"""Time between two changes of the object at least."""
-
-
-class Claim:
-    """The right to write a study on object storage: an object there that names the driver, and changes as it lives."""
-
-    def __init__(self, place: Path, say: Callable[[str], None]):
-        """Take it; where another driver left its mark, wait whether that changes, and ``say`` so.
-
-        From now on this process writes the study only while the claim is its own: see
-        :func:`vae_tune.config.storage.guard`.
-
-        Raises:
-            UsageError: another driver writes the study.
-        """
-        self._place = place
-        self._path = place / LOCK_FILE
-        self._token = uuid.uuid4().hex
-        self._beats = 0
-        self._next = 0.0
-        try:
-            found, self._version = self._look(QUICK)
-            if found and not self._was_killed(found) and self._changes(found, say):
-                raise UsageError(_is_written(place, found))
-            try:
-                self.keep(QUICK)
-                self._prove_conditions(say)
-            except ClaimLost as error:  # two drivers have found it free at the same moment
-                raise UsageError(_is_written(place, self._look(QUICK)[0])) from error
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"{address(place)} cannot be written: {reason(error)}.\n"
-                "Mend that (bucket, credentials, AWS_ENDPOINT_URL), or take another --results-dir."
-            ) from error
-        guard(place, self._token)
-
-    def _was_killed(self, found: Mapping[str, Any]) -> bool:
-        """Whether the driver of a mark was on this machine and is no more: no need to wait for it."""
-        mine = found["host"] == socket.gethostname() and not is_being_written(working_copy(self._place))
-        return mine and (found["pid"] == os.getpid() or not _is_alive(found["pid"]))
-
-    def _changes(self, found: Mapping[str, Any], say: Callable[[str], None]) -> bool:
-        """Whether the driver that left the mark ``found`` leaves another: it is alive."""
-        say(f"Checking whether process {found['pid']} on host {found['host']} is still writing this study ...")
-        end = time.monotonic() + SILENCE
-        mark = found
-        while mark == found and time.monotonic() < end:
-            time.sleep(1.0)
-            mark, self._version = self._look(QUICK)
-        return mark not in (found, {})  # an empty one: it has just ended
-
-    def keep(self, patience: float) -> None:
-        """Show that this driver is alive, unless it did a moment ago.
-
-        Raises:
-            ClaimLost: another driver took the study over.
-            OSError: the storage does not answer.
-        """
-        if time.monotonic() < self._next:
-            return
-        self._beats += 1
-        self._write(self._version, patience)
-        self._next = time.monotonic() + _BEAT_SECONDS
-
-    def _write(self, expected: str | None, patience: float) -> None:
-        mark = {"pid": os.getpid(), "host": socket.gethostname(), "token": self._token, "beat": self._beats}
-        try:
-            self._version = replace(self._path, json.dumps(mark).encode(), expected, patience)
-        except Changed as error:
-            found, its_version = self._look(patience)
-            if found.get("token") != self._token:
-                raise ClaimLost(taken_over(self._place, found)) from error
-            self._version = its_version  # this driver wrote it, in a try whose answer was lost
-
-    def _prove_conditions(self, say: Callable[[str], None]) -> None:
-        """Tell where a store takes a write that it has to refuse: then nothing keeps two drivers apart for sure."""
-        try:
-            self._version = replace(self._path, read_bytes(self._path, QUICK), None, QUICK)
-        except Changed:
-            return
-        say(
-            f"The storage of {address(self._place)} ignores the conditions of a write (If-None-Match): see to it "
-            "yourself that no other driver writes this study."
-        )
-
-    def release(self) -> None:
-        """Let others write."""
-        guard(self._place, None)
-        with contextlib.suppress(OSError):
-            found, its_version = self._look(QUICK)
-            if found.get("token") != self._token:
-                return
-            remove(self._path, its_version, QUICK)
-            if not entries(self._place, QUICK):  # nothing came of it, and nothing else was there
-                delete_folder(self._place, QUICK)
-
-    def _look(self, patience: float) -> tuple[dict[str, Any], str | None]:
-        """Return the mark that is there, and the version of the object, of a moment before."""
-        found = version(self._path, patience)
-        try:
-            return holder(read_bytes(self._path, patience)), found
-        except FileNotFoundError:
-            return {}, None
+"""Minimum time between two changes of the claim."""
 
 
 @contextlib.contextmanager
-def claimed(place: Path | None, say: Callable[[str], None]) -> Iterator[Claim | None]:
-    """Hold the claim on a study; None where it is on no object storage.
+def claimed(study: Path, say: Callable[[str], None]) -> Iterator[Claim | None]:
+    """Hold the claim on a study; None if it is not on object storage.
 
     Raises:
-        UsageError: another driver writes it.
+        UsageError: another driver is writing it.
     """
-    if place is None or not is_remote(place):
+    if not is_remote(study):
         yield None
         return
-    claim = Claim(place, say)
+    claim = Claim(study, say)
     try:
         yield claim
     finally:
         claim.release()
 
 
-def _is_written(place: Path, found: Mapping[str, Any]) -> str:
-    whom = f"process {found.get('pid', '?')} on host {found.get('host', '?')}"
-    return f"The study {address(place)} is being written by {whom}.\nWait until it ends, or end it, before resuming."
+class Claim:
+    """The right to write a study on object storage, as long as it is kept alive."""
+
+    def __init__(self, study: Path, say: Callable[[str], None]):
+        """Take the claim; if another driver left one, wait for a while whether it changes, and ``say`` so.
+
+        From now on this process writes the study only under this claim: see
+        :func:`vae_tune.config.storage.set_claim`.
+
+        Raises:
+            UsageError: another driver is writing the study, or it cannot be written.
+        """
+        self._study = study
+        self._path = study / LOCK_FILE
+        self._token = uuid.uuid4().hex
+        self._beats = 0
+        self._next_beat = 0.0
+        try:
+            holder, self._version = self._look(QUICK)
+            if holder and not self._was_killed(holder) and self._is_alive(holder, say):
+                raise UsageError(being_written_message(address(study), holder))
+            try:
+                self.keep_alive(QUICK)
+                self._check_conditions(say)
+            except ClaimLost as error:  # two drivers found it free at the same moment
+                raise UsageError(being_written_message(address(study), self._look(QUICK)[0])) from error
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{address(study)} cannot be written: {reason(error)}.\n"
+                "Fix that (bucket, credentials, AWS_ENDPOINT_URL), or choose another --results-dir."
+            ) from error
+        set_claim(study, self._token)
+
+    def keep_alive(self, patience: float) -> None:
+        """Change the claim to show that this driver is alive, unless it did so a moment ago.
+
+        Raises:
+            ClaimLost: another driver took the study over.
+            StorageError: the store does not answer.
+        """
+        if time.monotonic() < self._next_beat:
+            return
+        self._beats += 1
+        content = {"pid": os.getpid(), "host": socket.gethostname(), "token": self._token, "beat": self._beats}
+        try:
+            self._version = replace(self._path, json.dumps(content).encode(), self._version, patience)
+        except Changed as error:
+            holder, current = self._look(patience)
+            if holder.get("token") != self._token:
+                raise ClaimLost(takeover_message(self._study, holder)) from error
+            self._version = current  # this driver wrote it, in an attempt whose answer was lost
+        self._next_beat = time.monotonic() + _BEAT_SECONDS
+
+    def release(self) -> None:
+        """Let others write."""
+        set_claim(self._study, None)
+        with contextlib.suppress(OSError):
+            holder, current = self._look(QUICK)
+            if current is None or holder.get("token") != self._token:
+                return
+            remove(self._path, current, QUICK)
+            if not any(list_folder(self._study)):  # the search has come to nothing, and nothing else was there
+                delete_folder(self._study, QUICK)
+
+    def _look(self, patience: float) -> tuple[dict[str, Any], str | None]:
+        """Return the holder of the claim, and the claim's version from just before."""
+        current = version(self._path, patience)
+        try:
+            return parse_holder(read_bytes(self._path, patience)), current
+        except FileNotFoundError:
+            return {}, None
+
+    def _was_killed(self, holder: Mapping[str, Any]) -> bool:
+        """Return whether a driver ran on this machine and has ended, so that there is no need to wait for it."""
+        if holder["host"] != socket.gethostname() or is_being_written(working_copy(self._study)):
+            return False
+        return holder["pid"] == os.getpid() or not _runs_here(holder["pid"])
+
+    def _is_alive(self, holder: Mapping[str, Any], say: Callable[[str], None]) -> bool:
+        """Return whether the holder changes its claim within SILENCE seconds."""
+        say(f"Checking whether process {holder['pid']} on host {holder['host']} is still writing this study ...")
+        end = time.monotonic() + SILENCE
+        latest = holder
+        while latest == holder and time.monotonic() < end:
+            time.sleep(1.0)
+            latest, self._version = self._look(QUICK)
+        return latest not in (holder, {})  # empty: it has just ended
+
+    def _check_conditions(self, say: Callable[[str], None]) -> None:
+        """Warn if the store accepts a write that it must refuse: then nothing reliably keeps two drivers apart."""
+        try:
+            self._version = replace(self._path, read_bytes(self._path), None, QUICK)
+        except Changed:
+            return
+        say(
+            f"The storage of {address(self._study)} ignores the conditions of a write (If-None-Match): make sure "
+            "yourself that no other driver writes this study."
+        )
 
 
-def _is_alive(pid: Any) -> bool:
-    """Whether a process of that number runs on this machine."""
+def _runs_here(pid: Any) -> bool:
+    """Return whether a process with that id runs on this machine."""
     try:
         os.kill(int(pid), 0)
     except (ProcessLookupError, ValueError, OverflowError):

@@ -1,32 +1,24 @@
-"""The file behind the Optuna study: reading it, writing it so that no crash tears it, keeping other drivers away."""
+"""The journal file behind the Optuna study: read it, and write it so that no crash tears it."""
 
 from __future__ import annotations
 
 import copy
 import errno
-import fcntl
 import json
 import os
-import socket
-import tempfile
-import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config.compat.optuna import trial_id
-from vae_tune.config.names import LOCK_FILE
+from vae_tune.config.local_copies import original_address
 from vae_tune.config.settings import UsageError
-from vae_tune.record.copies import shown, was_written
-
-_LOOK_SECONDS = 0.5
-"""For so long at most, those who look whether a study is being written keep its next driver waiting."""
 
 
 class Journal(BaseJournalBackend):
@@ -50,7 +42,7 @@ class Journal(BaseJournalBackend):
         try:
             self._logs, end = _parse(content)
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{shown(path)} is damaged: {error}. Nothing was changed.") from error
+            raise UsageError(f"{original_address(path)} is damaged: {error}. Nothing was changed.") from error
         if end < len(content) and self._logs:
             os.truncate(path, end)
         self._file = path.open("ab", buffering=0)
@@ -231,97 +223,3 @@ class _Moments(BaseJournalBackend):
 
 def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
-
-
-class StudyLock:
-    """Only one driver writes a study. The lock ends with its process, so a stale one does not exist.
-
-    The file names the holder; what counts is the kernel's lock on it.
-    """
-
-    def __init__(self, folder: Path):
-        """Take the lock.
-
-        Raises:
-            UsageError: another driver holds it, or the file system has no locks.
-            OSError: the folder cannot be written.
-        """
-        path = folder / LOCK_FILE
-        self._file = path.open("a+", encoding="utf-8")
-        try:
-            _lock(self._file)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            holder = _holder(self._file.read())
-            self._file.close()
-            raise UsageError(
-                f"The study {shown(folder)} is being written by process {holder['pid']} on host "
-                f"{holder['host']}.\nWait until it ends, or end it, before resuming."
-            ) from error
-        except OSError as error:
-            self._file.close()
-            raise _no_locks(folder, error) from error
-        self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        self._file.flush()
-
-    def release(self) -> None:
-        """Give the lock back; nothing happens where that is done already."""
-        if not self._file.closed:
-            self._file.truncate(0)
-            self._file.close()
-
-
-def refuse_without_locks(folder: Path) -> None:
-    """Check that files in a folder that exists can be locked, before anything else is begun.
-
-    Raises:
-        UsageError: its file system has no locks.
-        OSError: it cannot be written.
-    """
-    with tempfile.TemporaryFile("w", dir=folder) as file:
-        try:
-            _lock(file)
-        except OSError as error:
-            raise _no_locks(folder, error) from error
-
-
-def _no_locks(folder: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"{folder} lies on a file system without file locks (flock: {error.strerror}), so nothing would keep a second "
-        "driver from writing the same study.\n"
-        "Take a --results-dir on another one, or have this one mounted with locks (NFS: with lockd or "
-        "-o local_lock=flock; Lustre: -o flock)."
-    )
-
-
-def is_being_written(folder: Path) -> bool:
-    """Whether a driver holds the lock of the study in ``folder`` right now, or of a copy, wrote it then."""
-    try:
-        with (folder / LOCK_FILE).open(encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no lock file: the study was copied from elsewhere; or no locks at all: no driver writes there
-        return was_written(folder)
-    return False
-
-
-def _lock(file: IO[str]) -> None:
-    """Take the lock of ``file``; a reader that looks whether it is free holds it for a moment."""
-    end = time.monotonic() + _LOOK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise
-        time.sleep(0.01)
-
-
-def _holder(text: str) -> dict[str, Any]:
-    try:
-        return {"pid": "?", "host": "?", **json.loads(text)}
-    except ValueError:
-        return {"pid": "?", "host": "?"}

@@ -15,7 +15,8 @@ from optuna.distributions import CategoricalDistribution, distribution_to_json, 
 
 from vae_tune import __version__
 from vae_tune.config import suggestions
-from vae_tune.config.files import address, is_remote
+from vae_tune.config.files import absolute, address
+from vae_tune.config.local_copies import original_address
 from vae_tune.config.names import (
     CONFIRMATION,
     CONFIRMATION_FOLDER,
@@ -33,9 +34,8 @@ from vae_tune.config.names import (
 )
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.config.space import Space
-from vae_tune.config.storage import exists, read_bytes
+from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.images.datasets import Images
-from vae_tune.record.copies import shown
 
 SCHEMA = 2
 """Version of the record that this code writes, which rises where older code would misread a study. Version 1 had
@@ -146,7 +146,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if manifest["kind"] not in KINDS or manifest["schema"] > SCHEMA:
             raise ValueError(f"'kind' is {manifest['kind']!r}, 'schema' {manifest['schema']}")
     except FileNotFoundError as error:
-        raise UsageError(f"{shown(folder)} is no study: {STUDY_FILE} is missing.") from error
+        raise UsageError(f"{original_address(folder)} is no study: {STUDY_FILE} is missing.") from error
     except NotADirectoryError as error:
         raise UsageError(f"{address(folder)} is no study: it is no folder.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
@@ -154,9 +154,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise UsageError(
                 f"{address(folder)} was written by {writer}, this is {__version__}.\nUpgrade vae_tune to read it."
             ) from error
-        what = "cannot be read" if is_remote(folder) and isinstance(error, OSError) else "is damaged"
+        what = "cannot be read" if isinstance(error, StorageError) else "is damaged"
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{shown(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
+        raise UsageError(f"{original_address(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
     return dict(manifest)
 
 
@@ -189,7 +189,7 @@ def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
         return SEARCH
     of_sizes = set(searched) == {LATENT_SIZE, SEED} and isinstance(searched[LATENT_SIZE], CategoricalDistribution)
     named = re.fullmatch(rf"{CONFIRMATION_FOLDER}(-\d+)?", manifest["name"]) is not None
-    if named and (not of_sizes or exists(folder.absolute().parent / STUDY_FILE)):
+    if named and (not of_sizes or exists(absolute(folder).parent / STUDY_FILE)):
         return CONFIRMATION
     return EXPLORATION if of_sizes else SEARCH
 

@@ -1,8 +1,9 @@
-"""A study on object storage while a search writes it: a working copy on this machine, uploaded as it grows.
+"""Keep a study on object storage in sync with the working copy that a driver writes on this machine.
 
-The driver writes the working copy as it writes any study; a thread uploads what changed, whole files, at a bounded
-rate. Checkpoints do not pass through here: workers write them to the storage themselves. What makes checkpoints
-superfluous is uploaded before they are deleted, so another machine finds record and checkpoints that fit together.
+The driver writes the working copy as it writes any study; a thread uploads what changed, whole files, at a limited
+rate. Checkpoints do not pass through here: workers write them to object storage themselves. A checkpoint is deleted
+only after the record that makes it unnecessary is uploaded, so another machine finds a record and checkpoints that
+match.
 """
 
 from __future__ import annotations
@@ -15,85 +16,87 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from vae_tune.config.files import address
+from vae_tune.config.local_copies import download, mark_copy, record_files, uploaded_files, working_copy
 from vae_tune.config.names import JOURNAL_FILE, SEARCH, STUDY_FILE
 from vae_tune.config.settings import SearchError, UsageError
-from vae_tune.config.storage import PATIENCE, QUICK, exists, names_below, read_bytes, reason, write_bytes
+from vae_tune.config.storage import PATIENCE, QUICK, exists, list_remote_files, read_bytes, reason, write_bytes
 from vae_tune.record.claim import Claim
-from vae_tune.record.copies import download, mark_copy, record_files, uploaded, working_copy
-from vae_tune.record.journal import is_being_written
+from vae_tune.record.lock import is_being_written
 from vae_tune.record.metadata import resume_command
 
 _PERIOD_SECONDS = 5.0
-"""Time between two uploads at least."""
-_BYTES_A_SECOND = 2e6
-"""Bound on what is uploaded on average, whatever the size of the record."""
+"""Minimum time between two uploads."""
+_BYTES_PER_SECOND = 2e6
+"""Limit on the average upload rate."""
 
 
-def renew(place: Path) -> Path:
-    """Bring the working copy of a study up to date, and return it: it has what the storage has, and nothing else.
+def update_working_copy(study: Path) -> Path:
+    """Bring the working copy of a study up to date and return it; a study on this machine is returned as it is.
 
-    A copy that went on from what the storage holds stays: a kill or an outage kept its newest part from the storage.
-    It loses only what it knows to have been there, and is no more.
+    A copy with newer journal lines than object storage, which a kill or an outage kept from being uploaded, stays;
+    only the files that were deleted from object storage since its last upload are deleted from it.
 
     Raises:
-        UsageError: there is no study at ``place``, or the storage does not answer.
+        UsageError: there is no study, or object storage does not answer.
     """
-    folder = working_copy(place)
-    if is_being_written(folder):
+    folder = working_copy(study)
+    if folder == study or is_being_written(folder):
         return folder
     try:
-        there = set(names_below(place))
-        gone = uploaded(folder) - there
-        if not _goes_on_from(folder, place, there, gone):
-            download(place, folder)
+        stored = set(list_remote_files(study))
+        deleted = uploaded_files(folder) - stored
+        if not _is_ahead(folder, study, stored, deleted):
+            download(study, folder)
             return folder
     except OSError as error:
-        raise UsageError(f"{address(place)} cannot be read: {reason(error)}.") from error
-    for name in gone:
+        raise UsageError(f"{address(study)} cannot be read: {reason(error)}.") from error
+    for name in deleted:
         (folder / name).unlink(missing_ok=True)
-    mark_copy(folder, place, uploaded(folder) - gone)
+    mark_copy(folder, study, uploaded_files(folder) - deleted)
     return folder
 
 
-def _goes_on_from(folder: Path, place: Path, there: set[str], gone: set[str]) -> bool:
-    """Whether the copy's journals hold lines that the storage lacks, and none that contradict it.
+def _is_ahead(folder: Path, study: Path, stored: set[str], deleted: set[str]) -> bool:
+    """Return whether the journals of a working copy continue those of the study, and at least one has more lines.
 
     Args:
         folder: the working copy.
-        place: the study on object storage.
-        there: the names of its files.
-        gone: the names of those that are there no more.
+        study: its original.
+        stored: the names of the original's files.
+        deleted: the names of the files that were deleted from the original since the last upload.
     """
-    if STUDY_FILE in gone or not (folder / STUDY_FILE).exists():
+    if STUDY_FILE in deleted or not (folder / STUDY_FILE).exists():
         return False
-    more = False
+    ahead = False
     for path in folder.rglob(JOURNAL_FILE):
         name = path.relative_to(folder).as_posix()
-        if name in gone:
+        if name in deleted:
             continue
-        stored = read_bytes(place / name) if name in there else b""
+        uploaded = read_bytes(study / name) if name in stored else b""
         content = path.read_bytes()
-        if not content.startswith(stored):
+        if not content.startswith(uploaded):
             return False
-        more = more or len(content) > len(stored)
-    return more
+        ahead = ahead or len(content) > len(uploaded)
+    return ahead
 
 
-def forget(place: Path) -> None:
-    """Delete the working copy of a study that is on the storage no more.
+def delete_outdated_copy(study: Path) -> None:
+    """Delete the working copy of a study that has been deleted from object storage.
 
     Raises:
-        OSError: the storage does not answer.
+        OSError: object storage does not answer.
     """
-    folder = working_copy(place)
-    if STUDY_FILE in uploaded(folder) and not is_being_written(folder) and not exists(place / STUDY_FILE):
+    folder = working_copy(study)
+    if folder == study or STUDY_FILE not in uploaded_files(folder) or is_being_written(folder):
+        return
+    if not exists(study / STUDY_FILE):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def mirrored(
+def uploading(
     folder: Path,
-    place: Path,
+    study: Path,
     claim: Claim,
     warn: Callable[[str], None],
     fail: Callable[[str], None],
@@ -103,110 +106,108 @@ def mirrored(
 
     Args:
         folder: the working copy.
-        place: the study on object storage.
-        claim: on it.
-        warn: hears once of each outage.
-        fail: hears what makes it pointless to go on.
+        study: its original on object storage.
+        claim: on the study.
+        warn: called once per outage, with a message.
+        fail: called with a message if it makes no sense to go on.
         kind: of the study: see :data:`vae_tune.config.names.KINDS`.
 
     Yields:
-        What is given an action, such as a deletion, to be done once the storage has the record as it is now.
+        A function that takes an action, such as a deletion, and runs it after the next upload.
 
     Raises:
-        SearchError: the storage does not take the rest; says where it is.
+        SearchError: the rest cannot be uploaded; the message says where it is.
     """
-    mirror = _Mirror(folder, place, claim)
+    uploader = _Uploader(folder, study, claim)
     ended = threading.Event()
-    thread = threading.Thread(target=_keep_up, args=(mirror, ended, warn, fail), name="upload", daemon=True)
+    thread = threading.Thread(target=_upload_until, args=(ended, uploader, warn, fail), name="upload", daemon=True)
     thread.start()
     try:
-        yield mirror.superfluous.append
+        yield uploader.after_upload.append
     finally:
         ended.set()
         thread.join()
         try:
-            mirror.upload(PATIENCE)
+            uploader.upload(PATIENCE)
         except OSError as error:
             raise SearchError(
-                f"The record could not be uploaded: {error}. It is whole on this machine, in {folder}.\n"
-                f"Once the storage is back, go on from there, on this machine: {resume_command(kind, place)}"
+                f"The record could not be uploaded: {error}. It is complete on this machine, in {folder}.\n"
+                f"Once the storage is back, go on from there, on this machine: {resume_command(kind, study)}"
             ) from error
 
 
-def _keep_up(
-    mirror: _Mirror, ended: threading.Event, warn: Callable[[str], None], fail: Callable[[str], None]
+def _upload_until(
+    ended: threading.Event, uploader: _Uploader, warn: Callable[[str], None], fail: Callable[[str], None]
 ) -> None:
-    """Keep the claim, and upload what changed at a bounded rate, until ``ended``."""
-    due, away = 0.0, False
-    while not ended.wait(_PERIOD_SECONDS if due or away else 0):
+    """Keep the claim alive, and upload what changed at a limited rate, until ``ended``."""
+    due, is_away = 0.0, False
+    while not ended.wait(_PERIOD_SECONDS if due or is_away else 0):
         try:
-            mirror.claim.keep(QUICK)
+            uploader.claim.keep_alive(QUICK)
             if time.monotonic() >= due:
-                size = mirror.upload(QUICK)
-                due = time.monotonic() + size / _BYTES_A_SECOND
-            away = False
+                size = uploader.upload(QUICK)
+                due = time.monotonic() + size / _BYTES_PER_SECOND
+            is_away = False
         except OSError as error:
-            if not away:
-                warn(f"The record waits for its upload: {error}. The search goes on.")
-            away = True
+            if not is_away:
+                warn(f"The record cannot be uploaded now: {error}. The search goes on, and the upload is retried.")
+            is_away = True
         except SearchError as error:
             fail(str(error))
             return
 
 
-class _Mirror:
-    """What a study on object storage lacks of its working copy."""
+class _Uploader:
+    """Knows what of a working copy is not on object storage yet, and uploads it."""
 
-    def __init__(self, folder: Path, place: Path, claim: Claim):
+    def __init__(self, folder: Path, study: Path, claim: Claim):
         self._folder = folder
-        self._place = place
+        self._study = study
         self.claim = claim
-        self._known: dict[Path, tuple[int, int]] = {}
-        self._uploaded = uploaded(folder)
-        self.superfluous: list[Callable[[], None]] = []
-        """What is to be done after the next upload."""
+        self._states: dict[Path, tuple[int, int]] = {}
+        """Modification time and size of each file as it was uploaded."""
+        self._uploaded = uploaded_files(folder)
+        self.after_upload: list[Callable[[], None]] = []
+        """Actions to run after the next upload."""
 
     def upload(self, patience: float) -> int:
-        """Upload what changed and return its size in bytes: first the journal, which the tables must not be ahead of.
+        """Upload what changed and return its size in bytes.
 
-        So the journal is read last: it has what the tables read before have.
+        The journal is read last and uploaded first, so that the tables on object storage never have what the journal
+        lacks.
 
         Raises:
-            OSError: the storage did not take it.
+            StorageError: object storage does not answer.
             ClaimLost: another driver took the study over.
         """
-        self.claim.keep(patience)
-        due = len(self.superfluous)
+        self.claim.keep_alive(patience)
+        due = len(self.after_upload)
         states, contents = {}, {}
-        for path in sorted(record_files(self._folder), key=_journal_last):
+        for path in sorted(record_files(self._folder), key=lambda path: path.name == JOURNAL_FILE):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 status = path.stat()
                 states[path] = status.st_mtime_ns, status.st_size
-                if self._known.get(path) != states[path]:
+                if self._states.get(path) != states[path]:
                     contents[path] = path.read_bytes()
-        for path in sorted(contents, key=_study_last):
-            self.claim.keep(patience)
-            write_bytes(self._place / path.relative_to(self._folder), contents[path], patience)
-            self._known[path] = states[path]
+        for path in sorted(contents, key=_upload_order):
+            self.claim.keep_alive(patience)
+            write_bytes(self._study / path.relative_to(self._folder), contents[path], patience)
+            self._states[path] = states[path]
         self._note(path.relative_to(self._folder).as_posix() for path in states)
         for _ in range(due):
-            self.claim.keep(patience)
-            self.superfluous[0]()
-            self.superfluous.pop(0)
+            self.claim.keep_alive(patience)
+            self.after_upload[0]()
+            self.after_upload.pop(0)
         return sum(map(len, contents.values()))
 
     def _note(self, names: Iterable[str]) -> None:
-        """Note what the storage has: what it has no more when the copy is renewed was deleted there."""
+        """Note which files object storage has, so that a later update can tell which were deleted there."""
         names = set(names)
         if not names <= self._uploaded:
             self._uploaded |= names
-            mark_copy(self._folder, self._place, self._uploaded)
+            mark_copy(self._folder, self._study, self._uploaded)
 
 
-def _journal_last(path: Path) -> bool:
-    return path.name == JOURNAL_FILE
-
-
-def _study_last(path: Path) -> tuple[bool, bool]:
-    """Order of upload: the journal, then the rest; a folder counts as a study once ``study.json`` is there."""
+def _upload_order(path: Path) -> tuple[bool, bool]:
+    """Return a sort key: journals first, ``study.json`` last, since a folder counts as a study once it is there."""
     return path.name == STUDY_FILE, path.name != JOURNAL_FILE

@@ -18,7 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.csv_tables import csv_line
-from vae_tune.config.files import atomic, write_json
+from vae_tune.config.files import atomic, delete_temporary_files, write_json
+from vae_tune.config.local_copies import original_address
 from vae_tune.config.names import (
     AUDITED,
     COLLAPSED,
@@ -46,11 +47,11 @@ from vae_tune.config.names import (
     WARM_START,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.record.copies import shown
 from vae_tune.record.diagnostics import collapse
-from vae_tune.record.journal import Journal, StudyLock, UtcStorage
-from vae_tune.record.leftovers import delete_temporary_files, refuse_loss
+from vae_tune.record.journal import Journal, UtcStorage
+from vae_tune.record.lock import StudyLock
 from vae_tune.record.metadata import read_manifest, resume_command
+from vae_tune.record.recovery import refuse_lost_epochs
 from vae_tune.record.sampler_view import SET_ASIDE, borrowed_trials, seen_study
 from vae_tune.record.trials import (
     REPORT_ATTRIBUTE,
@@ -161,11 +162,11 @@ class StudyRecord:
             UsageError: another driver writes it, or did since; or its journal is missing or damaged. Nothing was
                 changed. Or it cannot be written.
         """
-        path, name = folder / JOURNAL_FILE, shown(folder)
+        path, name = folder / JOURNAL_FILE, original_address(folder)
         if not path.exists():
             raise UsageError(f"{name} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
         try:
-            refuse_loss(folder)
+            refuse_lost_epochs(folder)
             lock = StudyLock(folder)
             try:
                 if known is not None and read_manifest(folder) != known:
@@ -173,7 +174,7 @@ class StudyRecord:
                 journal = Journal(path)
                 if not journal.holds(manifest["name"]):
                     what = f"it holds no study {manifest['name']!r}"
-                    raise UsageError(f"{shown(path)} is damaged: {what}. Nothing was changed.")
+                    raise UsageError(f"{original_address(path)} is damaged: {what}. Nothing was changed.")
                 delete_temporary_files(folder)
                 return cls(folder, manifest, lock, journal, place=place)
             except BaseException:

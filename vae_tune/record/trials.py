@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from optuna.trial import FrozenTrial
 
+from vae_tune.config.local_copies import original_address
 from vae_tune.config.names import (
     AUDITED,
     COLLAPSED,
@@ -36,7 +37,6 @@ from vae_tune.config.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.record.copies import shown
 from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
 
 REPORT_ATTRIBUTE = "report:"
@@ -174,7 +174,7 @@ def read_trials(folder: Path) -> list[FrozenTrial]:
         study = storage.get_study_id_from_name(storage.get_all_studies()[0].study_name)
         return storage.get_all_trials(study, deepcopy=False)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UsageError(f"{shown(folder)} is no study: its journal cannot be read ({error}).") from error
+        raise UsageError(f"{original_address(folder)} is no study: its journal cannot be read ({error}).") from error
 
 
 def row_from_trial(trial: FrozenTrial) -> TrialRow:

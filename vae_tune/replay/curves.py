@@ -23,6 +23,7 @@ from optuna.distributions import CategoricalDistribution
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.config.csv_tables import read_csv, to_csv
 from vae_tune.config.files import address, atomic, write_json
+from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import (
     COMPLETE,
     CURVES_FILE,
@@ -39,7 +40,6 @@ from vae_tune.config.names import (
 )
 from vae_tune.config.settings import TrialConfig, UsageError, from_dict, telling_line
 from vae_tune.config.space import Space
-from vae_tune.record.copies import local, shown
 from vae_tune.record.metadata import read_manifest, read_space
 
 Array = npt.NDArray[np.float64]
@@ -109,7 +109,7 @@ def load_curves(folder: Path) -> Curves:
     Raises:
         UsageError: the folder is neither, is damaged, or has no curve.
     """
-    folder = local(folder)
+    folder = local_copy(folder)
     if not (folder / CURVES_FILE).exists():
         return study_curves(load_study(folder))
     manifest = read_manifest(folder)
@@ -118,7 +118,7 @@ def load_curves(folder: Path) -> Curves:
         kind = str(manifest["metric"]["kind"])
         return _curves(folder, kind, read_space(manifest), reference, read_table(folder))
     except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
-        raise UsageError(f"{shown(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
+        raise UsageError(f"{original_address(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
 
 
 def study_curves(study: Study) -> Curves:
@@ -144,7 +144,7 @@ def study_curves(study: Study) -> Curves:
 def _curves(folder: Path, kind: str, space: Space, reference: TrialConfig, table: pd.DataFrame) -> Curves:
     """Return the curves in a table with one row per epoch of a trial."""
     if table.empty:
-        raise UsageError(f"{shown(folder)} has no learning curve: no trial has reported an epoch.")
+        raise UsageError(f"{original_address(folder)} has no learning curve: no trial has reported an epoch.")
     if not table[EPOCH].between(1, reference.max_epochs).all():
         raise ValueError(f"an epoch is not in 1..{reference.max_epochs}")
     first = table.drop_duplicates(TRIAL).sort_values(TRIAL)[list(space.distributions)].to_dict("records")

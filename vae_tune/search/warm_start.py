@@ -10,10 +10,10 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vae_tune.config.files import address
+from vae_tune.config.local_copies import local_copy
 from vae_tune.config.names import STARTED, WARM_START
 from vae_tune.config.settings import TrialConfig, UsageError, to_dict
 from vae_tune.config.space import Space
-from vae_tune.record.copies import local
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.sampler_view import as_seen
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
@@ -73,7 +73,7 @@ def read_warm_start(
 
 
 def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialConfig) -> Lesson:
-    copy = local(folder)
+    copy = local_copy(folder)
     other = read_manifest(copy)
     mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
     for study, values in ((manifest, mine), (other, theirs)):

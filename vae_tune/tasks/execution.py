@@ -18,12 +18,12 @@ from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import RunningRay, ray_is_alive
 from vae_tune.cluster.slots import CurrentSlots, Slots
 from vae_tune.cluster.worker_entry import train_trial
-from vae_tune.config.files import address, is_remote
+from vae_tune.config.files import absolute, address
 from vae_tune.config.machine_limits import cpu_note
 from vae_tune.config.names import FAILED, GPUS, INTERRUPTED, RAY_FOLDER, RAY_LOG_FILE, RUNNING, TIME_BUDGET, TRIAL
 from vae_tune.config.settings import SearchConfig, SearchError, TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.config.storage import claim_on
+from vae_tune.config.storage import claim_for
 from vae_tune.images.datasets import Images
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow, now
@@ -86,10 +86,10 @@ def train_trials(
                 train_trial,
                 images=images,
                 base=plan.base,
-                folder=plan.place if is_remote(plan.place) else plan.place.absolute(),
+                folder=absolute(plan.place),
                 threads=slots.cpus,
                 spot=plan.config.resources.address is not None,
-                claim=claim_on(plan.place),
+                claim=claim_for(plan.place),
             )
             return function
 

@@ -34,7 +34,7 @@ from vae_tune.config.settings import AshaConfig, SearchConfig, UsageError
 from vae_tune.config.space import Grid, Space
 from vae_tune.config.storage import exists
 from vae_tune.record.claim import claimed
-from vae_tune.record.remote_sync import mirrored
+from vae_tune.record.remote_sync import uploading
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial
 from vae_tune.tasks.search import run_search
 from vae_tune.views.console import make_console
@@ -96,7 +96,7 @@ def explore(config: SearchConfig, grid: Grid | None = None, console: Console | N
     with contextlib.ExitStack() as held:
         claim = held.enter_context(claimed(folder, tell))
         if claim is not None:  # held until everything is uploaded; the next write reports its loss
-            held.enter_context(mirrored(study.folder, folder, claim, tell, lambda _: None, EXPLORATION))
+            held.enter_context(uploading(study.folder, folder, claim, tell, lambda _: None, EXPLORATION))
         sizes = _compare(study.folder, folder, [row for row in rows if row.state == COMPLETE], config, console)
     for line in failures(rows):
         tell(line)

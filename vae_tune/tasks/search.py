@@ -21,7 +21,7 @@ from vae_tune.config.space import Grid
 from vae_tune.images.datasets import Images
 from vae_tune.record.claim import Claim, claimed
 from vae_tune.record.metadata import read_config, read_manifest
-from vae_tune.record.remote_sync import mirrored
+from vae_tune.record.remote_sync import uploading
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now
 from vae_tune.search.crash_notice import last_word
@@ -72,7 +72,7 @@ def _claimed_search(plan: Plan, claim: Claim | None, view: View | None, ending: 
             last.enter_context(last_word(_KILLED.format(record.resume_command), release))
             if claim is not None:
                 record.after_upload = last.enter_context(
-                    mirrored(record.folder, plan.place, claim, view.warn, ending.fail, record.manifest["kind"])
+                    uploading(record.folder, plan.place, claim, view.warn, ending.fail, record.manifest["kind"])
                 )
             try:
                 with live_views(config.views, record, view.warn, hurry=config.time_budget is not None) as names:

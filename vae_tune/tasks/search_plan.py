@@ -13,15 +13,14 @@ from optuna.trial import TrialState
 
 from vae_tune.cluster.slots import Slots
 from vae_tune.config import suggestions
-from vae_tune.config.files import address, argument, is_remote
+from vae_tune.config.files import address, argument
+from vae_tune.config.local_copies import mark_copy, original_path, working_copy
 from vae_tune.config.names import SEARCH, STUDY_FILE, WARM_START
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.storage import exists
 from vae_tune.images.datasets import Images
-from vae_tune.record.copies import mark_copy, place_of, working_copy
-from vae_tune.record.journal import refuse_without_locks
-from vae_tune.record.leftovers import unfinished_creation
+from vae_tune.record.lock import refuse_without_locks
 from vae_tune.record.metadata import (
     new_manifest,
     read_manifest,
@@ -31,7 +30,8 @@ from vae_tune.record.metadata import (
     resume_command,
     this_run,
 )
-from vae_tune.record.remote_sync import forget, renew
+from vae_tune.record.recovery import is_unfinished_creation
+from vae_tune.record.remote_sync import delete_outdated_copy, update_working_copy
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now, read_trials
 from vae_tune.search.initial_trials import Prior, read_points
@@ -84,12 +84,12 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None, kind)
     if config.sampler == "cmaes":
         raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
-    if (original := place_of(config.resume)) != config.resume:
+    if (study := original_path(config.resume)) != config.resume:
         raise UsageError(
             f"{config.resume} is a working copy of a study on object storage.\n"
-            f"To resume the study itself: {resume_command(read_manifest(config.resume)['kind'], original)}"
+            f"To resume the study itself: {resume_command(read_manifest(config.resume)['kind'], study)}"
         )
-    folder = renew(config.resume) if is_remote(config.resume) else config.resume
+    folder = update_working_copy(config.resume)
     manifest = read_manifest(folder)
     try:
         refuse_without_locks(folder)
@@ -137,16 +137,15 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
     Raises:
         UsageError: it exists, or cannot be made.
     """
-    folder = working_copy(place) if is_remote(place) else place
+    folder = working_copy(place)
     try:
-        if is_remote(place):
-            forget(place)
+        delete_outdated_copy(place)
         for there in (folder, place):
             if exists(there / STUDY_FILE):
                 way = resume_command(read_manifest(there)["kind"], place)
                 raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {way}")
         for taken in (folder, place):
-            if (taken.exists() and not taken.is_dir()) or not unfinished_creation(taken):
+            if (taken.exists() and not taken.is_dir()) or not is_unfinished_creation(taken):
                 raise UsageError(f"{address(taken)} exists already and is no study.\nChoose another --study-name.")
         parent = next(parent for parent in folder.absolute().parents if parent.exists())
     except OSError as error:  # of a folder that may not be looked into
@@ -184,7 +183,7 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
     lessons = read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base)
     prior = Prior(plan.points, [trial for lesson in lessons for trial in lesson.trials])
     try:
-        if is_remote(plan.place) and place_of(plan.folder) != plan.place:
+        if plan.folder != plan.place and original_path(plan.folder) != plan.place:
             plan.folder.mkdir(parents=True, exist_ok=True)
             mark_copy(plan.folder, plan.place)
         record = StudyRecord.create(

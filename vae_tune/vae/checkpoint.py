@@ -18,11 +18,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from vae_tune.config.files import address, is_remote, named_path, read_json, write_json
+from vae_tune.config.files import address, delete_temporary_files, named_path, read_json, write_json
+from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
-from vae_tune.config.storage import PATIENCE, QUICK, delete, delete_folder, files, folders, read_bytes, write_bytes
-from vae_tune.record.copies import local, shown
+from vae_tune.config.storage import (
+    PATIENCE,
+    QUICK,
+    StorageError,
+    delete,
+    delete_folder,
+    list_folder,
+    read_bytes,
+    write_bytes,
+)
 from vae_tune.vae.model import VAE, Shape, build_model
 from vae_tune.vae.training import EpochReport, TrainingState, new_state
 
@@ -113,8 +122,7 @@ def take_up(folder: Path, device: torch.device) -> Checkpoint | None:
     Raises:
         OSError: the storage that it lies on does not answer.
     """
-    for half in [] if is_remote(folder) else folder.glob(".*.tmp"):
-        delete(half)
+    delete_temporary_files(folder)
     found = checkpoints(folder)
     for number, path in enumerate(found, start=1):
         read = _read_unless_damaged(path, device)
@@ -149,9 +157,9 @@ def _read_unless_damaged(path: Path, device: torch.device) -> Checkpoint | str:
     """
     try:
         return read_checkpoint(path, device)
+    except StorageError:
+        raise
     except DAMAGE as error:
-        if is_remote(path) and isinstance(error, OSError):
-            raise
         return telling_line(error)
 
 
@@ -177,14 +185,15 @@ def checkpoint_file(folder: Path, epoch: int) -> Path:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, the newest first."""
-    found = [path for path in files(folder, PATIENCE) if path.match("epoch_*.safetensors")]
+    names = list_folder(folder, PATIENCE).files
+    found = [folder / name for name in names if name.startswith("epoch_") and name.endswith(".safetensors")]
     own = [path for path in found if path.stem.removeprefix("epoch_").isdecimal()]
     return sorted(own, key=_epoch, reverse=True)
 
 
 def trials_with_checkpoints(study: Path) -> set[int]:
     """Return the numbers of the trials that have checkpoints."""
-    found = folders(study / CHECKPOINTS_FOLDER, PATIENCE)
+    found = list_folder(study / CHECKPOINTS_FOLDER, PATIENCE).folders
     return {int(name.removeprefix("trial_")) for name in found if name.removeprefix("trial_").isdecimal()}
 
 
@@ -225,10 +234,10 @@ def find_model(path: Path) -> Path:
     Raises:
         UsageError: the study has none.
     """
-    path = local(path)
+    path = local_copy(path)
     if (path / STUDY_FILE).exists():
         if not (path / BEST_FOLDER).is_dir():
-            raise UsageError(f"The study {shown(path)} has no model: none of its trials has succeeded yet.")
+            raise UsageError(f"The study {original_address(path)} has no model: none of its trials has succeeded yet.")
         return path / BEST_FOLDER
     return named_path(path.parent) if path.name == MODEL_FILE else path
 
@@ -257,9 +266,9 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
         model = _model(load(content), config, _metadata(content))
     except FileNotFoundError as error:
         missing = f"{Path(error.filename).name} is missing" if folder.is_dir() else "there is no such folder"
-        raise UsageError(f"No usable model in {shown(folder)}: {missing}.") from error
+        raise UsageError(f"No usable model in {original_address(folder)}: {missing}.") from error
     except DAMAGE as error:
-        raise UsageError(f"No usable model in {shown(folder)}: {telling_line(error)}") from error
+        raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
     return model, config
 
 
@@ -287,7 +296,7 @@ def read_data_config(folder: Path) -> DataConfig:
         metadata = _metadata((folder / MODEL_FILE).read_bytes())
         data: DataConfig = from_dict(DataConfig, json.loads(metadata.get("data", "{}")))
     except DAMAGE as error:
-        raise UsageError(f"No usable model in {shown(folder)}: {telling_line(error)}") from error
+        raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
     return data
 
 

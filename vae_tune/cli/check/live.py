@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from vae_tune.cli.check.findings import Finding, Level
 from vae_tune.cluster.ray_runtime import running_ray
 from vae_tune.config.compat.ray import is_token_auth_enabled
-from vae_tune.config.files import is_remote, named_path
+from vae_tune.config.files import absolute, named_path
 from vae_tune.config.settings import ResourceConfig, telling_line
 from vae_tune.config.storage import QUICK, delete_folder, exists, write_bytes
 
@@ -196,7 +196,7 @@ def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[
 def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:
     """Make a folder to try the storage in; return it, or what went wrong."""
     place = named_path(results_dir)
-    folder = (place if is_remote(place) else place.absolute()) / f".check-{uuid.uuid4().hex}"
+    folder = absolute(place) / f".check-{uuid.uuid4().hex}"
     try:
         write_bytes(folder / _MARK, _CONTENT, QUICK)
     except (OSError, ValueError) as error:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune.config.files import is_remote
 from vae_tune.config.names import COMPLETE, PRUNED
-from vae_tune.config.storage import read_bytes
+from vae_tune.config.storage import open_bytes
 from vae_tune.record.trials import TrialRow
 
 _COLUMNS = 8
@@ -53,14 +50,7 @@ def samples_of(folder: Path, row: TrialRow) -> LazySamples | None:
     if row.state not in (COMPLETE, PRUNED):
         return None
     path = checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs)
-    if is_remote(path):
-        return LazySamples(partial(read_bytes, path))
     try:
-        return LazySamples(partial(_read_and_close, path.open("rb")))
+        return LazySamples(open_bytes(path))
     except OSError:
         return None
-
-
-def _read_and_close(file: BinaryIO) -> bytes:
-    with file:
-        return file.read()

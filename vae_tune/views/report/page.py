@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.config import suggestions
-from vae_tune.config.files import address, is_remote, named_path
+from vae_tune.config.files import address, named_path
 from vae_tune.config.names import (
     BEST_FOLDER,
     RECONSTRUCTIONS_FILE,
@@ -24,7 +24,7 @@ from vae_tune.config.names import (
     SAMPLES_FILE,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.config.storage import QUICK, write_bytes
+from vae_tune.config.storage import QUICK, folder_exists, write_bytes
 from vae_tune.views.figures.conventions import COLOURS
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     path = named_path(output) if output is not None else named_path(folder) / REPORT_FILE
     page = render(study)
     try:
-        if not is_remote(path) and not path.parent.is_dir():
+        if not folder_exists(path.parent):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         write_bytes(path, page.encode(), QUICK)
     except OSError as error:

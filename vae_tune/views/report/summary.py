@@ -20,7 +20,7 @@ from vae_tune.config.names import (
     STATES,
     VAL_LOSS,
 )
-from vae_tune.record.journal import is_being_written
+from vae_tune.record.lock import is_being_written
 from vae_tune.record.metadata import resume_command, status_label
 from vae_tune.views.formatting import confirmation_table, format_duration, format_moment, format_values
 from vae_tune.views.report.compute import format_cost, number_and_unit
