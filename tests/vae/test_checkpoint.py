@@ -22,9 +22,9 @@ from vae_tune.vae.checkpoint import (
     checkpoint_folder,
     checkpoints,
     discard_checkpoints,
+    newest_checkpoint,
     read_checkpoint,
     read_model,
-    take_up,
     write_checkpoint,
     write_model,
 )
@@ -60,7 +60,7 @@ def test_what_a_killed_worker_left_of_a_checkpoint_goes_when_its_training_is_tak
     written = _train_and_write(tmp_path, tiny)
     left = tmp_path / ".epoch_0004.safetensors.abc.tmp"
     left.write_bytes(b"half a checkpoint")
-    newest = take_up(tmp_path, CPU)
+    newest = newest_checkpoint(tmp_path, CPU)
     assert newest is not None
     assert newest.report == written.report
     assert not left.exists()
@@ -92,7 +92,7 @@ def test_the_checkpoints_are_listed_newest_first(tiny, tmp_path):
 
 def test_the_newest_checkpoint_is_read(tiny, tmp_path):
     written = _train_and_write(tmp_path, tiny)
-    newest = take_up(tmp_path, CPU)
+    newest = newest_checkpoint(tmp_path, CPU)
     assert newest is not None
     assert newest.report == written.report
 
@@ -102,17 +102,17 @@ def test_the_newest_checkpoint_is_the_one_of_the_highest_epoch_beyond_four_digit
     report = next(fit(CONFIG, tiny, CPU, state))
     for state.epoch in (9998, 9999, 10_000):
         write_checkpoint(tmp_path, CONFIG, state, replace(report, epoch=state.epoch))
-    newest = take_up(tmp_path, CPU)
+    newest = newest_checkpoint(tmp_path, CPU)
     assert newest is not None
     assert newest.report.epoch == 10_000
 
 
 def test_where_there_is_no_checkpoint_none_is_read(tmp_path):
-    assert take_up(tmp_path, CPU) is None
+    assert newest_checkpoint(tmp_path, CPU) is None
 
 
 def test_where_there_is_no_folder_none_is_read(tmp_path):
-    assert take_up(tmp_path / "nowhere", CPU) is None
+    assert newest_checkpoint(tmp_path / "nowhere", CPU) is None
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.05, 0.5, 0.999])
@@ -121,7 +121,7 @@ def test_a_file_that_was_cut_falls_back_to_the_one_before(tiny, tmp_path, share)
     path = checkpoint_file(tmp_path, 3)
     _cut(path, int(share * path.stat().st_size))
     with pytest.warns(UserWarning, match=r"epoch_0003\.safetensors is damaged .*; using the checkpoint before it\.$"):
-        newest = take_up(tmp_path, CPU)
+        newest = newest_checkpoint(tmp_path, CPU)
     assert newest is not None
     assert newest.state.epoch == 2
 
@@ -130,7 +130,7 @@ def test_a_whole_checkpoint_is_read_without_a_warning(tiny, tmp_path):
     _train_and_write(tmp_path, tiny)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        take_up(tmp_path, CPU)
+        newest_checkpoint(tmp_path, CPU)
 
 
 def test_where_all_checkpoints_are_damaged_none_is_read(tiny, tmp_path):
@@ -138,7 +138,7 @@ def test_where_all_checkpoints_are_damaged_none_is_read(tiny, tmp_path):
     for path in checkpoints(tmp_path):
         _cut(path, path.stat().st_size // 2)
     with pytest.warns(UserWarning, match="is damaged") as caught:
-        assert take_up(tmp_path, CPU) is None
+        assert newest_checkpoint(tmp_path, CPU) is None
     assert [str(warning.message).rpartition("; ")[2] for warning in caught] == [
         "using the checkpoint before it.",
         "training from the start.",
@@ -157,7 +157,7 @@ def test_damaged_checkpoints_of_later_epochs_push_out_none_that_can_be_read(tiny
             checkpoint_file(tmp_path, report.epoch).write_bytes(content)
         reports[report.epoch] = report.val_loss
     with pytest.warns(UserWarning, match="is damaged"):
-        newest = take_up(tmp_path, CPU)
+        newest = newest_checkpoint(tmp_path, CPU)
     state = newest.state if newest else new_state(config, tiny.shape, CPU)
     assert state.epoch == readable
     for report in fit(config, tiny, CPU, state):
@@ -165,7 +165,7 @@ def test_damaged_checkpoints_of_later_epochs_push_out_none_that_can_be_read(tiny
         assert report.val_loss == reports[report.epoch]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            newest = take_up(tmp_path, CPU)  # as after a kill at this moment
+            newest = newest_checkpoint(tmp_path, CPU)  # as after a kill at this moment
         assert newest is not None
         assert newest.state.epoch == report.epoch
     assert checkpoints(tmp_path) == [checkpoint_file(tmp_path, 5), checkpoint_file(tmp_path, 4)]
@@ -198,7 +198,7 @@ def test_a_checkpoint_with_damaged_metadata_falls_back_to_the_one_before(tiny, t
         metadata = file.metadata() | {key: text}
     save_file(load_file(path), path, metadata)
     with pytest.warns(UserWarning, match=r"epoch_0003\.safetensors is damaged"):
-        newest = take_up(tmp_path, CPU)
+        newest = newest_checkpoint(tmp_path, CPU)
     assert newest is not None
     assert newest.state.epoch == 2
 
@@ -210,7 +210,7 @@ def test_a_checkpoint_without_its_tensors_falls_back_to_the_one_before(tiny, tmp
         metadata = file.metadata()
     save_file({"other": torch.zeros(3)}, path, metadata)
     with pytest.warns(UserWarning, match=r"epoch_0003\.safetensors is damaged"):
-        newest = take_up(tmp_path, CPU)
+        newest = newest_checkpoint(tmp_path, CPU)
     assert newest is not None
     assert newest.state.epoch == 2
 
@@ -223,7 +223,7 @@ def test_moments_in_the_order_of_an_older_version_are_never_taken_for_those_of_t
     older = {name.replace("optimizer.", "optimizer.0."): tensor for name, tensor in load_file(path).items()}
     save_file(older, path, metadata)
     with pytest.warns(UserWarning, match=r"epoch_0003\.safetensors is damaged"):
-        take_up(tmp_path, CPU)
+        newest_checkpoint(tmp_path, CPU)
 
 
 def test_an_unfinished_file_is_no_checkpoint(tiny, tmp_path):
@@ -232,7 +232,7 @@ def test_an_unfinished_file_is_no_checkpoint(tiny, tmp_path):
     (tmp_path / ".epoch_0004.safetensors.abc.tmp").write_bytes(b"half")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        newest = take_up(tmp_path, CPU)
+        newest = newest_checkpoint(tmp_path, CPU)
     assert newest is not None
     assert newest.state.epoch == 3
 

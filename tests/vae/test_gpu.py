@@ -10,7 +10,7 @@ import torch
 
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import to_tensor
-from vae_tune.vae.checkpoint import take_up, write_checkpoint
+from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint
 from vae_tune.vae.training import Diverged, evaluate, fit, make_step, new_state, train_epoch
 
 pytestmark = [
@@ -70,7 +70,7 @@ def test_a_training_goes_on_from_a_checkpoint_to_the_last_bit(tiny, tmp_path):
     training = fit(CONFIG, tiny, CUDA, state)
     reports = [next(training), next(training)]
     write_checkpoint(tmp_path, CONFIG, state, reports[-1], reports[:-1])
-    checkpoint = take_up(tmp_path, CUDA)
+    checkpoint = newest_checkpoint(tmp_path, CUDA)
     assert checkpoint is not None
     assert losses(tiny, CUDA, checkpoint.state) == whole[2:]
 

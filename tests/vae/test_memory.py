@@ -14,7 +14,7 @@ MEASURED = """
 import resource, sys, tempfile
 from pathlib import Path
 import numpy as np, torch
-from vae_tune.vae.checkpoint import take_up, write_checkpoint
+from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images
 from vae_tune.vae.training import fit, new_state
@@ -29,7 +29,7 @@ with tempfile.TemporaryDirectory() as folder:
     for report in fit(config, Images(train, validation, validation), cpu, state):
         write_checkpoint(Path(folder), config, state, report)
     del state
-    take_up(Path(folder), cpu)
+    newest_checkpoint(Path(folder), cpu)
 print(peak() - before)
 """
 

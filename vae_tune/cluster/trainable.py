@@ -38,9 +38,9 @@ from vae_tune.images.datasets import Images
 from vae_tune.vae.checkpoint import (
     checkpoint_bytes,
     checkpoint_folder,
+    newest_checkpoint,
     read_midway,
     store_checkpoint,
-    take_up,
     write_midway,
 )
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
@@ -95,7 +95,7 @@ def train_trial(
     try:
         with warnings.catch_warnings(record=True) as damage:
             warnings.simplefilter("always", UserWarning)  # of every trial of this worker
-            checkpoint = take_up(checkpoints, device)
+            checkpoint = newest_checkpoint(checkpoints, device)
     except OSError as error:
         tune.report({EPOCH: 0, VAL_LOSS: float("inf"), STORAGE_ERROR: str(error)})
         return

@@ -82,7 +82,7 @@ class Asha(FIFOScheduler):
         """Return the paused trial that a free worker should go on with, which is paused no more; None for none."""
         return None
 
-    def take_up(self, rows: Sequence[TrialRow]) -> dict[int, bool]:
+    def newest_checkpoint(self, rows: Sequence[TrialRow]) -> dict[int, bool]:
         """Take up recorded trials; return which of those that reported were to train another epoch."""
         return replay(self, rows)
 
@@ -139,7 +139,7 @@ class PromotionAsha(Asha):
         del self.paused[number]
         return number
 
-    def take_up(self, rows: Sequence[TrialRow]) -> dict[int, bool]:
+    def newest_checkpoint(self, rows: Sequence[TrialRow]) -> dict[int, bool]:
         """Take up recorded trials: who stands at a rung is paused there, and can be promoted; who has ended cannot."""
         for row in rows:
             for report in row.reports:
@@ -193,7 +193,7 @@ def replay(scheduler: Asha, rows: Sequence[TrialRow]) -> dict[int, bool]:
 
 def settle(record: StudyRecord, scheduler: Asha, max_epochs: int) -> None:
     """Rebuild the rungs of a resumed study and finish the trials whose end a crash kept from being told."""
-    goes_on = scheduler.take_up(record.rows)
+    goes_on = scheduler.newest_checkpoint(record.rows)
     for number, epoch in scheduler.paused.items():
         record.set_aside(number, epoch)
     for number, epoch in scheduler.audited.items():

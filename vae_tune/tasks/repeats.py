@@ -22,8 +22,8 @@ from vae_tune.vae.checkpoint import (
     Checkpoint,
     checkpoint_file,
     checkpoint_folder,
+    newest_checkpoint,
     read_checkpoint,
-    take_up,
     write_checkpoint,
 )
 from vae_tune.vae.threads import cpu_threads
@@ -72,7 +72,7 @@ def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[
     config: TrialConfig = from_dict(TrialConfig, {**manifest["reference"], **row.values})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is said already
-        before = take_up(place, _CPU)
+        before = newest_checkpoint(place, _CPU)
     goes_on = before is not None and before.config == config and before.state.epoch < row.epochs
     state = before.state if before and goes_on else new_state(config, images.shape, _CPU)
     with cpu_threads(manifest["config"]["resources"]["cpus_per_trial"]):

@@ -38,7 +38,7 @@ from vae_tune.config.settings import (
 )
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import reconstruction_sheet, sample_sheet
-from vae_tune.vae.checkpoint import take_up, write_checkpoint, write_model
+from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
 from vae_tune.vae.memory import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
@@ -171,7 +171,7 @@ def _open(
     settings = {"trial": to_dict(config), "data": to_dict(data), "sha256": images.sha256()}
     if not is_new and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
         raise UsageError(f"The images of {data.dataset} are not those that {folder} was trained on.")
-    newest = take_up(folder / CHECKPOINTS_FOLDER, device)
+    newest = newest_checkpoint(folder / CHECKPOINTS_FOLDER, device)
     state = new_state(config, images.shape, device) if newest is None else newest.state
     if state.epoch > config.max_epochs:
         raise UsageError(f"max_epochs must be >= {state.epoch}, trained already, but got {config.max_epochs}.")

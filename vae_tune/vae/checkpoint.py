@@ -1,8 +1,8 @@
-"""Training state to and from disk or object storage: one safetensors file an epoch, never a pickle.
+"""Training state to and from disk or object storage: one safetensors file per epoch, never a pickle.
 
-A checkpoint holds the weights, Adam's moments, the configuration, the epoch's report and those before it. It appears
-under its name only when it is complete, and the newest two are kept, so a crash at any moment leaves a good one. Those
-of later epochs than the newest that could be read are damaged: they do not count, and the training overwrites them.
+A checkpoint holds the weights, Adam's moments, the configuration, the shape of the images, the epoch's report and the
+reports before it. It appears under its name only when it is complete, and the newest two are kept, so a crash at any
+moment leaves a good one. A damaged one does not count: training goes on from the one before it and overwrites it.
 """
 
 from __future__ import annotations
@@ -37,25 +37,24 @@ from vae_tune.vae.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
 _MIDWAY_FILE = "midway.safetensors"
-_MODEL = "model."
-"""Prefix of the names of the network's weights."""
-_OPTIMIZER = "optimizer."
-"""Prefix of the names of Adam's moments; each is one tensor, in the order of ``flatten_parameters``."""
-_LOSS = "loss"
+_MODEL, _OPTIMIZER, _LOSS = "model.", "optimizer.", "loss"
+"""Prefixes of the names of the weights and of Adam's moments, and the name of the loss so far."""
 _PROGRESS = ("epoch", "step", "seconds")
-"""What a training state has besides its tensors."""
+"""The fields of a training state that are no tensors."""
+_OLD_SHAPE = (1, 28, 28)
+"""The shape of all images that version 0.1.0 read; its files do not name it."""
 DAMAGE = (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, RuntimeError, UsageError)
-"""What reading a file raises that was cut, changed, or written by something else."""
+"""The errors that reading a file raises which was cut, changed, or written by another program."""
 
 
 class Checkpoint(NamedTuple):
-    """A training that can go on, and what its newest epoch reported."""
+    """A training that can go on, and the report of its newest epoch."""
 
     config: TrialConfig
     state: TrainingState
     report: EpochReport
     earlier: tuple[EpochReport, ...] = ()
-    """The reports before it, as far as they were known to who wrote it."""
+    """The reports before it that the writer knew."""
 
 
 def write_checkpoint(
@@ -65,7 +64,7 @@ def write_checkpoint(
     report: EpochReport,
     earlier: Sequence[EpochReport] = (),
 ) -> Path:
-    """Write ``folder/epoch_NNNN.safetensors``, and delete the checkpoints before it but for the last of them."""
+    """Write ``folder/epoch_NNNN.safetensors``, and delete older checkpoints except the last of them."""
     return store_checkpoint(folder, state.epoch, checkpoint_bytes(config, state, report, earlier))
 
 
@@ -73,12 +72,12 @@ def checkpoint_bytes(
     config: TrialConfig, state: TrainingState, report: EpochReport, earlier: Sequence[EpochReport] = ()
 ) -> bytes:
     """Return the content of a checkpoint."""
-    more = {"report": asdict(report), "earlier": [asdict(one) for one in earlier]}
-    return _state_bytes(config, state, more)
+    reports = {"report": asdict(report), "earlier": [asdict(one) for one in earlier]}
+    return _save(_tensors(state), config=to_dict(config), shape=state.model.shape, **reports)
 
 
 def store_checkpoint(folder: Path, epoch: int, content: bytes) -> Path:
-    """Write what :func:`checkpoint_bytes` returned after ``epoch`` epochs, as :func:`write_checkpoint` does."""
+    """Write the :func:`checkpoint_bytes` of ``epoch``, as :func:`write_checkpoint` does."""
     path = checkpoint_file(folder, epoch)
     write_bytes(path, content)
     before = [other for other in checkpoints(folder) if _epoch(other) < epoch]
@@ -89,21 +88,19 @@ def store_checkpoint(folder: Path, epoch: int, content: bytes) -> Path:
 
 def write_midway(folder: Path, config: TrialConfig, state: TrainingState) -> None:
     """Write ``folder/midway.safetensors``, from which a training goes on in the middle of an epoch."""
-    progress = {name: getattr(state, name) for name in _PROGRESS}
-    content = _state_bytes(config, state, {"progress": progress}, {_LOSS: state.loss})
+    tensors, progress = _tensors(state) | {_LOSS: state.loss}, {name: getattr(state, name) for name in _PROGRESS}
+    content = _save(tensors, config=to_dict(config), shape=state.model.shape, progress=progress)
     write_bytes(folder / _MIDWAY_FILE, content, QUICK)
 
 
 def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.device) -> TrainingState | None:
-    """Return what :func:`write_midway` wrote in the epoch after ``epoch``; None where that is not there or damaged."""
+    """Return the state that :func:`write_midway` wrote in the epoch after ``epoch``; None if there is no good one."""
     try:
-        content = read_bytes(folder / _MIDWAY_FILE, QUICK)
-        metadata = _metadata(content)
-        progress = json.loads(metadata["progress"])
-        if progress["epoch"] != epoch or from_dict(TrialConfig, json.loads(metadata["config"])) != config:
+        tensors, metadata = _load(read_bytes(folder / _MIDWAY_FILE, QUICK))
+        progress = metadata["progress"]
+        if progress["epoch"] != epoch or from_dict(TrialConfig, metadata["config"]) != config:
             return None
-        tensors = load(content)
-        state = _state(tensors, config, _shape(metadata), device)
+        state = _state(tensors, metadata, config, device)
         state.loss.copy_(tensors[_LOSS])
         for name in _PROGRESS:
             setattr(state, name, progress[name])
@@ -112,15 +109,15 @@ def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.dev
     return state
 
 
-def take_up(folder: Path, device: torch.device) -> Checkpoint | None:
-    """Return the newest readable checkpoint in ``folder``, from which a training goes on; None where there is none.
+def newest_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
+    """Return the newest readable checkpoint in ``folder``, from which a training goes on; None if there is none.
 
-    A damaged checkpoint is passed over with a warning. What a worker that was killed in the middle of one left behind
-    is deleted first. No other moment is right for that: a worker that was cut off from the search, but not from its
-    disk, would delete what its successor is writing.
+    Damaged checkpoints are skipped with a warning. The temporary file that a killed worker left is deleted first: only
+    when a trial starts, because a worker that lost contact with the search, but not with its disk, would delete the
+    file that its successor is writing.
 
     Raises:
-        OSError: the storage that it lies on does not answer.
+        OSError: the object storage does not answer.
     """
     delete_temporary_files(folder)
     found = checkpoints(folder)
@@ -134,26 +131,25 @@ def take_up(folder: Path, device: torch.device) -> Checkpoint | None:
 
 
 def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
-    """Return what :func:`write_checkpoint` wrote, its tensors on ``device``.
+    """Return the checkpoint at ``path``, its tensors on ``device``.
 
     Raises:
         One of DAMAGE: the file is damaged.
     """
-    content = read_bytes(path, PATIENCE)
-    tensors, metadata = load(content), _metadata(content)
-    config = from_dict(TrialConfig, json.loads(metadata["config"]))
-    report = EpochReport(**json.loads(metadata["report"]))
-    earlier = tuple(EpochReport(**one) for one in json.loads(metadata.get("earlier", "[]")))
-    state = _state(tensors, config, _shape(metadata), device)
+    tensors, metadata = _load(read_bytes(path, PATIENCE))
+    config = from_dict(TrialConfig, metadata["config"])
+    report = EpochReport(**metadata["report"])
+    earlier = tuple(EpochReport(**one) for one in metadata.get("earlier", []))
+    state = _state(tensors, metadata, config, device)
     state.epoch = report.epoch
     return Checkpoint(config, state, report, earlier)
 
 
 def _read_unless_damaged(path: Path, device: torch.device) -> Checkpoint | str:
-    """Return the checkpoint at ``path``, or in what way it is damaged.
+    """Return the checkpoint at ``path``, or a line that says how it is damaged.
 
     Raises:
-        OSError: the storage that it lies on does not answer.
+        OSError: the object storage does not answer.
     """
     try:
         return read_checkpoint(path, device)
@@ -169,12 +165,13 @@ def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
     Raises:
         One of DAMAGE: these are not the bytes of a checkpoint.
     """
-    config = from_dict(TrialConfig, json.loads(_metadata(content)["config"]))
-    return _model(_part(load(content), _MODEL), config, _metadata(content)), config
+    tensors, metadata = _load(content)
+    config = from_dict(TrialConfig, metadata["config"])
+    return _model(_part(tensors, _MODEL), metadata, config), config
 
 
 def checkpoint_folder(study: Path, trial: int) -> Path:
-    """Return where a trial of the study in the folder ``study`` keeps its checkpoints."""
+    """Return the folder for the checkpoints of a trial of the study in the folder ``study``."""
     return study / CHECKPOINTS_FOLDER / f"trial_{trial:05d}"
 
 
@@ -198,9 +195,9 @@ def trials_with_checkpoints(study: Path) -> set[int]:
 
 
 def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
-    """Delete the checkpoints of a trial but for the newest of its first ``keep`` epochs that can be read.
+    """Delete the checkpoints of a trial except the newest readable one of its first ``keep`` epochs.
 
-    Where none of them can be read, all files stay, as they do no harm.
+    If none of them can be read, all files stay, as they do no harm.
 
     Raises:
         OSError: the storage does not answer.
@@ -222,14 +219,14 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
 
 
 def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
-    """Write ``model.safetensors``, which also says what ``data`` it was trained on, and ``config.json``."""
-    metadata = {"data": json.dumps(to_dict(data or DataConfig())), "shape": json.dumps(model.shape)}
-    write_bytes(folder / MODEL_FILE, save(model.network.state_dict(), metadata))
+    """Write ``model.safetensors``, which also names the ``data`` that it was trained on, and ``config.json``."""
+    weights = model.network.state_dict()
+    write_bytes(folder / MODEL_FILE, _save(weights, data=to_dict(data or DataConfig()), shape=model.shape))
     write_json(folder / CONFIG_FILE, to_dict(config))
 
 
 def find_model(path: Path) -> Path:
-    """Return the folder of a model that a person named: by its folder, its file, or the study whose best it is.
+    """Return the folder of a model that a user named: by its folder, its file, or the study whose best it is.
 
     Raises:
         UsageError: the study has none.
@@ -246,7 +243,7 @@ def load_model(path: str | Path) -> VAE:
     """Return a trained model on the CPU, an ``nn.Module`` in eval mode: ``model.encode(images)`` gives latent means.
 
     Args:
-        path: the folder of a model or its ``model.safetensors``, or a study, whose best model it is then.
+        path: the folder of a model or its ``model.safetensors``, or a study, for its best model.
 
     Raises:
         UsageError: there is none, or it is damaged.
@@ -261,15 +258,13 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
         UsageError: a file is missing, damaged, or does not fit the other.
     """
     try:
-        config = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
-        content = (folder / MODEL_FILE).read_bytes()
-        model = _model(load(content), config, _metadata(content))
+        config: TrialConfig = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
+        return _model(*_load((folder / MODEL_FILE).read_bytes()), config), config
     except FileNotFoundError as error:
         missing = f"{Path(error.filename).name} is missing" if folder.is_dir() else "there is no such folder"
         raise UsageError(f"No usable model in {original_address(folder)}: {missing}.") from error
     except DAMAGE as error:
         raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
-    return model, config
 
 
 def read_config(path: Path) -> TrialConfig:
@@ -287,14 +282,13 @@ def read_config(path: Path) -> TrialConfig:
 
 
 def read_data_config(folder: Path) -> DataConfig:
-    """Return what data the model in ``folder`` was trained on; the default where its file does not say.
+    """Return the data that the model in ``folder`` was trained on; the default if its file does not say.
 
     Raises:
         UsageError: the file is missing or damaged.
     """
     try:
-        metadata = _metadata((folder / MODEL_FILE).read_bytes())
-        data: DataConfig = from_dict(DataConfig, json.loads(metadata.get("data", "{}")))
+        data: DataConfig = from_dict(DataConfig, _metadata((folder / MODEL_FILE).read_bytes()).get("data", {}))
     except DAMAGE as error:
         raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
     return data
@@ -305,42 +299,48 @@ def _epoch(path: Path) -> int:
     return int(path.stem.removeprefix("epoch_"))
 
 
-def _state_bytes(
-    config: TrialConfig, state: TrainingState, more: dict[str, Any], tensors: dict[str, torch.Tensor] | None = None
-) -> bytes:
-    """Return a file of the state and of what else is given, with the configuration and the images' shape."""
-    found = {f"{_MODEL}{name}": tensor for name, tensor in state.model.network.state_dict().items()}
-    found |= {f"{_OPTIMIZER}{name}": tensor for name, tensor in state.optimizer.moments.items()}
-    metadata = {"config": to_dict(config), "shape": state.model.shape, **more}
-    return save(found | (tensors or {}), {name: json.dumps(value) for name, value in metadata.items()})
+def _save(tensors: dict[str, torch.Tensor], **metadata: Any) -> bytes:
+    """Return a safetensors file; its metadata are texts, here JSON."""
+    return save(tensors, {name: json.dumps(value) for name, value in metadata.items()})
 
 
-def _state(tensors: dict[str, torch.Tensor], config: TrialConfig, shape: Shape, device: torch.device) -> TrainingState:
-    """Return a training with these weights and moments."""
-    state = new_state(config, shape, device)
+def _load(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the tensors and the metadata that :func:`_save` wrote."""
+    return load(content), _metadata(content)
+
+
+def _metadata(content: bytes) -> dict[str, Any]:
+    """Return the metadata in the header of a safetensors file: its length, then JSON."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return {name: json.loads(text) for name, text in header.get("__metadata__", {}).items()}
+
+
+def _tensors(state: TrainingState) -> dict[str, torch.Tensor]:
+    """Return the weights and Adam's moments."""
+    tensors = {f"{_MODEL}{name}": tensor for name, tensor in state.model.network.state_dict().items()}
+    return tensors | {f"{_OPTIMIZER}{name}": tensor for name, tensor in state.optimizer.moments.items()}
+
+
+def _state(
+    tensors: dict[str, torch.Tensor], metadata: dict[str, Any], config: TrialConfig, device: torch.device
+) -> TrainingState:
+    """Return a training with the weights and moments in ``tensors``."""
+    state = new_state(config, _shape(metadata), device)
     state.model.network.load_state_dict(_part(tensors, _MODEL))
     state.optimizer.load(_part(tensors, _OPTIMIZER))
     return state
 
 
-def _model(weights: dict[str, torch.Tensor], config: TrialConfig, metadata: dict[str, str]) -> VAE:
-    """Return a model with these weights."""
+def _model(weights: dict[str, torch.Tensor], metadata: dict[str, Any], config: TrialConfig) -> VAE:
     model = build_model(config, _shape(metadata))
     model.network.load_state_dict(weights)
     return model
 
 
-def _shape(metadata: dict[str, str]) -> Shape:
-    """Return the shape of the images that a file's model is for: 28 x 28 where version 0.1.0 did not write it."""
-    channels, height, width = json.loads(metadata.get("shape", "[1, 28, 28]"))
+def _shape(metadata: dict[str, Any]) -> Shape:
+    channels, height, width = metadata.get("shape", _OLD_SHAPE)
     return channels, height, width
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    """Return the texts in the header of a safetensors file: its length, then JSON."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return dict(header.get("__metadata__", {}))
