@@ -36,6 +36,7 @@ from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.images.datasets import Images
+from vae_tune.vae.likelihoods.likelihood import kind_of
 
 SCHEMA = 2
 """Version of the record that this code writes, which rises where older code would misread a study. Version 1 had
@@ -92,7 +93,7 @@ def new_manifest(
         "metric": {
             "name": VAL_LOSS,
             "unit": UNIT,
-            "kind": config.data.binarization,  # of grey values, the Bernoulli cross-entropy is no likelihood
+            "kind": kind_of(base, config.data.binarization).name,
             "direction": DIRECTION,
         },
         "rungs": list(config.asha.rungs(base.max_epochs)),

@@ -134,7 +134,7 @@ def compare(
         result.append({TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
     with atomic(confirmation.folder.parent / CONFIRMATION_FILE) as file:
-        file.write(to_csv(frame.assign(kind=images.binarization)))
+        file.write(to_csv(frame.assign(kind=confirmation.manifest["metric"]["kind"])))
     return frame
 
 

@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.machine_limits import available_memory
-from vae_tune.config.names import UNIT
 from vae_tune.config.settings import DataConfig, TrialConfig, UsageError
 from vae_tune.images.datasets import Images, load_images, to_tensor
 from vae_tune.vae.checkpoint import find_model, read_data_config, read_model
+from vae_tune.vae.likelihoods.likelihood import kind_of
 from vae_tune.vae.memory import evaluation_bytes, refuse_too_much
 from vae_tune.vae.model import VAE
 from vae_tune.vae.nll import negative_log_likelihoods, over_images
@@ -91,13 +91,14 @@ def evaluate_model(
     refuse_too_much("This evaluation", needed, free, "Use fewer --images.")
     tensor = to_tensor(chosen[:count], device)
     vae = trained.model.to(device)
+    kind = kind_of(trained.config, trained.images.binarization)
     result: dict[str, Any] = {
         "model": address(model) if is_remote(model) else str(trained.folder),
         "dataset": dataset,
         "split": split,
         "images": count,
-        "kind": trained.images.binarization,
-        "unit": UNIT,
+        "kind": kind.name,
+        "unit": kind.unit,
         **asdict(evaluate(vae, tensor, trained.config)),
         "latent_size": vae.latent_size,
     }

@@ -32,6 +32,7 @@ from vae_tune.search.scheduler import make_scheduler, settle
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Ending, explain
 from vae_tune.tasks.search_plan import Plan
+from vae_tune.vae.likelihoods.likelihood import kind_of
 from vae_tune.vae.memory import PROCESS, training_bytes
 from vae_tune.views.terminal import View
 
@@ -51,8 +52,8 @@ def train_trials(
     ray.log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     room = f"{slots}{cpu_note() if plan.config.resources.address is None else ''}"
-    kind = plan.config.data.binarization
-    view.say(f"Study {address(plan.place)}: {room}; losses in nats per image ({kind} values)")
+    kind = kind_of(plan.base, plan.config.data.binarization)
+    view.say(f"Study {address(plan.place)}: {room}; losses in {kind.unit} ({kind.name} values)")
     if record.rows:
         going = sum(row.state == RUNNING for row in record.rows)
         view.say(f"Resumed: {len(record.rows) - going} trials have ended, {going} unfinished ones go on.")

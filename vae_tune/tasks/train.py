@@ -39,6 +39,7 @@ from vae_tune.config.settings import (
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import reconstruction_sheet, sample_sheet
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
+from vae_tune.vae.likelihoods.likelihood import kind_of
 from vae_tune.vae.memory import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
@@ -81,7 +82,7 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, data, images, device, is_new=resume is None)
-    kind = images.binarization
+    kind = kind_of(config, images.binarization).name
     _say(console, f"{folder}: {data.dataset}, {kind} values, on {device.type}")
     try:
         with cpu_threads(threads), _live_curves(visdom, folder, config, console) as show:

@@ -20,7 +20,6 @@ from vae_tune.config.names import (
     REFERENCE_TRIAL,
     RUNNING,
     SAMPLES_FILE,
-    UNIT,
     VAL_KL,
     VAL_LOSS,
     VAL_RECONSTRUCTION,
@@ -110,8 +109,7 @@ class WinnerKeeper:
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
         at = f"at max_epochs={self._max_epochs}" if best.state == COMPLETE else "at the deepest epoch reached"
         metrics: dict[str, Any] = {
-            "kind": self._images.binarization,
-            "unit": UNIT,
+            **{name: self._record.manifest["metric"][name] for name in ("kind", "unit")},
             "rule": f"lowest {VAL_LOSS} {at}" + ("" if best.state == COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),
         }

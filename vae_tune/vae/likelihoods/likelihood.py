@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from vae_tune.config.names import UNIT
 from vae_tune.config.settings import Binarization, TrialConfig
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Kind:
     """A kind of loss. Only losses of one kind, on images of one checksum, compare with each other."""
 
     name: str
-    unit: str = "nats per image"
+    unit: str = UNIT
     is_likelihood: bool = True
     """Whether -log p(x|z) is one of the pixels as they are, so that an NLL compares with published ones."""
 
