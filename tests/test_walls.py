@@ -67,7 +67,6 @@ NEVER = {
     "replay/tables": {"ray", "torch", "matplotlib"},
     "replay/forecast": {"torch", "matplotlib"},
     "tasks/replay": {"ray", "torch", "matplotlib.pyplot"},
-    "cli/check/findings": {"ray", "torch", "optuna", "pandas", "numpy", "yaml"},
     "cli/check/document": {"ray", "torch", "optuna", "pandas", "numpy"},
     "cli/check/schema": {"ray", "torch", "optuna", "pandas", "numpy"},
     "cli/check/clouds": {"ray", "torch", "optuna", "pandas", "numpy", "boto3"},

@@ -56,7 +56,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     [
         (ray.exceptions.GetTimeoutError("late"), "no answer within 120 seconds"),
         (ModuleNotFoundError("No module named 'vae_tune'"), "not installed there"),
-        (RuntimeError("CUDA out of memory"), "The trial broke: CUDA out of memory"),
+        (RuntimeError("CUDA out of memory"), "The trial failed: CUDA out of memory"),
     ],
 )
 def test_a_node_on_which_nothing_runs_is_told_with_the_reason(error, words):
@@ -70,7 +70,7 @@ def test_a_cluster_without_a_token_is_an_error():
 
 @pytest.mark.parametrize(
     ("total", "free", "words"),
-    [({"CPU": 2}, {"CPU": 1}, []), ({}, {}, ["no CPU for trials"]), ({"CPU": 2}, {}, ["All CPUs are taken"])],
+    [({"CPU": 2}, {"CPU": 1}, []), ({}, {}, ["no CPU for trials"]), ({"CPU": 2}, {}, ["All CPUs are in use"])],
 )
 def test_a_cluster_without_room_is_told(total, free, words):
     found = [finding.what for finding in capacity(total, free)]

@@ -1,4 +1,4 @@
-"""What each provider expects of ``provider`` and ``node_config``; misspelt keys, which Ray's schema lets pass."""
+"""Rules for ``provider`` and ``node_config`` of each provider, which the schema of Ray does not check."""
 
 from __future__ import annotations
 
@@ -8,59 +8,43 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from vae_tune.cli.check.document import Document, Keys
-from vae_tune.cli.check.findings import Finding, meant, names, nearest
+from vae_tune.cli.check.document import Document, Finding, Keys, advise, nearest
 
-_ANY = {
-    "disable_launch_config_check",
-    "disable_node_updaters",
-    "foreground_node_launch",
-    "module",
-    "type",
-    "use_external_head_ip",
-    "use_internal_ips",
-    "worker_liveness_check",
-    "worker_rpc_drain",
-}
+_ANY = (
+    "disable_launch_config_check disable_node_updaters foreground_node_launch module type use_external_head_ip "
+    "use_internal_ips worker_liveness_check worker_rpc_drain"
+)
 _PROVIDERS = {
-    "aws": _ANY
-    | {
-        "availability_zone",
-        "aws_credentials",
-        "cache_stopped_nodes",
-        "cloudwatch",
-        "key_pair",
-        "region",
-        "security_group",
-    },
-    "gcp": _ANY | {"availability_zone", "cache_stopped_nodes", "gcp_credentials", "project_id", "region"},
-    "local": _ANY | {"coordinator_address", "external_head_ip", "head_ip", "worker_ips"},
+    "aws": f"{_ANY} availability_zone aws_credentials cache_stopped_nodes cloudwatch key_pair region security_group",
+    "gcp": f"{_ANY} availability_zone cache_stopped_nodes gcp_credentials project_id region",
+    "local": f"{_ANY} coordinator_address external_head_ip head_ip worker_ips",
 }
 """The keys of ``provider`` that the autoscaler of Ray 2.60 reads."""
 _REQUIRED = {"aws": ("region",), "gcp": ("region", "availability_zone", "project_id")}
-_GCP = names(
+_GCP = (
     "acceleratorConfig acceleratorType advancedMachineFeatures canIpForward confidentialInstanceConfig description "
     "disks displayDevice guestAccelerators hostname labels machineType metadata minCpuPlatform name networkConfig "
-    "networkInterfaces networkPerformanceConfig params reservationAffinity resourcePolicies runtimeVersion scheduling "
-    "schedulingConfig serviceAccounts shieldedInstanceConfig sourceInstanceTemplate sourceMachineImage tags"
+    "networkInterfaces networkPerformanceConfig params reservationAffinity resourcePolicies runtimeVersion "
+    "scheduling schedulingConfig serviceAccounts shieldedInstanceConfig sourceInstanceTemplate sourceMachineImage "
+    "tags"
 )
 """Keys of an instance of the Compute API, and of a TPU."""
 _SMALLEST_DISK = 40  # GB: PyTorch with CUDA takes 6 installed, and as much while it is
 
 
 def provider(document: Document) -> Iterator[Finding]:
-    """The provider's own keys, and those that it needs."""
+    """Find unknown and missing keys of the provider."""
     kind = document.get("provider", "type")
     if kind is None:
         return
     kinds = {*_PROVIDERS, "azure", "aliyun", "vsphere", "external", "fake_multinode", "kuberay", "readonly", "spark"}
     if kind not in kinds:
-        yield document.error(("provider", "type"), f"Ray has no provider {kind!r}.", meant(kind, kinds))
-    known = _PROVIDERS.get(kind)
+        yield document.error(("provider", "type"), f"Ray has no provider {kind!r}.", advise(kind, kinds))
+    known = _PROVIDERS.get(kind, "").split()
     for key in document.mapping("provider"):
         if known and key not in known:
             what = f"The provider {kind} has no key {key!r}; Ray ignores it."
-            yield document.error(("provider", key), what, meant(key, known))
+            yield document.error(("provider", key), what, advise(key, known))
     for key in _REQUIRED.get(kind, ()):
         if not document.get("provider", key):
             yield document.error(("provider",), f"The provider {kind} needs {key!r}.", "Add it.")
@@ -73,20 +57,18 @@ def provider(document: Document) -> Iterator[Finding]:
 
 
 def local_hosts(document: Document) -> Iterator[Finding]:
-    """Own machines: each has one address and one role."""
+    """Find missing, repeated and public addresses of own machines."""
     if document.get("provider", "type") != "local" or document.get("provider", "coordinator_address"):
         return
     head, workers = document.get("provider", "head_ip"), document.items("provider", "worker_ips")
     if not head:
-        yield document.error(("provider",), "There is no head_ip.", "Add the address of the machine that drives.")
+        yield document.error(("provider",), "There is no head_ip.", "Add the address of the head.")
     if not workers:
-        yield document.error(
-            ("provider",), "There are no worker_ips.", "Add the addresses of the machines that train."
-        )
-    for keys, host in ((("provider", "head_ip"), head), *_numbered(("provider", "worker_ips"), workers)):
+        yield document.error(("provider",), "There are no worker_ips.", "Add the addresses of the workers.")
+    for keys, host in addresses(document):
         if _is_public(host):
             what = f"{host} is a public address, and Ray listens on it."
-            yield document.warning(keys, what, "Use a private one, or let a firewall pass ssh alone.")
+            yield document.warning(keys, what, "Use a private address, or a firewall that only admits ssh.")
     for index, worker in enumerate(workers):
         if worker == head or worker in workers[:index]:
             keys = ("provider", "worker_ips", index)
@@ -100,8 +82,11 @@ def local_hosts(document: Document) -> Iterator[Finding]:
         yield document.error(("available_node_types",), what, "Remove them: Ray finds what each machine has.")
 
 
-def _numbered(keys: Keys, values: list[Any]) -> list[tuple[Keys, Any]]:
-    return [((*keys, index), value) for index, value in enumerate(values)]
+def addresses(document: Document) -> list[tuple[Keys, Any]]:
+    """Return the addresses of the machines of a local provider, with their places."""
+    workers = document.items("provider", "worker_ips")
+    head: Keys = ("provider", "head_ip")
+    return [(head, document.get(*head)), *((("provider", "worker_ips", n), host) for n, host in enumerate(workers))]
 
 
 def _is_public(host: object) -> bool:
@@ -113,7 +98,7 @@ def _is_public(host: object) -> bool:
 
 @cache
 def _run_instances() -> Any:
-    """Return the shape of what EC2's RunInstances takes, from botocore's own model; None without botocore."""
+    """Return the model of the input of RunInstances of EC2 from botocore; None without botocore."""
     try:
         from botocore.loaders import Loader
         from botocore.model import ServiceModel
@@ -124,7 +109,7 @@ def _run_instances() -> Any:
 
 
 def aws_nodes(document: Document) -> Iterator[Finding]:
-    """Each node_config is what EC2 takes to start an instance."""
+    """Find what EC2 would refuse in a node_config."""
     if document.get("provider", "type") != "aws":
         return
     shape = _run_instances()
@@ -158,7 +143,7 @@ def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> It
                 yield from _against_shape(document, (*keys, key), inner, shape.members[key])
             else:
                 what = f"EC2 knows no {key!r} in {name}."
-                yield document.error((*keys, key), what, meant(key, shape.members))
+                yield document.error((*keys, key), what, advise(key, shape.members))
     elif shape.type_name == "list":
         for index, inner in enumerate(value):
             yield from _against_shape(document, (*keys, index), inner, shape.member)
@@ -169,7 +154,7 @@ def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> It
 
 
 def aws_access(document: Document) -> Iterator[Finding]:
-    """Nodes that can be logged into, that may write to S3, with room for PyTorch."""
+    """Find nodes without ssh access, without access to S3, or with a disk too small for PyTorch."""
     if document.get("provider", "type") != "aws":
         return
     own_key = document.get("auth", "ssh_private_key")
@@ -191,19 +176,19 @@ def aws_access(document: Document) -> Iterator[Finding]:
             what = f"Node type {name!r} has a disk of {max(sizes, default=8)} GB; PyTorch with CUDA needs more."
             yield document.error(keys, what, f"Set BlockDeviceMappings' VolumeSize to {_SMALLEST_DISK} or more.")
     if document.get("provider", "cache_stopped_nodes") is not False:
-        what = "Idle nodes are stopped, not ended, and their disks go on costing."
+        what = "Idle nodes are stopped, not terminated, so their disks still cost money."
         yield document.warning(("provider",), what, "Set cache_stopped_nodes: false.")
 
 
 def gcp_nodes(document: Document) -> Iterator[Finding]:
-    """Each node_config is an instance of the Compute API; only near misses are found, for want of its model."""
+    """Find misspelt and missing keys of an instance of the Compute API."""
     if document.get("provider", "type") != "gcp":
         return
     for name in document.mapping("available_node_types"):
         keys: Keys = ("available_node_types", name, "node_config")
         config = document.mapping(*keys)
         for key in config:
-            guess = nearest(key, _GCP, 0.75)
+            guess = nearest(key, _GCP.split(), 0.75)
             if guess and key != guess:
                 what = f"The Compute API knows no {key!r} in an instance."
                 yield document.error((*keys, key), what, f"Did you mean {guess!r}?")
@@ -211,7 +196,7 @@ def gcp_nodes(document: Document) -> Iterator[Finding]:
             yield document.error(keys, f"Node type {name!r} has no machineType.", "Add it, such as n2-standard-2.")
         scheduling = document.mapping(*keys, "scheduling")
         if "guestAccelerators" in config and not re.match("TERMINATE", str(scheduling.get("onHostMaintenance"))):
-            what = f"Node type {name!r} has a GPU, with which a host cannot move."
+            what = f"Node type {name!r} has a GPU, with which a host cannot migrate."
             yield document.error(keys, what, "Add scheduling: {onHostMaintenance: TERMINATE}.")
 
 

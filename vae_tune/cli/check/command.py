@@ -1,4 +1,4 @@
-"""``vae-tune check``: the rules, in order, and what they found."""
+"""Running the checks on a cluster file or a cluster, and printing the findings."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vae_tune.cli.check import CheckOptions, clouds, commands, kuberay, schema, security
-from vae_tune.cli.check.document import Document, Keys, read_document
-from vae_tune.cli.check.findings import Finding
+from vae_tune.cli.check.document import Document, Finding, read_document
 from vae_tune.cluster.auth_token import make_token
 from vae_tune.config.settings import UsageError, telling_line
 
 Rule = Callable[[Document], Iterator[Finding]]
 
-_KNOCK_SECONDS = 3
+_CONNECT_SECONDS = 3
 _SSH_PORT = 22
 
 
 def check(options: CheckOptions) -> int:
-    """Print what is wrong; return the process's exit code.
+    """Print the findings; return 1 if there is an error among them.
 
     Raises:
-        UsageError: the file cannot be read, is no YAML, or there is no such cluster.
+        UsageError: the file cannot be read, is not YAML, or there is no such cluster.
     """
     findings: list[Finding] = []
     if options.path is not None:
@@ -51,7 +50,7 @@ def _count(number: int, name: str) -> str:
 
 
 def check_document(document: Document, results_dir: str | None = None) -> list[Finding]:
-    """Return what is wrong with a file, in the order of its lines."""
+    """Return the findings of a file, in the order of its lines."""
     rules: tuple[Rule, ...]
     if kuberay.is_kuberay(document):
         rules = (schema.repeated_keys, *kuberay.RULES, commands.pinned_versions, security.secrets)
@@ -65,12 +64,12 @@ def check_document(document: Document, results_dir: str | None = None) -> list[F
 
 
 def _in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Return each finding once, by line; two rules may say the same of one key."""
+    """Return each finding once, in the order of lines; two rules may agree on a key."""
     return sorted(dict.fromkeys(findings), key=lambda finding: int(finding.where.rpartition(":")[2]))
 
 
 def rays_own(document: Document) -> Iterator[Finding]:
-    """What `ray up` itself refuses before it asks the provider for anything."""
+    """Find what `ray up` refuses before it contacts the provider."""
     import copy
 
     from vae_tune.config.compat.ray import validate_cluster_config
@@ -81,27 +80,21 @@ def rays_own(document: Document) -> Iterator[Finding]:
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             validate_cluster_config(copy.deepcopy(document.data))
-    except (Exception, SystemExit) as error:  # Ray aborts with click's errors too
+    except (Exception, SystemExit) as error:  # Ray raises errors of click too
         yield document.error((), f"Ray refuses the file: {telling_line(error)}.", "See docs/cluster.md.")
     finally:
         logger.setLevel(level)
 
 
 def reachable(document: Document) -> Iterator[Finding]:
-    """Own machines answer on the ssh port; AWS knows who is asking."""
+    """Find own machines that do not answer on the ssh port, and missing AWS credentials."""
     provider = document.mapping("provider")
     if provider.get("type") == "local":
-        head = provider.get("external_head_ip") or provider.get("head_ip")
-        hosts: list[tuple[Keys, object]] = [(("provider", "head_ip"), head)]
-        for index, host in enumerate(document.items("provider", "worker_ips")):
-            hosts.append((("provider", "worker_ips", index), host))
-        for keys, host in hosts:
-            if host and (reason := _silence(str(host))):
-                yield document.error(
-                    keys,
-                    f"{host} does not answer on port {_SSH_PORT}: {reason}.",
-                    "Start its sshd, or mend the address.",
-                )
+        for keys, host in clouds.addresses(document):
+            named = (keys[-1] == "head_ip" and provider.get("external_head_ip")) or host
+            if named and (reason := _silence(str(named))):
+                what = f"{named} does not answer on port {_SSH_PORT}: {reason}."
+                yield document.error(keys, what, "Start its sshd, or correct the address.")
     if provider.get("type") == "aws" and not _aws_identity():
         yield document.error(
             ("provider",), "No AWS credentials were found here.", "Run: aws configure sso, or aws configure."
@@ -110,18 +103,18 @@ def reachable(document: Document) -> Iterator[Finding]:
 
 def _silence(host: str) -> str | None:
     try:
-        socket.create_connection((host, _SSH_PORT), timeout=_KNOCK_SECONDS).close()
+        socket.create_connection((host, _SSH_PORT), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         return error.strerror or str(error)
     return None
 
 
 def _aws_identity() -> bool:
-    """Whether botocore finds credentials in the environment, the files or the instance's profile."""
+    """Whether botocore finds credentials in the environment, in files or in the instance profile."""
     try:
         from botocore.session import Session
     except ImportError:
-        return True  # which another finding says already
+        return True  # another finding reports that
     return Session().get_credentials() is not None
 
 
@@ -130,4 +123,4 @@ def _make_token(document: Document) -> None:
     if path is None:
         raise UsageError(f"{document.path} ships no token: add ~/.ray/auth_token: ~/.ray/auth_token to file_mounts.")
     made: Path | None = make_token(path)
-    print(f"Made the token {path}." if made else f"The token {path} is there already.")
+    print(f"Created the token {path}." if made else f"The token {path} exists already.")

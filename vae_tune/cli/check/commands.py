@@ -1,4 +1,4 @@
-"""What goes onto the nodes and what runs there: files, the package and its versions, the commands that start Ray."""
+"""Rules for what is installed on the nodes and runs there: files, versions, the commands that start Ray."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from vae_tune.cli.check.document import Document
-from vae_tune.cli.check.findings import Finding
+from vae_tune.cli.check.document import Document, Finding
 
 SETUP = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
 START = ("head_start_ray_commands", "worker_start_ray_commands")
@@ -25,9 +24,9 @@ _HEAVY = (".venv", ".venv-lowest", ".git")
 
 @cache
 def _constraints(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the pinned versions: of the nearest ``constraints.txt`` from ``path`` upwards, or here, or none.
+    """Return the versions pinned by the nearest ``constraints.txt`` above ``path``, or by the one here.
 
-    A package has several where they differ by platform or Python.
+    A package has several if they differ by platform or Python.
     """
     for folder in (*path.absolute().parents, Path.cwd()):
         if (folder / "constraints.txt").is_file():
@@ -41,7 +40,7 @@ def _constraints(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def wanted_versions(name: str, path: Path) -> tuple[str, ...]:
-    """Return the versions that a package may have by the constraints of ``path``, else the one installed here."""
+    """Return the versions of a package that the constraints allow, else the version installed here."""
     try:
         return _constraints(path).get(_canonical(name)) or (importlib.metadata.version(name),)
     except importlib.metadata.PackageNotFoundError:
@@ -53,8 +52,8 @@ def _canonical(name: str) -> str:
 
 
 def pinned_versions(document: Document) -> Iterator[Finding]:
-    """What is installed on the nodes is what this project was tested with, and what the driver's own machine has."""
-    for keys, text in document.texts():
+    """Find versions of packages and images that differ from the constraints."""
+    for keys, text in document.texts:
         for name, version in _PIN.findall(text):
             wanted = wanted_versions(name, document.path)
             if wanted and version not in wanted:
@@ -63,7 +62,7 @@ def pinned_versions(document: Document) -> Iterator[Finding]:
         if keys[-1] in ("image", "head_image", "worker_image") and (image := _IMAGE.search(text)):
             wanted = wanted_versions("ray", document.path)
             if wanted and image[1] not in wanted:
-                what = f"The image has Ray {image[1]}, but constraints.txt {wanted[-1]}."
+                what = f"The image has Ray {image[1]}, but constraints.txt has {wanted[-1]}."
                 yield document.error(keys, what, f"Take ray:{wanted[-1]}.")
             if image[2] and int(image[2]) < _OLDEST_PYTHON:
                 what = f"The image has Python 3.{image[2]}, but vae_tune needs 3.{_OLDEST_PYTHON} or newer."
@@ -71,18 +70,18 @@ def pinned_versions(document: Document) -> Iterator[Finding]:
 
 
 def package(document: Document) -> Iterator[Finding]:
-    """The nodes need vae_tune and this project's Ray; what a provider's defaults install is a nightly build."""
+    """Find nodes without vae_tune, or with another Ray: the defaults of a provider install a nightly build."""
     if document.get("provider", "type") in CLOUDS and not document.items("setup_commands"):
-        what = "There are no setup_commands, and the provider's own install a nightly build of Ray."
-        yield document.error(("setup_commands",), what, "Take those of the cluster.yaml that comes with vae_tune.")
+        what = "There are no setup_commands, and those of the provider install a nightly build of Ray."
+        yield document.error(("setup_commands",), what, "Copy those of the cluster.yaml that comes with vae_tune.")
         return
-    commands = [(keys, text) for keys, text in document.texts() if keys[0] in SETUP]
+    commands = [(keys, text) for keys, text in document.texts if keys[0] in SETUP]
     for keys, text in commands:
         for install in _UNPINNED.finditer(text):
             rest = install["rest"]
             ray = re.search(r"(?<![\w./-])ray(\[[^\]]*\])?(?![\w=/.-])(?!\s*==)", rest)
             if ray and "constraint" not in text.lower() and not re.search(r"(^|\s)-c\s", rest):
-                what = "Ray is installed without its version, so the nodes' will differ from yours one day."
+                what = "Ray is installed without a version, so the nodes will differ from this machine one day."
                 yield document.error(keys, what, "Pin it, or install with PIP_CONSTRAINT=constraints.txt.")
     if document.get("docker", "image") or document.get("docker", "head_image"):
         return
@@ -92,7 +91,7 @@ def package(document: Document) -> Iterator[Finding]:
 
 
 def file_mounts(document: Document) -> Iterator[Finding]:
-    """Every source is there, every target absolute; ``ray up`` notices when the head is already paid for."""
+    """Find sources that do not exist and targets that are not absolute, before the head costs money."""
     for target, source in document.mapping("file_mounts").items():
         keys = ("file_mounts", target)
         if not isinstance(source, str):
@@ -102,37 +101,37 @@ def file_mounts(document: Document) -> Iterator[Finding]:
         if not target.startswith(("/", "~/")):
             yield document.error(keys, f"The target {target} is not absolute.", f"Write ~/{target}: {source}.")
         if is_token(target):
-            continue  # which has a rule of its own
+            continue  # another rule checks it
         if not path.exists():
             yield document.error(
                 keys, f"{source} does not exist (seen from {Path.cwd()}).", "ray up would stop halfway."
             )
         elif heavy := next((name for name in _HEAVY if (path / name).exists()), None):
-            what = f"{source} holds {heavy}, all of which ray up reads each time and sends to each node."
-            yield document.warning(keys, what, "Mount what is needed alone.")
+            what = f"{source} holds {heavy}, all of which ray up reads each time and copies to each node."
+            yield document.warning(keys, what, "Mount only what is needed.")
 
 
 def mounted_sources(document: Document) -> Iterator[Finding]:
-    """What the setup commands install from the home folder has to be put there."""
+    """Find setup commands that use a folder which no mount creates."""
     targets = [target.removeprefix("~/") for target in document.mapping("file_mounts") if target.startswith("~/")]
-    for keys, text in document.texts():
+    for keys, text in document.texts:
         if keys[0] not in SETUP:
             continue
         for name in sorted(set(re.findall(r"(?:\$HOME|~)/(vae[_-]tune)\b", text))):
             if not any(target == name or target.startswith(f"{name}/") for target in targets):
-                what = f"The command uses ~/{name}, but no file_mounts bring anything there."
+                what = f"The command uses ~/{name}, but no file_mounts copy anything there."
                 yield document.error(keys, what, f"Add file_mounts under ~/{name}.")
 
 
 def start_commands(document: Document) -> Iterator[Finding]:
-    """Both kinds of node are started, and the workers find the head."""
+    """Find nodes on which Ray is not started, and workers that do not find the head."""
     cloud = document.get("provider", "type") in CLOUDS
     for name in START:
         texts = [text for text in document.items(name) if isinstance(text, str)]
         if not texts:
             if cloud and name == START[0]:
-                what = "There are no head_start_ray_commands, and the provider's own open the dashboard to all."
-                yield document.error((name,), what, "Take those of the cluster.yaml that comes with vae_tune.")
+                what = "There are no head_start_ray_commands, and those of the provider open the dashboard to all."
+                yield document.error((name,), what, "Copy those of the cluster.yaml that comes with vae_tune.")
             continue
         if not any("ray start" in text for text in texts):
             yield document.error((name,), f"{name} never run `ray start`.", "Add it.")
@@ -140,15 +139,15 @@ def start_commands(document: Document) -> Iterator[Finding]:
             if name == START[0] and "ray start" in text and "--head" not in text:
                 yield document.error((name, index), "The head is started without --head.", "Add --head.")
             if name == START[0] and "--head" in text and "--autoscaling-config" not in text:
-                what = "The head is started without --autoscaling-config, so no worker will ever come."
+                what = "The head is started without --autoscaling-config, so no worker will ever start."
                 yield document.error((name, index), what, "Add --autoscaling-config=~/ray_bootstrap_config.yaml.")
             if name == START[1] and "ray start" in text and "RAY_HEAD_IP" not in text:
-                what = "The workers are started without the head's address."
+                what = "The workers are started without the address of the head."
                 yield document.error((name, index), what, "Add --address=$RAY_HEAD_IP:6379.")
 
 
 def is_token(target: str) -> bool:
-    """Whether a file on a node is where Ray looks for its token by itself."""
+    """Whether Ray looks for its token at this path of a node by default."""
     return target.endswith("/.ray/auth_token")
 
 

@@ -1,31 +1,65 @@
-"""A YAML file with the line of each of its keys."""
+"""A YAML file with the line of each of its keys, and what a check finds in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from vae_tune.cli.check.findings import Finding, Level
-from vae_tune.config.settings import UsageError, telling_line
+from vae_tune.config.errors import UsageError, telling_line
 
 Keys = tuple[str | int, ...]
-"""Where a value is: ``("provider", "region")``, list places counted from 0."""
+"""The path to a value: ``("provider", "region")``; list items are counted from 0."""
+Level = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong (error), or that will cost money, time or safety (warning)."""
+
+    level: Level
+    where: str
+    """``file:line``, or a node."""
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        """Return the finding on one line."""
+        return f"{self.where}: {self.level}: {self.what} {self.advice}".rstrip().replace("\n", " ")
+
+
+def nearest(name: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the word in ``known`` that ``name`` probably means, ignoring case."""
+    by_case = {word.lower(): word for word in sorted(known)}
+    found = difflib.get_close_matches(str(name).lower(), by_case, n=1, cutoff=cutoff)
+    return by_case[found[0]] if found else None
+
+
+def advise(name: object, known: Iterable[str]) -> str:
+    """Return the advice for an unknown key."""
+    known = sorted(known)
+    if guess := nearest(name, known):
+        return f"Did you mean {guess!r}?"
+    return f"Known are {', '.join(known)}." if len(known) < 20 else "Remove it."
 
 
 @dataclass(frozen=True)
 class Document:
-    """A file and what it says."""
+    """A YAML file."""
 
     path: Path
     data: dict[str, Any]
     lines: Mapping[Keys, int]
     """The line of each key and list item, counted from 1."""
-    repeated: Sequence[Keys] = ()
-    """Keys that a mapping has twice; YAML takes the last."""
+    texts: Sequence[tuple[Keys, str]]
+    """Every scalar of the file as text, with its place."""
+    repeated: Sequence[Keys]
+    """Keys that a mapping has twice; YAML uses the last."""
 
     def get(self, *keys: str | int) -> Any:
         """Return the value at ``keys``, None where there is none."""
@@ -54,28 +88,20 @@ class Document:
                 return f"{self.path}:{self.lines[keys[:length]]}"
         return f"{self.path}:1"
 
-    def find(self, level: Level, keys: Keys, what: str, advice: str) -> Finding:
-        """Return what was found at ``keys``."""
-        return Finding(level, self.where(*keys), what, advice)
-
     def error(self, keys: Keys, what: str, advice: str) -> Finding:
-        """Return what keeps the cluster from working, or makes it unsafe."""
-        return self.find("error", keys, what, advice)
+        """Return a finding at ``keys`` that keeps the cluster from working, or makes it unsafe."""
+        return Finding("error", self.where(*keys), what, advice)
 
     def warning(self, keys: Keys, what: str, advice: str) -> Finding:
-        """Return what is better otherwise."""
-        return self.find("warning", keys, what, advice)
-
-    def texts(self) -> Iterator[tuple[Keys, str]]:
-        """Yield every text of the file with its place."""
-        yield from _texts(self.data, ())
+        """Return a finding at ``keys`` that costs money, time or safety."""
+        return Finding("warning", self.where(*keys), what, advice)
 
 
 def read_document(path: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        UsageError: it is not there, no YAML, or no mapping.
+        UsageError: it is missing, not YAML, or not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -85,44 +111,34 @@ def read_document(path: Path) -> Document:
         raise UsageError(f"{path} is no text.") from error
     loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        places = list(_places(node, ())) if node else []  # before merge keys (<<) are written out
-        data = loader.construct_document(node) if node else None
+        root = loader.get_single_node()
+        nodes = list(_nodes(root)) if root else []  # before merge keys (<<) are expanded
+        data = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError(f"{path}:{line}: this is no YAML: {telling_line(error.problem)}.") from error
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is no YAML: {telling_line(error)}.") from error
     except RecursionError as error:
-        raise UsageError(f"{path} holds an alias of itself, which no cluster configuration does.") from error
+        raise UsageError(f"{path} holds an alias of itself, which no cluster file does.") from error
     finally:
         loader.dispose()
     if not isinstance(data, dict):
-        raise UsageError(f"{path} holds no mapping, so it is no cluster configuration.")
-    seen: set[Keys] = set()
-    repeated = [keys for keys, _ in places if keys in seen or seen.add(keys)]  # type: ignore[func-returns-value]
-    return Document(path, data, dict(places), repeated)
+        raise UsageError(f"{path} holds no mapping, so it is no cluster file.")
+    counts = Counter(keys for keys, _, _ in nodes)
+    texts = [(keys, node.value) for keys, _, node in nodes if isinstance(node, yaml.ScalarNode)]
+    lines = {keys: line for keys, line, _ in nodes}
+    return Document(path, data, lines, texts, [keys for keys, count in counts.items() if count > 1])
 
 
-def _places(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
+def _nodes(node: yaml.Node, keys: Keys = ()) -> Iterator[tuple[Keys, int, yaml.Node]]:
+    """Yield the path, the line and the node of each value below ``node``."""
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            place = (*keys, str(key.value))
-            yield place, key.start_mark.line + 1
-            yield from _places(value, place)
+        inside = [((*keys, str(key.value)), key, value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            place = (*keys, index)
-            yield place, value.start_mark.line + 1
-            yield from _places(value, place)
-
-
-def _texts(value: Any, keys: Keys) -> Iterator[tuple[Keys, str]]:
-    if isinstance(value, str):
-        yield keys, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(inner, (*keys, str(key)))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _texts(inner, (*keys, index))
+        inside = [((*keys, index), value, value) for index, value in enumerate(node.value)]
+    else:
+        return
+    for place, start, value in inside:
+        yield place, start.start_mark.line + 1, value
+        yield from _nodes(value, place)

@@ -1,35 +1,32 @@
-"""What is wrong with a RayJob or RayCluster of KubeRay, by the shape of its v1 API; no package brings its schema."""
+"""Rules for a RayJob or RayCluster of KubeRay. No package ships the schema of its v1 API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from vae_tune.cli.check.commands import wanted_versions
-from vae_tune.cli.check.document import Document, Keys
-from vae_tune.cli.check.findings import Finding, meant, names, nearest
+from vae_tune.cli.check.document import Document, Finding, Keys, advise, nearest
 
-_JOB = names(
+_JOB = (
     "activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint entrypointNumCpus "
     "entrypointNumGpus entrypointResources jobId managedBy metadata preRunningDeadlineSeconds rayClusterSpec "
-    "runtimeEnvYAML shutdownAfterJobFinishes submissionMode submitterConfig "
-    "submitterPodTemplate suspend ttlSecondsAfterFinished"
+    "runtimeEnvYAML shutdownAfterJobFinishes submissionMode submitterConfig submitterPodTemplate suspend "
+    "ttlSecondsAfterFinished"
 )
-_CLUSTER = names(
+_CLUSTER = (
     "authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec "
     "headServiceAnnotations managedBy rayVersion suspend upgradeStrategy workerGroupSpecs"
 )
-_HEAD = names("enableIngress headService labels rayStartParams resources serviceType template")
-_WORKERS = names(
+_HEAD = "enableIngress headService labels rayStartParams resources serviceType template"
+_WORKERS = (
     "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts rayStartParams replicas resources "
     "scaleStrategy suspend template"
 )
-_AUTOSCALER = names(
+_AUTOSCALER = (
     "command args env envFrom idleTimeoutSeconds image imagePullPolicy resources securityContext upscalingMode "
     "version volumeMounts"
 )
-_CONTAINER = names(
-    "args command env envFrom image imagePullPolicy lifecycle name ports resources volumeMounts workingDir"
-)
+_CONTAINER = "args command env envFrom image imagePullPolicy lifecycle name ports resources volumeMounts workingDir"
 _KINDS = ("RayCluster", "RayJob")
 
 
@@ -43,34 +40,35 @@ def _cluster(document: Document) -> Keys:
 
 
 def _groups(document: Document) -> list[Keys]:
-    """Return the places of the head's group and of each group of workers."""
+    """Return the places of the head group and of each worker group."""
     cluster = _cluster(document)
     workers = (*cluster, "workerGroupSpecs")
     return [(*cluster, "headGroupSpec"), *((*workers, index) for index in range(len(document.items(*workers))))]
 
 
 def kind(document: Document) -> Iterator[Finding]:
-    """What the file describes."""
+    """Find an unknown kind of file, or one without a name."""
     if document.get("apiVersion") != "ray.io/v1":
         yield document.error(("apiVersion",), f"apiVersion is {document.get('apiVersion')!r}.", "Write ray.io/v1.")
     if document.get("kind") not in _KINDS:
         what = f"kind is {document.get('kind')!r}, which starts no search."
-        yield document.error(("kind",), what, meant(document.get("kind"), _KINDS))
+        yield document.error(("kind",), what, advise(document.get("kind"), _KINDS))
     if not document.get("metadata", "name") and not document.get("metadata", "generateName"):
         yield document.error(("metadata",), "The metadata have no name.", "Add one.")
 
 
 def keys_known(document: Document) -> Iterator[Finding]:
-    """Misspelt keys; one that is like none of the known may be newer than this list."""
+    """Find misspelt keys. A key unlike all known keys may be newer than this list."""
     cluster = _cluster(document)
-    places: list[tuple[Keys, tuple[str, ...]]] = [(cluster, _CLUSTER), ((*cluster, "autoscalerOptions"), _AUTOSCALER)]
+    places: list[tuple[Keys, str]] = [(cluster, _CLUSTER), ((*cluster, "autoscalerOptions"), _AUTOSCALER)]
     if document.get("kind") == "RayJob":
         places.append((("spec",), _JOB))
     for index, group in enumerate(_groups(document)):
         places.append((group, _WORKERS if index else _HEAD))
         containers = (*group, "template", "spec", "containers")
         places += [((*containers, place), _CONTAINER) for place in range(len(document.items(*containers)))]
-    for keys, known in places:
+    for keys, words in places:
+        known = words.split()
         for key in document.mapping(*keys):
             guess = nearest(key, known, 0.8)
             if guess and key != guess and key not in known:
@@ -78,12 +76,12 @@ def keys_known(document: Document) -> Iterator[Finding]:
 
 
 def parts(document: Document) -> Iterator[Finding]:
-    """A head, workers, an image each, a command."""
+    """Find a missing head, workers, image or entrypoint."""
     cluster = _cluster(document)
     if document.get("kind") == "RayJob" and not document.get("spec", "entrypoint"):
         yield document.error(("spec",), "The RayJob has no entrypoint.", "Add: vae-tune search --address auto ...")
     if document.get("kind") == "RayJob" and document.get("spec", "shutdownAfterJobFinishes") is not True:
-        what = "The cluster stays up after the search, and is paid for."
+        what = "The cluster stays up after the search, and costs money."
         yield document.warning(("spec",), what, "Add shutdownAfterJobFinishes: true.")
     for key in ("headGroupSpec", "workerGroupSpecs"):
         if not document.get(*cluster, key):
@@ -99,7 +97,7 @@ def parts(document: Document) -> Iterator[Finding]:
 
 
 def versions(document: Document) -> Iterator[Finding]:
-    """The operator goes by rayVersion; it has to be the constraints' own."""
+    """Find a rayVersion, which the operator relies on, that differs from the constraints."""
     keys = (*_cluster(document), "rayVersion")
     version = document.get(*keys)
     wanted = wanted_versions("ray", document.path)
@@ -111,7 +109,7 @@ def versions(document: Document) -> Iterator[Finding]:
 
 
 def safety(document: Document) -> Iterator[Finding]:
-    """A token, and no service that the world reaches."""
+    """Find a cluster without a token, or with a service that the world reaches."""
     cluster = _cluster(document)
     environments = [
         entry.get("name")
@@ -133,7 +131,7 @@ def safety(document: Document) -> Iterator[Finding]:
 
 
 def results(document: Document) -> Iterator[Finding]:
-    """A pod's disk goes with the pod."""
+    """Find results on the disk of a pod, which goes with the pod, and a search on the head alone."""
     entrypoint = str(document.get("spec", "entrypoint"))
     if "vae-tune" in entrypoint or "search.py" in entrypoint:
         _, given, rest = entrypoint.partition("--results-dir")

@@ -1,4 +1,4 @@
-"""``vae-tune check --address``: what is wrong with a running cluster, each of its nodes tried."""
+"""Checking a running cluster: each node reports its versions, clock and storage, and trains a short trial."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vae_tune.cli.check.findings import Finding, Level
+from vae_tune.cli.check.document import Finding, Level
 from vae_tune.cluster.ray_runtime import running_ray
 from vae_tune.config.compat.ray import is_token_auth_enabled
 from vae_tune.config.files import absolute, named_path
@@ -24,12 +24,12 @@ from vae_tune.config.settings import ResourceConfig, telling_line
 from vae_tune.config.storage import QUICK, delete_folder, exists, write_bytes
 
 _PACKAGES = ("vae-tune", "ray", "torch", "optuna", "numpy", "safetensors")
-"""What a driver and its workers exchange objects or files of."""
-_PATIENCE = 120.0
-"""Seconds that a node has for its answer; the first import of PyTorch may take half of them."""
+"""Packages whose objects or files the driver and its workers exchange."""
+_TIMEOUT = 120.0
+"""Seconds that a node has to answer; the first import of PyTorch may take half of them."""
 _SKEW = 2.0
 _LARGEST_SKEW = 60.0
-"""Seconds that a node's clock may differ before times in the record mislead, and before storage may refuse it."""
+"""Seconds by which a clock may be off before times in the record mislead, and before storage may refuse it."""
 _TRIPS = 3
 _MARK = "driver"
 _CONTENT = b"vae-tune check\n"
@@ -37,17 +37,17 @@ _CONTENT = b"vae-tune check\n"
 
 @dataclass(frozen=True)
 class Probe:
-    """What a node said of itself."""
+    """The answer of a node."""
 
     versions: Mapping[str, str]
     storage: str | None
-    """What kept it from the storage; None where nothing did, or none was named."""
+    """Why it cannot use the storage; None if it can, or if none was named."""
     images_per_second: float
     device: str
 
 
 def check_cluster(address: str, results_dir: str | None, say: Callable[[str], None]) -> list[Finding]:
-    """Join the cluster, try every node, ``say`` a line about each and return what is wrong.
+    """Join the cluster, test every node, ``say`` a line about each, and return the findings.
 
     Raises:
         UsageError: there is no cluster at that address.
@@ -62,7 +62,7 @@ def check_cluster(address: str, results_dir: str | None, say: Callable[[str], No
         if problem:
             findings.append(Finding("error", "this machine", f"{results_dir}: {problem}", "No search could start."))
         questions = [_ask(node, folder) for node in alive]  # all at once
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _TIMEOUT
         for node, question in zip(alive, questions, strict=True):
             where = str(node["NodeManagerAddress"])
             try:
@@ -88,18 +88,18 @@ def _ask(node: Mapping[str, Any], folder: Path | None) -> Any:
 
 
 def _on(node: Mapping[str, Any], **options: Any) -> Any:
-    """Return what makes a function a task of this node, which waits for no CPU."""
+    """Return a decorator that makes a function a task on this node that needs no CPU."""
     placed = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     return ray.remote(**{"num_cpus": 0, "max_retries": 0, "scheduling_strategy": placed, **options})
 
 
 def _skew(node: Mapping[str, Any]) -> float:
-    """Return the seconds by which a node's clock is ahead of this one, to within half of the quickest round trip."""
+    """Return the seconds by which the clock of a node is ahead, to within half of the fastest round trip."""
     clock = _on(node)(_clock)
     trips = []
     for _ in range(_TRIPS):
         before = time.time()
-        theirs: float = ray.get(clock.remote(), timeout=_PATIENCE)
+        theirs: float = ray.get(clock.remote(), timeout=_TIMEOUT)
         after = time.time()
         trips.append((after - before, theirs - (before + after) / 2))
     return min(trips)[1]
@@ -110,7 +110,7 @@ def _clock() -> float:
 
 
 def probe(folder: Path | None) -> Probe:
-    """Try this node: called on each, without waiting for a CPU."""
+    """Test this node. Runs on each node."""
     from vae_tune.cli.check.trial import one_second_trial
 
     images_per_second, device = one_second_trial(bool(ray.get_gpu_ids()))
@@ -119,7 +119,7 @@ def probe(folder: Path | None) -> Probe:
 
 
 def own_versions() -> dict[str, str]:
-    """Return the versions here of Python and of what matters to a search."""
+    """Return the versions of Python and of the packages that matter, on this machine."""
     versions = {"Python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -137,43 +137,45 @@ def describe(answer: Probe, skew: float) -> str:
 
 
 def lost_nodes(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Nodes that Ray has given up."""
+    """Find nodes that Ray considers dead."""
     alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
     for address in sorted({str(node["NodeManagerAddress"]) for node in nodes} - alive):
         what = "Ray has lost this node."
-        yield Finding("warning", address, what, "A search goes on without it; see `ray status`.")
+        yield Finding("warning", address, what, "A search continues without it; see `ray status`.")
 
 
 def no_token(enabled: bool) -> Iterator[Finding]:
-    """Where this machine got in without a token, everybody gets in."""
+    """Find a cluster that admits everybody, as it admitted this machine without a token."""
     if not enabled:
-        what = "The cluster asks for no token: whoever reaches it can run code on it."
+        what = "The cluster requires no token: whoever reaches it can run code on it."
         yield Finding("error", "the cluster", what, "Start it with RAY_AUTH_MODE=token; see docs/security.md.")
 
 
 def no_answer(where: str, error: Exception) -> Finding:
-    """A node on which nothing runs, and why as far as that is known."""
+    """Return the finding for a node that did not answer, with the reason if it is known."""
     if isinstance(error, ray.exceptions.GetTimeoutError):
         what, advice = (
-            f"There was no answer within {_PATIENCE:.0f} seconds.",
-            "Is the node overloaded, or its GPU taken?",
+            f"There was no answer within {_TIMEOUT:.0f} seconds.",
+            "Check whether the node is overloaded, or its GPU in use.",
         )
     elif "No module named 'vae_tune" in str(error):
         what, advice = "vae_tune is not installed there.", "See setup_commands in cluster.yaml."
     else:
         reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) and error.cause else error
-        what, advice = f"The trial broke: {telling_line(reason)}.", "Mend the node, or end it."
+        what, advice = f"The trial failed: {telling_line(reason)}.", "Repair the node, or terminate it."
     return Finding("error", where, what, advice)
 
 
 def judge(where: str, answer: Probe, skew: float, here: Mapping[str, str]) -> Iterator[Finding]:
-    """What is wrong with a node that answered."""
+    """Find what is wrong with a node that answered."""
     for name, own in here.items():
         theirs = answer.versions.get(name, "none")
         if theirs != own:
             severe = name in ("Python", "ray", "vae-tune")
             what = f"{name} is {theirs} there, but {own} here."
-            yield Finding("error" if severe else "warning", where, what, "Install the constraints on every node.")
+            yield Finding(
+                "error" if severe else "warning", where, what, "Install the versions of constraints.txt on every node."
+            )
     if abs(skew) > _SKEW:
         level: Level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
         yield Finding(level, where, f"The clock is off by {skew:+.1f} s.", "Let the node use NTP (chrony).")
@@ -182,19 +184,17 @@ def judge(where: str, answer: Probe, skew: float, here: Mapping[str, str]) -> It
 
 
 def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[Finding]:
-    """A cluster on which no trial could start now."""
+    """Find a cluster on which no trial could start now."""
     if not total.get("CPU"):
         what = "There is no CPU for trials."
-        yield Finding(
-            "warning", "the cluster", what, "Nodes have to come up first: an autoscaled cluster brings them."
-        )
+        yield Finding("warning", "the cluster", what, "Wait for nodes: an autoscaled cluster starts them.")
     elif not free.get("CPU"):
-        what = "All CPUs are taken, so a search would wait."
-        yield Finding("warning", "the cluster", what, "Another search runs; see `ray status`.")
+        what = "All CPUs are in use, so a search would wait."
+        yield Finding("warning", "the cluster", what, "Another search is running; see `ray status`.")
 
 
 def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:
-    """Make a folder to try the storage in; return it, or what went wrong."""
+    """Create a folder to test the storage in; return it, or what went wrong."""
     place = named_path(results_dir)
     folder = absolute(place) / f".check-{uuid.uuid4().hex}"
     try:
@@ -205,7 +205,7 @@ def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:
 
 
 def _try_storage(folder: Path) -> str | None:
-    """Read what the driver wrote and write something; return what went wrong."""
+    """Read what the driver wrote, and write something; return what went wrong."""
     try:
         if not exists(folder / _MARK):
             return "it is another folder on this node, not the one that the driver sees."

@@ -1,4 +1,4 @@
-"""Who may reach the cluster and run code on it: tokens, ssh keys, open ports, secrets in the file."""
+"""Rules for who can reach the cluster and run code on it: tokens, ssh keys, open ports, secrets in the file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vae_tune.cli.check.commands import CLOUDS, SETUP, START, is_token
-from vae_tune.cli.check.document import Document, Keys
-from vae_tune.cli.check.findings import Finding
+from vae_tune.cli.check.document import Document, Finding, Keys
 from vae_tune.config import suggestions
 
 _WORLD = ("0.0.0.0/0", "::/0")
@@ -25,39 +24,43 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def ssh_key(document: Document) -> Iterator[Finding]:
-    """The private key is there, and ssh will accept it."""
+    """Find an ssh key that is missing or that ssh refuses."""
     given = document.get("auth", "ssh_private_key")
     keys: Keys = ("auth", "ssh_private_key")
     if document.get("provider", "type") == "local" and not document.get("auth", "ssh_user"):
-        yield document.error(("auth",), "There is no ssh_user.", "Add the name that you log in with.")
+        yield document.error(("auth",), "There is no ssh_user.", "Add the user name for ssh.")
     if not isinstance(given, str):
         return
     path = Path(os.path.expanduser(given))
     if path.suffix == ".pub":
         yield document.error(keys, f"{given} is a public key.", f"Write {given.removesuffix('.pub')}.")
     elif not path.is_file():
-        yield document.error(keys, f"The key {given} does not exist.", "Name yours, or make one with ssh-keygen.")
+        yield document.error(
+            keys, f"The key {given} does not exist.", "Name an existing key, or create one with ssh-keygen."
+        )
     elif path.stat().st_mode & _OTHERS:
-        yield document.error(keys, f"Others may read the key {given}, so ssh refuses it.", f"Run: chmod 600 {given}")
+        yield document.error(
+            keys, f"Other users may read the key {given}, so ssh refuses it.", f"Run: chmod 600 {given}"
+        )
 
 
 def token(document: Document) -> Iterator[Finding]:
-    """Whoever reaches a cluster without a token runs code on it, and a token that others can read is none."""
+    """Find a cluster without a token, or with a token that others can read: they could run code on it."""
     mounts = document.mapping("file_mounts")
-    commands = [(keys, text) for keys, text in document.texts() if keys[0] in (*SETUP, *START)]
+    commands = [(keys, text) for keys, text in document.texts if keys[0] in (*SETUP, *START)]
     for keys, text in commands:
         if re.search(r"RAY_AUTH_MODE=[\"']?disabled", text):
             yield document.error(keys, "Token authentication is switched off.", "Write RAY_AUTH_MODE=token.")
     paths = {path for _, text in commands for path in re.findall(r"RAY_AUTH_TOKEN_PATH=[\"']?([^\s\"';]+)", text)}
     shipped = [target for target in mounts if is_token(target) or target in paths]
     if not shipped:
-        what = "No token goes to the nodes: whoever reaches the cluster can run code on it."
+        what = "No token is copied to the nodes: whoever reaches the cluster can run code on it."
         yield document.error(("file_mounts",), what, "Add ~/.ray/auth_token: ~/.ray/auth_token to file_mounts.")
         return
     for name in START:
         texts = [text for text in document.items(name) if isinstance(text, str)]
         if any("ray start" in text for text in texts) and not any("RAY_AUTH_MODE=" in text for text in texts):
-            what = f"{name} start Ray even where the token is missing."
+            what = f"{name} start Ray even if the token is missing."
             yield document.warning((name,), what, "Write `export RAY_AUTH_MODE=token; ray start ...`.")
     for target in shipped:
         yield from _token_file(document, ("file_mounts", target), str(mounts[target]))
@@ -66,16 +69,16 @@ def token(document: Document) -> Iterator[Finding]:
 def _token_file(document: Document, keys: Keys, given: str) -> Iterator[Finding]:
     path = Path(os.path.expanduser(given))
     if not path.is_file():
-        advice = f"Make one: {suggestions.command('check', document.path, '--make-token')}"
-        yield document.error(keys, f"The token {given} does not exist, and Ray makes none for a cluster.", advice)
+        advice = f"Create one: {suggestions.command('check', document.path, '--make-token')}"
+        yield document.error(keys, f"The token {given} does not exist, and Ray creates none for a cluster.", advice)
     elif not path.read_text(errors="replace").strip():
         yield document.error(keys, f"The token {given} is empty.", "Remove the file, then --make-token.")
     elif path.stat().st_mode & _OTHERS:
-        yield document.error(keys, f"Others may read the token {given}.", f"Run: chmod 600 {given}")
+        yield document.error(keys, f"Other users may read the token {given}.", f"Run: chmod 600 {given}")
 
 
 def token_source(document: Document) -> Path | None:
-    """Return the file on this machine that goes to the nodes as their token."""
+    """Return the file on this machine that is copied to the nodes as their token."""
     for target, source in document.mapping("file_mounts").items():
         if is_token(target) and isinstance(source, str):
             return Path(os.path.expanduser(source))
@@ -83,15 +86,15 @@ def token_source(document: Document) -> Path | None:
 
 
 def secrets(document: Document) -> Iterator[Finding]:
-    """No secret is in the file, which is shared, and copied to the head."""
-    for keys, text in document.texts():
+    """Find secrets in the file, which is shared and copied to the head."""
+    for keys, text in document.texts:
         if _SECRET.search(text) or (str(keys[-1]).lower() in _SECRET_KEYS and not text.startswith("$")):
             what = f"There is a secret in {'.'.join(map(str, keys))}."
             yield document.error(keys, what, "Use an instance profile, the token file or ~/.pgpass instead.")
 
 
 def dashboard(document: Document) -> Iterator[Finding]:
-    """The dashboard stays on the head's loopback; `ray dashboard` reaches it through ssh."""
+    """Find a dashboard that listens beyond the loopback of the head; `ray dashboard` reaches it through ssh."""
     for name in START:
         for index, text in enumerate(document.items(name)):
             for host in re.findall(r"--dashboard-host[= ]+[\"']?([^\s\"';]+)", str(text)):
@@ -101,7 +104,7 @@ def dashboard(document: Document) -> Iterator[Finding]:
 
 
 def open_ports(document: Document) -> Iterator[Finding]:
-    """No rule of the security group lets the world in, and none of Ray's own does so silently."""
+    """Find security groups that admit the world, also the one that Ray creates silently."""
     group: Keys = ("provider", "security_group", "IpPermissions")
     for index, rule in enumerate(document.items(*group)):
         ranges = [entry for key in ("IpRanges", "Ipv6Ranges") for entry in rule.get(key) or []]
@@ -115,7 +118,7 @@ def open_ports(document: Document) -> Iterator[Finding]:
             ports = "every port" if rule.get("IpProtocol") in (-1, "-1") else f"port {_ports(rule)}"
             what = f"{ports.capitalize()} is open to the world ({world[0]})."
             find = document.warning if rule.get("FromPort") == rule.get("ToPort") == 22 else document.error
-            yield find((*group, index), what, "Write your own address, as 203.0.113.7/32.")
+            yield find((*group, index), what, "Write your own address, such as 203.0.113.7/32.")
     if document.get("provider", "type") == "aws":
         own = document.get("provider", "security_group", "GroupName")
         types = document.mapping("available_node_types")
@@ -123,8 +126,8 @@ def open_ports(document: Document) -> Iterator[Finding]:
             "SecurityGroupIds" in document.mapping("available_node_types", name, "node_config") for name in types
         )
         if not own and not (types and chosen):
-            what = "Ray makes a security group whose ssh port is open to the world."
-            yield document.warning(("provider",), what, "Make one yourself and name it in security_group.GroupName.")
+            what = "Ray creates a security group whose ssh port is open to the world."
+            yield document.warning(("provider",), what, "Create one yourself and name it in security_group.GroupName.")
 
 
 def _ports(rule: dict[str, object]) -> str:
@@ -133,7 +136,7 @@ def _ports(rule: dict[str, object]) -> str:
 
 
 def container_ports(document: Document) -> Iterator[Finding]:
-    """A port that Docker publishes is open on every address of the host, whatever its firewall says."""
+    """Find ports that Docker publishes on every address of the host, past its firewall."""
     for name in ("run_options", "head_run_options", "worker_run_options"):
         for index, option in enumerate(document.items("docker", name)):
             for published in re.findall(r"(?:-p|--publish)[= ]+(\S+)", str(option)):
@@ -143,14 +146,14 @@ def container_ports(document: Document) -> Iterator[Finding]:
 
 
 def results_folder(document: Document, results_dir: str | None) -> Iterator[Finding]:
-    """Nodes other than the driver's cannot write into a folder of the driver's own disk."""
+    """Find results on the disk of one machine, to which the other nodes cannot write."""
     if results_dir is None or "://" in results_dir:
         return
     several = document.get("provider", "type") in CLOUDS or document.items("provider", "worker_ips")
     if several:
-        what = f"--results-dir {results_dir} is on one machine's disk; its checkpoints go with that machine."
+        what = f"--results-dir {results_dir} is on the disk of one machine; its checkpoints go with that machine."
         yield document.error(
-            ("provider",), what, "Take object storage, --results-dir s3://BUCKET/vae, or a shared folder."
+            ("provider",), what, "Use object storage, --results-dir s3://BUCKET/vae, or a shared folder."
         )
 
 
