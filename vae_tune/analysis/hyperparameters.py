@@ -7,6 +7,7 @@ rows where there is nothing to tell. Losses are nats per image.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,6 +82,22 @@ class Axis:
             with np.errstate(divide="ignore"):
                 low, high, numbers = math.log(low), math.log(high), np.log(np.maximum(numbers, 0))
         return np.asarray((numbers - low) / (high - low or 1), np.float64)
+
+    def options(self, values: Iterable[Any] = ()) -> list[Any]:
+        """Return the choices, and those of ``values`` that are none: a reference may lie outside the space."""
+        return list(dict.fromkeys([*self.choices, *(value for value in values if pd.notna(value))]))
+
+    def coordinates(self, values: pd.Series[Any], spread: float = 0.18) -> npt.NDArray[np.float64]:
+        """Return the values as numbers, NaN for what no log scale has; of choices their number among the options.
+
+        Equal choices are spread a little, so that their points can be told apart.
+        """
+        if self.scale == "category":
+            numbers = {option: float(number) for number, option in enumerate(self.options(values))}
+            shifts = np.random.default_rng(0).uniform(-spread, spread, len(values))
+            return np.array([numbers.get(value, math.nan) for value in values]) + shifts
+        coordinates = pd.to_numeric(values).to_numpy(np.float64, na_value=math.nan)
+        return np.where(coordinates > 0, coordinates, math.nan) if self.scale == "log" else coordinates
 
 
 def axes(study: Study) -> dict[str, Axis]:

@@ -1,7 +1,8 @@
-"""Which losses a figure shows at first: a plain range in which the good trials can be told apart."""
+"""Ranges and ticks of axes: by default, a figure shows the losses among which the good trials can be told apart."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def loss_range(losses: pd.Series[Any], states: pd.Series[Any]) -> tuple[float, f
 
     Losses of stopped trials are those of early epochs: with all of them in view the others would lie on one line. So
     the range goes from the lowest to a high quantile of the complete trials (of all, where fewer than 3 are complete),
-    and no further than 5 times as far from the lowest as their median. See :func:`beyond` for what lies above.
+    and no further than 5 times as far from the lowest as their median.
 
     Args:
         losses: nats per image, or another number of each trial; those that are not finite do not count.
@@ -58,11 +59,27 @@ def curve_range(curves: pd.DataFrame, winner: int | None) -> tuple[float, float]
     return low, max(high, float(own.max()) + _EDGE * (float(own.max()) - low))
 
 
-def beyond(losses: pd.Series[Any], view: tuple[float, float]) -> int:
-    """Return how many finite losses lie outside of a view."""
-    return int((np.isfinite(losses) & ~losses.between(*view)).sum())
+def log_ticks(low: float, high: float) -> dict[float, str]:
+    """Return ticks for a log axis: the decades, with 2 and 5 times them if these are few."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in ((1, 2, 5) if high / low < 1000 else (1,))]
+    shown = {tick: _short(tick) for tick in ticks if low * 0.999 <= tick <= high * 1.001}
+    return shown if len(shown) > 2 else round_ticks(low, high)
 
 
-def beyond_words(count: int) -> str:
-    """Return what a figure says of the trials that lie outside of its view; "" for none."""
-    return f"{count} {'trial lies' if count == 1 else 'trials lie'} outside this view" if count else ""
+def round_ticks(low: float, high: float, *, whole: bool = False, count: int = 5) -> dict[float, str]:
+    """Return about ``count`` round numbers between ``low`` and ``high``."""
+    if high <= low:
+        return {low: _short(low)}
+    rough = max((high - low) / count, 1 if whole else 0)
+    decade = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= rough)
+    ticks = (step * number for number in range(math.ceil(low / step), math.floor(high / step) + 1))
+    return {tick: _short(tick) for tick in ticks}
+
+
+def _short(value: float) -> str:
+    for unit, suffix in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(unit, 1e4):
+            return f"{value / unit:g}{suffix}"
+    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.01 else f"{value:g}"

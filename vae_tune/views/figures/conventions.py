@@ -1,17 +1,11 @@
-"""What all drawings share, in figures and in the report: one word and one colour for one thing, one unit of time."""
+"""Words, colours and the unit of time that all figures and the report share."""
 
 from __future__ import annotations
 
 from vae_tune.config.names import COMPLETE, FAIL, IDLE, PRUNED, RUNNING, STATE_WORDS
 
-WINNER, REFERENCE, BEST_SO_FAR = "winner", "reference", "best so far"
-WENT_ON, STOPPED_HERE = "went on", "stopped here"
+WINNER, REFERENCE = "winner", "reference"
 LOSS = "validation loss (nats per image)"
-KL, RECONSTRUCTION = "KL (nats per image)", "reconstruction (nats per image)"
-GAP = "validation - training loss (nats per image)"
-ACTIVE, SHARE = "active latents", "share of the importance"
-METHODS = {"ped-anova": "PED-ANOVA: what sets the best apart", "fanova": "fANOVA: what explains the loss"}
-"""Words for what :mod:`vae_tune.analysis.hyperparameters` computes an importance with."""
 
 COLOURS = {
     STATE_WORDS[COMPLETE]: "#0072B2",
@@ -28,15 +22,15 @@ COLOURS = {
     "scale-3": "#C4DBF4",
     "scale-4": "#EAF1FA",
 }
-"""By name: of figures, and of the report in a light theme, whose ``page.css`` has those of a dark one.
+"""Colours by name: of the figures, and of the report in a light theme (``page.css`` has those of the dark one).
 
-Those of trials are Okabe and Ito's, which people tell apart however they see colours. ``scale`` is that of losses: the
-lower, the darker.
+The colours of trials are from Okabe and Ito and can be told apart with any colour vision. ``scale`` is for losses: the
+lower the loss, the darker the colour.
 """
 
 
 def time_unit(hours: float) -> tuple[float, str]:
-    """Return the unit that suits a span: how many are in an hour, and its name."""
+    """Return the unit that suits a span of time: how many of it are in an hour, and its name."""
     if hours > 3:
         return 1.0, "hours"
     return (60.0, "minutes") if hours * 60 > 3 else (3600.0, "seconds")

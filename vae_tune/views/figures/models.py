@@ -1,0 +1,116 @@
+"""Figures of the trained models; their tables are in :mod:`vae_tune.analysis.models`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vae_tune.analysis import models
+from vae_tune.analysis.hyperparameters import Axis, axes
+from vae_tune.analysis.study import Study
+from vae_tune.analysis.view import log_ticks, round_ticks
+from vae_tune.config.names import ACTIVE_UNITS, GAP, LATENT_SIZE, ON_FRONT, PARAMETERS, TRIAL, VAL_KL, VAL_LOSS
+from vae_tune.config.names import VAL_RECONSTRUCTION as REST
+from vae_tune.views.figures import chart
+from vae_tune.views.figures.chart import Panel, Panels, axis, figure
+
+_APART = (0.12, 0.06)  # of the panel, between two labels
+
+
+@figure(
+    models.loss_parts,
+    "Reconstruction against KL",
+    "All points on a diagonal have the same loss: models to the right store more in the latents, models further up "
+    "lose more of the image.",
+)
+def loss_parts(study: Study) -> Panels:
+    """Describe reconstruction against KL, with lines of equal loss."""
+    table = models.loss_parts(study)
+    if table.empty:
+        return {}
+    x = chart.loss_axis(table, VAL_KL, "KL (nats per image)")
+    y = chart.loss_axis(table, REST, "reconstruction (nats per image)")
+    (left, right), (bottom, top) = chart.view_of(x), chart.view_of(y)
+    ends = np.array([left, right])
+    traces, labels = [], []
+    for loss, text in round_ticks(left + bottom, right + top, count=7).items():
+        traces.append(chart.line("", ends, loss - ends))
+        end = min(right, loss - bottom)  # where the line leaves the panel
+        if left < end and loss - end < top:
+            labels.append(chart.label(text, end, loss - end, xanchor="right", yanchor="bottom"))
+    if study.best is not None:
+        best = float(study.best[VAL_LOSS])
+        traces.append(chart.line("as good as the winner", ends, best - ends, width=2, dash="dash"))
+    traces += chart.trial_points(study, table, VAL_KL, REST)
+    return {"": Panel(x, y, traces, layout={"annotations": labels})}
+
+
+@figure(
+    models.active_units,
+    "Latents that are used",
+    "On the line all latents are active. A model below it has more latents than it uses.",
+)
+def active_units(study: Study) -> Panels:
+    """Describe active units against latent size."""
+    table = models.active_units(study)
+    if table.empty:
+        return {}
+    sizes = table[LATENT_SIZE]
+    known = axes(study).get(LATENT_SIZE)
+    if known is None or known.scale == "category":
+        known = Axis(LATENT_SIZE, "linear", int(sizes.min()) - 1, int(sizes.max()) + 1)
+    x = chart.hyperparameter_axis(known, list(sizes))
+    ends = np.geomspace(1, chart.view_of(x)[1], 50)
+    traces = [chart.line("all latents", ends, ends, width=2, dash="dash")]
+    traces += chart.trial_points(study, table, LATENT_SIZE, ACTIVE_UNITS)
+    return {"": Panel(x, axis("active latents", (-0.5, 1.15 * table[ACTIVE_UNITS].max() + 0.5), whole=True), traces)}
+
+
+@figure(
+    models.train_validation_gap,
+    "Overfitting",
+    "How much worse each model is on images that it was not trained on. The training loss is the mean over the last "
+    "epoch, during which the weights still changed. Models trained on an importance-weighted bound are left out: "
+    "their training loss is a different one.",
+    "No trial that trains on the negative ELBO has reported an epoch yet.",
+)
+def train_validation_gap(study: Study) -> Panels:
+    """Describe how much the validation loss is above the training loss."""
+    table = models.train_validation_gap(study).dropna(subset=[GAP])
+    if table.empty:
+        return {}
+    low, high = chart.view_of(chart.loss_axis(table, GAP))
+    y = axis("validation - training loss (nats per image)", (min(0, low), max(0, high)))
+    zero, _ = chart.rule(y=0, dash="dash")
+    traces = chart.trial_points(study, table, VAL_LOSS, GAP)
+    return {"": Panel(chart.loss_axis(table), y, traces, layout={"shapes": [zero]})}
+
+
+@figure(
+    models.pareto,
+    "Quality against size",
+    "The line joins the models that no other model beats in both size and loss.",
+)
+def pareto(study: Study) -> Panels:
+    """Describe the loss against the number of parameters, with the front."""
+    table = models.pareto(study)
+    if table.empty:
+        return {}
+    low, high = table[PARAMETERS].min() / 1.15, table[PARAMETERS].max() * 1.25
+    x = axis("parameters (log)", (low, high), log_ticks(low, high), log=True)
+    y = chart.loss_axis(table)
+    front = table[table[ON_FRONT]]
+    traces = (
+        [chart.line("front", front[PARAMETERS], front[VAL_LOSS], "best", width=2, shape="hv")] if len(front) else []
+    )
+    traces += chart.trial_points(study, table, PARAMETERS, VAL_LOSS)
+    bottom, top = chart.view_of(y)
+    places: list[tuple[float, float]] = []
+    labels = []
+    for trial, size, loss in front[[TRIAL, PARAMETERS, VAL_LOSS]][::-1].itertuples(index=False):  # the best first
+        place = math.log(size / low) / math.log(high / low), (loss - bottom) / (top - bottom)
+        if all(abs(place[0] - right) > _APART[0] or abs(place[1] - up) > _APART[1] for right, up in places):
+            labels.append(chart.label(f"trial {trial}", math.log10(size), loss, yanchor="bottom"))
+            places.append(place)
+    return {"": Panel(x, y, traces, layout={"annotations": labels})}

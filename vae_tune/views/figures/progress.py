@@ -1,0 +1,191 @@
+"""Figures of how a search went; their tables are in :mod:`vae_tune.analysis.progress`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from vae_tune.analysis import compute_cost, progress
+from vae_tune.analysis.study import Study
+from vae_tune.analysis.view import curve_range
+from vae_tune.config import names
+from vae_tune.config.names import COMPLETE, EPOCH, HOURS, PRUNED, STATE, STATE_WORDS, TRIAL, VAL_LOSS
+from vae_tune.views.figures import chart
+from vae_tune.views.figures.chart import Panel, Panels, Part, axis, figure
+from vae_tune.views.figures.conventions import LOSS, time_unit
+
+_SHORTEST_IDLE = 1 / 2000
+"""Share of the search below which an idle time is not drawn."""
+
+
+@figure(
+    progress.best_so_far,
+    "Best so far",
+    "The line is the lowest loss of a trial trained to the end.",
+    "No trial has ended with a loss yet.",
+)
+def best_so_far(study: Study) -> Panels:
+    """Describe the incumbent against trials, epochs and time, with each ended trial's last loss."""
+    table = progress.best_so_far(study)
+    units, unit = time_unit(table[HOURS].max())
+    table = table.assign(**{HOURS: table[HOURS] * units})[table[VAL_LOSS].notna()]
+    views = {
+        "trials": (names.ORDER, "trials ended"),
+        "epochs": (names.FINISHED, "epochs trained by all trials"),
+        "time": (HOURS, f"{unit} of searching"),
+    }
+    panels = {}
+    for label, (column, title) in views.items() if len(table) else ():
+        best = chart.line("best so far", table[column], table[names.BEST], "best", width=2, shape="hv")
+        x = axis(title, (0, 1.04 * table[column].max()), whole=column != HOURS)
+        panels[label] = Panel(x, chart.loss_axis(table), [best, *chart.trial_points(study, table, column, VAL_LOSS)])
+    return panels
+
+
+@figure(
+    progress.learning_curves,
+    "Learning curves",
+    "Validation loss by epoch; at a rung (dotted) ASHA stops the poorer trials.",
+)
+def learning_curves(study: Study) -> Panels:
+    """Describe each trial's loss by epoch: with the winner's whole curve in view, and the later half of the good ones."""
+    table = progress.learning_curves(study)
+    last = int(table[EPOCH].max()) if len(table) else 0
+    panels = {}
+    for first in sorted({1, last // 2} - {0}) if last else ():
+        part = table[table[EPOCH] >= first]
+        margin = 0.03 * (last - first) or 0.5
+        x = axis("epoch", (first - margin, last + margin), whole=True)
+        shapes, labels = (
+            zip(*(chart.rule("rung", x=rung) for rung in study.rungs), strict=True) if study.rungs else ((), ())
+        )
+        layout = {"shapes": list(shapes), "annotations": list(labels)}
+        y = axis(LOSS, curve_range(part, study.best_trial))
+        panels[f"from epoch {first}" if first > 1 else "all epochs"] = Panel(x, y, _curves(study, part), layout=layout)
+    return panels
+
+
+def _curves(study: Study, table: pd.DataFrame) -> list[Part]:
+    """Return the curves of each state, with marks where trials stopped, and those of the reference and the winner."""
+    special = chart.special_lines(study)
+    traces = []
+    for state, symbol in chart.SYMBOLS.items():
+        own, word = table[(table[STATE] == state) & ~table[TRIAL].isin(list(special))], STATE_WORDS[state]
+        if len(own):
+            traces.append(chart.curves(word, word, own[EPOCH], own[VAL_LOSS], own[TRIAL], opacity=0.7))
+            if state != COMPLETE:
+                ends = own.drop_duplicates(TRIAL, keep="last")
+                traces.append(chart.points(word, ends, EPOCH, VAL_LOSS, word, symbol, 4))
+    for trial, style in special.items():
+        own = table[table[TRIAL] == trial]
+        if len(own):
+            traces.append(chart.curves(x=own[EPOCH], y=own[VAL_LOSS], trials=own[TRIAL], **style))
+    return traces
+
+
+@figure(
+    progress.rung_survival,
+    "Trials at each rung",
+    "Trials that reached each rung, and how many of them ASHA pruned there.",
+    "No trial has reached a rung yet.",
+)
+def rung_survival(study: Study) -> Panels:
+    """Describe how many trials went on at each rung and how many were pruned there."""
+    table = progress.rung_survival(study)
+    if table.empty:
+        return {}
+    last = table[EPOCH] == study.max_epochs
+    passed = table[names.REACHED] - table[names.STOPPED]
+    parts = {
+        "went on": ("scale-2", ~last, passed, 0 * passed),
+        STATE_WORDS[COMPLETE]: (STATE_WORDS[COMPLETE], last, passed, 0 * passed),
+        STATE_WORDS[PRUNED]: (STATE_WORDS[PRUNED], ~last, table[names.STOPPED], passed),
+    }
+    text: Part = {"textposition": "inside", "width": 0.65}
+    traces = []
+    for word, (colour, own, counts, base) in parts.items():
+        text |= {"text": [str(count) for count in counts[own]], "hovertemplate": f"%{{text}} {word}<extra></extra>"}
+        if own.any():
+            traces.append(chart.bars(word, colour, table.index[own], counts[own], base=chart.plain(base[own]), **text))
+    words = [
+        f"{row.reached}" + ("" if end else f", {row.share:.0%} passed")
+        for row, end in zip(table.itertuples(), last, strict=True)
+    ]
+    labels = [
+        chart.label(text, place, height, xanchor="center", yanchor="bottom")
+        for place, height, text in zip(table.index, table[names.REACHED], words, strict=True)
+    ]
+    layout = {
+        "annotations": labels,
+        "uniformtext": {"mode": "hide", "minsize": 9},
+    }  # a low bar has its number on hover
+    epochs = axis("", (-0.5, len(table) - 0.5), {place: f"epoch {epoch}" for place, epoch in table[EPOCH].items()})
+    y = axis("trials", (0, 1.12 * table[names.REACHED].max()), whole=True)
+    return {"": Panel(epochs, y, traces, layout=layout)}
+
+
+@figure(
+    progress.rung_correlation,
+    "Do early losses predict late ones?",
+    "Rank correlation of the losses at two rungs, among trials that reached both: near 1 an early rung can be "
+    "trusted. Pruned trials are missing here; with them the correlation would usually be higher.",
+    "At least 3 trials must have reached two rungs.",
+)
+def rung_correlation(study: Study) -> Panels:
+    """Describe the rank correlation of the trials' losses between each two rungs."""
+    table = progress.rung_correlation(study)
+    if table[names.SPEARMAN].isna().all():
+        return {}
+    values, counts = (
+        table.pivot_table(index=names.EPOCH_B, columns=names.EPOCH_A, values=column, dropna=False)
+        for column in (names.SPEARMAN, names.TRIALS)
+    )
+    texts = [
+        ["" if np.isnan(value) else f"{value:.2f}<br>{count:.0f} trials" for value, count in zip(*row, strict=True)]
+        for row in zip(values.to_numpy(), counts.to_numpy(), strict=True)
+    ]
+    scale = {
+        "colorscale": [[0, "@failed"], [0.5, "@card"], [1, "@complete"]],
+        "zmin": -1,
+        "zmax": 1,
+        "hoverinfo": "skip",
+    }
+    edges = [np.arange(len(epochs) + 1) - 0.5 for epochs in (values.columns, values.index)]
+    grid = chart.cells(*edges, values.to_numpy(), texts, "Spearman's rank correlation", **scale)
+    axes = [
+        axis("", None, dict(enumerate(f"epoch {epoch}" for epoch in side))) for side in (values.columns, values.index)
+    ]
+    return {"": Panel(*axes, [grid])}
+
+
+@figure(
+    progress.timeline, "Timeline of the workers", "One row per worker, one bar per trial.", "No trial has started yet."
+)
+def timeline(study: Study) -> Panels:
+    """Describe which worker trained what and when, and when it was idle."""
+    table = progress.timeline(study)
+    if table.empty:
+        return {}
+    units, unit = time_unit(table[names.END_HOURS].max())
+    start, end = table[names.START_HOURS] * units, table[names.END_HOURS] * units
+    workers = list(table[names.WORKER].unique())[::-1]
+    place = table[names.WORKER].map(workers.index)
+    traces = []
+    for state in (*names.STATES, names.IDLE):
+        own = (table[STATE] == state) & ((state != names.IDLE) | (end - start > end.max() * _SHORTEST_IDLE))
+        if own.any():
+            who, word = "idle" if state == names.IDLE else "trial %{customdata}", STATE_WORDS[state]
+            bar = chart.bars(word, word, (end - start)[own], place[own], base=chart.plain(start[own]), orientation="h")
+            bar |= {"width": 0.76, "customdata": chart.plain(table[TRIAL][own])}
+            traces.append(bar | {"hovertemplate": f"{who}<br>%{{base:.2f}} to %{{x:.2f}} {unit}<extra></extra>"})
+    y, layout = chart.rows(workers)
+    return {"": Panel(axis(f"{unit} of searching", (0, 1.01 * end.max() or 1)), y, traces, _busy(study), True, layout)}
+
+
+def _busy(study: Study) -> str:
+    """Say how much of the workers' time trials filled, as the compute cost has it; "" where that is not known."""
+    hours = compute_cost.make_ledger(study).hours.drop(
+        names.CONFIRMATION, errors="ignore"
+    )  # it has idle times of its own
+    known = hours.notna().all() and hours.sum() > 0
+    return f"Trials filled {1 - hours[STATE_WORDS[names.IDLE]] / hours.sum():.0%} of the time." if known else ""
