@@ -8,8 +8,8 @@ import pytest
 from analysis.run import NOTEBOOK, PARAMETERS, execute
 from tests.studies import make_study
 from tests.views.test_plots import STUDIES
-from vae_tune.analysis.captions import CAPTIONS
 from vae_tune.config.settings import UsageError
+from vae_tune.views.figures import FIGURES
 
 BOOK = nbformat.read(NOTEBOOK, as_version=4)
 CODE = [cell for cell in BOOK.cells if cell.cell_type == "code"]
@@ -41,7 +41,7 @@ def test_cells_are_short_and_explained():
 
 
 def test_what_is_committed_was_run_and_is_small():
-    assert pictures(BOOK) == len(CAPTIONS)
+    assert pictures(BOOK) == len(FIGURES)
     assert [cell.execution_count for cell in CODE] == list(range(1, len(CODE) + 1))
     assert not [output for cell in CODE for output in cell.outputs if output.output_type == "error"]
     assert NOTEBOOK.stat().st_size < 1_500_000

@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.views.figures.catalogue import FIGURES
+from vae_tune.views.figures import FIGURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +36,7 @@ def __getattr__(name: str) -> Any:
 
         return matplotlib_renderer.draw(known.title, known.panels(study, *options, **named), known.missing)
 
+    draw.__name__ = name
     return draw
 
 

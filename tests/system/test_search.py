@@ -18,10 +18,10 @@ from tests.system.conftest import is_whole, table
 from tests.test_notebook import pictures
 from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig, load_study, run_search
 from vae_tune.analysis.audit import audit
-from vae_tune.analysis.captions import CAPTIONS
 from vae_tune.config.settings import UsageError
 from vae_tune.tasks.search import resume_search
 from vae_tune.vae.checkpoint import read_model
+from vae_tune.views.figures import FIGURES
 
 pytestmark = pytest.mark.system
 
@@ -62,7 +62,7 @@ def tells_what_it_found(folder, best, reports, output):
     assert len(study.epochs) == reports
     execute(folder, output)
     shown = nbformat.read(output, as_version=4)
-    assert pictures(shown) == len(CAPTIONS)
+    assert pictures(shown) == len(FIGURES)
     assert f"The best is trial {best}:" in json.dumps(shown)
     assert '"name": "stderr"' not in json.dumps(shown)
 

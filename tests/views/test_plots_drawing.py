@@ -10,11 +10,10 @@ from tests.analysis.test_plots_hyperparameters import SPACE, ZERO
 from tests.studies import hand_made, make_study
 from tests.views.test_plots import STUDIES, TABLES
 from vae_tune import TrialConfig, load_study, plots
-from vae_tune.analysis.captions import CAPTIONS
 from vae_tune.config.settings import UsageError
 from vae_tune.config.space import DEFAULT_SPACE, Space
-from vae_tune.views.figures import interactive
-from vae_tune.views.figures.style import BLUE
+from vae_tune.views.figures import FIGURES
+from vae_tune.views.figures.conventions import COLOURS
 
 
 def drawn(name, study):
@@ -33,16 +32,17 @@ def study(tmp_path_factory):
     return load_study(make_study(tmp_path_factory.mktemp("results") / "s", trials=60))
 
 
-def test_every_table_has_a_caption_and_a_drawing():
-    assert list(CAPTIONS) == sorted(TABLES, key=list(CAPTIONS).index)
+def test_every_figure_has_a_table_and_a_drawing():
+    assert sorted(FIGURES) == sorted(TABLES)
     assert {f"draw_{name}" for name in TABLES} <= set(plots.__all__)
+    assert plots.draw_pareto.__name__ == "draw_pareto"
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_figure_is_drawn(name, study):
     figure = drawn(name, study)
-    assert figure.get_suptitle() == CAPTIONS[name].title
-    assert CAPTIONS[name].nothing not in texts(figure)
+    assert figure.get_suptitle() == FIGURES[name].title
+    assert FIGURES[name].missing not in texts(figure)
 
 
 @pytest.mark.parametrize("condition", sorted(set(STUDIES) - {"whole"}))
@@ -51,7 +51,7 @@ def test_no_study_is_too_poor_to_be_drawn(name, condition, tmp_path):
     study = load_study(make_study(tmp_path / "s", **STUDIES[condition]))
     figure = getattr(plots, f"draw_{name}")(study)
     if getattr(plots, name)(study).empty:
-        assert texts(figure) == [CAPTIONS[name].nothing]
+        assert texts(figure) == [FIGURES[name].missing]
 
 
 def test_a_workers_name_is_no_formula(tmp_path):
@@ -75,9 +75,9 @@ def test_a_reference_that_no_log_axis_has_is_drawn(name, tmp_path):
 def test_a_reference_that_no_log_axis_has_is_named_beside_its_slice_and_low_in_parallel(tmp_path):
     study = hand_made(tmp_path / "s", *[{"losses": [3, 2, 1], "values": {"weight_decay": 0}}] * 2, space=ZERO)
     titles = [ax.get_title(loc="right") for ax in drawn("slices", study).axes]
-    assert titles == ["reference not on this axis"] * 2 + [""]
-    reference = next(line for line in drawn("parallel", study).axes[0].lines if "reference" in line.get_label())
-    assert list(reference.get_ydata())[:2] == [-0.02] * 2
+    assert titles == ["The reference, 0.0, is not on this axis.", "The reference, 0, is not on this axis.", ""]
+    reference = next(line for line in drawn("parallel", study).axes[0].lines if line.get_label() == "winner")
+    assert list(reference.get_ydata())[:2] == [0] * 2
 
 
 @pytest.mark.parametrize("name", ["best_so_far", "pair_grid", "parallel", "importance", "loss_parts", "pareto"])
@@ -88,8 +88,12 @@ def test_equal_losses_are_drawn(name, tmp_path):
 def test_the_figures_show_the_tables(study):
     survival = plots.rung_survival(study)
     (ax,) = drawn("rung_survival", study).axes
-    passed = [bar.get_height() for bar in ax.patches if to_hex(bar.get_facecolor()) == BLUE.lower()]
-    assert passed == list(survival.reached - survival.stopped)
+    bars = {
+        colour: [bar.get_height() for bar in ax.patches if to_hex(bar.get_facecolor()) == COLOURS[colour].lower()]
+        for colour in ("scale-2", "complete", "pruned")
+    }
+    assert bars["scale-2"] + bars["complete"] == list(survival.reached - survival.stopped)
+    assert bars["pruned"] == list(survival.stopped[:-1])
     front = plots.pareto(study)
     line = drawn("pareto", study).axes[0].lines[0]
     assert list(line.get_xdata()) == list(front.parameters[front.on_front])
@@ -117,20 +121,21 @@ def test_losses_have_their_unit(study):
         assert drawn(name, study).axes[0].get_ylabel() == "validation loss (nats per image)"
 
 
-def test_both_drawings_call_an_axis_the_same(study):
-    for name, axis in (
-        ("best_so_far", "yaxis"),
-        ("loss_parts", "xaxis"),
-        ("loss_parts", "yaxis"),
-        ("train_validation_gap", "yaxis"),
-        ("active_units", "yaxis"),
-        ("importance", "xaxis"),
-    ):
-        told = plots.importance(study) if name == "importance" else study
-        options = ("order", "trials ended") if name == "best_so_far" else ()
-        title = getattr(interactive, name)(told, *options)["layout"][axis]["title"]["text"]
-        label = getattr(drawn(name, study).axes[0], axis).get_label_text()
-        assert label.removesuffix(" (log)") == title
+@pytest.mark.parametrize("name", TABLES)
+def test_both_drawings_have_the_same_axes(name, study):
+    panels = list(FIGURES[name].panels(study).values())
+    axes = [ax for ax in drawn(name, study).axes if ax.get_label() != "<colorbar>"][: len(panels)]
+    for ax, panel in zip(axes, panels, strict=True):
+        layout = panel.figure()["layout"]
+        assert ax.get_xlabel() == layout["xaxis"]["title"]["text"]
+        assert ax.get_ylabel() in ("", layout["yaxis"]["title"]["text"])
+        for part, (low, high), scale in (
+            (layout["xaxis"], ax.get_xlim(), ax.get_xscale()),
+            (layout["yaxis"], ax.get_ylim(), ax.get_yscale()),
+        ):
+            assert scale == part.get("type", "linear")
+            view = np.power(10.0, part["range"]) if scale == "log" else part["range"]
+            assert view == pytest.approx([low, high])
 
 
 def test_models_of_nearly_one_size_have_an_axis_that_can_be_read(tmp_path):
@@ -171,12 +176,15 @@ def test_trials_beyond_a_loss_axis_are_ticks_at_its_edge_and_are_counted(tmp_pat
     good = [{"losses": [130, 120, 100 + number], "values": {"latent_size": 20 + number}} for number in range(8)]
     poor = [{"losses": [loss], "state": "PRUNED", "values": {"latent_size": 2}} for loss in (300, 900)]
     study = hand_made(tmp_path / "s", *good, *poor)
-    for name in ("best_so_far", "slices"):
-        figure = drawn(name, study)
-        assert "2 trials lie outside this view" in [text.get_text() for text in figure.texts]
-        assert figure.axes[0].get_ylim()[1] < 115
-        places = [place for marks in figure.axes[0].collections for place in marks.get_offsets()]
-        assert sum(height == 0.99 for _, height in places) == 2
+    for name, said in (
+        ("best_so_far", "2 trials lie outside this view."),
+        ("slices", ""),
+    ):  # named in the legend there
+        ax = drawn(name, study).axes[0]
+        assert ax.get_title(loc="right") == said
+        assert ax.get_ylim()[1] < 115
+        places = [place for marks in ax.collections if not marks.get_clip_on() for place in marks.get_offsets()]
+        assert sum(height == pytest.approx(ax.get_ylim()[1]) for _, height in places) == 2
 
 
 def test_a_figure_that_does_not_exist_is_no_attribute():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.analysis.study import Study, trial_configs
+from vae_tune.analysis.view import log_ticks, round_ticks
 from vae_tune.config.names import (
     EPOCH,
     EPOCHS,
@@ -67,37 +68,55 @@ class Axis:
         """Whether only whole numbers lie in the range."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    @property
+    def ticks(self) -> dict[float, str]:
+        """Labels by coordinate, see :meth:`coordinates`."""
+        if self.scale == "category":
+            return {float(number): str(choice) for number, choice in enumerate(self.choices)}
+        return log_ticks(self.low, self.high) if self.scale == "log" else round_ticks(self.low, self.high, self.whole)
+
+    def including(self, values: Iterable[Any]) -> Axis:
+        """Return the axis with a range or choices that hold ``values`` too: a reference may lie outside the space.
+
+        A log range cannot hold 0, such as a reference's weight decay.
+        """
+        known = [value for value in values if pd.notna(value)]
+        if self.scale == "category":
+            return replace(self, choices=tuple(dict.fromkeys([*self.choices, *known])))
+        numbers = [value for value in known if value > 0 or self.scale == "linear"]
+        return replace(self, low=min([self.low, *numbers]), high=max([self.high, *numbers]))
+
     def edges(self, cells: int) -> npt.NDArray[np.float64]:
-        """Return the ends of ``cells`` equal parts of the range, of equal ratio on a log scale."""
-        space = np.geomspace if self.scale == "log" else np.linspace
+        """Return the ends of ``cells`` equal parts of the range, of equal ratio on a log scale; of each choice."""
+        if self.scale == "category":
+            return np.arange(len(self.choices) + 1, dtype=np.float64) - 0.5
+        space: Any = np.geomspace if self.scale == "log" else np.linspace
         return np.asarray(space(self.low, self.high, cells + 1), np.float64)
 
-    def place(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Return where numbers lie in the range, on its own scale: 0 is its low end, 1 its high end.
+    def coordinates(self, values: pd.Series[Any], spread: float = 0.0) -> npt.NDArray[np.float64]:
+        """Return values as numbers: of a choice its number, NaN for what lies on no log scale.
 
-        What no log scale has, such as a reference's weight decay of 0, lies infinitely far below.
-        """
-        low, high, numbers = self.low, self.high, np.asarray(values, dtype=np.float64)
-        if self.scale == "log":
-            with np.errstate(divide="ignore"):
-                low, high, numbers = math.log(low), math.log(high), np.log(np.maximum(numbers, 0))
-        return np.asarray((numbers - low) / (high - low or 1), np.float64)
-
-    def options(self, values: Iterable[Any] = ()) -> list[Any]:
-        """Return the choices, and those of ``values`` that are none: a reference may lie outside the space."""
-        return list(dict.fromkeys([*self.choices, *(value for value in values if pd.notna(value))]))
-
-    def coordinates(self, values: pd.Series[Any], spread: float = 0.18) -> npt.NDArray[np.float64]:
-        """Return the values as numbers, NaN for what no log scale has; of choices their number among the options.
-
-        Equal choices are spread a little, so that their points can be told apart.
+        With ``spread`` points of the same choice can be told apart.
         """
         if self.scale == "category":
-            numbers = {option: float(number) for number, option in enumerate(self.options(values))}
+            numbers = {choice: float(number) for number, choice in enumerate(self.choices)}
             shifts = np.random.default_rng(0).uniform(-spread, spread, len(values))
             return np.array([numbers.get(value, math.nan) for value in values]) + shifts
         coordinates = pd.to_numeric(values).to_numpy(np.float64, na_value=math.nan)
         return np.where(coordinates > 0, coordinates, math.nan) if self.scale == "log" else coordinates
+
+    def place(self, coordinates: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return where coordinates lie in the range, on its own scale: 0 is its low end, 1 its high end.
+
+        What lies on no log scale lies infinitely far below.
+        """
+        low, high, numbers = self.low, self.high, np.asarray(coordinates, dtype=np.float64)
+        if self.scale == "category":
+            low, high = 0, len(self.choices) - 1
+        if self.scale == "log":
+            with np.errstate(divide="ignore"):
+                low, high, numbers = math.log(low), math.log(high), np.log(np.maximum(numbers, 0))
+        return np.asarray((numbers - low) / (high - low or 1), np.float64)
 
 
 def axes(study: Study) -> dict[str, Axis]:

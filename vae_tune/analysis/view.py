@@ -64,10 +64,10 @@ def log_ticks(low: float, high: float) -> dict[float, str]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in ((1, 2, 5) if high / low < 1000 else (1,))]
     shown = {tick: _short(tick) for tick in ticks if low * 0.999 <= tick <= high * 1.001}
-    return shown if len(shown) > 2 else round_ticks(low, high)
+    return shown if len(shown) > 2 else round_ticks(low, high, count=8)
 
 
-def round_ticks(low: float, high: float, *, whole: bool = False, count: int = 5) -> dict[float, str]:
+def round_ticks(low: float, high: float, whole: bool = False, count: int = 5) -> dict[float, str]:
     """Return about ``count`` round numbers between ``low`` and ``high``."""
     if high <= low:
         return {low: _short(low)}

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NONE = "-"
+_COLOURS = ("complete", "winner", "unfinished", "reference", "failed", "best")
+"""Colours of the studies, by their names in :mod:`vae_tune.views.figures.conventions`."""
 _ROWS = {
     STATUS: "status",
     TRAIN_IMAGES: "training images",
@@ -227,35 +229,27 @@ def curves(studies: Studies) -> pd.DataFrame:
 
 def draw(studies: Studies) -> Figure:
     """Draw the incumbent of each study against time and against epochs, and the learning curve of its winner."""
-    import pandas as pd
-
-    from vae_tune.analysis.view import loss_range
-    from vae_tune.views.figures import style
+    from vae_tune.views.figures import chart, matplotlib_renderer
 
     table = curves(studies)
     units, unit = time_unit(table[HOURS].max())
-    table[HOURS] *= units
-    figure, axes = style.panels("Studies side by side", columns=3, width=12.0)
-    labels = (f"{unit} of searching", "epochs trained by all trials", "epoch of the winner")
-    lines = product(("-", "--", ":"), (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE, style.RED, style.BLACK))
-    known = table[table[BEST].notna()]
-    view = loss_range(known[BEST], pd.Series(COMPLETE, known.index))
-    drawn = False
-    for name, study, (dashes, colour) in zip(studies.names, studies.studies, cycle(lines), strict=False):
-        how: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": ".", "label": style.as_text(name)}
-        own = table[(table[STUDY] == name) & table[BEST].notna()]
+    table = table[table[BEST].notna()].copy()
+    table[HOURS], table[STATE] = table[HOURS] * units, COMPLETE
+    table[TRIAL] = table[STUDY] + table[TRIAL].astype(str)  # each study counts its trials from 0
+    losses = chart.loss_axis(table, BEST)
+    titles = {HOURS: f"{unit} of searching", FINISHED: "epochs trained by all trials", EPOCH: "epoch of the winner"}
+    axes = {HOURS: losses, FINISHED: losses, EPOCH: chart.axis(LOSS)}
+    panels = {column: chart.Panel(chart.axis(title), axes[column], []) for column, title in titles.items()}
+    styles = cycle(product(("solid", "dash", "dot"), _COLOURS))
+    for study, name, (dash, colour) in zip(studies.studies, studies.names, styles, strict=False):
+        own = table[table[STUDY] == name]
+        gains = own[own[BEST].diff() != 0]
+        for column in (HOURS, FINISHED):
+            step = chart.line(name, own[column], own[BEST], colour, width=2, dash=dash, shape="hv")
+            panels[column].data.extend([step, chart.points(name, gains, column, BEST, colour, "circle")])
         curve = study.epochs[study.epochs[TRIAL] == study.best_trial]
-        for ax, column in zip(axes, (HOURS, FINISHED), strict=False):
-            ax.step(own[column], own[BEST], where="post", markevery=list((own[BEST].diff() != 0).to_numpy()), **how)
-        axes[-1].plot(curve[EPOCH], curve[VAL_LOSS], **how)
-        drawn |= len(own) + len(curve) > 0
-    if not drawn:
-        return style.nothing("learning_curves")
-    for ax, label in zip(axes, labels, strict=True):
-        ax.set_xlabel(label)
-    axes[0].set_ylabel(LOSS)
-    if view:
-        for ax in axes[:2]:
-            ax.set_ylim(*view)
-    style.legend(figure, *axes)
-    return figure
+        panels[EPOCH].data.append(chart.line(name, curve[EPOCH], curve[VAL_LOSS], colour, width=2, dash=dash))
+    drawn = any(trace["x"] for panel in panels.values() for trace in panel.data)
+    return matplotlib_renderer.draw(
+        "Studies side by side", panels if drawn else {}, "No trial has reported an epoch yet."
+    )

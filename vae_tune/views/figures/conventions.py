@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vae_tune.config.names import COMPLETE, FAIL, IDLE, PRUNED, RUNNING, STATE_WORDS
+from vae_tune.config.names import COMPLETE, FAIL, IDLE, PRUNED, RUNNING, STATE_WORDS, UNIT
 
 WINNER, REFERENCE = "winner", "reference"
-LOSS = "validation loss (nats per image)"
+LOSS = f"validation loss ({UNIT})"
 
 COLOURS = {
     STATE_WORDS[COMPLETE]: "#0072B2",
@@ -16,11 +16,7 @@ COLOURS = {
     WINNER: "#E69F00",
     REFERENCE: "#CC79A7",
     "best": "#222222",
-    "scale-0": "#0B3C8C",
-    "scale-1": "#2F74CF",
-    "scale-2": "#7FB0E6",
-    "scale-3": "#C4DBF4",
-    "scale-4": "#EAF1FA",
+    **{f"scale-{step}": colour for step, colour in enumerate(("#0B3C8C", "#2F74CF", "#7FB0E6", "#C4DBF4", "#EAF1FA"))},
 }
 """Colours by name: of the figures, and of the report in a light theme (``page.css`` has those of the dark one).
 

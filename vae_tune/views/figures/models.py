@@ -10,8 +10,8 @@ from vae_tune.analysis import models
 from vae_tune.analysis.hyperparameters import Axis, axes
 from vae_tune.analysis.study import Study
 from vae_tune.analysis.view import log_ticks, round_ticks
-from vae_tune.config.names import ACTIVE_UNITS, GAP, LATENT_SIZE, ON_FRONT, PARAMETERS, TRIAL, VAL_KL, VAL_LOSS
-from vae_tune.config.names import VAL_RECONSTRUCTION as REST
+from vae_tune.config import names
+from vae_tune.config.names import ACTIVE_UNITS, GAP, LATENT_SIZE, PARAMETERS, TRIAL, VAL_KL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import Panel, Panels, axis, figure
 
@@ -30,19 +30,19 @@ def loss_parts(study: Study) -> Panels:
     if table.empty:
         return {}
     x = chart.loss_axis(table, VAL_KL, "KL (nats per image)")
-    y = chart.loss_axis(table, REST, "reconstruction (nats per image)")
+    y = chart.loss_axis(table, names.VAL_RECONSTRUCTION, "reconstruction (nats per image)")
     (left, right), (bottom, top) = chart.view_of(x), chart.view_of(y)
     ends = np.array([left, right])
     traces, labels = [], []
     for loss, text in round_ticks(left + bottom, right + top, count=7).items():
-        traces.append(chart.line("", ends, loss - ends))
+        traces.append(chart.line("", ends, loss - ends, "line"))
         end = min(right, loss - bottom)  # where the line leaves the panel
         if left < end and loss - end < top:
             labels.append(chart.label(text, end, loss - end, xanchor="right", yanchor="bottom"))
     if study.best is not None:
         best = float(study.best[VAL_LOSS])
         traces.append(chart.line("as good as the winner", ends, best - ends, width=2, dash="dash"))
-    traces += chart.trial_points(study, table, VAL_KL, REST)
+    traces += chart.trial_points(study, table, VAL_KL, names.VAL_RECONSTRUCTION)
     return {"": Panel(x, y, traces, layout={"annotations": labels})}
 
 
@@ -60,7 +60,7 @@ def active_units(study: Study) -> Panels:
     known = axes(study).get(LATENT_SIZE)
     if known is None or known.scale == "category":
         known = Axis(LATENT_SIZE, "linear", int(sizes.min()) - 1, int(sizes.max()) + 1)
-    x = chart.hyperparameter_axis(known, list(sizes))
+    x = chart.hyperparameter_axis(known.including(sizes))
     ends = np.geomspace(1, chart.view_of(x)[1], 50)
     traces = [chart.line("all latents", ends, ends, width=2, dash="dash")]
     traces += chart.trial_points(study, table, LATENT_SIZE, ACTIVE_UNITS)
@@ -81,9 +81,8 @@ def train_validation_gap(study: Study) -> Panels:
     if table.empty:
         return {}
     low, high = chart.view_of(chart.loss_axis(table, GAP))
-    y = axis("validation - training loss (nats per image)", (min(0, low), max(0, high)))
-    zero, _ = chart.rule(y=0, dash="dash")
-    traces = chart.trial_points(study, table, VAL_LOSS, GAP)
+    y = axis("validation - training loss (nats per image)", (min(-0.05 * high, low), max(0, high)))
+    traces, zero = chart.trial_points(study, table, VAL_LOSS, GAP), chart.rule(y=0, dash="dash")
     return {"": Panel(chart.loss_axis(table), y, traces, layout={"shapes": [zero]})}
 
 
@@ -100,17 +99,16 @@ def pareto(study: Study) -> Panels:
     low, high = table[PARAMETERS].min() / 1.15, table[PARAMETERS].max() * 1.25
     x = axis("parameters (log)", (low, high), log_ticks(low, high), log=True)
     y = chart.loss_axis(table)
-    front = table[table[ON_FRONT]]
+    front = table[table[names.ON_FRONT]]
     traces = (
         [chart.line("front", front[PARAMETERS], front[VAL_LOSS], "best", width=2, shape="hv")] if len(front) else []
     )
     traces += chart.trial_points(study, table, PARAMETERS, VAL_LOSS)
     bottom, top = chart.view_of(y)
-    places: list[tuple[float, float]] = []
-    labels = []
+    labels: list[chart.Part] = []
     for trial, size, loss in front[[TRIAL, PARAMETERS, VAL_LOSS]][::-1].itertuples(index=False):  # the best first
-        place = math.log(size / low) / math.log(high / low), (loss - bottom) / (top - bottom)
-        if all(abs(place[0] - right) > _APART[0] or abs(place[1] - up) > _APART[1] for right, up in places):
-            labels.append(chart.label(f"trial {trial}", math.log10(size), loss, yanchor="bottom"))
-            places.append(place)
+        here = chart.label(f"trial {trial}", math.log10(size), loss, yanchor="bottom")
+        last = labels[-1] if labels else {"x": math.inf, "y": -math.inf}
+        if last["x"] - here["x"] > _APART[0] * math.log10(high / low) or loss - last["y"] > _APART[1] * (top - bottom):
+            labels.append(here)
     return {"": Panel(x, y, traces, layout={"annotations": labels})}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -13,6 +15,7 @@ from vae_tune.config.names import COMPLETE, EPOCH, HOURS, PRUNED, STATE, STATE_W
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import Panel, Panels, Part, axis, figure
 from vae_tune.views.figures.conventions import LOSS, time_unit
+from vae_tune.views.json_values import plain
 
 _SHORTEST_IDLE = 1 / 2000
 """Share of the search below which an idle time is not drawn."""
@@ -29,15 +32,15 @@ def best_so_far(study: Study) -> Panels:
     table = progress.best_so_far(study)
     units, unit = time_unit(table[HOURS].max())
     table = table.assign(**{HOURS: table[HOURS] * units})[table[VAL_LOSS].notna()]
-    views = {
-        "trials": (names.ORDER, "trials ended"),
-        "epochs": (names.FINISHED, "epochs trained by all trials"),
-        "time": (HOURS, f"{unit} of searching"),
+    titles = {
+        names.ORDER: "trials ended",
+        names.FINISHED: "epochs trained by all trials",
+        HOURS: f"{unit} of searching",
     }
     panels = {}
-    for label, (column, title) in views.items() if len(table) else ():
+    for label, column in zip(("trials", "epochs", "time"), titles if len(table) else (), strict=False):
         best = chart.line("best so far", table[column], table[names.BEST], "best", width=2, shape="hv")
-        x = axis(title, (0, 1.04 * table[column].max()), whole=column != HOURS)
+        x = axis(titles[column], (0, 1.04 * table[column].max()), whole=column != HOURS)
         panels[label] = Panel(x, chart.loss_axis(table), [best, *chart.trial_points(study, table, column, VAL_LOSS)])
     return panels
 
@@ -48,7 +51,7 @@ def best_so_far(study: Study) -> Panels:
     "Validation loss by epoch; at a rung (dotted) ASHA stops the poorer trials.",
 )
 def learning_curves(study: Study) -> Panels:
-    """Describe each trial's loss by epoch: with the winner's whole curve in view, and the later half of the good ones."""
+    """Describe each trial's loss by epoch: the winner's whole curve, and the later half of the good ones."""
     table = progress.learning_curves(study)
     last = int(table[EPOCH].max()) if len(table) else 0
     panels = {}
@@ -56,12 +59,10 @@ def learning_curves(study: Study) -> Panels:
         part = table[table[EPOCH] >= first]
         margin = 0.03 * (last - first) or 0.5
         x = axis("epoch", (first - margin, last + margin), whole=True)
-        shapes, labels = (
-            zip(*(chart.rule("rung", x=rung) for rung in study.rungs), strict=True) if study.rungs else ((), ())
-        )
-        layout = {"shapes": list(shapes), "annotations": list(labels)}
         y = axis(LOSS, curve_range(part, study.best_trial))
-        panels[f"from epoch {first}" if first > 1 else "all epochs"] = Panel(x, y, _curves(study, part), layout=layout)
+        rungs = [chart.rule("rung", x=rung) for rung in study.rungs if rung >= first]
+        label = f"from epoch {first}" if first > 1 else "all epochs"
+        panels[label] = Panel(x, y, _curves(study, part), layout={"shapes": rungs})
     return panels
 
 
@@ -95,33 +96,25 @@ def rung_survival(study: Study) -> Panels:
     if table.empty:
         return {}
     last = table[EPOCH] == study.max_epochs
-    passed = table[names.REACHED] - table[names.STOPPED]
-    parts = {
-        "went on": ("scale-2", ~last, passed, 0 * passed),
-        STATE_WORDS[COMPLETE]: (STATE_WORDS[COMPLETE], last, passed, 0 * passed),
-        STATE_WORDS[PRUNED]: (STATE_WORDS[PRUNED], ~last, table[names.STOPPED], passed),
-    }
-    text: Part = {"textposition": "inside", "width": 0.65}
+    passed, stopped = table[names.REACHED] - table[names.STOPPED], table[names.STOPPED]
+    complete, pruned = STATE_WORDS[COMPLETE], STATE_WORDS[PRUNED]
     traces = []
-    for word, (colour, own, counts, base) in parts.items():
-        text |= {"text": [str(count) for count in counts[own]], "hovertemplate": f"%{{text}} {word}<extra></extra>"}
-        if own.any():
-            traces.append(chart.bars(word, colour, table.index[own], counts[own], base=chart.plain(base[own]), **text))
-    words = [
-        f"{row.reached}" + ("" if end else f", {row.share:.0%} passed")
-        for row, end in zip(table.itertuples(), last, strict=True)
+    for word, colour, own, counts, base in (
+        ("went on", "scale-2", ~last, passed, 0 * passed),
+        (complete, complete, last, passed, 0 * passed),
+        (pruned, pruned, ~last, stopped, passed),
+    ):
+        text = {"text": [str(count) for count in counts[own]], "textposition": "inside", "width": 0.65}
+        text |= {"base": plain(base[own]), "hovertemplate": f"%{{text}} {word}<extra></extra>"}
+        traces += [chart.bars(word, colour, table.index[own], counts[own], **text)] if own.any() else []
+    shares = [
+        f"{row.reached}" + f", {row.share:.0%} passed" * (row.epoch in study.rungs) for row in table.itertuples()
     ]
-    labels = [
-        chart.label(text, place, height, xanchor="center", yanchor="bottom")
-        for place, height, text in zip(table.index, table[names.REACHED], words, strict=True)
-    ]
-    layout = {
-        "annotations": labels,
-        "uniformtext": {"mode": "hide", "minsize": 9},
-    }  # a low bar has its number on hover
-    epochs = axis("", (-0.5, len(table) - 0.5), {place: f"epoch {epoch}" for place, epoch in table[EPOCH].items()})
+    places = zip(shares, table.index, table[names.REACHED], strict=True)
+    labels = [chart.label(*place, xanchor="center", yanchor="bottom") for place in places]
     y = axis("trials", (0, 1.12 * table[names.REACHED].max()), whole=True)
-    return {"": Panel(epochs, y, traces, layout=layout)}
+    x = chart.named_axis(f"epoch {epoch}" for epoch in table[EPOCH])
+    return {"": Panel(x, y, traces, layout={"annotations": labels})}
 
 
 @figure(
@@ -133,29 +126,21 @@ def rung_survival(study: Study) -> Panels:
 )
 def rung_correlation(study: Study) -> Panels:
     """Describe the rank correlation of the trials' losses between each two rungs."""
-    table = progress.rung_correlation(study)
-    if table[names.SPEARMAN].isna().all():
+    table = progress.rung_correlation(study).dropna()
+    if table.empty:
         return {}
-    values, counts = (
-        table.pivot_table(index=names.EPOCH_B, columns=names.EPOCH_A, values=column, dropna=False)
-        for column in (names.SPEARMAN, names.TRIALS)
+    table["text"] = [f"{row.spearman:.2f}<br>{row.trials} trials" for row in table.itertuples()]
+    values, texts = (
+        table.pivot_table(index=names.EPOCH_B, columns=names.EPOCH_A, values=column, aggfunc="first")
+        for column in (names.SPEARMAN, "text")
     )
-    texts = [
-        ["" if np.isnan(value) else f"{value:.2f}<br>{count:.0f} trials" for value, count in zip(*row, strict=True)]
-        for row in zip(values.to_numpy(), counts.to_numpy(), strict=True)
-    ]
-    scale = {
-        "colorscale": [[0, "@failed"], [0.5, "@card"], [1, "@complete"]],
-        "zmin": -1,
-        "zmax": 1,
-        "hoverinfo": "skip",
-    }
-    edges = [np.arange(len(epochs) + 1) - 0.5 for epochs in (values.columns, values.index)]
-    grid = chart.cells(*edges, values.to_numpy(), texts, "Spearman's rank correlation", **scale)
-    axes = [
-        axis("", None, dict(enumerate(f"epoch {epoch}" for epoch in side))) for side in (values.columns, values.index)
-    ]
-    return {"": Panel(*axes, [grid])}
+    how: Part = {"colorscale": [[0, "@failed"], [0.5, "@card"], [1, "@complete"]], "hoverinfo": "skip"}
+    x, y = np.arange(values.shape[1] + 1) - 0.5, np.arange(values.shape[0] + 1) - 0.5
+    grid = chart.cells(
+        x, y, values.to_numpy(), texts.fillna("").to_numpy().tolist(), "Spearman's rank correlation", (-1, 1), **how
+    )
+    earlier, later = ([f"epoch {epoch}" for epoch in epochs] for epochs in (values.columns, values.index))
+    return {"": Panel(chart.named_axis(earlier), chart.named_axis(later), [grid])}
 
 
 @figure(
@@ -174,18 +159,12 @@ def timeline(study: Study) -> Panels:
     for state in (*names.STATES, names.IDLE):
         own = (table[STATE] == state) & ((state != names.IDLE) | (end - start > end.max() * _SHORTEST_IDLE))
         if own.any():
-            who, word = "idle" if state == names.IDLE else "trial %{customdata}", STATE_WORDS[state]
-            bar = chart.bars(word, word, (end - start)[own], place[own], base=chart.plain(start[own]), orientation="h")
-            bar |= {"width": 0.76, "customdata": chart.plain(table[TRIAL][own])}
+            who, word = "idle" if state == names.IDLE else chart.TRIAL_HOVER, STATE_WORDS[state]
+            bar = chart.bars(word, word, (end - start)[own], place[own], base=plain(start[own]), orientation="h")
+            bar |= {"width": 0.76, "customdata": plain(table[TRIAL][own])}
             traces.append(bar | {"hovertemplate": f"{who}<br>%{{base:.2f}} to %{{x:.2f}} {unit}<extra></extra>"})
-    y, layout = chart.rows(workers)
-    return {"": Panel(axis(f"{unit} of searching", (0, 1.01 * end.max() or 1)), y, traces, _busy(study), True, layout)}
-
-
-def _busy(study: Study) -> str:
-    """Say how much of the workers' time trials filled, as the compute cost has it; "" where that is not known."""
-    hours = compute_cost.make_ledger(study).hours.drop(
-        names.CONFIRMATION, errors="ignore"
-    )  # it has idle times of its own
-    known = hours.notna().all() and hours.sum() > 0
-    return f"Trials filled {1 - hours[STATE_WORDS[names.IDLE]] / hours.sum():.0%} of the time." if known else ""
+    hours = compute_cost.compute_cost(study).hours.drop(names.CONFIRMATION, errors="ignore")  # it idles on its own
+    busy = 1 - hours[STATE_WORDS[names.IDLE]] / (hours.sum() or math.nan)
+    note = f"Trials filled {busy:.0%} of the time." if math.isfinite(busy) else ""
+    x, layout = axis(f"{unit} of searching", (0, 1.01 * end.max() or 1)), {"height": 100 + 32 * len(workers)}
+    return {"": Panel(x, chart.named_axis(workers), traces, note, True, layout)}

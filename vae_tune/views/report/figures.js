@@ -130,7 +130,7 @@ function traceOfChosen(traces) {
   const of = (key) => trace[key].filter((_, index) => trace.customdata[index] === chosen);
   if (trace.type === "bar") {
     const marker = { color: "rgba(0,0,0,0)", line: { color: css("ink"), width: 2.5 } };
-    return { type: "bar", orientation: "h", base: of("base"), x: of("x"), y: of("y"), marker };
+    return { type: "bar", orientation: "h", base: of("base"), x: of("x"), y: of("y"), width: trace.width, marker };
   }
   const marker = { symbol: "circle-open", size: 12, color: css("ink"), line: { width: 2.5 } };
   const line = { color: css("ink"), width: 2 };

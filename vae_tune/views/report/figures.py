@@ -9,19 +9,13 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.analysis import models, progress
-from vae_tune.analysis.captions import CAPTIONS
-from vae_tune.analysis.compute_cost import IDLE, ComputeCost
-from vae_tune.analysis.coordinates import parallel
 from vae_tune.analysis.hyperparameters import Axis, axes, pair
 from vae_tune.analysis.study import Study
 from vae_tune.config.names import (
     ACTIVE_UNITS,
     COMPLETE,
-    CONFIRMATION,
     EPOCH,
-    FINISHED,
     GAP,
-    HOURS,
     HYPERPARAMETER,
     IMPORTANCE,
     ORDER,
@@ -30,16 +24,17 @@ from vae_tune.config.names import (
     REACHED,
     STATE,
     TRIAL,
-    TRIALS,
     VAL_LOSS,
 )
-from vae_tune.views.figures import interactive
-from vae_tune.views.figures.traces import Figure, out_of_view
+from vae_tune.views.figures import FIGURES
+from vae_tune.views.figures.chart import Panels
 from vae_tune.views.formatting import format_value
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_SECTIONS = {"progress": "The search", "hyperparameters": "Hyperparameters", "models": "Models"}
+"""Titles of the sections, by the module that describes their figures."""
 _MAX_PAIRED = 5
 """Hyperparameters in the pair grid at most."""
 _CLOSE = 1.0
@@ -53,7 +48,7 @@ class Card:
     key: str
     title: str
     caption: str
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Any]
     """By label; empty if there is nothing to draw, which the caption then says."""
     wide: bool = False
 
@@ -67,21 +62,30 @@ class Section:
     cards: list[Card]
 
 
-def make_sections(study: Study, cost: ComputeCost, importance: pd.DataFrame) -> list[Section]:
-    """Return all figures of a study; ``importance`` is the table of :func:`vae_tune.plots.importance`."""
-    return [
-        Section("search", "The search", _search(study, cost)),
-        Section("hyperparameters", "Hyperparameters", _hyperparameters(study, importance)),
-        Section("models", "Models", _models(study)),
-    ]
+def make_sections(study: Study, importance: pd.DataFrame) -> list[Section]:
+    """Return all plots of a study; ``importance`` is what :func:`vae_tune.plots.importance` returned."""
+    notes = {"best_so_far": _when_found(study), "rung_survival": _survivors(study), **_model_notes(study)}
+    cards: dict[str, list[Card]] = {module: [] for module in _SECTIONS}
+    for name, figure in FIGURES.items():
+        section = cards[figure.panels.__module__.rpartition(".")[2]]
+        if name == "slices":
+            section += _slices(study, importance)
+        elif name == "pair_grid":
+            panels = _pairs(study, importance)
+            section += [_card(name, panels, wide=len(section) % 2 == 0)] if len(axes(study)) > 1 else []
+        elif not name.startswith("rung_") or study.rungs:
+            panels = figure.panels(study, importance) if name == "importance" else figure.panels(study)
+            section.append(_card(name, panels, notes.get(name, "")))
+    return [Section(module, title, cards[module]) for module, title in _SECTIONS.items()]
 
 
-def _card(name: str, note: str, figures: Mapping[str, Figure | None], *, wide: bool = False) -> Card:
-    """Return the card of the figure ``name``, with a ``note`` about this study."""
-    drawn = {label: figure for label, figure in figures.items() if figure is not None}
-    caption = CAPTIONS[name]
-    text = " ".join(filter(None, (caption.reading, note, _hidden(drawn)))) if drawn else caption.nothing
-    return Card(name, caption.title, text, drawn, wide)
+def _card(name: str, panels: Panels, note: str = "", *, wide: bool = False) -> Card:
+    """Return the card of a figure, with a ``note`` about this study."""
+    figure, drawn = FIGURES[name], {label: panel.figure() for label, panel in panels.items()}
+    words = [figure.missing]
+    for first in [*panels.values()][:1]:
+        words, wide = [figure.reading, note, first.note, first.hidden()], wide or first.wide
+    return Card(name, figure.title, " ".join(filter(None, words)), drawn, wide)
 
 
 def cards_for_page(sections: Sequence[Section]) -> dict[str, Any]:
@@ -93,58 +97,44 @@ def cards_for_page(sections: Sequence[Section]) -> dict[str, Any]:
     }
 
 
-def _hidden(figures: Mapping[str, Figure]) -> str:
-    """Return a sentence on the trials outside the initial view of the first figure; empty if there are none."""
-    count = out_of_view(next(iter(figures.values())))
-    return f"{count} {'trial lies' if count == 1 else 'trials lie'} outside this view." if count else ""
-
-
-def _search(study: Study, cost: ComputeCost) -> list[Card]:
-    best = {
-        "trials": interactive.best_so_far(study, ORDER, "trials ended"),
-        "epochs": interactive.best_so_far(study, FINISHED, "epochs trained by all trials"),
-        "time": interactive.best_so_far(study, HOURS, "of searching"),
-    }
-    cards = [
-        _card("best_so_far", _when_found(study), best),
-        _card("learning_curves", "", {"": interactive.learning_curves(study)}),
-    ]
-    if study.rungs:
-        reached = progress.rung_survival(study).set_index(EPOCH)[REACHED].get(study.max_epochs, 0)
-        note = f"{reached} of {len(study.trials)} reached epoch {study.max_epochs}."
-        cards += [
-            _card("rung_survival", note, {"": interactive.rung_survival(study)}),
-            _card("rung_correlation", "", {"": interactive.rung_correlation(study)}),
-        ]
-    hours = cost.hours.drop(CONFIRMATION, errors="ignore")  # it has idle time of its own
-    known = not hours.isna().any() and hours.sum()
-    note = f"Workers trained for {1 - hours[IDLE] / hours.sum():.0%} of the time." if known else ""
-    return [*cards, _card("timeline", note, {"": interactive.timeline(study)}, wide=True)]
-
-
-def _hyperparameters(study: Study, importance: pd.DataFrame) -> list[Card]:
+def _by_importance(study: Study, importance: pd.DataFrame) -> list[str]:
+    """Return the searched hyperparameters, the one that matters most first."""
     shares = importance.groupby(HYPERPARAMETER)[IMPORTANCE].mean()
-    by_importance = dict(sorted(axes(study).items(), key=lambda item: -shares.get(item[0], 0)))
-    basis = ""
-    if len(importance):
-        basis = f"From {importance[TRIALS].iloc[0]} trials at epoch {importance[EPOCH].iloc[0]}."
-    cards = [_card("importance", basis, {"": interactive.importance(importance)})]
-    figures, pruned = interactive.slices(study), (study.trials[STATE] == PRUNED).any()
-    for number, (name, axis) in enumerate(by_importance.items()):
-        figure = figures.get(name)
-        pruned_note = "Pruned trials are ticks above." if figure and pruned else ""
-        hidden = _hidden({"": figure}) if figure else ""
-        caption = " ".join(filter(None, (_range(study, axis), pruned_note, hidden)))
-        cards.append(Card(f"slice-{number}", name, caption, {"": figure} if figure else {}))
-    names = sorted(by_importance, key=lambda name: name not in (pair(study) or ()))[:_MAX_PAIRED]
-    if len(names) > 1:
-        views = {f"{x}, {y}": interactive.pair_grid(study, x, y) for x, y in combinations(names, 2)}
-        cards.append(_card("pair_grid", "Circles are complete trials.", views, wide=len(cards) % 2 == 0))
-    views = {"complete trials": parallel(study, whole=True), "all": parallel(study, whole=False)}
-    return [*cards, _card("parallel", "The darker the line, the lower the loss.", views, wide=True)]
+    return sorted(axes(study), key=lambda name: -shares.get(name, 0))
 
 
-def _models(study: Study) -> list[Card]:
+def _slices(study: Study, importance: pd.DataFrame) -> list[Card]:
+    """Return one card per hyperparameter."""
+    panels, pruned = FIGURES["slices"].panels(study), (study.trials[STATE] == PRUNED).any()
+    cards = []
+    for number, name in enumerate(_by_importance(study, importance)):
+        words = [_range(study, axes(study)[name])]
+        panel = panels.get(name)
+        if panel:
+            words += ["Pruned trials are ticks above." if pruned else "", panel.note, panel.hidden()]
+        text = " ".join(filter(None, words))
+        cards.append(Card(f"slice-{number}", name, text, {"": panel.figure()} if panel else {}))
+    return cards
+
+
+def _pairs(study: Study, importance: pd.DataFrame) -> Panels:
+    """Return a panel for every two of the hyperparameters that matter most."""
+    order = _by_importance(study, importance)
+    names = sorted(order, key=lambda name: name not in (pair(study) or ()))[:_MAX_PAIRED]
+    panels: Panels = {}
+    for x, y in combinations(names, 2):
+        panels |= FIGURES["pair_grid"].panels(study, x, y)
+    return panels
+
+
+def _survivors(study: Study) -> str:
+    """Say how many trials reached the last epoch."""
+    reached = progress.rung_survival(study).set_index(EPOCH)[REACHED].get(study.max_epochs, 0)
+    return f"{reached} of {len(study.trials)} reached epoch {study.max_epochs}."
+
+
+def _model_notes(study: Study) -> dict[str, str]:
+    """Return one sentence about the winner for each figure that has one."""
     best = study.best_trial
     tables = models.active_units(study), models.train_validation_gap(study), models.pareto(study)
     active, gap, sizes = (table.set_index(TRIAL) for table in tables)
@@ -156,12 +146,7 @@ def _models(study: Study) -> list[Card]:
         if len(close) and close.index[0] != best:
             share = close[PARAMETERS].iloc[0] / sizes[PARAMETERS][best]
             smaller = f"Trial {close.index[0]} is within {_CLOSE:g} nat of the winner at {share:.0%} of its size."
-    return [
-        _card("loss_parts", "", {"": interactive.loss_parts(study)}),
-        _card("active_units", used, {"": interactive.active_units(study)}),
-        _card("train_validation_gap", overfit, {"": interactive.train_validation_gap(study)}),
-        _card("pareto", smaller, {"": interactive.pareto(study)}),
-    ]
+    return {"active_units": used, "train_validation_gap": overfit, "pareto": smaller}
 
 
 def _when_found(study: Study) -> str:
@@ -174,12 +159,9 @@ def _when_found(study: Study) -> str:
 
 
 def _range(study: Study, axis: Axis) -> str:
-    """Return sentences on the searched range, the winner's value and a reference outside of the axis."""
+    """Return sentences on the searched range and the winner's value."""
     searched = f"From {format_value(axis.low)} to {format_value(axis.high)}{', log' if axis.scale == 'log' else ''}."
     if axis.scale == "category":
         searched = f"One of {', '.join(map(str, axis.choices))}."
     best = "" if study.best is None else f" The winner: {format_value(study.best[axis.name])}."
-    reference = getattr(study.reference, axis.name)
-    if axis.scale == "log" and reference <= 0:
-        best += f" The reference, {format_value(reference)}, is not on this axis."
     return f"{searched}{best}"

@@ -72,7 +72,7 @@ def render(study: Study) -> str:
     from vae_tune.views.report.trial_table import make_table
 
     cost, shares = compute_cost(study), importance(study)
-    sections = figures.make_sections(study, cost, shares)
+    sections = figures.make_sections(study, shares)
     plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     script = "\n".join(read_resource(name) for name in _SCRIPTS)
     environment = jinja2.Environment(

@@ -19,7 +19,7 @@ from vae_tune.config.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.views.figures.traces import plain
+from vae_tune.views.json_values import plain
 
 if TYPE_CHECKING:
     import pandas as pd
