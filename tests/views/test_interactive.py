@@ -246,4 +246,4 @@ def test_what_a_rung_stopped_is_stacked_on_what_went_on(three):
 
 def test_the_time_that_trials_filled_is_that_of_the_compute_cost(three):
     hours = compute_cost(three).hours
-    assert panel("timeline", three).note == f"Trials filled {1 - hours['idle'] / hours.sum():.0%} of the time."
+    assert panel("timeline", three).note == f"Workers trained for {1 - hours['idle'] / hours.sum():.0%} of the time."

@@ -165,6 +165,6 @@ def timeline(study: Study) -> Panels:
             traces.append(bar | {"hovertemplate": f"{who}<br>%{{base:.2f}} to %{{x:.2f}} {unit}<extra></extra>"})
     hours = compute_cost.compute_cost(study).hours.drop(names.CONFIRMATION, errors="ignore")  # it idles on its own
     busy = 1 - hours[STATE_WORDS[names.IDLE]] / (hours.sum() or math.nan)
-    note = f"Trials filled {busy:.0%} of the time." if math.isfinite(busy) else ""
+    note = f"Workers trained for {busy:.0%} of the time." if math.isfinite(busy) else ""
     x, layout = axis(f"{unit} of searching", (0, 1.01 * end.max() or 1)), {"height": 100 + 32 * len(workers)}
     return {"": Panel(x, chart.named_axis(workers), traces, note, True, layout)}
