@@ -47,13 +47,8 @@ def draw(title: str, panels: Panels, missing: str) -> Figure:
         handles, labels = ax.get_legend_handles_labels()
         named = dict(zip(labels, handles, strict=True)) | named
     if named:
-        how: Any = {
-            "loc": "outside lower center",
-            "ncols": min(len(named), int(width / 1.3)),
-            "fontsize": _SMALL,
-            "frameon": False,
-        }
-        legend: Any = figure.legend(named.values(), named, **how)
+        how: Any = {"loc": "outside lower center", "ncols": min(len(named), int(width / 1.3)), "frameon": False}
+        legend: Any = figure.legend(named.values(), named, fontsize=_SMALL, **how)
         for handle in legend.legend_handles:
             handle.set_alpha(1)
     return figure
