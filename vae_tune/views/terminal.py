@@ -36,7 +36,7 @@ class View:
     """Shows a search on a console; a context manager. The record calls it with each trial that changed."""
 
     def __init__(self, console: Console, *, with_summary: bool = True):
-        """Show nothing yet; ``with_summary`` has :meth:`end` print the summary."""
+        """Show nothing yet; :meth:`end` prints the summary only ``with_summary``."""
         self._console = console
         self._with_summary = with_summary
         self._rows: dict[int, TrialRow] = {}
@@ -159,7 +159,6 @@ class TerminalView(View):
     """Redraws progress, counts, the best trial and the running trials in place."""
 
     def __init__(self, console: Console, *, with_summary: bool = True):
-        """Draw nothing yet."""
         super().__init__(console, with_summary=with_summary)
         self._message = "Reading the images and starting Ray"
         self._known = 0
