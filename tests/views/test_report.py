@@ -1,4 +1,4 @@
-"""What report.html says, as text; what it does in a browser is tested in one."""
+"""The text of report.html; test_report_browser.py tests how it behaves in a browser."""
 
 import fcntl
 import html
@@ -44,13 +44,13 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told(whole):
-    """What the report of the whole study says, and its data."""
+def parsed(whole):
+    """The text of the report of the whole study, and its data."""
     return read(whole)
 
 
-def test_it_compares_winner_and_reference_and_names_kind_and_unit(whole, told):
-    words, _ = told
+def test_it_compares_winner_and_reference_and_names_kind_and_unit(whole, parsed):
+    words, _ = parsed
     metrics = load_study(whole).metrics
     winner, gain = metrics["winner"], metrics["improvement"]["test"]
     assert f"Trial {winner['trial']} wins" in words
@@ -62,8 +62,8 @@ def test_it_compares_winner_and_reference_and_names_kind_and_unit(whole, told):
     assert f"test negative ELBO {numbers[0]:.2f} {numbers[1]:.2f} {-gain:+.2f}" in words
 
 
-def test_it_tells_what_early_stopping_saved_and_where_the_hours_went(whole, told):
-    words, _ = told
+def test_it_tells_what_early_stopping_saved_and_where_the_hours_went(whole, parsed):
+    words, _ = parsed
     study = load_study(whole)
     epochs, pruned = len(study.epochs), study.trials[study.trials.state == "PRUNED"]
     saved = len(pruned) * 9 - pruned.epochs.sum()
@@ -95,8 +95,8 @@ def test_three_findings_come_first_and_the_others_are_folded(whole):
     assert more == len(conclusions(load_study(whole))) - 3
 
 
-def test_it_tells_where_everything_came_from(whole, told):
-    words, _ = told
+def test_it_tells_where_everything_came_from(whole, parsed):
+    words, _ = parsed
     manifest = load_study(whole).manifest
     assert manifest["data"]["sha256"] in words
     assert "search.py --num-samples 40" in words
@@ -104,8 +104,8 @@ def test_it_tells_where_everything_came_from(whole, told):
     assert "ASHA with rungs at 1, 3 and reduction factor 3" in words
 
 
-def test_its_table_holds_every_trial(whole, told):
-    _, data = told
+def test_its_table_holds_every_trial(whole, parsed):
+    _, data = parsed
     trials = load_study(whole).trials
     names = [column["name"] for column in data["columns"]]
     assert [row[names.index("trial")] for row in data["rows"]] == list(trials.index)
@@ -185,8 +185,8 @@ def test_an_exploration_goes_on_as_one(tmp_path):
     assert "Pruned trials are ticks" not in words  # there are none
 
 
-def test_it_says_all_that_the_study_teaches(whole, told):
-    words, _ = told
+def test_it_says_all_that_the_study_teaches(whole, parsed):
+    words, _ = parsed
     findings = conclusions(load_study(whole))
     assert len(findings) > 4
     for finding in findings:

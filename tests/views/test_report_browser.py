@@ -14,8 +14,8 @@ TRIALS = 60
 EVIL = "<script>document.title='evil'</script>"
 
 
-class Seen:
-    """A page, and what it did that it should not have."""
+class OpenReport:
+    """A page in the browser, with its requests and its console messages."""
 
     def __init__(self, chromium, uri, **options):
         self.page = chromium.new_page(**options)
@@ -60,54 +60,54 @@ def uri(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen(chromium, uri):
+def report(chromium, uri):
     """The report on a desk, in light colours, with all of its plots drawn."""
-    seen = Seen(chromium, uri, viewport={"width": 1280, "height": 900}, color_scheme="light")
-    seen.plots = seen.draw_all()
-    yield seen
-    seen.page.close()
+    report = OpenReport(chromium, uri, viewport={"width": 1280, "height": 900}, color_scheme="light")
+    report.plots = report.draw_all()
+    yield report
+    report.page.close()
 
 
-def test_every_plot_is_drawn_without_a_complaint_or_a_request(seen, uri):
-    assert seen.plots == seen.page.locator("[data-card]").count() >= 13
-    assert seen.requests == [uri]
-    assert seen.problems == []
+def test_every_plot_is_drawn_without_a_complaint_or_a_request(report, uri):
+    assert report.plots == report.page.locator("[data-card]").count() >= 13
+    assert report.requests == [uri]
+    assert report.problems == []
 
 
-def test_the_table_sorts_by_any_column_and_back(seen):
-    assert seen.column("trial") == [str(number) for number in range(TRIALS)]
-    assert seen.page.locator("th[aria-sort=ascending]").inner_text().strip() == "trial"
-    head = seen.page.locator("#table thead button", has_text="val_loss").first
+def test_the_table_sorts_by_any_column_and_back(report):
+    assert report.column("trial") == [str(number) for number in range(TRIALS)]
+    assert report.page.locator("th[aria-sort=ascending]").inner_text().strip() == "trial"
+    head = report.page.locator("#table thead button", has_text="val_loss").first
     head.click()
-    losses = [float(loss) for loss in seen.column("val_loss") if loss]
+    losses = [float(loss) for loss in report.column("val_loss") if loss]
     assert losses == sorted(losses)
     head.click()
-    assert [float(loss) for loss in seen.column("val_loss") if loss] == losses[::-1]
-    assert seen.page.locator("th[aria-sort=descending]").inner_text().strip() == "val_loss"
+    assert [float(loss) for loss in report.column("val_loss") if loss] == losses[::-1]
+    assert report.page.locator("th[aria-sort=descending]").inner_text().strip() == "val_loss"
 
 
-def test_the_table_shows_what_the_filter_lets_pass(seen):
-    seen.page.fill("#filter", "pruned latent_size>=20 latent_size<40")
-    assert set(seen.column("state")) == {"PRUNED"}
-    sizes = [int(size) for size in seen.column("latent_size")]
+def test_the_table_shows_what_the_filter_lets_pass(report):
+    report.page.fill("#filter", "pruned latent_size>=20 latent_size<40")
+    assert set(report.column("state")) == {"PRUNED"}
+    sizes = [int(size) for size in report.column("latent_size")]
     assert 20 <= min(sizes) <= max(sizes) < 40
-    shown = len(seen.column("trial"))
-    assert seen.page.inner_text("#count") == f"{shown} of {TRIALS} trials"
-    seen.page.locator("#states label", has_text="PRUNED").locator("input").uncheck()
-    assert seen.column("trial") == []
-    seen.page.locator("#states label", has_text="PRUNED").locator("input").check()
-    seen.page.fill("#filter", "")
-    assert len(seen.column("trial")) == TRIALS
+    shown = len(report.column("trial"))
+    assert report.page.inner_text("#count") == f"{shown} of {TRIALS} trials"
+    report.page.locator("#states label", has_text="PRUNED").locator("input").uncheck()
+    assert report.column("trial") == []
+    report.page.locator("#states label", has_text="PRUNED").locator("input").check()
+    report.page.fill("#filter", "")
+    assert len(report.column("trial")) == TRIALS
 
 
-def test_a_trial_that_is_chosen_in_the_table_shows_in_the_plots(seen):
+def test_a_trial_that_is_chosen_in_the_table_shows_in_the_plots(report):
     curves = "document.querySelector('[data-card=learning_curves] .plot').data.filter(t => t.name === 'chosen')"
-    row = seen.page.locator("#table tbody tr", has_text="COMPLETE").first
+    row = report.page.locator("#table tbody tr", has_text="COMPLETE").first
     row.click()
-    assert seen.page.evaluate(f"{curves}.map(t => t.x.length)") == [9]
-    assert "COMPLETE" in seen.page.inner_text("#chosen")
-    seen.page.click("#chosen button")
-    assert seen.page.evaluate(f"{curves}.length") == 0
+    assert report.page.evaluate(f"{curves}.map(t => t.x.length)") == [9]
+    assert "COMPLETE" in report.page.inner_text("#chosen")
+    report.page.click("#chosen button")
+    assert report.page.evaluate(f"{curves}.length") == 0
 
 
 CHOSEN = """() => [...document.querySelectorAll('[data-card]')].map((node) => {
@@ -118,33 +118,33 @@ CHOSEN = """() => [...document.querySelectorAll('[data-card]')].map((node) => {
         const at = axis.d2p(value);
         return at >= -0.5 && at <= axis._length + 0.5;
     };
-    const seen = trace && (trace.type === 'bar' || (inside(xaxis, trace.x.at(-1)) && inside(yaxis, trace.y.at(-1))));
+    const inView = trace && (trace.type === 'bar' || (inside(xaxis, trace.x.at(-1)) && inside(yaxis, trace.y.at(-1))));
     const view = [xaxis, yaxis].map((axis) => axis && !axis.autorange && axis.range);
-    return [node.dataset.card, Boolean(trace), seen, JSON.stringify(view)];
+    return [node.dataset.card, Boolean(trace), inView, JSON.stringify(view)];
 })"""
 """Of each plot: its card, whether the chosen trial is in it and in view, and the view where it is not plotly's own."""
 NOT_OF_TRIALS = {"rung_survival", "rung_correlation", "importance"}
 
 
 @pytest.mark.parametrize("who", ["winner", "reference", "worst", "failed"])
-def test_a_trial_that_is_chosen_is_seen_in_every_plot_and_the_views_come_back(seen, uri, who):
+def test_a_trial_that_is_chosen_is_seen_in_every_plot_and_the_views_come_back(report, uri, who):
     trials = load_study(Path(uri.removeprefix("file://")).parent).trials
     pruned, failed = trials[trials.state == "PRUNED"], trials[(trials.state == "FAIL") & trials.val_loss.notna()]
     best = trials[trials.state == "COMPLETE"].val_loss.idxmin()
     number = {"winner": best, "reference": 0, "worst": pruned.val_loss.idxmax(), "failed": failed.index[0]}[who]
-    before = {card: view for card, _, _, view in seen.page.evaluate(CHOSEN)}
-    seen.page.locator("#table tbody tr", has=seen.page.locator(f"td:first-child:text-is('{number}')")).click()
-    found = seen.page.evaluate(CHOSEN)
+    before = {card: view for card, _, _, view in report.page.evaluate(CHOSEN)}
+    report.page.locator("#table tbody tr", has=report.page.locator(f"td:first-child:text-is('{number}')")).click()
+    found = report.page.evaluate(CHOSEN)
     assert {card for card, there, _, _ in found if not there} == NOT_OF_TRIALS
     assert [card for card, there, inside, _ in found if there and not inside] == []
     grown = {card for card, _, _, view in found if view != before[card]}
     assert bool(grown) == (who in ("worst", "failed"))
-    seen.page.click("#chosen button")
-    assert {card: view for card, _, _, view in seen.page.evaluate(CHOSEN)} == before
+    report.page.click("#chosen button")
+    assert {card: view for card, _, _, view in report.page.evaluate(CHOSEN)} == before
 
 
-def test_a_click_on_a_point_chooses_its_trial(seen):
-    place = seen.page.locator("[data-card=pareto] .plot")
+def test_a_click_on_a_point_chooses_its_trial(report):
+    place = report.page.locator("[data-card=pareto] .plot")
     place.scroll_into_view_if_needed()
     x, y, trial = place.evaluate(
         """(place) => {
@@ -155,55 +155,55 @@ def test_a_click_on_a_point_chooses_its_trial(seen):
             return [left + at(xaxis, trace.x[0]), top + at(yaxis, trace.y[0]), trace.customdata[0]];
         }"""
     )
-    seen.page.mouse.move(x, y)
-    seen.page.mouse.click(x, y)
-    assert seen.page.inner_text("#chosen").startswith(f"trial {trial} ")
-    seen.page.click("#chosen button")
+    report.page.mouse.move(x, y)
+    report.page.mouse.click(x, y)
+    assert report.page.inner_text("#chosen").startswith(f"trial {trial} ")
+    report.page.click("#chosen button")
 
 
 def test_a_workers_name_is_shown_as_it_is(chromium, tmp_path):
     name = "<b>host</b> &lt; @best"
     study = hand_made(tmp_path / "s", {"losses": (110, 100), "node": name}, {"losses": (110, 90), "node": "@best"})
-    seen = Seen(chromium, write_report(study.folder).as_uri())
-    card = seen.page.locator("[data-card=timeline]")
+    report = OpenReport(chromium, write_report(study.folder).as_uri())
+    card = report.page.locator("[data-card=timeline]")
     card.scroll_into_view_if_needed()
     card.locator(".ytick text").first.wait_for()
     assert sorted(card.locator(".ytick text").all_text_contents()) == sorted([f"{name} 1", "@best 1"])
-    seen.page.close()
+    report.page.close()
 
 
-def test_another_view_of_a_plot_is_drawn_on_demand(seen):
-    card = seen.page.locator("[data-card=best_so_far]")
+def test_another_view_of_a_plot_is_drawn_on_demand(report):
+    card = report.page.locator("[data-card=best_so_far]")
     card.locator("button", has_text="time").click()
     assert "seconds of searching" in card.locator(".plot").inner_text()
 
 
-def test_the_plots_follow_the_theme(seen):
-    light = seen.colour("body", "backgroundColor"), seen.colour("[data-card] .xtick text", "fill")
-    seen.page.emulate_media(color_scheme="dark")
-    seen.page.wait_for_function(
+def test_the_plots_follow_the_theme(report):
+    light = report.colour("body", "backgroundColor"), report.colour("[data-card] .xtick text", "fill")
+    report.page.emulate_media(color_scheme="dark")
+    report.page.wait_for_function(
         "before => getComputedStyle(document.querySelector('[data-card] .xtick text')).fill !== before", arg=light[1]
     )
-    assert seen.colour("body", "backgroundColor") != light[0]
+    assert report.colour("body", "backgroundColor") != light[0]
 
 
 def test_a_phone_shows_it_without_scrolling_sideways_whatever_was_searched(chromium, tmp_path):
     wide = load_space(Path(__file__).parents[2] / "spaces" / "wide.yaml", TrialConfig())
-    report = write_report(make_study(tmp_path / "wide", space=wide))
-    seen = Seen(chromium, report.as_uri(), viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
-    seen.draw_all()
-    assert seen.page.evaluate("document.documentElement.scrollWidth") == 390
-    assert seen.page.locator(".modebar-btn").count() == 0  # it would cover the legends
-    assert seen.problems == []
-    seen.page.close()
+    uri = write_report(make_study(tmp_path / "wide", space=wide)).as_uri()
+    report = OpenReport(chromium, uri, viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+    report.draw_all()
+    assert report.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert report.page.locator(".modebar-btn").count() == 0  # it would cover the legends
+    assert report.problems == []
+    report.page.close()
 
 
 def test_nothing_in_a_study_runs_as_a_script(chromium, tmp_path):
     folder = make_study(tmp_path / "<img src=x onerror=document.title='evil'>", trials=12, failed=0.4)
     table = folder / "trials.csv"
     table.write_text(table.read_text().replace("diverged:", EVIL).replace("RuntimeError:", EVIL))
-    seen = Seen(chromium, write_report(folder).as_uri())
-    assert seen.page.title() == f"{folder.name} · vae_tune"
-    assert EVIL in seen.page.inner_text("#table")
-    assert seen.problems == []
-    seen.page.close()
+    report = OpenReport(chromium, write_report(folder).as_uri())
+    assert report.page.title() == f"{folder.name} · vae_tune"
+    assert EVIL in report.page.inner_text("#table")
+    assert report.problems == []
+    report.page.close()

@@ -119,8 +119,8 @@ def test_no_status_line_follows_the_summary(tmp_path):
     output = Output()
     with PlainView(make_console(file=output), silence_seconds=0.01) as view:
         view.begin(2, 1, [])
-        view(trial(0, "RUNNING"))
-        output.wait_for("training trial 0")
+        view(trial(0, "RUNNING", 130.0))
+        assert output.wait_for("training trial 0").endswith("at epoch 1/1")  # the best has a trial that finished
         view.end([trial(0, "RUNNING")], None, tmp_path)
         assert "status lines" not in {thread.name for thread in threading.enumerate()}
         assert output.getvalue().rstrip().endswith(str(tmp_path))

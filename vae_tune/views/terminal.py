@@ -143,7 +143,7 @@ class PlainView(View):
         running = [row for row in self._rows.values() if row.state == RUNNING]
         shown = [f"trial {row.trial} at epoch {row.epochs}/{self._max_epochs}" for row in running[-_NAMED_TRIALS:]]
         shown += [f"{len(running) - len(shown)} more"] if len(running) > len(shown) else []
-        best = winner(self._rows.values(), self._max_epochs)
+        best = winner((row for row in self._rows.values() if row.state != RUNNING), self._max_epochs)
         loss = "" if best is None else f"; best {best.val_loss:.2f} nats (trial {best.trial})"
         training = f"training {', '.join(shown)}" if running else "no trial is training"
         return f"[{self._finished()}/{self._num_samples}] {training}{loss}"
