@@ -1,4 +1,4 @@
-"""How much memory a training takes, known before it begins; tests measure it."""
+"""Estimate the memory of a training before it begins; tests compare the estimate with measurements."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vae_tune.config.settings import TrialConfig, UsageError
 
 _FLOAT = 4
 PROCESS = 400_000_000
-"""Bytes of a worker's own, before it trains; the code of the libraries, which is in memory once, aside."""
+"""Private bytes of a worker before it trains, without the code of the libraries, which is in memory once."""
 _TRAINED = 4
-"""Numbers for each parameter: itself, its gradient, and two moments of Adam's."""
+"""Numbers per parameter: itself, its gradient, and Adam's two moments."""
 _WRITTEN = 7
-"""Numbers for each parameter while a checkpoint is written or read: parameter and moments, in the file's form too."""
+"""Numbers per parameter while a checkpoint is written or read: parameter and moments, as tensors and as a file."""
 _EVALUATED_AT_ONCE = 500
 
 
@@ -28,13 +28,13 @@ def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
 
 
 def training_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int, *, on_gpu: bool = False) -> int:
-    """Return the bytes of main memory that training ``config`` takes, beside those of the process and the data set.
+    """Return the bytes of main memory that training ``config`` takes, in addition to the process and the data set.
 
-    It holds the parameters with gradients and moments, a minibatch, and for a while either a checkpoint or an
+    These are the parameters with gradients and moments, a minibatch, and for a while either a checkpoint or an
     evaluation. With a GPU only the checkpoints are in main memory.
 
     Args:
-        config: what is trained.
+        config: the configuration to train.
         shape: of an image.
         evaluated: validation images.
         on_gpu: whether it trains on a GPU.
@@ -46,20 +46,20 @@ def training_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int, *,
 
 
 def gpu_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
-    """Return the bytes of a GPU's memory that training ``config`` takes, the data set aside."""
+    """Return the bytes of a GPU's memory that training ``config`` takes, without the data set."""
     return _trained(config, shape) + evaluation_bytes(config, shape, evaluated)
 
 
 def evaluation_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
-    """Return the bytes that evaluating a model on ``evaluated`` images takes, beside the model and the images."""
+    """Return the bytes that evaluating a model on ``evaluated`` images takes, without the model and the images."""
     return _FLOAT * (4 * evaluated * config.latent_size + _activations(config, shape, _EVALUATED_AT_ONCE))
 
 
 def refuse_too_much(what: str, needed: int, there: int | None, remedy: str) -> None:
-    """Refuse what needs more memory than there is; nothing where the system does not tell how much there is.
+    """Refuse work that needs more memory than is free; if the system does not tell how much is free, do nothing.
 
     Raises:
-        UsageError: it does.
+        UsageError: it needs more.
     """
     if there is not None and needed > there:
         raise UsageError(f"{what} needs about {in_words(needed)} of memory, but {in_words(there)} are free.\n{remedy}")

@@ -1,8 +1,8 @@
 """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2) on the one tensor that holds a model's parameters.
 
-The update is torch's own fused kernel. ``torch.optim.AdamW`` around it would import torch's compiler, a second of CPU
-in each worker before its first step, and sort its one tensor by device and dtype in every step; a test compares the
-two to the last bit.
+The update is torch's own fused kernel. ``torch.optim.AdamW`` would import torch's compiler, a second of CPU in each
+worker before its first step, and group its one tensor by device and dtype in every step. A test compares the two
+to the last bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class AdamW:
             "exp_avg": torch.zeros_like(parameter),
             "exp_avg_sq": torch.zeros_like(parameter),
         }
-        """All that it remembers: the steps taken, and the running means of the gradient and of its square."""
+        """Its state: the number of steps, and the running means of the gradient and of its square."""
 
     def step(self, learning_rate: float) -> None:
         """Take one step along the parameter's gradient."""
@@ -49,7 +49,7 @@ class AdamW:
         )
 
     def load(self, moments: dict[str, Tensor]) -> None:
-        """Take over the ``moments`` of another.
+        """Copy the ``moments`` of another optimizer.
 
         Raises:
             KeyError: one is missing.

@@ -1,7 +1,4 @@
-"""What changes from epoch to epoch: the learning rate and the weight of the KL term, as functions of the epoch alone.
-
-So a training that goes on from a checkpoint needs to know nothing but its epoch.
-"""
+"""Learning rate and KL weight, as functions of the epoch alone: a resumed training needs no other state."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ def learning_rate(config: TrialConfig, epoch: int) -> float:
     """Return Adam's step size in ``epoch``, counted from 1.
 
     ``staged`` is Burda et al.'s (2016, section 5): 3^i epochs at ``learning_rate`` * 10^(-i/7), i = 0..7, which are
-    3,280 epochs in all; what follows stays at the last stage.
+    3,280 epochs in all; later epochs stay at the last stage.
     """
     if config.lr_schedule == "cosine":
         return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / config.max_epochs))
@@ -27,5 +24,5 @@ def learning_rate(config: TrialConfig, epoch: int) -> float:
 
 
 def kl_weight(config: TrialConfig, epoch: int) -> float:
-    """Return the weight of the KL term in ``epoch``: it grows in equal steps and is whole after the warm-up."""
+    """Return the weight of the KL term in ``epoch``: it grows in equal steps and is complete after the warm-up."""
     return config.kl_weight * min(1.0, epoch / (config.kl_warmup_epochs + 1))

@@ -1,7 +1,7 @@
-"""How many threads torch uses, and results that do not depend on it.
+"""Set the number of threads that torch uses, and compute results that do not depend on it.
 
 torch divides an operation's elements among its threads, and rounds the few at the end of each part in another way than
-the rest: sums over them then differ in the last bit from one number of threads to another (seen with torch 2.15).
+the rest: sums over them then differ in the last bit between numbers of threads (seen with torch 2.15).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads in the block: more than there are idle cores make it many times slower."""
+    """Let torch use ``count`` threads in the block: with more threads than idle cores it is many times slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -32,7 +32,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def limit_threads() -> None:
-    """Let torch use no more threads than this process may use CPUs: of control groups torch knows nothing."""
+    """Let torch use no more threads than this process may use CPUs: torch does not know of control groups."""
     torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
 
 
@@ -42,15 +42,15 @@ def on_one_thread_each(
     device: torch.device,
     done: Callable[[], object] = lambda: None,
 ) -> list[Result]:
-    """Return ``function`` of each item; as many at a time as torch may use threads, each of them on one thread.
+    """Return ``function`` of each item, computed on as many threads as torch may use, one thread per item.
 
-    So the results do not depend on the number of threads. What is set for this thread alone, such as ``torch.no_grad``
-    and ``torch.autocast``, does not hold in ``function``.
+    The results do not depend on the number of threads. Settings of the calling thread, such as ``torch.no_grad`` and
+    ``torch.autocast``, do not hold in ``function``.
 
     Args:
-        function: called from several threads at a time.
-        items: what it is called with.
-        device: where it computes; a GPU takes one item after another.
+        function: called from several threads at once.
+        items: its arguments.
+        device: where it computes; a GPU computes one item after the other.
         done: called in this thread after each item.
     """
     count = torch.get_num_threads() if device.type == "cpu" else 1

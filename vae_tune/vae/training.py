@@ -1,7 +1,7 @@
-"""Training one VAE: a generator that yields a report an epoch. It knows nothing of Ray or Optuna.
+"""Train one VAE, without Ray or Optuna: a generator that yields one report per epoch.
 
-All randomness of an epoch is a function of (seed, epoch): a training that goes on from a checkpoint draws the
-same batches and the same noise as one that was never interrupted.
+All randomness of an epoch is a function of (seed, epoch): a training that goes on from a checkpoint draws the same
+batches and the same noise as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _EVALUATION_SEED = 13_126_114  # the same noise for every trial and epoch
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch showed. Losses are nats per image."""
+    """The numbers of one epoch. Losses are nats per image."""
 
     epoch: int
     """1-based."""
     train_loss: float
-    """Mean over the epoch's batches, while the weights changed: negative ELBO, or with iwae_samples that bound."""
+    """Mean over the epoch's images, while the weights changed: negative ELBO, or with iwae_samples that bound."""
     val_loss: float
     """Validation negative ELBO at KL weight 1, the number that ranks trials."""
     val_reconstruction: float
@@ -68,7 +68,7 @@ class Evaluation:
 
 
 class Diverged(ArithmeticError):
-    """The loss became NaN or infinite; the weights are worth nothing."""
+    """The loss became NaN or infinite; the weights are useless."""
 
     def __init__(self, epoch: int, where: str):
         super().__init__(f"diverged: non-finite {where} in epoch {epoch}")
@@ -77,18 +77,18 @@ class Diverged(ArithmeticError):
 
 @dataclass
 class TrainingState:
-    """All that training changes: what a checkpoint holds."""
+    """All that training changes, and so the content of a checkpoint."""
 
     model: VAE
     optimizer: AdamW
     loss: Tensor
-    """Sum of the losses over the images of ``step`` minibatches, nats: float64, (), on the model's device."""
+    """Sum of the losses over the images of the current epoch, nats: float64, (), on the model's device."""
     epoch: int = 0
-    """Epochs done."""
+    """Completed epochs."""
     step: int = 0
-    """Minibatches done of the epoch after these; 0 between epochs, where ``loss`` is what the last one left."""
+    """Completed minibatches of the current epoch; 0 between epochs, when ``loss`` is that of the last one."""
     seconds: float = 0.0
-    """Time that they took."""
+    """Seconds that these minibatches took."""
 
 
 def new_state(config: TrialConfig, shape: Shape, device: torch.device) -> TrainingState:
@@ -107,9 +107,9 @@ def fit(
 ) -> Iterator[EpochReport]:
     """Train up to ``config.max_epochs`` and yield a report after each epoch.
 
-    Pass a ``state`` to see it change, to checkpoint it between reports, or to go on from one. ``midway`` is shown the
-    state after every step. It may checkpoint it too: what goes on from there gives the same numbers. What it raises
-    ends the training.
+    Pass a ``state`` to checkpoint it between reports, or to go on from one. ``midway`` is called with the state after
+    every step. It may checkpoint it too, and a training that goes on from there gives the same numbers; or it may end
+    the training by an exception.
 
     Raises:
         Diverged: as soon as a loss is not finite (on a GPU at the end of the epoch).
@@ -189,7 +189,7 @@ def train_epoch(
 ) -> float:
     """Take one pass over ``images``, uint8 or in [0, 1], and return the mean loss in nats per image.
 
-    A pass that was left in the middle goes on there.
+    A pass that was interrupted goes on at ``state.step``.
     """
     device, on_cpu = images.device, images.device.type == "cpu"
     shuffler = torch.Generator().manual_seed(_epoch_seed(config.seed, epoch))
@@ -200,7 +200,7 @@ def train_epoch(
     for number, index in enumerate(order.split(config.batch_size), start=1):
         draws = len(index) * config.iwae_samples
         noise = torch.randn(draws, config.latent_size, generator=noise_source, device=device)
-        if number <= state.step:  # done before; its noise had to be drawn all the same
+        if number <= state.step:  # done before the interruption; its noise had to be drawn nevertheless
             continue
         x = _scale(images.index_select(0, index))
         loss = step(x, noise, weight)
@@ -219,7 +219,7 @@ def train_epoch(
 
 
 def _timed(midway: Callable[[TrainingState], None], start: float, state: TrainingState) -> None:
-    """Show ``midway`` a state that knows how long its epoch has taken since ``start``."""
+    """Call ``midway`` with the seconds that the epoch has taken since ``start`` in the state."""
     state.seconds = time.perf_counter() - start
     midway(state)
 
@@ -230,19 +230,19 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 
 
 def training_images(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Return ``images`` for :func:`train_epoch`: on a GPU scaled already, which spares each step a kernel."""
+    """Return ``images`` for :func:`train_epoch`: on a GPU already scaled, which saves each step a kernel."""
     tensor = to_tensor(images, device)
     return tensor if device.type == "cpu" else _scale(tensor)
 
 
 def _scale(images: Tensor) -> Tensor:
-    """Grey values 0..255, uint8, to [0, 1], float32; what is scaled stays."""
+    """Scale uint8 values 0..255 to [0, 1], float32; return images that are scaled already as they are."""
     return images if images.is_floating_point() else images.div(255.0)
 
 
 @contextmanager
 def _tf32(config: TrialConfig) -> Iterator[None]:
-    """Let a GPU take products of float32 matrices in TF32 in the block, where ``config`` says so."""
+    """Let a GPU compute products of float32 matrices in TF32 in the block, if ``config`` says so."""
     products = torch.backends.cuda.matmul
     before = products.fp32_precision
     if config.precision == "tf32":
