@@ -115,14 +115,14 @@ def test_more_trials_gain_where_the_best_place_is_unexplored_and_nothing_where_i
     assert text.endswith(f"To go on: {suggestions.resume(aside.folder, num_samples=21)}")
 
 
-def test_why_nothing_is_foretold_is_said(tmp_path):
+def test_a_missing_forecast_gives_its_reason(tmp_path):
     few = rates(tmp_path / "few", np.linspace(0.5, 0.9, 5), lambda place: 100 + place)
     assert about(forecast(few), "replay") == ["Not enough data for a forecast: 5 trials trained to the end, needs 6."]
     random = np.random.default_rng(0)
     noise = rates(tmp_path / "noise", np.linspace(0.1, 0.9, 20), lambda place: 100 + random.random())
     (text,) = about(forecast(noise, 60), "replay")
     assert text.startswith("Not enough data for a forecast: rank correlation ")
-    assert about(forecast(noise, 0), "replay") == ["No forecast by a replay: no time is left."]
+    assert about(forecast(noise, 0), "replay") == ["No forecast: no time is left."]
 
 
 def test_a_forecast_that_takes_too_long_ends_with_what_it_has(tmp_path, monkeypatch):
@@ -135,10 +135,10 @@ def test_a_forecast_that_takes_too_long_ends_with_what_it_has(tmp_path, monkeypa
     monkeypatch.setattr(module, "_gain", late)
     findings = forecast(study, 60)
     assert [finding.topic for finding in findings] == ["stopping", "replay"]
-    assert findings[-1].text == "No further forecast by a replay: it takes more than 60 s."
+    assert findings[-1].text == "No further forecast: it takes more than 60 s."
 
 
-def test_what_was_foretold_is_read_until_another_trial_begins(tmp_path):
+def test_a_forecast_is_read_until_another_trial_begins(tmp_path):
     study = rates(tmp_path / "s", [0.6, *np.linspace(0.5, 0.9, 12)], lambda place: 100 + 10 * place)
     assert read_forecast(study) == []
     write_forecast(study, 60)

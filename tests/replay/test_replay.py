@@ -157,7 +157,7 @@ def test_a_surrogate_stands_losses_that_are_mostly_equal():
 
 
 def test_too_few_whole_curves_make_no_surrogate():
-    with pytest.raises(UsageError, match="3 curves to the end"):
+    with pytest.raises(UsageError, match="3 whole curves"):
         Surrogate(made(smooth, count=3))
 
 

@@ -209,7 +209,8 @@ class Tabular:
         nearest = int(distances.argmin())
         if distances[nearest] > 1e-9:
             nearest = int(self._whole[distances[self._whole].argmin()])
-        return Curve(self.curves.losses[nearest], _filled(self.curves.seconds[nearest]))
+        seconds = self.curves.seconds[nearest]
+        return Curve(self.curves.losses[nearest], np.where(np.isnan(seconds), np.nanmean(seconds), seconds))
 
 
 def places(space: Space, values: Any) -> Array:
@@ -231,8 +232,3 @@ def _coordinates(space: Space, values: Mapping[str, Any]) -> Iterator[float]:
         if distribution.log:  # type: ignore[attr-defined]
             low, high, value = np.log(low), np.log(high), np.log(value if value > 0 else low)
         yield float((value - low) / (high - low)) if high > low else 0.0
-
-
-def _filled(seconds: Array) -> Array:
-    """Return durations with their mean for the epochs that a curve lacks."""
-    return np.where(np.isnan(seconds), np.nanmean(seconds), seconds)

@@ -1,8 +1,8 @@
-"""What the end of a search foretells by a replay of its record: other reduction factors, more trials.
+"""The forecast at the end of a search, by a replay of its record: other reduction factors, more trials.
 
-The recorded trials run once more in their order, each with its own curve, which goes on as the surrogate expects
-where training was stopped. For more trials the study's own sampler and scheduler go on from there; a new trial's curve
-is the expected one times the noise of a recorded one.
+The recorded trials are replayed in their order, each with its own curve, which the surrogate continues where training
+was stopped. For more trials the study's own sampler and scheduler go on from there; a new trial's curve is the
+expected one times the noise of a recorded one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vae_tune.analysis.advice import Finding
 from vae_tune.analysis.study import Study
@@ -21,36 +20,36 @@ from vae_tune.config import suggestions
 from vae_tune.config.files import write_json
 from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN, VAL_LOSS
 from vae_tune.config.settings import AshaConfig
-from vae_tune.replay.curves import Curve, Curves, load_curves
+from vae_tune.replay.curves import Array, Curve, Curves, study_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, simulate
 from vae_tune.replay.surrogate import FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.search.initial_trials import reference_values
 
 SECONDS = 4.0
-"""That a forecast takes at most, but for one step of it."""
+"""Time limit of a forecast, which its last step may exceed."""
 MORE = 50
-"""Trials whose gain is foretold."""
+"""Additional trials whose gain is forecast."""
 _FACTORS = (2, 3, 4)
-_MOST = 100  # trials that teach the surrogate: its time grows with their cube
+_MOST = 100  # trials that the surrogate is fitted to: its time grows with their cube
 _REPEATS, _FEWEST_REPEATS = 10, 3
-_AS_GOOD = 0.05  # nats by which another best trial is as good
-_BETTER = 0.1  # nats from which on another best trial is worth its epochs
-_WORTH = 0.1  # of the epochs: a saving that is worth a word
+_AS_GOOD = 0.05  # nats: another best trial this close is as good
+_BETTER = 0.1  # nats: another best trial this much better is worth its epochs
+_WORTH = 0.1  # of the epochs: a saving worth mentioning
 
 
 class _OutOfTime(Exception):
-    """A forecast takes too long."""
+    """The forecast exceeds its time limit."""
 
 
 def write_forecast(study: Study, seconds: float = SECONDS) -> None:
-    """Write the forecast into the study's folder, where :func:`vae_tune.analysis.advice.read_forecast` finds it."""
+    """Write the forecast into the study's folder, from which :func:`vae_tune.analysis.advice.read_forecast` reads."""
     findings = [asdict(finding) for finding in forecast(study, seconds)]
     write_json(study.folder / FORECAST_FILE, {"trials": len(study.trials), "findings": findings})
 
 
 def forecast(study: Study, seconds: float = SECONDS) -> list[Finding]:
-    """Return what a replay foretells, or why nothing is foretold; after ``seconds`` what there is by then."""
+    """Return the forecast, or why there is none; after ``seconds`` the findings up to then."""
     end = time.monotonic() + seconds
 
     def check() -> None:
@@ -59,20 +58,19 @@ def forecast(study: Study, seconds: float = SECONDS) -> list[Finding]:
 
     found: list[Finding] = []
     try:
-        for finding in _foretell(study, check):
+        for finding in _findings(study, check):
             found.append(finding)
     except _OutOfTime:
         late = f"it takes more than {seconds:.0f} s" if seconds > 0 else "no time is left"
-        found.append(Finding("replay", f"No {'further ' if found else ''}forecast by a replay: {late}."))
+        found.append(Finding("replay", f"No {'further ' if found else ''}forecast: {late}."))
     return found
 
 
-def _foretell(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
+def _findings(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
     check()
-    curves = load_curves(study.folder)
+    curves = study_curves(study)
     if curves.whole.sum() < FEWEST:
-        told = f"{curves.whole.sum()} trials trained to the end, needs {FEWEST}"
-        yield Finding("replay", f"Not enough data for a forecast: {told}.")
+        yield _not_enough(f"{curves.whole.sum()} trials trained to the end, needs {FEWEST}")
         return
     asha, last = study.config.asha, study.max_epochs
     rungs = [set(replace(asha, scheduler="asha", reduction_factor=factor).rungs(last)) for factor in _FACTORS]
@@ -82,13 +80,16 @@ def _foretell(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
         if is_poor(validated):
             poorest = validated.sort_values(SPEARMAN, na_position="first").iloc[0]
             found = "unknown" if np.isnan(poorest[SPEARMAN]) else f"{poorest[SPEARMAN]:.2f}"
-            told = f"rank correlation {found} at epoch {poorest[EPOCH]:.0f}, needs {LOWEST_CORRELATION}"
-            yield Finding("replay", f"Not enough data for a forecast: {told}.")
+            yield _not_enough(f"rank correlation {found} at epoch {poorest[EPOCH]:.0f}, needs {LOWEST_CORRELATION}")
             return
     workers = study.manifest["runs"][-1].get("slots", {}).get("count", 1)
     source = Recorded(curves, surrogate, check)
     yield from _factors(study, source, workers)
     yield from _gain(study, source, workers)
+
+
+def _not_enough(reason: str) -> Finding:
+    return Finding("replay", f"Not enough data for a forecast: {reason}.")
 
 
 class Recorded:
@@ -97,12 +98,16 @@ class Recorded:
     best = 0.0
 
     def __init__(self, curves: Curves, surrogate: Surrogate, check: Callable[[], None] = lambda: None):
+        """Continue the curves; ``check`` is called before each and ends the work by an exception."""
         self.curves = curves
         self._surrogate = surrogate
         self._check = check
-        self._places = {_key(values): index for index, values in reversed([*enumerate(curves.values)])}
         self._noise = surrogate.residuals()
-        self._continued: dict[int, Curve] = {}
+        self._recorded: dict[tuple[Any, ...], Curve] = {}
+        for values, losses, seconds in zip(curves.values, curves.losses, curves.seconds, strict=True):
+            check()
+            if _key(values) not in self._recorded:
+                self._recorded[_key(values)] = self._whole(values, losses, seconds)
         self.reseed(0)
 
     def reseed(self, seed: int) -> None:
@@ -112,37 +117,33 @@ class Recorded:
     def curve(self, values: Mapping[str, Any]) -> Curve:
         """Return the curve of a recorded or of a new configuration."""
         self._check()
-        index = self._places.get(_key(values))
-        if index is None:
-            expected = self._surrogate.curve(values)
-            return Curve(expected.losses * self._random.choice(self._noise), expected.seconds)
-        if index not in self._continued:
-            self._continued[index] = self._recorded(index)
-        return self._continued[index]
+        if _key(values) in self._recorded:
+            return self._recorded[_key(values)]
+        expected = self._surrogate.curve(values)
+        return Curve(expected.losses * self._random.choice(self._noise), expected.seconds)
 
-    def _recorded(self, index: int) -> Curve:
-        """Return the curve of a recorded configuration to the last epoch."""
-        losses, seconds = self.curves.losses[index], self.curves.seconds[index]
+    def _whole(self, values: Mapping[str, Any], losses: Array, seconds: Array) -> Curve:
+        """Return a recorded curve to the last epoch."""
         if np.isinf(losses).any():
-            return Curve(np.where(np.isnan(losses), np.inf, losses), _filled(seconds, np.full_like(seconds, 1.0)))
-        expected = self._surrogate.continued(self.curves.values[index], losses)
-        return Curve(expected.losses, _filled(seconds, expected.seconds))
+            return Curve(np.where(np.isnan(losses), np.inf, losses), np.where(np.isnan(seconds), 1.0, seconds))
+        expected = self._surrogate.continued(values, losses)
+        return Curve(expected.losses, np.where(np.isnan(seconds), expected.seconds, seconds))
 
 
 def _factors(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
-    """Tell whether the study's own trials would have cost less with another reduction factor."""
+    """Report whether the recorded trials would have cost less with another reduction factor."""
     own = replace(study.config.asha, audit_fraction=0.0)
     stops = own if own.scheduler != "none" else replace(own, scheduler="asha")
     settings = {own, *(replace(stops, reduction_factor=factor) for factor in _FACTORS)}
-    points, told, cost = _points(source.curves), [], {}
+    points, costs, cost = _points(source.curves), [], {}
     for asha in sorted(settings, key=lambda asha: (asha.scheduler, asha.reduction_factor)):
         trials = simulate(source, Setting("random", asha, workers), len(points) + 1, 0, points)
         cost[asha] = sum(trial.epochs for trial in trials), _best(trials)
-        told.append(f"{_name(asha)} ({cost[asha][0]} epochs, best {cost[asha][1]:.2f} nats)")
+        costs.append(f"{_name(asha)} ({cost[asha][0]} epochs, best {cost[asha][1]:.2f} nats)")
     if len({epochs for epochs, _ in cost.values()}) == 1:
         return
     spent, best = cost[own]
-    text = f"Its own trials replayed: {', '.join(told)}."
+    text = f"The recorded trials replayed: {', '.join(costs)}."
     cheapest = min(cost, key=lambda asha: (cost[asha][1] > best + _AS_GOOD, cost[asha][0]))
     finest = min(cost, key=lambda asha: cost[asha][1])
     if cost[finest][1] < best - _BETTER:
@@ -152,11 +153,11 @@ def _factors(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
         saved = 1 - cost[cheapest][0] / spent
         yield Finding("stopping", text, f"{_option(cheapest, own)} would have saved {saved:.0%} of the epochs.")
     else:
-        yield Finding("stopping", f"{text} No other would have saved a tenth.")
+        yield Finding("stopping", f"{text} No other setting would have saved a tenth of the epochs.")
 
 
 def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
-    """Tell what more trials are expected to bring."""
+    """Report the expected gain of more trials."""
     setting = Setting(study.config.sampler, replace(study.config.asha, audit_fraction=0.0), workers)
     points = _points(source.curves)
     gains: list[float] = []
@@ -184,9 +185,9 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
 
 
 def _some(curves: Curves) -> Curves:
-    """Return so many of the curves, by chance, that fitting them is quick: the whole ones first, but stopped ones too.
+    """Return a random choice of at most ``_MOST`` curves, so that fitting them is quick: the whole ones first.
 
-    From these alone it is learnt how a curve that was stopped goes on: half of what is kept, where there are so many.
+    Stopped ones are up to half of it: the surrogate learns from them how a stopped curve goes on.
     """
     order = np.random.default_rng(0).permutation(len(curves.values))
     whole, stopped = order[curves.whole[order]], order[~curves.whole[order]]
@@ -197,7 +198,7 @@ def _some(curves: Curves) -> Curves:
 
 
 def _points(curves: Curves) -> list[Mapping[str, Any]]:
-    """Return the recorded configurations but the reference, with which every search begins."""
+    """Return the recorded configurations without the reference, with which every search begins."""
     reference = reference_values(curves.space, curves.reference)
     return [values for values in curves.values if values != reference]
 
@@ -218,7 +219,3 @@ def _option(asha: AshaConfig, own: AshaConfig) -> str:
 
 def _key(values: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(values.values())
-
-
-def _filled(seconds: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.where(np.isnan(seconds), expected, seconds)

@@ -1,4 +1,4 @@
-"""The curve between recorded points: Gaussian processes over the space, one an epoch, and how far they are off."""
+"""A surrogate of the recorded curves: a Gaussian process over the space per epoch, and its cross-validated errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from vae_tune.analysis.early_stopping_audit import weighted_spearman
 from vae_tune.config.names import EPOCH, SPEARMAN, TRIALS
@@ -17,28 +18,24 @@ from vae_tune.config.settings import UsageError
 from vae_tune.replay.curves import Array, Curve, Curves, places
 
 if TYPE_CHECKING:
-    import pandas as pd
     from sklearn.gaussian_process import GaussianProcessRegressor
     from threadpoolctl import ThreadpoolController
 
 FEWEST = 6
-"""Curves to the end that a surrogate needs."""
+"""Whole curves that a surrogate needs."""
 LOWEST_CORRELATION = 0.7
-"""Cross-validated rank correlation, at each epoch, below which a surrogate is called poor."""
+"""Cross-validated rank correlation that a surrogate needs at each epoch; below it is poor."""
 ERROR, ERROR_OF_BEST = "error", "error_of_best"
 _FOLDS = 5
-_BELOW = 0.05
-"""Of the distance from the lowest loss to the median: how far below the lowest the floor of the surrogate is."""
-_EQUAL = 1e-3  # nats: what the distance is taken for where half of the losses are the lowest
-_POOR = 0.9
-"""The share of trials after which one is simply poor: their losses are taken for that of the best of them."""
-_PROBES = 2**12
-"""Points among which, beside the recorded, the lowest loss of the surrogate is sought."""
+_BELOW = 0.05  # of the distance from the lowest loss to the median: the floor's distance below the lowest
+_EQUAL = 1e-3  # nats: that distance where half of the losses are the lowest
+_POOR = 0.9  # quantile of the losses that caps the losses above it
+_PROBES = 2**12  # points, beside the recorded ones, among which the surrogate's lowest loss is sought
 
 
 @dataclass(frozen=True)
 class _Process:
-    """A fitted Gaussian process, kept as what its mean needs."""
+    """A Gaussian process fitted to standardised targets, with a fast prediction of its mean."""
 
     fitted: GaussianProcessRegressor
     mean: float
@@ -47,37 +44,37 @@ class _Process:
     def predict(self, inputs: Array) -> Array:
         """Return the mean at ``inputs``: (n,)."""
         process = self.fitted
-        covariance = process.kernel_(inputs, process.X_train_)  # predict() spends most of its time on checks
+        covariance = process.kernel_(inputs, process.X_train_)  # sklearn's predict() takes seven times as long
         return np.asarray(covariance @ process.alpha_, np.float64) * self.scale + self.mean
 
 
 class Surrogate:
-    """A Gaussian process an epoch for the logarithm of the loss, and one for the duration of an epoch.
+    """A Gaussian process per epoch for the logarithm of the loss, and one for the duration of an epoch.
 
-    Where all curves are whole, an epoch's loss is a function of the configuration. Where some were stopped, late
-    epochs have seen good configurations alone. Then the change since the epoch before is modelled first, given the
-    configuration and the loss before it; stopped curves are continued so, and the surrogate is that of the continued.
-    Diverged trials and what they reported are left out.
+    If all curves are whole, the loss at an epoch is a function of the configuration. If some were stopped, late epochs
+    hold good configurations only. Then the change since the epoch before is modelled first, given the configuration
+    and the loss before it; the stopped curves are continued with it, and the surrogate is that of the continued
+    curves. Diverged trials and their reports are left out.
     """
 
     def __init__(
         self, curves: Curves, epochs: Sequence[int] | None = None, between: Callable[[], None] = lambda: None
     ):
-        """Fit all of them.
+        """Fit all processes.
 
         Args:
-            curves: what was recorded.
-            epochs: those that have a process, in order, the last one among them; by default all. The others lie on
-                straight lines between them.
-            between: called before each fit; what it raises ends the work.
+            curves: the recorded curves.
+            epochs: epochs with a process, in order, with the last one; by default all. The losses of the other epochs
+                are interpolated linearly.
+            between: called before each fit; may end the work by an exception.
 
         Raises:
             UsageError: there are fewer than :data:`FEWEST` whole curves.
         """
         if curves.whole.sum() < FEWEST:
-            alone = ", or replay those that there are with --curves tabular" if curves.can_be_replayed_alone else ""
+            alone = ", or replay these with --curves tabular" if curves.can_be_replayed_alone else ""
             raise UsageError(
-                f"{curves.name} has {curves.whole.sum()} curves to the end: a surrogate needs {FEWEST}.\n"
+                f"{curves.name} has {curves.whole.sum()} whole curves, but a surrogate needs {FEWEST}.\n"
                 f"Record a study with more, best with --scheduler none{alone}."
             )
         self.curves = curves
@@ -97,20 +94,20 @@ class Surrogate:
 
     @cached_property
     def best(self) -> float:
-        """The lowest last loss that is expected of a recorded configuration, or of many others; nats per image."""
+        """The lowest expected final loss of the recorded configurations and many others; nats per image."""
         if self._direct is not self:
             return self._direct.best
-        from scipy.stats import qmc  # slow to import, and the end of a search does without
+        from scipy.stats import qmc  # slow to import, and a forecast does not need it
 
         probes = qmc.Sobol(self._places.shape[1], seed=0).random(_PROBES)
         return float(self._roll(np.concatenate([self._places, probes]), self._losses)[:, -1].min())
 
     def curve(self, values: Mapping[str, Any]) -> Curve:
-        """Return the curve that is expected of a configuration."""
+        """Return the expected curve of a configuration."""
         return self._direct.continued(values, np.full(self.curves.max_epochs, np.nan))
 
     def continued(self, values: Mapping[str, Any], losses: Array) -> Curve:
-        """Return the curve of a configuration that has reported ``losses`` (max_epochs,), NaN from where it ended."""
+        """Return the curve of a configuration that reported ``losses`` (max_epochs,), NaN after its end."""
         point, epochs = places(self.curves.space, [values]), np.arange(1, len(losses) + 1)
         known = losses[self._epochs - 1]
         rolled = self._roll(point, self._losses, np.log(known - self._floor)[None])[0]
@@ -121,27 +118,24 @@ class Surrogate:
         )
 
     def residuals(self) -> Array:
-        """Return the noise of a curve: by what factors recorded last losses differ from what is expected; (n,)."""
+        """Return the noise of the curves: the ratios of recorded to expected final losses; (n,)."""
         expected = self._direct._roll(self._places, self._direct._losses)[:, -1]
         factors = self._recorded[:, -1] / expected
         return np.asarray(factors[~np.isnan(factors)])
 
     def validate(self, *, ahead: bool = False) -> pd.DataFrame:
-        """Return how far it is off, by cross-validation over configurations in 5 folds.
+        """Return the errors of the surrogate, by cross-validation over configurations in 5 folds.
 
-        A configuration is predicted by processes that have not seen it; their kernels' few parameters are those of
-        the whole fit.
+        A configuration is predicted by processes that were not fitted to it, except for the kernels' few parameters.
 
         Args:
-            ahead: predict an epoch from the recorded loss at the one before, as where a stopped curve is continued; by
-                default predict the curves, the continued among them, from the configuration alone.
+            ahead: predict each epoch from the recorded loss of the epoch before, as when a stopped curve is continued;
+                by default predict the curves, the continued ones included, from the configuration alone.
 
         Returns:
             One row per epoch: epoch, trials with a loss there, spearman (rank correlation of predicted and recorded),
             error and error_of_best (median absolute error, of all and of the best quarter, nats per image).
         """
-        import pandas as pd
-
         if self._direct is not self and not ahead:
             return self._direct.validate()
         predicted = np.full_like(self._logs, np.nan)
@@ -171,7 +165,7 @@ class Surrogate:
         return float(np.median(np.abs(np.expm1(predicted - self._paces))))
 
     def _completed(self) -> Curves:
-        """Return the curves with the stopped ones continued."""
+        """Return the curves, the stopped ones continued."""
         pairs = zip(self.curves.values, self.curves.losses, strict=True)
         losses = [curve if np.isinf(curve).any() else self.continued(values, curve).losses for values, curve in pairs]
         return replace(self.curves, losses=np.array(losses))
@@ -181,7 +175,7 @@ class Surrogate:
         return [order % _FOLDS == fold for fold in range(_FOLDS)]
 
     def _fit_losses(self, used: npt.NDArray[np.bool_], like: Sequence[_Process] | None) -> list[_Process]:
-        """Fit each epoch on the configurations ``used``, with the kernels of ``like`` or with their own."""
+        """Fit a process per epoch to the configurations ``used``, with the kernels of ``like`` or new ones."""
         fitted: list[_Process] = []
         for epoch in range(self._logs.shape[1]):
             self._between()
@@ -192,9 +186,9 @@ class Surrogate:
         return fitted
 
     def _roll(self, points: Array, processes: Sequence[_Process], known: Array | None = None) -> Array:
-        """Return the losses of ``points``, epoch after epoch: (n, epochs).
+        """Return the expected losses of ``points``: (n, epochs).
 
-        Each rests on the one before: on its logarithm in ``known`` (n, epochs) where that is not NaN.
+        Each follows from the one before: from its logarithm in ``known`` (n, epochs) where that is not NaN.
         """
         logs: list[Array] = []
         before: Array | None = None
@@ -207,15 +201,15 @@ class Surrogate:
 
 
 def is_poor(table: pd.DataFrame) -> bool:
-    """Whether a surrogate with this cross-validation cannot be trusted to order configurations."""
+    """Tell whether a surrogate with this cross-validation orders configurations too badly."""
     return not (table[SPEARMAN] >= LOWEST_CORRELATION).all()
 
 
 def _floor(losses: Array) -> Array:
     """Return a loss a little below the lowest of each epoch: (epochs,) for (n, epochs).
 
-    What is modelled is the logarithm of the excess over it. Losses of poor configurations are many times further away
-    than those of good ones are from each other; modelled as they are, the surrogate would swing far below the best.
+    The logarithm of the excess over it is modelled. Poor losses lie many times further apart than good ones; modelled
+    as they are, they would make the surrogate swing far below the best.
     """
     lowest = losses.min(axis=0)
     spread = np.maximum(np.median(losses, axis=0) - lowest, _EQUAL)
@@ -223,10 +217,9 @@ def _floor(losses: Array) -> Array:
 
 
 def _capped(losses: Array) -> Array:
-    """Return losses with those of the poorest trials of each epoch made alike: (n, epochs).
+    """Return losses with those of the poorest trials of each epoch made equal: (n, epochs).
 
-    How poor they are says nothing about the good ones, but one trial that almost diverged bends a smooth surface so
-    much that it swings below every recorded loss where nothing was recorded.
+    One trial that almost diverged would bend a smooth surface so much that it swings below every recorded loss.
     """
     return np.minimum(losses, np.quantile(losses, _POOR, axis=0))
 
@@ -236,7 +229,7 @@ def _inputs(points: Array, before: Array | None) -> Array:
 
 
 def _fit(inputs: Array, target: Array, like: _Process | None) -> _Process:
-    """Fit a process with a Matern 5/2 kernel, a length for each input, and noise: or with the kernel of ``like``."""
+    """Fit a process with a Matern 5/2 kernel, a length scale per input, and noise; or with the kernel of ``like``."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -248,15 +241,15 @@ def _fit(inputs: Array, target: Array, like: _Process | None) -> _Process:
         process = GaussianProcessRegressor(kernel, random_state=0)
     else:
         process = GaussianProcessRegressor(like.fitted.kernel_, optimizer=None)
-    with warnings.catch_warnings(), _threads().limit(limits=1):  # matrices this small are faster on one thread
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound: that input does not matter
+    with warnings.catch_warnings(), _threads().limit(limits=1):  # small matrices are faster on one thread
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its bound: that input does not matter
         process.fit(inputs, (target - mean) / scale)
     return _Process(process, mean, scale)
 
 
 @cache
 def _threads() -> ThreadpoolController:
-    """Return what sets the threads of the libraries behind a fit; finding them takes as long as a small fit."""
+    """Return the control of the BLAS threads; finding the libraries takes as long as a small fit."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

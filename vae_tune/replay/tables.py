@@ -1,7 +1,7 @@
-"""What replayed searches show: regret over epochs and over time, what it took to come near, what was stopped wrongly.
+"""Results of replayed searches as tables: regret by epochs and time, the cost of a good trial, false stops.
 
-Regret is the loss of the best trial trained to ``max_epochs`` so far, less the lowest loss that is known; nats per
-image. Intervals are 95 %, from 1,000 bootstrap resamples of the repeats.
+Regret is the loss of the best trial trained to ``max_epochs`` so far, minus the lowest known loss; nats per image.
+Intervals are 95 %, from 1,000 bootstrap resamples of the repeats.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from vae_tune.replay.simulator import ReplayedTrial
 
 SETTING, AXIS, AT, REGRET = "setting", "axis", "at", "regret"
 NEAR = (0.5, 1.0)
-"""Nats above the best: how near is near."""
+"""Nats above the best loss: the targets of ``epochs_to_X``."""
 _RESAMPLES = 1000
-_POINTS = 200
-"""Of a regret curve."""
-_SECONDS_AN_HOUR = 3600.0
+_POINTS = 200  # of a regret curve
+_SECONDS_PER_HOUR = 3600.0
 
 Searches = Mapping[Setting, Sequence[Sequence[ReplayedTrial]]]
-"""For each setting its repeats, each a list of trials."""
+"""The repeats of each setting, each a list of trials."""
 
 
 def lowest(searches: Searches, known: float) -> float:
-    """Return the lowest final loss: what the source knows, or what a replayed search reached beyond that."""
+    """Return the lowest final loss: ``known``, or a lower one that a replayed search reached."""
     reached = (t.val_loss for runs in searches.values() for run in runs for t in run if t.state == COMPLETE)
     return min([known, *reached])
 
@@ -39,8 +38,8 @@ def regret_table(searches: Searches, best: float) -> pd.DataFrame:
 
     Returns:
         One row per setting, axis and point: setting, axis (epochs or hours), at, regret (mean over repeats), low and
-        high of its interval. A setting's line begins where all of its repeats have a trial trained to the end, and
-        ends where the first of them ends.
+        high of its interval. A setting's line starts where all of its repeats have a complete trial, and ends where
+        the first of them ends.
     """
     rows = []
     for setting, runs in searches.items():
@@ -51,7 +50,7 @@ def regret_table(searches: Searches, best: float) -> pd.DataFrame:
             first, last = max(at[0] for at, _, _ in steps), min(end for _, _, end in steps)
             grid = np.unique(np.linspace(first, max(first, last), _POINTS))
             lines = np.array([regret[np.searchsorted(at, grid, side="right") - 1] for at, regret, _ in steps])
-            low, high = bootstrap(lines, lambda sample: sample.mean(axis=-2))
+            low, high = bootstrap(lines, _mean)
             rows += [(str(setting), axis, *cells) for cells in zip(grid, lines.mean(axis=0), low, high, strict=True)]
     return pd.DataFrame(rows, columns=[SETTING, AXIS, AT, REGRET, LOW, HIGH])
 
@@ -60,12 +59,11 @@ def summary_table(searches: Searches, best: float) -> pd.DataFrame:
     """Return one row per setting.
 
     Returns:
-        setting; repeats; trials, epochs, hours of a search (means); ``regret`` at the end and ``fair_regret`` when the
-        epochs of the thriftiest setting were trained, with ``_low`` and ``_high``; for each of :data:`NEAR`
-        ``epochs_to_X`` (median over repeats, infinite where more than half never come so near) with its interval, and
-        ``reached_X`` (share of repeats that do); ``best_stopped``: of the repeats, the share in which the trial whose
-        final loss would have been the lowest was stopped early, with its interval (NaN where final losses are not
-        known).
+        setting; repeats; trials, epochs, hours of a search (means); ``regret`` at the end and ``fair_regret`` at the
+        epochs of the setting with the fewest, with ``_low`` and ``_high``; for each of :data:`NEAR` ``epochs_to_X``
+        (median over repeats, infinite if more than half never reach it) with its interval, and ``reached_X`` (share of
+        repeats that reach it); ``best_stopped``: share of repeats in which the trial with the lowest final loss was
+        stopped early, with its interval (NaN if final losses are not known).
     """
     fair = min(float(np.median([_spent(run) for run in runs])) for runs in searches.values())
     rows = []
@@ -75,7 +73,7 @@ def summary_table(searches: Searches, best: float) -> pd.DataFrame:
         stopped = np.array([[_stopped_the_best(run)] for run in runs])
         row: dict[str, object] = {SETTING: str(setting), "repeats": len(runs), "trials": len(runs[0])}
         row |= {EPOCHS: float(np.mean([_spent(run) for run in runs]))}
-        row |= {HOURS: float(np.mean([max(trial.ended for trial in run) for run in runs])) / _SECONDS_AN_HOUR}
+        row |= {HOURS: float(np.mean([max(trial.ended for trial in run) for run in runs])) / _SECONDS_PER_HOUR}
         for name, values, statistic in (
             (REGRET, ends[:, [0]], _mean),
             (f"fair_{REGRET}", ends[:, [1]], _mean),
@@ -94,10 +92,10 @@ def bootstrap(values: Array, statistic: Callable[[Array], Array]) -> tuple[Array
 
     Args:
         values: (repeats, points).
-        statistic: reduces the axis before the last, of (resamples, repeats, points) too.
+        statistic: reduces the axis before the last; also called with (resamples, repeats, points).
 
     Returns:
-        Lower and upper ends, (points,) each; NaN where there is but one repeat.
+        Lower and upper ends, (points,) each; NaN for a single repeat.
     """
     if len(values) == 1:
         none = np.full(values.shape[1:], np.nan)
@@ -113,16 +111,16 @@ def _mean(values: Array) -> Array:
 
 
 def _median(values: Array) -> Array:
-    """Return the median that is one of the values, so that infinite ones do no harm."""
+    """Return the lower median, which is one of the values: infinite values need no interpolation."""
     return np.asarray(np.quantile(values, 0.5, axis=-2, method="inverted_cdf"))
 
 
 def _steps(run: Sequence[ReplayedTrial], axis: str, best: float) -> tuple[Array, Array, float]:
-    """Return when the incumbent changed, its regret from then on, and when the search ended."""
+    """Return when each trial completed, the regret of the incumbent from then on, and when the search ended."""
     whole = sorted((trial for trial in run if trial.state == COMPLETE), key=lambda trial: trial.spent)
     losses = np.minimum.accumulate([trial.val_loss for trial in whole]) if whole else np.array([])
-    at = [trial.spent if axis == EPOCHS else trial.ended / _SECONDS_AN_HOUR for trial in whole]
-    end = _spent(run) if axis == EPOCHS else max(trial.ended for trial in run) / _SECONDS_AN_HOUR
+    at = [trial.spent if axis == EPOCHS else trial.ended / _SECONDS_PER_HOUR for trial in whole]
+    end = _spent(run) if axis == EPOCHS else max(trial.ended for trial in run) / _SECONDS_PER_HOUR
     return np.array(at, np.float64), losses - best, end
 
 
@@ -131,13 +129,13 @@ def _spent(run: Sequence[ReplayedTrial]) -> int:
 
 
 def _at(run: Sequence[ReplayedTrial], epochs: float, best: float) -> float:
-    """Return the regret when so many epochs were trained; before the first whole trial that of the first."""
+    """Return the regret after so many epochs; before the first complete trial that of the first."""
     at, regret, _ = _steps(run, EPOCHS, best)
     return float(regret[max(0, int(np.searchsorted(at, epochs, side="right")) - 1)]) if len(at) else np.inf
 
 
 def _reached(run: Sequence[ReplayedTrial], loss: float) -> float:
-    """Return the epochs that were trained when a trial trained to the end was that good."""
+    """Return the epochs trained until a complete trial was that good; infinite for never."""
     return min((trial.spent for trial in run if trial.state == COMPLETE and trial.val_loss <= loss), default=np.inf)
 
 
