@@ -8,10 +8,47 @@ The table in benchmarks/curves/mnist was made with these two commands, which tak
 """
 
 import argparse
+import gzip
 from pathlib import Path
 
+from vae_tune.analysis.study import load_study
+from vae_tune.config.csv_tables import to_csv
+from vae_tune.config.files import address, atomic, write_json
+from vae_tune.config.names import (
+    COMPLETE,
+    CURVES_FILE,
+    EPOCH,
+    SECONDS,
+    STATE,
+    STUDY_FILE,
+    TRIAL,
+    VAL_KL,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
+)
 from vae_tune.config.settings import UsageError
-from vae_tune.replay.curves import write_curves
+
+
+def write_curves(study: Path, output: Path) -> Path:
+    """Write the curves of a study's COMPLETE trials as a table into the folder ``output``; return its file.
+
+    Raises:
+        UsageError: the folder is not a study, or has no complete trial.
+    """
+    loaded = load_study(study)
+    complete = loaded.trials[loaded.trials[STATE] == COMPLETE]
+    if complete.empty:
+        raise UsageError(f"{address(study)} has no complete trial, and so no curve to publish.")
+    names = list(loaded.space.distributions)
+    reports = loaded.epochs[[TRIAL, EPOCH, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS]].round(4)
+    table = complete[names].merge(reports, left_index=True, right_on=TRIAL).sort_values([TRIAL, EPOCH])
+    columns = [TRIAL, EPOCH, *names, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS]
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic(output / CURVES_FILE) as file:
+        file.write(gzip.compress(to_csv(table[columns]), mtime=0))
+    write_json(output / STUDY_FILE, loaded.manifest)
+    return output / CURVES_FILE
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

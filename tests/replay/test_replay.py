@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.curves import write_curves
 from tests.studies import hand_made, make_study
 from vae_tune.cli.replay import ReplayOptions
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
 from vae_tune.config.settings import AshaConfig, TrialConfig, UsageError
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves, places, read_table, write_curves
+from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves, places, read_table
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial
 from vae_tune.replay.surrogate import ERROR, Surrogate, is_poor

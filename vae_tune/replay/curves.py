@@ -21,22 +21,17 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution
 
 from vae_tune.analysis.study import Study, load_study
-from vae_tune.config.csv_tables import read_csv, to_csv
-from vae_tune.config.files import address, atomic, write_json
+from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import (
-    COMPLETE,
     CURVES_FILE,
     DIVERGED,
     EPOCH,
     FAIL,
     SECONDS,
     STATE,
-    STUDY_FILE,
     TRIAL,
-    VAL_KL,
     VAL_LOSS,
-    VAL_RECONSTRUCTION,
 )
 from vae_tune.config.settings import TrialConfig, UsageError, from_dict, telling_line
 from vae_tune.config.space import Space
@@ -166,27 +161,6 @@ def _choice(cell: Any, space: Space, name: str) -> Any:
 def read_table(folder: Path) -> pd.DataFrame:
     """Return ``curves.csv.gz``; its columns are described at the top of this module."""
     return read_csv(BytesIO(gzip.decompress((folder / CURVES_FILE).read_bytes())))
-
-
-def write_curves(study: Path, output: Path) -> Path:
-    """Write the curves of a study's COMPLETE trials as a table into the folder ``output``; return its file.
-
-    Raises:
-        UsageError: the folder is not a study, or has no complete trial.
-    """
-    loaded = load_study(study)
-    complete = loaded.trials[loaded.trials[STATE] == COMPLETE]
-    if complete.empty:
-        raise UsageError(f"{address(study)} has no complete trial, and so no curve to publish.")
-    names = list(loaded.space.distributions)
-    reports = loaded.epochs[[TRIAL, EPOCH, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS]].round(4)
-    table = complete[names].merge(reports, left_index=True, right_on=TRIAL).sort_values([TRIAL, EPOCH])
-    columns = [TRIAL, EPOCH, *names, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS]
-    output.mkdir(parents=True, exist_ok=True)
-    with atomic(output / CURVES_FILE) as file:
-        file.write(gzip.compress(to_csv(table[columns]), mtime=0))
-    write_json(output / STUDY_FILE, loaded.manifest)
-    return output / CURVES_FILE
 
 
 class Tabular:
