@@ -1,4 +1,4 @@
-"""Whether a study's record agrees with itself: every state, number and rung decision, derived again from it."""
+"""Check that a study's record is consistent: derive states, numbers and rung decisions again, and compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vae_tune.config.csv_tables import unescape
+from optuna.trial import FrozenTrial
+
 from vae_tune.config.files import read_json
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import (
@@ -19,16 +20,15 @@ from vae_tune.config.names import (
     CONFIG_FILE,
     DIVERGED,
     EPOCH,
+    EPOCH_COLUMNS,
     EPOCHS_FILE,
     FAIL,
     METRICS_FILE,
     ORDER,
     PRUNED,
     REFERENCE_TRIAL,
-    REPORT_COLUMNS,
     RUNNING,
     STUDY_FILE,
-    TIME,
     TRIAL,
     TRIALS_FILE,
     VAL_LOSS,
@@ -41,13 +41,13 @@ from vae_tune.search.scheduler import make_scheduler
 
 
 def audit(folder: Path) -> list[str]:
-    """Return every contradiction in the record of a study, in words; none where it is consistent.
+    """Return every contradiction in the record of a study, one sentence each; none if it is consistent.
 
     The Optuna journal is compared with both tables, each trial's state with its reports, each rung decision with the
-    reports that came before it, and ``best/`` with the winner. Nothing is trained, nothing is written.
+    reports before it, and ``best/`` with the winner. Nothing is trained, nothing is written.
 
     Raises:
-        UsageError: the folder is no study, or a file of it cannot be read.
+        UsageError: the folder is not a study, or one of its files cannot be read.
     """
     folder = local_copy(folder)
     manifest = read_manifest(folder)
@@ -59,11 +59,8 @@ def audit(folder: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise UsageError(f"The record of {original_address(folder)} cannot be read: {error}.") from error
     rows = [row_from_trial(trial) for trial in trials if trial.state.name != "WAITING"]
-    found: list[str] = []
-    for trial in trials:
-        found += _compare_values(row_from_trial(trial), trial.intermediate_values, trial.value)
-    for row in rows:
-        found += _check_state(row, max_epochs)
+    found = [line for trial in trials for line in _compare_values(trial)]
+    found += [line for row in rows for line in _check_state(row, max_epochs)]
     found += _check_order(rows)
     found += _check_decisions(rows, config, max_epochs, manifest["reference"]["seed"])
     found += _check_tables(manifest["status"] == "running", rows, *tables)
@@ -72,16 +69,15 @@ def audit(folder: Path) -> list[str]:
     return found
 
 
-def _compare_values(row: TrialRow, values: Mapping[int, float], value: float | None) -> Iterator[str]:
+def _compare_values(trial: FrozenTrial) -> Iterator[str]:
+    row, values = row_from_trial(trial), trial.intermediate_values
     reported = {report[EPOCH]: report[VAL_LOSS] for report in row.reports}
     for epoch in sorted({*reported, *values}):
-        if reported.get(epoch) != values.get(epoch):
-            yield (
-                f"trial {row.trial} epoch {epoch}: the report says {reported.get(epoch)}, "
-                f"Optuna's intermediate value {values.get(epoch)}"
-            )
-    if row.state in (COMPLETE, PRUNED) and value != row.val_loss:
-        yield f"trial {row.trial}: Optuna's value is {value}, its last report {row.val_loss}"
+        loss, value = reported.get(epoch), values.get(epoch)
+        if loss != value:
+            yield f"trial {row.trial} epoch {epoch}: the report says {loss}, Optuna's intermediate value {value}"
+    if row.state in (COMPLETE, PRUNED) and trial.value != row.val_loss:
+        yield f"trial {row.trial}: Optuna's value is {trial.value}, its last report {row.val_loss}"
 
 
 def _check_state(row: TrialRow, max_epochs: int) -> Iterator[str]:
@@ -169,24 +165,20 @@ def _check_tables(
         yield f"{TRIALS_FILE} does not list the study's trials, each once"
         return
     for row, line in zip(rows, trials, strict=True):
+        if live and row.state == RUNNING:  # its line may be a second old
+            continue
         for name, value in row.cells().items():
-            if name in (AUDITED, COLLAPSED, DIVERGED) and name not in line:  # the table is of schema 1
-                continue
-            # while a search runs, a running trial's row may be a second old
-            if not (live and row.state == RUNNING) and _text(value) != unescape(line.get(name, "")):
+            from_schema_1 = name in (AUDITED, COLLAPSED, DIVERGED) and name not in line
+            if not from_schema_1 and _text(value) != (line.get(name, "")):
                 yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
-    expected = [
-        {TRIAL: str(row.trial), **{name: _text(report[name]) for name in (*REPORT_COLUMNS, TIME)}}
-        for _, row, report in sorted(
-            ((report[ORDER], row, report) for row in rows for report in row.reports), key=lambda entry: entry[0]
-        )
-    ]
-    for number, (line, wanted) in enumerate(zip(epochs, expected, strict=False), start=2):
+    reports = sorted(((row.trial, report) for row in rows for report in row.reports), key=lambda pair: pair[1][ORDER])
+    for number, (line, (trial, report)) in enumerate(zip(epochs, reports, strict=False), start=2):
+        wanted = {name: _text(value) for name, value in {TRIAL: trial, **report}.items() if name in EPOCH_COLUMNS}
         if line != wanted:
             name = next(name for name in wanted if line.get(name) != wanted[name])
             yield f"{EPOCHS_FILE}:{number} has {name}={line.get(name)!r}, the study {wanted[name]!r}"
-    if len(epochs) != len(expected):
-        yield f"{EPOCHS_FILE} has {len(epochs)} rows, the study {len(expected)} reports"
+    if len(epochs) != len(reports):
+        yield f"{EPOCHS_FILE} has {len(epochs)} rows, the study {len(reports)} reports"
 
 
 def _check_count(rows: Sequence[TrialRow], manifest: Mapping[str, Any], config: SearchConfig) -> Iterator[str]:
@@ -201,20 +193,17 @@ def _check_count(rows: Sequence[TrialRow], manifest: Mapping[str, Any], config: 
 
 
 def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: str) -> Iterator[str]:
-    path = folder / BEST_FOLDER / METRICS_FILE
     best = winner([row for row in rows if row.state != RUNNING], max_epochs)
-    so_far = winner(rows, max_epochs)
+    interim = winner(rows, max_epochs)  # an interrupted search may name a trial that has not ended
+    path = folder / BEST_FOLDER / METRICS_FILE
     if not path.exists():
         if best is not None:
             yield f"{path} is missing, though trial {best.trial} has ended"
         return
     try:
         metrics, written = read_json(path), dict(read_json(folder / BEST_FOLDER / CONFIG_FILE))
-        named, loss, found = (
-            metrics["winner"]["trial"],
-            metrics["winner"]["validation"]["negative_elbo"],
-            metrics["kind"],
-        )
+        named, loss = metrics["winner"]["trial"], metrics["winner"]["validation"]["negative_elbo"]
+        found = metrics["kind"]
         gains = {
             split: (gain, metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"])
             for split, gain in metrics.get("improvement", {}).items()
@@ -224,17 +213,16 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: s
         return
     if found != kind:
         yield f"{path} has numbers of kind {found!r}, the study {kind!r}"
-    allowed = {row.trial for row in (best, so_far) if row is not None}  # an interrupted search may name a running one
-    if named not in allowed:
+    row = next((row for row in (best, interim) if row is not None and row.trial == named), None)
+    if row is None:
         yield f"{path} names trial {named} as the winner, but it is trial {best.trial if best else None}"
         return
-    row = next((row for row in rows if row.trial == named), None)
-    if row is None or loss not in {report[VAL_LOSS] for report in row.reports}:
+    if loss not in {report[VAL_LOSS] for report in row.reports}:
         yield f"{path} gives trial {named} a loss that it never reported"
     for split, (gain, difference) in gains.items():
         if gain != difference:
             yield f"{path} says improvement on {split} {gain}, its numbers {difference}"
-    if row is not None and any(written.get(name) != value for name, value in row.values.items()):
+    if any(written.get(name) != value for name, value in row.values.items()):
         yield f"{folder / BEST_FOLDER / CONFIG_FILE} is not the winner's configuration"
 
 
