@@ -66,20 +66,14 @@ def as_yaml(space: Space) -> str:
     return yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=math.inf)
 
 
-def _terms(distribution: BaseDistribution) -> dict[str, Any]:
+def _terms(searched: Any) -> dict[str, Any]:
     """Return a distribution as an entry of a space file."""
-    values: dict[str, Any]
-    if isinstance(distribution, CategoricalDistribution):
-        values = {"type": "categorical", "choices": list(distribution.choices)}
-    else:
-        assert isinstance(distribution, IntDistribution | FloatDistribution)
-        kind = "int" if isinstance(distribution, IntDistribution) else "float"
-        values = {"type": kind, "low": distribution.low, "high": distribution.high}
-        if distribution.log:
-            values["log"] = True
-        if distribution.step not in (None, 1):
-            values["step"] = distribution.step
-    return values
+    if isinstance(searched, CategoricalDistribution):
+        return {"type": "categorical", "choices": list(searched.choices)}
+    kind = "int" if isinstance(searched, IntDistribution) else "float"
+    terms = {"type": kind, "low": searched.low, "high": searched.high, "log": searched.log, "step": searched.step}
+    defaults = {"log": False, "step": 1 if kind == "int" else None}
+    return {name: value for name, value in terms.items() if name not in defaults or value != defaults[name]}
 
 
 def _range(study: Study, axis: Axis, best: Any, edge: str) -> BaseDistribution:

@@ -234,29 +234,23 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
     names = [study.name for study in studies]
     keys = [study.name if names.count(study.name) == 1 else address(study.place) for study in studies]
 
-    def stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-        tables = list(tables)
-        for column in {name for table in tables for name in table.columns}:
-            _agree_on_categories([table for table in tables if column in table], column)
-        stacked = pd.concat(tables, keys=keys, names=[STUDY])
-        return stacked.reset_index(STUDY).reset_index(drop=True)
-
     return Studies(
         studies,
         tuple(keys),
-        stack(study.trials.reset_index() for study in studies),
-        stack(study.epochs.copy() for study in studies),
+        _stack([study.trials.reset_index() for study in studies], keys),
+        _stack([study.epochs for study in studies], keys),
     )
 
 
-def _agree_on_categories(tables: Sequence[pd.DataFrame], column: str) -> None:
-    """Give a categorical column the same choices in all tables: else it would lose its type when they are stacked."""
-    kinds = [table[column].dtype for table in tables]
-    choices = [kind.categories for kind in kinds if isinstance(kind, pd.CategoricalDtype)]
-    if len(choices) == len(kinds):
-        together = list(dict.fromkeys(choice for some in choices for choice in some))
-        for table in tables:
-            table[column] = table[column].cat.set_categories(together)
+def _stack(tables: Sequence[pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
+    """Stack tables with the column ``study`` in front; a categorical column has the choices of all tables."""
+    stacked = pd.concat(tables, keys=keys, names=[STUDY]).reset_index(STUDY).reset_index(drop=True)
+    for column in stacked.columns[1:]:
+        types = [table[column].dtype for table in tables if column in table]
+        choices = dict.fromkeys(x for kind in types if isinstance(kind, pd.CategoricalDtype) for x in kind.categories)
+        if choices:
+            stacked[column] = pd.Categorical(stacked[column], categories=list(choices))
+    return stacked
 
 
 def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
