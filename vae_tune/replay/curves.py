@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from vae_tune.analysis.hyperparameters import Axis
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.local_copies import local_copy, original_address
@@ -187,22 +188,18 @@ class Tabular:
         return Curve(self.curves.losses[nearest], np.where(np.isnan(seconds), np.nanmean(seconds), seconds))
 
 
-def places(space: Space, values: Any) -> Array:
+def places(space: Space, values: Sequence[Mapping[str, Any]]) -> Array:
     """Return configurations as points: (n, d), a number in 0..1 on its own scale, each choice a column of 0 or 1.
 
     The reference may lie outside of the space, and so outside of 0..1. A value that a logarithmic scale cannot hold,
     such as a weight decay of 0, is placed at the low end.
     """
-    return np.array([list(_coordinates(space, one)) for one in values], np.float64)
-
-
-def _coordinates(space: Space, values: Mapping[str, Any]) -> Iterator[float]:
-    for name, distribution in space.distributions.items():
-        value: Any = values[name]
-        if isinstance(distribution, CategoricalDistribution):
-            yield from (float(value == choice) for choice in distribution.choices)
-            continue
-        low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
-        if distribution.log:  # type: ignore[attr-defined]
-            low, high, value = np.log(low), np.log(high), np.log(value if value > 0 else low)
-        yield float((value - low) / (high - low)) if high > low else 0.0
+    columns: list[Any] = []
+    for name, searched in space.distributions.items():
+        cells = [one[name] for one in values]
+        if isinstance(searched, CategoricalDistribution):
+            columns += [[float(cell == choice) for cell in cells] for choice in searched.choices]
+        elif isinstance(searched, IntDistribution | FloatDistribution):
+            axis = Axis(name, "log" if searched.log else "linear", searched.low, searched.high)
+            columns.append(np.nan_to_num(axis.place(cells), neginf=0.0))
+    return np.array(columns, np.float64).T
