@@ -21,7 +21,7 @@ from vae_tune.replay.setting import Setting
 
 
 def count_forecasts(studies, seed=0):
-    """Count what replays foretold of 50 more trials: {(advice, certain): [said, wrong]}; and [said, gain within].
+    """Count the forecasts for 50 more trials: {(advice, certain): [said, wrong]}; and [said, gain within].
 
     It is wrong that they promise little where they gain half a nat, and to go on where they gain below 0.1.
     """
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     parser.add_argument("--studies", type=int, default=20, help="for each size and kind of truth")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    foretold, (said, held) = count_forecasts(options.studies, options.seed)
-    for (words, certain), (often, wrong) in foretold.items():
+    forecasts, (said, held) = count_forecasts(options.studies, options.seed)
+    for (words, certain), (often, wrong) in forecasts.items():
         print(f"{words}{', in bold' if certain else ''}: {wrong} of {often} wrong")
     print(f"The gain was within what the replays gave for {held} of {said}.")

@@ -306,11 +306,11 @@ SENTENCES = {
     "latents are active": (r"\d+ of the winner's \d+ latents", "", None),
     "trials failed": (r"\d+ of \d+ trials failed|No trial failed", "", None),
 }
-"""By what is said: how the sentence begins, when it is wrong, and whether it is; None for what only counts."""
+"""By sentence: the start of the sentence, when it is wrong, and a function that decides; None for a mere count."""
 
 
 def judge(case):
-    """Yield what each finding says, and whether that is wrong."""
+    """Yield each sentence, whether it is certain, and whether it is wrong."""
     for finding in advice.conclusions(case.study):
         for said, (pattern, _, wrong) in SENTENCES.items():
             if found := re.match(pattern, str(finding)):

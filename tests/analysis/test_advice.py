@@ -15,7 +15,7 @@ from vae_tune.config.space import Space
 GOOD = {"losses": [120, 110, 100]}
 
 
-def said(study, topic):
+def sentences(study, topic):
     return [str(finding) for finding in conclusions(study) if finding.topic == topic]
 
 
@@ -41,40 +41,40 @@ def falling(*values, steps=8.0):
 
 
 @pytest.mark.parametrize("condition", STUDIES)
-def test_every_study_teaches_something_and_none_is_too_poor(condition, tmp_path):
+def test_every_study_has_conclusions(condition, tmp_path):
     findings = conclusions(load_study(make_study(tmp_path / "s", **STUDIES[condition])))
     assert findings[0].topic == "result"
     assert all(str(finding).endswith(".") for finding in findings)
 
 
-def test_a_study_of_given_configurations_is_told_of_no_more_trials_and_no_wider_range(tmp_path):
+def test_a_study_of_given_configurations_gets_no_advice_on_more_trials_or_wider_range(tmp_path):
     space = Space({"latent_size": CategoricalDistribution([2, 20]), "seed": IntDistribution(0, 9)})
     values = [{"latent_size": size, "seed": seed} for seed in range(10) for size in (20, 2)]
     trials = [{"losses": [150, 140, 120 - number], "values": each} for number, each in enumerate(values)]
     given = hand_made(tmp_path / "given", *trials, space=space, kind=EXPLORATION)
-    assert said(given, "trials") == said(given, "edges") == []
-    assert said(given, "importance")
+    assert sentences(given, "trials") == sentences(given, "edges") == []
+    assert sentences(given, "importance")
     proposed = hand_made(tmp_path / "proposed", *trials, space=space)
-    assert said(proposed, "trials")
-    assert not any("seed" in line for line in said(proposed, "edges"))  # whose ends mean nothing
+    assert sentences(proposed, "trials")
+    assert not any("seed" in line for line in sentences(proposed, "edges"))  # whose ends mean nothing
 
 
 def test_the_result_names_the_winner_and_its_gain(tmp_path):
     study = hand_made(tmp_path / "s", {"losses": [120, 110, 105.25]}, {"losses": [120, 110, 101.5]})
-    assert said(study, "result") == [
+    assert sentences(study, "result") == [
         "The best is trial 1: 101.50 nats per image on validation at epoch 3, 3.75 below the reference."
     ]
 
 
 def test_a_result_before_the_first_trial_is_complete_says_so(tmp_path):
     study = hand_made(tmp_path / "s", {"losses": [120], "state": "RUNNING"}, {"losses": [130], "state": "PRUNED"})
-    assert said(study, "result")[0].endswith("No trial has been trained to the end yet.")
+    assert sentences(study, "result")[0].endswith("No trial has been trained to the end yet.")
 
 
 def test_failed_trials_alone_are_no_result(tmp_path):
     study = hand_made(tmp_path / "s", {"state": "FAIL"}, {"state": "FAIL", "losses": [120]})
-    assert said(study, "result") == ["No trial has succeeded."]
-    assert said(study, "failures")[0].startswith("2 of 2 trials failed")
+    assert sentences(study, "result") == ["No trial has succeeded."]
+    assert sentences(study, "failures")[0].startswith("2 of 2 trials failed")
 
 
 def test_the_best_quarter_is_compared_at_one_epoch(tmp_path):
@@ -91,18 +91,18 @@ def test_a_range_is_too_narrow_where_the_loss_still_falls_at_its_end(tmp_path):
     assert row.place == pytest.approx(np.log10(row.best / 1e-4) / 2)
     assert row.fall_low < 1.6 < row.fall_high  # of 8 nats a decade, of which the range has 2
     assert (row.trials, row.epoch) == (21, 3)
-    (told,) = [finding for finding in conclusions(study) if finding.topic == "edges"]
-    assert told.certain
-    assert "lie at the high end of its range 0.0001 to 0.01. The loss still falls there by" in told.text
-    assert "21 trials at epoch 3" in told.text
-    assert told.advice == "Search above 0.01 too."
+    (found,) = [finding for finding in conclusions(study) if finding.topic == "edges"]
+    assert found.certain
+    assert "lie at the high end of its range 0.0001 to 0.01. The loss still falls there by" in found.text
+    assert "21 trials at epoch 3" in found.text
+    assert found.advice == "Search above 0.01 too."
 
 
 def test_a_best_trial_at_an_end_alone_says_nothing_of_the_range(tmp_path):
     study = hand_made(tmp_path / "s", *rates(9e-3, *np.geomspace(1e-4, 8e-3, 20)))
     row = edges(study).set_index("hyperparameter").loc["learning_rate"]
     assert (row.crowded, row.edge) == ("high", "")
-    assert said(study, "edges") == []
+    assert sentences(study, "edges") == []
 
 
 def test_nothing_is_advised_from_first_epochs_that_the_complete_trials_contradict(tmp_path):
@@ -114,7 +114,7 @@ def test_nothing_is_advised_from_first_epochs_that_the_complete_trials_contradic
     study = hand_made(tmp_path / "s", *trials)
     assert set(edges(study).crowded) == {"high"}
     assert set(edges(study).epoch) == {1}
-    assert said(study, "edges") == []
+    assert sentences(study, "edges") == []
     for name, distribution in next_space(study).distributions.items():
         assert distribution.low <= study.best[name] <= distribution.high <= study.space.distributions[name].high
 
@@ -125,17 +125,17 @@ def scaled(rate):
     return {"learning_rate": rate, "latent_size": round(2 * 32**place), "hidden_width": round(64 * 16**place)}
 
 
-def test_an_end_told_by_an_earlier_epoch_is_a_hint_unless_complete_trials_differ(tmp_path):
+def test_an_end_found_at_an_earlier_epoch_is_a_hint_unless_complete_trials_differ(tmp_path):
     curves = falling(*np.geomspace(1e-4, 9e-3, 21))
     stopped = [trial | {"losses": trial["losses"][1:], "state": "PRUNED"} for trial in curves]
 
-    def told(name, *complete):
+    def found(name, *complete):
         whole = [{"losses": [150, 100, loss], "values": {"learning_rate": rate}} for rate, loss in complete]
         study = hand_made(tmp_path / name, *stopped, *whole)
         return [finding.certain for finding in conclusions(study) if finding.advice == "Search above 0.01 too."]
 
-    assert told("alike", (1e-3, 101), (2e-3, 100), (3e-3, 99)) == [False]
-    assert told("contrary", (1e-3, 99), (2e-3, 100), (3e-3, 101)) == []
+    assert found("alike", (1e-3, 101), (2e-3, 100), (3e-3, 99)) == [False]
+    assert found("contrary", (1e-3, 99), (2e-3, 100), (3e-3, 101)) == []
 
 
 def test_the_edges_name_the_winner_where_another_trial_was_best_at_the_epoch_that_is_compared(tmp_path):
@@ -144,7 +144,7 @@ def test_the_edges_name_the_winner_where_another_trial_was_best_at_the_epoch_tha
     late = {"losses": [140, 98.2, 90], "values": {"learning_rate": 3e-3}}
     study = hand_made(tmp_path / "s", *early, late)
     assert edges(study).set_index("hyperparameter").loc["learning_rate"].best == 9.5e-3
-    assert any("The winner has 0.003. Search above 0.01 too." in text for text in said(study, "edges"))
+    assert any("The winner has 0.003. Search above 0.01 too." in text for text in sentences(study, "edges"))
 
 
 def test_a_range_is_wide_enough_where_trials_beyond_the_best_were_worse(tmp_path):
@@ -172,7 +172,7 @@ def test_a_range_that_cannot_go_on_is_not_too_narrow(tmp_path, name, searched, b
     assert list(edges(hand_made(tmp_path / "s", *trials, space=Space({name: searched}))).crowded) == [crowded]
 
 
-def test_edges_of_few_trials_are_not_told(tmp_path):
+def test_edges_of_few_trials_are_not_reported(tmp_path):
     assert edges(hand_made(tmp_path / "s", *rates(9e-3, 8e-3))).empty
 
 
@@ -195,35 +195,35 @@ def test_stopping_shows_what_became_of_trials_that_were_lucky(tmp_path):
 def test_a_rung_whose_order_does_not_last_is_doubted(tmp_path):
     curves = [[100 + number, 100, 100 - number] for number in range(10)]
     study = hand_made(tmp_path / "s", *({"losses": curve} for curve in curves), {"losses": [200], "state": "PRUNED"})
-    assert said(study, "stopping")[0].endswith("raise --grace-period or lower --reduction-factor.")
+    assert sentences(study, "stopping")[0].endswith("raise --grace-period or lower --reduction-factor.")
     curves = [[100 + number, 95 + number, 90 + number] for number in range(10)]
     faithful = hand_made(
         tmp_path / "t", *({"losses": curve} for curve in curves), {"losses": [200], "state": "PRUNED"}
     )
-    assert "raise" not in said(faithful, "stopping")[0]
+    assert "raise" not in sentences(faithful, "stopping")[0]
 
 
 def test_a_rung_that_its_winner_passed_only_by_coming_early_is_doubted(tmp_path):
     curves = [[100 + number, 95 + number, 90 + number] for number in range(10)]
     curves[0] = [104.5, 94, 80]  # fifth at the rung, where three pass
     study = hand_made(tmp_path / "s", *({"losses": curve} for curve in curves), {"losses": [200], "state": "PRUNED"})
-    (text,) = said(study, "stopping")
+    (text,) = sentences(study, "stopping")
     assert "losses at the rung with their final losses is 0.8" in text
     assert "For the 10 trials trained to the end" in text
     assert "The winner ranked 5 at the rung, where the best 3 pass." in text
     assert text.endswith("raise --grace-period or lower --reduction-factor.")
 
 
-def test_the_last_gain_is_told_and_nothing_of_more_trials(tmp_path):
+def test_the_last_gain_is_reported_and_nothing_about_more_trials(tmp_path):
     def made(name, gain):
         losses = [101] + [102] * 19
         losses[gain] = 90
         trials = [{"losses": [150, 140, loss], "started": number} for number, loss in enumerate(losses)]
         return hand_made(tmp_path / name, *trials)
 
-    for name, gain, told in (("early", 3, "4th"), ("late", 18, "19th")):
-        expected = [f"The last improvement, 11.00 nats, came from the {told} of the 20 trials that ended."]
-        assert said(made(name, gain), "trials") == expected
+    for name, gain, found in (("early", 3, "4th"), ("late", 18, "19th")):
+        expected = [f"The last improvement, 11.00 nats, came from the {found} of the 20 trials that ended."]
+        assert sentences(made(name, gain), "trials") == expected
 
 
 @pytest.mark.parametrize(
@@ -240,20 +240,20 @@ def test_the_last_gain_is_told_and_nothing_of_more_trials(tmp_path):
         ([110, 101, 103, 100, 101.8], "Whether the winner had converged is not clear"),  # noise
     ],
 )
-def test_the_winners_curve_tells_whether_the_epochs_suited(tmp_path, losses, expected):
+def test_the_winners_curve_shows_whether_the_epochs_suited(tmp_path, losses, expected):
     study = hand_made(tmp_path / "s", {"losses": losses}, max_epochs=len(losses))
-    assert expected in said(study, "epochs")[0]
+    assert expected in sentences(study, "epochs")[0]
 
 
-def test_a_winner_that_is_not_at_its_end_tells_nothing_of_the_number_of_epochs(tmp_path):
+def test_a_winner_that_is_not_at_its_end_says_nothing_about_the_number_of_epochs(tmp_path):
     running = {"losses": [120, 110, 100], "state": "RUNNING"}
-    assert said(hand_made(tmp_path / "s", running, max_epochs=10), "epochs") == []
+    assert sentences(hand_made(tmp_path / "s", running, max_epochs=10), "epochs") == []
 
 
-def test_a_search_in_which_none_beats_the_first_is_told_so(tmp_path):
+def test_a_search_in_which_none_beats_the_first_is_reported(tmp_path):
     worse = [{"losses": [150, 140, 130 + number], "started": number} for number in range(1, 12)]
     study = hand_made(tmp_path / "s", {"losses": [120, 110, 100]}, *worse)
-    assert said(study, "trials") == [
+    assert sentences(study, "trials") == [
         "None of the 12 trials that ended was better than trial 0, the first complete one."
     ]
 
@@ -261,13 +261,13 @@ def test_a_search_in_which_none_beats_the_first_is_told_so(tmp_path):
 def test_a_trial_that_failed_after_a_report_has_reported(tmp_path):
     failed, running = {"losses": [120], "state": "FAIL", "reason": "no"}, {"losses": [], "state": "RUNNING"}
     study = hand_made(tmp_path / "s", failed, running)
-    assert said(study, "result") == ["No trial has succeeded yet."]
+    assert sentences(study, "result") == ["No trial has succeeded yet."]
 
 
 def test_latents_that_are_not_used_are_named(tmp_path):
     study = hand_made(tmp_path / "s", GOOD | {"values": {"latent_size": 48}, "active_units": 11})
-    assert said(study, "latents") == ["11 of the winner's 48 latents are active. A smaller latent_size would do."]
-    assert said(hand_made(tmp_path / "t", GOOD | {"active_units": 20}), "latents") == [
+    assert sentences(study, "latents") == ["11 of the winner's 48 latents are active. A smaller latent_size would do."]
+    assert sentences(hand_made(tmp_path / "t", GOOD | {"active_units": 20}), "latents") == [
         "20 of the winner's 20 latents are active."
     ]
 
@@ -275,16 +275,16 @@ def test_latents_that_are_not_used_are_named(tmp_path):
 def test_importance_names_the_first_from_enough_trials_alone(tmp_path):
     few = hand_made(tmp_path / "few", *falling(*np.geomspace(1e-4, 9e-3, 12)))
     many = hand_made(tmp_path / "many", *falling(*np.geomspace(1e-4, 9e-3, 40)))
-    assert said(few, "importance")[0].startswith("Which hyperparameter matters most is not clear: learning_rate")
-    assert said(many, "importance")[0].startswith("learning_rate matters most")
+    assert sentences(few, "importance")[0].startswith("Which hyperparameter matters most is not clear: learning_rate")
+    assert sentences(many, "importance")[0].startswith("learning_rate matters most")
 
 
 def test_importance_names_none_that_is_not_far_ahead(tmp_path):
     random = np.random.default_rng(0)
     values = [scaled(rate) for rate in 1e-4 * 100 ** random.random(40)]
     trials = [{"losses": [150, 140, 100 + random.normal()], "values": each} for each in values]
-    (told,) = said(hand_made(tmp_path / "s", *trials), "importance")
-    assert told.startswith("Which hyperparameter matters most is not clear")
+    (found,) = sentences(hand_made(tmp_path / "s", *trials), "importance")
+    assert found.startswith("Which hyperparameter matters most is not clear")
 
 
 def test_latents_that_are_idle_are_no_reason_for_fewer_where_the_losses_ask_for_more(tmp_path):
@@ -298,18 +298,18 @@ def test_latents_that_are_idle_are_no_reason_for_fewer_where_the_losses_ask_for_
     assert [finding.advice for finding in final_findings(study)] == ["Search above 64 too."]
 
 
-def test_a_winner_that_overfits_is_told_no_smaller_model_where_the_losses_ask_for_a_larger(tmp_path):
-    def told(name, fall):
+def test_a_winner_that_overfits_is_advised_no_smaller_model_where_the_losses_ask_for_a_larger(tmp_path):
+    def found(name, fall):
         trials = [
             {"losses": [150, *(100 - fall * size + number % 3 / 5 + loss for loss in range(4))]}
             | {"values": {"latent_size": size}, "active_units": size}
             for number, size in enumerate(range(4, 64, 3))
         ]
         space = Space({"latent_size": IntDistribution(2, 64)})
-        return said(hand_made(tmp_path / name, *trials, space=space, max_epochs=5), "epochs")[0]
+        return sentences(hand_made(tmp_path / name, *trials, space=space, max_epochs=5), "epochs")[0]
 
-    assert told("larger", 0.5).endswith("It overfits: fewer epochs or more images would help.")
-    assert told("any", 0).endswith("It overfits: fewer epochs, a smaller model or more images would help.")
+    assert found("larger", 0.5).endswith("It overfits: fewer epochs or more images would help.")
+    assert found("any", 0).endswith("It overfits: fewer epochs, a smaller model or more images would help.")
 
 
 def test_an_early_epoch_says_nothing_of_ranges_without_an_edge(tmp_path):
@@ -324,10 +324,10 @@ def test_an_early_epoch_says_nothing_of_ranges_without_an_edge(tmp_path):
     whole = [{"losses": [141, 130, 120, 110, 80], "values": {"learning_rate": 0.0099}}]
     study = hand_made(tmp_path / "s", GOOD | {"losses": [140, 130, 120, 110, 100]}, *whole, *stopped, max_epochs=5)
     assert set(edges(study).epoch) == {1}
-    assert said(study, "edges") == []
+    assert sentences(study, "edges") == []
 
 
 def test_collapsed_trials_are_counted(tmp_path):
     collapsed = {"losses": [300], "state": "PRUNED", "collapsed": True}
     study = hand_made(tmp_path / "s", GOOD, collapsed, collapsed)
-    assert said(study, "latents")[1] == "2 of 3 trials collapsed: below a tenth of their latents active."
+    assert sentences(study, "latents")[1] == "2 of 3 trials collapsed: below a tenth of their latents active."

@@ -105,7 +105,7 @@ def test_the_chance_that_the_best_was_stopped_is_that_of_independent_normal_erro
     assert chance == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_rung_that_foretells_all_stops_no_winner():
+def test_a_rung_that_predicts_all_stops_no_winner():
     known = np.exp([1.0, 2.0, 3.0])
     assert probability_that_best_was_stopped(
         known, known, np.ones(3), known[2:], np.exp([4.0, 5.0]), math.e

@@ -1,4 +1,4 @@
-"""What a replay foretells at the end of a search, on studies whose answers are known."""
+"""The forecast at the end of a search, on studies with known answers."""
 
 import numpy as np
 import pytest
@@ -144,9 +144,9 @@ def test_a_forecast_is_read_until_another_trial_begins(tmp_path):
     write_forecast(study, 60)
     assert {finding.topic for finding in read_forecast(study)} == {"stopping", "trials"}
     assert set(read_forecast(study)) <= set(final_findings(study))
-    told = about(conclusions(study), "trials")
-    assert len(told) == 2
-    assert "The last improvement" in told[0]
+    texts = about(conclusions(study), "trials")
+    assert len(texts) == 2
+    assert "The last improvement" in texts[0]
     (study.folder / FORECAST_FILE).write_text('{"trials": 12, "findings": [{"topic": "trials", "text": "x"}]}')
     assert read_forecast(study) == []
     (study.folder / FORECAST_FILE).write_text("[")

@@ -123,7 +123,7 @@ def test_the_surrogate_knows_what_lies_between_and_says_how_well():
     assert (table[ERROR] < 0.5).all()
     assert surrogate.pace_error() < 0.01
     other = made(smooth, seed=1, count=5)
-    poor = np.quantile(curves.losses, 0.9, axis=0)  # and no more is told of a poor one
+    poor = np.quantile(curves.losses, 0.9, axis=0)  # and poorer losses are capped
     for values, truth in zip(other.values, np.minimum(other.losses, poor), strict=True):
         np.testing.assert_allclose(surrogate.curve(values).losses, truth, rtol=0.02)
     assert surrogate.best == pytest.approx(114.1667, abs=0.5)  # at 0.7, 0.4, 1/3; the lowest recorded is 114.67
@@ -201,7 +201,7 @@ def test_a_search_that_never_comes_near_counts_as_infinitely_long():
     assert math.isinf(row["epochs_to_0.5_high"])
 
 
-def test_settings_are_compared_where_the_thriftiest_ends():
+def test_settings_are_compared_at_the_fewest_epochs():
     longer = [*SECOND, *run(([1.0, 1.0], 1, 0.0, 0), ([3.0, 3.0], 2, 9000.0, 8))]
     searches = {SETTING: [SECOND], Setting("tpe", AshaConfig(), 1): [longer]}
     table = summary_table(searches, lowest(searches, 3.2))
@@ -279,8 +279,8 @@ def test_one_search_has_no_interval(tmp_path):
 def test_table_and_page_tell_of_one_zero_of_regret(tmp_path, monkeypatch):
     monkeypatch.setattr("vae_tune.tasks.replay.lowest", lambda *_: 12.34)  # below what the source holds itself
     _, text = command(sampler="random", scheduler="none", output=tmp_path / "out")
-    for told in (text, (tmp_path / "out" / "replay.html").read_text()):
-        assert "nats per image above 12.34, the lowest" in told
+    for page in (text, (tmp_path / "out" / "replay.html").read_text()):
+        assert "nats per image above 12.34, the lowest" in page
 
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 3.1, 1 / 3.3])

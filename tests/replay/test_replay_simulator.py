@@ -39,7 +39,7 @@ class Given:
         return self._left.pop(0)
 
 
-def told(trials):
+def outcomes(trials):
     return [(trial.state, trial.epochs, trial.ended, trial.spent) for trial in trials]
 
 
@@ -52,7 +52,12 @@ def test_two_workers_follow_the_schedule_worked_by_hand():
     #  6: 1 epoch 2,  8.0: first of 2        10: 3 at its end
     source = Given((2, [10, 9, 8]), (3, [9, 8, 7]), (1, [12, 11, 6]), (1, [8, 7.5, 7]))
     trials = simulate(source, Setting("random", HALVING, workers=2), num_samples=4, seed=0)
-    assert told(trials) == [(COMPLETE, 3, 6.0, 5), (COMPLETE, 3, 9.0, 8), (PRUNED, 1, 7.0, 6), (COMPLETE, 3, 10.0, 10)]
+    assert outcomes(trials) == [
+        (COMPLETE, 3, 6.0, 5),
+        (COMPLETE, 3, 9.0, 8),
+        (PRUNED, 1, 7.0, 6),
+        (COMPLETE, 3, 10.0, 10),
+    ]
     assert trials[2].final_loss == 6.0
 
 
@@ -75,7 +80,7 @@ def test_a_seed_repeats_a_search_and_another_does_not(bridge):
     setting = Setting("tpe", AshaConfig(), 2, bridge)
     first, again, other = (simulate(source, setting, 14, seed) for seed in (1, 1, 2))
     assert [trial.values for trial in first] == [trial.values for trial in again]
-    assert told(first) == told(again)
+    assert outcomes(first) == outcomes(again)
     assert first[1].values != other[1].values
 
 
