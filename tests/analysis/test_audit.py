@@ -131,7 +131,7 @@ def test_the_command_exits_1_and_names_the_contradiction(folder, monkeypatch, ca
             cli.main()
         return stop.value.code, capsys.readouterr().out
 
-    assert run() == (0, f"{folder}: no contradiction.\n")
+    assert run() == (0, f"{folder}: no contradictions.\n")
     change(folder / "trials.csv", "PRUNED", "COMPLETE")
     code, out = run()
     assert code == 1
