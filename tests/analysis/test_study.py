@@ -1,5 +1,7 @@
+import io
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from vae_tune.config.settings import UsageError
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
+from vae_tune.replay.curves import load_curves
 from vae_tune.vae.checkpoint import write_model
 from vae_tune.vae.model import build_model
 
@@ -120,6 +123,18 @@ def test_a_line_that_is_being_written_does_not_count_yet(tmp_path, cut):
     path = folder / "epochs.csv"
     path.write_bytes(path.read_bytes()[:-cut])
     assert load_study(folder).epochs.equals(whole[:-1])
+
+
+@pytest.mark.parametrize("load", [load_study, load_curves])
+def test_each_file_of_a_study_is_read_once(tmp_path, monkeypatch, load):
+    folder = make_study(tmp_path / "s", trials=5)
+    opened, io_open = Counter(), io.open
+    monkeypatch.setattr(
+        io, "open", lambda file, *options, **more: opened.update([file]) or io_open(file, *options, **more)
+    )
+    load(folder)
+    names = ("study.json", "trials.csv", "epochs.csv", "best/metrics.json")
+    assert {path: opened[path] for path in opened if folder in path.parents} == {folder / name: 1 for name in names}
 
 
 def test_an_interrupted_study_shows_what_was_done(tmp_path):
