@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from vae_tune.config.csv_tables import unescape
 from vae_tune.config.files import read_json
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import (
@@ -169,7 +170,7 @@ def _check_tables(
             continue
         for name, value in row.cells().items():
             from_schema_1 = name in (AUDITED, COLLAPSED, DIVERGED) and name not in line
-            if not from_schema_1 and _text(value) != (line.get(name, "")):
+            if not from_schema_1 and _text(value) != unescape(line.get(name, "")):
                 yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
     reports = sorted(((row.trial, report) for row in rows for report in row.reports), key=lambda pair: pair[1][ORDER])
     for number, (line, (trial, report)) in enumerate(zip(epochs, reports, strict=False), start=2):
