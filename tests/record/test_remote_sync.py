@@ -23,7 +23,7 @@ from vae_tune.record.claim import Claim, claimed
 from vae_tune.record.remote_sync import update_working_copy, uploading
 from vae_tune.tasks.search import run_search
 from vae_tune.tasks.search_plan import make_plan
-from vae_tune.views.report.page import render
+from vae_tune.views.report.page import render, write_report
 from vae_tune.views.report.summary import make_status
 
 
@@ -373,6 +373,25 @@ def test_of_a_study_on_object_storage_it_is_known_whether_a_driver_writes_it(pla
         assert told(load_study(place)) == ("killed", True)
     assert [told(study) for study in while_written] == [("running", False)] * 2
     assert told(load_study(working)) == ("killed", True)
+
+
+def test_a_report_does_not_replace_one_that_the_driver_wrote_meanwhile(server, place, tmp_path, monkeypatch):
+    made = make_study(tmp_path / "study", trials=12, status="running", ended=8)
+    for path in record_files(made):
+        storage.write_bytes(place / path.relative_to(made), path.read_bytes())
+    for _ in range(2):  # a first one, then one over it
+        assert write_report(place) == place / "report.html"
+    page = storage.read_bytes(place / "report.html")
+    assert page.startswith(b"<!")
+
+    def drive(method, name):
+        if method == "GET" and name.endswith("epochs.csv"):
+            server.put(f"{tmp_path.name}/study/report.html", b"the driver's")
+
+    monkeypatch.setattr(server, "before", drive)
+    with pytest.raises(UsageError, match=r"written s3://.*report.html meanwhile\.\n.*--output"):
+        write_report(place)
+    assert storage.read_bytes(place / "report.html") == b"the driver's"
 
 
 def test_no_more_than_the_bound_is_uploaded_while_the_claim_is_kept(place, monkeypatch):

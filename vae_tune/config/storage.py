@@ -90,6 +90,16 @@ def write_bytes(path: Path, content: bytes, patience: float = PATIENCE) -> None:
     _retry(write, path, patience)
 
 
+def prepare_write(path: Path) -> Callable[[bytes], object]:
+    """Return a function that writes a file, on object storage only if it is still as it is now, else raises Changed.
+
+    It needs no claim: a process that only reads a study writes a file there without overwriting its driver's.
+    """
+    if not is_remote(path):
+        return partial(write_bytes, path)
+    return partial(replace, path, expected=version(path), patience=QUICK)
+
+
 def delete(path: Path, patience: float = PATIENCE) -> None:
     """Delete a file, if it exists."""
     if not is_remote(path):

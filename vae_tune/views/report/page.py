@@ -23,8 +23,9 @@ from vae_tune.config.names import (
     REPORT_FILE,
     SAMPLES_FILE,
 )
+from vae_tune.config.object_stores import Changed
 from vae_tune.config.settings import UsageError
-from vae_tune.config.storage import QUICK, folder_exists, write_bytes
+from vae_tune.config.storage import folder_exists, prepare_write
 from vae_tune.views.figures.conventions import COLOURS
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ _PICTURES = {
 def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     """Write the report of the study in ``folder``, whatever its state, and return the path of the page.
 
+    On object storage it replaces the page that was there when it began, and no other. A search that is still writing
+    the study replaces it at its end.
+
     Args:
         folder: the study folder.
         output: the file to write; by default ``report.html`` in the study folder, on object storage too.
@@ -49,13 +53,17 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     """
     from vae_tune.analysis.study import load_study
 
-    study = load_study(folder)
     path = named_path(output) if output is not None else named_path(folder) / REPORT_FILE
-    page = render(study)
     try:
+        write = prepare_write(path)
+        page = render(load_study(folder))
         if not folder_exists(path.parent):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        write_bytes(path, page.encode(), QUICK)
+        write(page.encode())
+    except Changed as error:
+        raise UsageError(
+            f"Another process has written {address(path)} meanwhile.\nRun this again, or choose another --output."
+        ) from error
     except OSError as error:
         raise UsageError(f"The report {address(path)} cannot be written: {error.strerror or error}.") from error
     return path
