@@ -47,7 +47,7 @@ from vae_tune.config.names import (
     TRIALS,
     VAL_LOSS,
 )
-from vae_tune.record.diagnostics import remedy
+from vae_tune.record.diagnostics import latents_remedy
 
 _SURE = 30  # trials that the statement about the most important hyperparameter needs
 _LEAD = 0.4  # of the variance: by which the most important hyperparameter exceeds the second
@@ -316,7 +316,7 @@ def _latents(study: Study) -> Iterator[Finding]:
     table = active_units(study)
     for row in table[table[TRIAL] == study.best_trial].to_dict("records"):
         active, size = row[ACTIVE_UNITS], row[LATENT_SIZE]
-        advice = "" if LATENT_SIZE in _larger(study) else remedy(active, size)  # the losses ask for more latents
+        advice = "" if LATENT_SIZE in _larger(study) else latents_remedy(active, size)  # losses ask for more latents
         yield Finding("latents", f"{active} of the winner's {size} latents are active.", advice)
 
 

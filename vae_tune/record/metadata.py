@@ -1,4 +1,4 @@
-"""``study.json``: what a study is, and which of it may change when the search is resumed."""
+"""``study.json``, the metadata of a study: write it, read it, and refuse a resume that makes trials incomparable."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from vae_tune.images.datasets import Images
 from vae_tune.vae.likelihoods.likelihood import kind_of
 
 SCHEMA = 2
-"""Version of the record that this code writes, which rises where older code would misread a study. Version 1 had
-neither ``schema`` nor ``kind``, and told in the trials' ``reason`` alone which were audited, collapsed or diverged."""
+"""Version of the record that this code writes; it rises when older code would misread a study. Version 1 had neither
+``schema`` nor ``kind``, and noted only in the trials' ``reason`` which were audited, collapsed or diverged."""
 _SHAPE: dict[str, Any] = {
     "name": str,
     "schema": int,
@@ -55,7 +55,7 @@ _SHAPE: dict[str, Any] = {
     "runs": list,
     "status": str,
 }
-"""What a ``study.json`` holds."""
+"""The required entries of a ``study.json`` and their types."""
 _MAY_CHANGE = {
     "num_samples",
     "resources",
@@ -71,7 +71,7 @@ _MAY_CHANGE = {
     "confirm",
     "confirm_seeds",
 }
-"""Fields of a search that leave its trials comparable; ``space`` is compared by content."""
+"""Fields that may change in a resume, since the trials stay comparable; ``space`` is compared by content."""
 
 
 def new_manifest(
@@ -79,8 +79,7 @@ def new_manifest(
 ) -> dict[str, Any]:
     """Return the content of ``study.json`` for a new study.
 
-    ``base`` is the reference configuration; ``kind`` says who proposes the trials, see
-    :data:`vae_tune.config.names.KINDS`.
+    ``base`` is the reference configuration; for ``kind`` see :data:`vae_tune.config.names.KINDS`.
     """
     return {
         "name": name,
@@ -103,7 +102,7 @@ def new_manifest(
 
 
 def describe_data(config: SearchConfig, images: Images) -> dict[str, Any]:
-    """Return which images were used, so that another study can be told to be comparable or not."""
+    """Return a description of the images, by which to decide whether another study is comparable."""
     return {
         "dataset": config.data.dataset,
         "sha256": images.sha256(),
@@ -127,16 +126,16 @@ def this_run() -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the ``study.json`` in ``folder``; one of an older version gets what that version did not write.
+    """Return the ``study.json`` in ``folder``, with the entries added that an older version did not write.
 
     Raises:
-        UsageError: the folder is no study, or a newer version wrote what this one cannot read.
+        UsageError: the folder is no study, or a newer version wrote something that this one cannot read.
     """
     manifest: Any = None
     try:
         manifest = json.loads(read_bytes(folder / STUDY_FILE))
         if not isinstance(manifest, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
         old = "schema" not in manifest
         _check(manifest | {"schema": 1, "kind": SEARCH} if old else manifest, _SHAPE)
         from_dict(SearchConfig, manifest["config"])
@@ -162,7 +161,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _newer_writer(manifest: Any) -> str:
-    """Return which vae_tune wrote a ``study.json`` if it is newer than this one, else ""."""
+    """Return the vae_tune that wrote a ``study.json``, if it is newer than this one, else ""."""
     try:
         version = str(manifest["runs"][-1]["versions"]["vae-tune"])
     except (TypeError, LookupError):
@@ -178,10 +177,10 @@ def _numbers(version: str) -> list[int]:
 
 
 def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
-    """Return the kind of a study whose ``study.json`` does not say it, from how it was configured.
+    """Derive the kind of a study of version 1 from its configuration.
 
-    Grids of given points kept all of their checkpoints, and nothing was proposed or stopped. Those of an exploration
-    are of sizes and seeds; a confirmation lies in the folder of its search.
+    Explorations and confirmations were grids of given points: no sampler, no early stopping, all checkpoints kept. The
+    grid of an exploration is of sizes and seeds; a confirmation lies in the folder of its search.
     """
     config: SearchConfig = from_dict(SearchConfig, manifest["config"])
     searched = read_space(manifest).distributions
@@ -196,7 +195,7 @@ def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
 
 
 def resume_command(kind: str, folder: Path) -> str:
-    """Return the command that goes on with a study of that kind; a confirmation goes on with its search."""
+    """Return the command that resumes a study of that kind; a confirmation is resumed with its search."""
     if kind == EXPLORATION:
         return suggestions.resume(folder, "explore")
     return suggestions.resume(folder.parent if kind == CONFIRMATION else folder)
@@ -206,9 +205,9 @@ _WORDS = {SEARCH: "a search", EXPLORATION: "an exploration", CONFIRMATION: "a co
 
 
 def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
-    """Refuse a mapping that lacks a name, or has something of another kind there."""
+    """Refuse a mapping that lacks an entry, or has a value of another type there."""
     if not isinstance(values, dict):
-        raise ValueError(f"{where} is no mapping")
+        raise ValueError(f"{where} is not a mapping")
     for name, kind in shape.items():
         if name not in values:
             raise ValueError(f"{where} lacks {name!r}")
@@ -219,11 +218,11 @@ def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
 
 
 def read_config(folder: Path, kind: str = SEARCH) -> SearchConfig:
-    """Return how the study in ``folder`` was configured, as it is to be resumed: its space is the recorded one.
+    """Return the configuration with which to resume the study in ``folder``; its space is the recorded one.
 
     Raises:
-        UsageError: the folder is no study, or one of another kind than ``kind``. More trials of an exploration would
-            only be copies of those that are there.
+        UsageError: the folder is no study, or a study of another kind. More trials of an exploration would only
+            repeat those that are there.
     """
     manifest = read_manifest(folder)
     if manifest["kind"] != kind:
@@ -236,27 +235,25 @@ def read_config(folder: Path, kind: str = SEARCH) -> SearchConfig:
 
 
 def status_label(status: str, *, is_running: bool) -> str:
-    """Return in words how a search stands: ``status`` is that of its ``study.json``."""
+    """Return the ``status`` of a ``study.json`` in words."""
     if status == "running":
         return "running" if is_running else "killed"
     return {INTERRUPTED: "interrupted", FAILED: "ended by an error"}.get(status, status or "unknown")
 
 
 def read_space(manifest: dict[str, Any]) -> Space:
-    """Return the space that a study searches."""
+    """Return the search space of a study."""
     distributions = {name: json_to_distribution(text) for name, text in manifest["space"].items()}
     return Space(distributions, manifest["fixed"])
 
 
 def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space) -> None:
-    """Refuse to resume with what would make its trials incomparable.
+    """Refuse to resume with settings that would make the trials incomparable.
 
     Raises:
-        UsageError: names the field, the value of the study, and the new one.
+        UsageError: it names the field, its value in the study, and the new value.
     """
-    before: SearchConfig = from_dict(
-        SearchConfig, manifest["config"]
-    )  # with the defaults of what is newer than the study
+    before: SearchConfig = from_dict(SearchConfig, manifest["config"])  # with defaults for fields newer than the study
     old, new = _flat(to_dict(before)), _flat(to_dict(config))
     for name, value in new.items():
         if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
@@ -272,7 +269,7 @@ def refuse_other_data(manifest: Mapping[str, Any], config: SearchConfig, images:
     """Refuse to resume on other images.
 
     Raises:
-        UsageError: names what differs.
+        UsageError: it names the difference.
     """
     for name, value in describe_data(config, images).items():
         if manifest["data"].get(name) != value:

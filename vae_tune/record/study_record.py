@@ -47,7 +47,7 @@ from vae_tune.config.names import (
     WARM_START,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.record.diagnostics import collapse
+from vae_tune.record.diagnostics import collapse_reason
 from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.lock import StudyLock
 from vae_tune.record.metadata import read_manifest, resume_command
@@ -296,7 +296,7 @@ class StudyRecord:
 
     def _collapse(self, row: TrialRow) -> str:
         latent_size = row.values.get("latent_size", self.manifest["reference"]["latent_size"])
-        return collapse(row, latent_size, self.manifest["config"]["asha"]["grace_period"])
+        return collapse_reason(row, latent_size, self.manifest["config"]["asha"]["grace_period"])
 
     def _adopt(self, frozen: optuna.trial.FrozenTrial) -> None:
         """Take over a trial from the journal; one that is unfinished gets the report a crash cut short."""

@@ -16,7 +16,7 @@ from rich.text import Text
 from vae_tune.config import suggestions
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING
-from vae_tune.record import diagnostics
+from vae_tune.record.diagnostics import problem_notes
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import STATE_COLOURS
 from vae_tune.views.formatting import confirmation_table, format_value, format_values
@@ -57,7 +57,7 @@ def print_summary(
         _print_winner(console, metrics)
         if confirmation := metrics.get("confirmation"):
             _print_confirmation(console, confirmation)
-    for line in [*diagnostics.advice(rows), *advice]:
+    for line in [*problem_notes(rows), *advice]:
         console.print(line, soft_wrap=True)
     _print_next_steps(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
 
