@@ -102,30 +102,20 @@ def prepare_write(path: Path) -> Callable[[bytes], object]:
 
 def delete(path: Path, patience: float = PATIENCE) -> None:
     """Delete a file, if it exists."""
-    if not is_remote(path):
+    if is_remote(path):
+        _delete_objects(
+            path, lambda store, name: {name: state.version} if (state := store.stat(name)) else {}, patience
+        )
+    else:
         path.unlink(missing_ok=True)
-        return
-    claim = claim_for(path)
-
-    def remove(store: Store, name: str) -> None:
-        if expected := _version(store, name) if claim else ANY:
-            _delete_object(store, name, expected, claim)
-
-    _retry(remove, path, patience)
 
 
 def delete_folder(folder: Path, patience: float = PATIENCE) -> None:
     """Delete a folder with everything in it, if it exists; of a folder here, as much as can be deleted."""
-    if not is_remote(folder):
+    if is_remote(folder):
+        _delete_objects(folder, lambda store, name: store.list(name, deep=True).versions, patience)
+    else:
         shutil.rmtree(folder, ignore_errors=True)
-        return
-    claim = claim_for(folder)
-
-    def remove(store: Store, name: str) -> None:
-        for one, version in store.list(name, deep=True).versions.items():
-            _delete_object(store, one, version if claim else ANY, claim)
-
-    _retry(remove, folder, patience)
 
 
 def list_folder(folder: Path, patience: float = QUICK) -> Entries:
@@ -246,14 +236,26 @@ def _check(store: Store, claim: tuple[Path, str] | None) -> None:
         raise ClaimLost(takeover_message(study, holder))
 
 
-def _delete_object(store: Store, name: str, expected: str, claim: tuple[Path, str] | None) -> None:
-    with _under_claim(store, claim):
-        store.delete(name, expected)
+def _delete_objects(path: Path, find: Callable[[Store, str], Mapping[str, str]], patience: float) -> None:
+    """Delete the objects whose names and versions ``find`` returns."""
+    claim = claim_for(path)
+
+    def remove(store: Store, name: str) -> None:
+        for found, version in find(store, name).items():
+            with _under_claim(store, claim):
+                store.delete(found, version if claim else ANY)
+
+    _retry(remove, path, patience)
+
+
+def _found(store: Store, name: str) -> dict[str, str]:
+    """Return an object's name and version; empty if there is no such object."""
+    state = store.stat(name)
+    return {name: state.version} if state else {}
 
 
 def _version(store: Store, name: str) -> str | None:
-    state = store.stat(name)
-    return state and state.version
+    return _found(store, name).get(name)
 
 
 def _relative(names: Mapping[str, str], folder: Path) -> list[str]:
