@@ -1,7 +1,7 @@
-"""What the hyperparameters did: slices, pairs, whole configurations, and which of them mattered.
+"""Tables of the effect of the hyperparameters: alone, in pairs, as whole configurations, and their importance.
 
-Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, without
-rows where there is nothing to tell. Losses are nats per image.
+Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, which is
+empty if the study has no data for it. Losses are nats per image.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from optuna.importance import BaseImportanceEvaluator
 
 MIN_TRIALS = 10
-"""Trials with a loss at the same epoch that a statement about hyperparameters needs."""
+"""Trials with a loss at the same epoch that a comparison of hyperparameters needs."""
 PED_ANOVA, FANOVA = "ped-anova", "fanova"
 _MAX_DEPTH = 8  # of fANOVA's trees; Optuna's 64 gives the same shares to within 0.01, for 1,000 trials in 25 s
 _TOP = 5
-"""Trials that PED-ANOVA should count among the best, says Optuna's documentation."""
+"""Trials that PED-ANOVA should count among the best, by Optuna's documentation."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Axis:
     high: float = 0.0
     """Ends of the searched range, for numbers."""
     choices: tuple[Any, ...] = ()
-    """What was searched, for categories."""
+    """For categories."""
 
     @property
     def title(self) -> str:
@@ -150,7 +150,7 @@ def slices(study: Study) -> pd.DataFrame:
 
 
 def parallel(study: Study) -> pd.DataFrame:
-    """Return whole configurations with what came of them.
+    """Return whole configurations with their losses.
 
     Returns:
         One row per trial: trial, state, epochs, each hyperparameter by its own name, val_loss (its last).
@@ -159,9 +159,9 @@ def parallel(study: Study) -> pd.DataFrame:
 
 
 def pair(study: Study) -> tuple[str, str] | None:
-    """Return the two hyperparameters that :func:`pair_grid` shows unasked, or None where fewer are searched.
+    """Return the two hyperparameters that :func:`pair_grid` shows by default, or None if fewer are searched.
 
-    They are latent size and learning rate where both are searched, else the first two.
+    They are latent size and learning rate if both are searched, else the first two.
     """
     names = list(study.space.distributions)
     usual = ("latent_size", "learning_rate")
@@ -173,8 +173,8 @@ def pair(study: Study) -> tuple[str, str] | None:
 def pair_grid(study: Study, x: str | None = None, y: str | None = None, cells: int = 10) -> pd.DataFrame:
     """Return how good the trials were in each cell of a plane of two hyperparameters.
 
-    Nothing is interpolated. Of the trials in a cell those that trained longest speak for it, since a loss after one
-    epoch cannot be compared with one after ten.
+    Nothing is interpolated. Only the trials of a cell that trained longest count, since a loss after one epoch cannot
+    be compared with one after ten.
 
     Args:
         study: the study.
@@ -251,10 +251,10 @@ def comparable(study: Study, epoch: int | None = None) -> pd.DataFrame:
 def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
     """Return how much each hyperparameter mattered, by two methods of Optuna.
 
-    PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255) asks what sets the best trials apart: the best 10 %, or the
-    best 5 trials where that is more, half of all at most. fANOVA (Hutter et al. 2014) asks how much of the loss'
-    variance over the space each explains; log ranges are given to it as logarithms, so that each decade counts alike,
-    which Optuna's own transformation does not do. Both compare losses of one epoch alone: see :func:`comparable`.
+    PED-ANOVA (Watanabe et al. 2023, arXiv:2304.10255) measures what sets the best trials apart: the best 10 %, or the
+    best 5 trials where that is more, half of all at most. fANOVA (Hutter et al. 2014) measures how much of the
+    variance of the loss over the space each explains; it gets the logarithms of log ranges, so that each decade counts
+    alike, which Optuna's own transformation does not do. Both compare losses of one epoch: see :func:`comparable`.
 
     Returns:
         One row per hyperparameter and method: hyperparameter, method (ped-anova or fanova), importance (the shares of
@@ -300,7 +300,7 @@ def _as_logarithms(
 def _evaluate(
     evaluator: BaseImportanceEvaluator, trials: pd.DataFrame, space: dict[str, BaseDistribution]
 ) -> dict[str, float]:
-    """Return each hyperparameter's share, the greatest first; all equal where no share can be told."""
+    """Return each hyperparameter's share, the greatest first; all equal if no share can be computed."""
     with silence_optuna():
         study = optuna.create_study()
         study.add_trials(

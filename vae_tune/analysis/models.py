@@ -1,8 +1,8 @@
-"""What the trained models are like: loss parts, active units, the gap to the training images, quality against size.
+"""Tables of the trained models: loss parts, active units, the gap to the training images, and size.
 
-Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, without
-rows where there is nothing to tell. Losses are nats per image. A trial's numbers are those of its newest report, at
-epoch ``epochs``.
+Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, which is
+empty if no trial has reported. Losses are nats per image. The numbers of a trial are from its newest report, at epoch
+``epochs``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vae_tune.vae.memory import parameter_count
 
 
 def loss_parts(study: Study) -> pd.DataFrame:
-    """Return what each trial's loss is made of.
+    """Return the two parts of each trial's loss.
 
     Returns:
         One row per trial that reported: trial, state, epochs, val_reconstruction, val_kl, val_loss, their sum.
@@ -59,12 +59,12 @@ def active_units(study: Study) -> pd.DataFrame:
 def train_validation_gap(study: Study) -> pd.DataFrame:
     """Return how much worse the models are on validation than on training images.
 
-    The training loss is the mean over the epoch, while the weights still moved, so in the first epochs the gap is
-    negative without meaning.
+    The training loss is the mean over the epoch, while the weights still moved, so a negative gap in the
+    first epochs means nothing.
 
     Returns:
         One row per trial that reported: trial, state, epochs, train_loss, val_loss, gap (val_loss - train_loss; NaN
-        where the training loss is another one, the importance-weighted bound).
+        if the training loss is the importance-weighted bound instead).
     """
     table = _newest(study)
     alike = np.array([config.iwae_samples == 1 for config in trial_configs(study, table[TRIAL])], dtype=bool)
@@ -73,12 +73,12 @@ def train_validation_gap(study: Study) -> pd.DataFrame:
 
 
 def pareto(study: Study) -> pd.DataFrame:
-    """Return the models' quality against their size.
+    """Return the loss and the size of the models.
 
     Returns:
         One row per trial that reported, the smallest first: trial, state, epochs, parameters of encoder and decoder,
-        val_loss, on_front (whether no trial that is as small is as good; among those that could win, see
-        :func:`vae_tune.record.trials.ranked`).
+        val_loss, on_front (whether no trial of this size or below is as good, among those that can win,
+        see :func:`vae_tune.record.trials.ranked`).
     """
     table = _newest(study)
     shape = study.manifest["data"]["shape"]

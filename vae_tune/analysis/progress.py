@@ -1,7 +1,7 @@
-"""How a search went: the best so far, learning curves, what each rung did, and who worked when.
+"""Tables of the course of a search: the incumbent, learning curves, rungs, and the timeline of the workers.
 
-Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, without
-rows where there is nothing to tell. Losses are nats per image.
+Each function takes a study in any condition (empty, running, interrupted, failed) and returns a tidy table, which is
+empty if the study has no data for it. Losses are nats per image.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ from vae_tune.config.names import (
     WORKER,
 )
 
-_OVERLAP = 0.5  # s: a report is dated when it arrives, so trials of one worker may seem to overlap by that
-_PAUSE = 1.0  # s: a promoted trial goes on later than its next epoch would otherwise have begun
+_OVERLAP = 0.5  # s: a report has the time of its arrival, so trials of one worker may appear to overlap by that
+_PAUSE = 1.0  # s: a longer gap between two epochs means that the trial was paused
 _RUN, _PART = "run", "part"
 _MIN_PAIRS = 3
-"""Trials that a rank correlation needs to say anything at all."""
+"""Trials that a rank correlation needs."""
 
 
 def best_so_far(study: Study) -> pd.DataFrame:
-    """Return the incumbent as trials ended.
+    """Return the incumbent each time a trial ended.
 
     Returns:
         One row per ended trial, in the order they ended: trial; state; order (1 ended first); finished, the epochs
-        that all trials together had trained by then; hours of searching by then, without the pauses before a resume;
+        that all trials together had trained by then; hours of searching by then, without pauses before a resume;
         val_loss, its last; best, the lowest val_loss of a trial trained to ``max_epochs`` so far (NaN before the
         first).
     """
@@ -100,8 +100,8 @@ def rung_survival(study: Study) -> pd.DataFrame:
 
     Returns:
         One row per rung, and a last one for ``max_epochs``: epoch, reached (trials that reported it), stopped (trials
-        that ASHA stopped there), share (of those that reached it, the part that was not stopped). Audited trials count
-        as stopped where they were condemned.
+        that ASHA stopped there), share (of those that reached it, the part that was not stopped). An audited
+        trial counts as stopped at the rung that would have stopped it.
     """
     reached = judged_reports(study).groupby(EPOCH)[TRIAL].nunique()
     pruned = study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS]
@@ -119,10 +119,10 @@ def rung_survival(study: Study) -> pd.DataFrame:
 
 
 def rung_correlation(study: Study) -> pd.DataFrame:
-    """Return how well the order of trials at one rung foretells their order at a later one.
+    """Return how well the order of trials at one rung predicts their order at a later one.
 
-    Only trials that went on are in both, and those are the better ones, which as a rule lowers the correlation: among
-    all trials it would be higher (restriction of range).
+    Only trials that passed the earlier rung are in both. They are the better ones, which usually lowers the
+    correlation: among all trials it would be higher (restriction of range).
 
     Returns:
         One row per pair of rungs, ``max_epochs`` taken as the last rung: epoch_a < epoch_b, trials that reached both,
@@ -142,19 +142,19 @@ def rung_correlation(study: Study) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SearchClock:
-    """Time as a search spends it: from its start on, without the pauses between its end and a resume."""
+    """Time since the start of a search, without the pauses before each resume."""
 
     origin: pd.Timestamp
     pauses: tuple[tuple[pd.Timestamp, pd.Timestamp], ...]
-    """From the last sign of life to the start of the next run, in order."""
+    """Each from the last recorded event of a run to the start of the next run."""
 
     @classmethod
     def of(cls, study: Study) -> SearchClock:
-        """Read the clock off a study's record."""
-        signs = pd.concat([study.trials[STARTED], study.trials[ENDED], study.epochs[TIME]]).dropna().sort_values()
+        """Return the clock of a study."""
+        events = pd.concat([study.trials[STARTED], study.trials[ENDED], study.epochs[TIME]]).dropna().sort_values()
         runs = [pd.Timestamp(run[STARTED]) for run in study.manifest.get("runs", ())]
-        origin = min([*runs[:1], *signs[:1]], default=pd.Timestamp(0, tz="UTC"))
-        pauses = [(max([run, *signs[signs < again][-1:]]), again) for run, again in pairwise(runs)]
+        origin = min([*runs[:1], *events[:1]], default=pd.Timestamp(0, tz="UTC"))
+        pauses = [(max([run, *events[events < again][-1:]]), again) for run, again in pairwise(runs)]
         return cls(origin, tuple(pauses))
 
     def hours(self, moments: pd.Series[Any]) -> pd.Series[Any]:
@@ -173,12 +173,12 @@ class SearchClock:
 
 
 def timeline(study: Study) -> pd.DataFrame:
-    """Return which worker trained what and when, and when it idled.
+    """Return which worker trained which trial when, and when it was idle.
 
-    The record knows a trial's node, not its worker: workers are told apart as the trials of a node overlap. A trial
-    that a resume continued has a row for each run; one that never reported, so that its node is not known, has none
-    where there are several nodes. The time before a worker's first trial of a run, Ray's start included, and after its
-    last one is idle as long as others work; pauses between runs are not.
+    The record has a trial's node, not its worker: trials of a node that overlap are assigned to different workers. A
+    trial that a resume continued has one row per run. A trial that never reported has an unknown node, and no row if
+    there are several nodes. A worker is idle between its trials of a run, before the first one (the start of Ray
+    included), and after the last one until the last trial of the run ends; pauses between runs are not idle time.
 
     Returns:
         One row per stretch, by worker and time: worker (node and number), trial (missing for idle ones), state (IDLE
@@ -193,7 +193,7 @@ def timeline(study: Study) -> pd.DataFrame:
         free = [slot for slot, busy in slots.items() if busy <= start] or [
             slot for slot, busy in slots.items() if busy <= start + pd.Timedelta(seconds=_OVERLAP)
         ]
-        slot = max(free, key=slots.__getitem__) if free else len(slots) + 1  # the one that has just become free
+        slot = max(free, key=slots.__getitem__) if free else len(slots) + 1  # the worker that became free last
         slots[slot] = end
         workers.append(f"{node} {slot}")
     stretches[WORKER] = np.array(workers, dtype="str")
@@ -207,22 +207,24 @@ def timeline(study: Study) -> pd.DataFrame:
 
 
 def _ends(study: Study) -> pd.Series[Any]:
-    """Return when each trial ended, was paused or was last heard of, by trial."""
+    """Return when each trial ended, was paused or last reported, by trial."""
     reported = study.epochs.groupby(TRIAL)[TIME].max().reindex(study.trials.index)
     ended: pd.Series[Any] = study.trials[ENDED].mask(paused_trials(study) & reported.notna(), reported)
     return ended.fillna(reported).fillna(study.trials[STARTED])
 
 
 def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
-    """Return when each trial trained, run by run, by start; what did not end trains until the run's last report.
+    """Return when each trial trained, by run and start; an unfinished trial trains until the run's last report.
 
-    A trial that was paused and promoted later has a stretch for each time that it trained.
+    A trial that was paused and later promoted has one row per stretch of training.
     """
     reports = study.epochs[[TRIAL, TIME]].rename(columns={TIME: END})
     reports[START] = reports[END] - pd.to_timedelta(study.epochs[SECONDS], unit="s")
-    silent = study.trials[~study.trials.index.isin(reports[TRIAL])]
-    if len(silent):
-        begun = pd.DataFrame({TRIAL: silent.index, END: _ends(study)[silent.index], START: silent[STARTED]})
+    unreported = study.trials[~study.trials.index.isin(reports[TRIAL])]
+    if len(unreported):
+        begun = pd.DataFrame(
+            {TRIAL: unreported.index, END: _ends(study)[unreported.index], START: unreported[STARTED]}
+        )
         reports = pd.concat([reports, begun], ignore_index=True)
     reports[_RUN] = clock.run(reports[END])
     started = study.trials[STARTED].reindex(reports[TRIAL]).reset_index(drop=True)

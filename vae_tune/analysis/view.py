@@ -10,19 +10,19 @@ import pandas as pd
 
 from vae_tune.config.names import COMPLETE, STATE, TRIAL, VAL_LOSS
 
-_ENOUGH = 3
-_TELLING = 5  # losses of which a median says what is usual
+_MIN_COMPLETE = 3
+_MIN_FOR_MEDIAN = 5
 _SHOWN = 0.95  # quantile
-_FAR = 5  # times the median's distance from the lowest: what lies beyond is no reason to squeeze the others
+_FAR = 5  # times the distance of the median from the lowest: losses beyond would squeeze the others
 _BELOW, _ABOVE, _MARGIN = 0.1, 0.3, 0.1  # of the span
 _EDGE = 0.2  # of the range, above a curve that is all in view
 
 
 def loss_range(losses: pd.Series[Any], states: pd.Series[Any]) -> tuple[float, float] | None:
-    """Return the ends of an axis on which the trials that were trained in full are told apart.
+    """Return the ends of an axis on which the fully trained trials can be told apart.
 
-    Losses of stopped trials are those of early epochs: with all of them in view the others would lie on one line. So
-    the range goes from the lowest to a high quantile of the complete trials (of all, where fewer than 3 are complete),
+    Losses of stopped trials are from early epochs: with all of them in view the others would lie on one line. So the
+    range goes from the lowest to a high quantile of the complete trials (of all, where fewer than 3 are complete),
     and no further than 5 times as far from the lowest as their median.
 
     Args:
@@ -34,11 +34,11 @@ def loss_range(losses: pd.Series[Any], states: pd.Series[Any]) -> tuple[float, f
     """
     values = losses.replace([np.inf, -np.inf], np.nan).dropna()
     whole = values[states[values.index] == COMPLETE]
-    good = whole if len(whole) >= _ENOUGH else values
+    good = whole if len(whole) >= _MIN_COMPLETE else values
     if values.empty:
         return None
     low, high = float(good.min()), float(good.quantile(_SHOWN))
-    if len(good) >= _TELLING and (usual := float(good.median()) - low) > 0:
+    if len(good) >= _MIN_FOR_MEDIAN and (usual := float(good.median()) - low) > 0:
         high = min(high, low + _FAR * usual)
     span = high - low or 1.0
     return low - _BELOW * span, min(high + _ABOVE * span, float(values.max()) + _MARGIN * span)

@@ -19,8 +19,7 @@ _METHODS = {
     PED_ANOVA: ("PED-ANOVA: what sets the best apart", "scale-2", 0.2),
     FANOVA: ("fANOVA: what explains the loss", "scale-0", -0.2),
 }
-_BINS = 4
-"""Colours of the lines of :func:`parallel`."""
+_BINS = 4  # colours of the lines of parallel coordinates
 _ROOM = 0.06  # of an axis' height, between two ticks
 _LOSS = f"{TRIAL_HOVER}<br>%{{yaxis.title.text}} %{{y:.5~g}}"
 

@@ -17,8 +17,7 @@ from vae_tune.views.figures.chart import Panel, Panels, Part, axis, figure
 from vae_tune.views.figures.conventions import LOSS, time_unit
 from vae_tune.views.json_values import plain
 
-_SHORTEST_IDLE = 1 / 2000
-"""Share of the search below which an idle time is not drawn."""
+_SHORTEST_IDLE = 1 / 2000  # of the search: below it an idle time is not drawn
 
 
 @figure(
