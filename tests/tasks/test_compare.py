@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib.cbook import is_math_text
+from matplotlib.lines import Line2D
 from PIL import Image
 
 from tests.analysis.test_plots_hyperparameters import SPACE
@@ -62,6 +63,9 @@ def test_the_legend_names_each_study_whatever_its_name(tmp_path):
     figure = draw(studies)
     figure.draw_without_rendering()
     drawn = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert all(
+        hasattr(handle, "get_linestyle") for handle in figure.legends[0].legend_handles
+    )  # dashes tell them apart
     assert [text.strip().replace(r"\$", "$") for text in drawn] == names
     assert not any(map(is_math_text, drawn))
 

@@ -44,8 +44,8 @@ def draw(title: str, panels: Panels, missing: str) -> Figure:
         axes[0].text(0.5, 0.5, missing, ha="center", va="center", fontsize=11, color=_GREY, wrap=True)
     named: dict[str, Any] = {}
     for ax in axes:
-        handles, labels = ax.get_legend_handles_labels()
-        named = dict(zip(labels, handles, strict=True)) | named
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)  # of a line and its points, the line
     if named:
         how: Any = {"loc": "outside lower center", "ncols": min(len(named), int(width / 1.3)), "frameon": False}
         legend: Any = figure.legend(named.values(), named, fontsize=_SMALL, **how)
