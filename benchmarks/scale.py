@@ -37,7 +37,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
     from vae_tune.record.metadata import new_manifest
     from vae_tune.record.study_record import StudyRecord
     from vae_tune.record.trials import TrialRow
-    from vae_tune.search.stopping import Ending
+    from vae_tune.search.stopping import Stopping
     from vae_tune.tasks.execution import run_trials
 
     epochs = 5
@@ -68,7 +68,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
         record = StudyRecord.create(folder, manifest)
         record.listeners.append(note_end)
         before = resource.getrusage(resource.RUSAGE_SELF)
-        run_trials(train, config, DEFAULT_SPACE, record, lambda: Slots(count=2, cpus=1, gpus=0), Ending())
+        run_trials(train, config, DEFAULT_SPACE, record, lambda: Slots(count=2, cpus=1, gpus=0), Stopping())
         after = resource.getrusage(resource.RUSAGE_SELF)
         record.close()
     ends = list(ended.values())

@@ -59,7 +59,7 @@ def test_what_their_reasons_tell_of_trials_is_known(old):
 def test_they_are_resumed_and_agree_with_themselves_then_too(old, name, kind):
     before = load_study(old / name)
     record = reopen(old / name, kind)
-    assert [trial.number for trial in record.unfinished()] == ([4] if name == "search" else [])
+    assert [row.trial for row in record.rows if row.state == "RUNNING"] == ([4] if name == "search" else [])
     record.close()
     after = load_study(old / name)
     assert (after.kind, after.manifest["schema"], len(after.manifest["runs"])) == (kind, 1, 2)

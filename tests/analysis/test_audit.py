@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.search.test_searcher import asha, drive
+from tests.search.test_searcher import drive
 from vae_tune.analysis.audit import audit
 from vae_tune.cli import main as cli
 from vae_tune.config.files import write_json
@@ -13,8 +13,9 @@ from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import winner
+from vae_tune.search.scheduler import make_scheduler
 from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 
 BASE = TrialConfig(max_epochs=9)
 CONFIG = SearchConfig(num_samples=12, trial=BASE, asha=AshaConfig(reduction_factor=3))
@@ -24,7 +25,8 @@ CONFIG = SearchConfig(num_samples=12, trial=BASE, asha=AshaConfig(reduction_fact
 def folder(tmp_path, tiny):
     """A complete study of twelve trials with rungs at 1 and 3."""
     record = StudyRecord.create(tmp_path / "s", new_manifest("s", CONFIG, BASE, DEFAULT_SPACE, tiny))
-    drive(StudySearcher(record, DEFAULT_SPACE, BASE, "random", Ending()), asha(), map(str, range(12)))
+    scheduler = make_scheduler(CONFIG.asha, BASE.max_epochs, 0)
+    drive(StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping(), scheduler), map(str, range(12)))
     best = winner(record.rows, BASE.max_epochs)
     (record.folder / "best").mkdir()
     numbers = {"trial": best.trial, "validation": {"negative_elbo": best.val_loss}}

@@ -24,11 +24,12 @@ from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.plots import rung_survival
 from vae_tune.record.metadata import new_manifest
-from vae_tune.record.sampler_view import as_seen
+from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.search.scheduler import is_audited, make_scheduler, replay, settle
+from vae_tune.search.asha import is_audited
+from vae_tune.search.scheduler import STOP, Decision, make_scheduler
 from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 from vae_tune.views.report.page import render
 
 ASHA = AshaConfig(reduction_factor=3, audit_fraction=0.3)
@@ -154,32 +155,36 @@ def stream(count=60):
 
 
 def decisions(scheduler):
-    """What becomes of trials that run one after another: the last epoch of each."""
-    ends = {}
+    """What becomes of trials that run one after another: the last epoch of each, and who was audited."""
+    ends, audited = {}, {}
     for number, epoch, loss in stream():
-        if number not in ends and not scheduler.goes_on(number, epoch, loss):
-            ends[number] = epoch
-    return ends
+        if number not in ends:
+            decision = scheduler.decide(number, epoch, loss)
+            if decision.action == "stop":
+                ends[number] = epoch
+            elif decision.stopped_at:
+                audited[number] = decision.stopped_at
+    return ends, audited
 
 
 def test_an_audit_changes_no_other_decision():
     plain, audits = make_scheduler(AshaConfig(), 9, 0), make_scheduler(ASHA, 9, 0)
-    before, after = decisions(plain), decisions(audits)
-    assert 5 < len(audits.audited) < 30
+    (before, _), (after, audited) = decisions(plain), decisions(audits)
+    assert 5 < len(audited) < 30
     for number, end in before.items():
-        assert after[number] == (9 if number in audits.audited else end)
-        assert audits.audited.get(number, end) == end
+        assert after[number] == (9 if number in audited else end)
+        assert audited.get(number, end) == end
 
 
 BASE = TrialConfig(max_epochs=9)
 
 
-def drive(searcher, scheduler, names):
+def drive(searcher, names):
     for name in names:
         number = searcher.suggest(name)[TRIAL]
         for epoch in range(1, BASE.max_epochs + 1):
             loss = stream()[9 * number + epoch - 1][2]
-            if not scheduler.goes_on(number, epoch, loss):
+            if not searcher.trials.report(name, result(epoch, loss)):
                 searcher.on_trial_complete(name, result(epoch, loss))
                 break
             searcher.on_trial_result(name, result(epoch, loss))
@@ -187,23 +192,22 @@ def drive(searcher, scheduler, names):
 
 def searched(folder, config, names):
     record = StudyRecord.create(folder, MANIFEST)
-    scheduler = make_scheduler(config, 9, 0)
-    drive(StudySearcher(record, DEFAULT_SPACE, BASE, "tpe", Ending(), scheduler), scheduler, names)
-    return record, scheduler
+    drive(StudySearcher(record, DEFAULT_SPACE, BASE, "tpe", Stopping(), make_scheduler(config, 9, 0)), names)
+    return record, {row.trial: row.audited for row in record.rows if row.audited}
 
 
 def test_the_sampler_proposes_as_if_audited_trials_had_been_stopped(tmp_path):
     names = [str(number) for number in range(25)]
     plain, _ = searched(tmp_path / "plain", AshaConfig(), names)
-    audits, scheduler = searched(tmp_path / "audits", ASHA, names)
-    assert scheduler.audited
+    audits, audited = searched(tmp_path / "audits", ASHA, names)
+    assert audited
     assert [trial.params for trial in plain.study.trials] == [trial.params for trial in audits.study.trials]
-    for number, epoch in scheduler.audited.items():
+    for number, epoch in audited.items():
         assert audits.study.trials[number].state.name == COMPLETE
         assert audits.rows[number].audited == epoch
-        seen = as_seen(audits.study.trials[number])
+        seen = as_set_aside(audits.study.trials[number])
         assert (seen.state.name, seen.value) == (PRUNED, audits.rows[number].reports[epoch - 1]["val_loss"])
-    shown = [[trial.value for trial in record.seen.get_trials()] for record in (plain, audits)]
+    shown = [[trial.value for trial in record.sampler_view.get_trials()] for record in (plain, audits)]
     assert shown[0] == shown[1]
     for record in (plain, audits):
         record.close()
@@ -211,38 +215,38 @@ def test_the_sampler_proposes_as_if_audited_trials_had_been_stopped(tmp_path):
 
 def test_a_resume_takes_up_an_audit_where_it_was(tmp_path):
     names = [str(number) for number in range(25)]
-    record, scheduler = searched(tmp_path / "s", ASHA, names)
+    record, audited = searched(tmp_path / "s", ASHA, names)
     record.close()
     again = StudyRecord.resume(record.folder, MANIFEST)
-    rebuilt = make_scheduler(ASHA, 9, 0)
-    settle(again, rebuilt, 9)
     again.close()
-    assert rebuilt.audited == scheduler.audited
-    assert replay(make_scheduler(ASHA, 9, 0), again.rows) == {row.trial: False for row in again.rows}
+    assert audited == {row.trial: row.audited for row in again.rows if row.audited}
+    rebuilt = make_scheduler(ASHA, 9, 0)
+    assert rebuilt.rebuild(again.rows) == {row.trial: STOP for row in again.rows}
+    number, epoch = next(iter(audited.items()))
+    assert rebuilt.decide(number, 8, 1e9) == Decision("continue", epoch)
 
 
 def test_a_crash_before_the_mark_was_written_is_mended(tmp_path):
     number = next(number for number in range(1, 100) if is_audited(0, number, 0.3))
     record = StudyRecord.create(tmp_path / "s", MANIFEST)
-    searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "random", Ending())  # without the scheduler: no mark
+    searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping())  # without the scheduler: no mark
     for index in range(number + 1):
         searcher.suggest(str(index))
         searcher.on_trial_result(str(index), result(1, 100.0 + index))
     record.close()
     again = StudyRecord.resume(record.folder, MANIFEST)
-    settle(again, make_scheduler(ASHA, 9, 0), 9)
+    StudySearcher(again, DEFAULT_SPACE, BASE, "random", Stopping(), make_scheduler(ASHA, 9, 0))
     assert again.rows[number].audited == 1
     assert again.rows[number].reason == "audited: the rung at epoch 1 would have stopped it"
-    assert as_seen(again.study.trials[number]).state.name == PRUNED
+    assert as_set_aside(again.study.trials[number]).state.name == PRUNED
     again.close()
 
 
 def test_the_check_of_a_record_knows_who_was_audited(tmp_path, tiny):
     config = SearchConfig(num_samples=25, trial=BASE, asha=ASHA)
     record = StudyRecord.create(tmp_path / "s", new_manifest("s", config, BASE, DEFAULT_SPACE, tiny))
-    scheduler = make_scheduler(ASHA, 9, 0)
-    searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "random", Ending(), scheduler)
-    drive(searcher, scheduler, [str(number) for number in range(25)])
+    searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping(), make_scheduler(ASHA, 9, 0))
+    drive(searcher, [str(number) for number in range(25)])
     record.set_status("complete")
     record.close()
     assert not [line for line in audit(record.folder) if "rung" in line]
@@ -253,7 +257,7 @@ def test_the_check_of_a_record_knows_who_was_audited(tmp_path, tiny):
     journal.write_text(marked)
     manifest = record.folder / "study.json"
     manifest.write_text(manifest.read_text().replace('"audit_fraction": 0.3', '"audit_fraction": 0.0'))
-    number, epoch = next(iter(scheduler.audited.items()))
+    number, epoch = next((row.trial, row.audited) for row in record.rows if row.audited)
     assert f"trial {number} went on past epoch {epoch}, where the rung stops it" in audit(record.folder)
 
 

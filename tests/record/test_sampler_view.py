@@ -6,13 +6,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from vae_tune.record import sampler_view as seen
-from vae_tune.record.sampler_view import SET_ASIDE, seen_study
+from vae_tune.record.sampler_view import SET_ASIDE, sampler_view
 
 
 def history(count):
     """A study with every third trial complete, the others pruned after one or two epochs; the best are old and new."""
     study = optuna.create_study(storage=optuna.storages.InMemoryStorage(), study_name="s")
-    shown = seen_study("s", study._storage)
+    shown = sampler_view("s", study._storage)
     for number in range(count):
         x = number * 0.618 % 1
         state = TrialState.PRUNED if number % 3 else TrialState.COMPLETE
@@ -78,13 +78,13 @@ def test_what_is_shown_does_not_depend_on_when_it_was_asked_for_before(few):
     for trial in history(120)[0].trials:
         study.add_trial(trial)
         numbers(asked_often)
-    assert numbers(asked_often) == numbers(seen_study("s", study._storage))
+    assert numbers(asked_often) == numbers(sampler_view("s", study._storage))
 
 
 def test_a_trial_that_was_paused_and_wins_later_is_seen_as_after_a_resume(few):
     storage = optuna.storages.InMemoryStorage()
     truth = optuna.create_study(storage=storage, study_name="s")
-    live = seen_study("s", storage)
+    live = sampler_view("s", storage)
     paused = live.ask({"x": FloatDistribution(0, 1)})
     paused.report(50.0, 1)
     paused.set_user_attr(SET_ASIDE, 1)
@@ -96,7 +96,7 @@ def test_a_trial_that_was_paused_and_wins_later_is_seen_as_after_a_resume(few):
             paused.set_user_attr(SET_ASIDE, 0)
             truth.tell(paused, 1.0)
         now = [trial.number for trial in live.get_trials()]
-        assert now == [trial.number for trial in seen_study("s", storage).get_trials()]
+        assert now == [trial.number for trial in sampler_view("s", storage).get_trials()]
         assert number < 80 or 0 in now
     assert len(now) < 100
 
@@ -114,7 +114,7 @@ def test_a_trial_that_waits_or_runs_is_never_forgotten(few):
 
 def test_a_reference_outside_of_the_space_leaves_tpe_proposing_hyperparameters_together():
     study = optuna.create_study(storage=optuna.storages.InMemoryStorage(), study_name="s")
-    shown = seen_study("s", study._storage)
+    shown = sampler_view("s", study._storage)
     reference = study.ask()
     reference.report(120.0, 1)  # it has no values of the space, and its expected loss counts while it runs
     space = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}

@@ -211,7 +211,7 @@ def test_a_resumed_record_is_the_same_from_the_journal_alone(record):
     assert [row.cells() for row in again.rows] == [row.cells() for row in rows]
     assert [row.reports for row in again.rows] == [row.reports for row in rows]
     assert (record.folder / "epochs.csv").read_text() == before["epochs.csv"]
-    assert [trial.number for trial in again.unfinished()] == [3]
+    assert [row.trial for row in again.rows if row.state == RUNNING] == [3]
     again.close()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.search.test_searcher import asha, drive
+from tests.search.test_searcher import drive
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
@@ -15,8 +15,9 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import UnknownEpoch, simulate
+from vae_tune.search.scheduler import make_scheduler
 from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 
 TABLE = Path(__file__).parents[1] / "curves"
 HALVING = AshaConfig(reduction_factor=2)
@@ -121,7 +122,8 @@ def study(request, tmp_path, tiny):
     base = TrialConfig(max_epochs=9)
     config = SearchConfig(num_samples=25, trial=base)
     record = StudyRecord.create(tmp_path / "s", new_manifest("s", config, base, DEFAULT_SPACE, tiny))
-    drive(StudySearcher(record, DEFAULT_SPACE, base, request.param, Ending()), asha(), map(str, range(25)))
+    scheduler = make_scheduler(AshaConfig(), 9, base.seed)
+    drive(StudySearcher(record, DEFAULT_SPACE, base, request.param, Stopping(), scheduler), map(str, range(25)))
     record.set_status("complete")
     record.close()
     return record, request.param

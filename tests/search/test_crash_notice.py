@@ -17,7 +17,7 @@ ENDINGS = {
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_only_a_process_that_ends_in_the_block_is_spoken_for(ending):
-    notice = "from vae_tune.search.crash_notice import last_word"
-    code = f"import os, sys\n{notice}\nwith last_word('Resume it.'):\n    {ending}\n"
+    notice = "from vae_tune.search.crash_notice import crash_notice"
+    code = f"import os, sys\n{notice}\nwith crash_notice('Resume it.'):\n    {ending}\n"
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == ENDINGS[ending]

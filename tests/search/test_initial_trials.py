@@ -7,9 +7,9 @@ from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.search.initial_trials import Prior, read_points
+from vae_tune.search.initial_trials import InitialTrials, read_points
 from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 
 BASE = TrialConfig()
 CONFIG = SearchConfig()
@@ -96,18 +96,18 @@ def test_a_bad_point_is_named(tmp_path, text, message):
 
 
 def study(folder, tiny, prior=None, config=CONFIG, space=DEFAULT_SPACE):
-    prior = prior or Prior()
+    prior = prior or InitialTrials()
     manifest = new_manifest(folder.name, config, config.trial, space, tiny)
-    return StudyRecord.create(folder, manifest, lambda s: prior.plant(s, space, config.trial))
+    return StudyRecord.create(folder, manifest, lambda s: prior.enqueue(s, space, config.trial))
 
 
 def searcher_of(record):
-    return StudySearcher(record, DEFAULT_SPACE, BASE, "random", Ending())
+    return StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping())
 
 
 def test_points_are_tried_right_after_the_reference(tmp_path, tiny):
     point = {"latent_size": 33, "hidden_width": 100, "learning_rate": 0.002}
-    record = study(tmp_path / "s", tiny, Prior(points=[point, {"latent_size": 7}]))
+    record = study(tmp_path / "s", tiny, InitialTrials(points=[point, {"latent_size": 7}]))
     searcher = searcher_of(record)
     assert searcher.suggest("a")[VALUES]["latent_size"] == 20
     record.close()

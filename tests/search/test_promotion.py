@@ -14,17 +14,29 @@ from vae_tune.config.names import COMPLETE, PRUNED, RUNNING, TRIAL
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig, UsageError
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest
-from vae_tune.record.sampler_view import as_seen
+from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import simulate
-from vae_tune.search.scheduler import PromotionAsha, settle
+from vae_tune.search.asha import PromotionAsha
+from vae_tune.search.lifecycle import PAUSED
+from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, make_scheduler
 from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 
 PROMOTION = AshaConfig(scheduler="asha-promotion", reduction_factor=3)
 BASE = TrialConfig(max_epochs=9)
 COUNT = 16
+
+
+def promotion(rungs, reduction_factor, max_epochs):
+    scheduler = PromotionAsha(AshaConfig(scheduler="asha-promotion", reduction_factor=reduction_factor), max_epochs)
+    assert list(scheduler._rungs.losses) == rungs
+    return scheduler
+
+
+def goes_on(scheduler, *report):
+    return scheduler.decide(*report) == CONTINUE
 
 
 def test_one_worker_promotes_as_algorithm_2_of_the_paper_says():
@@ -33,69 +45,66 @@ def test_one_worker_promotes_as_algorithm_2_of_the_paper_says():
     # their algorithm 2 a free worker takes the highest rung k that has a trial among its best floor(|rung k| / 3)
     # which was not promoted before, else a new one: 1 after three, 6 after six, 8 after eight (6 and 8 are the best
     # two of eight); then 8 once more, as the best of three in the rung of 3 epochs; and 9 last.
-    scheduler = PromotionAsha([1, 3], 3, max_epochs=9)
+    scheduler = promotion([1, 3], 3, 9)
     losses_at = {
         1: {1: 3.0, 2: 7.0, 3: 8.0, 4: 6.0, 5: 9.0, 6: 2.0, 7: 7.5, 8: 1.0, 9: 8.5},
         3: {1: 2.5, 6: 1.5, 8: 0.5},
         9: {8: 0.4},
     }
     reached, jobs, fresh = dict.fromkeys(range(1, 10), 0), [], iter(range(1, 10))
-    number, goes_on = 0, False
+    number, continues = 0, False
     while number is not None:
-        if not goes_on:
-            number = scheduler.promote() or next(fresh, None)
+        if not continues:
+            number = scheduler.next_paused() or next(fresh, None)
         if number is not None:
             reached[number] = {0: 1, 1: 3, 3: 9}[reached[number]]
             jobs.append((number, reached[number]))
-            goes_on = scheduler.goes_on(*jobs[-1], losses_at[reached[number]][number])
+            continues = goes_on(scheduler, *jobs[-1], losses_at[reached[number]][number])
     lowest = [(number, 1) for number in range(1, 10)]
     assert jobs == [*lowest[:3], (1, 3), *lowest[3:6], (6, 3), *lowest[6:8], (8, 3), (8, 9), lowest[8]]
 
 
 def test_a_trial_that_is_promoted_at_once_does_not_pause():
-    scheduler = PromotionAsha([1], 2, max_epochs=4)
-    assert not scheduler.goes_on(1, 1, 5.0)
-    assert scheduler.goes_on(2, 1, 4.0)  # the best of two
-    assert scheduler.paused == {1: 1}
+    scheduler = promotion([1, 2], 2, 4)
+    assert scheduler.decide(1, 1, 5.0) == PAUSE
+    assert goes_on(scheduler, 2, 1, 4.0)  # the best of two
 
 
 def test_a_paused_trial_is_promoted_when_others_make_it_one_of_the_best():
-    scheduler = PromotionAsha([1], 2, max_epochs=4)
-    assert [scheduler.goes_on(number, 1, loss) for number, loss in ((1, 5.0), (2, 4.0), (3, 9.0))] == [
+    scheduler = promotion([1, 2], 2, 4)
+    assert [goes_on(scheduler, number, 1, loss) for number, loss in ((1, 5.0), (2, 4.0), (3, 9.0))] == [
         False,
         True,
         False,
     ]
-    assert scheduler.promote() is None  # one of three passes
-    assert not scheduler.goes_on(4, 1, 8.0)  # two of four
-    assert scheduler.promote() == 1
-    assert scheduler.promote() is None
-    assert scheduler.paused == {3: 1, 4: 1}
+    assert scheduler.next_paused() is None  # one of three passes
+    assert not goes_on(scheduler, 4, 1, 8.0)  # two of four
+    assert scheduler.next_paused() == 1
+    assert scheduler.next_paused() is None
 
 
 def test_the_highest_rung_is_served_first():
-    scheduler = PromotionAsha([1, 2], 2, max_epochs=4)
+    scheduler = promotion([1, 2], 2, 4)
     for number, loss in ((1, 5.0), (2, 4.0), (3, 3.0), (4, 2.0)):
-        scheduler.goes_on(number, 1, loss)
-    assert not scheduler.goes_on(2, 2, 4.0)
-    assert not scheduler.goes_on(3, 2, 5.0)  # two of the second rung, and 2 is the better
-    assert not scheduler.goes_on(5, 1, 1.0)  # the best of the first rung, but the worker is for 2
-    assert [scheduler.promote() for _ in range(3)] == [2, 5, None]
+        goes_on(scheduler, number, 1, loss)
+    assert not goes_on(scheduler, 2, 2, 4.0)
+    assert not goes_on(scheduler, 3, 2, 5.0)  # two of the second rung, and 2 is the better
+    assert not goes_on(scheduler, 5, 1, 1.0)  # the best of the first rung, but the worker is for 2
+    assert [scheduler.next_paused() for _ in range(3)] == [2, 5, None]
 
 
 def test_the_reference_never_pauses_but_counts():
-    scheduler = PromotionAsha([1], 2, max_epochs=4)
-    assert scheduler.goes_on(0, 1, 9.0)
-    assert scheduler.goes_on(1, 1, 5.0)
-    assert not scheduler.goes_on(1, 4, 5.0)
+    scheduler = promotion([1, 2], 2, 4)
+    assert goes_on(scheduler, 0, 1, 9.0)
+    assert goes_on(scheduler, 1, 1, 5.0)
+    assert not goes_on(scheduler, 1, 4, 5.0)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_diverged_trial_ends_and_takes_no_place(loss):
-    scheduler = PromotionAsha([1], 2, max_epochs=4)
-    assert not scheduler.goes_on(1, 1, loss)
-    assert not scheduler.paused
-    assert not scheduler.goes_on(2, 1, 5.0)
+    scheduler = promotion([1, 2], 2, 4)
+    assert scheduler.decide(1, 1, loss) == STOP
+    assert not goes_on(scheduler, 2, 1, 5.0)
 
 
 def test_an_audit_needs_trials_that_are_stopped():
@@ -141,9 +150,8 @@ class Search:
         manifest = new_manifest("s", config, BASE, DEFAULT_SPACE, tiny)
         is_new = not folder.exists()
         self.record = StudyRecord.create(folder, manifest) if is_new else StudyRecord.resume(folder, manifest)
-        self.scheduler = PromotionAsha([1, 3], 3, 9)
-        settle(self.record, self.scheduler, 9)
-        arguments = (self.record, DEFAULT_SPACE, BASE, "tpe", Ending(), self.scheduler, COUNT)
+        scheduler = make_scheduler(PROMOTION, 9, 0)
+        arguments = (self.record, DEFAULT_SPACE, BASE, "tpe", Stopping(), scheduler, COUNT)
         self.searcher = StudySearcher(*arguments)
         self.names = iter(range(10_000))
 
@@ -159,7 +167,7 @@ class Search:
             for epoch in range(self.record.rows[number].epochs + 1, 10):
                 reports -= 1
                 loss = losses(number, epoch)
-                if not self.scheduler.goes_on(number, epoch, loss):
+                if not self.searcher.trials.report(name, result(epoch, loss)):
                     self.searcher.on_trial_complete(name, result(epoch, loss))
                     break
                 self.searcher.on_trial_result(name, result(epoch, loss))
@@ -189,9 +197,9 @@ def test_a_search_ends_with_all_trials_told(tmp_path, tiny):
 def test_the_sampler_takes_a_paused_trial_for_pruned_and_a_promoted_one_for_running(tmp_path, tiny):
     search = Search(tmp_path / "s", tiny)
     search.run(reports=20)
-    paused = search.scheduler.paused
+    paused = {number: search.record.row(number).epochs for number in search.searcher.trials.in_state(PAUSED)}
     assert paused
-    seen = {trial.number: as_seen(trial) for trial in search.record.study.trials}
+    seen = {trial.number: as_set_aside(trial) for trial in search.record.study.trials}
     for number, epoch in paused.items():
         assert search.record.rows[number].state == RUNNING
         assert (seen[number].state.name, max(seen[number].intermediate_values)) == (PRUNED, epoch)
@@ -205,7 +213,7 @@ def test_the_sampler_takes_a_paused_trial_for_pruned_and_a_promoted_one_for_runn
 def test_paused_trials_survive_a_kill_and_all_is_told_in_the_end(tmp_path, tiny, reports):
     before = Search(tmp_path / "s", tiny).run(reports)
     again = Search(tmp_path / "s", tiny)
-    assert set(again.scheduler.paused) <= {row.trial for row in before.rows if row.state == RUNNING}
+    assert set(again.searcher.trials.in_state(PAUSED)) <= {row.trial for row in before.rows if row.state == RUNNING}
     record = again.run()
     assert len(record.rows) == COUNT
     assert {row.state for row in record.rows} == {COMPLETE, PRUNED}

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vae_tune.search.sampler import configurations, key_of, make_sampler
+from vae_tune.search.sampler import configuration_key, count_configurations, make_sampler
 
 SMALL = {
     "a": CategoricalDistribution(["linear", "relu", "gelu"]),
@@ -38,12 +38,12 @@ SMALLER = SMALL | {"a": CategoricalDistribution(["linear", "relu"]), "b": IntDis
 )
 def test_every_configuration_of_a_small_space_is_proposed_once_and_then_some_again(sampler, space, count):
     study, known = optuna.create_study(), set()
-    assert configurations(space) == count
+    assert count_configurations(space) == count
     for number in range(count):
-        key = key_of(space, propose(study, sampler, number, known, space))
+        key = configuration_key(space, propose(study, sampler, number, known, space))
         assert key not in known
         known.add(key)
-    assert key_of(space, propose(study, sampler, count, known, space)) in known
+    assert configuration_key(space, propose(study, sampler, count, known, space)) in known
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
@@ -53,14 +53,14 @@ def test_what_is_given_of_a_trial_stays_and_the_rest_is_new(sampler):
         study.enqueue_trial({"b": 5})
         params = propose(study, sampler, number, known)
         assert params["b"] == 5
-        assert key_of(SMALL, params) not in known
-        known.add(key_of(SMALL, params))
+        assert configuration_key(SMALL, params) not in known
+        known.add(configuration_key(SMALL, params))
     study.enqueue_trial({"b": 5})
     assert propose(study, sampler, 9, known)["b"] == 5  # all nine are known
 
 
 def test_a_step_that_no_binary_number_holds_makes_no_other_configuration():
-    assert key_of(SMALL, {"a": "relu", "b": 2, "c": 0.1 + 2 * 0.1, "d": 5}) == key_of(
+    assert configuration_key(SMALL, {"a": "relu", "b": 2, "c": 0.1 + 2 * 0.1, "d": 5}) == configuration_key(
         SMALL, {"a": "relu", "b": 2, "c": 0.3, "d": 5}
     )
 
@@ -69,7 +69,7 @@ def test_a_step_that_no_binary_number_holds_makes_no_other_configuration():
 def test_a_continuous_space_is_asked_again_until_it_is_new(sampler):
     space = {"x": FloatDistribution(0, 1), "y": IntDistribution(1, 2)}
     before, again = optuna.create_study(), optuna.create_study()
-    known = {key_of(space, propose(before, sampler, number, set(), space)) for number in range(8)}
-    fresh = {key_of(space, propose(again, sampler, number, known, space)) for number in range(8)}
+    known = {configuration_key(space, propose(before, sampler, number, set(), space)) for number in range(8)}
+    fresh = {configuration_key(space, propose(again, sampler, number, known, space)) for number in range(8)}
     assert len(fresh) == 8
     assert not known & fresh

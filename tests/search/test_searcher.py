@@ -13,14 +13,14 @@ from tests.record.test_study_record import MANIFEST
 from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.names import EPOCH, GPU_ERROR, RUNNING, TRIAL, VAL_LOSS, VALUES
-from vae_tune.config.settings import SearchError, TrialConfig
+from vae_tune.config.settings import AshaConfig, SearchError, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search import callbacks as module
-from vae_tune.search.callbacks import FailureReasons, LetGo
-from vae_tune.search.scheduler import Asha, Rungs
+from vae_tune.search.callbacks import FailureReasons, ForgetMetrics
+from vae_tune.search.scheduler import make_scheduler
 from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 
 BASE = TrialConfig(max_epochs=9)
 
@@ -34,25 +34,25 @@ def loss_of(values, epoch):
     return 100 + math.log(values["learning_rate"] / 2e-3) ** 2 + 10 / epoch + 20 / values["latent_size"]
 
 
-def make(record, sampler="tpe", seed=0, ending=None):
+def make(record, sampler="tpe", seed=0, stopping=None, asha=None):
     base = TrialConfig(max_epochs=BASE.max_epochs, seed=seed)
-    return StudySearcher(record, DEFAULT_SPACE, base, sampler, ending or Ending())
+    scheduler = make_scheduler(asha or AshaConfig(scheduler="none"), base.max_epochs, seed)
+    return StudySearcher(record, DEFAULT_SPACE, base, sampler, stopping or Stopping(), scheduler)
 
 
-def drive(searcher, scheduler, names):
+def drive(searcher, names):
     """Run one trial after another to its end, as Ray Tune does with one slot."""
     for name in names:
         config = searcher.suggest(name)
         for epoch in range(1, BASE.max_epochs + 1):
-            loss = loss_of(config[VALUES], epoch)
-            if not scheduler.goes_on(config[TRIAL], epoch, loss):
-                searcher.on_trial_complete(name, result(epoch, loss))
+            report = result(epoch, loss_of(config[VALUES], epoch))
+            if not searcher.trials.report(name, report):
+                searcher.on_trial_complete(name, report)
                 break
-            searcher.on_trial_result(name, result(epoch, loss))
+            searcher.on_trial_result(name, report)
 
 
-def asha():
-    return Asha(Rungs([1, 3], 3), BASE.max_epochs)
+ASHA = AshaConfig(reduction_factor=3)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def record(tmp_path):
 
 def proposals(folder, sampler, seed, count=14):
     record = StudyRecord.create(folder, MANIFEST)
-    drive(make(record, sampler, seed), asha(), [str(number) for number in range(count)])
+    drive(make(record, sampler, seed, asha=ASHA), [str(number) for number in range(count)])
     record.close()
     return [trial.params for trial in record.study.trials]
 
@@ -95,10 +95,10 @@ def test_another_seed_proposes_something_else(tmp_path, sampler):
 def test_an_interruption_between_trials_changes_no_proposal(tmp_path, sampler):
     whole = proposals(tmp_path / "whole", sampler, seed=3)
     record = StudyRecord.create(tmp_path / "study", MANIFEST)
-    drive(make(record, sampler, seed=3), scheduler := asha(), map(str, range(6)))
+    drive(make(record, sampler, seed=3, asha=ASHA), map(str, range(6)))
     record.close()
     record = StudyRecord.resume(record.folder, MANIFEST)
-    drive(make(record, sampler, seed=3), scheduler, map(str, range(8)))
+    drive(make(record, sampler, seed=3, asha=ASHA), map(str, range(8)))
     record.close()
     assert [trial.params for trial in record.study.trials] == whole
 
@@ -154,20 +154,20 @@ def test_a_crash_in_the_very_first_suggestion_still_gives_the_reference(record, 
 
 
 def test_no_trial_is_handed_out_once_the_end_is_requested(record):
-    ending = Ending()
-    searcher = make(record, ending=ending)
+    stopping = Stopping()
+    searcher = make(record, stopping=stopping)
     searcher.suggest("a")
-    ending.request("interrupted")
+    stopping.request("interrupted")
     assert searcher.suggest("b") == Searcher.FINISHED
     assert len(record.study.trials) == 1
 
 
 def test_a_trial_stopped_by_the_end_of_the_search_stays_running(record):
-    ending = Ending(target_loss=1.0)
-    searcher = make(record, ending=ending)
+    stopping = Stopping(target_loss=1.0)
+    searcher = make(record, stopping=stopping)
     searcher.suggest("a")
-    ending.request("target loss reached")
-    assert ending("a", result(2, 50.0))
+    stopping.request("target loss reached")
+    assert not searcher.trials.report("a", result(2, 50.0))
     searcher.on_trial_complete("a", result(2, 50.0))
     assert record.study.trials[0].state.name == "RUNNING"
     assert record.rows[0].epochs == 2
@@ -183,11 +183,11 @@ def test_a_diverged_trial_is_told_with_the_reason_that_it_gave(record):
 
 
 def test_a_gpu_that_cannot_be_used_ends_the_search_and_blames_no_trial(record):
-    ending = Ending()
-    searcher = make(record, ending=ending)
+    stopping = Stopping()
+    searcher = make(record, stopping=stopping)
     searcher.suggest("a")
     searcher.on_trial_complete("a", {EPOCH: 0, VAL_LOSS: math.inf, GPU_ERROR: "no driver", "hostname": "host1"})
-    assert ending.error.startswith(
+    assert stopping.error.startswith(
         "PyTorch cannot use the GPU that Ray found on host1: no driver. (--gpus-per-trial 0"
     )
     assert record.rows[0].state == RUNNING
@@ -197,12 +197,12 @@ def test_a_winner_whose_checkpoint_is_damaged_ends_the_search_but_not_the_trial(
     def keeper(row):
         raise SearchError("epoch_0009.safetensors is damaged")
 
-    ending = Ending()
-    searcher = make(record, ending=ending)
+    stopping = Stopping()
+    searcher = make(record, stopping=stopping)
     searcher.suggest("a")
     record.listeners.append(keeper)
     searcher.on_trial_complete("a", result(9, 50.0))
-    assert ending.error == "epoch_0009.safetensors is damaged"
+    assert stopping.error == "epoch_0009.safetensors is damaged"
     assert record.study.trials[0].user_attrs["report:9"]["val_loss"] == 50.0
 
 
@@ -223,7 +223,7 @@ def test_a_trial_whose_worker_was_lost_before_it_began_is_handed_out_again(
     (tmp_path / "error.txt").write_text("Failure # 1 (occurred at noon)\nThe actor 17 is unavailable: RpcError\n")
     trial = SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"), should_recover=lambda: retries_left)
     searcher.on_trial_complete("a", error=True)
-    FailureReasons(searcher, Ending()).on_trial_error(0, [], trial)
+    FailureReasons(searcher.trials, Stopping()).on_trial_error(0, [], trial)
     again = searcher.suggest("b")
     assert (again == first) is retries_left
     assert record.rows[0].state == ("RUNNING" if retries_left else "FAIL")
@@ -236,7 +236,7 @@ def test_a_trial_whose_worker_is_lost_again_and_again_fails_in_the_end(record, t
     for name in "abcd":
         assert searcher.suggest(name)[TRIAL] == 0
         trial = SimpleNamespace(trial_id=name, error_file=str(tmp_path / "error.txt"), should_recover=lambda: True)
-        FailureReasons(searcher, Ending()).on_trial_error(0, [], trial)
+        FailureReasons(searcher.trials, Stopping()).on_trial_error(0, [], trial)
     assert record.rows[0].state == "FAIL"
     assert searcher.suggest("e")[TRIAL] == 1
 
@@ -255,7 +255,7 @@ def test_a_worker_that_died_with_ray_is_no_failure_of_its_trial_and_ray_is_not_w
     (tmp_path / "error.txt").write_text("Failure # 1 (occurred at noon)\nThe actor 17 died unexpectedly.\n")
     trial = SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"), should_recover=lambda: False)
     with pytest.raises(RayDied):
-        FailureReasons(searcher, Ending(), check).on_trial_error(0, [], trial)
+        FailureReasons(searcher.trials, Stopping(), check).on_trial_error(0, [], trial)
     assert record.rows[0].state == "RUNNING"
 
 
@@ -264,7 +264,7 @@ def test_an_ended_trial_keeps_no_metrics_in_the_driver():
     for value in (3.0, 2.0):
         metadata.update_metric("val_loss", value)
     assert metadata.metric_n_steps
-    LetGo().on_trial_complete(0, [], SimpleNamespace(run_metadata=metadata))
+    ForgetMetrics().on_trial_complete(0, [], SimpleNamespace(run_metadata=metadata))
     assert metadata.metric_n_steps == metadata.metric_analysis == {}
 
 
@@ -277,7 +277,7 @@ def with_memory(record, memory, need):
         assert not on_gpu
         return need(known.setdefault((config.latent_size, config.learning_rate), len(known)))
 
-    return StudySearcher(record, DEFAULT_SPACE, BASE, "random", Ending(), None, 6, lambda: slots, needs)
+    return StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping(), None, 6, lambda: slots, needs)
 
 
 def test_a_trial_that_does_not_fit_beside_the_running_ones_waits_and_is_the_next(record):

@@ -11,7 +11,7 @@ from vae_tune.cluster.slots import Slots
 from vae_tune.config.files import read_json
 from vae_tune.config.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import SearchConfig, TrialConfig
-from vae_tune.search.stopping import Ending, Trainings, interruptible
+from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks import search as tuning
 from vae_tune.tasks import startup
 
@@ -21,13 +21,16 @@ def test_a_signal_requests_an_end_at_once_and_a_second_one_ends_the_process(numb
     before = signal.getsignal(number)
     try:
         signal.signal(number, signal.default_int_handler if code is None else lambda *_: sys.exit(1))  # as Ray does
-        ending = Ending()
-        with interruptible(ending):
+        stopping = Stopping()
+        with interruptible(stopping):
             os.kill(os.getpid(), number)
-            assert (ending.reason, ending.stop_all()) == (INTERRUPTED, True)
+            assert (stopping.reason, stopping.stop_all()) == (INTERRUPTED, True)
             with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
                 os.kill(os.getpid(), number)
-        with interruptible(ending), pytest.raises((KeyboardInterrupt, SystemExit)) as again:  # the rest of the search
+        with (
+            interruptible(stopping),
+            pytest.raises((KeyboardInterrupt, SystemExit)) as again,
+        ):
             os.kill(os.getpid(), number)
         assert [getattr(error.value, "code", None) for error in (ended, again)] == [code, code]
     finally:
@@ -36,70 +39,68 @@ def test_a_signal_requests_an_end_at_once_and_a_second_one_ends_the_process(numb
 
 def test_a_block_within_another_leaves_a_second_signal_the_second():
     before = signal.getsignal(signal.SIGTERM)
-    ending = Ending()
-    with interruptible(ending):
-        with interruptible(ending):
+    stopping = Stopping()
+    with interruptible(stopping):
+        with interruptible(stopping):
             os.kill(os.getpid(), signal.SIGTERM)
-        assert ending.reason == INTERRUPTED
+        assert stopping.reason == INTERRUPTED
         with pytest.raises(SystemExit):
             os.kill(os.getpid(), signal.SIGTERM)
     signal.signal(signal.SIGTERM, before)
 
 
 def test_between_two_blocks_within_another_a_signal_is_heeded():
-    ending = Ending()
-    with interruptible(ending):
-        with interruptible(ending):
+    stopping = Stopping()
+    with interruptible(stopping):
+        with interruptible(stopping):
             pass
         os.kill(os.getpid(), signal.SIGINT)
-        assert ending.reason == INTERRUPTED
+        assert stopping.reason == INTERRUPTED
 
 
 def test_the_first_signal_tells_at_once_what_a_second_one_does():
     told = SimpleQueue()
-    ending = Ending()
-    ending.tell = told.put
-    with interruptible(ending):
+    stopping = Stopping()
+    stopping.warn = told.put
+    with interruptible(stopping):
         os.kill(os.getpid(), signal.SIGINT)
         assert "A second Ctrl-C ends it at once" in told.get()
-    with interruptible(ending.renewed()):
+    with interruptible(stopping.with_same_deadline()):
         os.kill(os.getpid(), signal.SIGTERM)
         assert "A second SIGTERM ends it at once" in told.get()
 
 
 def test_nothing_ends_a_search_without_a_reason():
-    ending = Ending()
-    assert not ending("a", {"epoch": 1, "seconds": 1e9})
-    assert not ending.stop_all()
-    assert not ending.refuses_new_trials()
+    stopping = Stopping()
+    assert not stopping.after_report({"epoch": 1, "seconds": 1e9})
+    assert not stopping.stop_all()
+    assert not stopping.refuses_new_trials()
 
 
 def test_a_target_ends_it_after_the_running_epochs_and_only_a_complete_trial_counts():
-    ending = Ending(target_loss=100.0)
-    ending.listen(row(1, "PRUNED", 90.0))
-    ending.listen(row(2, "COMPLETE", 100.5))
-    assert not ending.reason
-    ending.listen(row(3, "COMPLETE", 99.0))
-    assert ending.reason == TARGET_LOSS
-    assert not ending.stop_all()
-    assert ending.refuses_new_trials()
-    assert ending("a", {"epoch": 1, "seconds": 1.0})
-    assert ending.paused == {"a"}
+    stopping = Stopping(target_loss=100.0)
+    stopping.listen(row(1, "PRUNED", 90.0))
+    stopping.listen(row(2, "COMPLETE", 100.5))
+    assert not stopping.reason
+    stopping.listen(row(3, "COMPLETE", 99.0))
+    assert stopping.reason == TARGET_LOSS
+    assert not stopping.stop_all()
+    assert stopping.refuses_new_trials()
+    assert stopping.after_report({"epoch": 1, "seconds": 1.0})
 
 
 def test_a_budget_begins_no_epoch_that_it_cannot_end(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    ending = Ending(time_budget=100.0)
+    stopping = Stopping(time_budget=100.0)
     now[0] += 60  # 40 left, 5 of them set aside
-    assert not ending("short", {"seconds": 10.0})
-    assert ending("long", {"seconds": 30.0})  # with a margin of a quarter 37.5 would be needed
-    assert ending.paused == {"long"}
-    assert ending.refuses_new_trials()  # its first epoch may be as long as the longest
-    assert ending.reason == TIME_BUDGET
-    assert not ending.stop_all()
+    assert not stopping.after_report({"seconds": 10.0})
+    assert stopping.after_report({"seconds": 30.0})  # with a margin of a quarter 37.5 would be needed
+    assert stopping.refuses_new_trials()  # its first epoch may be as long as the longest
+    assert stopping.reason == TIME_BUDGET
+    assert not stopping.stop_all()
     now[0] += 36
-    assert ending.stop_all()
+    assert stopping.stop_all()
 
 
 @pytest.fixture
@@ -110,90 +111,90 @@ def clock(monkeypatch):
 
 
 def confirming(trainings, slots, budget=4000.0, epochs=10):
-    """The ending of a search that trains something anew afterwards, and what it tells."""
-    ending, told = Ending(time_budget=budget), []
-    ending.later, ending.slots, ending.tell = Trainings(trainings, epochs), slots, told.append
-    return ending, told
+    """The stopping of a search that trains something anew afterwards, and what it tells."""
+    stopping, told = Stopping(time_budget=budget), []
+    stopping.follow_up, stopping.slots, stopping.warn = Trainings(trainings, epochs), slots, told.append
+    return stopping, told
 
 
 @pytest.mark.parametrize(("trainings", "slots", "rounds"), [(2, 8, 1), (8, 8, 1), (9, 8, 2), (3, 1, 3)])
 def test_a_budget_keeps_time_for_what_follows_in_whole_rounds(clock, trainings, slots, rounds):
-    ending, told = confirming(trainings, slots, budget=6000.0)
+    stopping, told = confirming(trainings, slots, budget=6000.0)
     evaluated = min(trainings, slots)
     needed = rounds * (10 * 60 + evaluated * 5) * 1.25 + 2 * 5 * 1.25 + 8  # a quarter more than measured
     clock[0] += 6000 - needed - 1.25 * 60 - 1
-    assert not ending("a", {"seconds": 60.0, "evaluation_seconds": 5.0})
+    assert not stopping.after_report({"seconds": 60.0, "evaluation_seconds": 5.0})
     clock[0] += 2
-    assert ending("b", {"seconds": 60.0})
+    assert stopping.after_report({"seconds": 60.0})
     assert not told
-    renewed = ending.renewed()
-    renewed.later = Trainings(trainings)  # their evaluations
-    assert not renewed("a", {"seconds": 60.0})  # what it was kept for
-    assert renewed.closing_seconds < ending.closing_seconds - rounds * 10 * 60
+    renewed = stopping.with_same_deadline()
+    renewed.follow_up = Trainings(trainings)  # their evaluations
+    assert not renewed.after_report({"seconds": 60.0})  # what it was kept for
+    assert renewed.closing_seconds < stopping.closing_seconds - rounds * 10 * 60
 
 
 def test_no_more_than_half_of_the_budget_is_kept_and_what_does_not_fit_is_told_at_once(clock):
-    ending, told = confirming(trainings=6, slots=2)
-    assert not ending("a", {"seconds": 60.0})
-    assert ending.closing_seconds == 8 + 2 * 750  # of 3 rounds of 10 epochs, a quarter longer than measured
+    stopping, told = confirming(trainings=6, slots=2)
+    assert not stopping.after_report({"seconds": 60.0})
+    assert stopping.closing_seconds == 8 + 2 * 750  # of 3 rounds of 10 epochs, a quarter longer than measured
     (line,) = told
     assert "a training may take 750 s, and the half of the budget that is kept for them has room for 4 of 6." in line
     assert "--time-budget 75m" in line
-    ending("a", {"seconds": 61.0})
+    stopping.after_report({"seconds": 61.0})
     assert len(told) == 1
-    ending("a", {"seconds": 300.0})
+    stopping.after_report({"seconds": 300.0})
     assert "has room for none.\n" in told[1]
-    assert ending.closing_seconds == 8  # a part of a training confirms nothing
+    assert stopping.closing_seconds == 8  # a part of a training confirms nothing
     enough, silent = confirming(trainings=6, slots=2, budget=75 * 60.0)
-    enough("a", {"seconds": 60.0})
+    enough.after_report({"seconds": 60.0})
     assert not silent
 
 
 def test_the_start_of_the_workers_is_kept_time_for_too_as_long_as_it_took_before(clock):
-    ending, told = confirming(trainings=2, slots=8)
-    ending.begin()
+    stopping, told = confirming(trainings=2, slots=8)
+    stopping.begin()
     clock[0] += 100
-    ending("a", {"seconds": 60.0})
-    ending("b", {"seconds": 50.0})
-    assert ending.closing_seconds == 8 + 1.25 * (10 * 60 + 40)
+    stopping.after_report({"seconds": 60.0})
+    stopping.after_report({"seconds": 50.0})
+    assert stopping.closing_seconds == 8 + 1.25 * (10 * 60 + 40)
     assert not told
-    renewed = ending.renewed()
+    renewed = stopping.with_same_deadline()
     renewed.begin()
-    renewed.later = Trainings(2)
+    renewed.follow_up = Trainings(2)
     clock[0] += 100
-    assert not renewed("c", {"seconds": 60.0})
+    assert not renewed.after_report({"seconds": 60.0})
     assert renewed.closing_seconds == 8
     little, told = confirming(trainings=1, slots=1, budget=1550.0)
     little.begin()
     clock[0] += 100
-    little("a", {"seconds": 60.0})
+    little.after_report({"seconds": 60.0})
     assert "has room for none" in told[0]
 
 
 def test_a_resumed_search_knows_from_its_record_what_to_keep(clock):
-    ending, _ = confirming(trainings=1, slots=1)
-    ending.listen(row(0, "COMPLETE", 100.0))
-    assert ending.closing_seconds == 8 + 1.25 * 10 * row(0, "COMPLETE", 100.0).reports[0]["seconds"]
+    stopping, _ = confirming(trainings=1, slots=1)
+    stopping.listen(row(0, "COMPLETE", 100.0))
+    assert stopping.closing_seconds == 8 + 1.25 * 10 * row(0, "COMPLETE", 100.0).reports[0]["seconds"]
 
 
 def test_the_first_reason_stays_but_for_an_interruption():
-    ending = Ending()
-    ending.request(TARGET_LOSS)
-    ending.request(TIME_BUDGET)
-    assert ending.reason == TARGET_LOSS
-    assert not ending.stop_all()
-    ending.request(INTERRUPTED, at_once=True)
-    ending.request(TARGET_LOSS)
-    assert ending.reason == INTERRUPTED
-    assert ending.stop_all()
+    stopping = Stopping()
+    stopping.request(TARGET_LOSS)
+    stopping.request(TIME_BUDGET)
+    assert stopping.reason == TARGET_LOSS
+    assert not stopping.stop_all()
+    stopping.request(INTERRUPTED, at_once=True)
+    stopping.request(TARGET_LOSS)
+    assert stopping.reason == INTERRUPTED
+    assert stopping.stop_all()
 
 
 def test_a_record_that_cannot_be_written_ends_it_at_once_with_the_first_error():
-    ending = Ending()
-    ending.fail("No space left on device")
-    ending.fail("later")
-    assert ending.stop_all()
-    assert ending.error == "No space left on device"
+    stopping = Stopping()
+    stopping.fail("No space left on device")
+    stopping.fail("later")
+    assert stopping.stop_all()
+    assert stopping.error == "No space left on device"
 
 
 def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monkeypatch):
@@ -235,7 +236,7 @@ def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, ti
 def test_a_handler_that_was_put_in_the_place_of_this_one_stays():
     others = signal.getsignal(signal.SIGTERM)
     try:
-        with interruptible(Ending()):
+        with interruptible(Stopping()):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
@@ -255,8 +256,8 @@ def without_ray(tiny, monkeypatch):
 def test_a_search_keeps_time_for_all_the_trainings_that_confirm_it(without_ray, tmp_path, monkeypatch, confirm, kept):
     seen = []
 
-    def train(plan, record, images, slots, view, ending, ray):
-        seen.append((ending.later, ending.slots))
+    def train(search):
+        seen.append((search.stopping.follow_up, search.stopping.slots))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tuning, "train_trials", train)

@@ -22,9 +22,9 @@ from vae_tune.config.space import DEFAULT_SPACE, load_space
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import winner
-from vae_tune.search.initial_trials import Prior
+from vae_tune.search.initial_trials import InitialTrials
 from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 from vae_tune.search.warm_start import read_warm_start
 from vae_tune.tasks.search_plan import make_plan, open_record
 
@@ -45,17 +45,17 @@ def finished(folder, tiny):
 def test_a_warm_start_teaches_the_sampler_but_counts_nowhere(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)
     manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    (lesson,) = read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
-    trials = lesson.trials
+    (warm_start,) = read_warm_start([source.folder], manifest, DEFAULT_SPACE, BASE)
+    trials = warm_start.trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
     assert trials[1].intermediate_values == {1: 49.0}
 
-    record = study(tmp_path / "new", tiny, Prior(trials=trials))
+    record = study(tmp_path / "new", tiny, InitialTrials(warm_start=trials))
     searcher = searcher_of(record)
     assert searcher.suggest("a")[TRIAL] == 0
     second = searcher.suggest("b")[TRIAL]
     assert [row.trial for row in record.rows] == [0, second]
-    learned = record.seen.trials[:3]
+    learned = record.sampler_view.trials[:3]
     assert [trial.value for trial in learned] == [50.0, 49.0, 48.0]
     assert learned[2].user_attrs["warm_start"] == f"{source.folder}: trial 2"
     assert second == 1
@@ -71,7 +71,7 @@ def test_a_warm_start_teaches_the_sampler_but_counts_nowhere(tmp_path, tiny):
     assert (list(own.trials), own.among) == ([], 2)
     again = StudyRecord.resume(record.folder, record.manifest)
     assert [row.trial for row in again.rows] == [0, second]
-    assert [trial.params for trial in again.borrowed] == [trial.params for trial in trials]
+    assert [trial.params for trial in again.warm_start_trials] == [trial.params for trial in trials]
     again.close()
 
 
@@ -142,7 +142,7 @@ def test_it_is_said_how_many_trials_teach(tmp_path, tiny, heard):
     start, told = heard
     record = start(source.folder, "{type: int, low: 20, high: 21}")
     assert told == [("say", f"1 of 4 trials of {source.folder} lies in this space and teaches the sampler.")]
-    assert len(record.borrowed) == 1
+    assert len(record.warm_start_trials) == 1
 
 
 def test_a_warm_start_that_teaches_nothing_is_a_warning(tmp_path, tiny, heard):
@@ -178,8 +178,8 @@ def test_a_reference_outside_of_its_own_space_teaches_where_it_lies_in_this_one(
     manifest = json.loads((source.folder / "study.json").read_text())
     path.write_text("latent_size: {type: int, low: 2, high: 64}\n")
     wide, base = load_space(path, BASE), TrialConfig(max_epochs=3)
-    (lesson,) = read_warm_start([source.folder], manifest, wide, base)
-    assert [trial.params for trial in lesson.trials] == [{"latent_size": 20}]
+    (warm_start,) = read_warm_start([source.folder], manifest, wide, base)
+    assert [trial.params for trial in warm_start.trials] == [{"latent_size": 20}]
 
 
 def copied(folder):
@@ -207,16 +207,16 @@ def test_a_study_teaches_once_however_it_is_named(tmp_path, other):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "cmaes"])
 def test_what_a_warm_start_has_brought_is_not_proposed_again_with_the_same_seed(tmp_path, tiny, sampler):
     source = trained(study(tmp_path / "old", tiny), sampler, 6)
-    (lesson,) = read_warm_start([source.folder], source.manifest, DEFAULT_SPACE, BASE)
-    assert len(lesson.trials) == 6
-    record = trained(study(tmp_path / "new", tiny, Prior(trials=lesson.trials)), sampler, 6)
-    known = {tuple(trial.params.values()) for trial in lesson.trials[1:]}
+    (warm_start,) = read_warm_start([source.folder], source.manifest, DEFAULT_SPACE, BASE)
+    assert len(warm_start.trials) == 6
+    record = trained(study(tmp_path / "new", tiny, InitialTrials(warm_start=warm_start.trials)), sampler, 6)
+    known = {tuple(trial.params.values()) for trial in warm_start.trials[1:]}
     assert not known & {tuple(row.values.values()) for row in record.rows}
 
 
 def trained(record, sampler, count):
     """Train ``count`` trials to the end, one after another."""
-    searcher = StudySearcher(record, DEFAULT_SPACE, BASE, sampler, Ending())
+    searcher = StudySearcher(record, DEFAULT_SPACE, BASE, sampler, Stopping())
     for number in range(count):
         handed = searcher.suggest(str(number))
         for epoch in range(1, 11):
@@ -233,8 +233,8 @@ def plain(folder):
 
 def test_the_best_trial_of_the_journal_is_the_winner_for_plain_optuna_and_for_its_dashboard(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)  # down to 48 nats
-    (lesson,) = read_warm_start([source.folder], source.manifest, DEFAULT_SPACE, BASE)
-    record = study(tmp_path / "new", tiny, Prior(trials=lesson.trials))
+    (warm_start,) = read_warm_start([source.folder], source.manifest, DEFAULT_SPACE, BASE)
+    record = study(tmp_path / "new", tiny, InitialTrials(warm_start=warm_start.trials))
     searcher = searcher_of(record)
     for number, (epochs, loss) in enumerate([(10, 60.0), (10, 55.0), (3, 1.0), (10, 57.0), (10, 56.0)]):
         searcher.suggest(str(number))
@@ -254,11 +254,11 @@ def test_the_best_trial_of_the_journal_is_the_winner_for_plain_optuna_and_for_it
 
 def test_a_study_that_holds_foreign_trials_as_older_versions_wrote_them_goes_on(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)
-    (lesson,) = read_warm_start([source.folder], source.manifest, DEFAULT_SPACE, BASE)
+    (warm_start,) = read_warm_start([source.folder], source.manifest, DEFAULT_SPACE, BASE)
 
     def plant(optuna_study):
-        Prior().plant(optuna_study, DEFAULT_SPACE, BASE)
-        optuna_study.add_trials(lesson.trials)
+        InitialTrials().enqueue(optuna_study, DEFAULT_SPACE, BASE)
+        optuna_study.add_trials(warm_start.trials)
 
     manifest = new_manifest("older", CONFIG, BASE, DEFAULT_SPACE, tiny)
     record = StudyRecord.create(tmp_path / "older", manifest, plant)
@@ -267,8 +267,8 @@ def test_a_study_that_holds_foreign_trials_as_older_versions_wrote_them_goes_on(
     record.close()
     again = StudyRecord.resume(record.folder, record.manifest)
     assert [row.trial for row in again.rows] == first == [0, 4]
-    assert len(again.seen.trials) == 5
-    known = {tuple(trial.params.values()) for trial in again.borrowed}
+    assert len(again.sampler_view.trials) == 5
+    known = {tuple(trial.params.values()) for trial in again.warm_start_trials}
     assert len(known) == 3
     assert tuple(again.rows[1].values.values()) not in known
     again.close()

@@ -19,7 +19,7 @@ from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE, load_space
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 from vae_tune.tasks.execution import run_trials
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("without_torch", "local_ray")]
@@ -30,7 +30,7 @@ CONFIG = SearchConfig(num_samples=12, trial=TrialConfig(max_epochs=MAX_EPOCHS))
 def run(tmp_path, tiny, trainable, config=CONFIG, space=DEFAULT_SPACE, ending=None):
     folder = tmp_path / "study"
     record = StudyRecord.create(folder, new_manifest("study", config, config.trial, space, tiny))
-    run_trials(trainable, config, space, record, lambda: SLOTS, ending or Ending())
+    run_trials(trainable, config, space, record, lambda: SLOTS, ending or Stopping())
     record.close()
     return record
 
@@ -181,7 +181,7 @@ def test_a_reference_outside_of_the_space_is_trained_all_the_same(tmp_path, tiny
 
 
 def test_a_target_loss_ends_the_search_and_a_resume_takes_up_what_was_left(tmp_path, tiny):
-    ending = Ending(target_loss=1000.0)  # the reference reaches it
+    ending = Stopping(target_loss=1000.0)  # the reference reaches it
     config = replace(CONFIG, num_samples=30)
     folder = tmp_path / "study"
     manifest = new_manifest("study", config, config.trial, DEFAULT_SPACE, tiny)
@@ -195,7 +195,7 @@ def test_a_target_loss_ends_the_search_and_a_resume_takes_up_what_was_left(tmp_p
     assert len(before) < 30
 
     again = StudyRecord.resume(folder, manifest)
-    run_trials(good, config, DEFAULT_SPACE, again, lambda: SLOTS, Ending())
+    run_trials(good, config, DEFAULT_SPACE, again, lambda: SLOTS, Stopping())
     again.close()
     assert len(again.rows) == 30
     assert "RUNNING" not in states(again)

@@ -27,7 +27,7 @@ from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.datasets import load_images
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 from vae_tune.tasks.execution import run_trials
 from vae_tune.vae.checkpoint import checkpoint_folder
 from vae_tune.vae.training import fit
@@ -173,7 +173,7 @@ def test_nodes_with_and_without_a_gpu_share_the_trials_of_a_search(cluster, tmp_
     with running_ray(resources):
         slots = find_slots(resources)
         record = StudyRecord.create(tmp_path / "mixed", manifest)
-        run_trials(train, config, DEFAULT_SPACE, record, lambda: slots, Ending())
+        run_trials(train, config, DEFAULT_SPACE, record, lambda: slots, Stopping())
         record.close()
     assert replace(slots, memory=None) == Slots(count=4, cpus=1, gpus=0.5, without_gpu=2, on_a_node=2)
     trials = table(tmp_path / "mixed" / "trials.csv")

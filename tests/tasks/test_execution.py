@@ -13,7 +13,7 @@ from vae_tune.config.names import FAILED, INTERRUPTED
 from vae_tune.config.settings import SearchError
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.search.stopping import Ending
+from vae_tune.search.stopping import Stopping
 from vae_tune.tasks.execution import outliving_ray
 
 
@@ -50,7 +50,7 @@ def outlive(record, ray, deaths, *, ending=None, epochs_at=()):
         if len(runs) <= deaths:
             raise RayDied("Ray has died: it had to.")
 
-    outliving_ray(run, record, ending or Ending(), ray, said.append)
+    outliving_ray(run, record, ending or Stopping(), ray, said.append)
     return said
 
 
@@ -87,14 +87,14 @@ def test_a_cluster_that_was_joined_is_not_started_again(record):
 
 
 def test_a_search_that_was_interrupted_needs_no_ray_to_end(record):
-    ray, ending = Ray(), Ending()
+    ray, ending = Ray(), Stopping()
     ending.request(INTERRUPTED, at_once=True)
     assert outlive(record, ray, 1, ending=ending) == []
     assert ray.restarts == 0
 
 
 def test_what_broke_before_ray_died_is_what_is_said(record):
-    ending = Ending()
+    ending = Stopping()
     ending.fail("The disk is full.")
     with pytest.raises(SearchError, match=r"^The disk is full\.\n"):
         outlive(record, Ray(), 1, ending=ending)

@@ -24,7 +24,7 @@ from vae_tune.config.settings import TrialConfig, ViewsConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_trials, row_from_trial
-from vae_tune.search.initial_trials import Prior
+from vae_tune.search.initial_trials import InitialTrials
 from vae_tune.views.live import close_views, live_views
 from vae_tune.views.live.background import BackgroundView
 from vae_tune.views.live.postgresql import PostgreSQL
@@ -168,9 +168,9 @@ def test_trials_of_a_warm_start_are_none_of_the_copy_and_points_come_when_they_r
     distributions = dict(DEFAULT_SPACE.distributions)
     values = {"latent_size": 4, "hidden_width": 64, "learning_rate": 1e-3}
     known = create_trial(value=100.0, params=values, distributions=distributions, user_attrs={WARM_START: "elsewhere"})
-    prior = Prior([values, {"latent_size": 8}], [known] * 3)
+    prior = InitialTrials([values, {"latent_size": 8}], [known] * 3)
     record = StudyRecord.create(
-        tmp_path / name, {**MANIFEST, "name": name}, lambda study: prior.plant(study, DEFAULT_SPACE, base)
+        tmp_path / name, {**MANIFEST, "name": name}, lambda study: prior.enqueue(study, DEFAULT_SPACE, base)
     )
     view = connect(server, record)
     record.listeners.append(lambda row: view.show(row, None))

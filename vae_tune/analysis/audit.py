@@ -63,7 +63,7 @@ def audit(folder: Path) -> list[str]:
     found = [line for trial in trials for line in _compare_values(trial)]
     found += [line for row in rows for line in _check_state(row, max_epochs)]
     found += _check_order(rows)
-    found += _check_decisions(rows, config, max_epochs, manifest["reference"]["seed"])
+    found += make_scheduler(config.asha, max_epochs, manifest["reference"]["seed"]).verify(rows)
     found += _check_tables(manifest["status"] == "running", rows, *tables)
     found += _check_count(rows, manifest, config)
     found += _check_best(folder, rows, max_epochs, manifest["metric"]["kind"])
@@ -103,60 +103,6 @@ def _check_order(rows: Sequence[TrialRow]) -> Iterator[str]:
         mine = [report[ORDER] for report in row.reports]
         if mine != sorted(mine):
             yield f"trial {row.trial}: its reports are out of order"
-
-
-def _check_decisions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int, seed: int) -> Iterator[str]:
-    """Decide again at every report, with what had been reported before it."""
-    if config.asha.scheduler == "asha-promotion":
-        yield from _check_promotions(rows, config, max_epochs)
-        return
-    scheduler = make_scheduler(config.asha, max_epochs, seed)
-    by_trial = {row.trial: row for row in rows}
-    reports = sorted((report[ORDER], row.trial, report) for row in rows for report in row.reports)
-    for _, number, report in reports:
-        row, epoch = by_trial[number], report[EPOCH]
-        goes_on = scheduler.goes_on(number, epoch, report[VAL_LOSS])
-        if goes_on and epoch == row.epochs and row.state == PRUNED:
-            yield f"trial {number} was stopped at epoch {epoch}, where the rung lets it go on"
-        if not goes_on and epoch < row.epochs:
-            yield f"trial {number} went on past epoch {epoch}, where the rung stops it"
-    for row in rows:
-        if row.audited != scheduler.audited.get(row.trial):
-            wanted = scheduler.audited.get(row.trial)
-            yield f"trial {row.trial} was audited at epoch {row.audited}, which the rungs put at {wanted}"
-
-
-def _check_promotions(rows: Sequence[TrialRow], config: SearchConfig, max_epochs: int) -> Iterator[str]:
-    """Check that who went on past a rung had been among its best by then, at whatever moment, and who ended is not.
-
-    The record does not hold when a trial was promoted, only that it was before its next report; and one that was among
-    the best while no worker was free may have been overtaken.
-    """
-    reports = sorted(
-        (report[ORDER], row.trial, report[EPOCH], report[VAL_LOSS]) for row in rows for report in row.reports
-    )
-    by_trial = {row.trial: row for row in rows}
-    rungs = config.asha.rungs(max_epochs)
-    losses: dict[int, dict[int, float]] = {epoch: {} for epoch in rungs}
-    allowed: dict[int, set[int]] = {epoch: {REFERENCE_TRIAL} for epoch in rungs}
-    for _, number, epoch, loss in reports:
-        before = max((rung for rung in rungs if rung < epoch), default=None)
-        if before is not None and number not in allowed[before]:
-            yield f"trial {number} went on past epoch {before}, where the rung did not promote it"
-        if epoch in losses:
-            losses[epoch][number] = loss
-            allowed[epoch] |= _best(losses[epoch], config.asha.reduction_factor)
-    for number, row in by_trial.items():
-        if row.state == PRUNED and row.epochs not in rungs:
-            yield f"trial {number} was stopped at epoch {row.epochs}, where no rung is"
-        elif row.state == PRUNED and number in _best(losses[row.epochs], config.asha.reduction_factor):
-            yield f"trial {number} was stopped at epoch {row.epochs}, where the rung promotes it"
-
-
-def _best(losses: Mapping[int, float], reduction_factor: int) -> set[int]:
-    """Return the trials of a rung that can be promoted."""
-    ranked = sorted(losses, key=lambda trial: (losses[trial], trial))
-    return {*ranked[: len(ranked) // reduction_factor]}
 
 
 def _check_tables(

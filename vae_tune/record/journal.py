@@ -9,6 +9,7 @@ import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -17,114 +18,29 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config.compat.optuna import trial_id
-from vae_tune.config.local_copies import original_address
-from vae_tune.config.settings import UsageError
 
-
-class Journal(BaseJournalBackend):
-    """The log lines of Optuna's journal, in Optuna's own format, written by the one driver that holds the lock.
-
-    It differs from Optuna's file backend in three ways. What belongs together is written at once
-    (:meth:`transaction`), so a kill cannot leave half a suggestion or half a report. Lines are not read back from
-    the file that they were just written to. And there is no lock per line, which after a crash costs 30 s.
-    """
-
-    def __init__(self, path: Path):
-        """Open or create the file; a last line that a crash tore, and blank lines before it, are cut off.
-
-        The rest is never touched. Optuna reads a journal that ends with a blank line, but none with a log after that.
-
-        Raises:
-            UsageError: the file is damaged elsewhere; nothing was changed.
-            OSError: it cannot be read or written.
-        """
-        content = path.read_bytes() if path.exists() else b""
-        try:
-            self._logs, end = _parse(content)
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"{original_address(path)} is damaged: {error}. Nothing was changed.") from error
-        if end < len(content) and self._logs:
-            os.truncate(path, end)
-        self._file = path.open("ab", buffering=0)
-        self._first = 0
-        self._pending: list[dict[str, Any]] = []
-        self._depth = 0
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Write all that is logged in the block in one piece, at its end."""
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if not self._depth:
-                self._write()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a transaction is open, so that the file lacks what was logged in it."""
-        return self._depth > 0
-
-    def holds(self, study_name: str) -> bool:
-        """Whether a study of that name was begun in this file."""
-        return any(log.get("study_name") == study_name for log in self._logs)
-
-    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Return the logs from a number on; those before it are read already and are let go."""
-        self._logs = self._logs[log_number_from - self._first :]
-        self._first = log_number_from
-        return list(self._logs)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add logs, on disk when this returns or when the transaction ends."""
-        self._logs += logs
-        self._pending += logs
-        if not self._depth:
-            self._write()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self) -> None:
-        lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in self._pending]
-        if not lines:
-            return
-        end = os.fstat(self._file.fileno()).st_size
-        try:
-            content = b"".join(lines)
-            if self._file.write(content) < len(content):  # a disk that is almost full takes a part, and says no more
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
-        except OSError:  # the disk is full: leave no half a line behind
-            os.ftruncate(self._file.fileno(), end)
-            raise
-        self._pending = []
 
 
 class ReadOnlyJournal(BaseJournalBackend):
-    """A journal that another process or thread may be writing: only whole lines are read, and nothing is written."""
+    """The logs of a journal that another process may be writing: only whole lines are read, and nothing is written."""
 
     def __init__(self, path: Path):
         self._path = path
-        self._read = 0
-        """Bytes of the file."""
+        self._end = 0
+        """Bytes of the file that were read: up to the end of the last log."""
         self._logs: list[dict[str, Any]] = []
         self._first = 0
+        """Number of the first of these logs."""
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Return the logs from a number on; those before it are read already and are let go.
+        """Return the logs from a number on; those before it are dropped.
 
         Raises:
             OSError: the file cannot be read.
             ValueError, TypeError: it is damaged.
         """
-        with self._path.open("rb") as file:
-            file.seek(self._read)
-            logs, end = _parse(file.read())
-        self._read += end
-        self._logs = [*self._logs, *logs][log_number_from - self._first :]
+        self._read_new_logs()
+        self._logs = self._logs[log_number_from - self._first :]
         self._first = log_number_from
         return list(self._logs)
 
@@ -136,9 +52,98 @@ class ReadOnlyJournal(BaseJournalBackend):
         """
         raise PermissionError(f"The journal is read-only: {len(logs)} changes were refused.")
 
+    def _read_new_logs(self) -> None:
+        """Read what was written since the last call; what was read before is not read again."""
+        if self._path.stat().st_size == self._end:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            logs, end = _parse(file.read())
+        self._logs += logs
+        self._end += end
+
+
+class Journal(ReadOnlyJournal):
+    """The log lines of Optuna's journal, in Optuna's own format, written by the one driver that holds the lock.
+
+    It differs from Optuna's file backend in three ways. A :meth:`transaction` writes what belongs together at once, so
+    that a kill cannot leave half a proposal or half a report. Lines are not read back from the file that they were
+    just written to. And there is no lock per line, which after a crash costs 30 s.
+    """
+
+    def __init__(self, path: Path):
+        """Name the file: it is read until :meth:`open` begins to write it."""
+        super().__init__(path)
+        self._file: FileIO | None = None
+        self._pending: list[dict[str, Any]] = []
+        self._depth = 0
+
+    def open(self) -> None:
+        """Begin to write; the file may be missing. A last line that a crash tore, and blank lines, are cut off.
+
+        The rest is never touched. Optuna reads a journal that ends with a blank line, but none with a log after that.
+
+        Raises:
+            OSError: it cannot be read or written.
+            ValueError, TypeError: it is damaged; nothing was changed.
+        """
+        if self._path.exists():
+            self._read_new_logs()
+            if self._end and self._end < self._path.stat().st_size:
+                os.truncate(self._path, self._end)
+        self._file = self._path.open("ab", buffering=0)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write all that is logged in the block at once, at its end."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._write()
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether the file lacks what was logged in a transaction that has not ended."""
+        return self._depth > 0
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add logs, on disk when this returns or when the transaction ends."""
+        self._logs += logs
+        self._pending += logs
+        if not self._depth:
+            self._write()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+    def _read_new_logs(self) -> None:
+        """Read the file until it is written: then all that is new comes from :meth:`append_logs`."""
+        if self._file is None:
+            super()._read_new_logs()
+
+    def _write(self) -> None:
+        content = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in self._pending)
+        if not content:
+            return
+        assert self._file, "open() comes first"
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(content) < len(content):  # an almost full disk takes a part, without an error
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._file.fileno())
+        except OSError:  # the disk is full: leave no half line behind
+            os.ftruncate(self._file.fileno(), end)
+            raise
+        self._pending = []
+
 
 def _parse(content: bytes) -> tuple[list[dict[str, Any]], int]:
-    """Return the logs in whole lines, and where the last of them ends; file systems of networks leave blank lines.
+    """Return the logs in whole lines, and where the last of them ends; network file systems leave blank lines.
 
     Raises:
         ValueError, TypeError: a line is no log.
@@ -153,16 +158,16 @@ def _parse(content: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 class UtcStorage(JournalStorage):
-    """Optuna's storage on a journal, whose trials have their moments in UTC, as the journal has them.
+    """Optuna's storage on a journal, with the times of trials in UTC, as the journal has them.
 
-    Optuna 5 turns them into local times without a zone. At the end of summer time these repeat an hour, and nobody can
-    tell which of the two was meant.
+    Optuna 5 turns them into local times without a zone, which are ambiguous for an hour at the end of summer time.
     """
 
     def __init__(self, journal: BaseJournalBackend):
+        self.journal = journal
         self._moments = _Moments(journal)
         self._shown: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
-        """By id: a trial as Optuna has it, which replaces it at every change, and as it is shown."""
+        """By id: a trial as Optuna has it, which replaces it at every change, and with times in UTC."""
         super().__init__(self._moments)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -188,7 +193,7 @@ class UtcStorage(JournalStorage):
 
 
 class _Moments(BaseJournalBackend):
-    """Passes the logs of a journal on, and keeps when each trial began and ended, by its id."""
+    """Passes on the logs of a journal, and keeps when each trial began and ended, by trial id."""
 
     def __init__(self, journal: BaseJournalBackend):
         self._journal = journal
@@ -210,7 +215,7 @@ class _Moments(BaseJournalBackend):
         self._journal.append_logs(logs)
 
     def _note(self, log: Mapping[str, Any]) -> None:
-        """Take the moments from a log that creates a trial, or changes its state; what is known already stays."""
+        """Take the times from a log that creates a trial or changes its state; known times stay."""
         started, ended = (_moment(log.get(name)) for name in ("datetime_start", "datetime_complete"))
         if "study_id" in log and "datetime_start" in log:
             self.started.append(started)

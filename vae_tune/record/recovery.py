@@ -18,7 +18,8 @@ from vae_tune.config.names import (
 )
 from vae_tune.config.settings import UsageError
 from vae_tune.config.storage import list_folder
-from vae_tune.record.trials import read_trials, row_from_trial
+from vae_tune.record.journal import UtcStorage
+from vae_tune.record.trials import row_from_trial, trials_in
 
 
 def is_unfinished_creation(folder: Path) -> bool:
@@ -34,14 +35,15 @@ def is_unfinished_creation(folder: Path) -> bool:
     return all(name in ours or name.endswith(".tmp") for name in found.files | found.folders)
 
 
-def refuse_lost_epochs(folder: Path) -> None:
+def refuse_lost_epochs(folder: Path, storage: UtcStorage) -> None:
     """Refuse a journal that lacks an epoch of ``epochs.csv``: each epoch is on disk in the journal first.
 
     Raises:
         UsageError: it lacks an epoch.
     """
-    rows = map(row_from_trial, read_trials(folder))
-    lost = _reported_epochs(folder) - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
+    reported = _reported_epochs(folder)  # before the journal: another driver may be writing them
+    rows = map(row_from_trial, trials_in(storage))
+    lost = reported - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
     if lost:
         trial, epoch = min(lost)
         raise UsageError(

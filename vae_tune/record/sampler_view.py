@@ -1,14 +1,14 @@
-"""What the sampler sees of a study.
+"""The study history as presented to the sampler.
 
-Trials that were set aside at an epoch look pruned there, whatever they do now. A trial that has not come to the last
-epoch, pruned or running, is shown with the loss that is to be expected of it there: its own, and what others typically
-gained since. TPE itself takes every complete trial for better than any pruned one, and learns nothing from a running
-one; with eight workers most of what a search knows is of these two kinds (docs/results.md has what it makes).
+A trial that was set aside at an epoch (paused or audited there) is presented as pruned at that epoch, whatever it does
+now. A pruned or running trial is presented as complete, with the loss that is expected of it at the last epoch: its
+own, plus what other trials typically gained since. TPE itself ranks every complete trial above any pruned one, and
+learns nothing from a running one; with eight workers most trials are of these two kinds (docs/results.md has numbers).
 
-Trials that a warm start has brought come first. They are kept beside the study's own trials, in an attribute of it.
+The trials of a warm start come first. They are stored in an attribute of the study, not among its own trials.
 
-And of a long history the sampler sees the best and the newest trials: a suggestion costs TPE a time that grows with
-the trials it learns from, and GP their cube.
+Of a long history the sampler sees the best and the newest trials: a proposal takes TPE a time that grows with the
+number of trials, and GP with its cube.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from vae_tune.config.names import WARM_START
 SET_ASIDE = "set_aside"
 """User attribute of an Optuna trial: the epoch at which it counts as pruned for the sampler; 0 for none."""
 
-_BORROWED = "vae_tune:warm_start"
-"""System attribute of the study: the trials of other studies that its sampler learns from; they are none of its own,
-so its best trial is one that it trained."""
+_WARM_START_ATTRIBUTE = "vae_tune:warm_start"
+"""System attribute of the study: the trials of other studies that its sampler learns from. They are not among its own
+trials, so that its best trial is one that it trained."""
 _ORIGIN = "from"
 _NO_NUMBER = -1
-"""Number of a borrowed trial: before all of the study's own, as the oldest."""
+"""Number of a trial of another study: it counts as older than all of the study's own."""
 
 MOST = 250
 """Trials that a sampler learns from."""
 _BEST = 50
-"""Of these, those that are shown for their loss; TPE takes 25 for its good ones, however many there are."""
+"""Of these, the trials chosen for their loss; TPE takes at most 25 as its good ones."""
 _LEARNT = (TrialState.COMPLETE, TrialState.PRUNED)
 Merit = tuple[int, int, float]
 """The lower, the better."""
 
 
-def seen_study(name: str, storage: BaseStorage, borrowed: Sequence[FrozenTrial] = ()) -> optuna.Study:
-    """Return the study called ``name`` as the sampler is to see it; trials asked of it are those of the storage."""
-    return optuna.load_study(study_name=name, storage=cast(BaseStorage, _Seen(storage, borrowed)))
+def sampler_view(name: str, storage: BaseStorage, warm_start: Sequence[FrozenTrial] = ()) -> optuna.Study:
+    """Return the study ``name`` as presented to its sampler; trials asked of it are created in ``storage``."""
+    return optuna.load_study(study_name=name, storage=cast(BaseStorage, _ViewStorage(storage, warm_start)))
 
 
-def lend(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-    """Note trials of other studies, all of one space, for the sampler of ``study``; each is marked with its origin."""
+def store_warm_start_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+    """Store trials of other studies, all of one space and marked with their origin, for the sampler of ``study``."""
     if trials:
         distributions = {name: distribution_to_json(known) for name, known in trials[0].distributions.items()}
         entries = [
@@ -65,20 +65,20 @@ def lend(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
             }
             for trial in trials
         ]
-        noted: Any = {"distributions": distributions, "trials": entries}
-        set_study_system_attr(study, _BORROWED, noted)
+        stored: Any = {"distributions": distributions, "trials": entries}
+        set_study_system_attr(study, _WARM_START_ATTRIBUTE, stored)
 
 
-def borrowed_trials(study: optuna.Study) -> list[FrozenTrial]:
+def read_warm_start_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials of other studies that the sampler of ``study`` was given at its creation."""
-    noted = study_system_attrs(study).get(_BORROWED)
-    if noted is None:
+    stored = study_system_attrs(study).get(_WARM_START_ATTRIBUTE)
+    if stored is None:
         return []
-    distributions = {name: json_to_distribution(text) for name, text in noted["distributions"].items()}
-    return [_borrowed(entry, distributions) for entry in noted["trials"]]
+    distributions = {name: json_to_distribution(text) for name, text in stored["distributions"].items()}
+    return [_from_entry(entry, distributions) for entry in stored["trials"]]
 
 
-def _borrowed(entry: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def _from_entry(entry: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
     trial = create_trial(
         state=TrialState[entry["state"]],
         value=entry["value"],
@@ -91,20 +91,20 @@ def _borrowed(entry: Mapping[str, Any], distributions: Mapping[str, BaseDistribu
     return trial
 
 
-class _Seen:
-    """A storage, with other answers to the one question by which samplers learn."""
+class _ViewStorage:
+    """A storage that answers :meth:`get_all_trials`, by which samplers learn, with the presented history."""
 
-    def __init__(self, storage: BaseStorage, borrowed: Sequence[FrozenTrial] = ()):
+    def __init__(self, storage: BaseStorage, warm_start: Sequence[FrozenTrial]):
         self._storage = storage
-        self._first = list(borrowed)
-        """Trials before all others."""
+        self._warm_start = list(warm_start)
         self._known = 0
-        """Trials that were there when it was asked last. Each is told by its place among all."""
-        self._going: list[int] = []
-        """Of these, those that had not ended. The others change no more: they are learnt from, or failed."""
-        self._learnt: list[int] = []
+        """Trials at the last call. A trial is identified by its place among all, those of the warm start first."""
+        self._unfinished: list[int] = []
+        """The places of unfinished trials at the last call. The others do not change any more."""
+        self._finished: list[int] = []
+        """The places of COMPLETE and PRUNED trials."""
         self._merits: list[tuple[Merit, int]] = []
-        """Those that are learnt from, the best first."""
+        """The same trials, the best first."""
         self._failed: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -113,45 +113,46 @@ class _Seen:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the trials in one of ``states``, with what is expected of them, without what is forgotten."""
-        trials = [*self._first, *self._storage.get_all_trials(study_id, deepcopy=deepcopy)]
-        seen = [as_seen(trials[place]) for place in self._remembered(trials)]
+        """Return the presented trials in one of ``states``."""
+        trials = [*self._warm_start, *self._storage.get_all_trials(study_id, deepcopy=deepcopy)]
+        shown = [as_set_aside(trials[place]) for place in self._best_and_newest(trials)]
         if states is None or TrialState.COMPLETE in states:
-            seen = foretold(seen)
-        return [trial for trial in seen if (states is None or trial.state in states) and not _teaches_nothing(trial)]
+            shown = extrapolate(shown)
+        return [trial for trial in shown if (states is None or trial.state in states) and not _is_empty(trial)]
 
-    def _remembered(self, trials: Sequence[FrozenTrial]) -> Iterable[int]:
-        """Return the places of all trials but those neither among the best nor among the newest.
+    def _best_and_newest(self, trials: Sequence[FrozenTrial]) -> Iterable[int]:
+        """Return the places of the trials that are presented; all unfinished and failed ones are.
 
-        It is a function of the history alone; what is kept from call to call only saves time.
+        They follow from the history alone; what is kept from call to call only saves time.
         """
-        merits = []  # of those that go on, but look pruned
-        going, self._going = [*self._going, *range(self._known, len(trials))], []
-        for place in going:
-            trial = as_seen(trials[place])
+        merits = []  # of the unfinished ones that are presented as pruned
+        unfinished, self._unfinished = [*self._unfinished, *range(self._known, len(trials))], []
+        for place in unfinished:
+            trial = as_set_aside(trials[place])
             if not trials[place].state.is_finished():
-                self._going.append(place)
+                self._unfinished.append(place)
                 if trial.state in _LEARNT:
                     merits.append((_merit(trial), place))
             elif trial.state in _LEARNT:
                 insort(self._merits, (_merit(trial), place))
-                insort(self._learnt, place)
+                insort(self._finished, place)
             else:
                 self._failed.append(place)
         self._known = len(trials)
-        if len(self._learnt) + len(merits) <= MOST:
+        if len(self._finished) + len(merits) <= MOST:
             return range(len(trials))
-        paused = {place for _, place in merits}
-        newest = sorted([*self._learnt[_BEST - MOST :], *paused])[_BEST - MOST :]
+        set_aside = {place for _, place in merits}
+        newest = sorted([*self._finished[_BEST - MOST :], *set_aside])[_BEST - MOST :]
         best = [place for _, place in sorted([*self._merits[:_BEST], *merits])[:_BEST]]
-        return sorted({*newest, *best, *self._failed, *(place for place in self._going if place not in paused)})
+        running = set(self._unfinished) - set_aside
+        return sorted({*newest, *best, *self._failed, *running})
 
 
-def foretold(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials; those pruned or running that have reported as COMPLETE, with the loss expected of them.
+def extrapolate(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials; pruned or running ones that have reported as COMPLETE, with the loss expected of them.
 
     That is their last loss plus, for each later epoch that any trial has reached, the median change of the loss in
-    that epoch among the trials that were there.
+    that epoch among the trials that reached it.
     """
     losses = [trial.intermediate_values for trial in trials]
     last = max((max(known, default=0) for known in losses), default=0)
@@ -159,10 +160,10 @@ def foretold(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     for epoch in range(last - 1, 0, -1):
         changes = [known[epoch + 1] - known[epoch] for known in losses if epoch in known and epoch + 1 in known]
         to_come[epoch] = to_come[epoch + 1] + (statistics.median(changes) if changes else 0.0)
-    return [_foretold(trial, to_come) for trial in trials]
+    return [_extrapolate(trial, to_come) for trial in trials]
 
 
-def _foretold(trial: FrozenTrial, to_come: Mapping[int, float]) -> FrozenTrial:
+def _extrapolate(trial: FrozenTrial, to_come: Mapping[int, float]) -> FrozenTrial:
     if trial.state not in (TrialState.PRUNED, TrialState.RUNNING) or not trial.intermediate_values:
         return trial
     epoch, loss = max(trial.intermediate_values.items())
@@ -172,25 +173,25 @@ def _foretold(trial: FrozenTrial, to_come: Mapping[int, float]) -> FrozenTrial:
     return complete
 
 
-def _teaches_nothing(trial: FrozenTrial) -> bool:
-    """Return whether a trial has ended, for the sampler, without a hyperparameter: a reference outside of the space.
+def _is_empty(trial: FrozenTrial) -> bool:
+    """Return whether a trial is presented as finished but has no hyperparameters: a reference outside of the space.
 
-    Optuna's TPE (5.0) proposes together what all such trials have in common. With one that has nothing, it proposes
-    each hyperparameter by itself, as if they did not interact.
+    Optuna's TPE (5.0) proposes jointly the hyperparameters that all finished trials share. With an empty one among
+    them, it proposes each hyperparameter by itself, as if they did not interact.
     """
     return trial.state in _LEARNT and not trial.distributions
 
 
 def _merit(trial: FrozenTrial) -> Merit:
-    """Order trials as TPE does: the COMPLETE by their loss, then the PRUNED by how far they came, and their loss."""
+    """Order trials as TPE does: COMPLETE ones by loss, then PRUNED ones by epochs, the most first, and by loss."""
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         return 0, 0, trial.value
     epoch, loss = max(trial.intermediate_values.items(), default=(0, math.inf))
     return 1, -epoch, loss
 
 
-def as_seen(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial as the sampler is to see it."""
+def as_set_aside(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial that was set aside at an epoch as pruned there; any other as it is."""
     epoch = trial.user_attrs.get(SET_ASIDE, 0)
     if not epoch or trial.state not in (TrialState.RUNNING, TrialState.COMPLETE):
         return trial
@@ -201,7 +202,7 @@ def as_seen(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:
-    """Return a shallow copy, in a seventh of the time of ``copy.copy``: a replay makes tens of thousands."""
+    """Return a shallow copy, in a seventh of the time of ``copy.copy``: a replay makes tens of thousands of them."""
     copied = object.__new__(FrozenTrial)
     copied.__dict__.update(trial.__dict__)
     return copied

@@ -37,7 +37,7 @@ from vae_tune.config.names import (
     VAL_RECONSTRUCTION,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
+from vae_tune.record.journal import Journal, UtcStorage
 
 REPORT_ATTRIBUTE = "report:"
 """User attribute of an Optuna trial that holds the report of an epoch, whose number follows."""
@@ -158,23 +158,32 @@ def winner(rows: Iterable[_Row], max_epochs: int) -> _Row | None:
     return next(iter(ranked(rows, max_epochs)), None)
 
 
-def read_trials(folder: Path) -> list[FrozenTrial]:
-    """Return all trials in a study's journal, which is only read; another driver may be writing it.
-
-    Their moments are in UTC.
+def read_study(folder: Path) -> UtcStorage:
+    """Return the Optuna storage on a study's journal, which is read once; another driver may be writing it.
 
     Raises:
-        UsageError: it is missing or damaged.
+        UsageError: the journal is missing or damaged.
     """
     path = folder / JOURNAL_FILE
     try:
         if not path.exists():
             raise FileNotFoundError(f"{JOURNAL_FILE} is missing")
-        storage = UtcStorage(ReadOnlyJournal(path))
-        study = storage.get_study_id_from_name(storage.get_all_studies()[0].study_name)
-        return storage.get_all_trials(study, deepcopy=False)
+        storage = UtcStorage(Journal(path))
+        trials_in(storage)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{original_address(folder)} is no study: its journal cannot be read ({error}).") from error
+    return storage
+
+
+def trials_in(storage: UtcStorage) -> list[FrozenTrial]:
+    """Return all trials of the one study in a storage, with times in UTC."""
+    study = storage.get_study_id_from_name(storage.get_all_studies()[0].study_name)
+    return storage.get_all_trials(study, deepcopy=False)
+
+
+def read_trials(folder: Path) -> list[FrozenTrial]:
+    """Return all trials in a study's journal: see :func:`read_study`."""
+    return trials_in(read_study(folder))
 
 
 def row_from_trial(trial: FrozenTrial) -> TrialRow:

@@ -14,29 +14,25 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.names import COMPLETE, DIRECTION, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.optuna_logging import silence_optuna
-from vae_tune.record.sampler_view import SET_ASIDE, seen_study
+from vae_tune.record.sampler_view import SET_ASIDE, sampler_view
 from vae_tune.record.trials import TrialRow
 from vae_tune.replay.curves import Curve, Source
 from vae_tune.replay.setting import Setting
-from vae_tune.search.initial_trials import Prior, reference_values
-from vae_tune.search.scheduler import Asha, make_scheduler
+from vae_tune.search.initial_trials import InitialTrials, reference_values
+from vae_tune.search.scheduler import Scheduler, make_scheduler
 from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
-
-_STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAIL: TrialState.FAIL}
+from vae_tune.search.stopping import Stopping
 
 
 class UnknownEpoch(Exception):
@@ -69,15 +65,15 @@ class ReplayedTrial:
 
 
 class MemoryRecord:
-    """What the searcher needs of a study's record, without a folder."""
+    """A study's record as a searcher needs it, without a folder."""
 
     folder = Path()
-    borrowed: Sequence[FrozenTrial] = ()
+    warm_start_trials: Sequence[FrozenTrial] = ()
 
-    def __init__(self, *, foretell: bool = True) -> None:
+    def __init__(self, *, extrapolate: bool = True) -> None:
         storage = InMemoryStorage()
         self.study = optuna.create_study(direction=DIRECTION, storage=storage, study_name="replay")
-        self.seen = seen_study("replay", storage) if foretell else self.study
+        self.sampler_view = sampler_view("replay", storage) if extrapolate else self.study
         self.rows: list[TrialRow] = []
         self._trials: dict[int, optuna.Trial] = {}
 
@@ -89,9 +85,9 @@ class MemoryRecord:
         """Write nothing."""
         return nullcontext()
 
-    def unfinished(self) -> list[optuna.Trial]:
-        """Return the trials of an earlier run: none."""
-        return []
+    def optuna_trial(self, number: int) -> optuna.Trial:
+        """Return an unfinished trial as Optuna has it."""
+        return self._trials[number]
 
     def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
         """Note that a trial is about to run."""
@@ -112,7 +108,7 @@ class MemoryRecord:
         """Tell Optuna how a trial ended, as :class:`vae_tune.record.study_record.StudyRecord` does."""
         trial = self._trials.pop(number)
         values = trial.storage.get_trial(trial_id(trial)).intermediate_values if state == COMPLETE else {}
-        self.study.tell(trial, values[max(values)] if values else None, _STATES[state])
+        self.study.tell(trial, values[max(values)] if values else None, TrialState[state])
 
 
 def simulate(
@@ -132,22 +128,21 @@ def simulate(
 
 def _run(
     searcher: Searcher,
-    scheduler: TrialScheduler,
+    scheduler: Scheduler,
     curve_of: Callable[[Mapping[str, Any]], Curve],
     workers: int,
 ) -> list[ReplayedTrial]:
     """Let free workers ask for trials, and the reports come in the order of the clock, until all have ended."""
     trials: list[ReplayedTrial] = []
-    events: list[tuple[float, int, Any]] = []  # when the running epoch of a trial ends; ties in the order they began
+    events: list[tuple[float, int, str, ReplayedTrial]] = []  # ends of epochs; ties in order of their start
     clock, spent, free, order = 0.0, 0, workers, count()
     names = count()
 
-    def train(handle: Any) -> None:
-        replayed: ReplayedTrial = handle.replayed
+    def train(name: str, replayed: ReplayedTrial) -> None:
         seconds = replayed.curve.seconds[replayed.epochs]
         if math.isnan(replayed.curve.losses[replayed.epochs]):
             raise UnknownEpoch(f"its configuration {dict(replayed.values)} was trained for {replayed.epochs} epochs")
-        heapq.heappush(events, (clock + seconds, next(order), handle))
+        heapq.heappush(events, (clock + seconds, next(order), name, replayed))
 
     while True:
         while free:
@@ -156,22 +151,29 @@ def _run(
                 break
             if config[TRIAL] == len(trials):
                 trials.append(ReplayedTrial(len(trials), config[VALUES], curve_of(config[VALUES])))
-            train(SimpleNamespace(trial_id=name, config=config, replayed=trials[config[TRIAL]]))
+            train(name, trials[config[TRIAL]])
             free -= 1
         if not events:
             return trials
-        clock, _, handle = heapq.heappop(events)
-        replayed, spent = handle.replayed, spent + 1
+        clock, _, name, replayed = heapq.heappop(events)
+        spent += 1
         replayed.epochs += 1
-        result = {EPOCH: replayed.epochs, VAL_LOSS: replayed.val_loss, "training_iteration": replayed.epochs}
-        if scheduler.on_trial_result(None, handle, result) == TrialScheduler.CONTINUE:  # type: ignore[arg-type]
-            searcher.on_trial_result(handle.trial_id, result)
-            train(handle)
+        if _report(searcher, scheduler, name, replayed):
+            train(name, replayed)
             continue
-        searcher.on_trial_complete(handle.trial_id, result)
         replayed.state = _end(replayed)
         replayed.ended, replayed.spent = clock, spent
         free += 1
+
+
+def _report(searcher: Searcher, scheduler: Scheduler, name: str, replayed: ReplayedTrial) -> bool:
+    """Report an epoch as Ray Tune does; return whether the trial trains another one."""
+    result = {EPOCH: replayed.epochs, VAL_LOSS: replayed.val_loss, "training_iteration": replayed.epochs}
+    if isinstance(searcher, StudySearcher):
+        return searcher.trials.report(name, result)
+    goes_on = scheduler.decide(replayed.trial, replayed.epochs, replayed.val_loss).action == "continue"
+    (searcher.on_trial_result if goes_on else searcher.on_trial_complete)(name, result)
+    return goes_on
 
 
 def _end(replayed: ReplayedTrial) -> str:
@@ -185,16 +187,16 @@ def _make_searcher(
     setting: Setting,
     num_samples: int,
     seed: int,
-    scheduler: Asha,
+    scheduler: Scheduler,
     points: Sequence[Mapping[str, Any]],
 ) -> Searcher:
     base, space = replace(source.curves.reference, seed=seed), source.curves.space
     if setting.bridge == "stock":
         reference = [reference_values(space, base)] if space.contains(base) else []
         return _stock(dict(space.distributions), [*reference, *map(dict, points)], num_samples, seed)
-    record = MemoryRecord(foretell=setting.bridge == "ours")
-    Prior(points).plant(record.study, space, base)
-    return StudySearcher(record, space, base, setting.sampler, Ending(), scheduler, num_samples)
+    record = MemoryRecord(extrapolate=setting.bridge == "ours")
+    InitialTrials(points).enqueue(record.study, space, base)
+    return StudySearcher(record, space, base, setting.sampler, Stopping(), scheduler, num_samples)
 
 
 def _stock(distributions: dict[str, Any], points: Sequence[dict[str, Any]], count: int, seed: int) -> Searcher:

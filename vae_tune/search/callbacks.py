@@ -1,41 +1,82 @@
-"""What Ray Tune tells callbacks alone: why a trial broke, that one has ended, that a step is over."""
+"""The other parts of Ray Tune that a search plugs into: its scheduler, its stopper and its callbacks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray.tune.callback import Callback
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.stopper import Stopper
 
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import ray_is_alive
-from vae_tune.search.searcher import StudySearcher
-from vae_tune.search.stopping import Ending
+from vae_tune.config.names import TRIAL
+from vae_tune.search.lifecycle import Lifecycle
+from vae_tune.search.stopping import Stopping
 
+_WAITING = (Trial.PENDING, Trial.PAUSED)
+"""States of Ray Tune's trials that may start; the first before the second."""
 _LOW_MEMORY = "killed due to the node running low on memory"
-"""What Ray's memory monitor says of a worker that it ended, before pages of advice."""
+"""What Ray's memory monitor says of a worker that it killed, before pages of advice."""
 
 
-class FailureReasons(Callback):
-    """Tells the study why a trial broke, which Ray Tune tells callbacks but not searchers.
+class _PicklesToNothing:
+    """Ray's Tuner pickles its settings, and nothing here reads a pickle."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class ReportsToLifecycle(_PicklesToNothing, FIFOScheduler):
+    """Ray Tune's scheduler: the lifecycle decides, and trials start in the order of their numbers."""
+
+    def __init__(self, trials: Lifecycle):
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._trials = trials
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: Mapping[str, Any]) -> str:  # noqa: ARG002
+        """Record a report; return whether the worker continues or stops."""
+        goes_on = self._trials.report(trial.trial_id, result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the next trial to start, as FIFOScheduler does, which looks through all that have ended too."""
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status in _WAITING]
+        return min(waiting, key=lambda trial: (_WAITING.index(trial.status), trial.config[TRIAL]), default=None)
+
+
+class StopsAll(_PicklesToNothing, Stopper):
+    """Ray Tune's stopper: ends the epochs in flight when the search must end at once."""
+
+    def __init__(self, stopping: Stopping):
+        self._stopping = stopping
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Stop no trial: the lifecycle does."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether to end everything now."""
+        return self._stopping.stop_all()
+
+
+class FailureReasons(_PicklesToNothing, Callback):
+    """Records why a trial failed, which Ray Tune tells callbacks but not searchers.
 
     Where Ray itself has died the trial is not to blame: it stays RUNNING.
     """
 
-    def __init__(self, searcher: StudySearcher, ending: Ending, check: Callable[[], None] = lambda: None):
-        """Tell ``searcher``; ``check`` raises RayDied where that is known at once, as of a Ray of this machine."""
-        self._searcher = searcher
-        self._ending = ending
+    def __init__(self, trials: Lifecycle, stopping: Stopping, check: Callable[[], None] = lambda: None):
+        """Record it in ``trials``; ``check`` raises RayDied where that is known at once, as of a local Ray."""
+        self._trials = trials
+        self._stopping = stopping
         self._check = check
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle to an empty shell, as :class:`StudySearcher` does."""
-        return {}
-
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Note the last line of the error after the last retry.
+        """Record the last line of the error after the last retry.
 
         Raises:
             RayDied: Ray no longer runs tasks.
@@ -43,37 +84,35 @@ class FailureReasons(Callback):
         lines = _last_error(trial)
         out_of_memory = _LOW_MEMORY in lines[0]
         worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
-        if worker_died and not self._ending.error:
+        if self._stopping.error:
+            return
+        if worker_died:
             self._check()
             if not ray_is_alive():
                 raise RayDied(NO_TASK)
-        # Ray Tune gives up, whatever is left of its retries, where a worker is lost between two trials
-        recovers = worker_died and trial.should_recover() and not self._ending.error
-        if not (recovers and self._searcher.again(trial.trial_id)) and not self._ending.error:
-            line = lines[0] if out_of_memory else lines[-1]
-            self._searcher.fail(trial.trial_id, f"worker died: {line}" if out_of_memory or worker_died else line)
+            # Ray Tune gives up, whatever is left of its retries, where a worker is lost between two trials
+            if trial.should_recover() and self._trials.lose_worker(trial.trial_id):
+                return
+        line = lines[0] if out_of_memory else lines[-1]
+        self._trials.fail(trial.trial_id, f"worker died: {line}" if out_of_memory or worker_died else line)
 
 
-class EachStep(Callback):
+class EachStep(_PicklesToNothing, Callback):
     """Calls a function after each step of Ray Tune's loop, ten times a second or more often."""
 
     def __init__(self, function: Callable[[], None]):
         self._function = function
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle to an empty shell, as :class:`StudySearcher` does."""
-        return {}
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
         """Call it."""
         self._function()
 
 
-class LetGo(Callback):
-    """Lets go what Ray Tune keeps of each metric of an ended trial for its own tables: most of its memory here."""
+class ForgetMetrics(Callback):
+    """Deletes what Ray Tune keeps of each metric of an ended trial for its own tables: most of its memory here."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Forget the trial's metrics, which the record holds."""
+        """Delete the trial's metrics, which the record holds."""
         trial.run_metadata.metric_n_steps.clear()
         trial.run_metadata.metric_analysis.clear()
 

@@ -1,4 +1,4 @@
-"""What is said when this process ends without a word: killed, out of memory, or ended by Ray's own core."""
+"""A message printed after an abnormal exit of this process: killed, out of memory, or ended by Ray's own core."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ exec 3<&0
 
 
 @contextlib.contextmanager
-def last_word(text: str, command: Sequence[str] = ()) -> Iterator[None]:
-    """Have ``text`` written to standard error if this process ends before the block does, and then a command run.
+def crash_notice(text: str, command: Sequence[str] = ()) -> Iterator[None]:
+    """Print ``text`` to standard error and run a command if this process ends before the block does.
 
-    No ``except``, ``atexit`` or signal handler runs then, so a shell waits beside it: at the other end of a pipe that
-    the system closes when the process is gone. It is the child of a shell that has ended, since Ray's core kills the
-    children of its process before it ends that.
+    No ``except``, ``atexit`` or signal handler runs then. So a shell waits at the other end of a pipe, which the
+    system closes when the process is gone. The parent of that shell has ended already, since Ray's core kills the
+    children of its process before it ends the process.
     """
     shell = subprocess.Popen(["/bin/sh", "-c", _SCRIPT, "sh", text, *command], stdin=subprocess.PIPE)
     shell.wait()

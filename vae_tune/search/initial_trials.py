@@ -1,4 +1,4 @@
-"""What a study starts from: the reference configuration, points to try first, and other studies' trials.
+"""The first trials of a study: the reference configuration, points to try first, and other studies' trials.
 
 Those of other studies are read by :mod:`vae_tune.search.warm_start`.
 """
@@ -20,27 +20,27 @@ from vae_tune.config.names import TRIAL
 from vae_tune.config.settings import TrialConfig, UsageError
 from vae_tune.config.space import Space, construct, line_of, problem, repeated
 from vae_tune.config.suggestions import did_you_mean
-from vae_tune.record.sampler_view import lend
+from vae_tune.record.sampler_view import store_warm_start_trials
 
 _NOT_GIVEN = {"", "nan", "na", "<na>", "n/a", "null", "none"}
-"""What programs write into a cell for no value, in small letters."""
+"""Texts that programs write into an empty cell, in lower case."""
 
 
 @dataclass(frozen=True)
-class Prior:
-    """What a new study is given before its first suggestion."""
+class InitialTrials:
+    """The trials that a new study is given before its first proposal."""
 
     points: Sequence[Mapping[str, Any]] = ()
     """Configurations to try first, each with some or all hyperparameters."""
-    trials: Sequence[FrozenTrial] = ()
-    """Finished trials of other studies, marked with where they come from; they are none of the study's own."""
+    warm_start: Sequence[FrozenTrial] = ()
+    """Finished trials of other studies, marked with their origin; they are not among the study's own trials."""
 
-    def plant(self, study: optuna.Study, space: Space, base: TrialConfig) -> None:
-        """Enqueue the reference, as trial 0, and the points; note the trials of other studies for the sampler."""
+    def enqueue(self, study: optuna.Study, space: Space, base: TrialConfig) -> None:
+        """Enqueue the reference, as trial 0, and the points; store the trials of other studies for the sampler."""
         study.enqueue_trial(reference_values(space, base) if space.contains(base) else {})
         for point in self.points:
             study.enqueue_trial(dict(point))
-        lend(study, self.trials)
+        store_warm_start_trials(study, self.warm_start)
 
 
 def reference_values(space: Space, base: TrialConfig) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
     """Read configurations to try first from a YAML list of mappings or a CSV table.
 
     Raises:
-        UsageError: the file cannot be read, or a value is none that the space allows; names file and entry.
+        UsageError: the file cannot be read, or the space does not allow a value; names file and entry.
     """
     if path is None:
         return []
@@ -70,12 +70,12 @@ def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict
 
 
 def _rows(text: str) -> list[dict[str, Any]]:
-    """Return the rows of a table without what is not given: a point need not name all.
+    """Return the rows of a table without their empty cells: a point need not name all hyperparameters.
 
     A first column without a name, or with trials' numbers, is the index that pandas writes.
 
     Raises:
-        ValueError: a column is there twice, or a row has more cells than there are columns.
+        ValueError: a column name repeats, or a row has more cells than there are columns.
     """
     table = csv.reader(text.splitlines())
     names = [name.strip() for name in next(table, [])]
@@ -92,7 +92,7 @@ def _rows(text: str) -> list[dict[str, Any]]:
 
 
 def _entries(path: Path, text: str) -> Any:
-    """Return what a YAML file holds; of a list, entry by entry."""
+    """Return the content of a YAML file; a list is read entry by entry."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
@@ -123,7 +123,7 @@ def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig
 
 
 def _allowed(space: Space, name: str) -> str:
-    """Say which values of a hyperparameter are searched."""
+    """Return the values of a hyperparameter that are searched, as a text."""
     searched: Any = space.distributions[name]
     if hasattr(searched, "choices"):
         return ", ".join(map(str, searched.choices))
@@ -133,7 +133,7 @@ def _allowed(space: Space, name: str) -> str:
 
 
 def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
-    """Return a value as the field holds it; CSV has only texts, and YAML 1.1 takes 1e-4 for one."""
+    """Return a value with the field's type: CSV has only texts, and in YAML 1.1 1e-4 is a text."""
     kind = type(getattr(base, name))
     try:
         if isinstance(value, str) and kind in (int, float):
@@ -144,7 +144,7 @@ def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
 
 
 def _inside(space: Space) -> dict[str, Any]:
-    """Return some values that the space allows, for the hyperparameters that a point leaves open."""
+    """Return a value that the space allows for each hyperparameter, to stand for those that a point leaves open."""
     return {
         name: distribution.choices[0] if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]
         for name, distribution in space.distributions.items()

@@ -1,11 +1,15 @@
-"""Optuna's samplers, each with a random stream that seed and trial number set, proposing no configuration twice."""
+"""Optuna's samplers, each with a random stream that seed and trial number set, proposing no configuration twice.
+
+To add a sampler, add it to :data:`SAMPLERS` and its name to ``vae_tune.config.settings.Sampler``.
+"""
 
 from __future__ import annotations
 
 import math
 import random
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -23,11 +27,39 @@ Key = tuple[Any, ...]
 _TRIES = 5
 """Proposals of a sampler before, in a finite space, another configuration is taken."""
 
+
+@dataclass(frozen=True)
+class SamplerKind:
+    """A sampler that a search can be asked for."""
+
+    make: Callable[[int, int], BaseSampler]
+    """Returns Optuna's sampler, given the seed of the search and the random stream of one proposal."""
+    learns_from_all: bool = False
+    """Whether it learns from every trial alike, so that the reference must lie in the space."""
+    can_resume: bool = True
+    """Whether its state follows from the study, rather than from a pickle."""
+
+
+SAMPLERS: Mapping[Sampler, SamplerKind] = {
+    "tpe": SamplerKind(lambda _, stream: TPESampler(seed=stream, constant_liar=True)),
+    "random": SamplerKind(lambda _, stream: RandomSampler(seed=stream)),
+    "qmc": SamplerKind(  # the study holds its place in the sequence; the seed of the search sets its scrambling
+        lambda seed, _: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False), learns_from_all=True
+    ),
+    "gp": SamplerKind(lambda _, stream: GPSampler(seed=stream, deterministic_objective=False), learns_from_all=True),
+    "cmaes": SamplerKind(
+        lambda _, stream: CmaEsSampler(seed=stream, consider_pruned_trials=True, warn_independent_sampling=False),
+        learns_from_all=True,
+        can_resume=False,
+    ),
+}
+
+
 vectorize_tpe()
 
 
 def make_sampler(
-    name: Sampler, seed: int, trial: int, space: Mapping[str, BaseDistribution], known: Collection[Key], salt: int = 0
+    name: Sampler, seed: int, trial: int, space: Mapping[str, BaseDistribution], tried: Collection[Key], salt: int = 0
 ) -> BaseSampler:
     """Return the Optuna sampler for one suggestion.
 
@@ -39,53 +71,39 @@ def make_sampler(
         seed: of the search.
         trial: number of the trial to suggest.
         space: what is suggested.
-        known: configurations that are not to be proposed again, see :func:`key_of`.
-        salt: tells searches apart that start from other studies' trials; those may have had the same seed.
+        tried: configurations that are not proposed again, see :func:`configuration_key`.
+        salt: differs between searches that start from other studies' trials; those may have had the same seed.
     """
     stream = (seed * 1_000_003 + trial + salt) & 0xFFFFFFFF
-    return _Unknown(_make_sampler(name, seed, stream), space, known, stream)
-
-
-def _make_sampler(name: Sampler, seed: int, stream: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        match name:
-            case "tpe":
-                return TPESampler(seed=stream, constant_liar=True)
-            case "random":
-                return RandomSampler(seed=stream)
-            case "qmc":  # its place in the sequence is kept in the study, its scrambling is the seed's
-                return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-            case "gp":
-                return GPSampler(seed=stream, deterministic_objective=False)
-            case "cmaes":
-                return CmaEsSampler(seed=stream, consider_pruned_trials=True, warn_independent_sampling=False)
+        return _NoRepeats(SAMPLERS[name].make(seed, stream), space, tried, stream)
 
 
-def key_of(space: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> Key:
-    """Return what is equal for equal configurations."""
+def configuration_key(space: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> Key:
+    """Return a key that is equal for equal configurations."""
     return tuple(_index(distribution, values[name]) for name, distribution in space.items())
 
 
-def configurations(space: Mapping[str, BaseDistribution]) -> float:
+def count_configurations(space: Mapping[str, BaseDistribution]) -> float:
     """Return how many configurations there are in a space; infinite where a range is continuous."""
     return math.prod(map(_size, space.values()))
 
 
-class _Unknown(BaseSampler):
-    """Proposes what another sampler does, but nothing that is known while there is anything else.
+class _NoRepeats(BaseSampler):
+    """Proposes what another sampler does, but repeats no configuration as long as there is a new one.
 
     A sampler is asked again, which continues its random stream: in a continuous space until it proposes something
-    new, in a finite one a few times. Then it is the next configuration that is not known, from a random one on. Where
-    all are known, the sampler's own proposal repeats one.
+    new, in a finite one a few times. After that, the next untried configuration is taken, counted from a random one.
+    Where all were tried, the sampler's own proposal repeats one.
     """
 
     def __init__(
-        self, sampler: BaseSampler, space: Mapping[str, BaseDistribution], known: Collection[Key], stream: int
+        self, sampler: BaseSampler, space: Mapping[str, BaseDistribution], tried: Collection[Key], stream: int
     ):
         self._sampler = sampler
         self._space = space
-        self._known = known
+        self._tried = tried
         self._stream = stream
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
@@ -100,14 +118,14 @@ class _Unknown(BaseSampler):
     ) -> dict[str, Any]:
         """Return a configuration; of a trial that has some of its values already, with those."""
         fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        tries = _TRIES if math.isfinite(configurations(self._space)) else len(self._known) + 1
+        tries = _TRIES if math.isfinite(count_configurations(self._space)) else len(self._tried) + 1
         first: dict[str, Any] = {}
         for _ in range(tries):
             proposal = self._propose(study, trial, fixed)
-            if key_of(self._space, proposal) not in self._known:
+            if configuration_key(self._space, proposal) not in self._tried:
                 return proposal
             first = first or proposal
-        return self._next_unknown(fixed) or first
+        return self._next_untried(fixed) or first
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -141,19 +159,19 @@ class _Unknown(BaseSampler):
                 values[name] = self._sampler.sample_independent(study, trial, name, distribution)
         return values
 
-    def _next_unknown(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a configuration of a finite space that is not known; none where all are, or the space is infinite."""
+    def _next_untried(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an untried configuration of a finite space; {} where all were tried, or the space is infinite."""
         free = {name: distribution for name, distribution in self._space.items() if name not in fixed}
-        total = configurations(free)
+        total = count_configurations(free)
         if not math.isfinite(total):
             return {}
         start = random.Random(self._stream).randrange(int(total))
-        for place in range(start, start + min(int(total), len(self._known) + 1)):
+        for place in range(start, start + min(int(total), len(self._tried) + 1)):
             values, rest = dict(fixed), place % int(total)
             for name, distribution in free.items():
                 rest, index = divmod(rest, int(_size(distribution)))
                 values[name] = _value(distribution, index)
-            if key_of(self._space, values) not in self._known:
+            if configuration_key(self._space, values) not in self._tried:
                 return {name: values[name] for name in self._space}
         return {}
 

@@ -1,95 +1,43 @@
-"""The bridge between Ray Tune and the Optuna study. It tells Optuna the truth.
+"""Ray Tune's searcher on the Optuna study: which trial a free worker gets.
 
-Ray's own OptunaSearch (2.60) tells every stopped trial as COMPLETE with its last loss, so that the sampler
+Ray's own OptunaSearch (2.60) tells Optuna that every stopped trial is COMPLETE with its last loss, so that the sampler
 compares losses of epoch 1 with losses of epoch 10, and loses trials with a NaN. Here a trial is COMPLETE only at
 ``max_epochs``; stopped earlier it is PRUNED at its last epoch; diverged or broken it is FAIL, with a reason.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial
 from ray.tune.search import Searcher
 
 from vae_tune.cluster.slots import Slots
-from vae_tune.config.names import (
-    COMPLETE,
-    EPOCH,
-    EPOCHS,
-    FAIL,
-    GPU_ERROR,
-    GPUS,
-    NODE,
-    PRUNED,
-    REASON,
-    REFERENCE_TRIAL,
-    STORAGE_ERROR,
-    TRIAL,
-    VAL_LOSS,
-    VALUES,
-)
-from vae_tune.config.settings import Sampler, SearchError, TrialConfig
+from vae_tune.config.names import EPOCHS, GPUS, TRIAL, VAL_LOSS, VALUES
+from vae_tune.config.settings import AshaConfig, Sampler, TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.record.trials import TrialRow
-from vae_tune.search.initial_trials import Prior, reference_values
-from vae_tune.search.sampler import Key, key_of, make_sampler
-from vae_tune.search.scheduler import Asha, Rungs
-from vae_tune.search.stopping import Ending
+from vae_tune.search.lifecycle import READY, Lifecycle, TrialRecord
+from vae_tune.search.proposals import ProposalRecord, Proposals
+from vae_tune.search.scheduler import Scheduler, make_scheduler
+from vae_tune.search.stopping import Stopping
 from vae_tune.vae.memory import in_words
 
 
-class Record(Protocol):
-    """The study folder as the searcher writes it: see :class:`vae_tune.record.study_record.StudyRecord`."""
+class Record(TrialRecord, ProposalRecord, Protocol):
+    """The part of :class:`vae_tune.record.study_record.StudyRecord` that a search needs."""
 
-    folder: Path
-    study: optuna.Study
-    seen: optuna.Study
-    """The study as the sampler is to see it: see :mod:`vae_tune.record.sampler_view`."""
-    borrowed: Sequence[FrozenTrial]
-    """Trials of other studies, which a warm start has brought."""
 
-    @property
-    def rows(self) -> Sequence[TrialRow]:
-        """All trials that were started."""
+class _Share(NamedTuple):
+    """The part of a node that a worker has."""
 
-    def row(self, number: int) -> TrialRow:
-        """Return one of them."""
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Write all of a block in one piece."""
-
-    def unfinished(self) -> list[optuna.Trial]:
-        """Return the trials that an earlier end left RUNNING."""
-
-    def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
-        """Note that a trial is about to run."""
-
-    def report(self, number: int, result: Mapping[str, Any]) -> None:
-        """Record one epoch."""
-
-    def set_aside(self, number: int, epoch: int) -> None:
-        """Let the sampler take a trial for pruned at ``epoch``."""
-
-    def audit(self, number: int, epoch: int) -> None:
-        """Note that a trial goes on though its rung at ``epoch`` condemned it."""
-
-    def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:
-        """Tell Optuna how a trial ended."""
+    gpus: float
+    memory: int
+    """Bytes."""
 
 
 class StudySearcher(Searcher):
-    """Ray Tune's searcher on the Optuna study of a :class:`Record`."""
+    """Gives READY trials to free workers first, then trials that the scheduler resumes, then new ones."""
 
     def __init__(
         self,
@@ -97,211 +45,107 @@ class StudySearcher(Searcher):
         space: Space,
         base: TrialConfig,
         sampler: Sampler,
-        ending: Ending,
-        scheduler: Asha | None = None,
+        stopping: Stopping,
+        scheduler: Scheduler | None = None,
         num_samples: int | None = None,
         slots: Callable[[], Slots] | None = None,
         needs: Callable[[TrialConfig, bool], int] | None = None,
     ):
-        """Take up a study.
+        """Continue a study.
 
         Args:
             record: of the study.
-            space: what is searched.
+            space: the hyperparameters that are searched.
             base: the reference configuration.
-            sampler: who proposes.
-            ending: whether to hand out any more.
-            scheduler: says which trials are audited, paused and promoted.
-            num_samples: trials of the study; by default Ray Tune counts them, also those handed out again.
+            sampler: proposes configurations.
+            stopping: says when the search ends.
+            scheduler: decides which trials train on; by default all do.
+            num_samples: trials of the study; by default Ray Tune counts them, also those that start again.
             slots: how many trials may run now, and on what; by default Ray Tune limits them.
-            needs: the bytes of memory that a configuration takes, with or without a GPU; by default none is too large.
+            needs: the bytes of memory that a configuration takes, with or without a GPU; by default every one fits.
         """
         super().__init__(metric=VAL_LOSS, mode="min")
-        self._scheduler = scheduler or Asha(Rungs((), 2), base.max_epochs)
-        self._num_samples = num_samples
-        self._ending = ending
+        scheduler = scheduler or make_scheduler(AshaConfig(scheduler="none"), base.max_epochs, base.seed)
+        self.trials = Lifecycle(record, scheduler, stopping, base.max_epochs)
+        self._proposals = Proposals(record, space, base, sampler)
         self._record = record
-        self._space = space
         self._base = base
-        self._sampler = sampler
-        borrowed = [trial.params for trial in record.borrowed]
-        began = [row.values for row in record.rows]
-        searched = space.distributions
-        self._known = {self._key(values) for values in (*borrowed, *began) if values.keys() == searched.keys()}
-        self._salt = zlib.crc32(json.dumps(borrowed).encode()) if borrowed else 0
-        self._numbers: dict[str, int] = {}
-        self._gpus: dict[str, float] = {}
-        self._lost: Counter[int] = Counter()
+        self._stopping = stopping
+        self._num_samples = num_samples
         self._slots = slots
         self._needs = needs
-        self._memory: dict[str, int] = {}
-        self._waiting: dict[str, Any] | None = None
-        self._unfinished = deque(t for t in record.unfinished() if t.number not in self._scheduler.paused)
-        if not record.study.get_trials(deepcopy=False):
-            with record.transaction():
-                Prior().plant(record.study, space, base)
+        self._shares: dict[str, _Share] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Hand out a configuration: unfinished trials first, then promoted ones, the reference, what is proposed.
+        """Return what the worker ``trial_id`` trains: number and hyperparameters of a trial, and its share of a GPU.
 
-        None says that there is nothing to do before another trial has reported.
+        None says that there is nothing to train before another trial has reported.
         """
-        if self._ending.refuses_new_trials():
+        if self._stopping.refuses_new_trials():
             return str(Searcher.FINISHED)
         slots = self._slots() if self._slots else None
-        running = [self._gpus[other] for other in self._numbers]
-        if slots and len(running) >= slots.count:
+        shares = [self._shares[lease] for lease in self.trials.leases]
+        if slots and len(shares) >= slots.count:
             return None
-        gpus = slots.gpus_of_next(running) if slots else 0.0
-        try:
-            with self._record.transaction():
-                handed, memory = self._hand_out_what_fits(slots, on_gpu=gpus > 0)
-        except OSError as error:
-            self._fail_to_write(error)
+        gpus = slots.gpus_of_next([share.gpus for share in shares]) if slots else 0.0
+        number, memory = None, 0
+        with self.trials.recording():
+            number, memory = self._next_that_fits(slots, [share.memory for share in shares], on_gpu=gpus > 0)
+            if number is None and not self.trials.leases:  # no report can make the scheduler resume another one
+                self.trials.prune_paused()
+        if self._stopping.error or (number is None and not self.trials.leases):
             return str(Searcher.FINISHED)
-        if handed is not None:
-            self._numbers[trial_id], self._gpus[trial_id], self._memory[trial_id] = handed[TRIAL], gpus, memory
-            return {**handed, GPUS: gpus}
-        if self._numbers:
+        if number is None:
             return None
-        for number in self._scheduler.paused:  # nothing runs any more that could make room for them
-            self._write(self._record.finish, number, PRUNED)
-        return str(Searcher.FINISHED)
+        self.trials.start(trial_id, number)
+        self._shares[trial_id] = _Share(gpus, memory)
+        row = self._record.row(number)
+        return {TRIAL: number, VALUES: dict(row.values), EPOCHS: row.epochs, GPUS: gpus}
 
-    def _hand_out_what_fits(self, slots: Slots | None, *, on_gpu: bool) -> tuple[dict[str, Any] | None, int]:
-        """Return the next trial and the bytes of memory that it takes; None where there is none now.
+    def _next_that_fits(self, slots: Slots | None, running: list[int], *, on_gpu: bool) -> tuple[int | None, int]:
+        """Return the trial that starts now, and the bytes of memory that it takes; None where none does.
 
-        One that does not fit beside those that run is the next one until it does. One that never fits is told as FAIL.
+        A trial that does not fit beside those that run stays the next one. A trial that can never fit fails.
         """
-        while (handed := self._waiting or self._hand_out()) is not None:
+        while (number := self._next()) is not None:
             if not (slots and self._needs):
-                return handed, 0
-            memory = self._needs(replace(self._base, **handed[VALUES]), on_gpu)
-            if memory > (most := slots.memory_left([])):
-                self._waiting = None
-                reason = (
-                    f"needs about {in_words(memory)} of memory, but a trial can have {in_words(most)} at most here"
-                )
-                self._record.finish(handed[TRIAL], FAIL, reason)
-            elif memory > slots.memory_left([self._memory[other] for other in self._numbers]):
-                self._waiting = handed
-                return None, 0
-            else:
-                self._waiting = None
-                return handed, memory
+                return number, 0
+            memory = self._needs(replace(self._base, **self._record.row(number).values), on_gpu)
+            if memory <= slots.memory_left(running):
+                return number, memory
+            if memory <= (most := slots.memory_left([])):
+                break
+            at_most = f"but a trial can have {in_words(most)} at most here"
+            self.trials.reject(number, f"needs about {in_words(memory)} of memory, {at_most}")
         return None, 0
 
-    def _hand_out(self) -> dict[str, Any] | None:
-        """Return the number and the hyperparameters of the next trial, or None where there is none now."""
-        if not self._unfinished:
-            promoted = self._scheduler.promote()
-            if promoted is not None:
-                self._record.set_aside(promoted, 0)
-                return self._handed(promoted, self._record.row(promoted).values)
-            if self._num_samples is not None and len(self._record.rows) >= self._num_samples:
-                return None
-        trial = self._next()
-        values = reference_values(self._space, self._base) if trial.number == REFERENCE_TRIAL else trial.params
-        self._record.start(trial, values)
-        self._known.add(self._key(values))
-        return self._handed(trial.number, values)
-
-    def _handed(self, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
-        return {TRIAL: number, VALUES: dict(values), EPOCHS: self._record.row(number).epochs}
+    def _next(self) -> int | None:
+        """Return the trial that is READY next; where none is, resume a paused one or propose a new one."""
+        if not self.trials.in_state(READY):
+            self.trials.resume_paused()
+        is_full = self._num_samples is not None and len(self._record.rows) >= self._num_samples
+        if not self.trials.in_state(READY) and not is_full:
+            self.trials.add(self._proposals.propose())
+        number = next(iter(self.trials.in_state(READY)), None)
+        if number is not None:
+            self._proposals.complete(number)
+        return number
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:  # noqa: ARG002
-        """Tell Ray Tune whether the searcher itself keeps to what may run at a time."""
+        """Tell Ray Tune whether the searcher itself limits the trials that run at a time."""
         return self._slots is not None
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Record one epoch of a trial that goes on."""
-        if not self._ends_the_search(result):
-            self._write(self._report, self._numbers[trial_id], {**result, NODE: result.get("hostname", "")})
+        """Record a report of a trial that goes on."""
+        self.trials.report(trial_id, result)
 
-    def on_trial_complete(
-        self,
-        trial_id: str,
-        result: Mapping[str, Any] | None = None,
-        error: bool = False,
-    ) -> None:
-        """Tell Optuna how a trial ended; ``result`` is its last report.
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Record that a worker has stopped; ``result`` is its last report.
 
-        A broken trial (``error``) is told by :class:`~vae_tune.search.callbacks.FailureReasons`, which knows why.
-        A trial that the end of the search stopped stays RUNNING, for the resume.
+        :class:`~vae_tune.search.callbacks.FailureReasons` records an ``error``: only callbacks get its reason.
         """
-        if error or trial_id not in self._numbers or not result or EPOCH not in result:
-            return
-        if self._ends_the_search(result):
-            return
-        if not math.isfinite(result[VAL_LOSS]):
-            reason = result.get(REASON) or f"diverged: {VAL_LOSS} {result[VAL_LOSS]} in epoch {result[EPOCH]}"
-            self.fail(trial_id, reason, diverged=True)
-            return
-        self.on_trial_result(trial_id, result)
-        if self._ending.error:
-            return
-        if result[EPOCH] >= self._base.max_epochs:
-            self._finish(trial_id, COMPLETE)
-        elif self._numbers[trial_id] in self._scheduler.paused:
-            del self._numbers[trial_id]
-        elif trial_id not in self._ending.paused:
-            self._finish(trial_id, PRUNED)
-
-    def _ends_the_search(self, result: Mapping[str, Any]) -> bool:
-        """End it where a result tells of what no trial is to blame for, and whether it did."""
-        if STORAGE_ERROR in result:
-            self._fail_to_write(OSError(result[STORAGE_ERROR]))
-        elif GPU_ERROR in result:
-            self._ending.fail(
-                f"PyTorch cannot use the GPU that Ray found on {result.get('hostname', 'a node')}: "
-                f"{result[GPU_ERROR].rstrip('.')}. (--gpus-per-trial 0 does without.)"
-            )
-        return bool({STORAGE_ERROR, GPU_ERROR} & result.keys())
-
-    def _report(self, number: int, result: Mapping[str, Any]) -> None:
-        """Record one epoch, and that the scheduler has just paused the trial or begun to audit it."""
-        epoch = result[EPOCH]
-        with self._record.transaction():
-            self._record.report(number, result)
-            if self._scheduler.audited.get(number) == epoch:
-                self._record.audit(number, epoch)
-            elif self._scheduler.paused.get(number) == epoch:
-                self._record.set_aside(number, epoch)
-
-    def fail(self, trial_id: str, reason: str, diverged: bool = False) -> None:
-        """Tell Optuna that a trial failed."""
-        if trial_id in self._numbers:
-            self._finish(trial_id, FAIL, reason, diverged)
-
-    def again(self, trial_id: str) -> bool:
-        """Hand a trial out once more, from its checkpoint: its worker was lost before it took it up.
-
-        Returns:
-            Whether it will be; no trial is more than three times.
-        """
-        number = self._numbers[trial_id]
-        self._lost[number] += 1
-        if self._lost[number] > _MOST_LOST:
-            return False
-        del self._numbers[trial_id]
-        self._unfinished.append(next(trial for trial in self._record.unfinished() if trial.number == number))
-        return True
-
-    def _finish(self, trial_id: str, state: str, reason: str = "", diverged: bool = False) -> None:
-        self._write(self._record.finish, self._numbers.pop(trial_id), state, reason, diverged)
-
-    def _write(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Write to the record; where that fails the search ends, since what it computes would be lost."""
-        try:
-            write(*arguments)
-        except OSError as error:
-            self._fail_to_write(error)
-        except SearchError as error:
-            self._ending.fail(str(error))
-
-    def _fail_to_write(self, error: OSError) -> None:
-        reason = error.strerror or error
-        self._ending.fail(f"The record in {self._record.folder} cannot be written: {reason}. What it holds is whole.")
+        if not error:
+            self.trials.complete(trial_id, result)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle to an empty shell: Ray's Tuner pickles its settings, and nothing here reads a pickle."""
@@ -315,43 +159,3 @@ class StudySearcher(Searcher):
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default", **kwargs: Any) -> None:
         """Save nothing: the study is the record."""
-
-    def _next(self) -> optuna.Trial:
-        if not self._unfinished:
-            return self._ask()
-        trial = self._unfinished.popleft()
-        if trial.number != REFERENCE_TRIAL or self._space.contains(self._base):
-            self._use_sampler(trial.number)
-            _complete(trial, self._space)
-        return trial
-
-    def _ask(self) -> optuna.Trial:
-        """Ask for a new trial; the sampler learns from the reference only where it lies in the space."""
-        is_reference = not self._record.rows
-        known = not is_reference or self._space.contains(self._base)
-        self._use_sampler(len(self._record.rows))
-        return self._record.seen.ask(dict(self._space.distributions) if known else {})
-
-    def _use_sampler(self, number: int) -> None:
-        distributions, seed = self._space.distributions, self._base.seed
-        sampler = make_sampler(self._sampler, seed, number, distributions, self._known, self._salt)
-        self._record.seen.sampler = sampler
-
-    def _key(self, values: Mapping[str, Any]) -> Key:
-        return key_of(self._space.distributions, values)
-
-
-def _complete(trial: optuna.Trial, space: Space) -> None:
-    """Suggest what a crash in the middle of a suggestion left out; what is there stays as it is."""
-    for name, distribution in space.distributions.items():
-        match distribution:
-            case IntDistribution(low=low, high=high, log=log, step=step):
-                trial.suggest_int(name, low, high, log=log, step=step)
-            case FloatDistribution(low=low, high=high, log=log, step=step):
-                trial.suggest_float(name, low, high, log=log, step=step)
-            case CategoricalDistribution(choices=choices):
-                trial.suggest_categorical(name, choices)
-
-
-_MOST_LOST = 3
-"""Times that a trial is handed out again after its worker was lost before it took it up."""

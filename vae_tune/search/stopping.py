@@ -1,4 +1,4 @@
-"""When a search ends before its last trial: a signal, a time budget, a loss that is good enough.
+"""When a search ends before its last trial: a signal, a time budget, a loss that is good enough, an error.
 
 An unfinished trial stays RUNNING in the study and goes on from its checkpoint when the search is resumed.
 """
@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from ray.tune.stopper import Stopper
-
 from vae_tune.config.names import COMPLETE, EVALUATION_SECONDS, FAILED, INTERRUPTED, SECONDS, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record.trials import TrialRow
@@ -25,19 +23,19 @@ from vae_tune.record.trials import TrialRow
 _MARGIN = 1.25
 """An epoch may take this much longer than the one before it."""
 _CLOSING_SECONDS = 8.0
-"""Set aside for the report and for ending Ray, besides two evaluations (winner and reference) as long as measured."""
+"""Reserved for the report and for ending Ray, besides two evaluations (winner and reference) as long as measured."""
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """Trainings to the end that follow a search on its slots, in rounds: so many side by side as there are slots."""
+    """Full trainings after a search, on its slots: as many side by side as there are slots."""
 
     count: int = 0
     epochs: int = 0
 
 
-class Ending(Stopper):
-    """Ray Tune asks it after each report and each step whether a trial, or all of them, should stop."""
+class Stopping:
+    """Knows whether the search should end, and why."""
 
     def __init__(self, time_budget: float | None = None, target_loss: float | None = None):
         """Start the clock.
@@ -48,78 +46,69 @@ class Ending(Stopper):
         """
         self.reason = ""
         self.error = ""
-        """What broke, where that ended the search."""
-        self.heeds_signals = False
+        """The error that ended the search, if one did."""
+        self.handles_signals = False
         """Whether a block of :func:`interruptible` turns signals into an orderly end now."""
-        self.later = Trainings()
-        """What has to fit into the budget when this has ended: as many rounds of it as half of the budget holds."""
+        self.follow_up = Trainings()
+        """Trainings that the budget must leave time for: as many rounds of them as half of the budget holds."""
         self.slots = 1
         """Trainings that run side by side."""
-        self.tell: Callable[[str], None] = lambda _: None
-        """Hears that not all of ``later`` fits, and that a signal was heeded."""
-        self.paused: set[str] = set()
-        """Ray Tune ids of trials that were stopped by the end of the search, not by the scheduler."""
+        self.warn: Callable[[str], None] = lambda _: None
+        """Called when not all of ``follow_up`` fits, and when a signal was received."""
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
-        self._most_for_later = math.inf if time_budget is None else time_budget / 2
-        self._told = ""
+        self._most_for_follow_up = math.inf if time_budget is None else time_budget / 2
+        self._warned = ""
         self._target_loss = target_loss
         self._at_once = False
         self._longest_epoch = self._longest_evaluation = self._start_seconds = 0.0
         self._began: float | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle to an empty shell: Ray's Tuner pickles its settings, and nothing here reads a pickle."""
-        return {}
-
     def begin(self) -> None:
-        """Note that trials are about to start; their start takes until the first epoch begins."""
+        """Start to measure how long trials take to start: until the first epoch begins."""
         self._began = time.monotonic()
 
-    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Whether a trial that reported ``result`` should not begin another epoch."""
+    def after_report(self, result: Mapping[str, Any]) -> bool:
+        """Learn durations from a trial's report; return whether it is too late for the trial's next epoch."""
         seconds = result.get(SECONDS, 0.0)
         if self._began is not None:
             self._start_seconds, self._began = max(0.0, time.monotonic() - self._began - seconds), None
         self._longest_evaluation = max(self._longest_evaluation, result.get(EVALUATION_SECONDS, 0.0))
         self._learn(seconds)
-        pause = bool(self.reason) or self._too_late(seconds)
-        if pause:
-            self.paused.add(trial_id)
-        return pause
+        return bool(self.reason) or self._is_too_late(seconds)
 
     def stop_all(self) -> bool:
-        """Whether to end everything now, epochs in flight included."""
+        """Return whether to end everything now, epochs in flight included."""
         if self._deadline is not None and time.monotonic() > self._deadline - self.closing_seconds:
             self.request(TIME_BUDGET, at_once=True)
         return self._at_once
 
     def refuses_new_trials(self) -> bool:
-        """Whether it is too late for another trial's first epoch."""
-        if not self.reason and self._too_late(self._longest_epoch):
+        """Return whether it is too late for the first epoch of another trial."""
+        if not self.reason and self._is_too_late(self._longest_epoch):
             self.request(TIME_BUDGET)
         return bool(self.reason)
 
     def listen(self, row: TrialRow) -> None:
-        """Learn how long the epochs of a trial took; end the search when a complete one reaches the target."""
+        """Learn how long the epochs of a trial took; end the search when a COMPLETE one reaches the target."""
         self._learn(max((report[SECONDS] for report in row.reports), default=0.0))
         if self._target_loss is not None and row.state == COMPLETE and (row.val_loss or 0) <= self._target_loss:
             self.request(TARGET_LOSS)
 
     def fail(self, error: str) -> None:
-        """End the search at once: what it goes on to compute would be lost."""
+        """End the search at once: what it would go on to compute would be lost."""
         self.error = self.error or error
         self.request(FAILED, at_once=True)
 
     def request(self, reason: str, *, at_once: bool = False) -> None:
-        """End the search: after the running epochs, or at once. An interruption outdoes what was to end it before."""
+        """End the search after the running epochs, or at once. An interruption overrides an earlier reason."""
         self.reason = reason if reason == INTERRUPTED else self.reason or reason
         self._at_once = self._at_once or at_once
 
-    def renewed(self) -> Ending:
-        """Return the ending of what follows the search: the same deadline, but no target and no reason yet."""
-        other = Ending()
+    def with_same_deadline(self) -> Stopping:
+        """Return the stopping of what follows the search: the same deadline, but no target and no reason yet."""
+        other = Stopping()
         other._deadline, other._longest_epoch = self._deadline, self._longest_epoch
-        other._longest_evaluation, other.slots, other.tell = self._longest_evaluation, self.slots, self.tell
+        other._longest_evaluation, other.slots, other.warn = self._longest_evaluation, self.slots, self.warn
         return other
 
     @property
@@ -129,44 +118,44 @@ class Ending(Stopper):
 
     @property
     def closing_seconds(self) -> float:
-        """Time set aside for what follows the last epoch."""
+        """Time reserved for what follows the last epoch."""
         fit = self._rounds_that_fit
-        later = fit * self._round_seconds + (_MARGIN * self._start_seconds if fit and self.later.epochs else 0)
-        return _CLOSING_SECONDS + _MARGIN * 2 * self._longest_evaluation + later
+        follow_up = fit * self._round_seconds + (_MARGIN * self._start_seconds if fit and self.follow_up.epochs else 0)
+        return _CLOSING_SECONDS + _MARGIN * 2 * self._longest_evaluation + follow_up
 
     @property
     def _rounds(self) -> int:
-        """Rounds that what follows takes: the last one may be a part."""
-        return math.ceil(self.later.count / self.slots)
+        """Rounds that the follow-up takes; the last one may not fill all slots."""
+        return math.ceil(self.follow_up.count / self.slots)
 
     @property
     def _rounds_that_fit(self) -> int:
         seconds = self._round_seconds
-        room = max(0.0, self._most_for_later - _MARGIN * self._start_seconds)
+        room = max(0.0, self._most_for_follow_up - _MARGIN * self._start_seconds)
         return math.floor(min(self._rounds, room / seconds)) if seconds else 0
 
     @property
     def _round_seconds(self) -> float:
         """Length of a round: its epochs, and its evaluations one after another."""
-        evaluations = min(self.slots, self.later.count) * self._longest_evaluation
-        return _MARGIN * (self.later.epochs * self._longest_epoch + evaluations)
+        evaluations = min(self.slots, self.follow_up.count) * self._longest_evaluation
+        return _MARGIN * (self.follow_up.epochs * self._longest_epoch + evaluations)
 
     def _learn(self, epoch_seconds: float) -> None:
-        """Note the length of an epoch, and tell where it is too long for all of what is to follow."""
+        """Note the length of an epoch; warn where it leaves too little time for the follow-up."""
         self._longest_epoch = max(self._longest_epoch, epoch_seconds)
         fit = self._rounds_that_fit
-        if not self._round_seconds or fit >= self._rounds or (self._told and fit) or self._told == "none":
+        if not self._round_seconds or fit >= self._rounds or (self._warned and fit) or self._warned == "none":
             return
-        self._told = "some" if fit else "none"
-        room = f"{fit * self.slots} of {self.later.count}" if fit else "none"
+        self._warned = "some" if fit else "none"
+        room = f"{fit * self.slots} of {self.follow_up.count}" if fit else "none"
         enough = math.ceil(2 * (self._rounds * self._round_seconds + _MARGIN * self._start_seconds) / 60)
-        self.tell(
+        self.warn(
             f"--time-budget is too short to confirm all: a training may take {math.ceil(self._round_seconds)} s, and "
             f"the half of the budget that is kept for them has room for {room}.\n"
             f"To confirm all, begin with --time-budget {enough}m or more; or go on with --resume afterwards."
         )
 
-    def _too_late(self, epoch_seconds: float) -> bool:
+    def _is_too_late(self, epoch_seconds: float) -> bool:
         if self._deadline is None:
             return False
         return time.monotonic() + _MARGIN * epoch_seconds > self._deadline - self.closing_seconds
@@ -191,32 +180,32 @@ def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 @contextlib.contextmanager
-def interruptible(ending: Ending) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into an orderly end, and tell so at once; a second one ends this process.
+def interruptible(stopping: Stopping) -> Iterator[None]:
+    """Turn the first Ctrl-C or SIGTERM into an orderly end, and say so at once; a second one ends this process.
 
-    Its exit code is 130 then, or 143. That it was the first is known from ``ending``, so a search may be interruptible
+    Its exit code is 130 then, or 143. ``stopping`` knows which signal was the first, so a search may be interruptible
     in several blocks, one after another or one within another.
     """
-    elsewhere = threading.current_thread() is not threading.main_thread()
-    if elsewhere or ending.heeds_signals or ending.reason == INTERRUPTED:
+    in_thread = threading.current_thread() is not threading.main_thread()
+    if in_thread or stopping.handles_signals or stopping.reason == INTERRUPTED:
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        ending.request(INTERRUPTED, at_once=True)
+        stopping.request(INTERRUPTED, at_once=True)
         signal.signal(number, before[signal.Signals(number)] if number == signal.SIGINT else _terminate)
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         text = f"{name}: the search ends in order, which takes some seconds. A second {name} ends it at once."
-        threading.Thread(target=ending.tell, args=[text]).start()  # this one may be in the middle of a line
+        threading.Thread(target=stopping.warn, args=[text]).start()  # this one may be in the middle of a line
 
     for number in before:
         signal.signal(number, request)
-    ending.heeds_signals = True
+    stopping.handles_signals = True
     try:
         yield
     finally:
-        ending.heeds_signals = False
+        stopping.handles_signals = False
         for number, handler in before.items():
             if signal.getsignal(number) is request:  # else Ray has put its own there, as it starts
                 signal.signal(number, handler)

@@ -15,24 +15,24 @@ from vae_tune.config.names import STARTED, WARM_START
 from vae_tune.config.settings import TrialConfig, UsageError, to_dict
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest
-from vae_tune.record.sampler_view import as_seen
+from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
 
 _MUST_AGREE = ("metric", "data", "fixed")
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What another study teaches."""
+class WarmStart:
+    """The trials of another study that the sampler learns from."""
 
     folder: Path
     trials: Sequence[FrozenTrial]
-    """Those of its finished trials that lie in the new study's space, each with its origin as attribute."""
+    """Its finished trials that lie in the new study's space, each with its origin as an attribute."""
     among: int
-    """All trials of that study."""
+    """The number of all its trials."""
 
     def __str__(self) -> str:
-        """Return it as a sentence."""
+        """Describe the trials in a sentence."""
         if not self.trials:
             what = f"None of the {self.among} trials of {address(self.folder)} has finished in this space"
             return f"{what}: --warm-start teaches the sampler nothing."
@@ -41,16 +41,16 @@ class Lesson:
 
 
 def refuse_repeats(folders: Sequence[Path]) -> None:
-    """Refuse a study that is named twice, by another path or as a copy: its trials would count twice.
+    """Refuse a study that is named twice, perhaps by another path or as a copy: its trials would count twice.
 
     Raises:
-        UsageError: names both folders. Or a folder is no study.
+        UsageError: names both folders; or a folder is no study.
     """
-    known: dict[tuple[Any, ...], Path] = {}
+    first_by_identity: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
         manifest = read_manifest(folder)
         begun = [run[STARTED] for run in manifest["runs"][:1]]
-        first = known.setdefault((manifest["name"], *begun, manifest["data"]["sha256"]), folder)
+        first = first_by_identity.setdefault((manifest["name"], *begun, manifest["data"]["sha256"]), folder)
         if first is not folder:
             also = "" if address(first) == address(folder) else f", also as {address(folder)}"
             raise UsageError(
@@ -60,19 +60,19 @@ def refuse_repeats(folders: Sequence[Path]) -> None:
 
 def read_warm_start(
     folders: Sequence[Path], manifest: Mapping[str, Any], space: Space, base: TrialConfig
-) -> list[Lesson]:
-    """Return what the sampler can learn from each of the other studies.
+) -> list[WarmStart]:
+    """Return the trials of each of the other studies that the sampler can learn from.
 
-    Their losses must mean the same: same images, metric and fixed fields, the same hyperparameters searched, and the
+    Their losses must be comparable: same images, metric and fixed fields, the same hyperparameters searched, and the
     same values of all other settings but the seed. Trials outside of this study's ranges are left out.
 
     Raises:
-        UsageError: a folder is no study, or its trials cannot be compared; says in what they differ.
+        UsageError: a folder is no study, or its trials cannot be compared; names the difference.
     """
     return [_read(folder, manifest, space, base) for folder in folders]
 
 
-def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialConfig) -> Lesson:
+def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialConfig) -> WarmStart:
     copy = local_copy(folder)
     other = read_manifest(copy)
     mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
@@ -95,26 +95,28 @@ def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialCo
                 f"there, {value!r} here."
             )
     own = [trial for trial in read_trials(copy) if WARM_START not in trial.user_attrs]
-    began = [as_seen(trial) for trial in own if trial.state != TrialState.WAITING]
-    return Lesson(folder, [_lent(trial, folder, space) for trial in began if _teaches(trial, space, base)], len(began))
+    began = [as_set_aside(trial) for trial in own if trial.state != TrialState.WAITING]
+    return WarmStart(
+        folder, [_with_origin(trial, folder, space) for trial in began if _is_usable(trial, space, base)], len(began)
+    )
 
 
 def _common(name: str, manifest: Mapping[str, Any]) -> Any:
     return manifest["data"]["sha256"] if name == "data" else manifest[name]
 
 
-def _teaches(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
+def _is_usable(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
     values = _values(trial)
     finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     return finished and set(values) == set(space.distributions) and space.contains(replace(base, **values))
 
 
 def _values(trial: FrozenTrial) -> dict[str, Any]:
-    """Return a trial's hyperparameters; of a reference outside of its own space Optuna knows none."""
+    """Return a trial's hyperparameters; Optuna knows none of a reference outside of its own space."""
     return dict(trial.user_attrs.get(VALUES_ATTRIBUTE, trial.params))
 
 
-def _lent(trial: FrozenTrial, folder: Path, space: Space) -> FrozenTrial:
+def _with_origin(trial: FrozenTrial, folder: Path, space: Space) -> FrozenTrial:
     return create_trial(
         state=trial.state,
         value=trial.value,

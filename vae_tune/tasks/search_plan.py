@@ -1,4 +1,4 @@
-"""What a search is to do, checked before anything is created, and the record that it opens then."""
+"""The plan of a search, checked before anything is created, and the record that the search opens then."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.storage import exists
 from vae_tune.images.datasets import Images
+from vae_tune.record.journal import UtcStorage
 from vae_tune.record.lock import refuse_without_locks
 from vae_tune.record.metadata import (
     new_manifest,
@@ -33,9 +34,9 @@ from vae_tune.record.metadata import (
 from vae_tune.record.recovery import is_unfinished_creation
 from vae_tune.record.remote_sync import delete_outdated_copy, update_working_copy
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.record.trials import now, read_trials
-from vae_tune.search.initial_trials import Prior, read_points
-from vae_tune.search.sampler import configurations, key_of
+from vae_tune.record.trials import now, read_study, trials_in
+from vae_tune.search.initial_trials import InitialTrials, read_points
+from vae_tune.search.sampler import SAMPLERS, configuration_key, count_configurations
 from vae_tune.search.warm_start import read_warm_start, refuse_repeats
 from vae_tune.views.live import require_packages
 from vae_tune.views.terminal import View
@@ -60,15 +61,17 @@ class Plan:
     """``study.json`` of the study to resume, or None for a new one."""
     kind: str = SEARCH
     """Of a new study: see :data:`vae_tune.config.names.KINDS`."""
+    storage: UtcStorage | None = None
+    """The journal of the study to resume, where it was read already."""
 
 
 def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
-    """Check a search as far as that needs no Ray and no images.
+    """Check everything about a search that needs no Ray and no images.
 
     Args:
         config: the search.
         grid: a new search's space and points, in place of the files that ``config`` names.
-        place: of the study, as :func:`study_place` tells it.
+        place: of the study, from :func:`study_place`.
 
     Raises:
         UsageError: it cannot run as configured; nothing was created or changed.
@@ -82,8 +85,10 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         refuse_repeats(config.warm_start)
         kind = grid.kind if grid else SEARCH
         return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None, kind)
-    if config.sampler == "cmaes":
-        raise UsageError("Optuna keeps the state of cmaes as a pickle, which is not read.\nResume with --sampler tpe.")
+    if not SAMPLERS[config.sampler].can_resume:
+        raise UsageError(
+            f"Optuna keeps the state of {config.sampler} as a pickle, which is not read.\nResume with --sampler tpe."
+        )
     if (study := original_path(config.resume)) != config.resume:
         raise UsageError(
             f"{config.resume} is a working copy of a study on object storage.\n"
@@ -103,19 +108,20 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
             )
     space = read_space(manifest)
     refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
-    own = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
+    storage = read_study(folder)
+    own = [trial for trial in trials_in(storage) if WARM_START not in trial.user_attrs]
     started = sum(trial.state != TrialState.WAITING for trial in own)
     remaining = config.num_samples - sum(trial.state.is_finished() for trial in own)
     if config.num_samples < started:
         raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
     base = dataclasses.replace(config.trial, **space.fixed)
     _check_sampler(config, space, base)
-    return Plan(config, folder, place, space, base, [], remaining, manifest)
+    return Plan(config, folder, place, space, base, [], remaining, manifest, storage=storage)
 
 
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
     """Refuse samplers that learn from all trials alike where the reference has no place in the space."""
-    if config.sampler in ("qmc", "gp", "cmaes") and not space.contains(base):
+    if SAMPLERS[config.sampler].learns_from_all and not space.contains(base):
         outside = space.outside(base)
         values = ", ".join(f"{name} {value}" for name, value in outside.items())
         raise UsageError(
@@ -162,10 +168,10 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
 
 
 def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRecord:
-    """Create or reopen the study folder, after the last checks; say what the sampler begins with."""
+    """Create or reopen the study folder after the last checks; show which trials the sampler starts from."""
     config = to_dict(dataclasses.replace(plan.config, resume=None))
     if plan.manifest is not None:
-        config["space"] = plan.manifest["config"]["space"]  # the file is needed no more, but tells where it was from
+        config["space"] = plan.manifest["config"]["space"]  # shows where the space is from; it is not read again
     entry = {
         "started": now(),
         "num_samples": plan.config.num_samples,
@@ -175,43 +181,43 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
     if plan.manifest is not None:
         refuse_other_data(plan.manifest, plan.config, images)
         manifest = {**plan.manifest, "config": config, "runs": [*plan.manifest["runs"], entry]}
-        record = StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest)
+        record = StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest, plan.storage)
         _warn_of_repeats(record, plan, view)
         return record
     manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
     manifest["runs"] = [entry]
-    lessons = read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base)
-    prior = Prior(plan.points, [trial for lesson in lessons for trial in lesson.trials])
+    warm_starts = read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base)
+    initial = InitialTrials(plan.points, [trial for other in warm_starts for trial in other.trials])
     try:
         if plan.folder != plan.place and original_path(plan.folder) != plan.place:
             plan.folder.mkdir(parents=True, exist_ok=True)
             mark_copy(plan.folder, plan.place)
         record = StudyRecord.create(
-            plan.folder, manifest, lambda study: prior.plant(study, plan.space, plan.base), plan.place
+            plan.folder, manifest, lambda study: initial.enqueue(study, plan.space, plan.base), plan.place
         )
     except FileExistsError as error:
         raise UsageError(f"Another search has created the study {address(plan.place)} meanwhile.") from error
     except OSError as error:
         raise UsageError(f"The study {plan.folder} cannot be created: {error.strerror or error}.") from error
-    for lesson in lessons:
-        (view.say if lesson.trials else view.warn)(str(lesson))
+    for other in warm_starts:
+        (view.say if other.trials else view.warn)(str(other))
     _warn_of_repeats(record, plan, view)
     return record
 
 
 def _warn_of_repeats(record: StudyRecord, plan: Plan, view: View) -> None:
-    """Tell where the space is too small for the trials to come."""
+    """Warn where the space has fewer configurations than there are trials to come."""
     searched = plan.space.distributions
     waiting = record.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     told = [
-        *(trial.params for trial in record.borrowed),
+        *(trial.params for trial in record.warm_start_trials),
         *(row.values for row in record.rows),
         *(trial.system_attrs.get("fixed_params", {}) for trial in waiting),
     ]
-    known = {key_of(searched, values) for values in told if values.keys() == searched.keys()}
+    known = {configuration_key(searched, values) for values in told if values.keys() == searched.keys()}
     to_come = plan.config.num_samples - len(record.rows) - len(waiting)
-    if (repeats := to_come - configurations(searched) + len(known)) > 0:
+    if (repeats := to_come - count_configurations(searched) + len(known)) > 0:
         view.warn(
-            f"The space has {configurations(searched):.0f} configurations, {len(known)} of them known or "
+            f"The space has {count_configurations(searched):.0f} configurations, {len(known)} of them known or "
             f"given already: {repeats:.0f} of the {to_come} trials to come will repeat others."
         )

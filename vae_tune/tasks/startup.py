@@ -1,46 +1,126 @@
-"""What a search waits for before its first trial: Ray, the images, room for the trials."""
+"""The start of a search: Ray, the images, room for the trials, and the record."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import optuna
 
 from vae_tune.cluster.ray_runtime import RunningRay, running_ray
 from vae_tune.cluster.slots import Slots, release_command, requested_slots
+from vae_tune.config.names import INTERRUPTED
+from vae_tune.config.settings import SearchConfig, SearchError, duration_seconds
 from vae_tune.images.datasets import Images, load_images
-from vae_tune.search.crash_notice import last_word
-from vae_tune.search.stopping import Ending, interruptible
-from vae_tune.tasks.search_plan import Plan
+from vae_tune.record.claim import Claim
+from vae_tune.record.remote_sync import uploading
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.trials import now
+from vae_tune.search.crash_notice import crash_notice
+from vae_tune.search.stopping import Stopping, Trainings, interruptible
+from vae_tune.tasks.search_plan import Plan, open_record
+from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
 _KILLED_EARLY = "The search was killed before its first trial."
+_KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: {}"
+
+
+@dataclass(frozen=True)
+class RunningSearch:
+    """A search that has all it needs to train trials."""
+
+    plan: Plan
+    record: StudyRecord
+    images: Images
+    slots: Slots
+    ray: RunningRay
+    view: View
+    stopping: Stopping
+
+
+class InterruptedInOrder(KeyboardInterrupt):
+    """A search was interrupted, and ended with its report and its summary."""
+
+
+def make_stopping(config: SearchConfig) -> Stopping:
+    """Start the clock of a search."""
+    budget = None if config.time_budget is None else duration_seconds(config.time_budget)
+    return Stopping(budget, config.target_loss)
 
 
 @contextlib.contextmanager
-def started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, Slots, RunningRay]]:
+def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stopping) -> Iterator[RunningSearch]:
+    """Yield the search while its Ray runs and its record is open; no other driver may run it.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted in the block, or while it started.
+        SearchError: the record cannot be written any more.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    stopping.warn = view.warn
+    view.say(f"Reading {plan.config.data.dataset} and starting Ray ...")
+    with contextlib.ExitStack() as outlasting_ray, _started(plan, view, stopping) as (images, slots, ray):
+        record = open_record(plan, images, slots, view)
+        release = release_command(plan.config.resources.address)
+        outlasting_ray.enter_context(crash_notice(_KILLED.format(record.resume_command), release))
+        if claim is not None:
+            record.after_upload = outlasting_ray.enter_context(
+                uploading(record.folder, plan.place, claim, view.warn, stopping.fail, record.manifest["kind"])
+            )
+        if plan.config.confirm:
+            stopping.slots = slots.count
+            count = (plan.config.confirm + 1) * plan.config.confirm_seeds
+            stopping.follow_up = Trainings(count, plan.base.max_epochs)
+        hurry = plan.config.time_budget is not None
+        try:
+            with live_views(plan.config.views, record, view.warn, hurry=hurry) as names:
+                for name in names:
+                    view.say(f"Live view: {name}")
+                yield RunningSearch(plan, record, images, slots, ray, view, stopping)
+        except KeyboardInterrupt as interruption:
+            if not isinstance(interruption, InterruptedInOrder):
+                record_interruption(record, view)
+            raise KeyboardInterrupt("the record keeps all that was computed.") from None
+        except SystemExit:
+            record_interruption(record, view)
+            raise
+        except OSError as error:
+            reason = error.strerror or error
+            raise SearchError(
+                f"The record in {plan.folder} cannot be written: {reason}. What it holds is whole.\n"
+                f"Mend that, then go on: {record.resume_command}"
+            ) from error
+        finally:
+            record.close()
+
+
+@contextlib.contextmanager
+def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Images, Slots, RunningRay]]:
     """Yield the images, and the slots of a Ray that runs while the block lasts.
 
-    A signal is heeded once Ray is up (a SIGTERM that Ray itself heeds, at once): torn from its start, Ray can leave a
-    lock behind that everything waits for.
+    A signal is handled once Ray is up (a SIGTERM that Ray itself handles, at once): an interrupted start of Ray can
+    leave a lock behind that everything waits for.
     """
     resources = plan.config.resources
     with ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as running:
         reading = reader.submit(load_images, plan.config.data)
-        early = last_word(_KILLED_EARLY, release_command(resources.address))
-        with interruptible(ending):
+        early = crash_notice(_KILLED_EARLY, release_command(resources.address))
+        with interruptible(stopping):
             try:
                 ray = running.enter_context(running_ray(resources, view.warn))
             except SystemExit as exited:  # of SIGTERM, for which Ray has handlers of its own as it starts
                 raise KeyboardInterrupt("nothing was begun.") from exited
-        with interruptible(ending), early:  # once more: Ray has put a handler of its own in its place
-            while not (ending.reason or reading.done()):
+        with interruptible(stopping), early:  # once more: Ray has put a handler of its own in its place
+            while not (stopping.reason or reading.done()):
                 wait([reading], timeout=0.1)
-            if not ending.reason:
+            if not stopping.reason:
                 images = reading.result()
-                there = requested_slots(resources, _most_trials(plan), view.say, lambda: bool(ending.reason))
-                slots = running.enter_context(there)
-        if ending.reason:
+                free = requested_slots(resources, _most_trials(plan), view.say, lambda: bool(stopping.reason))
+                slots = running.enter_context(free)
+        if stopping.reason:
             raise KeyboardInterrupt("nothing was begun.")
         yield images, slots, ray
 
@@ -48,3 +128,11 @@ def started(plan: Plan, view: View, ending: Ending) -> Iterator[tuple[Images, Sl
 def _most_trials(plan: Plan) -> int:
     """Return how many trials there will be side by side at most."""
     return max(1, plan.remaining, plan.config.confirm and (plan.config.confirm + 1) * plan.config.confirm_seeds)
+
+
+def record_interruption(record: StudyRecord, view: View) -> None:
+    """Record that a second Ctrl-C or SIGTERM, or one while no trial ran, ended the search; say how to resume."""
+    if record.manifest["status"] == "running":
+        with contextlib.suppress(OSError):
+            record.set_status(INTERRUPTED, ended=now())
+    view.warn(f"Go on: {record.resume_command}")

@@ -1,0 +1,264 @@
+"""The life of every trial: the one place where the state of a trial changes.
+
+    READY -> RUNNING -> READY     the worker was lost, or the search ends: the trial goes on later
+             RUNNING -> PAUSED -> READY     the scheduler frees the worker, and resumes the trial
+             RUNNING -> COMPLETE, PRUNED, FAIL
+    READY -> FAIL     no node has enough memory for it
+             PAUSED -> PRUNED     the search is over, and the scheduler did not resume it
+
+To Optuna the first three states are RUNNING. One turn of a worker with a trial is a lease, named by a Ray Tune id.
+Ray Tune tells its scheduler, its searcher and its callbacks of the same event, in an order of its own; each passes it
+on to the lifecycle, where an event counts once, and one of a lease that has ended does not count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from vae_tune.config.names import (
+    COMPLETE,
+    EPOCH,
+    FAIL,
+    GPU_ERROR,
+    NODE,
+    PRUNED,
+    REASON,
+    RUNNING,
+    STORAGE_ERROR,
+    VAL_LOSS,
+)
+from vae_tune.config.settings import SearchError
+from vae_tune.record.trials import TrialRow
+from vae_tune.search.scheduler import Decision, Scheduler
+from vae_tune.search.stopping import Stopping
+
+READY, PAUSED = "READY", "PAUSED"
+TRANSITIONS = {
+    READY: {RUNNING, FAIL},
+    RUNNING: {READY, PAUSED, COMPLETE, PRUNED, FAIL},
+    PAUSED: {READY, PRUNED},
+}
+"""The states that may follow each state; none follows COMPLETE, PRUNED and FAIL."""
+_MOST_LOST_WORKERS = 3
+"""A trial fails when one more worker is lost before it started the trial."""
+
+
+class TrialRecord(Protocol):
+    """The part of :class:`vae_tune.record.study_record.StudyRecord` that the lifecycle writes."""
+
+    folder: Path
+
+    @property
+    def rows(self) -> Sequence[TrialRow]:
+        """All trials that were started."""
+
+    def row(self, number: int) -> TrialRow:
+        """Return one of them."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Write everything that is logged in the block at once."""
+
+    def report(self, number: int, result: Mapping[str, Any]) -> None:
+        """Record one epoch."""
+
+    def set_aside(self, number: int, epoch: int) -> None:
+        """Show a trial to the sampler as pruned at ``epoch``; 0 shows it as it is."""
+
+    def audit(self, number: int, epoch: int) -> None:
+        """Record that a trial goes on although its rung at ``epoch`` stopped it."""
+
+    def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:
+        """Tell Optuna the final state of a trial."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The state of a trial after an event, with the reason of a FAIL."""
+
+    state: str
+    reason: str = ""
+    diverged: bool = False
+
+
+def after_report(epoch: int, loss: float, decision: Decision, max_epochs: int, *, search_ends: bool) -> Outcome:
+    """Return the state that follows RUNNING after a report and the scheduler's decision on it."""
+    if not math.isfinite(loss):
+        return Outcome(FAIL, f"diverged: {VAL_LOSS} {loss} in epoch {epoch}", diverged=True)
+    if epoch >= max_epochs:
+        return Outcome(COMPLETE)
+    if decision.action == "continue":
+        return Outcome(READY if search_ends else RUNNING)
+    return Outcome(PAUSED if decision.action == "pause" else PRUNED)
+
+
+class Lifecycle:
+    """The states of all unfinished trials, and the record of every change; final states are in the record alone."""
+
+    def __init__(self, record: TrialRecord, scheduler: Scheduler, stopping: Stopping, max_epochs: int):
+        """Rebuild the states from the record; finish the trials whose final state a crash kept out of it."""
+        self._record = record
+        self._scheduler = scheduler
+        self._stopping = stopping
+        self._max_epochs = max_epochs
+        self._states = {row.trial: RUNNING for row in record.rows if row.state == RUNNING}
+        self._leases: dict[str, int] = {}
+        self._lost_workers: Counter[int] = Counter()
+        decisions = scheduler.rebuild(record.rows)
+        with record.transaction():
+            for trial in list(self._states):
+                row, outcome = record.row(trial), Outcome(READY)
+                if trial in decisions and row.val_loss is not None:
+                    outcome = after_report(row.epochs, row.val_loss, decisions[trial], max_epochs, search_ends=True)
+                    self._record_outcome(trial, row.epochs, outcome, decisions[trial])
+                self._move(trial, outcome.state)
+
+    @property
+    def leases(self) -> Mapping[str, int]:
+        """The trials that workers train now, by lease."""
+        return self._leases
+
+    def in_state(self, state: str) -> list[int]:
+        """Return the unfinished trials in a state, in the order in which they entered it."""
+        return [trial for trial, known in self._states.items() if known == state]
+
+    def add(self, trial: int) -> None:
+        """Add a trial that the sampler has proposed; it is READY."""
+        self._states[trial] = READY
+
+    def start(self, lease: str, trial: int) -> None:
+        """Give a READY trial to a worker."""
+        self._move(trial, RUNNING)
+        self._leases[lease] = trial
+
+    def report(self, lease: str, result: Mapping[str, Any]) -> bool:
+        """Record a worker's report and what follows from it; return whether the worker trains another epoch.
+
+        Where it cannot be recorded, or tells of an error that no trial is to blame for, the search ends.
+        """
+        if lease not in self._leases:
+            return False
+        outcome = Outcome(READY)
+        with self.recording():
+            if error := _error_of_search(result):
+                raise error
+            outcome = self._record_report(self._leases[lease], result)
+        if outcome.state != RUNNING:
+            self._end_lease(lease, outcome.state)
+        return outcome.state == RUNNING
+
+    def complete(self, lease: str, result: Mapping[str, Any] | None) -> None:
+        """End the lease of a worker that has stopped; ``result`` is its last report."""
+        if lease not in self._leases:
+            return
+        if not result or EPOCH not in result:  # the search ended before its first report
+            self._end_lease(lease, READY)
+        elif self.report(lease, result):  # it stopped although nobody asked it to
+            self._finish(lease, Outcome(PRUNED))
+
+    def fail(self, lease: str, reason: str) -> None:
+        """Finish a trial whose worker raised an error or died."""
+        if lease in self._leases:
+            self._finish(lease, Outcome(FAIL, reason))
+
+    def reject(self, trial: int, reason: str) -> None:
+        """Finish a READY trial that no worker can train."""
+        self._record.finish(trial, FAIL, reason)
+        self._move(trial, FAIL)
+
+    def lose_worker(self, lease: str) -> bool:
+        """Make a trial READY again whose worker was lost before it started the trial.
+
+        Returns:
+            Whether it is; False where the trial should fail: unknown, or after three lost workers.
+        """
+        trial = self._leases.get(lease)
+        if trial is None or self._lost_workers[trial] >= _MOST_LOST_WORKERS:
+            return False
+        self._lost_workers[trial] += 1
+        self._end_lease(lease, READY)
+        return True
+
+    def resume_paused(self) -> None:
+        """Make the paused trial READY that the scheduler resumes, if any."""
+        trial = self._scheduler.next_paused()
+        if trial is not None:
+            self._move(trial, READY)
+            self._record.set_aside(trial, 0)
+
+    def prune_paused(self) -> None:
+        """Finish the trials that are still paused when nothing is left to train."""
+        with self.recording():
+            for trial in self.in_state(PAUSED):
+                self._record.finish(trial, PRUNED)
+                self._move(trial, PRUNED)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Write everything that is recorded in the block at once; where that fails, end the search."""
+        try:
+            with self._record.transaction():
+                yield
+        except OSError as error:
+            reason = error.strerror or error
+            self._stopping.fail(
+                f"The record in {self._record.folder} cannot be written: {reason}. What it holds is whole."
+            )
+        except SearchError as error:
+            self._stopping.fail(str(error))
+
+    def _record_report(self, trial: int, result: Mapping[str, Any]) -> Outcome:
+        epoch, loss = result[EPOCH], result[VAL_LOSS]
+        search_ends = self._stopping.after_report(result)
+        if epoch <= self._record.row(trial).epochs:  # Ray Tune tells it once more, or the trial was restored
+            self._record.report(trial, result)  # which adds its note, if it has one
+            return Outcome(READY if search_ends else RUNNING)
+        decision = self._scheduler.decide(trial, epoch, loss)
+        outcome = after_report(epoch, loss, decision, self._max_epochs, search_ends=search_ends)
+        if outcome.diverged:
+            outcome = replace(outcome, reason=result.get(REASON) or outcome.reason)
+        else:
+            self._record.report(trial, {**result, NODE: result.get("hostname", "")})
+        self._record_outcome(trial, epoch, outcome, decision)
+        return outcome
+
+    def _record_outcome(self, trial: int, epoch: int, outcome: Outcome, decision: Decision) -> None:
+        if decision.stopped_at is not None and self._record.row(trial).audited != decision.stopped_at:
+            self._record.audit(trial, decision.stopped_at)
+        if outcome.state == PAUSED:
+            self._record.set_aside(trial, epoch)
+        elif outcome.state not in TRANSITIONS:
+            self._record.finish(trial, outcome.state, outcome.reason, outcome.diverged)
+
+    def _finish(self, lease: str, outcome: Outcome) -> None:
+        with self.recording():
+            self._record.finish(self._leases[lease], outcome.state, outcome.reason, outcome.diverged)
+        self._end_lease(lease, outcome.state)
+
+    def _end_lease(self, lease: str, state: str) -> None:
+        self._move(self._leases.pop(lease), state)
+
+    def _move(self, trial: int, state: str) -> None:
+        before = self._states[trial]
+        if state not in TRANSITIONS[before]:
+            raise ValueError(f"trial {trial} is {before}; it cannot become {state}")
+        del self._states[trial]
+        if state in TRANSITIONS:
+            self._states[trial] = state
+
+
+def _error_of_search(result: Mapping[str, Any]) -> OSError | SearchError | None:
+    """Return the error of a report that no trial is to blame for."""
+    if STORAGE_ERROR in result:
+        return OSError(result[STORAGE_ERROR])
+    if GPU_ERROR in result:
+        return SearchError(
+            f"PyTorch cannot use the GPU that Ray found on {result.get('hostname', 'a node')}: "
+            f"{result[GPU_ERROR].rstrip('.')}. (--gpus-per-trial 0 does without.)"
+        )
+    return None

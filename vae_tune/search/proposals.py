@@ -1,0 +1,108 @@
+"""The proposals of a search: the sampler asked for the next configuration, as a function of seed and record."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
+
+from vae_tune.config.names import REFERENCE_TRIAL
+from vae_tune.config.settings import Sampler, TrialConfig
+from vae_tune.config.space import Space
+from vae_tune.record.trials import TrialRow
+from vae_tune.search.initial_trials import InitialTrials, reference_values
+from vae_tune.search.sampler import configuration_key, make_sampler
+
+
+class ProposalRecord(Protocol):
+    """The part of :class:`vae_tune.record.study_record.StudyRecord` that proposals are made from and written to."""
+
+    study: optuna.Study
+    sampler_view: optuna.Study
+    """The study as presented to the sampler: see :mod:`vae_tune.record.sampler_view`."""
+    warm_start_trials: Sequence[FrozenTrial]
+
+    @property
+    def rows(self) -> Sequence[TrialRow]:
+        """All trials that were started."""
+
+    def row(self, number: int) -> TrialRow:
+        """Return one of them."""
+
+    def optuna_trial(self, number: int) -> optuna.Trial:
+        """Return an unfinished trial."""
+
+    def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
+        """Record that a trial is about to run."""
+
+
+class Proposals:
+    """Asks the sampler for configurations, none of which was tried before."""
+
+    def __init__(self, record: ProposalRecord, space: Space, base: TrialConfig, sampler: Sampler):
+        """Continue the proposals of a study; ``base`` is the reference configuration."""
+        self._record = record
+        self._space = space
+        self._base = base
+        self._sampler = sampler
+        others = [trial.params for trial in record.warm_start_trials]
+        tried = [*others, *(row.values for row in record.rows)]
+        self._tried = {self._key(values) for values in tried if self._is_complete(values)}
+        self._salt = zlib.crc32(json.dumps(others).encode()) if others else 0
+        if not record.study.get_trials(deepcopy=False):
+            InitialTrials().enqueue(record.study, space, base)
+
+    def propose(self) -> int:
+        """Start a new trial and return its number; the first trial is the reference.
+
+        The sampler learns from the reference only where it lies in the space.
+        """
+        number = len(self._record.rows)
+        self._use_sampler(number)
+        in_space = number != REFERENCE_TRIAL or self._space.contains(self._base)
+        trial = self._record.sampler_view.ask(dict(self._space.distributions) if in_space else {})
+        self._start(trial)
+        return trial.number
+
+    def complete(self, number: int) -> None:
+        """Propose the hyperparameters that a crash in the middle of a proposal left out; the others stay."""
+        if self._is_complete(self._record.row(number).values):
+            return
+        trial = self._record.optuna_trial(number)
+        if number != REFERENCE_TRIAL or self._space.contains(self._base):
+            self._use_sampler(number)
+            _suggest_all(trial, self._space)
+        self._start(trial)
+
+    def _start(self, trial: optuna.Trial) -> None:
+        is_reference = trial.number == REFERENCE_TRIAL
+        values = reference_values(self._space, self._base) if is_reference else trial.params
+        self._record.start(trial, values)
+        self._tried.add(self._key(values))
+
+    def _use_sampler(self, number: int) -> None:
+        self._record.sampler_view.sampler = make_sampler(
+            self._sampler, self._base.seed, number, self._space.distributions, self._tried, self._salt
+        )
+
+    def _is_complete(self, values: Mapping[str, Any]) -> bool:
+        return values.keys() == self._space.distributions.keys()
+
+    def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return configuration_key(self._space.distributions, values)
+
+
+def _suggest_all(trial: optuna.Trial, space: Space) -> None:
+    for name, distribution in space.distributions.items():
+        match distribution:
+            case IntDistribution(low=low, high=high, log=log, step=step):
+                trial.suggest_int(name, low, high, log=log, step=step)
+            case FloatDistribution(low=low, high=high, log=log, step=step):
+                trial.suggest_float(name, low, high, log=log, step=step)
+            case CategoricalDistribution(choices=choices):
+                trial.suggest_categorical(name, choices)
