@@ -1,4 +1,4 @@
-"""What a Ray Tune worker runs: one trial after another, in a process that is reused."""
+"""The training of a trial in a Ray Tune worker, a process that trains one trial after another."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ from vae_tune.vae.checkpoint import (
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 
 _STOP_SECONDS = "3600"
-"""What Ray waits at most for a stopped trial to end its step or evaluation.
+"""The longest time that Ray waits for a stopped trial to end its step or evaluation.
 
-After the two seconds that it waits by itself it gives the worker up, and with it the next trial, of which it tells
-neither searcher nor callbacks: the search would wait for that forever (Ray 2.60).
+By default it abandons the worker after two seconds, and with it the next trial, without telling the searcher or the
+callbacks: the search would wait for that trial forever (Ray 2.60).
 """
 
 
@@ -63,15 +63,15 @@ def train_trial(
     spot: bool = False,
     claim: tuple[Path, str] | None = None,
 ) -> None:
-    """Train one trial and report each epoch to Ray Tune; go on from its newest checkpoint where there is one.
+    """Train one trial and report each epoch to Ray Tune; continue from its newest checkpoint where there is one.
 
     Args:
-        config: the trial's number, its hyperparameters, how many of its epochs the record knows, its share of a GPU.
+        config: the trial's number, its hyperparameters, how many of its epochs the record holds, its share of a GPU.
         images: shared by all trials of a node, read-only.
         base: the reference configuration; the hyperparameters replace its fields.
-        folder: the study, on disk or object storage: it gets the checkpoints.
+        folder: the study, on disk or object storage, where the checkpoints go.
         threads: CPU threads of the trial.
-        spot: whether its node may be taken away, with a notice before.
+        spot: whether its node may be taken away after a notice.
         claim: the study on object storage that the driver has claimed, and the claim's token.
     """
     if claim:
@@ -104,7 +104,7 @@ def train_trial(
     reports: list[EpochReport] = []
     unknown = is_remote(folder) or not config.get(EPOCHS)
     if checkpoint is None or (checkpoint.config != trial_config and unknown):
-        if checkpoint:  # the end of the record was lost, and the trial's number was given again
+        if checkpoint:  # the end of the record was lost, and another trial got the same number
             delete_folder(checkpoints)
         state = new_state(trial_config, images.shape, device)
     elif checkpoint.config != trial_config:
@@ -116,25 +116,25 @@ def train_trial(
             if done.epoch > config.get(EPOCHS, 0) or done is checkpoint.report:
                 report(done)
     state = read_midway(checkpoints, trial_config, state.epoch, device) or state
-    with _Desk(checkpoints, report) as desk:
-        watch = on_notice(partial(desk.save_midway, trial_config, state)) if spot else None
+    with _Reporter(checkpoints, report) as reporter:
+        watch = on_notice(partial(reporter.save_midway, trial_config, state)) if spot else None
 
         def midway(_: TrainingState) -> None:
-            desk.look()
+            reporter.raise_if_stopped()
             if watch:
                 watch()
 
         try:
             for epoch in fit(trial_config, images, device, state, midway):
-                desk.hand_in(epoch, checkpoint_bytes(trial_config, state, epoch, reports))
+                reporter.submit(epoch, checkpoint_bytes(trial_config, state, epoch, reports))
                 reports.append(epoch)
         except Diverged as diverged:
-            desk.wait()
+            reporter.wait()
             tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
 
 
 def _device_name(device: torch.device) -> str | None:
-    """Return the name of a device, or report why torch cannot use it: Ray gives out each GPU that a driver lists."""
+    """Return the name of a device; report why torch cannot use it: Ray assigns every GPU that a driver lists."""
     try:
         torch.ones(1, device=device).add_(1).item()
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -144,15 +144,15 @@ def _device_name(device: torch.device) -> str | None:
         return None
 
 
-class _Desk:
-    """Stores checkpoints and reports epochs, in a thread of its own: meanwhile the next epoch is trained.
+class _Reporter:
+    """Stores checkpoints and reports epochs in a thread, while the next epoch is trained.
 
-    An epoch is reported once its checkpoint is stored, and the next one is handed in once Ray Tune has answered. What
-    it answers may be that the trial is to end: then :meth:`look` and :meth:`wait` raise SystemExit.
+    An epoch is reported once its checkpoint is stored, and the next one is submitted once Ray Tune has answered. The
+    answer may be that the trial ends: then :meth:`raise_if_stopped` and :meth:`wait` raise SystemExit.
     """
 
     def __init__(self, folder: Path, report: Callable[..., None]):
-        """Take up a trial: ``folder`` gets its checkpoints, and ``report`` waits for Ray Tune's answer."""
+        """Store checkpoints in ``folder``; ``report`` waits for Ray Tune's answer."""
         self._folder = folder
         self._report = report
         self._thread = ThreadPoolExecutor(1)
@@ -164,25 +164,25 @@ class _Desk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the last answer; where the trial is to end, what went wrong in the epoch after it is no matter."""
+        """Wait for the last answer; where it ends the trial, an error in the following epoch does not matter."""
         self._thread.shutdown()
-        self.look()
+        self.raise_if_stopped()
 
-    def hand_in(self, epoch: EpochReport, content: bytes) -> None:
-        """Let an epoch be stored and reported, as soon as the one before is."""
+    def submit(self, epoch: EpochReport, content: bytes) -> None:
+        """Store and report an epoch as soon as the one before is reported."""
         self.wait()
         self._stored = self._thread.submit(store_checkpoint, self._folder, epoch.epoch, content)
-        self._answer = self._thread.submit(self._tell, epoch, self._stored)
+        self._answer = self._thread.submit(self._store_and_report, epoch, self._stored)
 
-    def look(self) -> None:
-        """Raise what ended the trial, if anything did."""
+    def raise_if_stopped(self) -> None:
+        """Raise the error that ends the trial, if there is one."""
         if self._answer and self._answer.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait for the answer to what was handed in last; raise what ends the trial.
+        """Wait for the last answer; raise the error that ends the trial.
 
-        The answer is let go: what it raises holds on to the trial and its tensors, and is held by it.
+        The answer is deleted: its error refers to the trial and its tensors, which refer to it.
         """
         answer, self._answer = self._answer, None
         if answer:
@@ -192,17 +192,17 @@ class _Desk:
                 del answer
 
     def save_midway(self, config: TrialConfig, state: TrainingState) -> None:
-        """Save a training in the middle of an epoch, so that not even that is lost; where it fails, only that is."""
+        """Save a training in the middle of an epoch; where that fails, only this epoch is lost."""
         with contextlib.suppress(OSError, ClaimLost):
-            if self._stored:  # else what is saved would rest on an epoch that may never be
+            if self._stored:  # else it would continue an epoch that may never be stored
                 self._stored.result()
             write_midway(self._folder, config, state)
 
-    def _tell(self, epoch: EpochReport, stored: Future[Path]) -> None:
+    def _store_and_report(self, epoch: EpochReport, stored: Future[Path]) -> None:
         try:
             stored.result()
         except (OSError, ClaimLost) as error:
-            # no fault of the trial: the search has to end, and goes on from the epoch before
+            # not the trial's fault: the search ends, and a resume continues from the epoch before
             self._report(epoch, **{STORAGE_ERROR: str(error)})
             sys.exit(0)
         self._report(epoch)

@@ -20,7 +20,6 @@ from optuna.trial import FrozenTrial, TrialState
 from vae_tune.config.compat.optuna import trial_id
 
 
-
 class ReadOnlyJournal(BaseJournalBackend):
     """The logs of a journal that another process may be writing: only whole lines are read, and nothing is written."""
 

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vae_tune.config.names import (
     COMPLETE,
@@ -34,7 +33,7 @@ from vae_tune.config.names import (
     VAL_LOSS,
 )
 from vae_tune.config.settings import SearchError
-from vae_tune.record.trials import TrialRow
+from vae_tune.search.record import Record
 from vae_tune.search.scheduler import Decision, Scheduler
 from vae_tune.search.stopping import Stopping
 
@@ -47,34 +46,6 @@ TRANSITIONS = {
 """The states that may follow each state; none follows COMPLETE, PRUNED and FAIL."""
 _MOST_LOST_WORKERS = 3
 """A trial fails when one more worker is lost before it started the trial."""
-
-
-class TrialRecord(Protocol):
-    """The part of :class:`vae_tune.record.study_record.StudyRecord` that the lifecycle writes."""
-
-    folder: Path
-
-    @property
-    def rows(self) -> Sequence[TrialRow]:
-        """All trials that were started."""
-
-    def row(self, number: int) -> TrialRow:
-        """Return one of them."""
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Write everything that is logged in the block at once."""
-
-    def report(self, number: int, result: Mapping[str, Any]) -> None:
-        """Record one epoch."""
-
-    def set_aside(self, number: int, epoch: int) -> None:
-        """Show a trial to the sampler as pruned at ``epoch``; 0 shows it as it is."""
-
-    def audit(self, number: int, epoch: int) -> None:
-        """Record that a trial goes on although its rung at ``epoch`` stopped it."""
-
-    def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:
-        """Tell Optuna the final state of a trial."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +71,7 @@ def after_report(epoch: int, loss: float, decision: Decision, max_epochs: int, *
 class Lifecycle:
     """The states of all unfinished trials, and the record of every change; final states are in the record alone."""
 
-    def __init__(self, record: TrialRecord, scheduler: Scheduler, stopping: Stopping, max_epochs: int):
+    def __init__(self, record: Record, scheduler: Scheduler, stopping: Stopping, max_epochs: int):
         """Rebuild the states from the record; finish the trials whose final state a crash kept out of it."""
         self._record = record
         self._scheduler = scheduler

@@ -4,47 +4,24 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial
 
 from vae_tune.config.names import REFERENCE_TRIAL
 from vae_tune.config.settings import Sampler, TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.record.trials import TrialRow
 from vae_tune.search.initial_trials import InitialTrials, reference_values
+from vae_tune.search.record import Record
 from vae_tune.search.sampler import configuration_key, make_sampler
-
-
-class ProposalRecord(Protocol):
-    """The part of :class:`vae_tune.record.study_record.StudyRecord` that proposals are made from and written to."""
-
-    study: optuna.Study
-    sampler_view: optuna.Study
-    """The study as presented to the sampler: see :mod:`vae_tune.record.sampler_view`."""
-    warm_start_trials: Sequence[FrozenTrial]
-
-    @property
-    def rows(self) -> Sequence[TrialRow]:
-        """All trials that were started."""
-
-    def row(self, number: int) -> TrialRow:
-        """Return one of them."""
-
-    def optuna_trial(self, number: int) -> optuna.Trial:
-        """Return an unfinished trial."""
-
-    def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
-        """Record that a trial is about to run."""
 
 
 class Proposals:
     """Asks the sampler for configurations, none of which was tried before."""
 
-    def __init__(self, record: ProposalRecord, space: Space, base: TrialConfig, sampler: Sampler):
+    def __init__(self, record: Record, space: Space, base: TrialConfig, sampler: Sampler):
         """Continue the proposals of a study; ``base`` is the reference configuration."""
         self._record = record
         self._space = space

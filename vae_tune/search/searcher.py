@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ray.tune.search import Searcher
 
@@ -17,15 +17,12 @@ from vae_tune.cluster.slots import Slots
 from vae_tune.config.names import EPOCHS, GPUS, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.settings import AshaConfig, Sampler, TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.search.lifecycle import READY, Lifecycle, TrialRecord
-from vae_tune.search.proposals import ProposalRecord, Proposals
+from vae_tune.search.lifecycle import READY, Lifecycle
+from vae_tune.search.proposals import Proposals
+from vae_tune.search.record import Record
 from vae_tune.search.scheduler import Scheduler, make_scheduler
 from vae_tune.search.stopping import Stopping
 from vae_tune.vae.memory import in_words
-
-
-class Record(TrialRecord, ProposalRecord, Protocol):
-    """The part of :class:`vae_tune.record.study_record.StudyRecord` that a search needs."""
 
 
 class _Share(NamedTuple):
