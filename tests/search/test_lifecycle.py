@@ -9,10 +9,12 @@ from tests.record.test_study_record import MANIFEST
 from tests.search.test_searcher import BASE, make, result
 from vae_tune.config.names import COMPLETE, EPOCH, FAIL, GPU_ERROR, PRUNED, RUNNING, STORAGE_ERROR, TRIAL, VAL_LOSS
 from vae_tune.config.settings import AshaConfig
+from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.callbacks import ReportsToLifecycle
 from vae_tune.search.lifecycle import PAUSED, READY, TRANSITIONS, Outcome, after_report
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP
+from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 
 ASHA = AshaConfig(reduction_factor=2)
@@ -239,4 +241,58 @@ def test_a_resume_finishes_a_trial_whose_end_a_crash_kept_out_of_the_record(reco
     trials = make(again, "random", asha=ASHA).trials
     assert again.rows[number].state == COMPLETE
     assert trials.in_state(READY) == [0]
+    again.close()
+
+
+class BestFirst:
+    """A scheduler that frees the worker after most epochs, and resumes the best paused trial once three are known."""
+
+    def __init__(self):
+        self.losses = {}
+        self.decided = []
+
+    def decide(self, trial, epoch, loss):
+        self.decided.append((trial, epoch))
+        if epoch < BASE.max_epochs:
+            self.losses[trial] = loss
+        return CONTINUE if epoch in (2, 6) else PAUSE
+
+    def next_paused(self):
+        if len({trial for trial, _ in self.decided} | self.losses.keys()) < 3 or not self.losses:
+            return None
+        best = min(self.losses, key=self.losses.get)
+        del self.losses[best]
+        return best
+
+    def rebuild(self, rows):
+        self.losses = {row.trial: row.val_loss for row in rows if row.state == RUNNING and row.reports}
+        return dict.fromkeys(self.losses, PAUSE)
+
+
+def test_a_scheduler_may_decide_after_every_epoch_and_resume_any_trial(record):
+    def searcher_of(record, scheduler):
+        return StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping(), scheduler, num_samples=3)
+
+    def train(searcher, reports, names):
+        while reports and isinstance(handed := searcher.suggest(name := next(names)), dict):
+            for epoch in itertools.count(handed["epochs"] + 1):
+                report, reports = result(epoch, 10.0 * (3 - handed[TRIAL]) + 1 / epoch), reports - 1
+                goes_on = searcher.trials.report(name, report)
+                searcher.on_trial_result(name, report)
+                if not goes_on:
+                    searcher.on_trial_complete(name, report)
+                    break
+
+    names = map(str, itertools.count())
+    first = BestFirst()
+    train(searcher_of(record, first), 7, names)
+    assert first.decided == [(0, 1), (1, 1), (2, 1), (2, 2), (2, 3), (2, 4), (2, 5)]  # each report once
+    record.close()
+    again = StudyRecord.resume(record.folder, MANIFEST)
+    second = BestFirst()
+    searcher = searcher_of(again, second)
+    assert searcher.trials.in_state(PAUSED) == [0, 1, 2]
+    train(searcher, 99, names)
+    assert second.decided[:4] == [(2, epoch) for epoch in range(6, 10)]
+    assert [(row.state, row.epochs) for row in again.rows] == [(COMPLETE, 9)] * 3
     again.close()

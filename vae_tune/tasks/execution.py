@@ -29,7 +29,6 @@ from vae_tune.config.names import (
     RUNNING,
     TIME_BUDGET,
     TRIAL,
-    UNIT,
 )
 from vae_tune.config.settings import SearchConfig, SearchError, TrialConfig
 from vae_tune.config.space import Space
