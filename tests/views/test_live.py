@@ -23,7 +23,7 @@ from vae_tune.record.trials import TrialRow
 from vae_tune.vae.checkpoint import checkpoint_folder, write_checkpoint
 from vae_tune.vae.pictures import grid, samples
 from vae_tune.vae.training import EpochReport, new_state
-from vae_tune.views.live import VIEWS, live_views
+from vae_tune.views.live import VIEWS, live_views, require_packages
 from vae_tune.views.live.samples import samples_of
 from vae_tune.views.live.view import LiveView
 
@@ -110,6 +110,36 @@ def test_a_view_is_a_field_a_line_in_the_list_and_a_module_named_like_the_extra_
     assert all(issubclass(view, LiveView) and view.name and view.package for view in views)
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert {view.__module__.rpartition(".")[2] for view in views} <= set(project["optional-dependencies"])
+
+
+class NewView(LiveView):
+    name, package, shown = "W&B", "json", []
+
+    def __init__(self, address, folder, manifest):
+        self.shown.append((address, folder, manifest["name"]))
+
+    def show(self, row, draw_samples):
+        self.shown.append((row.trial, row.state))
+
+    def close(self, status):
+        self.shown.append(status)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NewConfig(ViewsConfig):
+    wandb: str | None = None
+
+
+def test_a_new_view_needs_only_its_class_its_field_and_its_line(record, monkeypatch):
+    monkeypatch.setitem(VIEWS, "wandb", f"{__name__}:NewView")
+    config = NewConfig(wandb="https://wandb.example")
+    require_packages(config)
+    with live_views(config, record, Warnings()) as names:
+        assert names == ["W&B at https://wandb.example"]
+        record.finish(ask(record), PRUNED)
+    name, status = record.manifest["name"], record.manifest["status"]
+    assert NewView.shown[0] == ("https://wandb.example", record.folder, name)
+    assert NewView.shown[-2:] == [(0, PRUNED), status]
 
 
 def test_without_views_nobody_listens_and_no_thread_starts(record):
