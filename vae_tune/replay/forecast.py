@@ -106,8 +106,7 @@ class Recorded:
         self._recorded: dict[tuple[Any, ...], Curve] = {}
         for values, losses, seconds in zip(curves.values, curves.losses, curves.seconds, strict=True):
             check()
-            if _key(values) not in self._recorded:
-                self._recorded[_key(values)] = self._whole(values, losses, seconds)
+            self._recorded.setdefault(tuple(values.values()), self._whole(values, losses, seconds))
         self.reseed(0)
 
     def reseed(self, seed: int) -> None:
@@ -117,8 +116,8 @@ class Recorded:
     def curve(self, values: Mapping[str, Any]) -> Curve:
         """Return the curve of a recorded or of a new configuration."""
         self._check()
-        if _key(values) in self._recorded:
-            return self._recorded[_key(values)]
+        if (recorded := self._recorded.get(tuple(values.values()))) is not None:
+            return recorded
         expected = self._surrogate.curve(values)
         return Curve(expected.losses * self._random.choice(self._noise), expected.seconds)
 
@@ -215,7 +214,3 @@ def _option(asha: AshaConfig, own: AshaConfig) -> str:
     if asha.scheduler == own.scheduler:
         return f"--reduction-factor {asha.reduction_factor}"
     return f"--scheduler {asha.scheduler} --reduction-factor {asha.reduction_factor}"
-
-
-def _key(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(values.values())

@@ -143,19 +143,13 @@ class Surrogate:
             processes, known = self._fit_losses(~fold, self._losses), self._logs[fold] if ahead else None
             predicted[fold] = self._roll(self._places[fold], processes, known)
         rows = []
-        for index, (recorded, expected) in enumerate(zip(self._recorded.T, predicted.T, strict=True)):
+        for epoch, recorded, expected in zip(self._epochs, self._recorded.T, predicted.T, strict=True):
             there = ~np.isnan(recorded)
             truth, errors = recorded[there], np.abs(expected - recorded)[there]
-            rows.append(
-                {
-                    EPOCH: int(self._epochs[index]),
-                    TRIALS: int(there.sum()),
-                    SPEARMAN: weighted_spearman(truth, expected[there], np.ones(len(truth))),
-                    ERROR: float(np.median(errors)),
-                    ERROR_OF_BEST: float(np.median(errors[truth <= np.quantile(truth, 0.25)])),
-                }
-            )
-        return pd.DataFrame(rows)
+            spearman = weighted_spearman(truth, expected[there], np.ones(len(truth)))
+            of_best = errors[truth <= np.quantile(truth, 0.25)]
+            rows.append((int(epoch), len(truth), spearman, float(np.median(errors)), float(np.median(of_best))))
+        return pd.DataFrame(rows, columns=[EPOCH, TRIALS, SPEARMAN, ERROR, ERROR_OF_BEST])
 
     def pace_error(self) -> float:
         """Return the median relative error of an epoch's predicted duration, cross-validated."""

@@ -21,7 +21,11 @@ NEAR = (0.5, 1.0)
 """Nats above the best loss: the targets of ``epochs_to_X``."""
 _RESAMPLES = 1000
 _POINTS = 200  # of a regret curve
-_SECONDS_PER_HOUR = 3600.0
+_MOMENTS: dict[str, Callable[[ReplayedTrial], float]] = {
+    EPOCHS: lambda trial: trial.spent,
+    HOURS: lambda trial: trial.ended / 3600,
+}
+"""When a trial ended, by axis."""
 
 Searches = Mapping[Setting, Sequence[Sequence[ReplayedTrial]]]
 """The repeats of each setting, each a list of trials."""
@@ -43,13 +47,13 @@ def regret_table(searches: Searches, best: float) -> pd.DataFrame:
     """
     rows = []
     for setting, runs in searches.items():
-        for axis in (EPOCHS, HOURS):
+        for axis in _MOMENTS:
             steps = [_steps(run, axis, best) for run in runs]
-            if any(len(at) == 0 for at, _, _ in steps):
+            if any(len(at) == 0 for at, _ in steps):
                 continue
-            first, last = max(at[0] for at, _, _ in steps), min(end for _, _, end in steps)
+            first, last = max(at[0] for at, _ in steps), min(_end(run, axis) for run in runs)
             grid = np.unique(np.linspace(first, max(first, last), _POINTS))
-            lines = np.array([regret[np.searchsorted(at, grid, side="right") - 1] for at, regret, _ in steps])
+            lines = np.array([regret[np.searchsorted(at, grid, side="right") - 1] for at, regret in steps])
             low, high = bootstrap(lines, _mean)
             rows += [(str(setting), axis, *cells) for cells in zip(grid, lines.mean(axis=0), low, high, strict=True)]
     return pd.DataFrame(rows, columns=[SETTING, AXIS, AT, REGRET, LOW, HIGH])
@@ -65,15 +69,14 @@ def summary_table(searches: Searches, best: float) -> pd.DataFrame:
         repeats that reach it); ``best_stopped``: share of repeats in which the trial with the lowest final loss was
         stopped early, with its interval (NaN if final losses are not known).
     """
-    fair = min(float(np.median([_spent(run) for run in runs])) for runs in searches.values())
+    fair = min(float(np.median([_end(run, EPOCHS) for run in runs])) for runs in searches.values())
     rows = []
     for setting, runs in searches.items():
         ends = np.array([[_at(run, np.inf, best), _at(run, fair, best)] for run in runs])
         near = np.array([[_reached(run, best + nats) for nats in NEAR] for run in runs])
         stopped = np.array([[_stopped_the_best(run)] for run in runs])
         row: dict[str, object] = {SETTING: str(setting), "repeats": len(runs), "trials": len(runs[0])}
-        row |= {EPOCHS: float(np.mean([_spent(run) for run in runs]))}
-        row |= {HOURS: float(np.mean([max(trial.ended for trial in run) for run in runs])) / _SECONDS_PER_HOUR}
+        row |= {axis: float(np.mean([_end(run, axis) for run in runs])) for axis in _MOMENTS}
         for name, values, statistic in (
             (REGRET, ends[:, [0]], _mean),
             (f"fair_{REGRET}", ends[:, [1]], _mean),
@@ -115,22 +118,20 @@ def _median(values: Array) -> Array:
     return np.asarray(np.quantile(values, 0.5, axis=-2, method="inverted_cdf"))
 
 
-def _steps(run: Sequence[ReplayedTrial], axis: str, best: float) -> tuple[Array, Array, float]:
-    """Return when each trial completed, the regret of the incumbent from then on, and when the search ended."""
+def _steps(run: Sequence[ReplayedTrial], axis: str, best: float) -> tuple[Array, Array]:
+    """Return when each trial completed, and the regret of the incumbent from then on."""
     whole = sorted((trial for trial in run if trial.state == COMPLETE), key=lambda trial: trial.spent)
     losses = np.minimum.accumulate([trial.val_loss for trial in whole]) if whole else np.array([])
-    at = [trial.spent if axis == EPOCHS else trial.ended / _SECONDS_PER_HOUR for trial in whole]
-    end = _spent(run) if axis == EPOCHS else max(trial.ended for trial in run) / _SECONDS_PER_HOUR
-    return np.array(at, np.float64), losses - best, end
+    return np.array([_MOMENTS[axis](trial) for trial in whole]), losses - best
 
 
-def _spent(run: Sequence[ReplayedTrial]) -> int:
-    return sum(trial.epochs for trial in run)
+def _end(run: Sequence[ReplayedTrial], axis: str) -> float:
+    return max(map(_MOMENTS[axis], run))
 
 
 def _at(run: Sequence[ReplayedTrial], epochs: float, best: float) -> float:
     """Return the regret after so many epochs; before the first complete trial that of the first."""
-    at, regret, _ = _steps(run, EPOCHS, best)
+    at, regret = _steps(run, EPOCHS, best)
     return float(regret[max(0, int(np.searchsorted(at, epochs, side="right")) - 1)]) if len(at) else np.inf
 
 
