@@ -1,8 +1,7 @@
 """A whole search on a simulated clock: the real searcher and the real scheduler, with recorded curves for training.
 
-What Ray Tune does is reduced to what its controller does for them: a free worker asks the searcher for a trial; each
-report goes to the scheduler, then to the searcher. A suggestion takes no time on this clock, and starting a trial
-neither.
+Ray Tune is reduced to what its controller does: a free worker asks the searcher for a trial, and each report decides
+whether the worker trains another epoch. On this clock a suggestion and the start of a trial take no time.
 """
 
 from __future__ import annotations
@@ -20,23 +19,29 @@ import optuna
 from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.search import Searcher
 
 from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.names import COMPLETE, DIRECTION, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.optuna_logging import silence_optuna
+from vae_tune.config.settings import TrialConfig
+from vae_tune.config.space import Space
 from vae_tune.record.sampler_view import SET_ASIDE, sampler_view
 from vae_tune.record.trials import TrialRow
 from vae_tune.replay.curves import Curve, Source
 from vae_tune.replay.setting import Setting
 from vae_tune.search.initial_trials import InitialTrials, reference_values
-from vae_tune.search.scheduler import Scheduler, make_scheduler
+from vae_tune.search.scheduler import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 
+Suggest = Callable[[str], Any]
+"""Returns the configuration for a free worker, or no dict if there is none now."""
+Report = Callable[[str, Mapping[str, Any]], bool]
+"""Takes a worker's report; returns whether it trains another epoch."""
+
 
 class UnknownEpoch(Exception):
-    """A replayed trial goes on past where its recorded curve ends."""
+    """A replayed trial trains past the end of its recorded curve."""
 
 
 @dataclass
@@ -49,23 +54,23 @@ class ReplayedTrial:
     state: str = RUNNING
     epochs: int = 0
     ended: float = 0.0
-    """Simulated seconds since the search began."""
+    """Simulated seconds since the start of the search."""
     spent: int = 0
-    """Epochs that all trials together had trained by then."""
+    """Epochs that all trials had trained by then."""
 
     @property
     def val_loss(self) -> float:
-        """Its newest loss, nats per image."""
+        """The newest loss, nats per image."""
         return float(self.curve.losses[self.epochs - 1])
 
     @property
     def final_loss(self) -> float:
-        """The loss that it has, or would have, at ``max_epochs``; NaN where that is not known."""
+        """The loss that the trial has, or would have, at ``max_epochs``; NaN if it is not known."""
         return float(self.curve.losses[-1])
 
 
 class MemoryRecord:
-    """A study's record as a searcher needs it, without a folder."""
+    """The record of a replayed search, without a folder: see :class:`vae_tune.search.record.Record`."""
 
     folder = Path()
     warm_start_trials: Sequence[FrozenTrial] = ()
@@ -78,7 +83,7 @@ class MemoryRecord:
         self._trials: dict[int, optuna.Trial] = {}
 
     def row(self, number: int) -> TrialRow:
-        """Return the trial of that number."""
+        """Return a trial by number."""
         return self.rows[number]
 
     def transaction(self) -> nullcontext[None]:
@@ -90,22 +95,22 @@ class MemoryRecord:
         return self._trials[number]
 
     def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
-        """Note that a trial is about to run."""
+        """Add a trial."""
         self._trials[trial.number] = trial
         self.rows.append(TrialRow(trial.number, values, ""))
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:
-        """Tell Optuna one epoch."""
+        """Report one epoch to Optuna."""
         self._trials[number].report(result[VAL_LOSS], result[EPOCH])
 
     def set_aside(self, number: int, epoch: int) -> None:
-        """Let the sampler take a trial for pruned at ``epoch``."""
+        """Present a trial to the sampler as pruned at ``epoch``."""
         self._trials[number].set_user_attr(SET_ASIDE, epoch)
 
     audit = set_aside
 
     def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:  # noqa: ARG002
-        """Tell Optuna how a trial ended, as :class:`vae_tune.record.study_record.StudyRecord` does."""
+        """Report the final state of a trial to Optuna."""
         trial = self._trials.pop(number)
         values = trial.storage.get_trial(trial_id(trial)).intermediate_values if state == COMPLETE else {}
         self.study.tell(trial, values[max(values)] if values else None, TrialState[state])
@@ -114,29 +119,26 @@ class MemoryRecord:
 def simulate(
     source: Source, setting: Setting, num_samples: int, seed: int, points: Sequence[Mapping[str, Any]] = ()
 ) -> list[ReplayedTrial]:
-    """Replay one search and return its trials by number; after the reference come ``points``, then what is proposed.
+    """Replay one search and return its trials by number: the reference, then ``points``, then proposals.
 
     Raises:
-        UnknownEpoch: it trains further than a tabular source knows.
+        UnknownEpoch: a trial trains past the end of its recorded curve.
     """
+    base = replace(source.curves.reference, seed=seed)
+    make_search = _stock_search if setting.bridge == "stock" else _search
     with silence_optuna():
-        base = replace(source.curves.reference, seed=seed)
-        scheduler = make_scheduler(setting.asha, base.max_epochs, seed)
-        searcher = _make_searcher(source, setting, num_samples, seed, scheduler, points)
-        return _run(searcher, scheduler, source.curve, setting.workers)
+        suggest, report = make_search(source.curves.space, base, setting, num_samples, points)
+        return _run(suggest, report, source.curve, setting.workers)
 
 
 def _run(
-    searcher: Searcher,
-    scheduler: Scheduler,
-    curve_of: Callable[[Mapping[str, Any]], Curve],
-    workers: int,
+    suggest: Suggest, report: Report, curve_of: Callable[[Mapping[str, Any]], Curve], workers: int
 ) -> list[ReplayedTrial]:
-    """Let free workers ask for trials, and the reports come in the order of the clock, until all have ended."""
+    """Let free workers ask for trials and report in the order of the clock, until all trials have ended."""
     trials: list[ReplayedTrial] = []
     events: list[tuple[float, int, str, ReplayedTrial]] = []  # ends of epochs; ties in order of their start
-    clock, spent, free, order = 0.0, 0, workers, count()
-    names = count()
+    clock, spent, free = 0.0, 0, workers
+    order, names = count(), count()
 
     def train(name: str, replayed: ReplayedTrial) -> None:
         seconds = replayed.curve.seconds[replayed.epochs]
@@ -145,10 +147,7 @@ def _run(
         heapq.heappush(events, (clock + seconds, next(order), name, replayed))
 
     while True:
-        while free:
-            config = searcher.suggest(name := str(next(names)))
-            if not isinstance(config, dict):
-                break
+        while free and isinstance(config := suggest(name := str(next(names))), dict):
             if config[TRIAL] == len(trials):
                 trials.append(ReplayedTrial(len(trials), config[VALUES], curve_of(config[VALUES])))
             train(name, trials[config[TRIAL]])
@@ -158,57 +157,45 @@ def _run(
         clock, _, name, replayed = heapq.heappop(events)
         spent += 1
         replayed.epochs += 1
-        if _report(searcher, scheduler, name, replayed):
+        if report(name, {EPOCH: replayed.epochs, VAL_LOSS: replayed.val_loss}):
             train(name, replayed)
             continue
-        replayed.state = _end(replayed)
+        whole = COMPLETE if replayed.epochs == len(replayed.curve.losses) else PRUNED
+        replayed.state = whole if math.isfinite(replayed.val_loss) else FAIL
         replayed.ended, replayed.spent = clock, spent
         free += 1
 
 
-def _report(searcher: Searcher, scheduler: Scheduler, name: str, replayed: ReplayedTrial) -> bool:
-    """Report an epoch as Ray Tune does; return whether the trial trains another one."""
-    result = {EPOCH: replayed.epochs, VAL_LOSS: replayed.val_loss, "training_iteration": replayed.epochs}
-    if isinstance(searcher, StudySearcher):
-        return searcher.trials.report(name, result)
-    goes_on = scheduler.decide(replayed.trial, replayed.epochs, replayed.val_loss).action == "continue"
-    (searcher.on_trial_result if goes_on else searcher.on_trial_complete)(name, result)
-    return goes_on
-
-
-def _end(replayed: ReplayedTrial) -> str:
-    if not math.isfinite(replayed.val_loss):
-        return FAIL
-    return COMPLETE if replayed.epochs == len(replayed.curve.losses) else PRUNED
-
-
-def _make_searcher(
-    source: Source,
-    setting: Setting,
-    num_samples: int,
-    seed: int,
-    scheduler: Scheduler,
-    points: Sequence[Mapping[str, Any]],
-) -> Searcher:
-    base, space = replace(source.curves.reference, seed=seed), source.curves.space
-    if setting.bridge == "stock":
-        reference = [reference_values(space, base)] if space.contains(base) else []
-        return _stock(dict(space.distributions), [*reference, *map(dict, points)], num_samples, seed)
+def _search(
+    space: Space, base: TrialConfig, setting: Setting, num_samples: int, points: Sequence[Mapping[str, Any]]
+) -> tuple[Suggest, Report]:
+    """Return how a worker asks and reports in a search of ours."""
     record = MemoryRecord(extrapolate=setting.bridge == "ours")
     InitialTrials(points).enqueue(record.study, space, base)
-    return StudySearcher(record, space, base, setting.sampler, Stopping(), scheduler, num_samples)
+    scheduler = make_scheduler(setting.asha, base.max_epochs, base.seed)
+    searcher = StudySearcher(record, space, base, setting.sampler, Stopping(), scheduler, num_samples)
+    return searcher.suggest, searcher.trials.report
 
 
-def _stock(distributions: dict[str, Any], points: Sequence[dict[str, Any]], count: int, seed: int) -> Searcher:
-    """Return Ray's own OptunaSearch with its own defaults, which begins with the reference too."""
+def _stock_search(
+    space: Space, base: TrialConfig, setting: Setting, num_samples: int, points: Sequence[Mapping[str, Any]]
+) -> tuple[Suggest, Report]:
+    """Return the same for Ray's own OptunaSearch with its own defaults, which starts with the reference too."""
     from ray.tune.search.optuna import OptunaSearch
 
-    class Numbered(OptunaSearch):
-        """Hands out so many trials, each with its number, as the scheduler here expects."""
+    first = [*([reference_values(space, base)] if space.contains(base) else ()), *map(dict, points)]
+    sampler, searched = TPESampler(seed=base.seed), dict(space.distributions)
+    searcher = OptunaSearch(searched, metric=VAL_LOSS, mode="min", points_to_evaluate=first, sampler=sampler)
+    scheduler = make_scheduler(setting.asha, base.max_epochs, base.seed)
 
-        def suggest(self, trial_id: str) -> dict[str, Any] | None:
-            number = int(trial_id)
-            return {TRIAL: number, VALUES: super().suggest(trial_id)} if number < count else None
+    def suggest(name: str) -> Any:
+        number = int(name)
+        return {TRIAL: number, VALUES: searcher.suggest(name)} if number < num_samples else None
 
-    sampler = TPESampler(seed=seed)
-    return Numbered(distributions, metric=VAL_LOSS, mode="min", points_to_evaluate=list(points), sampler=sampler)
+    def report(name: str, result: Mapping[str, Any]) -> bool:
+        goes_on = scheduler.decide(int(name), result[EPOCH], result[VAL_LOSS]).action == "continue"
+        tell = searcher.on_trial_result if goes_on else searcher.on_trial_complete
+        tell(name, {**result, "training_iteration": result[EPOCH]})
+        return goes_on
+
+    return suggest, report
