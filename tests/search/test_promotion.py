@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
-from tests.replay.test_replay_simulator import Given, told
+from tests.replay.test_replay_simulator import Given, outcomes
 from tests.search.test_searcher import result
 from tests.studies import hand_made
 from vae_tune.analysis.audit import audit
@@ -123,7 +123,7 @@ def test_two_workers_follow_the_schedule_worked_by_hand():
     source = Given(*((1, losses) for losses in curves))
     asha = AshaConfig(scheduler="asha-promotion", reduction_factor=2)
     trials = simulate(source, Setting("random", asha, workers=2), num_samples=6, seed=0)
-    assert [(state, epochs, ended) for state, epochs, ended, _ in told(trials)] == [
+    assert [(state, epochs, ended) for state, epochs, ended, _ in outcomes(trials)] == [
         (COMPLETE, 2, 2.0),
         (COMPLETE, 2, 2.0),
         (PRUNED, 1, 3.0),
