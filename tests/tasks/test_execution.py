@@ -64,7 +64,9 @@ def test_ray_is_started_again_and_each_time_that_is_said(record):
 
 def test_after_three_times_without_a_finished_epoch_the_search_ends_with_the_way_to_go_on(record):
     ray = Ray()
-    with pytest.raises(SearchError, match=r"no epoch was finished\.\nMend that, then go on: .*--resume") as raised:
+    with pytest.raises(
+        SearchError, match=r"no epoch was finished\.\nFix the cause, then resume: .*--resume"
+    ) as raised:
         outlive(record, ray, 4)
     assert str(raised.value).count("\n") == 1
     assert ray.restarts == 3
@@ -81,7 +83,7 @@ def test_an_epoch_between_lets_the_count_begin_anew(record):
 
 def test_a_cluster_that_was_joined_is_not_started_again(record):
     ray = Ray(own=False)
-    with pytest.raises(SearchError, match=r"^Ray has died: it had to\.\nMend that, then go on: "):
+    with pytest.raises(SearchError, match=r"^Ray has died: it had to\.\nFix the cause, then resume: "):
         outlive(record, ray, 1)
     assert ray.restarts == 0
 
@@ -124,7 +126,7 @@ def test_a_start_that_fails_is_one_of_the_three(record):
 
 def test_a_ray_that_never_starts_again_ends_the_search_with_the_way_to_go_on(record):
     ray = Broken(99)
-    with pytest.raises(SearchError, match=r"its raylet was ended by SIGKILL(.|\n)*go on: .*--resume"):
+    with pytest.raises(SearchError, match=r"its raylet was ended by SIGKILL(.|\n)*resume: .*--resume"):
         outlive(record, ray, 1)
     assert ray.restarts == 3
     assert read_json(record.folder / "study.json")["status"] == FAILED

@@ -188,7 +188,7 @@ class StudyRecord:
                 delete_temporary_files(folder)
                 return cls(folder, manifest, lock, study, storage, journal, place)
         except OSError as error:
-            reason = f"{error.strerror or error}. What it holds is whole"
+            reason = f"{error.strerror or error}. The record is intact up to there"
             raise UsageError(f"The study {name} cannot be read or written: {reason}.") from error
 
     @contextlib.contextmanager

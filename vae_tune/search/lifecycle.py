@@ -178,7 +178,7 @@ class Lifecycle:
         except OSError as error:
             reason = error.strerror or error
             self._stopping.fail(
-                f"The record in {self._record.folder} cannot be written: {reason}. What it holds is whole."
+                f"The record in {self._record.folder} cannot be written: {reason}. The record is intact up to there."
             )
         except SearchError as error:
             self._stopping.fail(str(error))

@@ -63,7 +63,7 @@ def train_trials(search: RunningSearch) -> None:
     view.say(f"Study {address(plan.place)}: {room}; losses in {kind.unit} ({kind.name} values)")
     if record.rows:
         going = sum(row.state == RUNNING for row in record.rows)
-        view.say(f"Resumed: {len(record.rows) - going} trials have ended, {going} unfinished ones go on.")
+        view.say(f"Resumed: {len(record.rows) - going} trials have ended, {going} unfinished ones continue.")
     for row in record.rows:
         stopping.listen(row)
     with contextlib.ExitStack() as threads:
@@ -230,7 +230,7 @@ def _failed(record: StudyRecord, error: str) -> SearchError:
     """Record that an error ended the search, and return the error to raise."""
     with contextlib.suppress(OSError):
         record.set_status(FAILED, ended=now())
-    return SearchError(f"{error}\nMend that, then go on: {record.resume_command}")
+    return SearchError(f"{error}\nFix the cause, then resume: {record.resume_command}")
 
 
 def _import_ahead(num_samples: int) -> None:

@@ -25,7 +25,7 @@ from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
 _KILLED_EARLY = "The search was killed before its first trial."
-_KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: {}"
+_KILLED = "The search was killed, or Ray's core process ended it. Its record is intact. To resume: {}"
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
         except OSError as error:
             reason = error.strerror or error
             raise SearchError(
-                f"The record in {plan.folder} cannot be written: {reason}. What it holds is whole.\n"
-                f"Mend that, then go on: {record.resume_command}"
+                f"The record in {plan.folder} cannot be written: {reason}. The record is intact up to there.\n"
+                f"Fix the cause, then resume: {record.resume_command}"
             ) from error
         finally:
             record.close()
@@ -135,4 +135,4 @@ def record_interruption(record: StudyRecord, view: View) -> None:
     if record.manifest["status"] == "running":
         with contextlib.suppress(OSError):
             record.set_status(INTERRUPTED, ended=now())
-    view.warn(f"Go on: {record.resume_command}")
+    view.warn(f"To resume: {record.resume_command}")
