@@ -13,6 +13,7 @@ from tests.cli.test_main import run
 from tests.studies import hand_made, make_study
 from tests.views.test_plots import STUDIES
 from vae_tune import load_studies
+from vae_tune.config.names import EXPLORATION
 from vae_tune.tasks.compare import comparison, curves, draw, side_by_side
 
 RATE = {"learning_rate": 0.002}
@@ -111,6 +112,13 @@ def test_the_command_prints_and_draws(tmp_path, monkeypatch, capsys):
     assert "Lowest validation loss: " in out
     with Image.open(tmp_path / "both.png") as image:
         assert image.format == "PNG"
+
+
+def test_trial_0_of_an_exploration_is_no_reference(tmp_path):
+    folders = [make_study(tmp_path / name, trials=3, kind=EXPLORATION, scheduler="none", failed=0.0) for name in "ab"]
+    studies = load_studies(folders)
+    assert side_by_side(studies)["reference_loss"].isna().all()
+    assert "reference" not in "\n".join(comparison(studies))
 
 
 CHANGES = {

@@ -16,7 +16,7 @@ from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
-from vae_tune.tasks.confirm import candidates, compare, plan
+from vae_tune.tasks.confirm import candidates, compare, plan, shortage
 from vae_tune.vae.checkpoint import checkpoint_folder, write_checkpoint
 from vae_tune.vae.training import fit, new_state
 
@@ -132,3 +132,8 @@ def test_the_ledger_counts_the_confirmation(tmp_path):
     assert both.entries["epochs"]["confirmation"] == other.entries["epochs"].sum() > 0
     assert both.wall_seconds == pytest.approx(alone.wall_seconds + other.wall_seconds)
     pd.testing.assert_frame_equal(both.entries.drop("confirmation"), alone.entries)
+
+
+def test_more_configurations_to_confirm_than_trials_are_named():
+    assert shortage(SearchConfig(num_samples=4, confirm=4)) is None
+    assert "Only 4 configurations can be confirmed, not 9" in shortage(SearchConfig(num_samples=4, confirm=9))

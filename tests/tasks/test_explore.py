@@ -25,7 +25,7 @@ from vae_tune.record.metadata import new_manifest, read_config
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
 from vae_tune.tasks.explore import draw, explore, failures, plan, show
-from vae_tune.tasks.repeats import summarise
+from vae_tune.tasks.repeats import summarize_seeds
 from vae_tune.vae.training import fit, new_state
 from vae_tune.views.console import make_console
 
@@ -134,7 +134,7 @@ def sizes():
     """A summary of three sizes, the last with one trial."""
     rows = [(2, 160.0), (2, 162.0), (10, 112.0), (10, 113.0), (20, 108.0)]
     table = pd.DataFrame([{"latent_size": size, **dict.fromkeys(SUMMARISED, loss)} for size, loss in rows])
-    return summarise(table, ["latent_size"], SUMMARISED)
+    return summarize_seeds(table, ["latent_size"], SUMMARISED)
 
 
 def test_the_table_is_markdown_and_names_the_kind(sizes):

@@ -17,25 +17,24 @@ from vae_tune.config.space import load_space
 from vae_tune.images.datasets import to_tensor
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.trials import TrialRow
-from vae_tune.tasks.repeats import last_checkpoint, spread, summarise, test_numbers
+from vae_tune.tasks.repeats import evaluate_trials, load_last_checkpoint, mean_and_interval, summarize_seeds
 from vae_tune.vae.checkpoint import checkpoint_file, checkpoint_folder, read_checkpoint, write_checkpoint
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import evaluate, fit, new_state
 
 CPU = torch.device("cpu")
-test_numbers.__test__ = False  # a function of the package, no test
 
 
 def test_the_interval_is_that_of_students_t():
     values = [104.2, 103.9, 105.0, 104.4]
-    mean, deviation, half = spread(values)
+    mean, deviation, half = mean_and_interval(values)
     low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
     assert (mean, deviation) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
     assert (mean - half, mean + half) == pytest.approx((low, high))
 
 
 def test_one_value_has_no_interval():
-    mean, deviation, half = spread([3.0])
+    mean, deviation, half = mean_and_interval([3.0])
     assert mean == 3
     assert math.isnan(deviation)
     assert math.isnan(half)
@@ -45,7 +44,7 @@ def test_a_summary_has_a_row_for_each_value_with_its_spread():
     table = pd.DataFrame(
         {"latent_size": [5, 2, 5, 2], "test_loss": [110.0, 160.0, 112.0, 160.0], "kl": [1.0, 2, 3, 4]}
     )
-    summary = summarise(table, ["latent_size"], ["test_loss", "kl"])
+    summary = summarize_seeds(table, ["latent_size"], ["test_loss", "kl"])
     assert summary["latent_size"].tolist() == [2, 5]
     assert summary["trials"].tolist() == [2, 2]
     assert summary["test_loss_mean"].tolist() == [160, 111]
@@ -67,7 +66,7 @@ def test_test_numbers_are_those_of_each_trials_last_checkpoint(tiny, tmp_path):
             reports.append(asdict(report))
         rows.append(TrialRow(number, {"latent_size": 2 + number}, "", reports=tuple(reports)))
         expected.append(evaluate(state.model, to_tensor(tiny.test, CPU), config))
-    table = test_numbers(tmp_path, rows, tiny, pytest.fail)
+    table = evaluate_trials(tmp_path, rows, tiny, pytest.fail)
     assert table["trial"].tolist() == [0, 3]
     assert table["latent_size"].tolist() == [2, 5]
     assert table["test_loss"].tolist() == [result.negative_elbo for result in expected]
@@ -94,13 +93,13 @@ def test_a_last_checkpoint_that_is_lost_is_trained_again_and_said(tiny, tmp_path
             shutil.rmtree(newest.parent)
     said = []
     row = TrialRow(3, {"latent_size": 5}, "", COMPLETE, reports=tuple(reports))
-    checkpoint = last_checkpoint(tmp_path, row, tiny, said.append)
+    checkpoint = load_last_checkpoint(tmp_path, row, tiny, said.append)
     assert len(said) == 1
     assert "trial_00003/epoch_0003.safetensors is missing or damaged" in said[0]
     assert checkpoint.report.val_loss == row.val_loss
     assert all(map(torch.equal, checkpoint.state.model.state_dict().values(), state.model.state_dict().values()))
     assert read_checkpoint(newest, CPU).report == checkpoint.report
-    assert last_checkpoint(tmp_path, row, tiny, pytest.fail).config == trained
+    assert load_last_checkpoint(tmp_path, row, tiny, pytest.fail).config == trained
 
 
 def test_a_trial_is_trained_again_with_as_many_threads_as_it_had(mnist, tmp_path):
@@ -111,7 +110,7 @@ def test_a_trial_is_trained_again_with_as_many_threads_as_it_had(mnist, tmp_path
     for threads in (1, 2, 4):
         row = TrialRow(threads, {}, "", COMPLETE, reports=({"epoch": 1, "val_loss": 1.0},))
         with cpu_threads(threads):
-            weights.append(last_checkpoint(tmp_path, row, small, lambda _: None).state.optimizer.parameter)
+            weights.append(load_last_checkpoint(tmp_path, row, small, lambda _: None).state.optimizer.parameter)
     assert all(torch.equal(weights[0], other) for other in weights[1:])
 
 
@@ -124,7 +123,7 @@ def test_a_checkpoint_beyond_a_trials_last_epoch_is_not_gone_on_from(tiny, tmp_p
         reports.append(asdict(report))
     checkpoint_file(checkpoint_folder(tmp_path, 0), 2).unlink()
     row = TrialRow(0, {}, "", PRUNED, reports=tuple(reports[:2]))
-    assert last_checkpoint(tmp_path, row, tiny, lambda _: None).report.val_loss == row.val_loss
+    assert load_last_checkpoint(tmp_path, row, tiny, lambda _: None).report.val_loss == row.val_loss
 
 
 def test_a_trial_that_trains_to_another_loss_now_is_named(tiny, tmp_path):
@@ -132,5 +131,5 @@ def test_a_trial_that_trains_to_another_loss_now_is_named(tiny, tmp_path):
     write_json(tmp_path / "study.json", new_manifest("s", SearchConfig(), config, load_space(None, config), tiny))
     row = TrialRow(0, {}, "", COMPLETE, reports=({"epoch": 1, "val_loss": 1.0},))
     said = []
-    last_checkpoint(tmp_path, row, tiny, said.append)
+    load_last_checkpoint(tmp_path, row, tiny, said.append)
     assert said[1].startswith("Trial 0 now has a loss of")

@@ -1,7 +1,7 @@
-"""The winner's curse: the best configurations and the reference trained anew, with seeds that the search never saw.
+"""Confirmation: the best configurations of a search and the reference, trained again with fresh seeds.
 
-The best of many trials is in part the luckiest, so its own validation loss is too good. Fresh seeds tell by how much.
-The trainings are a study of their own in the search's folder, which is resumed, audited and counted like any other.
+The best of many trials is in part the luckiest, so its validation loss is too low (the winner's curse). Fresh seeds
+show by how much. A confirmation is a study in the folder of the search, resumed and audited like any other.
 """
 
 from __future__ import annotations
@@ -44,8 +44,17 @@ SEARCHED = "searched_val_loss"
 OPTIMISM = "optimism"
 
 
+def shortage(config: SearchConfig) -> str | None:
+    """Return a warning if a search is to confirm more configurations than it trains."""
+    if config.confirm <= config.num_samples:
+        return None
+    return (
+        f"Only {config.num_samples} configurations can be confirmed, not {config.confirm}: there are no more trials."
+    )
+
+
 def candidates(rows: Sequence[TrialRow], max_epochs: int, count: int) -> list[TrialRow]:
-    """Return the best ``count`` COMPLETE trials of different hyperparameters, then the reference if it is none."""
+    """Return the best ``count`` COMPLETE trials with different hyperparameters, and the reference."""
     best: list[TrialRow] = []
     for row in [row for row in ranked(rows, max_epochs) if row.state == COMPLETE]:
         if len(best) < count and _values(row) not in map(_values, best):
@@ -57,10 +66,10 @@ def candidates(rows: Sequence[TrialRow], max_epochs: int, count: int) -> list[Tr
 def plan(
     rows: Sequence[TrialRow], base: TrialConfig, config: SearchConfig, folder: Path, used: Collection[int]
 ) -> tuple[SearchConfig, Grid]:
-    """Return the study that trains each of ``rows`` once with every fresh seed, without early stopping.
+    """Return the study that trains each of ``rows`` with every fresh seed, without early stopping.
 
-    A seed is fresh that is not in ``used``. The study is named after the first folder that is free, or that holds the
-    same one already.
+    A seed is fresh if it is not in ``used``. The study gets the first folder that is free, or that holds the same
+    confirmation already.
     """
     following = (number % 2**32 for number in count(base.seed + 1))
     seeds = list(islice((seed for seed in following if seed not in used), config.confirm_seeds))
@@ -71,21 +80,21 @@ def plan(
     trial = replace(base, **points[0])
     wanted = {"reference": to_dict(trial), "space": space_to_dict(space)["space"], "trials": len(points)}
     names = [CONFIRMATION_FOLDER, *(f"{CONFIRMATION_FOLDER}-{number}" for number in range(2, 1000))]
-    name = next(name for name in names if _found(folder / name) in (None, wanted))
+    name = next(name for name in names if _identity(folder / name) in (None, wanted))
     confirmation = replace(
         config,
         num_samples=len(points),
         study_name=name,
         results_dir=folder,
         space=None,
-        resume=folder / name if _found(folder / name) else None,
+        resume=folder / name if _identity(folder / name) else None,
         time_budget=None,
         target_loss=None,
         points=None,
         warm_start=(),
         keep=len(points),
         confirm=0,
-        sampler="random",  # it is never asked: every trial is a point of the grid
+        sampler="random",  # never asked: every trial is a point of the grid
         asha=AshaConfig(scheduler="none"),
         trial=trial,
     )
@@ -98,38 +107,38 @@ def compare(
     images: Images,
     say: Callable[[str], None],
 ) -> pd.DataFrame:
-    """Evaluate a confirmation on the test images and write its table into the search's folder.
+    """Evaluate a confirmation on the test images and write its table to the folder of the search.
 
     Args:
-        confirmation: its record.
-        searched: the search's own trials that it repeats.
-        images: what both were trained on.
-        say: hears of checkpoints that were lost.
+        confirmation: the record of the confirmation.
+        searched: the trials of the search that it repeats.
+        images: the images of both.
+        say: is told of lost checkpoints.
 
     Returns:
-        A row for each of ``searched``, in its order: the search's trial, its hyperparameters and its own val_loss; of
-        the fresh trainings how many, and mean, deviation and 95 % interval of val_loss and test_loss; and the optimism
-        of the search's number, mean val_loss of the fresh ones minus its own. Nats per image.
+        One row per trial of ``searched``: its number, hyperparameters and val_loss in the search; the number of its
+        repeats, and mean, deviation and 95 % interval of their val_loss and test_loss; and the optimism of the search,
+        the mean val_loss of the repeats minus that of the search. Nats per image.
     """
     import pandas as pd
 
-    from vae_tune.tasks.repeats import summarise, test_numbers
+    from vae_tune.tasks.repeats import evaluate_trials, summarize_seeds
 
     complete = [row for row in confirmation.rows if row.state == COMPLETE]
     if not complete:
         return pd.DataFrame()
-    table = test_numbers(confirmation.place, complete, images, say)
+    table = evaluate_trials(confirmation.place, complete, images, say)
     origin = {tuple(_values(row).items()): row.trial for row in searched}
     names = list(_values(searched[0]))
     keys = [tuple(zip(names, values, strict=True)) for values in table[names].itertuples(index=False)]
     table["configuration"] = [origin[key] for key in keys]
-    spreads = summarise(table, ["configuration"], (VAL_LOSS, TEST_LOSS)).set_index("configuration")
+    spreads = summarize_seeds(table, ["configuration"], (VAL_LOSS, TEST_LOSS)).set_index("configuration")
     result = []
     for row in searched:
-        if row.trial not in spreads.index:  # every fresh training of it failed
+        if row.trial not in spreads.index:  # all its repeats failed
             continue
         fresh: Any = spreads.loc[row.trial].to_dict()
-        fresh[TRIALS] = int(fresh[TRIALS])  # a row of floats has made it one
+        fresh[TRIALS] = int(fresh[TRIALS])  # pandas made it a float
         optimism = fresh[f"{VAL_LOSS}_mean"] - (row.val_loss or 0)
         result.append({TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
@@ -142,8 +151,8 @@ def _values(row: TrialRow) -> dict[str, Any]:
     return {name: value for name, value in row.values.items() if name != SEED}
 
 
-def _found(folder: Path) -> dict[str, Any] | None:
-    """Return what tells one confirmation from another, or None where there is none."""
+def _identity(folder: Path) -> dict[str, Any] | None:
+    """Return what distinguishes the confirmation in ``folder`` from others; None if there is none."""
     if not (folder / STUDY_FILE).exists():
         return None
     manifest = read_json(folder / STUDY_FILE)

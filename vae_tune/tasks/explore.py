@@ -107,20 +107,20 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
     """Compare the sizes and write the result to ``folder``: the study, or its working copy if ``place`` is remote."""
     from vae_tune.images.datasets import load_images
     from vae_tune.tasks.generate import sample_sheet
-    from vae_tune.tasks.repeats import last_checkpoint, summarise, test_numbers
+    from vae_tune.tasks.repeats import evaluate_trials, load_last_checkpoint, summarize_seeds
     from vae_tune.vae.likelihoods.likelihood import kind_of
 
     if not rows:
         raise UsageError(f"No trial of {address(place)} was trained to the end.")
     images = load_images(config.data)
     kind = kind_of(config.trial, images.binarization).name
-    table = test_numbers(place, rows, images, partial(say, console))
-    sizes = summarise(table, [LATENT_SIZE], _SUMMARISED)
+    table = evaluate_trials(place, rows, images, partial(say, console))
+    sizes = summarize_seeds(table, [LATENT_SIZE], _SUMMARISED)
     for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
             file.write(to_csv(frame.assign(kind=kind)))
     for row in {row.values[LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
-        model = last_checkpoint(place, row, images, partial(say, console)).state.model
+        model = load_last_checkpoint(place, row, images, partial(say, console)).state.model
         picture = folder / f"samples_{row.values[LATENT_SIZE]:03d}.png"
         sample_sheet(model).write_png(picture)
     draw(sizes, kind, folder / LATENT_SIZES_PLOT)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_tune.config.files import atomic, is_remote
-from vae_tune.config.names import PICTURES
+from vae_tune.config.names import PICTURES, RECONSTRUCTIONS_FILE, SAMPLES_FILE
 from vae_tune.config.settings import UsageError
 from vae_tune.images.datasets import load_labels
 from vae_tune.tasks.evaluate import TrainedModel, load_trained_model
@@ -102,6 +102,12 @@ def reconstruction_sheet(model: VAE, images: Pictures) -> Sheet:
     """Return the first 32 images in rows, each row above its reconstructions."""
     originals = images[: 4 * _COLUMNS]
     return Sheet(side_by_side(originals, reconstructions(model, originals), _COLUMNS), _COLUMNS)
+
+
+def write_sheets(folder: Path, model: VAE, images: Pictures) -> None:
+    """Write samples and reconstructions of a model to ``folder``."""
+    sample_sheet(model).write_png(folder / SAMPLES_FILE)
+    reconstruction_sheet(model, images).write_png(folder / RECONSTRUCTIONS_FILE)
 
 
 def interpolation_sheet(model: VAE, images: Pictures) -> Sheet:

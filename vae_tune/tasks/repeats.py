@@ -1,4 +1,4 @@
-"""The same configuration trained with several seeds: test numbers of each trial, mean and interval over them."""
+"""Repeats: trials of the same configuration with different seeds, evaluated on test and averaged over the seeds."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CPU = torch.device("cpu")
-_TOLD = 5e-4  # nats by which a loss is another one: another rounding is not
+_TOLERANCE = 5e-4  # nats by which rounding may change a loss
 CONFIDENCE = 0.95
 
 
-def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images, say: Callable[[str], None]) -> pd.DataFrame:
-    """Evaluate the last checkpoint of each trial on the test images; ``say`` hears of each that was lost.
+def evaluate_trials(
+    folder: Path, rows: Sequence[TrialRow], images: Images, say: Callable[[str], None]
+) -> pd.DataFrame:
+    """Evaluate the last checkpoint of each trial on the test images; ``say`` is told of lost checkpoints.
 
     Returns:
         One row per trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image.
@@ -48,19 +50,18 @@ def test_numbers(folder: Path, rows: Sequence[TrialRow], images: Images, say: Ca
     test = to_tensor(images.test, _CPU)
     table = []
     for row in rows:
-        checkpoint = last_checkpoint(folder, row, images, say)
+        checkpoint = load_last_checkpoint(folder, row, images, say)
         result = asdict(evaluate(checkpoint.state.model, test, checkpoint.config))
         numbers = {TRIAL: row.trial, **row.values, VAL_LOSS: row.val_loss, TEST_LOSS: result.pop("negative_elbo")}
         table.append({**numbers, **{f"test_{name}": value for name, value in result.items()}})
     return pd.DataFrame(table)
 
 
-def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[str], None]) -> Checkpoint:
-    """Return the newest checkpoint of a trial of the study in ``folder``.
+def load_last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[str], None]) -> Checkpoint:
+    """Return the last checkpoint of a trial of the study in ``folder``.
 
-    Where it is missing or damaged, ``say`` hears so, and the trial is trained again on the CPU, with a trial's number
-    of threads, from the checkpoint before it or from the start: the same numbers where it was trained on a CPU
-    before, else nearly the same.
+    If it is missing or damaged, ``say`` is told, and the trial is trained again on the CPU, from an earlier checkpoint
+    or from the start. The numbers are the same if it was trained on a CPU before, else nearly the same.
     """
     place = checkpoint_folder(folder, row.trial)
     path = checkpoint_file(place, row.epochs)
@@ -71,28 +72,28 @@ def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[
     manifest = read_manifest(folder)
     config: TrialConfig = from_dict(TrialConfig, {**manifest["reference"], **row.values})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is said already
+        warnings.simplefilter("ignore")  # said already
         before = newest_checkpoint(place, _CPU)
     goes_on = before is not None and before.config == config and before.state.epoch < row.epochs
     state = before.state if before and goes_on else new_state(config, images.shape, _CPU)
     with cpu_threads(manifest["config"]["resources"]["cpus_per_trial"]):
         report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
-    if abs(report.val_loss - (row.val_loss or 0)) >= _TOLD:
-        say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f}, not of {row.val_loss:.3f} nats as before.")
+    if abs(report.val_loss - (row.val_loss or 0)) >= _TOLERANCE:
+        say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f} nats, {row.val_loss:.3f} before.")
     write_checkpoint(place, config, state, report)
     return Checkpoint(config, state, report)
 
 
-def summarise(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
-    """Return a row for each value of ``by``: trials, and for each of ``columns`` mean, deviation and 95 % interval.
+def summarize_seeds(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Return one row per value of ``by``: the number of trials; mean, deviation and 95 % interval of each column.
 
-    The interval is that of the mean, by Student's t: it says what another set of seeds would give. One trial has none.
+    The interval is that of the mean, by Student's t: what another set of seeds would give. One trial has none.
     """
     rows = []
     for values, group in table.groupby(list(by), sort=True):
         row: dict[str, Any] = dict(zip(by, values, strict=True)) | {"trials": len(group)}
         for name in columns:
-            mean, deviation, half = spread(group[name].tolist())
+            mean, deviation, half = mean_and_interval(group[name].tolist())
             row |= {f"{name}_mean": mean, f"{name}_sd": deviation}
             row |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
         rows.append(row)
@@ -101,7 +102,7 @@ def summarise(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) ->
     return pd.DataFrame(rows)
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Return mean, standard deviation, and half the width of the mean's 95 % interval; NaN for one value."""
     from scipy.stats import t
 

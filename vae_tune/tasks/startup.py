@@ -20,6 +20,7 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now
 from vae_tune.search.crash_notice import crash_notice
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
+from vae_tune.tasks.confirm import shortage
 from vae_tune.tasks.search_plan import Plan, open_record
 from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
@@ -61,6 +62,8 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     stopping.warn = view.warn
+    if warning := shortage(plan.config):
+        view.warn(warning)
     view.say(f"Reading {plan.config.data.dataset} and starting Ray ...")
     with contextlib.ExitStack() as outlasting_ray, _started(plan, view, stopping) as (images, slots, ray):
         record = open_record(plan, images, slots, view)

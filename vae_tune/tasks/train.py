@@ -22,8 +22,6 @@ from vae_tune.config.names import (
     CHECKPOINTS_FOLDER,
     EPOCH,
     EPOCH_METRICS_FILE,
-    RECONSTRUCTIONS_FILE,
-    SAMPLES_FILE,
     TRAINING_FILE,
 )
 from vae_tune.config.settings import (
@@ -37,7 +35,7 @@ from vae_tune.config.settings import (
     to_dict,
 )
 from vae_tune.images.datasets import Images, load_images
-from vae_tune.tasks.generate import reconstruction_sheet, sample_sheet
+from vae_tune.tasks.generate import write_sheets
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
 from vae_tune.vae.likelihoods.likelihood import kind_of
 from vae_tune.vae.memory import gpu_bytes, refuse_too_much, training_bytes
@@ -186,8 +184,7 @@ def _open(
 
 def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images, state: TrainingState) -> None:
     model = state.model.cpu()
-    sample_sheet(model).write_png(folder / SAMPLES_FILE)
-    reconstruction_sheet(model, images.validation).write_png(folder / RECONSTRUCTIONS_FILE)
+    write_sheets(folder, model, images.validation)
     write_model(folder, model, config, data)
 
 

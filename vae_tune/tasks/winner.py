@@ -1,4 +1,4 @@
-"""What is kept of the best trial: ``best/`` while the search runs, its test numbers at the end."""
+"""Keeping the best trial: ``best/`` while the search runs, its test numbers at the end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from vae_tune.config.names import (
     COMPLETE,
     FAIL,
     METRICS_FILE,
-    RECONSTRUCTIONS_FILE,
     REFERENCE_TRIAL,
     RUNNING,
-    SAMPLES_FILE,
     VAL_KL,
     VAL_LOSS,
     VAL_RECONSTRUCTION,
@@ -28,23 +26,23 @@ from vae_tune.config.settings import DataConfig, from_dict
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow, ranked, winner
-from vae_tune.tasks.generate import reconstruction_sheet, sample_sheet
-from vae_tune.tasks.repeats import last_checkpoint
-from vae_tune.vae.checkpoint import Checkpoint, discard_checkpoints, trials_with_checkpoints, write_model
+from vae_tune.tasks.generate import write_sheets
+from vae_tune.tasks.repeats import load_last_checkpoint
+from vae_tune.vae.checkpoint import discard_checkpoints, trials_with_checkpoints, write_model
 from vae_tune.vae.training import evaluate
 
 _CPU = torch.device("cpu")
 
 
 class WinnerKeeper:
-    """Listens to the record: writes ``best/`` whenever the best trial changes, and deletes what lost.
+    """A listener of the record that writes ``best/`` when the best trial changes, and deletes other checkpoints.
 
-    While the search runs, checkpoints stay of running trials, of the best ``keep`` ended ones, and of the reference,
-    which the end needs; afterwards the last one of the best ``keep``.
+    While the search runs, it keeps the checkpoints of running trials, of the best ``keep`` ended trials, and of the
+    reference, which is evaluated at the end; afterwards the last checkpoint of each of the best ``keep``.
     """
 
     def __init__(self, record: StudyRecord, images: Images, max_epochs: int, keep: int, say: Callable[[str], None]):
-        """Take up ``best/`` where an earlier run left it; ``say`` hears of checkpoints that were lost."""
+        """Continue with the ``best/`` of an earlier run; ``say`` is told of lost checkpoints."""
         self._record = record
         self._images = images
         self._max_epochs = max_epochs
@@ -53,10 +51,10 @@ class WinnerKeeper:
         self._folder = record.folder / BEST_FOLDER
         present = trials_with_checkpoints(record.place)
         self._discarded = {row.trial: 0 for row in record.rows if row.trial not in present and row.state != RUNNING}
-        """Up to which epoch each trial was left its newest checkpoint, by its number; 0 where it was left none."""
+        """The epoch of the checkpoint that each trial was left, by its number; 0 if it was left none."""
         try:
             self._metrics: dict[str, Any] = read_json(self._folder / METRICS_FILE)
-        except (FileNotFoundError, ValueError):  # none yet, or damaged: best/ is written again
+        except (FileNotFoundError, ValueError):  # none yet, or damaged: write best/ again
             self._metrics = {}
         self._update()
 
@@ -66,15 +64,15 @@ class WinnerKeeper:
             self._update()
 
     def pause(self) -> None:
-        """Write the best so far, running trials included: the search was interrupted."""
+        """Write the best trial so far, including running trials: the search was interrupted."""
         best = winner(self._record.rows, self._max_epochs)
         if best is not None and not _is_of(self._metrics.get("winner"), best):
             self._write(best)
 
     def finish(self) -> None:
-        """Add the test numbers of winner and reference, the one use of the test images; delete what only they needed.
+        """Add the test numbers of winner and reference, the only use of the test images; delete their checkpoints.
 
-        Numbers that an earlier end of the search has written are taken from there.
+        Test numbers that an earlier run wrote are not computed again.
         """
         self.pause()
         best = winner(self._record.rows, self._max_epochs)
@@ -100,10 +98,10 @@ class WinnerKeeper:
         return ranked(self._ended(), self._max_epochs)[: self._keep]
 
     def _write(self, best: TrialRow) -> None:
-        checkpoint = last_checkpoint(self._record.place, best, self._images, self._say)
+        checkpoint = load_last_checkpoint(self._record.place, best, self._images, self._say)
         data = from_dict(DataConfig, self._record.manifest["config"]["data"])
         write_model(self._folder, checkpoint.state.model, checkpoint.config, data)
-        self._draw(checkpoint)
+        write_sheets(self._folder, checkpoint.state.model, self._images.validation)
         self._write_metrics(best, test=False)
 
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
@@ -142,15 +140,10 @@ class WinnerKeeper:
             },
         }
         if test:
-            checkpoint = last_checkpoint(self._record.place, row, self._images, self._say)
+            checkpoint = load_last_checkpoint(self._record.place, row, self._images, self._say)
             result = evaluate(checkpoint.state.model, to_tensor(self._images.test, _CPU), checkpoint.config)
             numbers["test"] = asdict(result)
         return numbers
-
-    def _draw(self, checkpoint: Checkpoint) -> None:
-        model, folder = checkpoint.state.model, self._folder
-        sample_sheet(model).write_png(folder / SAMPLES_FILE)
-        reconstruction_sheet(model, self._images.validation).write_png(folder / RECONSTRUCTIONS_FILE)
 
     def _discard_checkpoints(self, row: TrialRow, *, keep: int) -> None:
         if self._discarded.get(row.trial, keep + 1) > keep:
@@ -159,7 +152,7 @@ class WinnerKeeper:
 
 
 def _is_of(numbers: Mapping[str, Any] | None, row: TrialRow) -> bool:
-    """Whether numbers in the metrics are a trial's: of ``best/`` they are written last, so the rest is there too."""
+    """Whether metrics are those of a trial. They are the last file written to ``best/``, so the others exist too."""
     if not numbers:
         return False
     known = numbers["trial"], numbers["epochs"], numbers.get("validation", {}).get("negative_elbo")
