@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import vae_tune
+
 ROOT = Path(__file__).parents[1]
 READ = """
 from pathlib import Path
@@ -26,7 +28,7 @@ def test_a_wheel_holds_every_file_of_the_package_and_runs(tmp_path):
     offline = ["--no-deps", "--no-index", "--no-build-isolation", "--quiet", "--disable-pip-version-check"]
     build = [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", tmp_path, source]
     subprocess.run(build, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,) = tmp_path.glob(f"vae_tune-{vae_tune.__version__}-*.whl")
     with zipfile.ZipFile(wheel) as packed:
         names = {name for name in packed.namelist() if name.startswith("vae_tune/")}
         packed.extractall(tmp_path / "installed")

@@ -15,6 +15,7 @@ from vae_tune.config.settings import (
     UsageError,
     ViewsConfig,
 )
+from vae_tune.config.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from vae_tune import plots
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from vae_tune.tasks.search import resume_search, run_search
     from vae_tune.vae.checkpoint import load_model
 
-__version__ = "0.1.0"
 __all__ = [
     "AshaConfig",
     "DataConfig",

@@ -15,6 +15,7 @@ from vae_tune.cli.command import Command
 from vae_tune.cli.parsing import as_typed, parse
 from vae_tune.config import suggestions
 from vae_tune.config.errors import SearchError, UsageError
+from vae_tune.config.version import __version__
 
 COMMANDS = (
     "search",
@@ -74,8 +75,6 @@ def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
         print(_overview(prog))
         return 0
     if "--version" in (name, *arguments[1:2]):
-        from vae_tune import __version__
-
         print(f"vae_tune {__version__}")
         return 0
     if name not in COMMANDS:

@@ -13,7 +13,6 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
 
-from vae_tune import __version__
 from vae_tune.config import suggestions
 from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_address
@@ -35,6 +34,7 @@ from vae_tune.config.names import (
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
+from vae_tune.config.version import __version__
 from vae_tune.images.datasets import Images
 from vae_tune.vae.likelihoods.likelihood import kind_of
 
