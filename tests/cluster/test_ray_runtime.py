@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import ray
 
 from vae_tune.cluster import ray_runtime as cluster
 from vae_tune.cluster.ray_processes import RayDied
-from vae_tune.config.settings import ResourceConfig, SearchError
+from vae_tune.config.settings import ResourceConfig, SearchError, UsageError
 
 
 def _slow(monkeypatch: pytest.MonkeyPatch, failures: int, error: Exception) -> list[int]:
@@ -87,3 +91,54 @@ def test_ray_is_told_of_the_cores_that_trials_use(monkeypatch, machine, config, 
     with cluster.running_ray(ResourceConfig(**config)):
         assert found["num_cpus"] == told
         assert bool(found["_system_config"]) == preloads
+
+
+def join(address):
+    """Join a cluster; return the line about what is tried, and the one about how it failed."""
+    said = []
+    with pytest.raises(UsageError) as refused, cluster.running_ray(ResourceConfig(address=address), said.append):
+        pass
+    (tried,), (failed,) = said, str(refused.value).splitlines()
+    return tried, failed
+
+
+def test_an_address_at_which_nothing_listens_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # as a Ray that has died leaves it in /tmp/ray
+    tried, failed = join("auto")
+    assert tried.startswith("Joining the Ray cluster at ")
+    assert failed.startswith("No Ray cluster at address 'auto': ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"), [(None, "timed out"), (b"HTTP/1.1 400", "is not Ray"), (b"", "not Ray")]
+)
+def test_a_server_that_does_not_answer_as_ray_does_is_refused_in_one_line(monkeypatch, answer, reason):
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                if answer is None:
+                    done.wait(10)
+                else:
+                    connection.sendall(answer)
+
+        done = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        tried, failed = join(f"ray://127.0.0.1:{server.getsockname()[1]}")
+        done.set()
+        thread.join()
+    assert "Joining the Ray cluster at 127.0.0.1:" in tried
+    assert reason in failed
+
+
+def test_a_real_grpc_server_is_let_through():
+    grpc = pytest.importorskip("grpc")
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    cluster._check_server(f"127.0.0.1:{port}")
+    server.stop(None)

@@ -29,6 +29,8 @@ _PRELOAD = "vae_tune.cluster.worker_preload"
 _STARTS = 3
 _TOO_SLOW = "timed out during startup"
 _CONNECT_SECONDS = 10
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""RFC 9113, section 3.4: the preface of a connection, and a SETTINGS frame (type 4), which a server answers by one."""
 _PING_SECONDS = 20
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # Ray Tune imports MLflow wherever it is installed
@@ -143,19 +145,27 @@ def _start(config: ResourceConfig, folder: str | None) -> RayProcesses:
 
 
 def _join(address: str, say: Callable[[str], None]) -> None:
-    """Connect to a cluster.
-
-    Try a plain connection first: if no server listens, Ray retries for minutes and prints lines of its own.
-    """
+    """Connect to a cluster if a server answers there: if none does, Ray retries and prints lines for minutes."""
     try:
         found = bootstrap_address(address)
         say(f"Joining the Ray cluster at {found} ...")
-        host, colon, port = found.rpartition(":")
-        if colon:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        _check_server(found)
         ray.init(address, log_to_driver=False, runtime_env=_own_code())
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"No Ray cluster at address {address!r}: {telling_line(error)}") from error
+
+
+def _check_server(address: str) -> None:
+    """Raise OSError unless a gRPC server answers at ``address``, host:port."""
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):  # as Ray reads it
+            return
+        connection.sendall(_HTTP2_GREETING)
+        if connection.recv(4, socket.MSG_WAITALL)[3:] != b"\x04":
+            raise ConnectionError("what listens there is not Ray")
 
 
 def _own_code() -> dict[str, Any]:
