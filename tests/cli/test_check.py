@@ -12,7 +12,8 @@ import yaml
 
 from tests.clusters import BROKEN
 from vae_tune.cli.check import CheckOptions, clouds, command
-from vae_tune.cli.check.command import check, check_document, reachable
+from vae_tune.cli.check import run as check
+from vae_tune.cli.check.command import check_document, reachable
 from vae_tune.cli.check.document import read_document
 from vae_tune.config.settings import UsageError
 

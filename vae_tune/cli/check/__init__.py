@@ -49,7 +49,7 @@ def run(options: CheckOptions) -> int:
     """Print what is wrong with a cluster; return 1 if that includes errors."""
     from vae_tune.cli.check.command import check
 
-    return check(options)
+    return check(options.path, options.address, options.results_dir, options.offline, options.make_token)
 
 
 COMMAND = Command(CheckOptions, run, ("cluster.yaml --offline", "--address auto --results-dir s3://BUCKET/vae"))

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from vae_tune.cli.check import CheckOptions, clouds, commands, kuberay, schema, security
+from vae_tune.cli.check import clouds, commands, kuberay, schema, security
 from vae_tune.cli.check.document import Document, Finding, read_document
 from vae_tune.cluster.auth_token import make_token
 from vae_tune.config.settings import UsageError, telling_line
@@ -20,24 +20,24 @@ _CONNECT_SECONDS = 3
 _SSH_PORT = 22
 
 
-def check(options: CheckOptions) -> int:
+def check(path: Path | None, address: str | None, results_dir: str | None, offline: bool, make_token: bool) -> int:
     """Print the findings; return 1 if there is an error among them.
 
     Raises:
         UsageError: the file cannot be read, is not YAML, or there is no such cluster.
     """
     findings: list[Finding] = []
-    if options.path is not None:
-        document = read_document(options.path)
-        if options.make_token:
+    if path is not None:
+        document = read_document(path)
+        if make_token:
             _make_token(document)
-        findings += check_document(document, options.results_dir)
-        if not options.offline:
+        findings += check_document(document, results_dir)
+        if not offline:
             findings += reachable(document)
-    if options.address is not None:
+    if address is not None:
         from vae_tune.cli.check.live import check_cluster
 
-        findings += check_cluster(options.address, options.results_dir, print)
+        findings += check_cluster(address, results_dir, print)
     for finding in findings:
         print(finding)
     errors = sum(finding.level == "error" for finding in findings)
