@@ -1,7 +1,7 @@
-"""CSV tables: numbers to the last digit, and text that a spreadsheet takes for text.
+"""CSV tables: exact numbers, and text that a spreadsheet does not evaluate as a formula.
 
-Excel, LibreOffice and Google Sheets compute what begins with =, +, -, @, a tab or a carriage return. Text of that kind
-(a reason, a node's name, a choice; never a number) gets an apostrophe in front, which reading takes off again.
+Excel, LibreOffice and Google Sheets evaluate what begins with =, +, -, @, a tab or a carriage return. Such text (a
+reason, a node's name, a choice; never a number) is written behind an apostrophe, which reading removes again.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def escape(value: Any) -> Any:
-    """Return a value as it is written: text that a spreadsheet would compute begins with an apostrophe."""
+    """Return a value as it is written: text that a spreadsheet would evaluate, behind an apostrophe."""
     return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
 
 
 def unescape(written: str) -> str:
-    """Return the text of a cell: what :func:`escape` was given."""
+    """Return what :func:`escape` was given."""
     return written[1:] if written.startswith("'") and _is_formula(written) else written
 
 
 def _is_formula(value: str) -> bool:
-    """Tell whether a text begins like a formula, behind any apostrophes."""
+    """Return whether a text begins like a formula, after any apostrophes."""
     return value.lstrip("'").startswith(_FORMULA)
 
 
 def csv_line(cells: Iterable[Any]) -> str:
-    """Return a line of a table; None is an empty cell."""
+    """Return one line of a table; None becomes an empty cell."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerow("" if value is None else escape(value) for value in cells)
     return out.getvalue()
 
 
 def to_csv(table: pd.DataFrame, **options: Any) -> bytes:
-    """Return a table without its index; ``options`` are pandas'."""
+    """Return a table without its index as CSV; ``options`` are those of pandas."""
     texts = {str(name): table[name].map(escape) for name in table if table[name].dtype.kind == "O"}
     written: str = table.assign(**texts).to_csv(index=False, **options)
     return written.encode()
 
 
 def read_csv(source: Path | io.BytesIO, kinds: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Return a table; only empty cells are missing.
+    """Return a table; only empty cells count as missing.
 
     pyarrow reads each number to the last bit. pandas' own parser does so from 3 on; in 2.2 more than half of the
     numbers were wrong in the last digit.
 
     Args:
         source: the file.
-        kinds: "str", "int64", "Int64" or "float64" by column; a column that is not named is guessed.
+        kinds: "str", "int64", "Int64" or "float64" by column; other columns are guessed.
 
     Raises:
-        OSError, ValueError: it cannot be read, or a cell is not of its kind.
+        OSError, ValueError: it cannot be read, or a cell is of another kind.
     """
     import pandas as pd
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""The fields of a configuration: checked against their types, and turned into plain values and back."""
+"""Check the fields of a configuration against their types; convert it to JSON values and back."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def _plain(value: Any) -> Any:
 
 
 _hints: Callable[[type], dict[str, Any]] = cache(get_type_hints)
-"""The types of a configuration's fields, evaluated once: a report builds thousands of configurations."""
+"""Return the types of a configuration's fields, cached: a report builds thousands of configurations."""
 
 
 def check_types(config: Any) -> None:
-    """Refuse a value of the wrong type, for configurations that come from Python, YAML or JSON.
+    """Raise UsageError at a value of the wrong type; convert values from Python, YAML or JSON that fit.
 
-    Numbers of NumPy, pandas and torch become Python's, a float that is whole becomes an int where one is needed, a
-    text becomes a path. Of a path ``~`` is written out, and what does not end with a name (``.``).
+    Numbers of NumPy, pandas and torch become Python's, a whole float becomes an int where one is needed, a text
+    becomes a path, and a path gets ``~`` expanded and a name at its end (unlike ``.``).
     """
     hints = _hints(type(config))
     for spec in fields(config):
@@ -90,7 +90,7 @@ def check_types(config: Any) -> None:
 
 
 def _fitting(value: Any, hint: Any) -> Any:
-    """Return ``value`` as a field of the type ``hint`` holds it, where it can be that without losing anything."""
+    """Return ``value`` converted to the type ``hint`` if that loses nothing, else unchanged."""
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         return tuple(_fitting(one, Path) for one in value)
     if isinstance(value, Mapping):
@@ -106,7 +106,7 @@ def _fitting(value: Any, hint: Any) -> Any:
 
 
 def plain_number(value: Any) -> Any:
-    """Return a number of NumPy, pandas, torch or the standard library as Python's own; anything else as it is."""
+    """Return a number of NumPy, pandas, torch or the standard library as int or float; anything else unchanged."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, Number) and not isinstance(value, (bool, int, float, complex)):
@@ -115,10 +115,10 @@ def plain_number(value: Any) -> Any:
 
 
 def read_number(text: str, kind: type) -> Any:
-    """Return the number that a text stands for, as ``kind``: ``20.0`` is the whole number 20.
+    """Return the number in a text as ``kind``: ``20.0`` is the whole number 20.
 
     Raises:
-        ValueError: it stands for none; says so.
+        ValueError: the text is no such number; the message says so.
     """
     with suppress(ValueError):
         return kind(text)
@@ -129,13 +129,13 @@ def read_number(text: str, kind: type) -> Any:
 
 
 def _accepts(hint: Any, cls: type) -> bool:
-    """Whether the annotation ``hint`` allows an instance of ``cls``; a bool is no int, whatever Python says."""
+    """Return whether the annotation ``hint`` allows an instance of ``cls``; unlike in Python, a bool is no int."""
     return any(kind is bool if cls is bool else issubclass(cls, kind) for kind in _kinds(hint))
 
 
 @cache
 def _kinds(hint: Any) -> list[type]:
-    """Return the classes that an annotation allows; not those of a Literal."""
+    """Return the classes that an annotation allows, except those of a Literal."""
     if get_origin(hint) in (Union, UnionType):
         return [kind for option in get_args(hint) for kind in _kinds(option)]
     return [] if get_origin(hint) is Literal else [get_origin(hint) or hint]
@@ -143,13 +143,13 @@ def _kinds(hint: Any) -> list[type]:
 
 @cache
 def _choices(hint: Any) -> list[Any]:
-    """Return the values of a Literal, also where another type stands beside it."""
+    """Return the values of a Literal, also of one inside a union."""
     options = [hint, *get_args(hint)]
     return [choice for option in options if get_origin(option) is Literal for choice in get_args(option)]
 
 
 def require(config: Any, name: str, holds: bool, rule: str) -> None:
-    """Refuse the value of the field ``name`` unless ``holds``."""
+    """Raise UsageError about the field ``name``, "must be ``rule``", unless ``holds``."""
     if not holds:
         value = getattr(config, name)
         raise UsageError(f"{name} must be {rule}, but got {(str(value) if isinstance(value, Path) else value)!r}.")

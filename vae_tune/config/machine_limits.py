@@ -1,4 +1,4 @@
-"""What this process may use of its machine: CPU affinity and control groups can allow it less than there is."""
+"""The CPUs and the memory that this process may use; CPU affinity and control groups can limit them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _MOUNT_FIELDS = 3
-"""Of a line of /proc/self/mountinfo, after the dash: file system, source, options."""
+"""In a line of /proc/self/mountinfo, after the dash: file system, source, options."""
 
 
 def cpu_count() -> int:
@@ -16,10 +16,10 @@ def cpu_count() -> int:
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """Return how many CPUs this process may use, at least 1; a fraction that a control group allows does not count.
+    """Return how many CPUs this process may use, at least 1, rounded down.
 
     Args:
-        root: of the file system that has /proc and the control groups.
+        root: of the file system with /proc and the control groups.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpu_count()
     quotas = (_cpu_quota(group) for group in control_groups("cpu", root))
@@ -27,19 +27,19 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
 
 def cpu_note() -> str:
-    """Return " (1 of 2 CPUs may be used)", or nothing where all of them may."""
+    """Return for instance " (1 of 2 CPUs may be used)", or "" if there is no limit."""
     usable, there = usable_cpus(), cpu_count()
     return f" ({usable} of {there} CPUs may be used)" if usable < there else ""
 
 
 def available_memory(root: Path = Path("/")) -> int | None:
-    """Return the bytes of memory that this process can still take, None where the system does not tell.
+    """Return the bytes of memory that this process can still allocate, None if the system does not report them.
 
-    It is the least of what the machine has available and of what each control group leaves. Files that a group has
-    read count as available, as they do for the machine: Linux lets go of them when memory is needed.
+    This is the minimum over the machine and each control group. Cached files count as available, in a group as in the
+    machine: Linux drops them when memory is needed.
 
     Args:
-        root: of the file system that has /proc and the control groups.
+        root: of the file system with /proc and the control groups.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -51,13 +51,13 @@ def available_memory(root: Path = Path("/")) -> int | None:
 
 
 def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
-    """Yield the folders of the control groups that limit this process, its own first, then those that hold it.
+    """Yield the folders of the control groups that limit this process: its own first, then its parents.
 
-    Both versions of Linux's control groups are looked at; elsewhere there are none.
+    Both versions of Linux's control groups are supported; other systems have none.
 
     Args:
         controller: "cpu" or "memory".
-        root: of the file system that has /proc and the control groups.
+        root: of the file system with /proc and the control groups.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
@@ -79,10 +79,9 @@ def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
 
 
 def _upwards(mount: Path, path: PurePosixPath, mounted: PurePosixPath) -> Iterator[Path]:
-    """Yield the folder of group ``path``, where ``mounted`` is the group at ``mount``, and the folders above it.
+    """Yield the folder of group ``path`` and those of its parents, where ``mounted`` is the group at ``mount``.
 
-    In a container the path can be one that the machine sees, of which the mount shows the end alone: the mount is all
-    that is known then.
+    In a container, the path can be that on the host, of which the mount shows only the end: then yield the mount.
     """
     inside = path.relative_to(mounted) if path.is_relative_to(mounted) else PurePosixPath()
     folder = mount / inside
@@ -95,7 +94,7 @@ def _upwards(mount: Path, path: PurePosixPath, mounted: PurePosixPath) -> Iterat
 
 
 def _cpu_quota(group: Path) -> float | None:
-    """Return the CPUs that a control group allows, None where it sets no limit."""
+    """Return the CPUs that a control group allows, None if it sets no limit."""
     try:
         if (both := group / "cpu.max").exists():
             quota, period = both.read_text().split()
@@ -107,7 +106,7 @@ def _cpu_quota(group: Path) -> float | None:
 
 
 def _memory_left(group: Path) -> int | None:
-    """Return the bytes that a control group still allows, None where it sets no limit."""
+    """Return the bytes that a control group still allows, None if it sets no limit."""
     both = (group / "memory.max").exists()
     limit, used, files = (
         ("memory.max", "memory.current", "inactive_file")

@@ -1,7 +1,7 @@
-"""What a trial trains and how a search runs, as values that validate themselves.
+"""The configurations of a trial and of a search, which validate themselves.
 
-A field is default, type, docstring and command-line help in one. Nothing heavy is imported here: the help
-must answer at once.
+Each field is default, type, docstring and command-line help in one. This module imports nothing heavy, so that the
+help appears at once.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ Dataset = Literal[
 ]
 
 _MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
-"""What keeps MLflow's runs: a server, or a database through SQLAlchemy."""
+"""URL schemes of MLflow's servers, and of databases through SQLAlchemy."""
 _SECRET = re.compile(
     r"^https?:.*@|//.*:.*@|[?&;][^=]*(pass|pwd|token|secret|key)|(^|\s)(pass\w*|pwd)\s*=", re.IGNORECASE
 )
-"""A login or a password in a URL, also in one that is no proper URL."""
+"""A login or a password in a URL, or in a malformed one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class TrialConfig:
     kl_warmup_epochs: int = 0
     """Epochs over which the weight of the KL term grows linearly to kl-weight."""
     free_bits: float = 0.0
-    """Nats of KL, mean over a minibatch, that each latent may have at no cost less than it has at that (0: off)."""
+    """Minimum KL that each latent is charged, in nats, averaged over a minibatch (0: off)."""
     iwae_samples: int = 1
     """Importance samples of the training bound (Burda et al. 2016); 1 is the ELBO."""
     weight_decay: float = 0.0
@@ -98,16 +98,16 @@ class TrialConfig:
     lr_schedule: LrSchedule = "constant"
     """Learning rate over the epochs: constant, cosine to zero at max-epochs, or staged: 3^i epochs at 10^(-i/7)."""
     grad_clip: float = 0.0
-    """Largest norm of the gradient (0: any)."""
+    """Clip the gradient to this norm (0: no clipping)."""
     max_epochs: int = 10
-    """Passes over the training images of a trial that is not stopped."""
+    """Epochs of a trial that is not stopped early."""
     precision: Precision = "float32"
-    """Arithmetic of the matrix products, with float32 weights and loss. A CPU has no tf32: it takes float32."""
+    """Arithmetic of the matrix products, with float32 weights and loss. A CPU has no tf32 and uses float32."""
     seed: int = 0
     """Seed of the weights, the batch order, the noise, and the sampler's suggestions."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot be trained."""
+        """Validate the values."""
         check_types(self)
         for name in ("latent_size", "hidden_width", "hidden_layers", "batch_size", "iwae_samples", "max_epochs"):
             require(self, name, getattr(self, name) >= 1, ">= 1")
@@ -122,7 +122,7 @@ class DataConfig:
     """Which images are trained on."""
 
     dataset: Dataset = "mnist"
-    """Image data set. MNIST ships with the package; torchvision downloads the others where they are missing."""
+    """Image data set. MNIST ships with the package; torchvision downloads the others if they are missing."""
     data_dir: Path | None = None
     """Folder in torchvision's layout (DIR/FashionMNIST/raw/...), or an empty one for a download; default:
     $VAE_TUNE_CACHE, else the user's cache."""
@@ -130,11 +130,11 @@ class DataConfig:
     """Use only the first N training images, for a quick look; default: all but the last 10,000, which validate."""
     binarization: Binarization = "grey"
     """grey takes pixels as they are; static draws each once as black or white, with its grey value as probability;
-    dynamic draws the training images anew each epoch, the others as static does. Numbers of different kinds never
-    compare."""
+    dynamic draws the training images anew each epoch, the others as static does. Numbers of different kinds
+    are not comparable."""
 
     def __post_init__(self) -> None:
-        """Refuse what no data set can satisfy."""
+        """Validate the values."""
         check_types(self)
         if self.train_size is not None:
             require(self, "train_size", self.train_size >= 1, ">= 1")
@@ -146,17 +146,17 @@ class AshaConfig:
 
     scheduler: Literal["asha", "asha-promotion", "none"] = "asha"
     """asha stops a trial that is not among the best 1/reduction-factor at a rung; asha-promotion pauses each at a
-    rung, and goes on with it whenever it is among the best of all that came by then; none trains all to the end."""
+    rung, and resumes it once it is among the best of all that reached the rung; none trains every trial to the end."""
     grace_period: int = 1
     """Epochs that every trial gets: the first rung. Further rungs follow at this times reduction-factor^k."""
     reduction_factor: int = 3
-    """One trial in this many passes a rung; 2 finds better models where there are epochs for more than 70 trials."""
+    """One trial in this many passes a rung; 2 finds better models with a budget for more than 70 trials."""
     audit_fraction: float = 0.0
-    """Share of the trials that asha would stop, chosen at random, that are trained to the end all the same, to tell
-    how often it errs; the sampler and asha take them for stopped."""
+    """Fraction of the trials to stop, chosen at random, that are trained to the end nevertheless, to measure how often
+    stopping was wrong; the sampler and asha treat them as stopped."""
 
     def __post_init__(self) -> None:
-        """Refuse rungs that make no sense."""
+        """Validate the rungs."""
         check_types(self)
         require(self, "audit_fraction", 0 <= self.audit_fraction <= 1, "in 0..1")
         audits = self.audit_fraction > 0
@@ -183,14 +183,14 @@ class ResourceConfig:
     cpus_per_trial: int = 1
     """CPU cores, and so threads, of a trial."""
     gpus_per_trial: float | None = None
-    """GPUs of a trial, fractions allowed; default: shared fairly by those that fit on the CPUs, 8 on a GPU at most."""
+    """GPUs of a trial, fractions allowed; default: split among the trials that fit on the CPUs, up to 8 per GPU."""
     max_concurrent: int | None = None
-    """Trials side by side at most; default: as many as fit."""
+    """Maximum number of trials side by side; default: as many as fit."""
     address: str | None = None
-    """Join a running Ray cluster, for instance auto; default: start Ray on this machine alone."""
+    """Join a running Ray cluster, for instance auto; default: start Ray on this machine."""
 
     def __post_init__(self) -> None:
-        """Refuse resources that no trial could have."""
+        """Validate the resources."""
         check_types(self)
         require(self, "cpus_per_trial", self.cpus_per_trial >= 1, ">= 1")
         if self.gpus_per_trial is not None:
@@ -208,7 +208,7 @@ class ViewsConfig:
     tensorboard: bool = False
     """Write scalars, hyperparameters and samples of each trial for TensorBoard, into tensorboard/ of the study."""
     mlflow: str | None = None
-    """MLflow tracking URI, for instance http://127.0.0.1:5000 or sqlite:///mlflow.db: a run for each trial."""
+    """MLflow tracking URI, for instance http://127.0.0.1:5000 or sqlite:///mlflow.db: one run per trial."""
     visdom: str | None = None
     """URL of a visdom server, for instance http://127.0.0.1:8097: loss curves, and samples of the best so far."""
     study_storage: str | None = None
@@ -216,7 +216,7 @@ class ViewsConfig:
     watch together. The password comes from PGPASSWORD or ~/.pgpass."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no address, and passwords in one: they would be recorded."""
+        """Validate the addresses, and refuse passwords in them, which would be recorded."""
         check_types(self)
         for name, secret, environment in (
             ("mlflow", "login or password", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PGPASSWORD,"),
@@ -252,7 +252,7 @@ class SearchConfig:
     """YAML file with the search space, or wide, which comes with the package; default: latent_size 2..64, hidden_width
     64..1024, learning_rate 1e-4..1e-2. From Python also a mapping, as such a file holds it."""
     resume: Path | None = None
-    """Go on with the study in this folder; its settings hold, and only what leaves trials comparable may change."""
+    """Resume the study in this folder; of its settings, only those that leave trials comparable may change."""
     time_budget: str | None = None
     """End everything, the final evaluation included, within this time, for instance 45m or 1h30m."""
     target_loss: float | None = None
@@ -260,14 +260,14 @@ class SearchConfig:
     points: Path | None = None
     """YAML (a list of mappings) or CSV file of configurations to try first, after the reference."""
     warm_start: tuple[Path, ...] = ()
-    """Folder of another study whose finished trials teach the sampler; they are no trials of this one."""
+    """Folder of another study; the sampler learns from its finished trials, which do not become trials of this one."""
     keep: int = 1
-    """Best trials whose last checkpoint is kept after the end."""
+    """Number of best trials whose last checkpoint is kept at the end."""
     sampler: Sampler = "tpe"
     """Optuna sampler that proposes configurations."""
     confirm: int = 0
     """After the search, train the best K configurations and the reference again with fresh seeds: the winner's own
-    number is too good, since it is the best of many."""
+    loss is biased, since it is the best of many."""
     confirm_seeds: int = 3
     """Fresh seeds of each configuration to confirm."""
     asha: AshaConfig = field(default_factory=AshaConfig)
@@ -277,7 +277,7 @@ class SearchConfig:
     trial: TrialConfig = field(default_factory=TrialConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a search that cannot run, before anything is created."""
+        """Validate the search, before anything is created."""
         check_types(self)
         require(self, "num_samples", self.num_samples >= 1, ">= 1")
         require(self, "confirm", self.confirm >= 0, ">= 0")
@@ -298,7 +298,7 @@ class SearchConfig:
 
 
 def _check_place(name: str, path: Path) -> None:
-    """Refuse object storage that there is not, and a login in its address, which would be recorded."""
+    """Refuse unknown object storage, and a login in its address, which would be recorded."""
     scheme = path.parts[0] if path.parts else ""
     if is_remote(path) and re.search(r"[@?]", address(path)):
         raise UsageError(f"{name} must be without a login or options: set those in the environment (AWS_...).")
@@ -308,14 +308,14 @@ def _check_place(name: str, path: Path) -> None:
 
 
 def duration_seconds(text: str) -> float:
-    """Return the seconds in a duration such as 90s, 45m or 1h30m (nine digits each at most); 0 where it is none."""
+    """Return the seconds in a duration such as 90s, 45m or 1h30m (nine digits each at most); 0 if it is malformed."""
     match = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
     hours, minutes, seconds = (int(group or 0) for group in match.groups()) if match else (0, 0, 0)
     return hours * 3600.0 + minutes * 60.0 + seconds
 
 
 def _is_url(text: str, *schemes: str) -> bool:
-    """Whether ``text`` is an address with one of ``schemes``; http and https need a host."""
+    """Return whether ``text`` is a URL with one of ``schemes``; http and https need a host."""
     try:
         parts = urlsplit(text)
         port = parts.port

@@ -34,14 +34,14 @@ _EXAMPLE = "{type: float, low: 1.0e-4, high: 1.0e-2, log: true}"
 
 @dataclass(frozen=True)
 class Space:
-    """What the sampler may choose, by name of a :class:`TrialConfig` field."""
+    """The values that the sampler may choose, by name of a :class:`TrialConfig` field."""
 
     distributions: Mapping[str, BaseDistribution]
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields that have one value in all trials, the reference included."""
+    """Fields with the same value in all trials, including the reference."""
 
     def contains(self, config: TrialConfig) -> bool:
-        """Whether the sampler could have proposed ``config``."""
+        """Return whether the sampler could have proposed ``config``."""
         return not self.outside(config) and all(getattr(config, name) == value for name, value in self.fixed.items())
 
     def outside(self, config: TrialConfig) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Grid:
-    """Configurations to train, each to the end: what there is beside the reference, trial 0."""
+    """Configurations to train to the end, in addition to the reference, trial 0."""
 
     kind: str
     """Of the study: ``exploration`` or ``confirmation``."""
@@ -120,7 +120,7 @@ def _file_entries(path: Path, base: TrialConfig) -> Iterator[_Entry]:
 
 
 def _read_file(path: Path) -> str:
-    """Return the text of a space file, or of the one of that name that comes with the package."""
+    """Return the text of a space file, or of the one with that name in the package."""
     try:
         return path.read_text()
     except (OSError, ValueError) as error:
@@ -142,10 +142,10 @@ def _entry(where: str, key: yaml.Node, node: yaml.Node, base: TrialConfig) -> _E
 
 
 def construct(node: yaml.Node) -> Any:
-    """Return what a node of a YAML file stands for.
+    """Return the value of a node of a YAML file.
 
     Raises:
-        ValueError: a key of a mapping is there twice. Or whatever PyYAML lets through of a bad value.
+        ValueError: a mapping has a key twice; or whatever PyYAML raises at a bad value.
     """
     if isinstance(node, yaml.MappingNode) and (twice := repeated([key.value for key, _ in node.value])):
         raise ValueError(f"its key {twice[0]!r} is there twice")
@@ -157,25 +157,25 @@ def construct(node: yaml.Node) -> Any:
 
 
 def repeated(values: list[Any]) -> list[Any]:
-    """Return the values that are there once more."""
+    """Return the values that appear again."""
     return [value for index, value in enumerate(values) if value in values[:index]]
 
 
 def line_of(error: Any, text: str) -> int:
-    """Return the line of a syntax error: PyYAML knows the mark, of a bad character only the position."""
+    """Return the line of a syntax error; for a bad character, PyYAML gives only its position in the text."""
     if mark := getattr(error, "problem_mark", None):
         return int(mark.line) + 1
     return text.count("\n", 0, getattr(error, "position", 0)) + 1
 
 
 def problem(error: Exception) -> str:
-    """Return what is wrong with a YAML file, on a line."""
+    """Return one line that says what is wrong with a YAML file."""
     return telling_line(getattr(error, "problem", None) or error)
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One line of a space file, with what is needed to say where it is wrong."""
+    """One field of a space file, and where it is, for messages."""
 
     where: str
     name: str
@@ -186,7 +186,7 @@ class _Entry:
         raise UsageError(f"{self.where}: {self.name} {why}.{meant}")
 
     def value(self, value: Any) -> Any:
-        """Return ``value`` as the field holds it, checked by the configuration's own rules."""
+        """Return ``value`` converted and checked by the rules of the configuration."""
         hint = self._hint()
         if isinstance(value, str) and hint in (int, float):  # YAML 1.1 reads 1e-4, without a dot, as a text
             try:
@@ -241,7 +241,7 @@ class _Entry:
         return FloatDistribution(low, high, log=log, step=step)
 
     def _step(self, low: float, high: float, log: bool) -> Any:
-        """Return the step of a range, which must lead from ``low`` to ``high``: Optuna would lower ``high``."""
+        """Return the step of a range, which must reach ``high`` exactly: Optuna would lower ``high``."""
         if log:
             self.refuse("takes log or step, not both")
         kind, step = type(low), self.spec["step"]

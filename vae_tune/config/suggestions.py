@@ -1,4 +1,4 @@
-"""The commands that messages show, as this program was started: whoever types them gets what the message says."""
+"""The commands that messages suggest, written so that the user can type them as the program was started."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ NAME = "vae-tune"
 @dataclass(frozen=True)
 class _Start:
     program: str
-    """What runs every command."""
+    """Runs any command."""
     script: str
-    """A script that runs one command alone, if that was started."""
+    """Runs a single command, if such a script was started; else ""."""
     only: str
     """That command."""
     python: str
-    """The interpreter that runs it."""
+    """The interpreter."""
 
 
 _start: _Start | None = None
-"""That of a command line; a program of somebody else has none."""
+"""Set by a command line; None in a program that imports this package."""
 
 
 @contextmanager
 def started(words: Sequence[str] = ()) -> Iterator[None]:
-    """Have :func:`command` fit this command line; its script runs the command ``words[0]`` alone, if that is given."""
-    global _start  # noqa: PLW0603  # known once, to all threads, from the first line of the command line
+    """Make the suggestions fit this command line, whose script runs only the command ``words[0]``, if given."""
+    global _start  # noqa: PLW0603  # the same for all threads
     before, _start = _start, _this_start(words)
     try:
         yield
@@ -59,13 +59,13 @@ def _this_start(words: Sequence[str] = ()) -> _Start:
 
 
 def _is_found(program: Path) -> bool:
-    """Whether a shell that is told ``vae-tune`` runs this one."""
+    """Return whether ``vae-tune``, typed in a shell, runs this program."""
     found = shutil.which(NAME)
     return found is not None and program.exists() and program.samefile(found)
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
-    """Return a sentence that names the nearest of the words that are ``known``, with a space before; perhaps none."""
+    """Return " Did you mean X?" with the nearest of the words in ``known``, or "" if none is near."""
     from difflib import get_close_matches
 
     plain = {str(name).lstrip("-").lower(): name for name in known}  # the dashes would make any two options alike
@@ -74,14 +74,14 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
 
 
 def command(name: str, *arguments: Path | str) -> str:
-    """Return what to type to run the command ``name`` with ``arguments``, such as ``vae-tune report results/a``."""
+    """Return the command line that runs ``name`` with ``arguments``, such as ``vae-tune report results/a``."""
     start = _start or _this_start()
     begin = start.script if name == start.only else f"{start.program} {name}"
     return " ".join([begin, *(argument(word) if isinstance(word, Path) else quote(word) for word in arguments)])
 
 
 def python(code: str) -> str:
-    """Return what to type to run a line of Python; in a notebook or at Python's prompt, the line."""
+    """Return the command line that runs a line of Python; in a notebook or at Python's prompt, the line itself."""
     return code if hasattr(sys, "ps1") else f"{(_start or _this_start()).python} -c {quote(code)}"
 
 
@@ -91,7 +91,7 @@ def option(name: str) -> str:
 
 
 def resume(folder: Path, name: str = "search", **changes: object) -> str:
-    """Return what to type to go on with what is in ``folder``; in a notebook or at Python's prompt, a call.
+    """Return the command line that resumes what is in ``folder``; in a notebook or at Python's prompt, a call.
 
     Args:
         folder: of a study, or of a training; also on object storage.
