@@ -27,7 +27,8 @@ from vae_tune.record.metadata import new_manifest
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.asha import is_audited
-from vae_tune.search.scheduler import STOP, Decision, make_scheduler
+from vae_tune.search.scheduler import STOP, Decision
+from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 from vae_tune.views.report.page import render

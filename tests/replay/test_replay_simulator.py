@@ -15,7 +15,7 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import UnknownEpoch, simulate
-from vae_tune.search.scheduler import make_scheduler
+from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 

@@ -20,7 +20,8 @@ from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import simulate
 from vae_tune.search.asha import PromotionAsha
 from vae_tune.search.lifecycle import PAUSED
-from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, make_scheduler
+from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP
+from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 

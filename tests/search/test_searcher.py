@@ -18,7 +18,7 @@ from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search import callbacks as module
 from vae_tune.search.callbacks import FailureReasons, ForgetMetrics
-from vae_tune.search.scheduler import make_scheduler
+from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 

@@ -38,7 +38,7 @@ from vae_tune.config.names import (
 from vae_tune.config.settings import SearchConfig, UsageError, from_dict
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
-from vae_tune.search.scheduler import make_scheduler
+from vae_tune.search.scheduler_factory import make_scheduler
 
 
 def audit(folder: Path) -> list[str]:

@@ -30,7 +30,7 @@ from vae_tune.record.trials import TrialRow
 from vae_tune.replay.curves import Curve, Source
 from vae_tune.replay.setting import Setting
 from vae_tune.search.initial_trials import InitialTrials, reference_values
-from vae_tune.search.scheduler import make_scheduler
+from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 

@@ -1,8 +1,4 @@
-"""The protocol of a scheduler, which decides epoch by epoch which trials train on, and the one that a search asks for.
-
-To add a scheduler, write a module beside :mod:`vae_tune.search.asha` with a class that implements :class:`Scheduler`,
-return it from :func:`make_scheduler`, and add its name to ``AshaConfig.scheduler``. Nothing else knows which it is.
-"""
+"""The protocol of a scheduler, which decides after each epoch which trials continue; scheduler_factory makes one."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from vae_tune.config.settings import AshaConfig
 from vae_tune.record.trials import TrialRow
 
 
@@ -48,10 +43,3 @@ class Scheduler(Protocol):
 
     def describe(self) -> str:
         """Describe the scheduler in a few words, for reports."""
-
-
-def make_scheduler(config: AshaConfig, max_epochs: int, seed: int) -> Scheduler:
-    """Return the scheduler that ``config`` asks for, before any report."""
-    from vae_tune.search.asha import Asha, PromotionAsha
-
-    return (PromotionAsha if config.scheduler == "asha-promotion" else Asha)(config, max_epochs, seed)

@@ -20,7 +20,8 @@ from vae_tune.config.space import Space
 from vae_tune.search.lifecycle import READY, Lifecycle
 from vae_tune.search.proposals import Proposals
 from vae_tune.search.record import Record
-from vae_tune.search.scheduler import Scheduler, make_scheduler
+from vae_tune.search.scheduler import Scheduler
+from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.stopping import Stopping
 from vae_tune.vae.memory import in_words
 

@@ -36,7 +36,7 @@ from vae_tune.config.storage import claim_for
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow, now
 from vae_tune.search.callbacks import EachStep, FailureReasons, ForgetMetrics, ReportsToLifecycle, StopsAll
-from vae_tune.search.scheduler import make_scheduler
+from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping, explain
 from vae_tune.tasks.startup import RunningSearch
