@@ -1,19 +1,19 @@
-# `make search` and `make test` set up .venv by themselves; a second call installs nothing.
+# `make search` and `make test` set up .venv if necessary; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest
 READY := .venv/.ready
-unexport PYTHONDONTWRITEBYTECODE  # or each process compiles again what it imports
+unexport PYTHONDONTWRITEBYTECODE  # otherwise each process compiles its imports again
 
 .PHONY: search test test-lowest notebook notebook-run screenshot bench chaos setup check constraints clean
 
 search: setup            ## find the best VAE among 50 trials on the embedded MNIST
 	$(BIN)/python search.py --num-samples 50
 
-test: check              ## ruff, mypy --strict and all tests; the slow ones mostly wait, so three side by side on two cores
+test: check              ## run ruff, mypy --strict and all tests; slow tests mostly wait, so three run in parallel on two cores
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-test-lowest: setup       ## all tests with the oldest versions that pyproject.toml allows; outside CI
+test-lowest: setup       ## run all tests with the oldest versions that pyproject.toml allows; CI does not run this
 	mkdir -p build
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --extra dev --no-annotate --no-header --no-emit-index-url --upgrade pyproject.toml --output-file build/lowest.txt
 	$(BIN)/python -m venv $(LOWEST)
@@ -21,24 +21,24 @@ test-lowest: setup       ## all tests with the oldest versions that pyproject.to
 	$(BIN)/uv pip install --quiet --build-constraint constraints.txt --python $(LOWEST)/bin/python --no-deps --editable .
 	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH $(LOWEST)/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-notebook: setup          ## open the notebook in JupyterLab, on this machine alone, behind its token
+notebook: setup          ## open the notebook in JupyterLab, on 127.0.0.1 only, protected by its token
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[jupyterlab]'
 	$(BIN)/jupyter lab --ip 127.0.0.1 analysis/search_analysis.ipynb
 
-notebook-run: setup      ## run it on STUDY=results/NAME and keep the outputs in it
+notebook-run: setup      ## run the notebook on STUDY=results/NAME and save its outputs
 	$(BIN)/python analysis/run.py $(STUDY)
 
-chaos: setup             ## kill a search -9 at random moments, 30 times, and audit what it leaves
+chaos: setup             ## kill -9 a search 30 times at random moments, and audit its record
 	$(BIN)/python -m tests.system.chaos --kills 30
 
-bench: setup             ## print every speed figure again, beside what people would use instead (about 33 minutes)
+bench: setup             ## measure all speeds again, compared with the usual alternatives (about 33 minutes)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	for name in train compiled start memory scale; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/search.py --same-size --short
 	$(BIN)/python benchmarks/search.py --same-size --peers optuna+ours
 	$(BIN)/python benchmarks/harness.py
 
-screenshot: setup        ## draw the top of a report for the README: make screenshot STUDY=results/NAME
+screenshot: setup        ## save the top of a report as the README's picture: make screenshot STUDY=results/NAME
 	$(BIN)/python -m tests.browser $(STUDY) docs/images/report.png
 
 check: setup
@@ -52,13 +52,13 @@ setup: $(READY)          ## create .venv with the pinned dependencies and this p
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vae_tune needs Python 3.11 or newer, but %s is %s: make PYTHON=python3.x" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=26'  # the one in Python takes a third longer
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=26'  # Python's own pip takes a third longer
 	PYTHONWARNINGS=ignore PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --no-compile --editable '.[dev]'
-	@$(BIN)/python -c 'import vae_tune.tasks.search, vae_tune.cluster.trainable, vae_tune.views.report.page'  # compiles what a search imports, an eighth of it all
+	@$(BIN)/python -c 'import vae_tune.tasks.search, vae_tune.cluster.trainable, vae_tune.views.report.page'  # compiles the modules that a search imports, an eighth of all
 	@touch $@
 
-constraints: setup       ## pin the newest compatible versions of everything
+constraints: setup       ## pin the newest compatible versions of all packages
 	$(BIN)/uv pip compile --quiet --universal --upgrade --all-extras --no-annotate --no-header --no-emit-index-url pyproject.toml --output-file constraints.txt
 
-clean:                   ## remove the environments and caches, never results
+clean:                   ## remove environments and caches, never results
 	rm -rf .venv $(LOWEST) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Optuna 5.0.0: a journal that ends with a blank line can be read until it is written to, and then no more.
+# Optuna 5.0.0: a journal that ends with a blank line can be read until the next write, and never again after it.
 #
-# Network file systems and careless appends leave blank lines. JournalFileBackend forgives a last line that is not JSON,
-# as a line that somebody is still writing, so a study whose journal ends with "\n\n" loads. `study.ask()` appends its
-# line behind the blank one, which is then no longer the last: the same call raises JSONDecodeError, and so does every
-# later load. The study is lost until the line is removed by hand. A blank line elsewhere is refused at once.
+# Network file systems and careless appends leave blank lines. JournalFileBackend tolerates a last line that is not JSON,
+# because another process may still be writing it. So a study whose journal ends with "\n\n" loads. `study.ask()` then
+# appends a line after the blank one, which is no longer the last: the same call raises JSONDecodeError, and so does every
+# later load. The study is unreadable until someone removes the line by hand. Optuna rejects a blank line elsewhere at once.
 #
-# The good guess is wrong: JSON-lines readers skip blank lines, and what loads and takes a write should load again.
+# Why this is surprising: JSON-lines readers skip blank lines, and a journal that loads and accepts a write should load again.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Optuna 5.0.0: a journal's UTC moments come back as naive local times, so a trial can end before it starts.
+# Optuna 5.0.0: a journal's UTC timestamps are read as naive local times, so a trial can end before it starts.
 #
 # JournalStorage writes "2026-10-25T01:00:17+00:00": UTC, with its offset. On reading, optuna/storages/journal/_storage.py
-# turns it into a naive datetime in the zone of the reading process. In the hour that the end of summer time repeats, two
-# moments an hour apart get the same clock reading, and nothing (`tzinfo`, `fold`) tells them apart. So with
-# TZ=Europe/Berlin a trial from 00:59:00Z to 01:00:17Z has a duration of -1 day, 23:01:17, and `.astimezone(UTC)`, the
-# usual way back, gives an end at 00:00:17Z.
+# converts it to a naive datetime in the time zone of the reading process. In the hour that repeats at the end of summer
+# time, two timestamps an hour apart become the same local time, and neither `tzinfo` nor `fold` distinguishes them. So with
+# TZ=Europe/Berlin, a trial from 00:59:00Z to 01:00:17Z has a duration of -1 day, 23:01:17, and `.astimezone(UTC)`, the
+# usual conversion back, returns an end at 00:00:17Z.
 #
-# The good guess is wrong: the offset in the file suggests that what is read is the moment that was written.
+# Why this is surprising: the offset in the file suggests that reading returns the timestamp that was written.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

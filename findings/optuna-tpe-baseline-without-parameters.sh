@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Optuna 5.0.0: one finished trial without parameters ends TPE's joint proposals for the rest of the study.
 #
-# TPE is multivariate by default since Optuna 5 for a single objective: it proposes all parameters together, from the
+# Since Optuna 5, TPE is multivariate by default for a single objective: it proposes all parameters together, from the
 # intersection of the finished trials' search spaces (optuna/samplers/_tpe/sampler.py, infer_relative_search_space). A
-# baseline recorded with `study.tell(study.ask(), 5.0)`, because it lies outside of the space, has no parameters, so the
-# intersection is empty: from then on each parameter is proposed by itself. A pruned one does the same, a failed one
-# does not. With group=True nothing is lost.
+# baseline outside of the space, recorded with `study.tell(study.ask(), 5.0)`, has no parameters. So the intersection is
+# empty, and TPE proposes each parameter independently from then on. A pruned baseline has the same effect, a failed one
+# has none. With group=True, TPE keeps its joint proposals.
 #
-# The good guess is wrong: such a trial holds nothing that TPE could learn from, so it should change nothing. The logged
-# warning speaks of a dynamic search space, which this is not.
+# Why this is surprising: such a trial contains nothing that TPE could learn from, so it should change nothing. The logged
+# warning mentions a dynamic search space, which this is not.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Ray 2.60.0: `taskset -c 0 python` with `ray.init()` offers every CPU of the machine, not the one that may be used.
+# Ray 2.60.0: `taskset -c 0 python` with `ray.init()` offers all CPUs of the machine, not the one that the process may use.
 #
-# Ray counts with multiprocessing.cpu_count() (ray/_private/utils.py, get_num_cpus); affinity, as taskset, Slurm
-# (--cpus-per-task with task/affinity) and cpusets set it, does not count, though each of Ray's workers inherits it.
-# So two tasks of one CPU each run side by side on one CPU.
+# Ray counts with multiprocessing.cpu_count() (ray/_private/utils.py, get_num_cpus). It ignores the affinity that taskset,
+# Slurm (--cpus-per-task with task/affinity) and cpusets set, although each Ray worker inherits it. So two tasks of one
+# CPU each run in parallel on one CPU.
 #
-# The good guess is wrong: len(os.sched_getaffinity(0)), which `nproc`, joblib and torch go by, says 1 in the same
-# process. Ray looks for a control group's quota in one case only, a container that it recognises as Docker's.
+# Why this is surprising: len(os.sched_getaffinity(0)), which `nproc`, joblib and torch use, returns 1 in the same process.
+# Ray reads a control group's quota in one case only: in a container that it recognizes as Docker's.
 #
 # Needs a machine with two or more CPUs.
 set -euo pipefail

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# torch 2.15.0 on an x86-64 CPU: an elementwise function gives other bits with another number of threads.
+# torch 2.15.0 on an x86-64 CPU: an elementwise function returns different bits with a different number of threads.
 #
-# torch splits an elementwise operation of more than 32,768 elements among its threads. Each part is computed in vectors,
-# and the few elements that are left at the end of a part one by one, by code that rounds differently. With another
-# number of threads other elements are the last of a part. So `torch.sigmoid(x)` and `softplus(x)` of the same float32
+# torch splits an elementwise operation of more than 32,768 elements among its threads. It computes each part in vectors,
+# and the few elements left at the end of a part one by one, with code that rounds differently. With a different number
+# of threads, different elements are at the end of a part. So `torch.sigmoid(x)` and `softplus(x)` of the same float32
 # tensor differ in a few elements, by one unit in the last place, between 1 and 3 threads.
 #
-# The good guess is wrong: sums depend on how they are split, as everybody knows, but an elementwise function has
-# nothing to split. A per-image loss, whose sums never cross an image, is not safe either. Which functions and numbers
-# of threads differ depends on the processor's vectors, so all are tried; that some do is what is checked.
+# Why this is surprising: sums are known to depend on how they are split, but an elementwise function has nothing to split.
+# A per-image loss, whose sums never cross an image, is affected too. The processor's vectors determine which functions and
+# numbers of threads differ, so this script tries all of them and checks that some differ.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
