@@ -11,7 +11,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from vae_tune import load_study
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 
 NOTEBOOK = Path(__file__).parent / "search_analysis.ipynb"
 PARAMETERS = "parameters"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vae_tune.analysis.study import load_study
 from vae_tune.config.csv_tables import to_csv
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic, write_json
 from vae_tune.config.names import (
     COMPLETE,
@@ -26,7 +27,6 @@ from vae_tune.config.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.config.settings import UsageError
 
 
 def write_curves(study: Path, output: Path) -> Path:

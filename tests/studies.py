@@ -17,9 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
 from vae_tune.analysis.study import load_study
+from vae_tune.config.fields import to_dict
 from vae_tune.config.files import write_json
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING, SEARCH
-from vae_tune.config.settings import AshaConfig, DataConfig, SearchConfig, TrialConfig, to_dict
+from vae_tune.config.settings import AshaConfig, DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import new_manifest, this_run

@@ -8,7 +8,7 @@ import pytest
 from analysis.run import NOTEBOOK, PARAMETERS, execute
 from tests.studies import make_study
 from tests.views.test_plots import STUDIES
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 from vae_tune.views.figures import FIGURES
 
 BOOK = nbformat.read(NOTEBOOK, as_version=4)

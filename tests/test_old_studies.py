@@ -13,8 +13,8 @@ from vae_tune.analysis.compute_cost import CONFIRMATION, compute_cost
 from vae_tune.analysis.study import load_study
 from vae_tune.cluster.slots import Slots
 from vae_tune.config import suggestions
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EXPLORATION, SEARCH
-from vae_tune.config.settings import UsageError
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import read_config, read_manifest
 from vae_tune.tasks.search_plan import make_plan, open_record

@@ -17,8 +17,9 @@ from vae_tune.cli.dashboard import make_dashboard
 from vae_tune.cli.parsing import parse
 from vae_tune.cli.replay import ReplayOptions
 from vae_tune.cli.report import ReportOptions
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import CONFIRMATION, EXPLORATION, KINDS, PRUNED, SEARCH
-from vae_tune.config.settings import DataConfig, SearchConfig, UsageError
+from vae_tune.config.settings import DataConfig, SearchConfig
 from vae_tune.config.space import DEFAULT_SPACE, Space
 from vae_tune.images.datasets import load_images
 from vae_tune.record.metadata import read_config, read_manifest, refuse_other_data

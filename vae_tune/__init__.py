@@ -5,16 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.config.settings import (
-    AshaConfig,
-    DataConfig,
-    ResourceConfig,
-    SearchConfig,
-    SearchError,
-    TrialConfig,
-    UsageError,
-    ViewsConfig,
-)
+from vae_tune.config.errors import SearchError, UsageError
+from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
 from vae_tune.config.version import __version__ as __version__
 
 if TYPE_CHECKING:

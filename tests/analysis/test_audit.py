@@ -7,8 +7,10 @@ import pytest
 from tests.search.test_searcher import drive
 from vae_tune.analysis.audit import audit
 from vae_tune.cli import main as cli
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import to_dict
 from vae_tune.config.files import write_json
-from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig, UsageError, to_dict
+from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord

@@ -10,7 +10,8 @@ import pytest
 from tests.studies import make_study
 from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.study import Study, load_study
-from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig, to_dict
+from vae_tune.config.fields import to_dict
+from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 
 EIGHT = datetime(2026, 1, 5, 8, tzinfo=UTC)
 ASHA = AshaConfig()

@@ -6,7 +6,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from tests.studies import hand_made, make_study
 from vae_tune import TrialConfig, load_study
 from vae_tune.analysis.hyperparameters import MIN_TRIALS, Axis, axes, comparable, pair
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 from vae_tune.config.space import Space
 from vae_tune.plots import importance, pair_grid, parallel, slices
 

@@ -15,7 +15,7 @@ import vae_tune
 from tests.record.test_study_record import report
 from tests.studies import hand_made, make_study
 from vae_tune import SearchConfig, TrialConfig, load_studies, load_study
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord

@@ -15,7 +15,7 @@ from vae_tune.cli.check import CheckOptions, clouds, command
 from vae_tune.cli.check import run as check
 from vae_tune.cli.check.command import check_document, reachable
 from vae_tune.cli.check.document import read_document
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ["cluster.yaml", "cluster/gcp.yaml", "cluster/kuberay.yaml", "cluster/local.yaml"]

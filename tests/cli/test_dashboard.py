@@ -15,7 +15,7 @@ from tests.studies import make_study
 from tests.view_servers import SECONDS
 from vae_tune.cli.dashboard import DashboardOptions, make_dashboard
 from vae_tune.cli.dashboard import run as run_dashboard
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 from vae_tune.record.journal import ReadOnlyJournal
 from vae_tune.record.trials import read_trials
 

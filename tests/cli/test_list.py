@@ -13,8 +13,8 @@ from vae_tune.analysis.study import load_study
 from vae_tune.cli.list import ListOptions
 from vae_tune.cli.list import run as print_studies
 from vae_tune.config import storage
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EXPLORATION
-from vae_tune.config.settings import UsageError
 from vae_tune.record.claim import claimed
 
 

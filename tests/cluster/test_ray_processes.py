@@ -13,7 +13,7 @@ import pytest
 
 from vae_tune.cluster import ray_processes as module
 from vae_tune.cluster.ray_processes import RayProcesses, short_temp_dir
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 
 pytestmark = pytest.mark.skipif(not module.detect_fate_sharing_support(), reason="there Ray needs our process group")
 
@@ -75,7 +75,7 @@ def test_a_start_that_failed_names_the_process_its_log_and_its_last_line(started
 
 _WAIT = """
 import sys
-from vae_tune.config.settings import SearchError
+from vae_tune.config.errors import SearchError
 from vae_tune.cluster.ray_processes import RayProcesses
 found = RayProcesses()
 found.start(["/bin/false"])

@@ -11,7 +11,8 @@ import ray
 
 from vae_tune.cluster import ray_runtime as cluster
 from vae_tune.cluster.ray_processes import RayDied
-from vae_tune.config.settings import ResourceConfig, SearchError, UsageError
+from vae_tune.config.errors import SearchError, UsageError
+from vae_tune.config.settings import ResourceConfig
 
 
 def _slow(monkeypatch: pytest.MonkeyPatch, failures: int, error: Exception) -> list[int]:

@@ -9,7 +9,8 @@ import pytest
 
 from vae_tune.cluster import slots as module
 from vae_tune.cluster.slots import CurrentSlots, Slots, count_slots, find_slots, requested_slots
-from vae_tune.config.settings import ResourceConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import ResourceConfig
 
 CPU, GPU = {"CPU": 16.0}, {"CPU": 4.0, "GPU": 1.0}
 

@@ -9,8 +9,9 @@ import torch
 
 from vae_tune.cluster import slots
 from vae_tune.config import machine_limits
+from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import available_memory, control_groups, cpu_note, usable_cpus
-from vae_tune.config.settings import ResourceConfig, UsageError
+from vae_tune.config.settings import ResourceConfig
 from vae_tune.vae.threads import cpu_threads, limit_threads
 
 TWO = "30 23 0:26 {root} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"

@@ -15,17 +15,16 @@ import pandas as pd
 import pytest
 import torch
 
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.settings import (
     AshaConfig,
     DataConfig,
     ResourceConfig,
     SearchConfig,
     TrialConfig,
-    UsageError,
     ViewsConfig,
     duration_seconds,
-    from_dict,
-    to_dict,
 )
 
 ALL = (TrialConfig, DataConfig, AshaConfig, ResourceConfig, ViewsConfig, SearchConfig)

@@ -15,7 +15,9 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import from_dict, to_dict
+from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
 
 BASE = TrialConfig()

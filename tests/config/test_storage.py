@@ -9,8 +9,10 @@ import pytest
 
 from tests.stores import BUCKET, gcs, s3
 from vae_tune.config import local_copies, storage
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import absolute, address, is_remote
-from vae_tune.config.settings import SearchConfig, UsageError, from_dict, to_dict
+from vae_tune.config.settings import SearchConfig
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ import torch
 from torchvision import datasets
 
 from vae_tune.config.cache import cache_dir
-from vae_tune.config.settings import DataConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import DataConfig
 from vae_tune.images import named_sets
 from vae_tune.images.datasets import Images, binarize, load_images, load_labels, to_tensor
 

@@ -13,9 +13,9 @@ import pytest
 
 from tests.stores import BUCKET, gcs, google, no_event, s3
 from vae_tune.config import storage
+from vae_tune.config.errors import SearchError, UsageError
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import working_copy
-from vae_tune.config.settings import SearchError, UsageError
 from vae_tune.config.storage import ClaimLost
 from vae_tune.record import claim, remote_sync
 from vae_tune.record.claim import Claim, claimed

@@ -11,8 +11,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from tests.studies import make_study
 from vae_tune.analysis.audit import audit
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import write_json
-from vae_tune.config.settings import UsageError
 from vae_tune.record.journal import Journal, ReadOnlyJournal
 from vae_tune.record.metadata import read_config, read_manifest
 from vae_tune.record.study_record import StudyRecord

@@ -7,7 +7,8 @@ import pytest
 
 from tests.studies import make_study
 from vae_tune.analysis.study import load_study
-from vae_tune.config.settings import SearchConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import SearchConfig
 from vae_tune.record.lock import StudyLock
 from vae_tune.record.metadata import read_config
 from vae_tune.tasks.search_plan import make_plan, study_place

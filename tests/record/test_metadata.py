@@ -7,17 +7,10 @@ import pytest
 
 from vae_tune import __version__
 from vae_tune.cli import main as cli
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import to_dict
 from vae_tune.config.names import KINDS
-from vae_tune.config.settings import (
-    AshaConfig,
-    DataConfig,
-    ResourceConfig,
-    SearchConfig,
-    TrialConfig,
-    UsageError,
-    ViewsConfig,
-    to_dict,
-)
+from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import (

@@ -16,8 +16,9 @@ from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.study import load_study
 from vae_tune.cli.main import main
 from vae_tune.config import storage
+from vae_tune.config.errors import SearchError, UsageError
 from vae_tune.config.local_copies import local_copy, record_files, working_copy
-from vae_tune.config.settings import SearchConfig, SearchError, UsageError
+from vae_tune.config.settings import SearchConfig
 from vae_tune.record import claim, remote_sync
 from vae_tune.record.claim import Claim, claimed
 from vae_tune.record.remote_sync import update_working_copy, uploading

@@ -12,8 +12,8 @@ import optuna
 import pytest
 
 from tests.studies import make_study
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
-from vae_tune.config.settings import UsageError
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.study_record import StudyRecord

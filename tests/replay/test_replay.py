@@ -12,8 +12,9 @@ import pytest
 from benchmarks.curves import write_curves
 from tests.studies import hand_made, make_study
 from vae_tune.cli.replay import ReplayOptions
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
-from vae_tune.config.settings import AshaConfig, TrialConfig, UsageError
+from vae_tune.config.settings import AshaConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves, places, read_table
 from vae_tune.replay.setting import Setting

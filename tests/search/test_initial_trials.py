@@ -2,8 +2,9 @@ import pytest
 
 from tests.studies import make_study
 from vae_tune.analysis.study import load_study
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import TRIAL, VALUES
-from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError
+from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord

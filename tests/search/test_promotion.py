@@ -10,8 +10,9 @@ from tests.replay.test_replay_simulator import Given, outcomes
 from tests.search.test_searcher import result
 from tests.studies import hand_made
 from vae_tune.analysis.audit import audit
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, PRUNED, RUNNING, TRIAL
-from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig, UsageError
+from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.sampler_view import as_set_aside

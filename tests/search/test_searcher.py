@@ -12,8 +12,9 @@ from ray.tune.trainable.metadata import _TrainingRunMetadata
 from tests.record.test_study_record import MANIFEST
 from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.cluster.slots import Slots
+from vae_tune.config.errors import SearchError
 from vae_tune.config.names import EPOCH, GPU_ERROR, RUNNING, TRIAL, VAL_LOSS, VALUES
-from vae_tune.config.settings import AshaConfig, SearchError, TrialConfig
+from vae_tune.config.settings import AshaConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search import callbacks as module

@@ -16,8 +16,9 @@ from tests.search.test_initial_trials import BASE, CONFIG, searcher_of, study
 from tests.studies import hand_made, make_study
 from vae_tune.analysis.audit import audit
 from vae_tune.cluster.slots import Slots
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import TRIAL, VALUES
-from vae_tune.config.settings import DataConfig, SearchConfig, TrialConfig, UsageError
+from vae_tune.config.settings import DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE, load_space
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord

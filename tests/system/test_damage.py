@@ -11,7 +11,8 @@ import pytest
 from tests.record.test_study_record import report
 from tests.system.conftest import alive, is_whole, table, wait_for
 from vae_tune.analysis.audit import audit
-from vae_tune.config.settings import SearchConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import SearchConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_manifest, read_manifest
 from vae_tune.record.study_record import StudyRecord

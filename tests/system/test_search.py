@@ -18,7 +18,7 @@ from tests.system.conftest import is_whole, table
 from tests.test_notebook import pictures
 from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig, load_study, run_search
 from vae_tune.analysis.audit import audit
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 from vae_tune.tasks.search import resume_search
 from vae_tune.vae.checkpoint import read_model
 from vae_tune.views.figures import FIGURES

@@ -8,9 +8,9 @@ import pytest
 from tests.record.test_study_record import report
 from tests.studies import hand_made
 from vae_tune.cluster.ray_processes import RayDied
+from vae_tune.config.errors import SearchError
 from vae_tune.config.files import read_json
 from vae_tune.config.names import FAILED, INTERRUPTED
-from vae_tune.config.settings import SearchError
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping

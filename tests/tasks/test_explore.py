@@ -17,9 +17,10 @@ from vae_tune.analysis.study import load_study
 from vae_tune.cli import main as cli
 from vae_tune.cli.explore import ExploreOptions, run
 from vae_tune.config import suggestions
+from vae_tune.config.errors import UsageError
 from vae_tune.config.local_copies import mark_copy, record_files, working_copy
 from vae_tune.config.names import COMPLETE, DEVICE, EXPLORATION, FAIL, LOCK_FILE, NODE
-from vae_tune.config.settings import ResourceConfig, SearchConfig, TrialConfig, UsageError
+from vae_tune.config.settings import ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.config.storage import write_bytes
 from vae_tune.record.metadata import new_manifest, read_config
 from vae_tune.record.study_record import StudyRecord

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from vae_tune.cli import main as cli
-from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import TrialConfig
 from vae_tune.tasks.generate import LatentMap, interpolation_sheet, latent_map
 from vae_tune.vae.checkpoint import write_model
 from vae_tune.vae.model import build_model

@@ -13,7 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images
 from vae_tune.vae.checkpoint import (
     Checkpoint,

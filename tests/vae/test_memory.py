@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.memory import gpu_bytes, parameter_count, refuse_too_much, training_bytes
 from vae_tune.vae.model import build_model
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.model import VAE, build_model
 
 SHAPE = (1, 5, 7)

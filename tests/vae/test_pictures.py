@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.model import VAE, build_model
 from vae_tune.vae.pictures import (
     by_information,

@@ -10,7 +10,7 @@ from tests.analysis.test_plots_hyperparameters import SPACE, ZERO
 from tests.studies import hand_made, make_study
 from tests.views.test_plots import STUDIES, TABLES
 from vae_tune import TrialConfig, load_study, plots
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 from vae_tune.config.space import DEFAULT_SPACE, Space
 from vae_tune.views.figures import FIGURES
 from vae_tune.views.figures.conventions import COLOURS

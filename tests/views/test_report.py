@@ -21,8 +21,8 @@ from vae_tune.cli.command import Command
 from vae_tune.cli.replay import ReplayOptions
 from vae_tune.cli.train import TrainOptions
 from vae_tune.config import suggestions
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EXPLORATION
-from vae_tune.config.settings import UsageError
 from vae_tune.config.space import Space
 from vae_tune.tasks.replay import replay
 from vae_tune.views.console import make_console

@@ -11,6 +11,8 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from vae_tune.config.csv_tables import unescape
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import (
@@ -35,7 +37,7 @@ from vae_tune.config.names import (
     VAL_LOSS,
     WARM_START,
 )
-from vae_tune.config.settings import SearchConfig, UsageError, from_dict
+from vae_tune.config.settings import SearchConfig
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
 from vae_tune.search.scheduler_factory import make_scheduler

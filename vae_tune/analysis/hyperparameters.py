@@ -19,6 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from vae_tune.analysis.study import Study, trial_configs
 from vae_tune.analysis.view import log_ticks, round_ticks
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import (
     EPOCH,
     EPOCHS,
@@ -33,7 +34,6 @@ from vae_tune.config.names import (
     VALUE,
 )
 from vae_tune.config.optuna_logging import silence_optuna
-from vae_tune.config.settings import UsageError
 
 if TYPE_CHECKING:
     from optuna.importance import BaseImportanceEvaluator

@@ -14,8 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
 from vae_tune.analysis.range_edges import best_trials, range_edges
 from vae_tune.analysis.study import Study, complete_trials
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
-from vae_tune.config.settings import UsageError
 from vae_tune.config.space import Space
 
 _MARGIN = 0.1  # of a range, kept on both sides of the best trials

@@ -17,8 +17,8 @@ from scipy.special import stdtrit
 
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
 from vae_tune.analysis.study import Study, complete_trials
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
-from vae_tune.config.settings import UsageError
 
 Array = npt.NDArray[np.float64]
 

@@ -14,6 +14,8 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.config.csv_tables import read_csv
+from vae_tune.config.errors import UsageError, telling_line
+from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address, named_path, read_json
 from vae_tune.config.local_copies import local_copy, original_address, original_path
 from vae_tune.config.names import (
@@ -40,7 +42,7 @@ from vae_tune.config.names import (
     TRIALS_FILE,
     VAL_LOSS,
 )
-from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, telling_line
+from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest, read_space
 from vae_tune.record.trials import marks_of_schema_1, winner

@@ -18,10 +18,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import tyro
 
 from vae_tune.cli.command import Command, Options
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import require
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.local_copies import local_copy
 from vae_tune.config.names import JOURNAL_FILE
-from vae_tune.config.settings import UsageError, require
 
 _HOST = "127.0.0.1"
 _REFUSAL = b'{"reason": "This dashboard is read-only: a change could damage the record of a running search."}'

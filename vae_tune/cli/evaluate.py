@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vae_tune.cli.command import Command, ModelOptions
-from vae_tune.config.settings import require
+from vae_tune.config.fields import require
 
 
 @dataclass(frozen=True, kw_only=True)

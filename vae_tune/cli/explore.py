@@ -10,8 +10,10 @@ import tyro
 
 from vae_tune.cli.command import Command, Options
 from vae_tune.cli.train import TrainedConfig
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import require
 from vae_tune.config.names import EXPLORATION
-from vae_tune.config.settings import DataConfig, ResourceConfig, SearchConfig, UsageError, require
+from vae_tune.config.settings import DataConfig, ResourceConfig, SearchConfig
 
 
 @dataclass(frozen=True, kw_only=True)

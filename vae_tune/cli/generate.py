@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from vae_tune.cli.command import Command, ModelOptions
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import require
 from vae_tune.config.names import PICTURES
-from vae_tune.config.settings import UsageError, require
 from vae_tune.config.suggestions import did_you_mean
 
 

@@ -10,7 +10,9 @@ from typing import Annotated, Literal, cast, get_args, get_type_hints
 import tyro
 
 from vae_tune.cli.command import Command, Options
-from vae_tune.config.settings import AshaConfig, Sampler, UsageError, require
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import require
+from vae_tune.config.settings import AshaConfig, Sampler
 from vae_tune.config.suggestions import did_you_mean
 from vae_tune.replay.setting import Bridge, Setting
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import tyro
 
 from vae_tune.cli.command import Command, Options
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, is_remote
-from vae_tune.config.settings import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,16 +10,10 @@ from typing import Annotated
 import tyro
 
 from vae_tune.cli.command import Command, Options, path_option
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import from_dict, require, to_dict
 from vae_tune.config.names import MODEL_FILE
-from vae_tune.config.settings import (
-    DataConfig,
-    TrialConfig,
-    UsageError,
-    ViewsConfig,
-    from_dict,
-    require,
-    to_dict,
-)
+from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 
 
 @dataclass(frozen=True, kw_only=True)

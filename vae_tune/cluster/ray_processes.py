@@ -21,7 +21,7 @@ from vae_tune.config.compat.ray import (
     get_node,
     wait_for_node,
 )
-from vae_tune.config.settings import SearchError, UsageError
+from vae_tune.config.errors import SearchError, UsageError
 
 _SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 """The longest path of a Unix socket."""

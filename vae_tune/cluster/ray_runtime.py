@@ -22,8 +22,9 @@ from vae_tune.cluster.auth_token import ensure_private_token
 from vae_tune.cluster.ray_processes import RayDied, RayProcesses, short_temp_dir
 from vae_tune.cluster.slots import count_slots
 from vae_tune.config.compat.ray import bootstrap_address, lean_tune, start_local, visible_gpus
+from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.machine_limits import usable_cpus
-from vae_tune.config.settings import ResourceConfig, SearchError, UsageError, telling_line
+from vae_tune.config.settings import ResourceConfig
 
 _PRELOAD = "vae_tune.cluster.worker_preload"
 _STARTS = 3

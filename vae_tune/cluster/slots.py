@@ -14,8 +14,9 @@ import ray.exceptions
 from ray.autoscaler.sdk import request_resources
 
 from vae_tune.config.compat.ray import draining_nodes
+from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import available_memory, cpu_note
-from vae_tune.config.settings import ResourceConfig, UsageError
+from vae_tune.config.settings import ResourceConfig
 
 _PATIENCE_SECONDS = 1200.0
 """How long to wait for a node of an autoscaled cluster: some clouds take long to find a GPU."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_tune.config.cache import COPIES_FOLDER, cache_dir
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, is_remote, read_json, write_json
 from vae_tune.config.names import (
     CHECKPOINTS_FOLDER,
@@ -22,7 +23,6 @@ from vae_tune.config.names import (
     STUDY_FILE,
     TENSORBOARD_FOLDER,
 )
-from vae_tune.config.settings import UsageError
 from vae_tune.config.storage import is_claimed, list_remote_files, read_bytes, reason, write_bytes
 
 _NOT_COPIED = {CHECKPOINTS_FOLDER, LOCK_FILE, COPY_FILE}

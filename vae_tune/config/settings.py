@@ -14,32 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from vae_tune.config.errors import SearchError, UsageError, telling_line
-from vae_tune.config.fields import check_types, from_dict, require, to_dict
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import check_types, require
 from vae_tune.config.files import SCHEMES, address, can_be_path, is_remote
-
-__all__ = [
-    "Activation",
-    "AshaConfig",
-    "Binarization",
-    "DataConfig",
-    "Dataset",
-    "LrSchedule",
-    "Precision",
-    "ResourceConfig",
-    "Sampler",
-    "SearchConfig",
-    "SearchError",
-    "TrialConfig",
-    "UsageError",
-    "ViewsConfig",
-    "check_types",
-    "duration_seconds",
-    "from_dict",
-    "require",
-    "telling_line",
-    "to_dict",
-]
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "tf32", "bfloat16"]

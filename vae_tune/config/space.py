@@ -19,8 +19,9 @@ from optuna.distributions import (
 )
 
 from vae_tune.config.compat.optuna import contains
+from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import read_number
-from vae_tune.config.settings import TrialConfig, UsageError, telling_line
+from vae_tune.config.settings import TrialConfig
 from vae_tune.config.suggestions import did_you_mean
 
 _KEYS = {

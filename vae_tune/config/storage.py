@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+from vae_tune.config.errors import SearchError, telling_line
 from vae_tune.config.files import address, atomic, is_remote
 from vae_tune.config.names import LOCK_FILE
 from vae_tune.config.object_stores import ANY, Changed, Refused, Store, open_store
-from vae_tune.config.settings import SearchError, telling_line
 
 PATIENCE = 300.0
 """Seconds for which a failing store is retried."""

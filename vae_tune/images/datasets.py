@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune.config.settings import Binarization, DataConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import Binarization, DataConfig
 from vae_tune.images.named_sets import read_labels, read_splits
 
 if TYPE_CHECKING:

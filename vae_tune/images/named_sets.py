@@ -24,8 +24,8 @@ import numpy.typing as npt
 
 from vae_tune.config.cache import CACHE_VARIABLE, COPIES_FOLDER, cache_dir
 from vae_tune.config.compat.torchvision import mnist_module
+from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.files import atomic
-from vae_tune.config.settings import UsageError, telling_line
 
 VALIDATION_SIZE = 10_000
 Split = npt.NDArray[np.uint8]

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.local_copies import working_copy
 from vae_tune.config.names import LOCK_FILE
 from vae_tune.config.object_stores import Changed
-from vae_tune.config.settings import UsageError
 from vae_tune.config.storage import (
     QUICK,
     SILENCE,

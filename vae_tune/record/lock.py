@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import is_remote
 from vae_tune.config.local_copies import original_address, was_being_written
 from vae_tune.config.names import LOCK_FILE
-from vae_tune.config.settings import UsageError
 from vae_tune.config.storage import is_claimed, parse_holder
 
 _PROBE_SECONDS = 0.5

@@ -14,6 +14,8 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
 
 from vae_tune.config import suggestions
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.names import (
@@ -31,7 +33,7 @@ from vae_tune.config.names import (
     UNIT,
     VAL_LOSS,
 )
-from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__

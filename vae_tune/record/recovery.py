@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import is_remote
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.names import (
@@ -16,7 +17,6 @@ from vae_tune.config.names import (
     RAY_FOLDER,
     TRIALS_FILE,
 )
-from vae_tune.config.settings import UsageError
 from vae_tune.config.storage import list_folder
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.trials import row_from_trial, trials_in

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from vae_tune.config.errors import SearchError, UsageError
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import download, mark_copy, record_files, uploaded_files, working_copy
 from vae_tune.config.names import JOURNAL_FILE, SEARCH, STUDY_FILE
-from vae_tune.config.settings import SearchError, UsageError
 from vae_tune.config.storage import PATIENCE, QUICK, exists, list_remote_files, read_bytes, reason, write_bytes
 from vae_tune.record.claim import Claim
 from vae_tune.record.lock import is_being_written

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.csv_tables import csv_line
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import atomic, delete_temporary_files, write_json
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.names import (
@@ -43,7 +44,6 @@ from vae_tune.config.names import (
     VAL_LOSS,
     WARM_START,
 )
-from vae_tune.config.settings import UsageError
 from vae_tune.record.diagnostics import collapse_reason
 from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.lock import StudyLock

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from optuna.trial import FrozenTrial
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.names import (
     AUDITED,
@@ -36,7 +37,6 @@ from vae_tune.config.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.config.settings import UsageError
 from vae_tune.record.journal import Journal, UtcStorage
 
 REPORT_ATTRIBUTE = "report:"

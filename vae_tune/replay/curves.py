@@ -23,6 +23,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from vae_tune.analysis.hyperparameters import Axis
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.config.csv_tables import read_csv
+from vae_tune.config.errors import UsageError, telling_line
+from vae_tune.config.fields import from_dict
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import (
     CURVES_FILE,
@@ -34,7 +36,7 @@ from vae_tune.config.names import (
     TRIAL,
     VAL_LOSS,
 )
-from vae_tune.config.settings import TrialConfig, UsageError, from_dict, telling_line
+from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest, read_space
 

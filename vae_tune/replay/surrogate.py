@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from vae_tune.analysis.early_stopping_audit import weighted_spearman
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, SPEARMAN, TRIALS
-from vae_tune.config.settings import UsageError
 from vae_tune.replay.curves import Array, Curve, Curves, places
 
 if TYPE_CHECKING:

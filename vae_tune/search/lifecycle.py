@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vae_tune.config.errors import SearchError
 from vae_tune.config.names import (
     COMPLETE,
     EPOCH,
@@ -32,7 +33,6 @@ from vae_tune.config.names import (
     STORAGE_ERROR,
     VAL_LOSS,
 )
-from vae_tune.config.settings import SearchError
 from vae_tune.search.record import Record
 from vae_tune.search.scheduler import Decision, Scheduler
 from vae_tune.search.stopping import Stopping

@@ -9,10 +9,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import to_dict
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import local_copy
 from vae_tune.config.names import STARTED, WARM_START
-from vae_tune.config.settings import TrialConfig, UsageError, to_dict
+from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.sampler_view import as_set_aside

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vae_tune.analysis.compute_cost import compute_cost, cost_unit
 from vae_tune.analysis.progress import best_so_far
 from vae_tune.analysis.study import Studies, Study, load_studies, trial_configs
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
 from vae_tune.config.names import (
     BEST,
@@ -42,7 +43,6 @@ from vae_tune.config.names import (
     VAL_LOSS,
     WALL_HOURS,
 )
-from vae_tune.config.settings import UsageError
 from vae_tune.views.figures.conventions import LOSS, time_unit
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from vae_tune.config.csv_tables import to_csv
+from vae_tune.config.fields import to_dict
 from vae_tune.config.files import atomic, read_json
 from vae_tune.config.names import (
     COMPLETE,
@@ -29,7 +30,7 @@ from vae_tune.config.names import (
     TRIALS,
     VAL_LOSS,
 )
-from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig, to_dict
+from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import space_to_dict

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.machine_limits import available_memory
-from vae_tune.config.settings import DataConfig, TrialConfig, UsageError
+from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import Images, load_images, to_tensor
 from vae_tune.vae.checkpoint import find_model, read_data_config, read_model
 from vae_tune.vae.likelihoods.likelihood import kind_of

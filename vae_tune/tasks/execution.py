@@ -18,6 +18,7 @@ from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import RunningRay, ray_is_alive
 from vae_tune.cluster.slots import CurrentSlots, Slots
 from vae_tune.cluster.worker_entry import train_trial
+from vae_tune.config.errors import SearchError
 from vae_tune.config.files import absolute, address
 from vae_tune.config.machine_limits import cpu_note
 from vae_tune.config.names import (
@@ -30,7 +31,7 @@ from vae_tune.config.names import (
     TIME_BUDGET,
     TRIAL,
 )
-from vae_tune.config.settings import SearchConfig, SearchError, TrialConfig
+from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.storage import claim_for
 from vae_tune.record.study_record import StudyRecord

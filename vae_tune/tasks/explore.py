@@ -17,6 +17,7 @@ from rich.console import Console
 
 from vae_tune.config import suggestions
 from vae_tune.config.csv_tables import to_csv
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
 from vae_tune.config.names import (
     COMPLETE,
@@ -30,7 +31,7 @@ from vae_tune.config.names import (
     STUDY_FILE,
     TEST_LOSS,
 )
-from vae_tune.config.settings import AshaConfig, SearchConfig, UsageError
+from vae_tune.config.settings import AshaConfig, SearchConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.config.storage import exists
 from vae_tune.record.claim import claimed

@@ -8,8 +8,8 @@ from typing import Any
 
 from vae_tune.analysis.study import Study
 from vae_tune.config import suggestions
+from vae_tune.config.errors import telling_line
 from vae_tune.config.names import INTERRUPTED, SEARCH, SEED
-from vae_tune.config.settings import telling_line
 from vae_tune.record.metadata import read_manifest
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks.execution import train_trials

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import atomic, is_remote
 from vae_tune.config.names import PICTURES, RECONSTRUCTIONS_FILE, SAMPLES_FILE
-from vae_tune.config.settings import UsageError
 from vae_tune.images.datasets import load_labels
 from vae_tune.tasks.evaluate import TrainedModel, load_trained_model
 from vae_tune.vae.model import VAE

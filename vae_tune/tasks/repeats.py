@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vae_tune.config.errors import telling_line
+from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address
 from vae_tune.config.names import TEST_LOSS, TRIAL, VAL_LOSS
-from vae_tune.config.settings import TrialConfig, from_dict, telling_line
+from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.trials import TrialRow

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vae_tune.config.csv_tables import to_csv
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic, is_remote
 from vae_tune.config.names import (
     CURVES_FILE,
@@ -32,7 +33,6 @@ from vae_tune.config.names import (
     SPEARMAN,
     TRIALS,
 )
-from vae_tune.config.settings import UsageError
 from vae_tune.replay.curves import Curves, Source, Tabular, load_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, UnknownEpoch, simulate

@@ -13,10 +13,12 @@ from optuna.trial import TrialState
 
 from vae_tune.cluster.slots import Slots
 from vae_tune.config import suggestions
+from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, argument
 from vae_tune.config.local_copies import mark_copy, original_path, working_copy
 from vae_tune.config.names import SEARCH, STUDY_FILE, WARM_START
-from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
+from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.storage import exists
 from vae_tune.images.datasets import Images

@@ -11,8 +11,9 @@ import optuna
 
 from vae_tune.cluster.ray_runtime import RunningRay, running_ray
 from vae_tune.cluster.slots import Slots, release_command, requested_slots
+from vae_tune.config.errors import SearchError
 from vae_tune.config.names import INTERRUPTED
-from vae_tune.config.settings import SearchConfig, SearchError, duration_seconds
+from vae_tune.config.settings import SearchConfig, duration_seconds
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.record.claim import Claim
 from vae_tune.record.remote_sync import uploading

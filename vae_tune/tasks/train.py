@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vae_tune.config import suggestions
+from vae_tune.config.errors import SearchError, UsageError, telling_line
+from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import atomic, read_json, write_json
 from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.names import (
@@ -24,16 +26,7 @@ from vae_tune.config.names import (
     EPOCH_METRICS_FILE,
     TRAINING_FILE,
 )
-from vae_tune.config.settings import (
-    DataConfig,
-    SearchError,
-    TrialConfig,
-    UsageError,
-    ViewsConfig,
-    from_dict,
-    telling_line,
-    to_dict,
-)
+from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json, write_json
 from vae_tune.config.names import (
     ACTIVE_UNITS,
@@ -22,7 +23,7 @@ from vae_tune.config.names import (
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
-from vae_tune.config.settings import DataConfig, from_dict
+from vae_tune.config.settings import DataConfig
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow, ranked, winner

@@ -18,10 +18,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from vae_tune.config.errors import UsageError, telling_line
+from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, delete_temporary_files, named_path, read_json, write_json
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
-from vae_tune.config.settings import DataConfig, TrialConfig, UsageError, from_dict, telling_line, to_dict
+from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.config.storage import (
     PATIENCE,
     QUICK,

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.likelihoods.bernoulli import Bernoulli
 from vae_tune.vae.likelihoods.likelihood import Likelihood
 from vae_tune.vae.networks.mlp import MLP

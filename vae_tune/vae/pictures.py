@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import atomic
-from vae_tune.config.settings import UsageError
 from vae_tune.images.datasets import to_tensor
 from vae_tune.vae.model import VAE
 from vae_tune.vae.objective import kl_by_latent

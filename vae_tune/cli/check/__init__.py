@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from vae_tune.cli.command import Command, Options
-from vae_tune.config.settings import UsageError
+from vae_tune.config.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from vae_tune.cli.check import clouds, commands, kuberay, schema, security
 from vae_tune.cli.check.document import Document, Finding, read_document
 from vae_tune.cluster.auth_token import make_token
-from vae_tune.config.settings import UsageError, telling_line
+from vae_tune.config.errors import UsageError, telling_line
 
 Rule = Callable[[Document], Iterator[Finding]]
 

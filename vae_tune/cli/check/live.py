@@ -19,8 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from vae_tune.cli.check.document import Finding, Level
 from vae_tune.cluster.ray_runtime import running_ray
 from vae_tune.config.compat.ray import is_token_auth_enabled
+from vae_tune.config.errors import telling_line
 from vae_tune.config.files import absolute, named_path
-from vae_tune.config.settings import ResourceConfig, telling_line
+from vae_tune.config.settings import ResourceConfig
 from vae_tune.config.storage import QUICK, delete_folder, exists, write_bytes
 
 _PACKAGES = ("vae-tune", "ray", "torch", "optuna", "numpy", "safetensors")

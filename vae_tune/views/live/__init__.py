@@ -17,7 +17,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 from vae_tune.config import suggestions
-from vae_tune.config.settings import UsageError, ViewsConfig
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import ViewsConfig
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.background import BackgroundView

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from vae_tune.config.settings import telling_line
+from vae_tune.config.errors import telling_line
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView
 

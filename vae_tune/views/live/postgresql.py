@@ -19,8 +19,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from vae_tune.config.compat.optuna import trial_id
+from vae_tune.config.errors import telling_line
 from vae_tune.config.names import JOURNAL_FILE, STARTED
-from vae_tune.config.settings import telling_line
 from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView

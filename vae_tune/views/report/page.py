@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.config import suggestions
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, named_path
 from vae_tune.config.names import (
     BEST_FOLDER,
@@ -24,7 +25,6 @@ from vae_tune.config.names import (
     SAMPLES_FILE,
 )
 from vae_tune.config.object_stores import Changed
-from vae_tune.config.settings import UsageError
 from vae_tune.config.storage import folder_exists, prepare_write
 from vae_tune.views.figures.conventions import COLOURS
 
