@@ -6,7 +6,7 @@ import copy
 import errno
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import FileIO
@@ -30,6 +30,9 @@ class ReadOnlyJournal(BaseJournalBackend):
         self._logs: list[dict[str, Any]] = []
         self._first = 0
         """Number of the first of these logs."""
+        self.started: list[datetime | None] = []
+        self.ended: list[datetime | None] = []
+        """When each trial began and ended, by trial id."""
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Return the logs from a number on; those before it are dropped.
@@ -58,8 +61,21 @@ class ReadOnlyJournal(BaseJournalBackend):
         with self._path.open("rb") as file:
             file.seek(self._end)
             logs, end = _parse(file.read())
-        self._logs += logs
+        self._add(logs)
         self._end += end
+
+    def _add(self, logs: list[dict[str, Any]]) -> None:
+        """Keep logs, and the times in those that create a trial or change its state; known times stay."""
+        self._logs += logs
+        for log in logs:
+            started, ended = (_moment(log.get(name)) for name in ("datetime_start", "datetime_complete"))
+            if "study_id" in log and "datetime_start" in log:
+                self.started.append(started)
+                self.ended.append(ended)
+            elif "trial_id" in log:
+                number = log["trial_id"]
+                self.started[number] = self.started[number] or started
+                self.ended[number] = self.ended[number] or ended
 
 
 class Journal(ReadOnlyJournal):
@@ -110,7 +126,7 @@ class Journal(ReadOnlyJournal):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add logs, on disk when this returns or when the transaction ends."""
-        self._logs += logs
+        self._add(logs)
         self._pending += logs
         if not self._depth:
             self._write()
@@ -162,12 +178,9 @@ class UtcStorage(JournalStorage):
     Optuna 5 turns them into local times without a zone, which are ambiguous for an hour at the end of summer time.
     """
 
-    def __init__(self, journal: BaseJournalBackend):
+    def __init__(self, journal: ReadOnlyJournal):
         self.journal = journal
-        self._moments = _Moments(journal)
-        self._shown: dict[int, tuple[FrozenTrial, FrozenTrial]] = {}
-        """By id: a trial as Optuna has it, which replaces it at every change, and with times in UTC."""
-        super().__init__(self._moments)
+        super().__init__(journal)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Return a trial."""
@@ -182,47 +195,8 @@ class UtcStorage(JournalStorage):
 
     def _in_utc(self, trial: FrozenTrial) -> FrozenTrial:
         number = trial_id(trial)
-        known, shown = self._shown.get(number, (None, trial))
-        if known is not trial:
-            shown = copy.copy(trial)
-            shown.datetime_start = self._moments.started[number]
-            shown.datetime_complete = self._moments.ended[number]
-            self._shown[number] = trial, shown
-        return shown
-
-
-class _Moments(BaseJournalBackend):
-    """Passes on the logs of a journal, and keeps when each trial began and ended, by trial id."""
-
-    def __init__(self, journal: BaseJournalBackend):
-        self._journal = journal
-        self._read = 0
-        """Logs."""
-        self.started: list[datetime | None] = []
-        self.ended: list[datetime | None] = []
-
-    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """Return the logs from a number on."""
-        logs = list(self._journal.read_logs(log_number_from))
-        for log in logs[self._read - log_number_from :]:  # Optuna asks for those again that follow one it refuses
-            self._note(log)
-        self._read = log_number_from + len(logs)
-        return logs
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add logs."""
-        self._journal.append_logs(logs)
-
-    def _note(self, log: Mapping[str, Any]) -> None:
-        """Take the times from a log that creates a trial or changes its state; known times stay."""
-        started, ended = (_moment(log.get(name)) for name in ("datetime_start", "datetime_complete"))
-        if "study_id" in log and "datetime_start" in log:
-            self.started.append(started)
-            self.ended.append(ended)
-        elif "trial_id" in log:
-            number = log["trial_id"]
-            self.started[number] = self.started[number] or started
-            self.ended[number] = self.ended[number] or ended
+        trial.datetime_start, trial.datetime_complete = self.journal.started[number], self.journal.ended[number]
+        return trial
 
 
 def _moment(text: str | None) -> datetime | None:
