@@ -111,7 +111,7 @@ class Study:
     def best(self) -> pd.Series[Any] | None:
         """The winner's row of ``trials`` (its name is the trial's number), or None if there is no winner."""
         rows: Any = self.trials.reset_index().itertuples()
-        best = winner(rows, self.max_epochs)
+        best: Any = winner(rows, self.max_epochs)
         return None if best is None else self.trials.loc[best.trial]
 
     @property

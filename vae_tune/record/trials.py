@@ -8,35 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.local_copies import original_address
-from vae_tune.config.names import (
-    AUDITED,
-    COLLAPSED,
-    COMPLETE,
-    DEVICE,
-    DIVERGED,
-    ENDED,
-    EPOCH,
-    EPOCHS,
-    FAIL,
-    IMAGES_PER_SECOND,
-    JOURNAL_FILE,
-    NODE,
-    REASON,
-    RUNNING,
-    SECONDS,
-    STARTED,
-    STATE,
-    TRIAL,
-    VAL_KL,
-    VAL_LOSS,
-    VAL_RECONSTRUCTION,
-)
 from vae_tune.record.journal import Journal, UtcStorage
 
 REPORT_ATTRIBUTE = "report:"
@@ -54,7 +32,7 @@ class TrialRow:
     """The hyperparameters by their own names."""
     started: str
     """UTC, ISO 8601."""
-    state: str = RUNNING
+    state: str = names.RUNNING
     reason: str = ""
     """Why it failed, and what else there is to note of it: apart by ``; ``."""
     reports: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
@@ -73,87 +51,63 @@ class TrialRow:
     @property
     def epochs(self) -> int:
         """Epochs reported."""
-        return int(self.reports[-1][EPOCH]) if self.reports else 0
+        return int(self.reports[-1][names.EPOCH]) if self.reports else 0
 
     @property
     def val_loss(self) -> float | None:
         """Newest validation negative ELBO, nats per image."""
-        loss: float | None = self._last(VAL_LOSS)
-        return loss
+        return self._last(names.VAL_LOSS)
 
     @property
     def seconds(self) -> float:
         """Time spent in this trial's epochs."""
-        return math.fsum(report[SECONDS] for report in self.reports)
+        return math.fsum(report[names.SECONDS] for report in self.reports)
 
     @property
     def images_per_second(self) -> float | None:
         """Training speed of the newest epoch."""
-        speed: float | None = self._last(IMAGES_PER_SECOND)
-        return speed
+        return self._last(names.IMAGES_PER_SECOND)
 
     def cells(self) -> dict[str, Any]:
         """Return the row by column name."""
         return {
-            TRIAL: self.trial,
-            STATE: self.state,
-            REASON: self.reason,
-            EPOCHS: self.epochs,
-            VAL_LOSS: self.val_loss,
-            VAL_RECONSTRUCTION: self._last(VAL_RECONSTRUCTION),
-            VAL_KL: self._last(VAL_KL),
+            names.TRIAL: self.trial,
+            names.STATE: self.state,
+            names.REASON: self.reason,
+            names.EPOCHS: self.epochs,
+            names.VAL_LOSS: self.val_loss,
+            names.VAL_RECONSTRUCTION: self._last(names.VAL_RECONSTRUCTION),
+            names.VAL_KL: self._last(names.VAL_KL),
             **self.values,
-            STARTED: self.started,
-            ENDED: self.ended,
-            SECONDS: round(self.seconds, 3),
-            NODE: self.node,
-            DEVICE: self.device,
-            AUDITED: self.audited,
-            COLLAPSED: self.collapsed,
-            DIVERGED: self.diverged,
+            names.STARTED: self.started,
+            names.ENDED: self.ended,
+            names.SECONDS: round(self.seconds, 3),
+            names.NODE: self.node,
+            names.DEVICE: self.device,
+            names.AUDITED: self.audited,
+            names.COLLAPSED: self.collapsed,
+            names.DIVERGED: self.diverged,
         }
 
-    def _last(self, name: str) -> Any:
+    def _last(self, name: str) -> float | None:
         return self.reports[-1][name] if self.reports else None
 
 
-class Ranked(Protocol):
-    """What it takes to rank a trial."""
-
-    @property
-    def trial(self) -> int:
-        """Its number."""
-
-    @property
-    def state(self) -> str:
-        """COMPLETE, PRUNED, FAIL or RUNNING."""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs done."""
-
-    @property
-    def val_loss(self) -> float | None:
-        """Nats per image."""
-
-
-_Row = TypeVar("_Row", bound=Ranked)
-
-
-def ranked(rows: Iterable[_Row], max_epochs: int) -> list[_Row]:
+def ranked(rows: Iterable[TrialRow], max_epochs: int) -> list[TrialRow]:
     """Return the trials that could win, the best first: COMPLETE at ``max_epochs``, by ``val_loss``.
 
-    Where none is complete it is those at the deepest epoch that any trial reached; FAIL trials never win.
+    Where none is complete it is those at the deepest epoch that any trial reached; FAIL trials never win. The rows of
+    ``trials.csv`` as named tuples are ranked alike.
     """
-    candidates = [row for row in rows if row.epochs and row.state != FAIL]
-    best = [row for row in candidates if row.state == COMPLETE and row.epochs == max_epochs]
+    candidates = [row for row in rows if row.epochs and row.state != names.FAIL]
+    best = [row for row in candidates if row.state == names.COMPLETE and row.epochs == max_epochs]
     if not best and candidates:
         deepest = max(row.epochs for row in candidates)
         best = [row for row in candidates if row.epochs == deepest]
     return sorted(best, key=lambda row: (row.val_loss or 0, row.trial))
 
 
-def winner(rows: Iterable[_Row], max_epochs: int) -> _Row | None:
+def winner(rows: Iterable[TrialRow], max_epochs: int) -> TrialRow | None:
     """Return the best trial by the one rule of :func:`ranked`, or None where there is none."""
     return next(iter(ranked(rows, max_epochs)), None)
 
@@ -164,10 +118,10 @@ def read_study(folder: Path) -> UtcStorage:
     Raises:
         UsageError: the journal is missing or damaged.
     """
-    path = folder / JOURNAL_FILE
+    path = folder / names.JOURNAL_FILE
     try:
         if not path.exists():
-            raise FileNotFoundError(f"{JOURNAL_FILE} is missing")
+            raise FileNotFoundError(f"{names.JOURNAL_FILE} is missing")
         storage = UtcStorage(Journal(path))
         trials_in(storage)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -190,19 +144,19 @@ def row_from_trial(trial: FrozenTrial) -> TrialRow:
     """Return the row of a trial from the Optuna study alone."""
     attributes = trial.user_attrs
     epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(REPORT_ATTRIBUTE))
-    marks = {name: attributes[name] for name in (AUDITED, COLLAPSED, DIVERGED) if name in attributes}
-    if COLLAPSED not in marks:  # it goes on, or it ended under schema 1
-        marks = marks_of_schema_1(attributes.get(REASON, "")) | marks
+    marks = {name: attributes[name] for name in (names.AUDITED, names.COLLAPSED, names.DIVERGED) if name in attributes}
+    if names.COLLAPSED not in marks:  # it goes on, or it ended under schema 1
+        marks = marks_of_schema_1(attributes.get(names.REASON, "")) | marks
     return TrialRow(
         trial=trial.number,
         values=attributes.get(VALUES_ATTRIBUTE, trial.params),
         started=iso(trial.datetime_start),
         state=trial.state.name,
-        reason=attributes.get(REASON, ""),
+        reason=attributes.get(names.REASON, ""),
         reports=tuple(attributes[f"{REPORT_ATTRIBUTE}{epoch}"] for epoch in epochs),
         ended=iso(trial.datetime_complete),
-        node=attributes.get(NODE, ""),
-        device=attributes.get(DEVICE, ""),
+        node=attributes.get(names.NODE, ""),
+        device=attributes.get(names.DEVICE, ""),
         **marks,
     )
 
@@ -215,10 +169,10 @@ def add_note(reason: str, note: str) -> str:
 def marks_of_schema_1(reason: str) -> dict[str, Any]:
     """Return the fields ``audited``, ``collapsed`` and ``diverged`` of a trial whose ``reason`` alone tells them."""
     notes = reason.split("; ")
-    audited = [re.match(rf"{AUDITED}: the rung at epoch (\d+) ", note) for note in notes]
+    audited = [re.match(rf"{names.AUDITED}: the rung at epoch (\d+) ", note) for note in notes]
     return {
-        AUDITED: next((int(found[1]) for found in audited if found), None),
-        **{name: any(note.startswith(name) for note in notes) for name in (COLLAPSED, DIVERGED)},
+        names.AUDITED: next((int(found[1]) for found in audited if found), None),
+        **{name: any(note.startswith(name) for note in notes) for name in (names.COLLAPSED, names.DIVERGED)},
     }
 
 
