@@ -36,7 +36,7 @@ def server(request, servers, monkeypatch):
     server = servers[request.param]
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(claim, "SILENCE", 1.5)
+    monkeypatch.setattr(storage, "SILENCE", 1.5)
     monkeypatch.setattr(claim, "_BEAT_SECONDS", 0.0)
     monkeypatch.setattr(remote_sync, "_PERIOD_SECONDS", 0.02)
     server.scheme = request.param

@@ -42,8 +42,9 @@ def place(server, monkeypatch, tmp_path):
     monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
     for name, seconds in (("_PERIOD_SECONDS", 0.05), ("QUICK", 0.2), ("PATIENCE", 0.5)):
         monkeypatch.setattr(remote_sync, name, seconds)
-    for name, seconds in (("_BEAT_SECONDS", 0.02), ("SILENCE", 1.5), ("QUICK", 2.0)):
-        monkeypatch.setattr(claim, name, seconds)
+    monkeypatch.setattr(claim, "_BEAT_SECONDS", 0.02)
+    for name, seconds in (("SILENCE", 1.5), ("QUICK", 2.0)):
+        monkeypatch.setattr(storage, name, seconds)
     return Path(f"s3://{BUCKET}/{tmp_path.name}/study")
 
 

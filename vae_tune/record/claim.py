@@ -16,26 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vae_tune.config import storage
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.local_copies import working_copy
 from vae_tune.config.names import LOCK_FILE
 from vae_tune.config.object_stores import Changed
-from vae_tune.config.storage import (
-    QUICK,
-    SILENCE,
-    ClaimLost,
-    delete_folder,
-    list_folder,
-    parse_holder,
-    read_bytes,
-    reason,
-    remove,
-    replace,
-    set_claim,
-    takeover_message,
-    version,
-)
 from vae_tune.record.lock import being_written_message, is_being_written
 
 _BEAT_SECONDS = 2.5
@@ -77,20 +63,20 @@ class Claim:
         self._beats = 0
         self._next_beat = 0.0
         try:
-            holder, self._version = self._look(QUICK)
+            holder, self._version = self._look(storage.QUICK)
             if holder and not self._was_killed(holder) and self._is_alive(holder, say):
                 raise UsageError(being_written_message(address(study), holder))
             try:
-                self.keep_alive(QUICK)
+                self.keep_alive(storage.QUICK)
                 self._check_conditions(say)
-            except ClaimLost as error:  # two drivers found it free at the same moment
-                raise UsageError(being_written_message(address(study), self._look(QUICK)[0])) from error
+            except storage.ClaimLost as error:  # two drivers found it free at the same moment
+                raise UsageError(being_written_message(address(study), self._look(storage.QUICK)[0])) from error
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"{address(study)} cannot be written: {reason(error)}.\n"
+                f"{address(study)} cannot be written: {storage.reason(error)}.\n"
                 "Fix that (bucket, credentials, AWS_ENDPOINT_URL), or choose another --results-dir."
             ) from error
-        set_claim(study, self._token)
+        storage.set_claim(study, self._token)
 
     def keep_alive(self, patience: float) -> None:
         """Change the claim to show that this driver is alive, unless it did so a moment ago.
@@ -104,30 +90,30 @@ class Claim:
         self._beats += 1
         content = {"pid": os.getpid(), "host": socket.gethostname(), "token": self._token, "beat": self._beats}
         try:
-            self._version = replace(self._path, json.dumps(content).encode(), self._version, patience)
+            self._version = storage.replace(self._path, json.dumps(content).encode(), self._version, patience)
         except Changed as error:
             holder, current = self._look(patience)
             if holder.get("token") != self._token:
-                raise ClaimLost(takeover_message(self._study, holder)) from error
+                raise storage.ClaimLost(storage.takeover_message(self._study, holder)) from error
             self._version = current  # this driver wrote it, in an attempt whose answer was lost
         self._next_beat = time.monotonic() + _BEAT_SECONDS
 
     def release(self) -> None:
         """Let others write."""
-        set_claim(self._study, None)
+        storage.set_claim(self._study, None)
         with contextlib.suppress(OSError):
-            holder, current = self._look(QUICK)
+            holder, current = self._look(storage.QUICK)
             if current is None or holder.get("token") != self._token:
                 return
-            remove(self._path, current, QUICK)
-            if not any(list_folder(self._study)):  # the search has come to nothing, and nothing else was there
-                delete_folder(self._study, QUICK)
+            storage.remove(self._path, current, storage.QUICK)
+            if not any(storage.list_folder(self._study)):  # the search has come to nothing, and nothing else was there
+                storage.delete_folder(self._study, storage.QUICK)
 
     def _look(self, patience: float) -> tuple[dict[str, Any], str | None]:
         """Return the holder of the claim, and the claim's version from just before."""
-        current = version(self._path, patience)
+        current = storage.version(self._path, patience)
         try:
-            return parse_holder(read_bytes(self._path, patience)), current
+            return storage.parse_holder(storage.read_bytes(self._path, patience)), current
         except FileNotFoundError:
             return {}, None
 
@@ -140,17 +126,17 @@ class Claim:
     def _is_alive(self, holder: Mapping[str, Any], say: Callable[[str], None]) -> bool:
         """Return whether the holder changes its claim within SILENCE seconds."""
         say(f"Checking whether process {holder['pid']} on host {holder['host']} is still writing this study ...")
-        end = time.monotonic() + SILENCE
+        end = time.monotonic() + storage.SILENCE
         latest = holder
         while latest == holder and time.monotonic() < end:
             time.sleep(1.0)
-            latest, self._version = self._look(QUICK)
+            latest, self._version = self._look(storage.QUICK)
         return latest not in (holder, {})  # empty: it has just ended
 
     def _check_conditions(self, say: Callable[[str], None]) -> None:
         """Warn if the store accepts a write that it must refuse: then nothing reliably keeps two drivers apart."""
         try:
-            self._version = replace(self._path, read_bytes(self._path), None, QUICK)
+            self._version = storage.replace(self._path, storage.read_bytes(self._path), None, storage.QUICK)
         except Changed:
             return
         say(

@@ -13,26 +13,11 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
 
-from vae_tune.config import suggestions
+from vae_tune.config import names, suggestions
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_address
-from vae_tune.config.names import (
-    CONFIRMATION,
-    CONFIRMATION_FOLDER,
-    DIRECTION,
-    EXPLORATION,
-    FAILED,
-    INTERRUPTED,
-    KINDS,
-    LATENT_SIZE,
-    SEARCH,
-    SEED,
-    STUDY_FILE,
-    UNIT,
-    VAL_LOSS,
-)
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
@@ -58,26 +43,12 @@ _SHAPE: dict[str, Any] = {
     "status": str,
 }
 """The required entries of a ``study.json`` and their types."""
-_MAY_CHANGE = {
-    "num_samples",
-    "resources",
-    "resume",
-    "results_dir",
-    "study_name",
-    "space",
-    "time_budget",
-    "target_loss",
-    "keep",
-    "sampler",
-    "views",
-    "confirm",
-    "confirm_seeds",
-}
-"""Fields that may change in a resume, since the trials stay comparable; ``space`` is compared by content."""
+_MUST_STAY = {"asha", "data", "points", "trial", "warm_start"}
+"""Fields that must not change in a resume, or the trials would not be comparable; ``space`` is compared by content."""
 
 
 def new_manifest(
-    name: str, config: SearchConfig, base: TrialConfig, space: Space, images: Images, kind: str = SEARCH
+    name: str, config: SearchConfig, base: TrialConfig, space: Space, images: Images, kind: str = names.SEARCH
 ) -> dict[str, Any]:
     """Return the content of ``study.json`` for a new study.
 
@@ -92,10 +63,10 @@ def new_manifest(
         **space_to_dict(space),
         "data": describe_data(config, images),
         "metric": {
-            "name": VAL_LOSS,
-            "unit": UNIT,
+            "name": names.VAL_LOSS,
+            "unit": names.UNIT,
             "kind": kind_of(base, config.data.binarization).name,
-            "direction": DIRECTION,
+            "direction": names.DIRECTION,
         },
         "rungs": list(config.asha.rungs(base.max_epochs)),
         "runs": [],
@@ -117,13 +88,13 @@ def describe_data(config: SearchConfig, images: Images) -> dict[str, Any]:
 
 def this_run() -> dict[str, Any]:
     """Return the command and the versions of this process."""
-    names = ("vae-tune", "torch", "torchvision", "ray", "optuna", "pandas", "numpy")
+    packages = ("vae-tune", "torch", "torchvision", "ray", "optuna", "pandas", "numpy")
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         git = run(command, stdout=PIPE, stderr=DEVNULL, text=True, check=False).stdout.strip()
     except OSError:
         git = ""
-    versions = {name: metadata.version(name) for name in names}
+    versions = {name: metadata.version(name) for name in packages}
     return {"command": sys.argv, "versions": {"python": sys.version.split()[0], **versions, "git": git}}
 
 
@@ -135,20 +106,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     manifest: Any = None
     try:
-        manifest = json.loads(read_bytes(folder / STUDY_FILE))
+        manifest = json.loads(read_bytes(folder / names.STUDY_FILE))
         if not isinstance(manifest, dict):
             raise ValueError("it is not a mapping")
         old = "schema" not in manifest
-        _check(manifest | {"schema": 1, "kind": SEARCH} if old else manifest, _SHAPE)
+        _check(manifest | {"schema": 1, "kind": names.SEARCH} if old else manifest, _SHAPE)
         from_dict(SearchConfig, manifest["config"])
         from_dict(TrialConfig, manifest["reference"])
         read_space(manifest)
         if old:
             manifest |= {"schema": 1, "kind": _kind_of_schema_1(manifest, folder)}
-        if manifest["kind"] not in KINDS or manifest["schema"] > SCHEMA:
+        if manifest["kind"] not in names.KINDS or manifest["schema"] > SCHEMA:
             raise ValueError(f"'kind' is {manifest['kind']!r}, 'schema' {manifest['schema']}")
     except FileNotFoundError as error:
-        raise UsageError(f"{original_address(folder)} is no study: {STUDY_FILE} is missing.") from error
+        raise UsageError(f"{original_address(folder)} is no study: {names.STUDY_FILE} is missing.") from error
     except NotADirectoryError as error:
         raise UsageError(f"{address(folder)} is no study: it is no folder.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
@@ -158,7 +129,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             ) from error
         what = "cannot be read" if isinstance(error, StorageError) else "is damaged"
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{original_address(folder)} is no study: {STUDY_FILE} {what} ({reason}).") from error
+        raise UsageError(f"{original_address(folder)} is no study: {names.STUDY_FILE} {what} ({reason}).") from error
     return dict(manifest)
 
 
@@ -187,23 +158,24 @@ def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
     config: SearchConfig = from_dict(SearchConfig, manifest["config"])
     searched = read_space(manifest).distributions
     given = (config.sampler, config.asha.scheduler, config.keep) == ("random", "none", config.num_samples)
-    if not given or SEED not in searched:
-        return SEARCH
-    of_sizes = set(searched) == {LATENT_SIZE, SEED} and isinstance(searched[LATENT_SIZE], CategoricalDistribution)
-    named = re.fullmatch(rf"{CONFIRMATION_FOLDER}(-\d+)?", manifest["name"]) is not None
-    if named and (not of_sizes or exists(absolute(folder).parent / STUDY_FILE)):
-        return CONFIRMATION
-    return EXPLORATION if of_sizes else SEARCH
+    if not given or names.SEED not in searched:
+        return names.SEARCH
+    sizes = searched.get(names.LATENT_SIZE)
+    of_sizes = len(searched) == 2 and isinstance(sizes, CategoricalDistribution)
+    named = re.fullmatch(rf"{names.CONFIRMATION_FOLDER}(-\d+)?", manifest["name"]) is not None
+    if named and (not of_sizes or exists(absolute(folder).parent / names.STUDY_FILE)):
+        return names.CONFIRMATION
+    return names.EXPLORATION if of_sizes else names.SEARCH
 
 
 def resume_command(kind: str, folder: Path) -> str:
     """Return the command that resumes a study of that kind; a confirmation is resumed with its search."""
-    if kind == EXPLORATION:
+    if kind == names.EXPLORATION:
         return suggestions.resume(folder, "explore")
-    return suggestions.resume(folder.parent if kind == CONFIRMATION else folder)
+    return suggestions.resume(folder.parent if kind == names.CONFIRMATION else folder)
 
 
-_WORDS = {SEARCH: "a search", EXPLORATION: "an exploration", CONFIRMATION: "a confirmation"}
+_WORDS = {names.SEARCH: "a search", names.EXPLORATION: "an exploration", names.CONFIRMATION: "a confirmation"}
 
 
 def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
@@ -219,7 +191,7 @@ def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
             raise ValueError(f"{name!r} is {values[name]!r}")
 
 
-def read_config(folder: Path, kind: str = SEARCH) -> SearchConfig:
+def read_config(folder: Path, kind: str = names.SEARCH) -> SearchConfig:
     """Return the configuration with which to resume the study in ``folder``; its space is the recorded one.
 
     Raises:
@@ -240,7 +212,7 @@ def status_label(status: str, *, is_running: bool) -> str:
     """Return the ``status`` of a ``study.json`` in words."""
     if status == "running":
         return "running" if is_running else "killed"
-    return {INTERRUPTED: "interrupted", FAILED: "ended by an error"}.get(status, status or "unknown")
+    return {names.INTERRUPTED: "interrupted", names.FAILED: "ended by an error"}.get(status, status or "unknown")
 
 
 def read_space(manifest: dict[str, Any]) -> Space:
@@ -258,7 +230,7 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
     before: SearchConfig = from_dict(SearchConfig, manifest["config"])  # with defaults for fields newer than the study
     old, new = _flat(to_dict(before)), _flat(to_dict(config))
     for name, value in new.items():
-        if name != "data.data_dir" and name.partition(".")[0] not in _MAY_CHANGE and old.get(name) != value:
+        if name != "data.data_dir" and name.partition(".")[0] in _MUST_STAY and old.get(name) != value:
             last = name.rpartition(".")[2]
             _refuse(last, old.get(name), value, f"Leave out {suggestions.option(last)} to go on")
     for part, values in space_to_dict(space).items():

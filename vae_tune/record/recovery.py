@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import is_remote
 from vae_tune.config.local_copies import original_address
-from vae_tune.config.names import (
-    CHECKPOINTS_FOLDER,
-    COPY_FILE,
-    EPOCH,
-    EPOCHS_FILE,
-    JOURNAL_FILE,
-    LOCK_FILE,
-    RAY_FOLDER,
-    TRIALS_FILE,
-)
 from vae_tune.config.storage import list_folder
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.trials import row_from_trial, trials_in
@@ -28,9 +19,9 @@ def is_unfinished_creation(folder: Path) -> bool:
     Raises:
         OSError: the folder cannot be listed.
     """
-    ours = {LOCK_FILE, COPY_FILE, JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE}
+    ours = {names.LOCK_FILE, names.COPY_FILE, names.JOURNAL_FILE, names.EPOCHS_FILE, names.TRIALS_FILE}
     if is_remote(folder):  # workers there may begin before the record is uploaded
-        ours |= {CHECKPOINTS_FOLDER, RAY_FOLDER}
+        ours |= {names.CHECKPOINTS_FOLDER, names.RAY_FOLDER}
     found = list_folder(folder)
     return all(name in ours or name.endswith(".tmp") for name in found.files | found.folders)
 
@@ -43,20 +34,20 @@ def refuse_lost_epochs(folder: Path, storage: UtcStorage) -> None:
     """
     reported = _reported_epochs(folder)  # before the journal: another driver may be writing them
     rows = map(row_from_trial, trials_in(storage))
-    lost = reported - {(str(row.trial), str(report[EPOCH])) for row in rows for report in row.reports}
+    lost = reported - {(str(row.trial), str(report[names.EPOCH])) for row in rows for report in row.reports}
     if lost:
         trial, epoch = min(lost)
         raise UsageError(
-            f"{original_address(folder / JOURNAL_FILE)} is damaged: epoch {epoch} of trial {trial} is only in "
-            f"{EPOCHS_FILE}. Nothing was changed.\n"
+            f"{original_address(folder / names.JOURNAL_FILE)} is damaged: epoch {epoch} of trial {trial} is only in "
+            f"{names.EPOCHS_FILE}. Nothing was changed.\n"
             "Restore the journal; or, to go on with what is left of it, move "
-            f"{original_address(folder / EPOCHS_FILE)} away."
+            f"{original_address(folder / names.EPOCHS_FILE)} away."
         )
 
 
 def _reported_epochs(folder: Path) -> set[tuple[str, str]]:
     """Return trial and epoch of each whole line of ``epochs.csv``; a crash may have torn the last one."""
-    path = folder / EPOCHS_FILE
+    path = folder / names.EPOCHS_FILE
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     lines = text[: text.rfind("\n") + 1].splitlines()[1:]
     return {(trial, epoch) for trial, epoch in (line.split(",")[:2] for line in lines if line.count(",") > 1)}

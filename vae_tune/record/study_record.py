@@ -15,35 +15,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from vae_tune.config import names
 from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.csv_tables import csv_line
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import atomic, delete_temporary_files, write_json
 from vae_tune.config.local_copies import original_address
-from vae_tune.config.names import (
-    AUDITED,
-    COLLAPSED,
-    COMPLETE,
-    DEVICE,
-    DIRECTION,
-    DIVERGED,
-    EPOCH,
-    EPOCH_COLUMNS,
-    EPOCHS_FILE,
-    JOURNAL_FILE,
-    NODE,
-    ORDER,
-    REASON,
-    REPORT_COLUMNS,
-    RUNNING,
-    STUDY_FILE,
-    TIME,
-    TRIAL_COLUMNS_AFTER,
-    TRIAL_COLUMNS_BEFORE,
-    TRIALS_FILE,
-    VAL_LOSS,
-    WARM_START,
-)
 from vae_tune.record.diagnostics import collapse_reason
 from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.lock import StudyLock
@@ -102,16 +79,17 @@ class StudyRecord:
         lent = read_warm_start_trials(study)
         self.sampler_view = sampler_view(manifest["name"], storage, lent)
         trials = study.get_trials(deepcopy=False)
-        self.warm_start_trials: Sequence[FrozenTrial] = [*lent, *(t for t in trials if WARM_START in t.user_attrs)]
+        among_own = (trial for trial in trials if names.WARM_START in trial.user_attrs)
+        self.warm_start_trials: Sequence[FrozenTrial] = [*lent, *among_own]
         """Trials of other studies; older versions put them among the study's own."""
         for trial in trials:
-            if trial.state != TrialState.WAITING and WARM_START not in trial.user_attrs:
+            if trial.state != TrialState.WAITING and names.WARM_START not in trial.user_attrs:
                 self._adopt(trial)
         reports = [(row.trial, report) for row in self._rows.values() for report in row.reports]
-        reports.sort(key=lambda pair: pair[1][ORDER])
+        reports.sort(key=lambda pair: pair[1][names.ORDER])
         self._reports = len(reports)
         self._rewrite_epochs(reports)
-        self._epochs = (folder / EPOCHS_FILE).open("a", newline="", encoding="utf-8")
+        self._epochs = (folder / names.EPOCHS_FILE).open("a", newline="", encoding="utf-8")
         self.set_status("running")
 
     @classmethod
@@ -132,15 +110,15 @@ class StudyRecord:
         """
         folder.mkdir(parents=True, exist_ok=True)
         with _released_on_error(StudyLock(folder)) as lock:
-            if (folder / STUDY_FILE).exists():
+            if (folder / names.STUDY_FILE).exists():
                 raise FileExistsError(folder)
-            for name in (JOURNAL_FILE, EPOCHS_FILE, TRIALS_FILE):
+            for name in (names.JOURNAL_FILE, names.EPOCHS_FILE, names.TRIALS_FILE):
                 (folder / name).unlink(missing_ok=True)
             delete_temporary_files(folder)
-            journal = Journal(folder / JOURNAL_FILE)
+            journal = Journal(folder / names.JOURNAL_FILE)
             journal.open()
             storage = UtcStorage(journal)
-            study = optuna.create_study(storage=storage, study_name=manifest["name"], direction=DIRECTION)
+            study = optuna.create_study(storage=storage, study_name=manifest["name"], direction=names.DIRECTION)
             if enqueue is not None:
                 with journal.transaction():
                     enqueue(study)
@@ -169,8 +147,8 @@ class StudyRecord:
                 was changed. Or it cannot be written.
         """
         name = original_address(folder)
-        if not (folder / JOURNAL_FILE).exists():
-            raise UsageError(f"{name} cannot be resumed: {JOURNAL_FILE} is missing. Nothing was changed.")
+        if not (folder / names.JOURNAL_FILE).exists():
+            raise UsageError(f"{name} cannot be resumed: {names.JOURNAL_FILE} is missing. Nothing was changed.")
         try:
             storage = storage or read_study(folder)
             refuse_lost_epochs(folder, storage)
@@ -183,7 +161,7 @@ class StudyRecord:
                     journal.open()
                     study = optuna.load_study(study_name=manifest["name"], storage=storage)
                 except (ValueError, TypeError, KeyError) as error:
-                    damage = f"{original_address(folder / JOURNAL_FILE)} is damaged: {error}"
+                    damage = f"{original_address(folder / names.JOURNAL_FILE)} is damaged: {error}"
                     raise UsageError(f"{damage}. Nothing was changed.") from error
                 delete_temporary_files(folder)
                 return cls(folder, manifest, lock, study, storage, journal, place)
@@ -228,24 +206,25 @@ class StudyRecord:
         """Record one epoch; of an epoch that is known (a trial was restored from a checkpoint) only the note is."""
         row, trial = self._rows[number], self._unfinished[number]
         with self.transaction():
-            if result.get(REASON):
-                self.note(number, result[REASON])
-            if result[EPOCH] <= row.epochs:
+            if result.get(names.REASON):
+                self.note(number, result[names.REASON])
+            if result[names.EPOCH] <= row.epochs:
                 return
             self._reports += 1
-            report = {name: result[name] for name in REPORT_COLUMNS} | {TIME: now(), ORDER: self._reports}
-            for name in (NODE, DEVICE):
+            report = {name: result[name] for name in names.REPORT_COLUMNS}
+            report |= {names.TIME: now(), names.ORDER: self._reports}
+            for name in (names.NODE, names.DEVICE):
                 if result.get(name) not in ("", None, getattr(row, name)):
                     trial.set_user_attr(name, result[name])
-            trial.set_user_attr(f"{REPORT_ATTRIBUTE}{report[EPOCH]}", report)
-            trial.report(report[VAL_LOSS], report[EPOCH])
+            trial.set_user_attr(f"{REPORT_ATTRIBUTE}{report[names.EPOCH]}", report)
+            trial.report(report[names.VAL_LOSS], report[names.EPOCH])
             self._update(trial, _epochs_line(number, report))
 
     def note(self, number: int, note: str) -> None:
         """Add a note to the ``reason`` of a trial that goes on."""
         trial, before = self._unfinished[number], self._rows[number].reason
         with self.transaction():
-            trial.set_user_attr(REASON, add_note(before, note))
+            trial.set_user_attr(names.REASON, add_note(before, note))
             self._update(trial)
 
     def set_aside(self, number: int, epoch: int) -> None:
@@ -256,8 +235,8 @@ class StudyRecord:
         """Record that a trial goes on although the rung at ``epoch`` stopped it; the sampler takes it for pruned."""
         with self.transaction():
             self.set_aside(number, epoch)
-            self._unfinished[number].set_user_attr(AUDITED, epoch)
-            self.note(number, f"{AUDITED}: the rung at epoch {epoch} would have stopped it")
+            self._unfinished[number].set_user_attr(names.AUDITED, epoch)
+            self.note(number, f"{names.AUDITED}: the rung at epoch {epoch} would have stopped it")
 
     def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:
         """Tell Optuna the final state of a trial: COMPLETE, PRUNED or FAIL.
@@ -267,11 +246,11 @@ class StudyRecord:
         trial, row = self._unfinished.pop(number), self._rows[number]
         collapsed = "" if reason else self._collapse(row)
         reason = add_note(row.reason, reason or collapsed)
-        marks: dict[str, Any] = {COLLAPSED: bool(collapsed), DIVERGED: diverged}
+        marks: dict[str, Any] = {names.COLLAPSED: bool(collapsed), names.DIVERGED: diverged}
         with self.transaction():
-            for name, value in (({REASON: reason} if reason else {}) | marks).items():
+            for name, value in (({names.REASON: reason} if reason else {}) | marks).items():
                 trial.set_user_attr(name, value)
-            self.study.tell(trial, row.val_loss if state == COMPLETE else None, TrialState[state])
+            self.study.tell(trial, row.val_loss if state == names.COMPLETE else None, TrialState[state])
             self._update(trial)
 
     def refresh(self) -> None:
@@ -289,7 +268,7 @@ class StudyRecord:
         if ended is not None and runs:
             runs[-1] = {**runs[-1], "ended": ended}
         self.manifest = {**self.manifest, "status": status, "runs": runs}
-        write_json(self.folder / STUDY_FILE, self.manifest)
+        write_json(self.folder / names.STUDY_FILE, self.manifest)
 
     def close(self) -> None:
         """Write and close the files, and release the lock, also when the disk is full."""
@@ -308,11 +287,11 @@ class StudyRecord:
     def _adopt(self, frozen: FrozenTrial) -> None:
         """Take over a trial from the journal; an unfinished one gets the loss of a report that a crash cut short."""
         row = self._set_row(frozen)
-        if row.state == RUNNING:
+        if row.state == names.RUNNING:
             trial = self._unfinished[row.trial] = optuna.Trial(self.sampler_view, trial_id(frozen))
             for report in row.reports:
-                if report[EPOCH] not in frozen.intermediate_values:
-                    trial.report(report[VAL_LOSS], report[EPOCH])
+                if report[names.EPOCH] not in frozen.intermediate_values:
+                    trial.report(report[names.VAL_LOSS], report[names.EPOCH])
 
     def _set_row(self, frozen: FrozenTrial) -> TrialRow:
         row = row_from_trial(frozen)
@@ -345,16 +324,16 @@ class StudyRecord:
                 listener(row)
 
     def _rewrite_epochs(self, reports: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        with atomic(self.folder / EPOCHS_FILE) as file:
-            file.write(csv_line(EPOCH_COLUMNS).encode())
+        with atomic(self.folder / names.EPOCHS_FILE) as file:
+            file.write(csv_line(names.EPOCH_COLUMNS).encode())
             file.writelines(_epochs_line(number, report).encode() for number, report in reports)
 
     def _trial_columns(self) -> tuple[str, ...]:
-        return (*TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *TRIAL_COLUMNS_AFTER)
+        return (*names.TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *names.TRIAL_COLUMNS_AFTER)
 
     def _write_trials(self) -> None:
         start, self._stale = time.monotonic(), False
-        with atomic(self.folder / TRIALS_FILE) as file:
+        with atomic(self.folder / names.TRIALS_FILE) as file:
             lines = [csv_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
             file.write("".join(lines).encode())
         self._written = time.monotonic()
@@ -375,4 +354,4 @@ def _at_once(action: Callable[[], None]) -> None:
 
 
 def _epochs_line(number: int, report: Mapping[str, Any]) -> str:
-    return csv_line([number, *(report[column] for column in (*REPORT_COLUMNS, TIME))])
+    return csv_line([number, *(report[column] for column in (*names.REPORT_COLUMNS, names.TIME))])
