@@ -32,7 +32,7 @@ NAMED_ONLY_IN = {
     "matplotlib": "plots views/figures tasks/compare tasks/explore tasks/generate tasks/replay",
     "matplotlib.pyplot": "",
     "plotly": "",  # only its JavaScript is used
-    "yaml": "analysis/next_space cli/check/document config/space search/initial_trials",
+    "yaml": "analysis/next_space cli/check/document cli/check/rules config/space search/initial_trials",
     "boto3": "config/object_stores",
     "mlflow": "views/live/mlflow",
     "visdom": "views/live/visdom",

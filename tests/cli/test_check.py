@@ -100,7 +100,14 @@ def test_what_is_no_yaml_is_refused(content, words, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["a: 1", "provider: 3", "provider: {type: aws}\navailable_node_types: [1]", "kind: x"]
+    "content",
+    [
+        "a: 1",
+        "provider: 3",
+        "provider: {type: aws}\navailable_node_types: [1]",
+        "provider: {type: [1]}",
+        "kind: {a: b}",
+    ],
 )
 def test_whatever_the_yaml_holds_it_is_judged(content, tmp_path):
     path = tmp_path / "file.yaml"

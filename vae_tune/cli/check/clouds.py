@@ -3,68 +3,33 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from vae_tune.cli.check.document import Document, Finding, Keys, advise, nearest
+from vae_tune.cli.check.rules import declared
 
-_ANY = (
-    "disable_launch_config_check disable_node_updaters foreground_node_launch module type use_external_head_ip "
-    "use_internal_ips worker_liveness_check worker_rpc_drain"
-)
-_PROVIDERS = {
-    "aws": f"{_ANY} availability_zone aws_credentials cache_stopped_nodes cloudwatch key_pair region security_group",
-    "gcp": f"{_ANY} availability_zone cache_stopped_nodes gcp_credentials project_id region",
-    "local": f"{_ANY} coordinator_address external_head_ip head_ip worker_ips",
-}
-"""The keys of ``provider`` that the autoscaler of Ray 2.60 reads."""
-_REQUIRED = {"aws": ("region",), "gcp": ("region", "availability_zone", "project_id")}
-_GCP = (
-    "acceleratorConfig acceleratorType advancedMachineFeatures canIpForward confidentialInstanceConfig description "
-    "disks displayDevice guestAccelerators hostname labels machineType metadata minCpuPlatform name networkConfig "
-    "networkInterfaces networkPerformanceConfig params reservationAffinity resourcePolicies runtimeVersion "
-    "scheduling schedulingConfig serviceAccounts shieldedInstanceConfig sourceInstanceTemplate sourceMachineImage "
-    "tags"
-)
-"""Keys of an instance of the Compute API, and of a TPU."""
 _SMALLEST_DISK = 40  # GB: PyTorch with CUDA takes 6 installed, and as much while it is
 
 
 def provider(document: Document) -> Iterator[Finding]:
-    """Find unknown and missing keys of the provider."""
-    kind = document.get("provider", "type")
-    if kind is None:
-        return
-    kinds = {*_PROVIDERS, "azure", "aliyun", "vsphere", "external", "fake_multinode", "kuberay", "readonly", "spark"}
-    if kind not in kinds:
-        yield document.error(("provider", "type"), f"Ray has no provider {kind!r}.", advise(kind, kinds))
-    known = _PROVIDERS.get(kind, "").split()
-    for key in document.mapping("provider"):
-        if known and key not in known:
-            what = f"The provider {kind} has no key {key!r}; Ray ignores it."
-            yield document.error(("provider", key), what, advise(key, known))
-    for key in _REQUIRED.get(kind, ()):
-        if not document.get("provider", key):
-            yield document.error(("provider",), f"The provider {kind} needs {key!r}.", "Add it.")
+    """Find what the rules for any provider and for this one forbid, and zones outside of the region."""
+    yield from declared(document, "any")
+    yield from declared(document, document.get("provider", "type"))
     zones, region = document.get("provider", "availability_zone"), document.get("provider", "region")
     if isinstance(zones, str) and isinstance(region, str):
-        for zone in zones.split(","):
-            if not zone.strip().startswith(region):
-                what = f"The zone {zone.strip()!r} is not in the region {region!r}."
+        for zone in map(str.strip, zones.split(",")):
+            if not zone.startswith(region):
+                what = f"The zone {zone!r} is not in the region {region!r}."
                 yield document.error(("provider", "availability_zone"), what, "Change one of them.")
 
 
 def local_hosts(document: Document) -> Iterator[Finding]:
-    """Find missing, repeated and public addresses of own machines."""
+    """Find repeated and public addresses of own machines, and more workers than machines."""
     if document.get("provider", "type") != "local" or document.get("provider", "coordinator_address"):
         return
     head, workers = document.get("provider", "head_ip"), document.items("provider", "worker_ips")
-    if not head:
-        yield document.error(("provider",), "There is no head_ip.", "Add the address of the head.")
-    if not workers:
-        yield document.error(("provider",), "There are no worker_ips.", "Add the addresses of the workers.")
     for keys, host in addresses(document):
         if _is_public(host):
             what = f"{host} is a public address, and Ray listens on it."
@@ -122,11 +87,6 @@ def aws_nodes(document: Document) -> Iterator[Finding]:
         config.pop("SubnetIds", None)  # Ray's own key
         if shape is not None:
             yield from _against_shape(document, keys, config, shape)
-        if not config.get("InstanceType") and not config.get("LaunchTemplate"):
-            yield document.error(keys, f"Node type {name!r} has no InstanceType.", "Add it, such as m7i.large.")
-        for key in ("MinCount", "MaxCount"):
-            if key in config:
-                yield document.error((*keys, key), f"Ray sets {key} itself.", "Use min_workers and max_workers.")
 
 
 def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> Iterator[Finding]:
@@ -154,7 +114,7 @@ def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> It
 
 
 def aws_access(document: Document) -> Iterator[Finding]:
-    """Find nodes without ssh access, without access to S3, or with a disk too small for PyTorch."""
+    """Find nodes without ssh access, or with a disk too small for PyTorch."""
     if document.get("provider", "type") != "aws":
         return
     own_key = document.get("auth", "ssh_private_key")
@@ -167,37 +127,11 @@ def aws_access(document: Document) -> Iterator[Finding]:
         if not own_key and "KeyName" in config:
             what = "Ray makes a key pair of its own and replaces this KeyName."
             yield document.warning((*keys, "KeyName"), what, "Name the file in auth.ssh_private_key.")
-        if "IamInstanceProfile" not in config:
-            what = f"Node type {name!r} has no IamInstanceProfile, so it may not write to S3."
-            yield document.warning(keys, what, "Add {Name: ...}; docs/cluster.md says what it needs.")
         sizes = [disk.get("Ebs", {}).get("VolumeSize") for disk in config.get("BlockDeviceMappings") or []]
         sizes = [size for size in sizes if isinstance(size, int)]
         if max(sizes, default=8) < _SMALLEST_DISK:
             what = f"Node type {name!r} has a disk of {max(sizes, default=8)} GB; PyTorch with CUDA needs more."
             yield document.error(keys, what, f"Set BlockDeviceMappings' VolumeSize to {_SMALLEST_DISK} or more.")
-    if document.get("provider", "cache_stopped_nodes") is not False:
-        what = "Idle nodes are stopped, not terminated, so their disks still cost money."
-        yield document.warning(("provider",), what, "Set cache_stopped_nodes: false.")
 
 
-def gcp_nodes(document: Document) -> Iterator[Finding]:
-    """Find misspelt and missing keys of an instance of the Compute API."""
-    if document.get("provider", "type") != "gcp":
-        return
-    for name in document.mapping("available_node_types"):
-        keys: Keys = ("available_node_types", name, "node_config")
-        config = document.mapping(*keys)
-        for key in config:
-            guess = nearest(key, _GCP.split(), 0.75)
-            if guess and key != guess:
-                what = f"The Compute API knows no {key!r} in an instance."
-                yield document.error((*keys, key), what, f"Did you mean {guess!r}?")
-        if not {"machineType", "sourceInstanceTemplate", "acceleratorType", "acceleratorConfig"} & set(config):
-            yield document.error(keys, f"Node type {name!r} has no machineType.", "Add it, such as n2-standard-2.")
-        scheduling = document.mapping(*keys, "scheduling")
-        if "guestAccelerators" in config and not re.match("TERMINATE", str(scheduling.get("onHostMaintenance"))):
-            what = f"Node type {name!r} has a GPU, with which a host cannot migrate."
-            yield document.error(keys, what, "Add scheduling: {onHostMaintenance: TERMINATE}.")
-
-
-RULES = (provider, local_hosts, aws_nodes, aws_access, gcp_nodes)
+RULES = (provider, local_hosts, aws_nodes, aws_access)

@@ -1,4 +1,4 @@
-"""Rules for the file of ``ray up``: the schema of Ray, and repeated keys, worker counts and resources beyond it."""
+"""Rules for the file of ``ray up``: the schema of Ray, and repeated keys and worker counts beyond it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Any
 
 import jsonschema
 
-from vae_tune.cli.check.document import Document, Finding, advise, nearest
-
-_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
+from vae_tune.cli.check.document import Document, Finding, advise
 
 
 def ray_schema() -> dict[str, Any]:
@@ -87,16 +85,6 @@ def worker_counts(document: Document) -> Iterator[Finding]:
         yield document.error(("max_workers",), what, "Raise it: the head only drives the search.")
 
 
-def resources(document: Document) -> Iterator[Finding]:
-    """Find misspelt resources, such as ``gpu``: Ray accepts any name, but trials ask for ``GPU``."""
-    for name in document.mapping("available_node_types"):
-        for key in document.mapping("available_node_types", name, "resources"):
-            guess = nearest(key, _RESOURCES, 0.75)
-            if guess and key != guess:
-                keys = ("available_node_types", name, "resources", key)
-                yield document.error(keys, f"Ray treats {key!r} as a custom resource.", f"Write {guess!r}.")
-
-
 def idle_time(document: Document) -> Iterator[Finding]:
     """Find a long idle timeout: an idle node costs as much as a busy one."""
     minutes = document.get("idle_timeout_minutes")
@@ -105,4 +93,4 @@ def idle_time(document: Document) -> Iterator[Finding]:
         yield document.warning(("idle_timeout_minutes",), what, "5 is enough: a search asks for nodes by itself.")
 
 
-RULES = (repeated_keys, against_schema, head_type, worker_counts, resources, idle_time)
+RULES = (repeated_keys, against_schema, head_type, worker_counts, idle_time)

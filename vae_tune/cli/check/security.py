@@ -13,7 +13,6 @@ from vae_tune.cli.check.document import Document, Finding, Keys
 from vae_tune.config import suggestions
 
 _WORLD = ("0.0.0.0/0", "::/0")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SECRET = re.compile(
     r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|(AWS_SECRET_ACCESS_KEY|RAY_AUTH_TOKEN|PASSWORD|PGPASSWORD)"
     r"\s*=\s*[\"']?(?!\$)[^\s\"'$]{4,}",
@@ -27,8 +26,6 @@ def ssh_key(document: Document) -> Iterator[Finding]:
     """Find an ssh key that is missing or that ssh refuses."""
     given = document.get("auth", "ssh_private_key")
     keys: Keys = ("auth", "ssh_private_key")
-    if document.get("provider", "type") == "local" and not document.get("auth", "ssh_user"):
-        yield document.error(("auth",), "There is no ssh_user.", "Add the user name for ssh.")
     if not isinstance(given, str):
         return
     path = Path(os.path.expanduser(given))
@@ -47,11 +44,8 @@ def ssh_key(document: Document) -> Iterator[Finding]:
 def token(document: Document) -> Iterator[Finding]:
     """Find a cluster without a token, or with a token that others can read: they could run code on it."""
     mounts = document.mapping("file_mounts")
-    commands = [(keys, text) for keys, text in document.texts if keys[0] in (*SETUP, *START)]
-    for keys, text in commands:
-        if re.search(r"RAY_AUTH_MODE=[\"']?disabled", text):
-            yield document.error(keys, "Token authentication is switched off.", "Write RAY_AUTH_MODE=token.")
-    paths = {path for _, text in commands for path in re.findall(r"RAY_AUTH_TOKEN_PATH=[\"']?([^\s\"';]+)", text)}
+    commands = [text for keys, text in document.texts if keys[0] in (*SETUP, *START)]
+    paths = {path for text in commands for path in re.findall(r"RAY_AUTH_TOKEN_PATH=[\"']?([^\s\"';]+)", text)}
     shipped = [target for target in mounts if is_token(target) or target in paths]
     if not shipped:
         what = "No token is copied to the nodes: whoever reaches the cluster can run code on it."
@@ -93,16 +87,6 @@ def secrets(document: Document) -> Iterator[Finding]:
             yield document.error(keys, what, "Use an instance profile, the token file or ~/.pgpass instead.")
 
 
-def dashboard(document: Document) -> Iterator[Finding]:
-    """Find a dashboard that listens beyond the loopback of the head; `ray dashboard` reaches it through ssh."""
-    for name in START:
-        for index, text in enumerate(document.items(name)):
-            for host in re.findall(r"--dashboard-host[= ]+[\"']?([^\s\"';]+)", str(text)):
-                if host not in _LOOPBACK:
-                    what = f"The dashboard, and so the jobs API, listens on {host}."
-                    yield document.error((name, index), what, "Write --dashboard-host=127.0.0.1; see `ray dashboard`.")
-
-
 def open_ports(document: Document) -> Iterator[Finding]:
     """Find security groups that admit the world, also the one that Ray creates silently."""
     group: Keys = ("provider", "security_group", "IpPermissions")
@@ -135,16 +119,6 @@ def _ports(rule: dict[str, object]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def container_ports(document: Document) -> Iterator[Finding]:
-    """Find ports that Docker publishes on every address of the host, past its firewall."""
-    for name in ("run_options", "head_run_options", "worker_run_options"):
-        for index, option in enumerate(document.items("docker", name)):
-            for published in re.findall(r"(?:-p|--publish)[= ]+(\S+)", str(option)):
-                if not published.startswith(("127.0.0.1:", "[::1]:")):
-                    what = f"Docker publishes {published} on every address of the host."
-                    yield document.error(("docker", name, index), what, f"Write -p 127.0.0.1:{published}.")
-
-
 def results_folder(document: Document, results_dir: str | None) -> Iterator[Finding]:
     """Find results on the disk of one machine, to which the other nodes cannot write."""
     if results_dir is None or "://" in results_dir:
@@ -157,4 +131,4 @@ def results_folder(document: Document, results_dir: str | None) -> Iterator[Find
         )
 
 
-RULES = (ssh_key, token, secrets, dashboard, open_ports, container_ports)
+RULES = (ssh_key, token, secrets, open_ports)
