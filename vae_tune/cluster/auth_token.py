@@ -15,8 +15,7 @@ DEFAULT_TOKEN = Path("~/.ray/auth_token")
 def make_token(path: Path) -> Path | None:
     """Create the file with mode 0600 if it is missing or empty; return its path, or None if it was there already.
 
-    Raises:
-        OSError: it cannot be written.
+    Raises OSError if it cannot be written.
     """
     with suppress(FileNotFoundError):
         if path.read_text().strip():

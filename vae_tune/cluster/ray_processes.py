@@ -88,11 +88,8 @@ class RayProcesses:
     def get_node(self, address: str, node: str) -> dict[str, Any]:
         """Return what Ray knows of a node, as Ray's own function does, but without waiting if a process has exited.
 
-        A thread asks for it, since Ray does not answer while its server is down.
-
-        Raises:
-            SearchError: a process has exited, so that waiting is useless.
-            RuntimeError: the node did not appear in time.
+        A thread asks for it, since Ray does not answer while its server is down. Raises SearchError if a process has
+        exited, RuntimeError if the node did not appear in time.
         """
         found, cancelled = Event(), Event()
         Thread(target=wait_for_node, args=[address, node, found, cancelled], daemon=True).start()
@@ -148,8 +145,7 @@ class RayProcesses:
 def short_temp_dir(say: Callable[[str], None]) -> str | None:
     """Return a new temporary folder for Ray if the path of its own is too long for sockets, else None.
 
-    Raises:
-        UsageError: no short folder can be made.
+    Raises UsageError if no short folder can be made.
     """
     parent = get_default_system_temp_dir()
     most = _SOCKET_BYTES - len(f"/ray/{_SOCKET}")

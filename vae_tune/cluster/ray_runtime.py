@@ -51,11 +51,8 @@ def running_ray(config: ResourceConfig, say: Callable[[str], None] = lambda _: N
     """Start Ray on this machine, bound to loopback, or join the cluster at ``config.address``.
 
     A Ray that this process already runs is used, and left running. ``say`` gets a line about a cluster to join, and
-    about anything unusual.
-
-    Raises:
-        UsageError: there is no cluster at that address, or no folder for a Ray of this machine.
-        SearchError: Ray does not start.
+    about anything unusual. Raises UsageError if there is no cluster at that address, or no folder for a Ray of this
+    machine, SearchError if Ray does not start.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -100,8 +97,7 @@ class RunningRay:
     def restart(self) -> None:
         """Start Ray again after it has died, and put back this process's handler of SIGTERM, which Ray replaces.
 
-        Raises:
-            RayDied: it does not start; whatever killed its processes may still be there.
+        Raises RayDied if it does not start; whatever killed its processes may still be there.
         """
         handler = signal.getsignal(signal.SIGTERM)
         _shut_down()

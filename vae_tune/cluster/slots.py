@@ -71,12 +71,9 @@ class Slots:
 
 
 def find_slots(config: ResourceConfig) -> Slots:
-    """Return how many trials fit on the running Ray, node by node.
+    """Return how many trials fit on the running Ray, node by node; raise UsageError if not even one fits.
 
     If some nodes have GPUs and ``gpus_per_trial`` is not set, trials share the GPUs there, and use the CPUs elsewhere.
-
-    Raises:
-        UsageError: not even one fits.
     """
     leaving = draining_nodes()  # Ray starts nothing there any more
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
@@ -154,15 +151,8 @@ def requested_slots(
 ) -> Iterator[Slots]:
     """Yield the slots of this machine, or of a cluster that is asked, while the block lasts, for room for ``trials``.
 
-    Args:
-        config: what each trial gets.
-        trials: how many may run side by side at most.
-        say: gets a line if there is something to wait for.
-        stopped: returns whether to stop waiting.
-
-    Raises:
-        UsageError: no trial fits on this machine, or no node of the cluster can run one.
-        KeyboardInterrupt: ``stopped`` returned true.
+    ``say`` gets a line if there is something to wait for. Raises UsageError if no trial fits on this machine, or no
+    node of the cluster can run one, KeyboardInterrupt once ``stopped`` returns true.
     """
     if config.address is None:
         yield find_slots(config)
@@ -197,8 +187,7 @@ class _Nodes:
     def slots(self) -> Slots | None:
         """Return the slots; while there are none, None, and say once that the search waits.
 
-        Raises:
-            UsageError: there have been none for too long.
+        Raises UsageError if there have been none for too long.
         """
         try:
             found = find_slots(self._config)
@@ -231,14 +220,9 @@ class CurrentSlots:
         fail: Callable[[str], None],
         unfinished: Callable[[], int],
     ):
-        """Follow a cluster.
+        """Follow a cluster from the ``slots`` at the start; ``unfinished`` returns how many trials have not ended.
 
-        Args:
-            slots: those at the start.
-            config: what each trial gets.
-            say: gets a line about each change.
-            fail: ends the search after a long time without a node.
-            unfinished: returns how many trials have not ended.
+        ``say`` gets a line about each change; ``fail`` ends the search after a long time without a node.
         """
         self._slots = slots
         self._config = config

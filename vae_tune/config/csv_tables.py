@@ -51,14 +51,8 @@ def read_csv(source: Path | io.BytesIO, kinds: Mapping[str, str] | None = None) 
     """Return a table; only empty cells count as missing.
 
     pyarrow reads each number to the last bit. pandas' own parser does so from 3 on; in 2.2 more than half of the
-    numbers were wrong in the last digit.
-
-    Args:
-        source: the file.
-        kinds: "str", "int64", "Int64" or "float64" by column; other columns are guessed.
-
-    Raises:
-        OSError, ValueError: it cannot be read, or a cell is of another kind.
+    numbers were wrong in the last digit. ``kinds`` are "str", "int64", "Int64" or "float64" by column; other columns
+    are guessed. Raises OSError or ValueError if the table cannot be read, or a cell is of another kind.
     """
     import pandas as pd
     import pyarrow as pa

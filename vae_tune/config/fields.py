@@ -26,8 +26,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[Any], values: Any) -> Any:
     """Rebuild the configuration of type ``cls`` that :func:`to_dict` wrote.
 
-    Raises:
-        UsageError: ``values`` is no mapping, a key is no field of ``cls``, or a value is refused by its validation.
+    Raises UsageError if ``values`` is no mapping, a key is no field of ``cls``, or its validation refuses a value.
     """
     if not isinstance(values, dict):
         raise UsageError(f"{cls.__name__} must be a mapping of its fields, but got {values!r}.")
@@ -115,11 +114,7 @@ def plain_number(value: Any) -> Any:
 
 
 def read_number(text: str, kind: type) -> Any:
-    """Return the number in a text as ``kind``: ``20.0`` is the whole number 20.
-
-    Raises:
-        ValueError: the text is no such number; the message says so.
-    """
+    """Return the number in a text as ``kind``, ``20.0`` as the whole number 20; else raise a ValueError."""
     with suppress(ValueError):
         return kind(text)
     with suppress(ValueError):

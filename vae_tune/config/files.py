@@ -30,10 +30,8 @@ def is_remote(path: Path) -> bool:
 def named_path(path: str | Path) -> Path:
     """Return a path that a person gave, with ``~`` expanded, and ``.`` or ``..`` at its end resolved.
 
-    These have no name that a study could take. Everything else stays as it was typed, links too.
-
-    Raises:
-        UsageError: it is no path.
+    These have no name that a study could take. Everything else stays as it was typed, links too. Raises UsageError if
+    it is no path.
     """
     if not isinstance(path, (str, Path)) or path == "":
         raise UsageError(f"A path is a text or a pathlib.Path that is not empty, but got {path!r}.")

@@ -32,8 +32,7 @@ _NOT_COPIED = {CHECKPOINTS_FOLDER, LOCK_FILE, COPY_FILE}
 def local_copy(study: Path) -> Path:
     """Return a folder here with the study: itself, or a copy that is deleted when this process ends.
 
-    Raises:
-        UsageError: there is no study on object storage, or it does not answer.
+    Raises UsageError if there is no study on object storage, or it does not answer.
     """
     if not is_remote(study):
         return study
@@ -60,8 +59,7 @@ def working_copy(study: Path) -> Path:
 def download(study: Path, folder: Path) -> None:
     """Replace ``folder`` by a copy of a study on object storage, without its checkpoints and TensorBoard events.
 
-    Raises:
-        UsageError: there is no study, or the store does not answer. The folder is unchanged.
+    Raises UsageError, and leaves the folder unchanged, if there is no study, or the store does not answer.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -83,13 +81,9 @@ def download(study: Path, folder: Path) -> None:
 
 
 def mark_copy(folder: Path, study: Path, uploaded: Iterable[str] = (), *, being_written: bool = False) -> None:
-    """Note in a folder that it is a copy of a study on object storage.
+    """Note in a folder that it is a copy of a study on object storage, whose ``uploaded`` files it has.
 
-    Args:
-        folder: the copy.
-        study: its original.
-        uploaded: the names of the files that the original has.
-        being_written: whether a driver was writing the original when it was copied.
+    ``being_written`` says whether a driver was writing the original when it was copied.
     """
     note = {"study": address(study), "uploaded": sorted(uploaded), "written": being_written}
     write_json(folder / COPY_FILE, note)

@@ -16,11 +16,7 @@ def cpu_count() -> int:
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """Return how many CPUs this process may use, at least 1, rounded down.
-
-    Args:
-        root: of the file system with /proc and the control groups.
-    """
+    """Return how many CPUs this process may use, at least 1, rounded down."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpu_count()
     quotas = (_cpu_quota(group) for group in control_groups("cpu", root))
     return max(1, int(min([affinity, *(quota for quota in quotas if quota is not None)])))
@@ -37,9 +33,6 @@ def available_memory(root: Path = Path("/")) -> int | None:
 
     This is the minimum over the machine and each control group. Cached files count as available, in a group as in the
     machine: Linux drops them when memory is needed.
-
-    Args:
-        root: of the file system with /proc and the control groups.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -53,11 +46,8 @@ def available_memory(root: Path = Path("/")) -> int | None:
 def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
     """Yield the folders of the control groups that limit this process: its own first, then its parents.
 
-    Both versions of Linux's control groups are supported; other systems have none.
-
-    Args:
-        controller: "cpu" or "memory".
-        root: of the file system with /proc and the control groups.
+    Both versions of Linux's control groups are supported; other systems have none. ``controller`` is "cpu" or
+    "memory"; ``root`` is that of the file system with /proc and the control groups.
     """
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -78,8 +78,7 @@ class Store(Protocol):
 def open_store(scheme: str, bucket: str) -> Store:
     """Return the bucket of the store that a path's first part names.
 
-    Raises:
-        Refused: the package for it is not installed, or there are no credentials.
+    Raises Refused if the package for it is not installed, or there are no credentials.
     """
     is_s3 = scheme == SCHEMES[0]
     names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if is_s3 else ("STORAGE_EMULATOR_HOST",)
@@ -118,8 +117,7 @@ class _S3:
                 head = self._client.head_object(Bucket=self._bucket, Key=name)
         except FileNotFoundError:
             return None
-        date = head["ResponseMetadata"]["HTTPHeaders"]["date"]
-        return Stat(str(head["ETag"]), _seconds_until(date, head["LastModified"]))
+        return _stat(head["ETag"], head["LastModified"], head["ResponseMetadata"]["HTTPHeaders"]["date"])
 
     def write(self, name: str, content: bytes, expected: str | None = ANY) -> str:
         condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected} if expected != ANY else {}
@@ -132,11 +130,8 @@ class _S3:
 
     def delete(self, name: str, expected: str = ANY) -> None:
         condition = {"IfMatch": expected} if expected != ANY else {}
-        try:
-            with _translated_s3_errors():
-                self._client.delete_object(Bucket=self._bucket, Key=name, **condition)
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError), _translated_s3_errors():
+            self._client.delete_object(Bucket=self._bucket, Key=name, **condition)
 
     def list(self, folder: str, *, deep: bool) -> Listing:
         scope = {"Prefix": f"{folder}/" if folder else ""} | ({} if deep else {"Delimiter": "/"})
@@ -201,10 +196,7 @@ class _Google:
         except FileNotFoundError:
             return None
         state = answer.json()
-        return Stat(
-            str(state["generation"]),
-            _seconds_until(answer.headers["Date"], datetime.fromisoformat(state["updated"])),
-        )
+        return _stat(state["generation"], datetime.fromisoformat(state["updated"]), answer.headers["Date"])
 
     def write(self, name: str, content: bytes, expected: str | None = ANY) -> str:
         params = {"uploadType": "media", "name": name}
@@ -213,10 +205,8 @@ class _Google:
         return str(self._request("POST", f"/upload{self._objects}", params, content).json()["generation"])
 
     def delete(self, name: str, expected: str = ANY) -> None:
-        try:
+        with suppress(FileNotFoundError):
             self._request("DELETE", self._path(name), {} if expected == ANY else {"ifGenerationMatch": expected})
-        except FileNotFoundError:
-            return
 
     def list(self, folder: str, *, deep: bool) -> Listing:
         found = Listing({}, set())
@@ -238,9 +228,8 @@ class _Google:
         from requests import RequestException
 
         try:
-            answer = self._session.request(
-                method, f"{self._endpoint}{path}", params=params, data=content, timeout=_TIMEOUT
-            )
+            url = f"{self._endpoint}{path}"
+            answer = self._session.request(method, url, params=params, data=content, timeout=_TIMEOUT)
         except exceptions.GoogleAuthError as error:
             transient = error.retryable or isinstance(error, exceptions.TransportError)
             raise (OSError if transient else Refused)(str(error)) from error
@@ -258,9 +247,9 @@ class _Google:
         raise _error(answer.status_code, message)
 
 
-def _seconds_until(date: str, moment: datetime) -> float:
-    """Return the seconds from ``moment`` to the date in a store's answer."""
-    return (parsedate_to_datetime(date) - moment).total_seconds()
+def _stat(version: Any, written: datetime, date: str) -> Stat:
+    """Return an object's state; ``date`` is that of the store's answer."""
+    return Stat(str(version), (parsedate_to_datetime(date) - written).total_seconds())
 
 
 def _error(status: int, message: str) -> OSError:

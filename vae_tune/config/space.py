@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 import yaml
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.config.compat.optuna import contains
 from vae_tune.config.errors import UsageError, telling_line
@@ -145,8 +140,7 @@ def _entry(where: str, key: yaml.Node, node: yaml.Node, base: TrialConfig) -> _E
 def construct(node: yaml.Node) -> Any:
     """Return the value of a node of a YAML file.
 
-    Raises:
-        ValueError: a mapping has a key twice; or whatever PyYAML raises at a bad value.
+    Raises ValueError if a mapping has a key twice, or whatever PyYAML raises at a bad value.
     """
     if isinstance(node, yaml.MappingNode) and (twice := repeated([key.value for key, _ in node.value])):
         raise ValueError(f"its key {twice[0]!r} is there twice")

@@ -67,8 +67,7 @@ def read_bytes(path: Path, patience: float = QUICK) -> bytes:
 def open_bytes(path: Path) -> Callable[[], bytes]:
     """Return a function that reads a file once; it can still read one here that is deleted meanwhile.
 
-    Raises:
-        OSError: a file here cannot be opened.
+    Raises OSError if a file here cannot be opened.
     """
     return partial(read_bytes, path) if is_remote(path) else partial(_read_and_close, path.open("rb"))
 
@@ -103,9 +102,7 @@ def prepare_write(path: Path) -> Callable[[bytes], object]:
 def delete(path: Path, patience: float = PATIENCE) -> None:
     """Delete a file, if it exists."""
     if is_remote(path):
-        _delete_objects(
-            path, lambda store, name: {name: state.version} if (state := store.stat(name)) else {}, patience
-        )
+        _delete_objects(path, lambda store, name: {name: found} if (found := _version(store, name)) else {}, patience)
     else:
         path.unlink(missing_ok=True)
 
@@ -151,18 +148,13 @@ def version(path: Path, patience: float = QUICK) -> str | None:
 def replace(path: Path, content: bytes, expected: str | None, patience: float) -> str:
     """Write an object over the version ``expected`` (None: no object yet) and return its new version.
 
-    Raises:
-        Changed: it had another version; or this call itself has written it, but the answer was lost.
+    Raises Changed if it had another version; or if this call itself has written it, but the answer was lost.
     """
     return _retry(lambda store, name: store.write(name, content, expected), path, patience, final=Changed)
 
 
 def remove(path: Path, expected: str, patience: float) -> None:
-    """Delete an object of the version ``expected``.
-
-    Raises:
-        Changed: it had another version.
-    """
+    """Delete an object of the version ``expected``; raise Changed if it has another."""
     _retry(lambda store, name: store.delete(name, expected), path, patience, final=Changed)
 
 
@@ -210,11 +202,7 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def _under_claim(store: Store, claim: tuple[Path, str] | None) -> Iterator[None]:
-    """Check the claim before a change of an object, and again if someone else changed the object meanwhile.
-
-    Raises:
-        ClaimLost: another driver took the study over.
-    """
+    """Check the claim before a change of an object, and again if someone else changed the object meanwhile."""
     _check(store, claim)
     try:
         yield
@@ -248,14 +236,9 @@ def _delete_objects(path: Path, find: Callable[[Store, str], Mapping[str, str]],
     _retry(remove, path, patience)
 
 
-def _found(store: Store, name: str) -> dict[str, str]:
-    """Return an object's name and version; empty if there is no such object."""
-    state = store.stat(name)
-    return {name: state.version} if state else {}
-
-
 def _version(store: Store, name: str) -> str | None:
-    return _found(store, name).get(name)
+    state = store.stat(name)
+    return state.version if state else None
 
 
 def _relative(names: Mapping[str, str], folder: Path) -> list[str]:
@@ -276,11 +259,9 @@ def _read_and_close(file: BinaryIO) -> bytes:
 def _retry(
     call: Callable[[Store, str], _Result], path: Path, patience: float, final: type[OSError] = FileNotFoundError
 ) -> _Result:
-    """Call with the store and the object's name there, again and again while the store fails.
+    """Call with the store and the object's name there, again while the store fails, for up to ``patience`` seconds.
 
-    Raises:
-        StorageError: the store refused, or failed for ``patience`` seconds.
-        FileNotFoundError or an error of the type ``final``: the call raised it.
+    Raises StorageError if it still fails, or refuses; FileNotFoundError and an error of the type ``final`` at once.
     """
     scheme, bucket, *_ = *path.parts, ""
     pause, longest = _PAUSES

@@ -93,10 +93,7 @@ def option(name: str) -> str:
 def resume(folder: Path, name: str = "search", **changes: object) -> str:
     """Return the command line that resumes what is in ``folder``; in a notebook or at Python's prompt, a call.
 
-    Args:
-        folder: of a study, or of a training; also on object storage.
-        name: the command that made it.
-        changes: options to set, by the names of their fields.
+    ``name`` is the command that made it; ``changes`` are options to set, by the names of their fields.
     """
     if hasattr(sys, "ps1") and name == "search":
         words = [

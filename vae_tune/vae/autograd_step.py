@@ -25,13 +25,9 @@ class AutogradStep:
     def __call__(self, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> Tensor:
         """Return the mean bound in nats per image, at KL weight 1; every parameter's ``grad`` is overwritten.
 
-        With one sample the bound is the negative ELBO. With more, each z has the weight
+        ``x`` is (batch, channels, height, width) in [0, 1], ``noise`` (batch * iwae_samples, latent_size), from
+        N(0, 1). With one sample the bound is the negative ELBO. With more, each z has the weight
         p(x|z) (p(z) / q(z|x))^kl_weight (Burda et al. 2016, arXiv:1509.00519).
-
-        Args:
-            x: (batch, channels, height, width) in [0, 1].
-            noise: (batch * iwae_samples, latent_size), standard normal.
-            kl_weight: weight of the KL in the objective.
         """
         network, likelihood = self._model.network, self._model.likelihood
         with torch.autocast(x.device.type, torch.bfloat16) if self._rounds else nullcontext():

@@ -60,11 +60,7 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(
-    folder: Path,
-    config: TrialConfig,
-    state: TrainingState,
-    report: EpochReport,
-    earlier: Sequence[EpochReport] = (),
+    folder: Path, config: TrialConfig, state: TrainingState, report: EpochReport, earlier: Sequence[EpochReport] = ()
 ) -> Path:
     """Write ``folder/epoch_NNNN.safetensors``, and delete older checkpoints except the last of them."""
     return store_checkpoint(folder, state.epoch, checkpoint_bytes(config, state, report, earlier))
@@ -116,10 +112,7 @@ def newest_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
 
     Damaged checkpoints are skipped with a warning. The temporary file that a killed worker left is deleted first: only
     when a trial starts, because a worker that lost contact with the search, but not with its disk, would delete the
-    file that its successor is writing.
-
-    Raises:
-        OSError: the object storage does not answer.
+    file that its successor is writing. Raises OSError if the object storage does not answer.
     """
     delete_temporary_files(folder)
     found = checkpoints(folder)
@@ -133,11 +126,7 @@ def newest_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
 
 
 def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
-    """Return the checkpoint at ``path``, its tensors on ``device``.
-
-    Raises:
-        One of DAMAGE: the file is damaged.
-    """
+    """Return the checkpoint at ``path``, its tensors on ``device``; raise one of DAMAGE if it is damaged."""
     tensors, metadata = _load(read_bytes(path, PATIENCE))
     config = from_dict(TrialConfig, metadata["config"])
     report = EpochReport(**metadata["report"])
@@ -148,11 +137,7 @@ def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
 
 
 def _read_unless_damaged(path: Path, device: torch.device) -> Checkpoint | str:
-    """Return the checkpoint at ``path``, or a line that says how it is damaged.
-
-    Raises:
-        OSError: the object storage does not answer.
-    """
+    """Return the checkpoint at ``path``, or a line that says how it is damaged."""
     try:
         return read_checkpoint(path, device)
     except StorageError:
@@ -162,11 +147,7 @@ def _read_unless_damaged(path: Path, device: torch.device) -> Checkpoint | str:
 
 
 def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
-    """Return the model in a checkpoint's bytes, on the CPU, and its configuration.
-
-    Raises:
-        One of DAMAGE: these are not the bytes of a checkpoint.
-    """
+    """Return the model in a checkpoint's bytes, on the CPU, and its configuration; raise DAMAGE at other bytes."""
     tensors, metadata = _load(content)
     config = from_dict(TrialConfig, metadata["config"])
     return _model(_part(tensors, _MODEL), metadata, config), config
@@ -199,10 +180,7 @@ def trials_with_checkpoints(study: Path) -> set[int]:
 def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
     """Delete the checkpoints of a trial except the newest readable one of its first ``keep`` epochs.
 
-    If none of them can be read, all files stay, as they do no harm.
-
-    Raises:
-        OSError: the storage does not answer.
+    If none of them can be read, all files stay, as they do no harm. Raises OSError if the storage does not answer.
     """
     folder = checkpoint_folder(study, trial)
     if not keep:
@@ -230,8 +208,7 @@ def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig 
 def find_model(path: Path) -> Path:
     """Return the folder of a model that a user named: by its folder, its file, or the study whose best it is.
 
-    Raises:
-        UsageError: the study has none.
+    Raises UsageError if the study has none.
     """
     path = local_copy(path)
     if (path / STUDY_FILE).exists():
@@ -244,11 +221,8 @@ def find_model(path: Path) -> Path:
 def load_model(path: str | Path) -> VAE:
     """Return a trained model on the CPU, an ``nn.Module`` in eval mode: ``model.encode(images)`` gives latent means.
 
-    Args:
-        path: the folder of a model or its ``model.safetensors``, or a study, for its best model.
-
-    Raises:
-        UsageError: there is none, or it is damaged.
+    ``path`` is the folder of a model or its ``model.safetensors``, or a study, for its best model. Raises UsageError
+    if there is none, or it is damaged.
     """
     return read_model(find_model(named_path(path)))[0].eval()
 
@@ -256,8 +230,7 @@ def load_model(path: str | Path) -> VAE:
 def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
     """Return the model that :func:`write_model` wrote, on the CPU, and its configuration.
 
-    Raises:
-        UsageError: a file is missing, damaged, or does not fit the other.
+    Raises UsageError if a file is missing, damaged, or does not fit the other.
     """
     try:
         config: TrialConfig = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
@@ -270,11 +243,7 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
 
 
 def read_config(path: Path) -> TrialConfig:
-    """Return the configuration in a ``config.json``.
-
-    Raises:
-        UsageError: it is missing or damaged.
-    """
+    """Return the configuration in a ``config.json``; raise UsageError if it is missing or damaged."""
     try:
         config: TrialConfig = from_dict(TrialConfig, read_json(path))
     except DAMAGE as error:
@@ -286,8 +255,7 @@ def read_config(path: Path) -> TrialConfig:
 def read_data_config(folder: Path) -> DataConfig:
     """Return the data that the model in ``folder`` was trained on; the default if its file does not say.
 
-    Raises:
-        UsageError: the file is missing or damaged.
+    Raises UsageError if the file is missing or damaged.
     """
     try:
         data: DataConfig = from_dict(DataConfig, _metadata((folder / MODEL_FILE).read_bytes()).get("data", {}))

@@ -32,8 +32,7 @@ def flatten_parameters(model: nn.Module) -> nn.Parameter:
 def stacked(first: Tensor, second: Tensor) -> Tensor:
     """Return a view of two tensors that follow each other in a flat one: the rows of ``first``, then of ``second``.
 
-    Raises:
-        ValueError: they do not.
+    Raises ValueError if they do not.
     """
     if second.storage_offset() != first.storage_offset() + first.numel():
         raise ValueError("These tensors do not follow each other: flatten their model's parameters first.")

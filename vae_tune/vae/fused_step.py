@@ -61,12 +61,9 @@ class FusedStep:
         self._minibatches: dict[int, _Minibatch] = {}
 
     def __call__(self, x: Tensor, noise: Tensor, kl_weight: float = 1.0) -> Tensor:
-        """Return the mean negative ELBO in nats per image; every parameter's ``grad`` is overwritten.
+        """Return the mean negative ELBO in nats per image, at KL weight 1; every parameter's ``grad`` is overwritten.
 
-        Args:
-            x: (batch, channels, height, width) in [0, 1].
-            noise: (batch, latent_size), standard normal.
-            kl_weight: weight of the KL in the objective; in the loss that is returned it is 1.
+        ``x`` is (batch, channels, height, width) in [0, 1], ``noise`` (batch, latent_size), standard normal.
         """
         batch = len(x)
         if batch not in self._minibatches:  # of the first minibatch's size, and of an epoch's last
@@ -81,39 +78,39 @@ class _Minibatch:
         encoder, decoder = network.encoder, network.decoder
         pairs = zip(_linear(encoder.mean), _linear(encoder.log_variance), strict=True)
         heads = _Linear(*(stacked(*pair) for pair in pairs))
-        inner, outer = ([_linear(layer) for layer in part.hidden] for part in (encoder, decoder))
+        inner = [_linear(layer) for layer in encoder.hidden]
+        outer = [_linear(layer) for layer in (*decoder.hidden, decoder.logits)]
         latents = heads.weight.new_empty(5, batch, config.latent_size)
         self._z, self._grad_z, self._deviation, self._excess, self._twice_kl = latents
-        self._encoder = (
-            _JointEncoder(inner[0], heads, batch)
+        self._encoder: Sequence[_JointEncoder | _Dense] = (
+            [_JointEncoder(inner[0], heads, batch)]
             if saves_products(network, config, batch)
-            else _Layers(inner, config.encoder_activation, heads, None, batch, config)
+            else _dense_layers([*inner, heads], config.encoder_activation, None, batch, config)
         )
-        self._decoder = _Layers(outer, config.decoder_activation, _linear(decoder.logits), self._grad_z, batch, config)
-        self._mean, self._log_variance = self._encoder.output.chunk(2, dim=1)
-        self._logits = self._decoder.output
+        self._decoder = _dense_layers(outer, config.decoder_activation, self._grad_z, batch, config)
+        self._mean, self._log_variance = self._encoder[-1].output.chunk(2, dim=1)
+        self._logits = self._decoder[-1].output
         self._scratch = torch.empty_like(self._logits)
 
     def step(self, x: Tensor, noise: Tensor, kl_weight: float) -> Tensor:
         """Take the step of :class:`FusedStep` on ``x``: (batch, pixels)."""
         mean, log_variance, deviation, excess = self._mean, self._log_variance, self._deviation, self._excess
         share = 1 / len(x)
-        self._encoder.forward(x)
+        _forward(self._encoder, x)
         torch.mul(log_variance, 0.5, out=deviation).exp_()
-        self._decoder.forward(torch.addcmul(mean, deviation, noise, out=self._z))
+        _forward(self._decoder, torch.addcmul(mean, deviation, noise, out=self._z))
         reconstruction, grad_logits = cross_entropy(self._logits, x, gradient=self._logits, scratch=self._scratch)
         torch.mul(deviation, deviation, out=excess).sub_(1)  # of the variance over the prior's
         twice_kl = torch.addcmul(excess, mean, mean, out=self._twice_kl).sub_(log_variance)
         loss = reconstruction.add_(twice_kl.sum(dim=-1), alpha=0.5).mean()
 
         grad_logits.mul_(share)
-        self._decoder.backward()
-        grad_mean, grad_log_variance = mean, log_variance  # their buffers, as they are used up
-        torch.add(self._grad_z, mean, alpha=kl_weight * share, out=grad_mean)
-        torch.addcmul(
-            excess.mul_(0.5 * kl_weight * share), self._grad_z, deviation.mul_(noise), value=0.5, out=grad_log_variance
-        )
-        self._encoder.backward()
+        _backward(self._decoder)
+        # the gradients in mean and log-variance, over their buffers, as they are used up
+        torch.add(self._grad_z, mean, alpha=kl_weight * share, out=mean)
+        excess.mul_(0.5 * kl_weight * share)
+        torch.addcmul(excess, self._grad_z, deviation.mul_(noise), value=0.5, out=log_variance)
+        _backward(self._encoder)
         return loss
 
 
@@ -167,13 +164,13 @@ class _JointEncoder:
         self._grad_t = self.output.t()
         self._x = hidden.weight
 
-    def forward(self, x: Tensor) -> None:
+    def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, pixels) to the output."""
         self._x = x
         hidden, heads = self._hidden, self._heads
         torch.mm(heads.weight, hidden.weight, out=self._weight)
         torch.addmv(heads.bias, heads.weight, hidden.bias, out=self._bias)
-        torch.addmm(self._bias, x, self._weight_t, out=self.output)
+        return torch.addmm(self._bias, x, self._weight_t, out=self.output)
 
     def backward(self) -> None:
         """Write the gradients of all weights and biases."""
@@ -185,36 +182,26 @@ class _JointEncoder:
         torch.mm(grad_weight, self._hidden_t, out=heads.grad_weight).addr_(heads.grad_bias, hidden.bias)
 
 
-class _Layers:
-    """Hidden layers with an activation, and a last layer without."""
+def _forward(layers: Sequence[_JointEncoder | _Dense], x: Tensor) -> None:
+    for layer in layers:
+        x = layer.forward(x)
 
-    def __init__(
-        self,
-        hidden: Sequence[_Linear],
-        activation: Activation,
-        last: _Linear,
-        grad_input: Tensor | None,
-        batch: int,
-        config: TrialConfig,
-    ):
-        """``grad_input`` gets the gradient in the first layer's input, unless it is None."""
-        self._layers: list[_Dense] = []
-        for linear in hidden:
-            self._layers.append(_Dense(linear, activation, grad_input, batch, config))
-            grad_input = self._layers[-1].grad
-        self._layers.append(_Dense(last, None, grad_input, batch, config))
-        self.output = self._layers[-1].output
-        """The last layer's, (batch, out); before :meth:`backward` its gradient."""
 
-    def forward(self, x: Tensor) -> None:
-        """Map ``x``: (batch, in) to the output."""
-        for layer in self._layers:
-            x = layer.forward(x)
+def _backward(layers: Sequence[_JointEncoder | _Dense]) -> None:
+    for layer in reversed(layers):
+        layer.backward()
 
-    def backward(self) -> None:
-        """Write the gradients of all weights and biases, and that of the input."""
-        for layer in reversed(self._layers):
-            layer.backward()
+
+def _dense_layers(
+    linears: Sequence[_Linear], activation: Activation, grad_input: Tensor | None, batch: int, config: TrialConfig
+) -> list[_Dense]:
+    """Return layers with ``activation`` after each but the last; ``grad_input`` gets the gradient in their input."""
+    layers: list[_Dense] = []
+    for linear in linears:
+        after = None if linear is linears[-1] else activation
+        layers.append(_Dense(linear, after, grad_input, batch, config))
+        grad_input = layers[-1].grad
+    return layers
 
 
 class _Dense:

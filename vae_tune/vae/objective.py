@@ -12,14 +12,9 @@ from torch import Tensor
 
 
 def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL divergence of N(mean, exp(log_variance)) from N(0, 1), summed over dimensions (appendix B).
+    """Return the KL divergence of N(mean, exp(log_variance)) from N(0, 1), summed over dimensions (appendix B).
 
-    Args:
-        mean: (batch, latent_size).
-        log_variance: (batch, latent_size).
-
-    Returns:
-        (batch,) nats per image.
+    ``mean`` and ``log_variance`` are (batch, latent_size), the result is (batch,) nats per image.
     """
     return kl_by_latent(mean, log_variance).sum(dim=-1)
 
@@ -32,11 +27,8 @@ def kl_by_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
 def importance_bound(log_weights: Tensor) -> Tensor:
     """Return ``-log (1/K sum_k w_k)``, which lies between the negative ELBO and the NLL (Burda et al. 2016, eq. 8).
 
-    Args:
-        log_weights: (batch, K), log p(x, z_k) - log q(z_k|x) with z_k drawn from q(z|x).
-
-    Returns:
-        (batch,) nats per image.
+    ``log_weights``: (batch, K) are log p(x, z_k) - log q(z_k|x), z_k drawn from q(z|x); the result is (batch,) nats
+    per image.
     """
     return math.log(log_weights.shape[-1]) - log_weights.logsumexp(dim=-1)
 

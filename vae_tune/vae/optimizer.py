@@ -49,11 +49,6 @@ class AdamW:
         )
 
     def load(self, moments: dict[str, Tensor]) -> None:
-        """Copy the ``moments`` of another optimizer.
-
-        Raises:
-            KeyError: one is missing.
-            RuntimeError: one has another shape.
-        """
+        """Copy another's ``moments``; raise KeyError if one is missing, RuntimeError if it has another shape."""
         for name, tensor in self.moments.items():
             tensor.copy_(moments[name])

@@ -43,10 +43,7 @@ def interpolations(model: VAE, starts: Pictures, ends: Pictures, steps: int) -> 
 def manifold(model: VAE, size: int) -> Pictures:
     """Decode ``size`` x ``size`` codes of equal prior mass, as in Kingma & Welling's figure 4, for a square grid.
 
-    The first latent grows to the right, the second upwards.
-
-    Raises:
-        UsageError: the model does not have two latents.
+    The first latent grows to the right, the second upwards. Raises UsageError if the model does not have two latents.
     """
     if model.latent_size != 2:
         raise UsageError(f"The manifold is drawn for latent_size=2 alone, but this model has {model.latent_size}.")
@@ -58,8 +55,7 @@ def manifold(model: VAE, size: int) -> Pictures:
 def traversals(model: VAE, image: Pictures, latents: Sequence[int], steps: int) -> Pictures:
     """Decode the latent mean of one image (1, channels, height, width), with one latent at a time moved from -3 to 3.
 
-    Returns:
-        (latents * steps, channels, height, width), one latent after the other.
+    Returns (latents * steps, channels, height, width), one latent after the other.
     """
     codes = posterior(model, image)[0].expand(len(latents), steps, -1).clone()
     for row, latent in enumerate(latents):
@@ -82,8 +78,7 @@ def posterior(model: VAE, images: Pictures) -> tuple[Tensor, Tensor]:
 def principal_plane(codes: Tensor) -> tuple[npt.NDArray[np.float32], list[float]]:
     """Project ``codes``: (images, latent_size) onto the plane in which they vary most (PCA).
 
-    Returns:
-        (images, 2), and the share of the variance that each of the two axes holds.
+    Returns (images, 2), and the share of the variance that each of the two axes holds.
     """
     centred = codes - codes.mean(dim=0)
     _, lengths, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -94,8 +89,7 @@ def principal_plane(codes: Tensor) -> tuple[npt.NDArray[np.float32], list[float]
 def grid(pictures: Pictures, columns: int, gap: int = 2) -> Pictures:
     """Lay pictures out row by row on white, ``gap`` pixels apart.
 
-    Returns:
-        One sheet as Pillow takes it: (height, width) of grey pictures, else (height, width, channels).
+    Returns one sheet as Pillow takes it: (height, width) of grey pictures, else (height, width, channels).
     """
     count, channels, height, width = pictures.shape
     rows = -(-count // columns)

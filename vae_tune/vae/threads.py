@@ -45,13 +45,8 @@ def on_one_thread_each(
     """Return ``function`` of each item, computed on as many threads as torch may use, one thread per item.
 
     The results do not depend on the number of threads. Settings of the calling thread, such as ``torch.no_grad`` and
-    ``torch.autocast``, do not hold in ``function``.
-
-    Args:
-        function: called from several threads at once.
-        items: its arguments.
-        device: where it computes; a GPU computes one item after the other.
-        done: called in this thread after each item.
+    ``torch.autocast``, do not hold in ``function``, which is called from several threads at once; a GPU computes one
+    item after the other. ``done`` is called in this thread after each item.
     """
     count = torch.get_num_threads() if device.type == "cpu" else 1
     pool = ThreadPoolExecutor(count, initializer=partial(torch.set_num_threads, 1))

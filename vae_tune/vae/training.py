@@ -109,10 +109,7 @@ def fit(
 
     Pass a ``state`` to checkpoint it between reports, or to go on from one. ``midway`` is called with the state after
     every step. It may checkpoint it too, and a training that goes on from there gives the same numbers; or it may end
-    the training by an exception.
-
-    Raises:
-        Diverged: as soon as a loss is not finite (on a GPU at the end of the epoch).
+    the training by an exception. Raises Diverged as soon as a loss is not finite (on a GPU at the end of the epoch).
     """
     train, validation = training_images(images.train, device), to_tensor(images.validation, device)
     if state is None:

@@ -51,9 +51,7 @@ def draining_nodes() -> Mapping[str, int]:
 def bootstrap_address(address: str) -> str:
     """Return the host:port that ``ray.init`` would connect to, given for instance "auto"; RAY_ADDRESS replaces that.
 
-    Raises:
-        ValueError: the address is malformed.
-        OSError: no Ray was found, or the host is unknown.
+    Raises ValueError if the address is malformed, OSError if no Ray was found or the host is unknown.
     """
     if address.startswith("ray://"):
         return address.removeprefix("ray://")
@@ -71,19 +69,13 @@ def visible_gpus() -> int:
 def start_local(
     cpus: int, folder: str | None, preload: Sequence[str], start_process: Callable[..., Any], get_node: Any
 ) -> None:
-    """Start Ray on this machine and connect to it.
+    """Start Ray on this machine and connect to it; ``folder`` is for its files, None for Ray's default.
 
     It starts without the autoscaler's monitor (there are no nodes to add), the log monitor (nobody reads its lines)
     and the dashboard with its agents: each is a Python process that takes a core while the first trials start. And it
     starts on loopback: where Ray supports clusters, so not on macOS, it replaces a loopback address by the machine's
-    own, and its servers then listen on every address.
-
-    Args:
-        cpus: how many CPUs Ray may give out.
-        folder: for Ray's files; None for Ray's default.
-        preload: modules that each worker imports before its first task.
-        start_process: replaces the function that starts Ray's processes.
-        get_node: replaces :data:`get_node`.
+    own, and its servers then listen on every address. ``start_process`` and ``get_node`` replace Ray's own functions;
+    each worker imports the modules in ``preload`` before its first task.
     """
     lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     with (

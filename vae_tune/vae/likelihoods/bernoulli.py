@@ -39,13 +39,8 @@ def cross_entropy(
     An image's nats are the sum of softplus(l) - x l over its pixels. A GPU, which waits for kernels rather than for
     logarithms, computes just that. A CPU takes softplus(l) as max(l, 0) - log p, where p = max(sigmoid(l), 1 -
     sigmoid(l)) >= 1/2 is that of the likelier value, and the logarithm of products: of up to 100 factors, which
-    float32 holds as each is at least 1/2.
-
-    Args:
-        logits: (batch, pixels).
-        x: (batch, pixels) in [0, 1].
-        gradient: where to write it, perhaps over the ``logits`` themselves; a new tensor if None.
-        scratch: of the same shape, to be overwritten; a new tensor if None.
+    float32 holds as each is at least 1/2. ``x``: (batch, pixels) lies in [0, 1]. The gradient is written into
+    ``gradient``, perhaps over the ``logits`` themselves, and ``scratch``, of the same shape, is overwritten.
     """
     gradient = torch.empty_like(logits) if gradient is None else gradient
     if logits.device.type != "cpu":

@@ -13,11 +13,7 @@ class Network(nn.Module):
     """
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``x``: (batch, channels, height, width) in [0, 1] to mean and log-variance of q(z|x).
-
-        Returns:
-            (batch, latent_size) each.
-        """
+        """Map ``x``: (batch, channels, height, width) in [0, 1] to mean and log-variance, (batch, latent_size)."""
         raise NotImplementedError
 
     def decode(self, z: Tensor) -> Tensor:
