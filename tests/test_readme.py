@@ -1,4 +1,4 @@
-"""What the README and the documents show is there: options, files, snippets, links."""
+"""The options, files, snippets and links in the README and the documents exist and work."""
 
 import re
 from pathlib import Path
@@ -17,6 +17,7 @@ from vae_tune.vae.model import build_model
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+MORE_PAGES = [ROOT / "benchmarks" / "README.md", ROOT / "vae_tune" / "images" / "mnist" / "README.md"]
 
 
 def test_it_fits_into_150_lines():
@@ -71,6 +72,12 @@ def test_every_link_leads_somewhere(page):
     text = page.read_text()
     links = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^"]+)"', text)
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, *MORE_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_of_the_repository_that_is_named_exists(page):
+    named = set(re.findall(r"`((?:vae_tune|tests|benchmarks|cluster|docs|analysis)/[a-z0-9_./-]+)`", page.read_text()))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 def test_the_index_of_the_documents_names_each():
