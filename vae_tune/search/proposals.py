@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from vae_tune.config.compat.optuna import suggest
 from vae_tune.config.names import REFERENCE_TRIAL
 from vae_tune.config.settings import Sampler, TrialConfig
 from vae_tune.config.space import Space
@@ -53,7 +53,8 @@ class Proposals:
         trial = self._record.optuna_trial(number)
         if number != REFERENCE_TRIAL or self._space.contains(self._base):
             self._use_sampler(number)
-            _suggest_all(trial, self._space)
+            for name, distribution in self._space.distributions.items():
+                suggest(trial, name, distribution)
         self._start(trial)
 
     def _start(self, trial: optuna.Trial) -> None:
@@ -72,14 +73,3 @@ class Proposals:
 
     def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return configuration_key(self._space.distributions, values)
-
-
-def _suggest_all(trial: optuna.Trial, space: Space) -> None:
-    for name, distribution in space.distributions.items():
-        match distribution:
-            case IntDistribution(low=low, high=high, log=log, step=step):
-                trial.suggest_int(name, low, high, log=log, step=step)
-            case FloatDistribution(low=low, high=high, log=log, step=step):
-                trial.suggest_float(name, low, high, log=log, step=step)
-            case CategoricalDistribution(choices=choices):
-                trial.suggest_categorical(name, choices)

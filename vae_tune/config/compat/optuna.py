@@ -26,6 +26,11 @@ def set_study_system_attr(study: optuna.Study, key: str, value: Any) -> None:
     storage.set_study_system_attr(storage.get_study_id_from_name(study.study_name), key, value)
 
 
+def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
+    """Return the value of a hyperparameter that the trial has, or else the one that its sampler proposes."""
+    return trial._suggest(name, distribution)
+
+
 def contains(distribution: BaseDistribution, value: Any) -> bool:
     """Return whether a sampler could propose ``value``."""
     if isinstance(distribution, CategoricalDistribution):

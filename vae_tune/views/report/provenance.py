@@ -14,6 +14,7 @@ from vae_tune.config import suggestions
 from vae_tune.config.files import address
 from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE
 from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.views.formatting import format_moment, format_value
 
 
@@ -43,13 +44,15 @@ def make_record(study: Study) -> list[tuple[str, str]]:
     space = [_range(axis) for axis in axes(study).values()]
     space += [f"{name} = {value}" for name, value in manifest["fixed"].items()]
     versions = manifest["runs"][-1]["versions"].items()
+    base = study.reference
+    scheduler = make_scheduler(config.asha, base.max_epochs, base.seed)
     return [
         ("Folder", address(study.place)),
         ("Data", f"{data['dataset']}: {images}; {' x '.join(map(str, data['shape']))} pixels"),
         ("SHA-256 of the data", data["sha256"]),
         ("Metric", f"{metric['name']}: validation negative ELBO, {metric['unit']}, {metric['kind']} values"),
         ("Space", "; ".join(space)),
-        ("Search", f"sampler {config.sampler}, seed {study.reference.seed}, {_early_stopping(study)}"),
+        ("Search", f"sampler {config.sampler}, seed {base.seed}, {scheduler.describe()}, {base.max_epochs} epochs"),
         ("Device", ", ".join(devices) or "unknown: no trial has reported an epoch"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions if version)),
         *((f"Run {number}", _run(run)) for number, run in enumerate(manifest["runs"], 1)),
@@ -70,11 +73,3 @@ def _range(axis: Axis) -> str:
         return f"{axis.name} of {', '.join(map(str, axis.choices))}"
     log = " (log)" if axis.scale == "log" else ""
     return f"{axis.name} {format_value(axis.low)} to {format_value(axis.high)}{log}"
-
-
-def _early_stopping(study: Study) -> str:
-    epochs = f"{study.max_epochs} epochs"
-    if not study.rungs:
-        return f"no early stopping, {epochs}"
-    factor = study.config.asha.reduction_factor
-    return f"ASHA with rungs at {', '.join(map(str, study.rungs))} and reduction factor {factor}, {epochs}"
