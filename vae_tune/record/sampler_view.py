@@ -34,8 +34,6 @@ _WARM_START_ATTRIBUTE = "vae_tune:warm_start"
 """System attribute of the study: the trials of other studies that its sampler learns from. They are not among its own
 trials, so that its best trial is one that it trained."""
 _ORIGIN = "from"
-_NO_NUMBER = -1
-"""Number of a trial of another study: it counts as older than all of the study's own."""
 
 MOST = 250
 """Trials that a sampler learns from."""
@@ -79,7 +77,7 @@ def read_warm_start_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _from_entry(entry: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    trial = create_trial(
+    return create_trial(  # its number, -1, counts as older than all of the study's own
         state=TrialState[entry["state"]],
         value=entry["value"],
         params=entry["params"],
@@ -87,8 +85,6 @@ def _from_entry(entry: Mapping[str, Any], distributions: Mapping[str, BaseDistri
         intermediate_values={int(epoch): loss for epoch, loss in entry["losses"].items()},
         user_attrs={WARM_START: entry[_ORIGIN]},
     )
-    trial.number = _NO_NUMBER
-    return trial
 
 
 class _ViewStorage:

@@ -70,24 +70,12 @@ class TrialRow:
 
     def cells(self) -> dict[str, Any]:
         """Return the row by column name."""
-        return {
-            names.TRIAL: self.trial,
-            names.STATE: self.state,
-            names.REASON: self.reason,
-            names.EPOCHS: self.epochs,
-            names.VAL_LOSS: self.val_loss,
-            names.VAL_RECONSTRUCTION: self._last(names.VAL_RECONSTRUCTION),
-            names.VAL_KL: self._last(names.VAL_KL),
-            **self.values,
-            names.STARTED: self.started,
-            names.ENDED: self.ended,
-            names.SECONDS: round(self.seconds, 3),
-            names.NODE: self.node,
-            names.DEVICE: self.device,
-            names.AUDITED: self.audited,
-            names.COLLAPSED: self.collapsed,
-            names.DIVERGED: self.diverged,
-        }
+        newest = self.reports[-1] if self.reports else {}
+        before, after = (
+            {name: getattr(self, name, newest.get(name)) for name in columns}
+            for columns in (names.TRIAL_COLUMNS_BEFORE, names.TRIAL_COLUMNS_AFTER)
+        )
+        return {**before, **self.values, **after, names.SECONDS: round(self.seconds, 3)}
 
     def _last(self, name: str) -> float | None:
         return self.reports[-1][name] if self.reports else None

@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from vae_tune.config.compat.optuna import contains, vectorize_tpe
 from vae_tune.config.settings import Sampler
@@ -66,18 +66,13 @@ def make_sampler(
     Its random stream is a function of the seed, the trial's number and the salt, so that a suggestion depends on these
     and on the history alone, not on whether the search was interrupted before.
 
-    Args:
-        name: of the sampler.
-        seed: of the search.
-        trial: number of the trial to suggest.
-        space: what is suggested.
-        tried: configurations that are not proposed again, see :func:`configuration_key`.
-        salt: differs between searches that start from other studies' trials; those may have had the same seed.
+    The keys in ``tried`` (see :func:`configuration_key`) are not proposed again. The ``salt`` differs between searches
+    that start from other studies' trials; those may have had the same ``seed``.
     """
     stream = (seed * 1_000_003 + trial + salt) & 0xFFFFFFFF
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _NoRepeats(SAMPLERS[name].make(seed, stream), space, tried, stream)
+        return cast(BaseSampler, _NoRepeats(SAMPLERS[name].make(seed, stream), space, tried, stream))
 
 
 def configuration_key(space: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> Key:
@@ -90,8 +85,8 @@ def count_configurations(space: Mapping[str, BaseDistribution]) -> float:
     return math.prod(map(_size, space.values()))
 
 
-class _NoRepeats(BaseSampler):
-    """Proposes what another sampler does, but repeats no configuration as long as there is a new one.
+class _NoRepeats:
+    """Does what another sampler does, but repeats no configuration as long as there is a new one.
 
     A sampler is asked again, which continues its random stream: in a continuous space until it proposes something
     new, in a finite one a few times. After that, the next untried configuration is taken, counted from a random one.
@@ -105,6 +100,9 @@ class _NoRepeats(BaseSampler):
         self._space = space
         self._tried = tried
         self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sampler, name)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
         """Return the whole space: a configuration is new as a whole."""
@@ -126,22 +124,6 @@ class _NoRepeats(BaseSampler):
                 return proposal
             first = first or proposal
         return self._next_untried(fixed) or first
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Return a single value."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Tell the sampler."""
-        self._sampler.before_trial(study, trial)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """Tell the sampler."""
-        self._sampler.after_trial(study, trial, state, values)
 
     def _propose(self, study: optuna.Study, trial: FrozenTrial, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the sampler's own proposal, put together as Optuna does."""

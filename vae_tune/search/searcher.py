@@ -49,18 +49,10 @@ class StudySearcher(Searcher):
         slots: Callable[[], Slots] | None = None,
         needs: Callable[[TrialConfig, bool], int] | None = None,
     ):
-        """Continue a study.
+        """Continue a study whose reference configuration is ``base``.
 
-        Args:
-            record: of the study.
-            space: the hyperparameters that are searched.
-            base: the reference configuration.
-            sampler: proposes configurations.
-            stopping: says when the search ends.
-            scheduler: decides which trials train on; by default all do.
-            num_samples: trials of the study; by default Ray Tune counts them, also those that start again.
-            slots: how many trials may run now, and on what; by default Ray Tune limits them.
-            needs: the bytes of memory that a configuration takes, with or without a GPU; by default every one fits.
+        ``slots`` returns how many trials may run now, and on what; ``needs`` the bytes of memory that a configuration
+        takes, with or without a GPU. By default all trials train on, Ray Tune counts and limits them, and each fits.
         """
         super().__init__(metric=VAL_LOSS, mode="min")
         scheduler = scheduler or make_scheduler(AshaConfig(scheduler="none"), base.max_epochs, base.seed)
@@ -148,12 +140,6 @@ class StudySearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle to an empty shell: Ray's Tuner pickles its settings, and nothing here reads a pickle."""
         return {}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the study is the record."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore nothing: the study is the record."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default", **kwargs: Any) -> None:
         """Save nothing: the study is the record."""
