@@ -140,7 +140,7 @@ def sizes():
 
 def test_the_table_is_markdown_and_names_the_kind(sizes):
     console = make_console(file=io.StringIO(), width=200)
-    show(sizes, "static", 20, console)
+    show(sizes, "static", 20, partial(console.print, soft_wrap=True))
     text = console.file.getvalue()
     assert "after 20 epochs, nats per image, static values" in text
     assert "| 2 | 2 | 161.00 | 1.41 | 148.29 to 173.71 |" in text

@@ -58,11 +58,7 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def run(options: DashboardOptions) -> None:
-    """Serve the dashboard until Ctrl-C.
-
-    Raises:
-        UsageError: the folder is no study, the port is taken, or optuna-dashboard is not installed.
-    """
+    """Serve the dashboard until Ctrl-C."""
     server = make_dashboard(options.folder, options.port)
     url = f"http://{_HOST}:{server.server_port}/dashboard/studies/0"  # the journal holds one study
     copy = " (a copy of its present state)" if is_remote(options.folder) else ""
@@ -106,27 +102,18 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
     # Optuna compares a running trial's start with a time without a zone where it draws this itself
     timeline = optuna_dashboard.wsgi(JournalStorage(ReadOnlyJournal(journal)))
 
-    def shown(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            start_response("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
+            return [_REFUSAL]
         return (timeline if environ["PATH_INFO"].endswith("/plot/timeline") else app)(environ, start_response)
 
     try:
-        return make_server(_HOST, port, _refuse_changes(shown), server_class=_Server, handler_class=_QuietHandler)
+        return make_server(_HOST, port, answer, server_class=_Server, handler_class=_QuietHandler)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UsageError(f"Port {port} on {_HOST} is taken: choose another with --port.") from error
         raise UsageError(f"Port {port} on {_HOST} cannot be used: {error.strerror}.") from error
-
-
-def _refuse_changes(app: Any) -> Any:
-    """Wrap a WSGI application so that it receives GET and HEAD requests only."""
-
-    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            return app(environ, start_response)
-        start_response("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
-        return [_REFUSAL]
-
-    return answer
 
 
 COMMAND = Command(DashboardOptions, run, ("results/NAME --open",))

@@ -34,14 +34,10 @@ _FIELD = re.compile(
 def parse(
     options: type[Any], arguments: Sequence[str], prog: str, default: Any = None, examples: Sequence[str] = ()
 ) -> Any:
-    """Parse ``arguments`` into an instance of ``options``, or print the help and exit.
+    """Parse ``arguments`` into an instance of ``options``, or print the help, with ``examples``, and exit.
 
-    Args:
-        options: a dataclass. Each field is an option with its docstring as help; a dataclass in it is a group.
-        arguments: the arguments after the command.
-        prog: name of the command, for help and messages.
-        default: instance that holds the defaults; by default those of ``options`` itself.
-        examples: command lines to show in the help.
+    ``options`` is a dataclass. Each field is an option with its docstring as help; a dataclass in it is a group.
+    ``default`` is an instance that holds other defaults than ``options`` itself.
 
     Raises:
         UsageError: an argument is invalid; names it in one line, with a suggestion if there is one.

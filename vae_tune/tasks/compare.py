@@ -10,39 +10,9 @@ from typing import TYPE_CHECKING, Any
 from vae_tune.analysis.compute_cost import compute_cost, cost_unit
 from vae_tune.analysis.progress import best_so_far
 from vae_tune.analysis.study import Studies, Study, load_studies, trial_configs
+from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
-from vae_tune.config.names import (
-    BEST,
-    BEST_EPOCHS,
-    BEST_TRIAL,
-    COMPLETE,
-    CPU_HOURS,
-    EPOCH,
-    EPOCHS,
-    FAIL,
-    FINISHED,
-    FOUND_HOURS,
-    GPU_HOURS,
-    HOURS,
-    MAX_EPOCHS,
-    PRUNED,
-    REFERENCE_LOSS,
-    REFERENCE_TRIAL,
-    RUNNING,
-    SEARCH,
-    STATE,
-    STATE_WORDS,
-    STATES,
-    STATUS,
-    STUDY,
-    TEST_LOSS,
-    TRAIN_IMAGES,
-    TRIAL,
-    TRIALS,
-    VAL_LOSS,
-    WALL_HOURS,
-)
 from vae_tune.views.figures.conventions import LOSS, time_unit
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
@@ -55,24 +25,24 @@ _NONE = "-"
 _COLOURS = ("complete", "winner", "unfinished", "reference", "failed", "best")
 """Colours of the studies, by their names in :mod:`vae_tune.views.figures.conventions`."""
 _ROWS = {
-    STATUS: "status",
-    TRAIN_IMAGES: "training images",
-    MAX_EPOCHS: "max_epochs",
-    TRIALS: "trials",
-    **{state: f"  {STATE_WORDS[state]}" for state in STATES},
-    EPOCHS: "epochs trained",
-    BEST_TRIAL: "winner: trial",
-    BEST_EPOCHS: "  epochs",
-    VAL_LOSS: "  validation loss",
-    TEST_LOSS: "  test loss",
-    REFERENCE_LOSS: "reference: validation loss",
-    FOUND_HOURS: "winner found after",
-    WALL_HOURS: "whole search",
-    CPU_HOURS: "core-hours",
-    GPU_HOURS: "GPU-hours",
+    names.STATUS: "status",
+    names.TRAIN_IMAGES: "training images",
+    names.MAX_EPOCHS: "max_epochs",
+    names.TRIALS: "trials",
+    **{state: f"  {names.STATE_WORDS[state]}" for state in names.STATES},
+    names.EPOCHS: "epochs trained",
+    names.BEST_TRIAL: "winner: trial",
+    names.BEST_EPOCHS: "  epochs",
+    names.VAL_LOSS: "  validation loss",
+    names.TEST_LOSS: "  test loss",
+    names.REFERENCE_LOSS: "reference: validation loss",
+    names.FOUND_HOURS: "winner found after",
+    names.WALL_HOURS: "whole search",
+    names.CPU_HOURS: "core-hours",
+    names.GPU_HOURS: "GPU-hours",
 }
 """Labels of the columns of :func:`side_by_side`, which are printed as rows."""
-_UNEQUAL = {BEST_EPOCHS: "numbers of epochs", TRAIN_IMAGES: "training images"}
+_UNEQUAL = {names.BEST_EPOCHS: "numbers of epochs", names.TRAIN_IMAGES: "training images"}
 """Settings that lower the losses of a study without any search."""
 
 
@@ -121,43 +91,52 @@ def side_by_side(studies: Studies) -> pd.DataFrame:
     """
     import pandas as pd
 
-    table = pd.DataFrame(map(_row, studies.studies), index=pd.Index(studies.names, name=STUDY))
-    return table.astype({BEST_TRIAL: "Int64", BEST_EPOCHS: "Int64"})
+    table = pd.DataFrame(map(_row, studies.studies), index=pd.Index(studies.names, name=names.STUDY))
+    return table.astype({names.BEST_TRIAL: "Int64", names.BEST_EPOCHS: "Int64"})
 
 
 def _row(study: Study) -> dict[str, Any]:
     ledger, best, trials = compute_cost(study), study.best, study.trials
     row: dict[str, Any] = {
-        STATUS: make_status(study)["label"],
-        TRAIN_IMAGES: study.manifest["data"]["train"],
-        MAX_EPOCHS: study.max_epochs,
-        TRIALS: len(trials),
-        **{state: int((trials[STATE] == state).sum()) for state in (COMPLETE, PRUNED, FAIL, RUNNING)},
-        EPOCHS: len(study.epochs),
-        BEST_TRIAL: study.best_trial,
-        BEST_EPOCHS: None if best is None else best[EPOCHS],
-        **dict.fromkeys((VAL_LOSS, TEST_LOSS, REFERENCE_LOSS, FOUND_HOURS), float("nan")),
-        WALL_HOURS: ledger.wall_seconds / 3600,
-        **{hours: float(ledger.entries[hours].sum()) for hours in (CPU_HOURS, GPU_HOURS)},
+        names.STATUS: make_status(study)["label"],
+        names.TRAIN_IMAGES: study.manifest["data"]["train"],
+        names.MAX_EPOCHS: study.max_epochs,
+        names.TRIALS: len(trials),
+        **{
+            state: int((trials[names.STATE] == state).sum())
+            for state in (names.COMPLETE, names.PRUNED, names.FAIL, names.RUNNING)
+        },
+        names.EPOCHS: len(study.epochs),
+        names.BEST_TRIAL: study.best_trial,
+        names.BEST_EPOCHS: None if best is None else best[names.EPOCHS],
+        **dict.fromkeys((names.VAL_LOSS, names.TEST_LOSS, names.REFERENCE_LOSS, names.FOUND_HOURS), float("nan")),
+        names.WALL_HOURS: ledger.wall_seconds / 3600,
+        **{hours: float(ledger.entries[hours].sum()) for hours in (names.CPU_HOURS, names.GPU_HOURS)},
     }
     if best is not None:
-        row[VAL_LOSS] = best[VAL_LOSS]
-        row[FOUND_HOURS] = best_so_far(study).set_index(TRIAL)[HOURS].get(study.best_trial, float("nan"))
-        reference = trials.loc[REFERENCE_TRIAL]
-        if study.kind == SEARCH and reference[EPOCHS] == best[EPOCHS] and reference[STATE] != FAIL:
-            row[REFERENCE_LOSS] = reference[VAL_LOSS]
+        row[names.VAL_LOSS] = best[names.VAL_LOSS]
+        row[names.FOUND_HOURS] = (
+            best_so_far(study).set_index(names.TRIAL)[names.HOURS].get(study.best_trial, float("nan"))
+        )
+        reference = trials.loc[names.REFERENCE_TRIAL]
+        if (
+            study.kind == names.SEARCH
+            and reference[names.EPOCHS] == best[names.EPOCHS]
+            and reference[names.STATE] != names.FAIL
+        ):
+            row[names.REFERENCE_LOSS] = reference[names.VAL_LOSS]
         winner = (study.metrics or {}).get("winner", {})
         if winner.get("trial") == study.best_trial and "test" in winner:  # else these are numbers of an earlier winner
-            row[TEST_LOSS] = winner["test"]["negative_elbo"]
+            row[names.TEST_LOSS] = winner["test"]["negative_elbo"]
     return row
 
 
 def comparison(studies: Studies) -> list[str]:
     """Return the comparison as lines of text: kind and unit, one column per study, and which study is best."""
     table = side_by_side(studies)
-    unused = [column for column in (GPU_HOURS, RUNNING) if not table[column].any()]
-    if not any(study.kind == SEARCH for study in studies.studies):
-        unused.append(REFERENCE_LOSS)
+    unused = [column for column in (names.GPU_HOURS, names.RUNNING) if not table[column].any()]
+    if not any(study.kind == names.SEARCH for study in studies.studies):
+        unused.append(names.REFERENCE_LOSS)
     table = table.drop(columns=unused)
     rows = dict(_numbers(str(column), table[column]) for column in table)
     rows |= _configurations(studies)
@@ -170,7 +149,7 @@ def comparison(studies: Studies) -> list[str]:
 def _numbers(column: str, values: pd.Series[Any]) -> tuple[str, list[str]]:
     """Return a column as a row to print: its label and its cells."""
     label = _ROWS[column]
-    if column in (CPU_HOURS, GPU_HOURS):
+    if column in (names.CPU_HOURS, names.GPU_HOURS):
         units, label = cost_unit(values.max(), label)
         values = values * units
     return label, [_cell(column, value) for value in values]
@@ -181,9 +160,9 @@ def _cell(column: str, value: Any) -> str:
 
     if pd.isna(value):
         return _NONE
-    if column in (FOUND_HOURS, WALL_HOURS):
+    if column in (names.FOUND_HOURS, names.WALL_HOURS):
         return format_duration(value * 3600)
-    if column in (CPU_HOURS, GPU_HOURS):
+    if column in (names.CPU_HOURS, names.GPU_HOURS):
         return f"{value:.3g}"
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
@@ -193,10 +172,10 @@ def _configurations(studies: Studies) -> dict[str, list[str]]:
     configs = [
         None if study.best_trial is None else trial_configs(study, [study.best_trial])[0] for study in studies.studies
     ]
-    names = dict.fromkeys(name for study in studies.studies for name in study.space.distributions)
+    searched = dict.fromkeys(name for study in studies.studies for name in study.space.distributions)
     return {
         f"winner: {name}": [_NONE if config is None else format_value(getattr(config, name)) for config in configs]
-        for name in names
+        for name in searched
     }
 
 
@@ -209,10 +188,10 @@ def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:
 
 
 def _verdict(table: pd.DataFrame) -> str:
-    found = table[table[VAL_LOSS].notna()].sort_values(VAL_LOSS)
+    found = table[table[names.VAL_LOSS].notna()].sort_values(names.VAL_LOSS)
     if found.empty:
         return "No trial has succeeded in any study."
-    losses = found[VAL_LOSS]
+    losses = found[names.VAL_LOSS]
     text = f"Lowest validation loss: {losses.index[0]}, {losses.iloc[0]:.2f}"
     text += f", {losses.iloc[1] - losses.iloc[0]:.2f} below {losses.index[1]}." if len(found) > 1 else "."
     unequal = [name for column, name in _UNEQUAL.items() if found[column].nunique() > 1]
@@ -223,8 +202,8 @@ def curves(studies: Studies) -> pd.DataFrame:
     """Return :func:`vae_tune.plots.best_so_far` of each study, stacked, with a column ``study`` in front."""
     import pandas as pd
 
-    tables = pd.concat([best_so_far(study) for study in studies.studies], keys=studies.names, names=[STUDY])
-    return tables.reset_index(STUDY).reset_index(drop=True)
+    tables = pd.concat([best_so_far(study) for study in studies.studies], keys=studies.names, names=[names.STUDY])
+    return tables.reset_index(names.STUDY).reset_index(drop=True)
 
 
 def draw(studies: Studies) -> Figure:
@@ -232,23 +211,29 @@ def draw(studies: Studies) -> Figure:
     from vae_tune.views.figures import chart, matplotlib_renderer
 
     table = curves(studies)
-    units, unit = time_unit(table[HOURS].max())
-    table = table[table[BEST].notna()].copy()
-    table[HOURS], table[STATE] = table[HOURS] * units, COMPLETE
-    table[TRIAL] = table[STUDY] + table[TRIAL].astype(str)  # each study counts its trials from 0
-    losses = chart.loss_axis(table, BEST)
-    titles = {HOURS: f"{unit} of searching", FINISHED: "epochs trained by all trials", EPOCH: "epoch of the winner"}
-    axes = {HOURS: losses, FINISHED: losses, EPOCH: chart.axis(LOSS)}
+    units, unit = time_unit(table[names.HOURS].max())
+    table = table[table[names.BEST].notna()].copy()
+    table[names.HOURS], table[names.STATE] = table[names.HOURS] * units, names.COMPLETE
+    table[names.TRIAL] = table[names.STUDY] + table[names.TRIAL].astype(str)  # each study counts its trials from 0
+    losses = chart.loss_axis(table, names.BEST)
+    titles = {
+        names.HOURS: f"{unit} of searching",
+        names.FINISHED: "epochs trained by all trials",
+        names.EPOCH: "epoch of the winner",
+    }
+    axes = {names.HOURS: losses, names.FINISHED: losses, names.EPOCH: chart.axis(LOSS)}
     panels = {column: chart.Panel(chart.axis(title), axes[column], []) for column, title in titles.items()}
     styles = cycle(product(("solid", "dash", "dot"), _COLOURS))
     for study, name, (dash, colour) in zip(studies.studies, studies.names, styles, strict=False):
-        own = table[table[STUDY] == name]
-        gains = own[own[BEST].diff() != 0]
-        for column in (HOURS, FINISHED):
-            step = chart.line(name, own[column], own[BEST], colour, width=2, dash=dash, shape="hv")
-            panels[column].data.extend([step, chart.points(name, gains, column, BEST, colour, "circle")])
-        curve = study.epochs[study.epochs[TRIAL] == study.best_trial]
-        panels[EPOCH].data.append(chart.line(name, curve[EPOCH], curve[VAL_LOSS], colour, width=2, dash=dash))
+        own = table[table[names.STUDY] == name]
+        gains = own[own[names.BEST].diff() != 0]
+        for column in (names.HOURS, names.FINISHED):
+            step = chart.line(name, own[column], own[names.BEST], colour, width=2, dash=dash, shape="hv")
+            panels[column].data.extend([step, chart.points(name, gains, column, names.BEST, colour, "circle")])
+        curve = study.epochs[study.epochs[names.TRIAL] == study.best_trial]
+        panels[names.EPOCH].data.append(
+            chart.line(name, curve[names.EPOCH], curve[names.VAL_LOSS], colour, width=2, dash=dash)
+        )
     drawn = any(trace["x"] for panel in panels.values() for trace in panel.data)
     return matplotlib_renderer.draw(
         "Studies side by side", panels if drawn else {}, "No trial has reported an epoch yet."

@@ -14,22 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
+from vae_tune.config import names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import atomic, read_json
-from vae_tune.config.names import (
-    COMPLETE,
-    CONFIRMATION,
-    CONFIRMATION_FILE,
-    CONFIRMATION_FOLDER,
-    REFERENCE_TRIAL,
-    SEED,
-    STUDY_FILE,
-    TEST_LOSS,
-    TRIAL,
-    TRIALS,
-    VAL_LOSS,
-)
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.images.datasets import Images
@@ -57,10 +45,10 @@ def shortage(config: SearchConfig) -> str | None:
 def candidates(rows: Sequence[TrialRow], max_epochs: int, count: int) -> list[TrialRow]:
     """Return the best ``count`` COMPLETE trials with different hyperparameters, and the reference."""
     best: list[TrialRow] = []
-    for row in [row for row in ranked(rows, max_epochs) if row.state == COMPLETE]:
+    for row in [row for row in ranked(rows, max_epochs) if row.state == names.COMPLETE]:
         if len(best) < count and _values(row) not in map(_values, best):
             best.append(row)
-    reference = [row for row in rows if row.trial == REFERENCE_TRIAL and row.state == COMPLETE]
+    reference = [row for row in rows if row.trial == names.REFERENCE_TRIAL and row.state == names.COMPLETE]
     return best + [row for row in reference if _values(row) not in map(_values, best)]
 
 
@@ -74,14 +62,14 @@ def plan(
     """
     following = (number % 2**32 for number in count(base.seed + 1))
     seeds = list(islice((seed for seed in following if seed not in used), config.confirm_seeds))
-    points = [{**_values(row), SEED: seed} for seed in seeds for row in rows]
+    points = [{**_values(row), names.SEED: seed} for seed in seeds for row in rows]
     choices = {name: list(dict.fromkeys(point[name] for point in points)) for name in _values(rows[0])}
     distributions = {name: CategoricalDistribution(values) for name, values in choices.items()}
-    space = Space({**distributions, SEED: IntDistribution(min(seeds), max(seeds))})
+    space = Space({**distributions, names.SEED: IntDistribution(min(seeds), max(seeds))})
     trial = replace(base, **points[0])
     wanted = {"reference": to_dict(trial), "space": space_to_dict(space)["space"], "trials": len(points)}
-    names = [CONFIRMATION_FOLDER, *(f"{CONFIRMATION_FOLDER}-{number}" for number in range(2, 1000))]
-    name = next(name for name in names if _identity(folder / name) in (None, wanted))
+    folders = [names.CONFIRMATION_FOLDER, *(f"{names.CONFIRMATION_FOLDER}-{number}" for number in range(2, 1000))]
+    name = next(name for name in folders if _identity(folder / name) in (None, wanted))
     confirmation = replace(
         config,
         num_samples=len(points),
@@ -99,22 +87,13 @@ def plan(
         asha=AshaConfig(scheduler="none"),
         trial=trial,
     )
-    return confirmation, Grid(CONFIRMATION, space, points[1:])
+    return confirmation, Grid(names.CONFIRMATION, space, points[1:])
 
 
 def compare(
-    confirmation: StudyRecord,
-    searched: Sequence[TrialRow],
-    images: Images,
-    say: Callable[[str], None],
+    confirmation: StudyRecord, searched: Sequence[TrialRow], images: Images, say: Callable[[str], None]
 ) -> pd.DataFrame:
-    """Evaluate a confirmation on the test images and write its table to the folder of the search.
-
-    Args:
-        confirmation: the record of the confirmation.
-        searched: the trials of the search that it repeats.
-        images: the images of both.
-        say: is told of lost checkpoints.
+    """Evaluate the confirmation of ``searched`` on the test images, and write its table to the folder of the search.
 
     Returns:
         One row per trial of ``searched``: its number, hyperparameters and val_loss in the search; the number of its
@@ -125,36 +104,35 @@ def compare(
 
     from vae_tune.tasks.repeats import evaluate_trials, summarize_seeds
 
-    complete = [row for row in confirmation.rows if row.state == COMPLETE]
+    complete = [row for row in confirmation.rows if row.state == names.COMPLETE]
     if not complete:
         return pd.DataFrame()
     table = evaluate_trials(confirmation.place, complete, images, say)
-    origin = {tuple(_values(row).items()): row.trial for row in searched}
-    names = list(_values(searched[0]))
-    keys = [tuple(zip(names, values, strict=True)) for values in table[names].itertuples(index=False)]
-    table["configuration"] = [origin[key] for key in keys]
-    spreads = summarize_seeds(table, ["configuration"], (VAL_LOSS, TEST_LOSS)).set_index("configuration")
+    origin = {tuple(_values(row).values()): row.trial for row in searched}
+    values = table[list(_values(searched[0]))].itertuples(index=False, name=None)
+    table["configuration"] = [origin[row] for row in values]
+    spreads = summarize_seeds(table, ["configuration"], (names.VAL_LOSS, names.TEST_LOSS)).set_index("configuration")
     result = []
     for row in searched:
         if row.trial not in spreads.index:  # all its repeats failed
             continue
         fresh: Any = spreads.loc[row.trial].to_dict()
-        fresh[TRIALS] = int(fresh[TRIALS])  # pandas made it a float
-        optimism = fresh[f"{VAL_LOSS}_mean"] - (row.val_loss or 0)
-        result.append({TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
+        fresh[names.TRIALS] = int(fresh[names.TRIALS])  # pandas made it a float
+        optimism = fresh[f"{names.VAL_LOSS}_mean"] - (row.val_loss or 0)
+        result.append({names.TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
-    with atomic(confirmation.folder.parent / CONFIRMATION_FILE) as file:
+    with atomic(confirmation.folder.parent / names.CONFIRMATION_FILE) as file:
         file.write(to_csv(frame.assign(kind=confirmation.manifest["metric"]["kind"])))
     return frame
 
 
 def _values(row: TrialRow) -> dict[str, Any]:
-    return {name: value for name, value in row.values.items() if name != SEED}
+    return {name: value for name, value in row.values.items() if name != names.SEED}
 
 
 def _identity(folder: Path) -> dict[str, Any] | None:
     """Return what distinguishes the confirmation in ``folder`` from others; None if there is none."""
-    if not (folder / STUDY_FILE).exists():
+    if not (folder / names.STUDY_FILE).exists():
         return None
-    manifest = read_json(folder / STUDY_FILE)
+    manifest = read_json(folder / names.STUDY_FILE)
     return {**{name: manifest[name] for name in ("reference", "space")}, "trials": manifest["config"]["num_samples"]}

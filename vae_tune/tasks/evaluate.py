@@ -38,11 +38,9 @@ class TrainedModel:
 
 
 def load_trained_model(model: Path, other_data: Mapping[str, Any]) -> TrainedModel:
-    """Load a model and the images that it was trained on.
+    """Load the model in a folder, or the best one of a study, and the images that it was trained on.
 
-    Args:
-        model: folder of the model, or a study, which stands for its best model.
-        other_data: fields of :class:`DataConfig` that replace those of the training.
+    ``other_data`` are fields of :class:`DataConfig` that replace those of the training.
 
     Raises:
         UsageError: the model or the images cannot be used, or do not fit each other.
@@ -71,12 +69,9 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Evaluate a model and return its numbers with their kind and unit, as JSON values.
 
-    Args:
-        model: folder of the model, or a study, which stands for its best model.
-        split: ``test`` or ``validation``.
-        other_data: fields of :class:`DataConfig` that replace those of the training.
-        images: use only so many images; by default all.
-        nll_samples: importance samples per image to estimate the negative log-likelihood with; by default none.
+    ``model`` and ``other_data`` are as in :func:`load_trained_model`, and ``split`` is ``test`` or ``validation``. Use
+    only so many ``images``, by default all; estimate the negative log-likelihood with ``nll_samples`` importance
+    samples per image, by default not at all.
 
     Raises:
         UsageError: the model or the images cannot be used.

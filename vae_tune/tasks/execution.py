@@ -18,19 +18,10 @@ from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import RunningRay, ray_is_alive
 from vae_tune.cluster.slots import CurrentSlots, Slots
 from vae_tune.cluster.worker_entry import train_trial
+from vae_tune.config import names
 from vae_tune.config.errors import SearchError
 from vae_tune.config.files import absolute, address
 from vae_tune.config.machine_limits import cpu_note
-from vae_tune.config.names import (
-    FAILED,
-    GPUS,
-    INTERRUPTED,
-    RAY_FOLDER,
-    RAY_LOG_FILE,
-    RUNNING,
-    TIME_BUDGET,
-    TRIAL,
-)
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.storage import claim_for
@@ -57,13 +48,13 @@ def train_trials(search: RunningSearch) -> None:
     """Train the trials and evaluate the winner."""
     plan, record, images, slots = search.plan, search.record, search.images, search.slots
     ray, view, stopping = search.ray, search.view, search.stopping
-    ray.log.write_to(plan.folder / RAY_FOLDER / RAY_LOG_FILE)
+    ray.log.write_to(plan.folder / names.RAY_FOLDER / names.RAY_LOG_FILE)
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     room = f"{slots}{cpu_note() if plan.config.resources.address is None else ''}"
     kind = kind_of(plan.base, plan.config.data.binarization)
     view.say(f"Study {address(plan.place)}: {room}; losses in {kind.unit} ({kind.name} values)")
     if record.rows:
-        going = sum(row.state == RUNNING for row in record.rows)
+        going = sum(row.state == names.RUNNING for row in record.rows)
         view.say(f"Resumed: {len(record.rows) - going} trials have ended, {going} unfinished ones continue.")
     for row in record.rows:
         stopping.listen(row)
@@ -82,7 +73,7 @@ def train_trials(search: RunningSearch) -> None:
 
         def keep(row: TrialRow) -> None:
             """Keep the best of the ended; import the rest once the workers train, since they import torch too."""
-            if row.state != RUNNING:
+            if row.state != names.RUNNING:
                 keeper()(row)
             elif row.reports and importing.ident is None:
                 importing.start()
@@ -103,7 +94,7 @@ def train_trials(search: RunningSearch) -> None:
             return function
 
         def left() -> int:
-            return plan.config.num_samples - sum(row.state != RUNNING for row in record.rows)
+            return plan.config.num_samples - sum(row.state != names.RUNNING for row in record.rows)
 
         def needs(config: TrialConfig, on_gpu: bool) -> int:
             return PROCESS + training_bytes(config, images.shape, len(images.validation), on_gpu=on_gpu)
@@ -116,11 +107,14 @@ def train_trials(search: RunningSearch) -> None:
 
         outliving_ray(run, record, stopping, ray, view.warn)
         status = stopping.reason
-        if status in ("", TIME_BUDGET):  # it can pause trials after the last suggestion, or be used up by the last
-            status = TIME_BUDGET if left() > 0 else "complete"
+        if status in (
+            "",
+            names.TIME_BUDGET,
+        ):  # it can pause trials after the last suggestion, or be used up by the last
+            status = names.TIME_BUDGET if left() > 0 else "complete"
         if why := explain(status, plan.config, left()):
             view.warn(why)
-        if stopping.reason == INTERRUPTED:
+        if stopping.reason == names.INTERRUPTED:
             keeper().pause()
         else:
             view.say("Evaluating the winner on the test images ...")
@@ -145,7 +139,7 @@ def outliving_ray(
             run()
             return
         except RayDied as died:
-            if stopping.reason == INTERRUPTED:
+            if stopping.reason == names.INTERRUPTED:
                 return
             has_died = True
             epochs = sum(row.epochs for row in record.rows)
@@ -180,7 +174,7 @@ def run_trials(
     searcher = StudySearcher(
         record, space, base, config.sampler, stopping, scheduler, config.num_samples, slots, needs
     )
-    to_run = config.num_samples - sum(row.state != RUNNING for row in record.rows)
+    to_run = config.num_samples - sum(row.state != names.RUNNING for row in record.rows)
     if to_run <= 0:
         return
     grows = config.resources.address is not None
@@ -192,8 +186,13 @@ def run_trials(
         stopping.slots = slots().count  # it looks at the nodes, also when no more trials are handed out
         check()
 
+    def share(values: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory(
+            [{"CPU": float(cpus)} | ({"GPU": values[names.GPUS]} if values[names.GPUS] else {})]
+        )
+
     tuner = tune.Tuner(
-        tune.with_resources(trainable, lambda values: _share(cpus, values[GPUS])),
+        tune.with_resources(trainable, share),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=ReportsToLifecycle(searcher.trials),
@@ -204,7 +203,7 @@ def run_trials(
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=RAY_FOLDER,
+            name=names.RAY_FOLDER,
             storage_path=str(record.folder.absolute()),
             stop=StopsAll(stopping),
             callbacks=[FailureReasons(searcher.trials, stopping, check), EachStep(each_step), ForgetMetrics()],
@@ -218,11 +217,11 @@ def run_trials(
         check()
         if ray_is_alive():
             with contextlib.suppress(OSError):
-                record.set_status(FAILED, ended=now())
+                record.set_status(names.FAILED, ended=now())
             raise
         raise RayDied(NO_TASK) from error  # whatever Tune stumbled over is a consequence
     finally:
-        _clear_ray_state(record.folder / RAY_FOLDER)
+        _clear_ray_state(record.folder / names.RAY_FOLDER)
     if stopping.error:
         raise _failed(record, stopping.error)
 
@@ -230,7 +229,7 @@ def run_trials(
 def _failed(record: StudyRecord, error: str) -> SearchError:
     """Record that an error ended the search, and return the error to raise."""
     with contextlib.suppress(OSError):
-        record.set_status(FAILED, ended=now())
+        record.set_status(names.FAILED, ended=now())
     return SearchError(f"{error}\nFix the cause, then resume: {record.resume_command}")
 
 
@@ -249,19 +248,14 @@ def _import_ahead(num_samples: int) -> None:
             import_module("sklearn.gaussian_process")
 
 
-def _share(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
-    """Return the resources of a trial."""
-    return tune.PlacementGroupFactory([{"CPU": float(cpus)} | ({"GPU": gpus} if gpus else {})])
-
-
 def _clear_ray_state(folder: Path) -> None:
     """Delete the state that Ray Tune wrote for a restore of its own; a resume here uses the study instead."""
     for path in folder.glob("*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name != RAY_LOG_FILE:
+        elif path.name != names.RAY_LOG_FILE:
             path.unlink(missing_ok=True)
 
 
 def _trial_name(trial: Any) -> str:
-    return f"trial_{trial.config[TRIAL]:05d}"
+    return f"trial_{trial.config[names.TRIAL]:05d}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,22 +15,10 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
-from vae_tune.config import suggestions
+from vae_tune.config import names, suggestions
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
-from vae_tune.config.names import (
-    COMPLETE,
-    EXPLORATION,
-    EXPLORED_FILE,
-    FAIL,
-    LATENT_SIZE,
-    LATENT_SIZES_FILE,
-    LATENT_SIZES_PLOT,
-    SEED,
-    STUDY_FILE,
-    TEST_LOSS,
-)
 from vae_tune.config.settings import AshaConfig, SearchConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.config.storage import exists
@@ -44,21 +32,18 @@ from vae_tune.views.terminal import make_view
 if TYPE_CHECKING:
     import pandas as pd
 
-_SUMMARISED = (TEST_LOSS, "test_reconstruction", "test_kl", "test_active_units")
+_SUMMARISED = (names.TEST_LOSS, "test_reconstruction", "test_kl", "test_active_units")
 
 
 def plan(config: SearchConfig, sizes: Sequence[int], repeats: int) -> tuple[SearchConfig, Grid]:
     """Return the search that trains each latent size with ``repeats`` seeds, all sizes with the first seed first.
 
-    Args:
-        config: name and place of the study, resources, data, and the settings that all trials share.
-        sizes: the latent sizes.
-        repeats: seeds per size: that of ``config.trial`` and those after it.
+    The first seed, and all other settings, are those of ``config``.
     """
     first = config.trial.seed
     seeds = range(first, first + repeats)
-    space = Space({LATENT_SIZE: CategoricalDistribution(sizes), SEED: IntDistribution(first, seeds[-1])})
-    points = [{LATENT_SIZE: size, SEED: seed} for seed in seeds for size in sizes]
+    space = Space({names.LATENT_SIZE: CategoricalDistribution(sizes), names.SEED: IntDistribution(first, seeds[-1])})
+    points = [{names.LATENT_SIZE: size, names.SEED: seed} for seed in seeds for size in sizes]
     exploration = replace(
         config,
         num_samples=len(points),
@@ -68,43 +53,40 @@ def plan(config: SearchConfig, sizes: Sequence[int], repeats: int) -> tuple[Sear
         asha=AshaConfig(scheduler="none"),
         trial=replace(config.trial, latent_size=sizes[0]),  # trial 0, and the first point
     )
-    return exploration, Grid(EXPLORATION, space, points[1:])
+    return exploration, Grid(names.EXPLORATION, space, points[1:])
 
 
 def explore(config: SearchConfig, grid: Grid | None = None, console: Console | None = None) -> pd.DataFrame:
-    """Train the grid, or continue an exploration, and return one row per latent size.
-
-    Args:
-        config: the search that :func:`plan` returned, or that of the exploration to continue.
-        grid: the grid of a new exploration.
-        console: where to print.
+    """Train the search and grid that :func:`plan` returned, or continue one; return one row per latent size.
 
     Raises:
         UsageError: it cannot run as configured.
         KeyboardInterrupt: it was interrupted; the record holds everything up to then.
     """
     console = console or make_console()
-    tell = partial(say, console)
+    say = partial(console.print, soft_wrap=True)
     folder = config.resume or config.results_dir / str(config.study_name)
     try:
         study = run_search(config, view=make_view(console, with_summary=False), grid=grid)
     except KeyboardInterrupt:
-        if exists(folder / STUDY_FILE):
-            tell(f"To continue: {suggestions.resume(folder, 'explore')}")
+        if exists(folder / names.STUDY_FILE):
+            say(f"To continue: {suggestions.resume(folder, 'explore')}")
         raise
     started = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
     rows = [row_from_trial(trial) for trial in started]
     with contextlib.ExitStack() as held:
-        claim = held.enter_context(claimed(folder, tell))
+        claim = held.enter_context(claimed(folder, say))
         if claim is not None:  # held until everything is uploaded; the next write reports its loss
-            held.enter_context(uploading(study.folder, folder, claim, tell, lambda _: None, EXPLORATION))
-        sizes = _compare(study.folder, folder, [row for row in rows if row.state == COMPLETE], config, console)
+            held.enter_context(uploading(study.folder, folder, claim, say, lambda _: None, names.EXPLORATION))
+        sizes = _compare(study.folder, folder, [row for row in rows if row.state == names.COMPLETE], config, say)
     for line in failures(rows):
-        tell(line)
+        say(line)
     return sizes
 
 
-def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConfig, console: Console) -> pd.DataFrame:
+def _compare(
+    folder: Path, place: Path, rows: list[TrialRow], config: SearchConfig, say: Callable[[str], None]
+) -> pd.DataFrame:
     """Compare the sizes and write the result to ``folder``: the study, or its working copy if ``place`` is remote."""
     from vae_tune.images.datasets import load_images
     from vae_tune.tasks.generate import sample_sheet
@@ -115,22 +97,24 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
         raise UsageError(f"No trial of {address(place)} was trained to the end.")
     images = load_images(config.data)
     kind = kind_of(config.trial, images.binarization).name
-    table = evaluate_trials(place, rows, images, partial(say, console))
-    sizes = summarize_seeds(table, [LATENT_SIZE], _SUMMARISED)
-    for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):
+    table = evaluate_trials(place, rows, images, say)
+    sizes = summarize_seeds(table, [names.LATENT_SIZE], _SUMMARISED)
+    for name, frame in ((names.EXPLORED_FILE, table), (names.LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
             file.write(to_csv(frame.assign(kind=kind)))
-    for row in {row.values[LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
-        model = load_last_checkpoint(place, row, images, partial(say, console)).state.model
-        picture = folder / f"samples_{row.values[LATENT_SIZE]:03d}.png"
+    for row in {row.values[names.LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
+        model = load_last_checkpoint(place, row, images, say).state.model
+        picture = folder / f"samples_{row.values[names.LATENT_SIZE]:03d}.png"
         sample_sheet(model).write_png(picture)
-    draw(sizes, kind, folder / LATENT_SIZES_PLOT)
-    show(sizes, kind, config.trial.max_epochs, console)
-    say(console, f"{address(place)}: {LATENT_SIZES_FILE}, {LATENT_SIZES_PLOT}, {EXPLORED_FILE}, samples_*.png")
+    draw(sizes, kind, folder / names.LATENT_SIZES_PLOT)
+    show(sizes, kind, config.trial.max_epochs, say)
+    say(
+        f"{address(place)}: {names.LATENT_SIZES_FILE}, {names.LATENT_SIZES_PLOT}, {names.EXPLORED_FILE}, samples_*.png"
+    )
     return sizes
 
 
-def show(sizes: pd.DataFrame, kind: str, epochs: int, console: Console) -> None:
+def show(sizes: pd.DataFrame, kind: str, epochs: int, say: Callable[[str], None]) -> None:
     """Print the table as Markdown, ready to paste."""
     lines = [
         f"Test negative ELBO by latent size after {epochs} epoch{'s' * (epochs > 1)}, nats per image, {kind} values",
@@ -139,27 +123,22 @@ def show(sizes: pd.DataFrame, kind: str, epochs: int, console: Console) -> None:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in sizes.to_dict("records"):
-        mean, sd, low, high = (row[f"{TEST_LOSS}_{part}"] for part in ("mean", "sd", "low", "high"))
+        mean, sd, low, high = (row[f"{names.TEST_LOSS}_{part}"] for part in ("mean", "sd", "low", "high"))
         certain = (f"{sd:.2f}", f"{low:.2f} to {high:.2f}") if row["trials"] > 1 else ("", "")
         parts = (f"{row[f'test_{part}_mean']:.1f}" for part in ("reconstruction", "kl", "active_units"))
-        cells = (str(row[LATENT_SIZE]), str(row["trials"]), f"{mean:.2f}", *certain, *parts)
+        cells = (str(row[names.LATENT_SIZE]), str(row["trials"]), f"{mean:.2f}", *certain, *parts)
         lines.append(f"| {' | '.join(cells)} |")
-    say(console, "\n".join(lines))
+    say("\n".join(lines))
 
 
 def failures(rows: Sequence[TrialRow]) -> list[str]:
     """Return one line per latent size with failed trials, which the means leave out."""
-    trials = Counter(row.values[LATENT_SIZE] for row in rows)
-    failed = Counter(row.values[LATENT_SIZE] for row in rows if row.state == FAIL)
+    trials = Counter(row.values[names.LATENT_SIZE] for row in rows)
+    failed = Counter(row.values[names.LATENT_SIZE] for row in rows if row.state == names.FAIL)
     return [
         f"Latent size {size}: {count} of {trials[size]} trials failed and are left out; trials.csv gives the reasons."
         for size, count in failed.items()
     ]
-
-
-def say(console: Console, text: str) -> None:
-    """Print a text without wrapping it."""
-    console.print(text, soft_wrap=True)
 
 
 def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:
@@ -167,12 +146,12 @@ def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
 
-    mean, high = sizes[f"{TEST_LOSS}_mean"], sizes[f"{TEST_LOSS}_high"]
+    mean, high = sizes[f"{names.TEST_LOSS}_mean"], sizes[f"{names.TEST_LOSS}_high"]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.errorbar(sizes[LATENT_SIZE], mean, yerr=(high - mean).fillna(0), marker="o", markersize=4, capsize=4)
+    axes.errorbar(sizes[names.LATENT_SIZE], mean, yerr=(high - mean).fillna(0), marker="o", markersize=4, capsize=4)
     axes.set_xscale("log")
-    axes.set_xticks(sizes[LATENT_SIZE].tolist())
+    axes.set_xticks(sizes[names.LATENT_SIZE].tolist())
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.minorticks_off()
     axes.grid(alpha=0.3)

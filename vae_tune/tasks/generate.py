@@ -152,14 +152,10 @@ def generate(
 ) -> list[Path]:
     """Draw pictures with a model and return their files.
 
-    Args:
-        model: folder of the model, or a study, which stands for its best model.
-        names: of :data:`vae_tune.config.names.PICTURES`; by default all that the model allows.
-        split: ``test`` or ``validation``.
-        other_data: fields of :class:`DataConfig` that replace those of the training.
-        output: folder to write to; by default ``pictures/`` in the model's folder, or here if that is remote.
-        format: ``png``, or ``npz`` for the arrays.
-        seed: of the samples.
+    ``model`` is a folder of a model, or a study, which stands for its best model. ``names`` are some of
+    :data:`vae_tune.config.names.PICTURES`, by default all that the model allows; ``split`` is ``test`` or
+    ``validation``; ``other_data`` are as in :func:`load_trained_model`; ``output`` is by default ``pictures/`` in the
+    model's folder, or here if that is remote; ``format`` is ``png``, or ``npz`` for the arrays.
 
     Raises:
         UsageError: the model or the images cannot be used, the model does not allow a picture, or the folder cannot

@@ -15,24 +15,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from vae_tune.config import names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic, is_remote
-from vae_tune.config.names import (
-    CURVES_FILE,
-    EPOCH,
-    EPOCHS,
-    HIGH,
-    HOURS,
-    LOW,
-    REPLAY_FOLDER,
-    REPLAY_PAGE_FILE,
-    REPLAY_PLOT_FILE,
-    REPLAY_REGRET_FILE,
-    REPLAY_SUMMARY_FILE,
-    SPEARMAN,
-    TRIALS,
-)
 from vae_tune.replay.curves import Curves, Source, Tabular, load_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, UnknownEpoch, simulate
@@ -43,7 +29,7 @@ from vae_tune.views.console import make_console
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_AXES = {EPOCHS: "epochs trained", HOURS: "simulated hours"}
+_AXES = {names.EPOCHS: "epochs trained", names.HOURS: "simulated hours"}
 
 
 def replay(
@@ -59,15 +45,9 @@ def replay(
 ) -> pd.DataFrame:
     """Replay searches on recorded curves, print and write the result, and return the summary.
 
-    Args:
-        source: folder of a study, or of a recorded curve table.
-        settings: what to compare.
-        num_samples: trials of each search.
-        seeds: one search per setting and seed.
-        curves: ``surrogate``, or ``tabular`` for the recorded curves alone.
-        output: folder to write to; by default ``replay/`` in the study, else in the working folder.
-        force: whether to go on if the surrogate is poor.
-        console: where to print.
+    ``source`` is a study, or a recorded curve table. Each setting and seed gets a search of ``num_samples`` trials.
+    ``curves`` is ``surrogate``, or ``tabular`` for the recorded curves alone; ``force`` goes on with a poor surrogate.
+    ``output`` is by default ``replay/`` in the study, else in the working folder.
 
     Raises:
         UsageError: the source cannot be replayed, its surrogate is poor, or ``output`` cannot be written.
@@ -92,7 +72,9 @@ def replay(
     _write(folder, summary, regret, model, legend)
     each = f", {seconds / count:.2f} s each" if count > 1 else ""
     console.print(f"{_searches(count)} in {seconds:.1f} s{each}.")
-    files = ", ".join((REPLAY_SUMMARY_FILE, REPLAY_REGRET_FILE, REPLAY_PLOT_FILE, REPLAY_PAGE_FILE))
+    files = ", ".join(
+        (names.REPLAY_SUMMARY_FILE, names.REPLAY_REGRET_FILE, names.REPLAY_PLOT_FILE, names.REPLAY_PAGE_FILE)
+    )
     console.print(f"{folder}: {files}", soft_wrap=True)
     return summary
 
@@ -128,11 +110,11 @@ def _make_source(place: Path, curves: Curves, kind: str, *, force: bool, console
 def _show_errors(validated: pd.DataFrame, what: str, console: Console) -> None:
     title = f"Cross-validated, {what}: median error in nats, and of the best quarter"
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
-    for name in (EPOCH, TRIALS, SPEARMAN, ERROR, "error of best"):
+    for name in (names.EPOCH, names.TRIALS, names.SPEARMAN, ERROR, "error of best"):
         table.add_column(name, justify="right")
     for row in validated.to_dict("records"):
-        numbers = (f"{row[name]:.2f}" for name in (SPEARMAN, ERROR, ERROR_OF_BEST))
-        table.add_row(str(row[EPOCH]), str(row[TRIALS]), *numbers)
+        numbers = (f"{row[name]:.2f}" for name in (names.SPEARMAN, ERROR, ERROR_OF_BEST))
+        table.add_row(str(row[names.EPOCH]), str(row[names.TRIALS]), *numbers)
     console.print(table)
 
 
@@ -148,8 +130,8 @@ def _search(source: Source, setting: Setting, num_samples: int, seed: int) -> li
 
 
 def _default_output(source: Path) -> Path:
-    own = not is_remote(source) and not (source / CURVES_FILE).exists()
-    return source / REPLAY_FOLDER if own else Path(REPLAY_FOLDER)
+    own = not is_remote(source) and not (source / names.CURVES_FILE).exists()
+    return source / names.REPLAY_FOLDER if own else Path(names.REPLAY_FOLDER)
 
 
 def _rows(summary: pd.DataFrame) -> list[list[str]]:
@@ -158,7 +140,7 @@ def _rows(summary: pd.DataFrame) -> list[list[str]]:
     header += [f"epochs to {nats:g} nat{'s' if nats != 1 else ''}" for nats in NEAR] + ["best stopped"]
     rows = [header]
     for row in summary.to_dict("records"):
-        cells = [str(row[SETTING]), f"{row[EPOCHS]:.0f}", f"{row[HOURS]:.3g}"]
+        cells = [str(row[SETTING]), f"{row[names.EPOCHS]:.0f}", f"{row[names.HOURS]:.3g}"]
         cells += [_interval(row, name, ".2f") for name in (REGRET, f"fair_{REGRET}")]
         for nats in NEAR:
             cells.append(f"{_interval(row, f'epochs_to_{nats:g}', '.0f')}, {row[f'reached_{nats:g}']:.0%}")
@@ -207,12 +189,12 @@ def _legend(best: float, source: Source) -> str:
 def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: Source, legend: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, table in ((REPLAY_SUMMARY_FILE, summary), (REPLAY_REGRET_FILE, regret)):
+        for name, table in ((names.REPLAY_SUMMARY_FILE, summary), (names.REPLAY_REGRET_FILE, regret)):
             with atomic(folder / name) as file:
                 file.write(to_csv(table, float_format="%.6g"))
-        with atomic(folder / REPLAY_PLOT_FILE) as file:
+        with atomic(folder / names.REPLAY_PLOT_FILE) as file:
             draw(regret).savefig(file, format="png", dpi=110)
-        with atomic(folder / REPLAY_PAGE_FILE) as file:
+        with atomic(folder / names.REPLAY_PAGE_FILE) as file:
             file.write(_page(folder, summary, source.curves.name, legend).encode())
     except OSError as error:
         raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
@@ -228,7 +210,12 @@ def draw(regret: pd.DataFrame) -> Figure:
             style = ("-", "--", ":", "-.")[number // 10 % 4]
             place.step(line[AT], line[REGRET].clip(lower=1e-3), style, where="post", label=setting, color=f"C{number}")
             place.fill_between(
-                line[AT], line[LOW].clip(lower=1e-3), line[HIGH], step="post", alpha=0.15, color=f"C{number}"
+                line[AT],
+                line[names.LOW].clip(lower=1e-3),
+                line[names.HIGH],
+                step="post",
+                alpha=0.15,
+                color=f"C{number}",
             )
         place.set(xlabel=label, yscale="log")
         place.grid(alpha=0.3)
@@ -240,7 +227,7 @@ def draw(regret: pd.DataFrame) -> Figure:
 
 def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
     """Return the figure and the summary as a self-contained page."""
-    picture = base64.b64encode((folder / REPLAY_PLOT_FILE).read_bytes()).decode()
+    picture = base64.b64encode((folder / names.REPLAY_PLOT_FILE).read_bytes()).decode()
     header, *rows = [[escape(cell) for cell in row] for row in _rows(summary)]
     body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
     title = f"Replay of {escape(name)}"

@@ -24,10 +24,8 @@ from vae_tune.views.terminal import View, make_view
 def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | None = None) -> Study:
     """Run a search, new or resumed, to its end and return the study.
 
-    Args:
-        config: what to search and how.
-        view: where to show it; by default the terminal, or plain lines elsewhere.
-        grid: a new search's space and points, in place of the files that ``config`` names.
+    ``view`` shows it; by default in the terminal, or as plain lines elsewhere. ``grid`` holds the space and the points
+    of a new search, in place of the files that ``config`` names.
 
     Raises:
         UsageError: the search cannot run as configured; nothing was created or changed.

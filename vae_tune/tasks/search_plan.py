@@ -68,12 +68,7 @@ class Plan:
 
 
 def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
-    """Check everything about a search that needs no Ray and no images.
-
-    Args:
-        config: the search.
-        grid: a new search's space and points, in place of the files that ``config`` names.
-        place: of the study, from :func:`study_place`.
+    """Check everything about a search that needs no Ray and no images; :func:`study_place` returns its ``place``.
 
     Raises:
         UsageError: it cannot run as configured; nothing was created or changed.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,8 @@ def train(
 ) -> Path:
     """Train a configuration, or continue its training, and return the folder of the training.
 
-    Args:
-        config: what to train.
-        data: the images to train on.
-        output: new folder; by default one in ``models/``.
-        resume: folder of the training to continue, which may differ in ``max_epochs`` and ``data_dir`` alone.
-        visdom: URL of a visdom server that shows the loss curves.
-        threads: CPU threads.
-        console: where to print.
+    ``output`` is a new folder, by default one in ``models/``; ``resume`` is that of a training to continue, which may
+    differ in ``max_epochs`` and ``data_dir`` alone; ``visdom`` is the URL of a server that shows the loss curves.
 
     Raises:
         UsageError: it cannot be trained as configured; nothing was created or changed.
@@ -66,6 +61,7 @@ def train(
         KeyboardInterrupt: it was interrupted; at most the current epoch is lost.
     """
     console = console or make_console()
+    say = partial(console.print, soft_wrap=True)
     if resume is not None:
         _refuse_changes(read_settings(resume), (config, data))
     folder = resume or _new_folder(output, data)
@@ -74,20 +70,33 @@ def train(
     _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, data, images, device, is_new=resume is None)
     kind = kind_of(config, images.binarization).name
-    _say(console, f"{folder}: {data.dataset}, {kind} values, on {device.type}")
+    say(f"{folder}: {data.dataset}, {kind} values, on {device.type}")
+    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("", total=config.max_epochs, completed=state.epoch)
     try:
-        with cpu_threads(threads), _live_curves(visdom, folder, config, console) as show:
-            _run(folder, config, images, device, state, reports, console, show)
-        _finish(folder, config, data, images, state)
+        with cpu_threads(threads), _live_curves(visdom, folder, config, say) as show, bar:
+            for report in fit(config, images, device, state):
+                reports.append(asdict(report))
+                _write_reports(folder / EPOCH_METRICS_FILE, reports)
+                write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
+                show(reports)
+                bar.update(task, completed=report.epoch)
+                say(_line(report, config))
+        model = state.model.cpu()
+        write_sheets(folder, model, images.validation)
+        write_model(folder, model, config, data)
+    except Diverged as diverged:
+        raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
     except OSError as error:
         reason = error.strerror or error
         raise SearchError(f"{folder} cannot be written: {reason}. {_how_to_continue(folder)}") from error
     except KeyboardInterrupt:
-        _say(console, _how_to_continue(folder))
+        say(_how_to_continue(folder))
         raise
-    _say(console, f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
+    say(f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
     evaluate, generate = (suggestions.command(name, folder) for name in ("evaluate", "generate"))
-    _say(console, f"Next: {evaluate}, {generate}")
+    say(f"Next: {evaluate}, {generate}")
     return folder
 
 
@@ -106,35 +115,9 @@ def read_settings(folder: Path) -> tuple[TrialConfig, DataConfig]:
         raise UsageError(f"{folder} is no training: {TRAINING_FILE} is damaged ({telling_line(error)}).") from error
 
 
-def _run(
-    folder: Path,
-    config: TrialConfig,
-    images: Images,
-    device: torch.device,
-    state: TrainingState,
-    reports: list[dict[str, Any]],
-    console: Console,
-    show: Callable[[Sequence[dict[str, Any]]], None],
-) -> None:
-    """Train epoch by epoch, and write metrics and a checkpoint of each epoch before the next one begins."""
-    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=config.max_epochs, completed=state.epoch)
-        try:
-            for report in fit(config, images, device, state):
-                reports.append(asdict(report))
-                _write_reports(folder / EPOCH_METRICS_FILE, reports)
-                write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
-                show(reports)
-                progress.update(task, completed=report.epoch)
-                _say(progress.console, _line(report, config))
-        except Diverged as diverged:
-            raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
-
-
 @contextmanager
 def _live_curves(
-    url: str | None, folder: Path, config: TrialConfig, console: Console
+    url: str | None, folder: Path, config: TrialConfig, say: Callable[[str], None]
 ) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
     """Yield a function that shows reports on a visdom server; it does nothing without ``url``.
 
@@ -149,7 +132,7 @@ def _live_curves(
     views, started = ViewsConfig(visdom=url), now()
     require_packages(views)
     manifest = {"reference": {"max_epochs": config.max_epochs}}
-    (view,) = open_views(views, folder, manifest, lambda text: _say(console, text))
+    (view,) = open_views(views, folder, manifest, say)
     try:
         yield lambda reports: view.put(TrialRow(0, {}, started, reports=tuple(reports)))
     finally:
@@ -173,12 +156,6 @@ def _open(
     except OSError as error:
         raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
     return state, _read_reports(folder / EPOCH_METRICS_FILE, state.epoch)
-
-
-def _finish(folder: Path, config: TrialConfig, data: DataConfig, images: Images, state: TrainingState) -> None:
-    model = state.model.cpu()
-    write_sheets(folder, model, images.validation)
-    write_model(folder, model, config, data)
 
 
 def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device) -> None:
@@ -238,10 +215,6 @@ def _line(report: EpochReport, config: TrialConfig) -> str:
         f"  validation {report.val_loss:7.2f} = {report.val_reconstruction:.2f} + KL {report.val_kl:.2f}"
         f"  active {report.active_units}/{config.latent_size}  {report.seconds:.1f} s"
     )
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True)
 
 
 def _how_to_continue(folder: Path) -> str:

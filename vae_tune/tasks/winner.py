@@ -9,20 +9,9 @@ from typing import Any
 
 import torch
 
+from vae_tune.config import names
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json, write_json
-from vae_tune.config.names import (
-    ACTIVE_UNITS,
-    BEST_FOLDER,
-    COMPLETE,
-    FAIL,
-    METRICS_FILE,
-    REFERENCE_TRIAL,
-    RUNNING,
-    VAL_KL,
-    VAL_LOSS,
-    VAL_RECONSTRUCTION,
-)
 from vae_tune.config.settings import DataConfig
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.record.study_record import StudyRecord
@@ -49,19 +38,21 @@ class WinnerKeeper:
         self._max_epochs = max_epochs
         self._keep = keep
         self._say = say
-        self._folder = record.folder / BEST_FOLDER
+        self._folder = record.folder / names.BEST_FOLDER
         present = trials_with_checkpoints(record.place)
-        self._discarded = {row.trial: 0 for row in record.rows if row.trial not in present and row.state != RUNNING}
+        self._discarded = {
+            row.trial: 0 for row in record.rows if row.trial not in present and row.state != names.RUNNING
+        }
         """The epoch of the checkpoint that each trial was left, by its number; 0 if it was left none."""
         try:
-            self._metrics: dict[str, Any] = read_json(self._folder / METRICS_FILE)
+            self._metrics: dict[str, Any] = read_json(self._folder / names.METRICS_FILE)
         except (FileNotFoundError, ValueError):  # none yet, or damaged: write best/ again
             self._metrics = {}
         self._update()
 
     def __call__(self, row: TrialRow) -> None:
         """Handle a change of one trial."""
-        if row.state != RUNNING:
+        if row.state != names.RUNNING:
             self._update()
 
     def pause(self) -> None:
@@ -89,11 +80,11 @@ class WinnerKeeper:
         if best and not _is_of(self._metrics.get("winner"), best[0]):
             self._write(best[0])
         for row in self._ended():
-            if row not in best and row.trial != REFERENCE_TRIAL:
+            if row not in best and row.trial != names.REFERENCE_TRIAL:
                 self._discard_checkpoints(row, keep=0)
 
     def _ended(self) -> list[TrialRow]:
-        return [row for row in self._record.rows if row.state != RUNNING]
+        return [row for row in self._record.rows if row.state != names.RUNNING]
 
     def _best(self) -> list[TrialRow]:
         return ranked(self._ended(), self._max_epochs)[: self._keep]
@@ -106,21 +97,21 @@ class WinnerKeeper:
         self._write_metrics(best, test=False)
 
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
-        at = f"at max_epochs={self._max_epochs}" if best.state == COMPLETE else "at the deepest epoch reached"
+        at = f"at max_epochs={self._max_epochs}" if best.state == names.COMPLETE else "at the deepest epoch reached"
         metrics: dict[str, Any] = {
             **{name: self._record.manifest["metric"][name] for name in ("kind", "unit")},
-            "rule": f"lowest {VAL_LOSS} {at}" + ("" if best.state == COMPLETE else ", none is complete"),
+            "rule": f"lowest {names.VAL_LOSS} {at}" + ("" if best.state == names.COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),
         }
-        reference = self._record.rows[REFERENCE_TRIAL]
-        if reference.epochs == best.epochs and reference.state != FAIL:
+        reference = self._record.rows[names.REFERENCE_TRIAL]
+        if reference.epochs == best.epochs and reference.state != names.FAIL:
             metrics["reference"] = self._numbers(reference, test=test)
             metrics["improvement"] = {
                 split: metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"]
                 for split in ("validation", "test")
                 if split in metrics["winner"] and split in metrics["reference"]
             }
-        write_json(self._folder / METRICS_FILE, metrics)
+        write_json(self._folder / names.METRICS_FILE, metrics)
         self._metrics = metrics
 
     def _numbers(self, row: TrialRow, *, test: bool) -> dict[str, Any]:
@@ -134,10 +125,10 @@ class WinnerKeeper:
             "hyperparameters": dict(row.values),
             "latent_size": row.values.get("latent_size", self._record.manifest["reference"]["latent_size"]),
             "validation": {
-                "negative_elbo": report[VAL_LOSS],
-                "reconstruction": report[VAL_RECONSTRUCTION],
-                "kl": report[VAL_KL],
-                "active_units": report[ACTIVE_UNITS],
+                "negative_elbo": report[names.VAL_LOSS],
+                "reconstruction": report[names.VAL_RECONSTRUCTION],
+                "kl": report[names.VAL_KL],
+                "active_units": report[names.ACTIVE_UNITS],
             },
         }
         if test:

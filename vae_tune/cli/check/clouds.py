@@ -94,9 +94,8 @@ def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> It
     kinds = {"structure": dict, "map": dict, "list": list, "integer": int, "boolean": bool, "string": str}
     kind = kinds.get(shape.type_name)
     if kind and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-        yield document.error(
-            keys, f"{name} must be of type {shape.type_name}, but is {str(value)[:40]!r}.", "Change it."
-        )
+        what = f"{name} must be of type {shape.type_name}, but is {str(value)[:40]!r}."
+        yield document.error(keys, what, "Change it.")
     elif shape.type_name == "structure":
         for key, inner in value.items():
             if key in shape.members:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vae_tune.cli.check import clouds, commands, kuberay, schema, security
@@ -51,20 +51,16 @@ def _count(number: int, name: str) -> str:
 
 def check_document(document: Document, results_dir: str | None = None) -> list[Finding]:
     """Return the findings of a file, in the order of its lines."""
-    rules: tuple[Rule, ...]
-    if kuberay.is_kuberay(document):
+    rules: tuple[Rule, ...] = (*schema.RULES, *clouds.RULES, *commands.RULES, *security.RULES)
+    for_kuberay = kuberay.is_kuberay(document)
+    if for_kuberay:
         rules = (schema.repeated_keys, *kuberay.RULES, commands.pinned_versions, security.secrets)
-        return _in_order([finding for rule in rules for finding in rule(document)])
-    rules = (*schema.RULES, *clouds.RULES, *commands.RULES, *security.RULES)
     findings = [finding for rule in rules for finding in rule(document)]
-    findings += security.results_folder(document, results_dir)
-    if not any(finding.level == "error" for finding in findings):
-        findings += rays_own(document)
-    return _in_order(findings)
-
-
-def _in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Return each finding once, in the order of lines; two rules may agree on a key."""
+    if not for_kuberay:
+        findings += security.results_folder(document, results_dir)
+        if not any(finding.level == "error" for finding in findings):
+            findings += rays_own(document)
+    # once each: two rules may agree on a key
     return sorted(dict.fromkeys(findings), key=lambda finding: int(finding.where.rpartition(":")[2]))
 
 
@@ -122,5 +118,4 @@ def _make_token(document: Document) -> None:
     path = security.token_source(document)
     if path is None:
         raise UsageError(f"{document.path} ships no token: add ~/.ray/auth_token: ~/.ray/auth_token to file_mounts.")
-    made: Path | None = make_token(path)
-    print(f"Created the token {path}." if made else f"The token {path} exists already.")
+    print(f"Created the token {path}." if make_token(path) else f"The token {path} exists already.")

@@ -30,9 +30,7 @@ def _constraints(path: Path) -> dict[str, tuple[str, ...]]:
     for folder in (*path.absolute().parents, Path.cwd()):
         if (folder / "constraints.txt").is_file():
             pins: dict[str, tuple[str, ...]] = {}
-            for name, version in re.findall(
-                r"^([\w.-]+)==(\S+)", (folder / "constraints.txt").read_text(), re.MULTILINE
-            ):
+            for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", (folder / "constraints.txt").read_text()):
                 pins[_canonical(name)] = (*pins.get(_canonical(name), ()), version)
             return pins
     return {}
@@ -95,9 +93,8 @@ def file_mounts(document: Document) -> Iterator[Finding]:
         if is_token(target):
             continue  # another rule checks it
         if not path.exists():
-            yield document.error(
-                keys, f"{source} does not exist (seen from {Path.cwd()}).", "ray up would stop halfway."
-            )
+            what = f"{source} does not exist (seen from {Path.cwd()})."
+            yield document.error(keys, what, "ray up would stop halfway.")
         elif heavy := next((name for name in _HEAVY if (path / name).exists()), None):
             what = f"{source} holds {heavy}, all of which ray up reads each time and copies to each node."
             yield document.warning(keys, what, "Mount only what is needed.")

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,11 @@ def check_cluster(address: str, results_dir: str | None, say: Callable[[str], No
         nodes = sorted(ray.nodes(), key=lambda node: str(node["NodeManagerAddress"]))
         alive = [node for node in nodes if node["Alive"]]
         findings = [*lost_nodes(nodes), *no_token(is_token_auth_enabled())]
-        folder, problem = None, None
-        if results_dir is not None:
-            folder, problem = _open_storage(results_dir)
+        folder, problem = _open_storage(results_dir) if results_dir is not None else (None, None)
         if problem:
             findings.append(Finding("error", "this machine", f"{results_dir}: {problem}", "No search could start."))
-        questions = [_ask(node, folder) for node in alive]  # all at once
+        share = {node["NodeID"]: 0.01 if node["Resources"].get("GPU") else 0 for node in alive}
+        questions = [_on(node, num_gpus=share[node["NodeID"]])(probe).remote(folder) for node in alive]  # all at once
         deadline = time.monotonic() + _TIMEOUT
         for node, question in zip(alive, questions, strict=True):
             where = str(node["NodeManagerAddress"])
@@ -79,13 +78,9 @@ def check_cluster(address: str, results_dir: str | None, say: Callable[[str], No
         say(f"{len(alive)} nodes, free: {', '.join(counts)}")
         findings += capacity(total, free)
         if folder:
-            _close_storage(folder)
+            with contextlib.suppress(OSError, ValueError):  # it was writable a moment ago
+                delete_folder(folder, QUICK)
     return findings
-
-
-def _ask(node: Mapping[str, Any], folder: Path | None) -> Any:
-    share = 0.01 if node["Resources"].get("GPU") else 0
-    return _on(node, num_gpus=share)(probe).remote(folder)
 
 
 def _on(node: Mapping[str, Any], **options: Any) -> Any:
@@ -121,13 +116,9 @@ def probe(folder: Path | None) -> Probe:
 
 def own_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that matter, on this machine."""
-    versions = {"Python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "none"
-    return versions
+    installed = {name: next(iter(Distribution.discover(name=name)), None) for name in _PACKAGES}
+    found = {name: package.version if package else "none" for name, package in installed.items()}
+    return {"Python": platform.python_version(), **found}
 
 
 def describe(answer: Probe, skew: float) -> str:
@@ -155,10 +146,8 @@ def no_token(enabled: bool) -> Iterator[Finding]:
 def no_answer(where: str, error: Exception) -> Finding:
     """Return the finding for a node that did not answer, with the reason if it is known."""
     if isinstance(error, ray.exceptions.GetTimeoutError):
-        what, advice = (
-            f"There was no answer within {_TIMEOUT:.0f} seconds.",
-            "Check whether the node is overloaded, or its GPU in use.",
-        )
+        what = f"There was no answer within {_TIMEOUT:.0f} seconds."
+        advice = "Check whether the node is overloaded, or its GPU in use."
     elif "No module named 'vae_tune" in str(error):
         what, advice = "vae_tune is not installed there.", "See setup_commands in cluster.yaml."
     else:
@@ -172,13 +161,11 @@ def judge(where: str, answer: Probe, skew: float, here: Mapping[str, str]) -> It
     for name, own in here.items():
         theirs = answer.versions.get(name, "none")
         if theirs != own:
-            severe = name in ("Python", "ray", "vae-tune")
+            level: Level = "error" if name in ("Python", "ray", "vae-tune") else "warning"
             what = f"{name} is {theirs} there, but {own} here."
-            yield Finding(
-                "error" if severe else "warning", where, what, "Install the versions of constraints.txt on every node."
-            )
+            yield Finding(level, where, what, "Install the versions of constraints.txt on every node.")
     if abs(skew) > _SKEW:
-        level: Level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
+        level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
         yield Finding(level, where, f"The clock is off by {skew:+.1f} s.", "Let the node use NTP (chrony).")
     if answer.storage:
         yield Finding("error", where, f"The results cannot be written: {answer.storage}", "Checkpoints would be lost.")
@@ -196,8 +183,7 @@ def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[
 
 def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:
     """Create a folder to test the storage in; return it, or what went wrong."""
-    place = named_path(results_dir)
-    folder = absolute(place) / f".check-{uuid.uuid4().hex}"
+    folder = absolute(named_path(results_dir)) / f".check-{uuid.uuid4().hex}"
     try:
         write_bytes(folder / _MARK, _CONTENT, QUICK)
     except (OSError, ValueError) as error:
@@ -214,8 +200,3 @@ def _try_storage(folder: Path) -> str | None:
     except (OSError, ValueError) as error:
         return telling_line(error)
     return None
-
-
-def _close_storage(folder: Path) -> None:
-    with contextlib.suppress(OSError, ValueError):  # it was writable a moment ago
-        delete_folder(folder, QUICK)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 
 from vae_tune.cli.check.document import Document, Finding, advise
+from vae_tune.config.files import read_json
 
 
 def ray_schema() -> dict[str, Any]:
     """Return the schema of the file from the installed Ray, without importing Ray."""
-    spec = importlib.util.find_spec("ray")
+    spec = find_spec("ray")
     assert spec is not None
-    assert spec.submodule_search_locations is not None
-    path = Path(spec.submodule_search_locations[0], "autoscaler", "ray-schema.json")
-    return dict(json.loads(path.read_text()))
+    return dict(read_json(Path(str(spec.origin)).with_name("autoscaler") / "ray-schema.json"))
 
 
 def repeated_keys(document: Document) -> Iterator[Finding]:
@@ -50,9 +48,8 @@ def head_type(document: Document) -> Iterator[Finding]:
     types = document.mapping("available_node_types")
     head = document.get("head_node_type")
     if types and head is None:
-        yield document.error(
-            ("available_node_types",), "There is no 'head_node_type'.", f"Add one of {', '.join(types)}."
-        )
+        what = "There is no 'head_node_type'."
+        yield document.error(("available_node_types",), what, f"Add one of {', '.join(types)}.")
     elif types and head not in types:
         what = f"head_node_type {head!r} is none of available_node_types."
         yield document.error(("head_node_type",), what, advise(head, types))

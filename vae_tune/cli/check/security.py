@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vae_tune.cli.check.commands import CLOUDS, SETUP, START, is_token
 from vae_tune.cli.check.document import Document, Finding, Keys
+from vae_tune.cli.check.rules import places
 from vae_tune.config import suggestions
 
 _WORLD = ("0.0.0.0/0", "::/0")
@@ -32,13 +33,11 @@ def ssh_key(document: Document) -> Iterator[Finding]:
     if path.suffix == ".pub":
         yield document.error(keys, f"{given} is a public key.", f"Write {given.removesuffix('.pub')}.")
     elif not path.is_file():
-        yield document.error(
-            keys, f"The key {given} does not exist.", "Name an existing key, or create one with ssh-keygen."
-        )
+        advice = "Name an existing key, or create one with ssh-keygen."
+        yield document.error(keys, f"The key {given} does not exist.", advice)
     elif path.stat().st_mode & _OTHERS:
-        yield document.error(
-            keys, f"Other users may read the key {given}, so ssh refuses it.", f"Run: chmod 600 {given}"
-        )
+        what = f"Other users may read the key {given}, so ssh refuses it."
+        yield document.error(keys, what, f"Run: chmod 600 {given}")
 
 
 def token(document: Document) -> Iterator[Finding]:
@@ -92,43 +91,30 @@ def open_ports(document: Document) -> Iterator[Finding]:
     group: Keys = ("provider", "security_group", "IpPermissions")
     for index, rule in enumerate(document.items(*group)):
         ranges = [entry for key in ("IpRanges", "Ipv6Ranges") for entry in rule.get(key) or []]
-        world = [
-            range_
-            for entry in ranges
-            for range_ in (entry.get("CidrIp") or entry.get("CidrIpv6"),)
-            if range_ in _WORLD
-        ]
+        world = [cidr for cidr in (entry.get("CidrIp") or entry.get("CidrIpv6") for entry in ranges) if cidr in _WORLD]
         if world:
-            ports = "every port" if rule.get("IpProtocol") in (-1, "-1") else f"port {_ports(rule)}"
-            what = f"{ports.capitalize()} is open to the world ({world[0]})."
-            find = document.warning if rule.get("FromPort") == rule.get("ToPort") == 22 else document.error
+            low, high = rule.get("FromPort"), rule.get("ToPort")
+            ports = f"Port {low}" if low == high else f"Port {low} to {high}"
+            ports = "Every port" if rule.get("IpProtocol") in (-1, "-1") else ports
+            what = f"{ports} is open to the world ({world[0]})."
+            find = document.warning if low == high == 22 else document.error
             yield find((*group, index), what, "Write your own address, such as 203.0.113.7/32.")
     if document.get("provider", "type") == "aws":
         own = document.get("provider", "security_group", "GroupName")
-        types = document.mapping("available_node_types")
-        chosen = all(
-            "SecurityGroupIds" in document.mapping("available_node_types", name, "node_config") for name in types
-        )
-        if not own and not (types and chosen):
+        nodes = [document.mapping(*keys) for keys in places(document, "available_node_types.*.node_config")]
+        if not own and not (nodes and all("SecurityGroupIds" in node for node in nodes)):
             what = "Ray creates a security group whose ssh port is open to the world."
             yield document.warning(("provider",), what, "Create one yourself and name it in security_group.GroupName.")
-
-
-def _ports(rule: dict[str, object]) -> str:
-    low, high = rule.get("FromPort"), rule.get("ToPort")
-    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def results_folder(document: Document, results_dir: str | None) -> Iterator[Finding]:
     """Find results on the disk of one machine, to which the other nodes cannot write."""
     if results_dir is None or "://" in results_dir:
         return
-    several = document.get("provider", "type") in CLOUDS or document.items("provider", "worker_ips")
-    if several:
+    if document.get("provider", "type") in CLOUDS or document.items("provider", "worker_ips"):
         what = f"--results-dir {results_dir} is on the disk of one machine; its checkpoints go with that machine."
-        yield document.error(
-            ("provider",), what, "Use object storage, --results-dir s3://BUCKET/vae, or a shared folder."
-        )
+        advice = "Use object storage, --results-dir s3://BUCKET/vae, or a shared folder."
+        yield document.error(("provider",), what, advice)
 
 
 RULES = (ssh_key, token, secrets, open_ports)
