@@ -4,6 +4,7 @@ import io
 import sys
 import threading
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd

@@ -102,10 +102,7 @@ def _row(study: Study) -> dict[str, Any]:
         names.TRAIN_IMAGES: study.manifest["data"]["train"],
         names.MAX_EPOCHS: study.max_epochs,
         names.TRIALS: len(trials),
-        **{
-            state: int((trials[names.STATE] == state).sum())
-            for state in (names.COMPLETE, names.PRUNED, names.FAIL, names.RUNNING)
-        },
+        **{state: int((trials[names.STATE] == state).sum()) for state in names.STATES},
         names.EPOCHS: len(study.epochs),
         names.BEST_TRIAL: study.best_trial,
         names.BEST_EPOCHS: None if best is None else best[names.EPOCHS],
@@ -115,15 +112,11 @@ def _row(study: Study) -> dict[str, Any]:
     }
     if best is not None:
         row[names.VAL_LOSS] = best[names.VAL_LOSS]
-        row[names.FOUND_HOURS] = (
-            best_so_far(study).set_index(names.TRIAL)[names.HOURS].get(study.best_trial, float("nan"))
-        )
+        found = best_so_far(study).set_index(names.TRIAL)[names.HOURS]
+        row[names.FOUND_HOURS] = found.get(study.best_trial, float("nan"))
         reference = trials.loc[names.REFERENCE_TRIAL]
-        if (
-            study.kind == names.SEARCH
-            and reference[names.EPOCHS] == best[names.EPOCHS]
-            and reference[names.STATE] != names.FAIL
-        ):
+        is_equal = reference[names.EPOCHS] == best[names.EPOCHS] and reference[names.STATE] != names.FAIL
+        if study.kind == names.SEARCH and is_equal:
             row[names.REFERENCE_LOSS] = reference[names.VAL_LOSS]
         winner = (study.metrics or {}).get("winner", {})
         if winner.get("trial") == study.best_trial and "test" in winner:  # else these are numbers of an earlier winner
@@ -216,13 +209,11 @@ def draw(studies: Studies) -> Figure:
     table[names.HOURS], table[names.STATE] = table[names.HOURS] * units, names.COMPLETE
     table[names.TRIAL] = table[names.STUDY] + table[names.TRIAL].astype(str)  # each study counts its trials from 0
     losses = chart.loss_axis(table, names.BEST)
-    titles = {
-        names.HOURS: f"{unit} of searching",
-        names.FINISHED: "epochs trained by all trials",
-        names.EPOCH: "epoch of the winner",
+    panels = {
+        names.HOURS: chart.Panel(chart.axis(f"{unit} of searching"), losses, []),
+        names.FINISHED: chart.Panel(chart.axis("epochs trained by all trials"), losses, []),
+        names.EPOCH: chart.Panel(chart.axis("epoch of the winner"), chart.axis(LOSS), []),
     }
-    axes = {names.HOURS: losses, names.FINISHED: losses, names.EPOCH: chart.axis(LOSS)}
-    panels = {column: chart.Panel(chart.axis(title), axes[column], []) for column, title in titles.items()}
     styles = cycle(product(("solid", "dash", "dot"), _COLOURS))
     for study, name, (dash, colour) in zip(studies.studies, studies.names, styles, strict=False):
         own = table[table[names.STUDY] == name]
@@ -231,9 +222,8 @@ def draw(studies: Studies) -> Figure:
             step = chart.line(name, own[column], own[names.BEST], colour, width=2, dash=dash, shape="hv")
             panels[column].data.extend([step, chart.points(name, gains, column, names.BEST, colour, "circle")])
         curve = study.epochs[study.epochs[names.TRIAL] == study.best_trial]
-        panels[names.EPOCH].data.append(
-            chart.line(name, curve[names.EPOCH], curve[names.VAL_LOSS], colour, width=2, dash=dash)
-        )
+        learning = chart.line(name, curve[names.EPOCH], curve[names.VAL_LOSS], colour, width=2, dash=dash)
+        panels[names.EPOCH].data.append(learning)
     drawn = any(trace["x"] for panel in panels.values() for trace in panel.data)
     return matplotlib_renderer.draw(
         "Studies side by side", panels if drawn else {}, "No trial has reported an epoch yet."

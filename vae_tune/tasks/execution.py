@@ -107,10 +107,7 @@ def train_trials(search: RunningSearch) -> None:
 
         outliving_ray(run, record, stopping, ray, view.warn)
         status = stopping.reason
-        if status in (
-            "",
-            names.TIME_BUDGET,
-        ):  # it can pause trials after the last suggestion, or be used up by the last
+        if status in ("", names.TIME_BUDGET):  # it can pause trials after the last suggestion, or end with the last
             status = names.TIME_BUDGET if left() > 0 else "complete"
         if why := explain(status, plan.config, left()):
             view.warn(why)
@@ -187,9 +184,8 @@ def run_trials(
         check()
 
     def share(values: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory(
-            [{"CPU": float(cpus)} | ({"GPU": values[names.GPUS]} if values[names.GPUS] else {})]
-        )
+        gpu = {"GPU": values[names.GPUS]} if values[names.GPUS] else {}
+        return tune.PlacementGroupFactory([{"CPU": float(cpus), **gpu}])
 
     tuner = tune.Tuner(
         tune.with_resources(trainable, share),
