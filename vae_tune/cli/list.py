@@ -32,11 +32,7 @@ class ListOptions(Options):
 
 
 def run(options: ListOptions) -> None:
-    """Print a table of the studies in a folder, the oldest first.
-
-    Raises:
-        UsageError: there is no such folder, or it cannot be read.
-    """
+    """Print a table of the studies in a folder, the oldest first."""
     rows = sorted(studies_in(options.folder), key=lambda row: (row[-1], row[0]))
     if not rows:
         print(f"There is no study in {address(options.folder)}.")

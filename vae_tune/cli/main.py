@@ -55,12 +55,9 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
             code = _run(arguments, prog, shown=not words)
         sys.stdout.flush()
         sys.exit(code)
-    except UsageError as error:
+    except (UsageError, SearchError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
-        sys.exit(_BAD_INPUT)
-    except SearchError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        sys.exit(_FAILED)
+        sys.exit(_BAD_INPUT if isinstance(error, UsageError) else _FAILED)
     except BrokenPipeError:  # the reader of the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again as it exits
         sys.exit(_FAILED)

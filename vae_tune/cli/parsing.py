@@ -7,9 +7,9 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache, partial
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -75,22 +75,22 @@ def _as_options(info: StructTypeInfo) -> StructConstructorSpec | None:
         if spec.default_factory is not MISSING:
             default = spec.default_factory()
         default = default if given is None else getattr(given, spec.name)
-        help_text = _Help(info.type, spec.name)
-        kind = _typed(hints[spec.name], help_text)
-        specs.append(StructFieldSpec(name=spec.name, type=kind, default=default, helptext=help_text.text))
+        docstring = partial(_docstring, info.type, spec.name)
+        kind = _typed(hints[spec.name], docstring)
+        text = partial(_without_default, docstring)
+        specs.append(StructFieldSpec(name=spec.name, type=kind, default=default, helptext=text))
     return StructConstructorSpec(instantiate=info.type, fields=tuple(specs))
 
 
-def _typed(hint: Any, help_text: _Help) -> Any:
+def _typed(hint: Any, docstring: Callable[[], str]) -> Any:
     """Return the annotation of an option without what a command line cannot express: None and mappings."""
     bare, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     if get_origin(bare) not in (Union, UnionType):
         return hint
     kinds = [kind for kind in get_args(bare) if get_origin(kind) is not Mapping and kind is not NoneType]
     name = "|".join(_name(kind) for kind in kinds)
-    shown = tyro.conf.arg(
-        metavar=f"[{name}]" if tyro.conf.Positional in extras else name, help_behavior_hint=help_text.behavior
-    )
+    metavar = f"[{name}]" if tyro.conf.Positional in extras else name
+    shown = tyro.conf.arg(metavar=metavar, help_behavior_hint=partial(_default_in_parentheses, docstring))
     return Annotated[(Union[*kinds, None], *extras, shown)]
 
 
@@ -99,31 +99,24 @@ def _name(kind: Any) -> str:
     return f"{{{','.join(map(str, get_args(kind)))}}}" if get_origin(kind) is Literal else kind.__name__.upper()
 
 
-@dataclass(frozen=True)
-class _Help:
-    """The help of an option, read from the docstring of its field when it is shown."""
+def _without_default(docstring: Callable[[], str]) -> str | None:
+    return _DEFAULT.sub(".", docstring()) or None
 
-    options: type[Any]
-    field: str
 
-    def text(self) -> str | None:
-        """Return the docstring without the default that it names."""
-        found = self._docstring()
-        return None if found is None else _DEFAULT.sub(".", found)
+def _default_in_parentheses(docstring: Callable[[], str], default: str) -> str:
+    """Return the default of an option: the value, or for None what the docstring says. Never empty.
 
-    def behavior(self, default: str) -> str:
-        """Return the default in parentheses: the value, or for None what the docstring says. Never empty.
+    Of an empty one, tyro would leave a blank, which may be wrapped into an empty line.
+    """
+    if default != "None":
+        return f"(default: {default})"
+    named = _DEFAULT.search(docstring())
+    return f"(default: {named[1]})" if named else "(optional)"
 
-        Of an empty one, tyro would leave a blank, which may be wrapped into an empty line.
-        """
-        if default != "None":
-            return f"(default: {default})"
-        named = _DEFAULT.search(self._docstring() or "")
-        return f"(default: {named[1]})" if named else "(optional)"
 
-    def _docstring(self) -> str | None:
-        classes = map(_docstrings, self.options.__mro__)
-        return next((found[self.field] for found in classes if self.field in found), None)
+def _docstring(options: type[Any], field: str) -> str:
+    """Return the docstring below a field, read when it is shown; empty if there is none."""
+    return next((found[field] for found in map(_docstrings, options.__mro__) if field in found), "")
 
 
 @cache

@@ -25,14 +25,10 @@ def defaults(arguments: Sequence[str]) -> SearchConfig:
     return read_config(folder)
 
 
-COMMAND = Command(
-    SearchConfig,
-    run,
-    (
-        "--num-samples 50",
-        "--num-samples 6 --train-size 5000 --max-epochs 3",
-        "--space wide --max-epochs 30 --time-budget 2h --confirm 3",
-        "--resume results/NAME --num-samples 200",
-    ),
-    defaults,
+_EXAMPLES = (
+    "--num-samples 50",
+    "--num-samples 6 --train-size 5000 --max-epochs 3",
+    "--space wide --max-epochs 30 --time-budget 2h --confirm 3",
+    "--resume results/NAME --num-samples 200",
 )
+COMMAND = Command(SearchConfig, run, _EXAMPLES, defaults)

@@ -72,11 +72,7 @@ def run(options: TrainOptions) -> None:
 
 
 def defaults(arguments: Sequence[str]) -> TrainOptions:
-    """Return the settings of the training that ``--resume`` names, or of the model that ``--config`` names.
-
-    Raises:
-        UsageError: there is none, or it is damaged.
-    """
+    """Return the settings of the training that ``--resume`` names, or of the model that ``--config`` names."""
     resume, path = (path_option(name, arguments) for name in ("resume", "config"))
     if resume is not None:
         from vae_tune.tasks.train import read_settings
@@ -92,13 +88,9 @@ def defaults(arguments: Sequence[str]) -> TrainOptions:
     return TrainOptions(resume=resume, config=path, data=data, trial=TrainedConfig(**to_dict(config)))
 
 
-COMMAND = Command(
-    TrainOptions,
-    run,
-    (
-        "--latent-size 10 --epochs 20 --output models/ten",
-        "--config results/NAME/best/config.json --epochs 50",
-        "--resume models/ten --epochs 40",
-    ),
-    defaults,
+_EXAMPLES = (
+    "--latent-size 10 --epochs 20 --output models/ten",
+    "--config results/NAME/best/config.json --epochs 50",
+    "--resume models/ten --epochs 40",
 )
+COMMAND = Command(TrainOptions, run, _EXAMPLES, defaults)

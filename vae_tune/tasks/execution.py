@@ -80,9 +80,9 @@ def train_trials(search: RunningSearch) -> None:
 
         record.listeners += [stopping.listen, keep, view]
 
-        def trainable() -> Callable[..., Any]:
-            """Return the training function, with the images stored in the Ray that runs now."""
-            function: Callable[..., Any] = tune.with_parameters(
+        def run() -> None:
+            stopping.begin()
+            trainable = tune.with_parameters(  # stores the images in the Ray that runs now
                 train_trial,
                 images=images,
                 base=plan.base,
@@ -91,7 +91,7 @@ def train_trials(search: RunningSearch) -> None:
                 spot=plan.config.resources.address is not None,
                 claim=claim_for(plan.place),
             )
-            return function
+            run_trials(trainable, plan.config, plan.space, record, now_there, stopping, ray.check, needs)
 
         def left() -> int:
             return plan.config.num_samples - sum(row.state != names.RUNNING for row in record.rows)
@@ -100,10 +100,6 @@ def train_trials(search: RunningSearch) -> None:
             return PROCESS + training_bytes(config, images.shape, len(images.validation), on_gpu=on_gpu)
 
         now_there = CurrentSlots(slots, plan.config.resources, view.say, stopping.fail, left)
-
-        def run() -> None:
-            stopping.begin()
-            run_trials(trainable(), plan.config, plan.space, record, now_there, stopping, ray.check, needs)
 
         outliving_ray(run, record, stopping, ray, view.warn)
         status = stopping.reason

@@ -72,8 +72,8 @@ def explore(config: SearchConfig, grid: Grid | None = None, console: Console | N
         if exists(folder / names.STUDY_FILE):
             say(f"To continue: {suggestions.resume(folder, 'explore')}")
         raise
-    started = [trial for trial in read_trials(study.folder) if trial.state != TrialState.WAITING]
-    rows = [row_from_trial(trial) for trial in started]
+    trials = read_trials(study.folder)
+    rows = [row_from_trial(trial) for trial in trials if trial.state != TrialState.WAITING]
     with contextlib.ExitStack() as held:
         claim = held.enter_context(claimed(folder, say))
         if claim is not None:  # held until everything is uploaded; the next write reports its loss

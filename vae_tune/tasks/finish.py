@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vae_tune.analysis.study import Study
@@ -11,7 +12,7 @@ from vae_tune.config import suggestions
 from vae_tune.config.errors import telling_line
 from vae_tune.config.names import INTERRUPTED, SEARCH, SEED
 from vae_tune.record.metadata import read_manifest
-from vae_tune.search.stopping import Stopping, Trainings, interruptible
+from vae_tune.search.stopping import Trainings, interruptible
 from vae_tune.tasks.execution import train_trials
 from vae_tune.tasks.search_plan import Plan, open_record
 from vae_tune.tasks.startup import InterruptedInOrder, RunningSearch, record_interruption
@@ -36,8 +37,15 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
             metrics = _confirm(replace(search, stopping=stopping), metrics)
             view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
         if stopping.reason != INTERRUPTED and study.kind == SEARCH:
-            _forecast(study, stopping, view)
-        _report(record.folder, plan.place, view)
+            view.say("Replaying the search ...")
+            with _harmless(view, "The search could not be replayed"):
+                from vae_tune.replay.forecast import SECONDS, write_forecast
+
+                write_forecast(study, min(SECONDS, stopping.spare_seconds))
+        with _harmless(view, "There is no report", f" To write it later: {suggestions.command('report', plan.place)}"):
+            from vae_tune.views.report.page import write_report
+
+            write_report(record.folder)
         view.end(record.rows, metrics, plan.place, [str(finding) for finding in final_findings(study)])
     if stopping.reason == INTERRUPTED:
         raise InterruptedInOrder
@@ -82,23 +90,10 @@ def _confirm(search: RunningSearch, metrics: dict[str, Any] | None) -> dict[str,
     return {**(metrics or {}), "confirmation": table.to_dict("records")}
 
 
-def _forecast(study: Study, stopping: Stopping, view: View) -> None:
-    """Replay the search for a few seconds and write the forecast; an error in it harms nothing else."""
-    from vae_tune.replay.forecast import SECONDS, write_forecast
-
-    view.say("Replaying the search ...")
+@contextlib.contextmanager
+def _harmless(view: View, failure: str, remedy: str = "") -> Iterator[None]:
+    """Turn an error in the block into a warning: the search itself is complete."""
     try:
-        write_forecast(study, min(SECONDS, stopping.spare_seconds))
+        yield
     except Exception as error:
-        view.warn(f"The search could not be replayed: {telling_line(error)}")
-
-
-def _report(folder: Path, place: Path, view: View) -> None:
-    """Write the report; an error in it harms nothing else."""
-    from vae_tune.views.report.page import write_report
-
-    try:
-        write_report(folder)
-    except Exception as error:
-        later = suggestions.command("report", place)
-        view.warn(f"There is no report: {telling_line(error)} To write it later: {later}")
+        view.warn(f"{failure}: {telling_line(error)}{remedy}")

@@ -15,21 +15,9 @@ from vae_tune.config.files import atomic, is_remote
 from vae_tune.config.names import PICTURES, RECONSTRUCTIONS_FILE, SAMPLES_FILE
 from vae_tune.images.datasets import load_labels
 from vae_tune.tasks.evaluate import TrainedModel, load_trained_model
+from vae_tune.vae import pictures
 from vae_tune.vae.model import VAE
-from vae_tune.vae.pictures import (
-    Pictures,
-    by_information,
-    grid,
-    interpolations,
-    manifold,
-    posterior,
-    principal_plane,
-    reconstructions,
-    samples,
-    side_by_side,
-    traversals,
-    write_png,
-)
+from vae_tune.vae.pictures import Pictures
 
 _COLUMNS = 8
 _STEPS = 9
@@ -46,7 +34,7 @@ class Sheet:
 
     def write_png(self, path: Path) -> None:
         """Write the sheet."""
-        write_png(path, grid(self.pictures, self.columns))
+        pictures.write_png(path, pictures.grid(self.pictures, self.columns))
 
     def arrays(self) -> dict[str, Any]:
         """Return the arrays for an npz file. Grey pictures have the shape (count, height, width) there."""
@@ -95,13 +83,13 @@ class LatentMap:
 
 def sample_sheet(model: VAE, seed: int = 0) -> Sheet:
     """Return 64 decoded draws from the prior."""
-    return Sheet(samples(model, _COLUMNS * _COLUMNS, seed), _COLUMNS)
+    return Sheet(pictures.samples(model, _COLUMNS * _COLUMNS, seed), _COLUMNS)
 
 
 def reconstruction_sheet(model: VAE, images: Pictures) -> Sheet:
     """Return the first 32 images in rows, each row above its reconstructions."""
     originals = images[: 4 * _COLUMNS]
-    return Sheet(side_by_side(originals, reconstructions(model, originals), _COLUMNS), _COLUMNS)
+    return Sheet(pictures.side_by_side(originals, pictures.reconstructions(model, originals), _COLUMNS), _COLUMNS)
 
 
 def write_sheets(folder: Path, model: VAE, images: Pictures) -> None:
@@ -113,15 +101,15 @@ def write_sheets(folder: Path, model: VAE, images: Pictures) -> None:
 def interpolation_sheet(model: VAE, images: Pictures) -> Sheet:
     """Return 8 rows: an image, decoded codes between it and another image, the other image."""
     starts, ends = np.split(images[: 2 * _COLUMNS], 2)
-    between = interpolations(model, starts, ends, _STEPS).reshape(len(starts), _STEPS, *images.shape[1:])
+    between = pictures.interpolations(model, starts, ends, _STEPS).reshape(len(starts), _STEPS, *images.shape[1:])
     rows = np.concatenate([starts[:, None], between, ends[:, None]], axis=1)
     return Sheet(rows.reshape(-1, *images.shape[1:]), _STEPS + 2)
 
 
 def traversal_sheet(model: VAE, images: Pictures) -> Sheet:
     """Return one row per latent, of the 12 with most information: the first image with that latent at -3 to 3."""
-    latents = by_information(model, images)[:_LATENTS]
-    return Sheet(traversals(model, images[:1], latents, _STEPS), _STEPS)
+    latents = pictures.by_information(model, images)[:_LATENTS]
+    return Sheet(pictures.traversals(model, images[:1], latents, _STEPS), _STEPS)
 
 
 def latent_map(model: VAE, images: Pictures, labels: npt.NDArray[np.int64], classes: Sequence[str]) -> LatentMap:
@@ -130,12 +118,12 @@ def latent_map(model: VAE, images: Pictures, labels: npt.NDArray[np.int64], clas
     Raises:
         UsageError: the model has one latent.
     """
-    mean, _ = posterior(model, images)
+    mean, _ = pictures.posterior(model, images)
     if model.latent_size < 2:
         raise UsageError("A map needs latent_size >= 2, but this model has 1.")
     if model.latent_size == 2:
         return LatentMap(mean.numpy(), labels, classes, ("first latent", "second latent"))
-    points, shares = principal_plane(mean)
+    points, shares = pictures.principal_plane(mean)
     axes = [f"principal component {n} ({share:.0%} of the variance)" for n, share in enumerate(shares, start=1)]
     return LatentMap(points, labels, classes, axes)
 
@@ -168,10 +156,10 @@ def generate(
         latents = trained.model.latent_size
         allowed = {"manifold": latents == 2, "map": latents >= 2}
         names = [name for name in PICTURES if allowed.get(name, True)]
-    pictures = {name: makers[name]() for name in names}
+    drawn = {name: makers[name]() for name in names}
     try:
         output.mkdir(parents=True, exist_ok=True)
-        return [_write(output / f"{name}.{format}", picture) for name, picture in pictures.items()]
+        return [_write(output / f"{name}.{format}", picture) for name, picture in drawn.items()]
     except OSError as error:
         raise UsageError(f"{output} cannot be written: {error.strerror or error}.") from error
 
@@ -183,7 +171,7 @@ def _makers(trained: TrainedModel, split: str, seed: int) -> dict[str, Callable[
         "reconstructions": lambda: reconstruction_sheet(model, images),
         "interpolations": lambda: interpolation_sheet(model, images),
         "traversals": lambda: traversal_sheet(model, images),
-        "manifold": lambda: Sheet(manifold(model, _MANIFOLD), _MANIFOLD),
+        "manifold": lambda: Sheet(pictures.manifold(model, _MANIFOLD), _MANIFOLD),
         "map": lambda: latent_map(model, images, *load_labels(trained.data, split)),
     }
 

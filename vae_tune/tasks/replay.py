@@ -6,7 +6,6 @@ import base64
 import os
 import time
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,17 +226,10 @@ def draw(regret: pd.DataFrame) -> Figure:
 
 def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
     """Return the figure and the summary as a self-contained page."""
+    import jinja2
+
     picture = base64.b64encode((folder / names.REPLAY_PLOT_FILE).read_bytes()).decode()
-    header, *rows = [[escape(cell) for cell in row] for row in _rows(summary)]
-    body = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
-    title = f"Replay of {escape(name)}"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        "<style>body{font:15px sans-serif;margin:2em;max-width:1100px}"
-        "table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:right}"
-        f"td:first-child,th:first-child{{text-align:left}}</style><h1>{title}</h1>"
-        '<section id="replay"><h2>Replayed with other settings</h2><div class="card">'  # the report shows it too
-        f'<img alt="Regret over epochs and over time" style="max-width:100%" src="data:image/png;base64,{picture}">'
-        f'<div class="scroll"><table><tr><th>{"</th><th>".join(header)}</th></tr>{body}</table></div>'
-        f"<p>{escape(legend)}</p></div></section></html>\n"
-    )
+    header, *rows = _rows(summary)
+    template = jinja2.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"), autoescape=True)
+    page: str = template.render(name=name, picture=picture, header=header, rows=rows, legend=legend)
+    return page + "\n"

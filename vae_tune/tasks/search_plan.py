@@ -22,17 +22,9 @@ from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.storage import exists
 from vae_tune.images.datasets import Images
+from vae_tune.record import metadata
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.lock import refuse_without_locks
-from vae_tune.record.metadata import (
-    new_manifest,
-    read_manifest,
-    read_space,
-    refuse_changes,
-    refuse_other_data,
-    resume_command,
-    this_run,
-)
 from vae_tune.record.recovery import is_unfinished_creation
 from vae_tune.record.remote_sync import delete_outdated_copy, update_working_copy
 from vae_tune.record.study_record import StudyRecord
@@ -87,12 +79,12 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
             f"Optuna keeps the state of {config.sampler} as a pickle, which is not read.\nResume with --sampler tpe."
         )
     if (study := original_path(config.resume)) != config.resume:
+        way = metadata.resume_command(metadata.read_manifest(config.resume)["kind"], study)
         raise UsageError(
-            f"{config.resume} is a working copy of a study on object storage.\n"
-            f"To resume the study itself: {resume_command(read_manifest(config.resume)['kind'], study)}"
+            f"{config.resume} is a working copy of a study on object storage.\nTo resume the study itself: {way}"
         )
     folder = update_working_copy(config.resume)
-    manifest = read_manifest(folder)
+    manifest = metadata.read_manifest(folder)
     try:
         refuse_without_locks(folder)
     except OSError as error:
@@ -103,8 +95,10 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
             raise UsageError(
                 f"--resume {argument(config.resume)} names the study: leave out {suggestions.option(name)}."
             )
-    space = read_space(manifest)
-    refuse_changes(manifest, config, space if config.space is None else load_space(config.space, config.trial))
+    space = metadata.read_space(manifest)
+    metadata.refuse_changes(
+        manifest, config, space if config.space is None else load_space(config.space, config.trial)
+    )
     storage = read_study(folder)
     own = [trial for trial in trials_in(storage) if WARM_START not in trial.user_attrs]
     started = sum(trial.state != TrialState.WAITING for trial in own)
@@ -135,32 +129,24 @@ def study_place(config: SearchConfig) -> Path:
 
 
 def _new_folder(config: SearchConfig, place: Path) -> Path:
-    """Return the folder in which a new study at ``place`` is written; it does not exist yet but can be made.
-
-    Raises:
-        UsageError: it exists, or cannot be made.
-    """
+    """Return the folder in which a new study at ``place`` is written; refuse it if it exists or cannot be made."""
     folder = working_copy(place)
     try:
         delete_outdated_copy(place)
         for there in (folder, place):
             if exists(there / STUDY_FILE):
-                way = resume_command(read_manifest(there)["kind"], place)
+                way = metadata.resume_command(metadata.read_manifest(there)["kind"], place)
                 raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {way}")
         for taken in (folder, place):
             if (taken.exists() and not taken.is_dir()) or not is_unfinished_creation(taken):
                 raise UsageError(f"{address(taken)} exists already and is no study.\nChoose another --study-name.")
         parent = next(parent for parent in folder.absolute().parents if parent.exists())
-    except OSError as error:  # of a folder that may not be looked into
-        raise UsageError(
-            f"results_dir {address(config.results_dir)} cannot be written: {error.strerror or error}."
-        ) from error
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder.")
-    try:
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise UsageError(f"results_dir {config.results_dir} cannot be written: {parent} is no writable folder.")
         refuse_without_locks(parent)
-    except OSError as error:
-        raise UsageError(f"results_dir {config.results_dir} cannot be written: {error.strerror}.") from error
+    except OSError as error:  # of a folder that may not be looked into, or has no locks
+        reason = error.strerror or error
+        raise UsageError(f"results_dir {address(config.results_dir)} cannot be written: {reason}.") from error
     return folder
 
 
@@ -169,19 +155,15 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
     config = to_dict(dataclasses.replace(plan.config, resume=None))
     if plan.manifest is not None:
         config["space"] = plan.manifest["config"]["space"]  # shows where the space is from; it is not read again
-    entry = {
-        "started": now(),
-        "num_samples": plan.config.num_samples,
-        "slots": dataclasses.asdict(slots),
-        **this_run(),
-    }
+    start = {"started": now(), "num_samples": plan.config.num_samples, "slots": dataclasses.asdict(slots)}
+    entry = {**start, **metadata.this_run()}
     if plan.manifest is not None:
-        refuse_other_data(plan.manifest, plan.config, images)
+        metadata.refuse_other_data(plan.manifest, plan.config, images)
         manifest = {**plan.manifest, "config": config, "runs": [*plan.manifest["runs"], entry]}
         record = StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest, plan.storage)
         _warn_of_repeats(record, plan, view)
         return record
-    manifest = new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
+    manifest = metadata.new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
     manifest["runs"] = [entry]
     warm_starts = read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base)
     initial = InitialTrials(plan.points, [trial for other in warm_starts for trial in other.trials])

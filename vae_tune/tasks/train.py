@@ -21,12 +21,7 @@ from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import atomic, read_json, write_json
 from vae_tune.config.machine_limits import available_memory
-from vae_tune.config.names import (
-    CHECKPOINTS_FOLDER,
-    EPOCH,
-    EPOCH_METRICS_FILE,
-    TRAINING_FILE,
-)
+from vae_tune.config.names import CHECKPOINTS_FOLDER, EPOCH, EPOCH_METRICS_FILE, TRAINING_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import write_sheets

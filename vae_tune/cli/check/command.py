@@ -6,15 +6,13 @@ import contextlib
 import io
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from vae_tune.cli.check import clouds, commands, kuberay, schema, security
 from vae_tune.cli.check.document import Document, Finding, read_document
 from vae_tune.cluster.auth_token import make_token
 from vae_tune.config.errors import UsageError, telling_line
-
-Rule = Callable[[Document], Iterator[Finding]]
 
 _CONNECT_SECONDS = 3
 _SSH_PORT = 22
@@ -51,10 +49,10 @@ def _count(number: int, name: str) -> str:
 
 def check_document(document: Document, results_dir: str | None = None) -> list[Finding]:
     """Return the findings of a file, in the order of its lines."""
-    rules: tuple[Rule, ...] = (*schema.RULES, *clouds.RULES, *commands.RULES, *security.RULES)
+    rules = [*schema.RULES, *clouds.RULES, *commands.RULES, *security.RULES]
     for_kuberay = kuberay.is_kuberay(document)
     if for_kuberay:
-        rules = (schema.repeated_keys, *kuberay.RULES, commands.pinned_versions, security.secrets)
+        rules = [schema.repeated_keys, *kuberay.RULES, commands.pinned_versions, security.secrets]
     findings = [finding for rule in rules for finding in rule(document)]
     if not for_kuberay:
         findings += security.results_folder(document, results_dir)
