@@ -224,7 +224,5 @@ def draw(studies: Studies) -> Figure:
         curve = study.epochs[study.epochs[names.TRIAL] == study.best_trial]
         learning = chart.line(name, curve[names.EPOCH], curve[names.VAL_LOSS], colour, width=2, dash=dash)
         panels[names.EPOCH].data.append(learning)
-    drawn = any(trace["x"] for panel in panels.values() for trace in panel.data)
-    return matplotlib_renderer.draw(
-        "Studies side by side", panels if drawn else {}, "No trial has reported an epoch yet."
-    )
+    drawn = panels if any(trace["x"] for panel in panels.values() for trace in panel.data) else {}
+    return matplotlib_renderer.draw("Studies side by side", drawn, "No trial has reported an epoch yet.")

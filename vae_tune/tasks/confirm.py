@@ -35,11 +35,9 @@ OPTIMISM = "optimism"
 
 def shortage(config: SearchConfig) -> str | None:
     """Return a warning if a search is to confirm more configurations than it trains."""
-    if config.confirm <= config.num_samples:
-        return None
-    return (
-        f"Only {config.num_samples} configurations can be confirmed, not {config.confirm}: there are no more trials."
-    )
+    asked, trials = config.confirm, config.num_samples
+    warning = f"Only {trials} configurations can be confirmed, not {asked}: there are no more trials."
+    return warning if asked > trials else None
 
 
 def candidates(rows: Sequence[TrialRow], max_epochs: int, count: int) -> list[TrialRow]:

@@ -104,8 +104,7 @@ def _compare(
             file.write(to_csv(frame.assign(kind=kind)))
     for row in {row.values[names.LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
         model = load_last_checkpoint(place, row, images, say).state.model
-        picture = folder / f"samples_{row.values[names.LATENT_SIZE]:03d}.png"
-        sample_sheet(model).write_png(picture)
+        sample_sheet(model).write_png(folder / f"samples_{row.values[names.LATENT_SIZE]:03d}.png")
     draw(sizes, kind, folder / names.LATENT_SIZES_PLOT)
     show(sizes, kind, config.trial.max_epochs, say)
     say(

@@ -71,10 +71,8 @@ def replay(
     _write(folder, summary, regret, model, legend)
     each = f", {seconds / count:.2f} s each" if count > 1 else ""
     console.print(f"{_searches(count)} in {seconds:.1f} s{each}.")
-    files = ", ".join(
-        (names.REPLAY_SUMMARY_FILE, names.REPLAY_REGRET_FILE, names.REPLAY_PLOT_FILE, names.REPLAY_PAGE_FILE)
-    )
-    console.print(f"{folder}: {files}", soft_wrap=True)
+    files = (names.REPLAY_SUMMARY_FILE, names.REPLAY_REGRET_FILE, names.REPLAY_PLOT_FILE, names.REPLAY_PAGE_FILE)
+    console.print(f"{folder}: {', '.join(files)}", soft_wrap=True)
     return summary
 
 
@@ -208,14 +206,8 @@ def draw(regret: pd.DataFrame) -> Figure:
         for number, (setting, line) in enumerate(regret[regret[AXIS] == axis].groupby(SETTING, sort=False)):
             style = ("-", "--", ":", "-.")[number // 10 % 4]
             place.step(line[AT], line[REGRET].clip(lower=1e-3), style, where="post", label=setting, color=f"C{number}")
-            place.fill_between(
-                line[AT],
-                line[names.LOW].clip(lower=1e-3),
-                line[names.HIGH],
-                step="post",
-                alpha=0.15,
-                color=f"C{number}",
-            )
+            low, high = line[names.LOW].clip(lower=1e-3), line[names.HIGH]
+            place.fill_between(line[AT], low, high, step="post", alpha=0.15, color=f"C{number}")
         place.set(xlabel=label, yscale="log")
         place.grid(alpha=0.3)
     figure.axes[0].set_ylabel("regret, nats per image (log)")

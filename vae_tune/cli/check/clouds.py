@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from vae_tune.cli.check.document import Document, Finding, Keys, advise, nearest
-from vae_tune.cli.check.rules import declared
+from vae_tune.cli.check.rules import declared, places
 
 _SMALLEST_DISK = 40  # GB: PyTorch with CUDA takes 6 installed, and as much while it is
 
@@ -49,9 +49,8 @@ def local_hosts(document: Document) -> Iterator[Finding]:
 
 def addresses(document: Document) -> list[tuple[Keys, Any]]:
     """Return the addresses of the machines of a local provider, with their places."""
-    workers = document.items("provider", "worker_ips")
-    head: Keys = ("provider", "head_ip")
-    return [(head, document.get(*head)), *((("provider", "worker_ips", n), host) for n, host in enumerate(workers))]
+    hosts = [("provider", "head_ip"), *places(document, "provider.worker_ips.*")]
+    return [(keys, document.get(*keys)) for keys in hosts]
 
 
 def _is_public(host: object) -> bool:
@@ -81,12 +80,11 @@ def aws_nodes(document: Document) -> Iterator[Finding]:
     if shape is None:
         what = "node_config was not checked: the package botocore is missing."
         yield document.warning(("available_node_types",), what, "Run: pip install 'vae-tune[cluster]'")
+        return
     for name in document.mapping("available_node_types"):
         keys: Keys = ("available_node_types", name, "node_config")
-        config = dict(document.mapping(*keys))
-        config.pop("SubnetIds", None)  # Ray's own key
-        if shape is not None:
-            yield from _against_shape(document, keys, config, shape)
+        config = {key: value for key, value in document.mapping(*keys).items() if key != "SubnetIds"}  # Ray's own key
+        yield from _against_shape(document, keys, config, shape)
 
 
 def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> Iterator[Finding]:
@@ -127,9 +125,9 @@ def aws_access(document: Document) -> Iterator[Finding]:
             what = "Ray makes a key pair of its own and replaces this KeyName."
             yield document.warning((*keys, "KeyName"), what, "Name the file in auth.ssh_private_key.")
         sizes = [disk.get("Ebs", {}).get("VolumeSize") for disk in config.get("BlockDeviceMappings") or []]
-        sizes = [size for size in sizes if isinstance(size, int)]
-        if max(sizes, default=8) < _SMALLEST_DISK:
-            what = f"Node type {name!r} has a disk of {max(sizes, default=8)} GB; PyTorch with CUDA needs more."
+        size = max((size for size in sizes if isinstance(size, int)), default=8)
+        if size < _SMALLEST_DISK:
+            what = f"Node type {name!r} has a disk of {size} GB; PyTorch with CUDA needs more."
             yield document.error(keys, what, f"Set BlockDeviceMappings' VolumeSize to {_SMALLEST_DISK} or more.")
 
 

@@ -48,10 +48,9 @@ def versions(document: Document) -> Iterator[Finding]:
 def token(document: Document) -> Iterator[Finding]:
     """Find a cluster without a token."""
     cluster = _cluster(document)
-    names = places(document, "headGroupSpec.template.spec.containers.*.env.*.name", cluster)
-    if document.get(*cluster, "authOptions", "mode") != "token" and "RAY_AUTH_MODE" not in [
-        document.get(*keys) for keys in names
-    ]:
+    variables = places(document, "headGroupSpec.template.spec.containers.*.env.*.name", cluster)
+    is_set = "RAY_AUTH_MODE" in [document.get(*keys) for keys in variables]
+    if document.get(*cluster, "authOptions", "mode") != "token" and not is_set:
         what = "There is no token: whoever reaches the cluster can run code on it."
         yield document.error(cluster, what, "Add authOptions: {mode: token}.")
 
