@@ -19,34 +19,9 @@ from vae_tune.analysis.models import active_units
 from vae_tune.analysis.progress import best_so_far, rung_correlation, rung_survival
 from vae_tune.analysis.range_edges import LATE, RangeEdge, range_edges, slope
 from vae_tune.analysis.study import Study, audited_trials, complete_trials, judged_reports
+from vae_tune.config import names
 from vae_tune.config.files import read_json
-from vae_tune.config.names import (
-    ACTIVE_UNITS,
-    BEST,
-    COLLAPSED,
-    COMPLETE,
-    EPOCH,
-    EPOCHS,
-    FAIL,
-    FORECAST_FILE,
-    HIGH,
-    HYPERPARAMETER,
-    IMPORTANCE,
-    LATENT_SIZE,
-    LOW,
-    METHOD,
-    ORDER,
-    REACHED,
-    REASON,
-    REFERENCE_TRIAL,
-    SEARCH,
-    SEED,
-    STATE,
-    STOPPED,
-    TRIAL,
-    TRIALS,
-    VAL_LOSS,
-)
+from vae_tune.config.names import BEST, COMPLETE, EPOCH, EPOCHS, LATENT_SIZE, REFERENCE_TRIAL, STATE, TRIAL, VAL_LOSS
 from vae_tune.record.diagnostics import latents_remedy
 
 _SURE = 30  # trials that the statement about the most important hyperparameter needs
@@ -118,14 +93,14 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
         _collapsed,
         _failures,
     )
-    chosen = [maker for maker in makers if study.kind == SEARCH or maker not in (_edges, _trials)]
+    chosen = [maker for maker in makers if study.kind == names.SEARCH or maker not in (_edges, _trials)]
     return [finding for maker in chosen for finding in maker(study)]
 
 
 def final_findings(study: Study) -> list[Finding]:
     """Return the findings for the end of a search: idle latents, ranges and the forecast."""
     idle = [finding for finding in _latents(study) if finding.advice]
-    return [*idle, *(_edges(study) if study.kind == SEARCH else ()), *read_forecast(study)]
+    return [*idle, *(_edges(study) if study.kind == names.SEARCH else ()), *read_forecast(study)]
 
 
 def read_forecast(study: Study) -> list[Finding]:
@@ -134,7 +109,7 @@ def read_forecast(study: Study) -> list[Finding]:
     See :func:`vae_tune.replay.forecast.write_forecast`.
     """
     try:
-        recorded = read_json(study.folder / FORECAST_FILE)
+        recorded = read_json(study.folder / names.FORECAST_FILE)
         findings = [Finding(**finding) for finding in recorded["findings"]]
         return findings if recorded["trials"] == len(study.trials) else []
     except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: the study is complete without it
@@ -175,8 +150,8 @@ def _rung_reviews(study: Study) -> Iterator[RungReview]:
         lucky = set(ranks[ranks > quota].index) & set(whole.index) - spared
         yield RungReview(
             epoch=epoch,
-            reached=rung[REACHED],
-            stopped=rung[STOPPED],
+            reached=rung[names.REACHED],
+            stopped=rung[names.STOPPED],
             spearman=pairs[epoch].spearman if epoch in pairs else np.nan,
             trials=pairs[epoch].trials if epoch in pairs else 0,
             winner_rank=int(ranks[study.best_trial]) if study.best_trial in ranks.index else None,
@@ -189,7 +164,7 @@ def _rung_reviews(study: Study) -> Iterator[RungReview]:
 def _result(study: Study) -> Iterator[Finding]:
     best = study.best
     if best is None:
-        failed = len(study.trials) and (study.trials[STATE] == FAIL).all()
+        failed = len(study.trials) and (study.trials[STATE] == names.FAIL).all()
         text = "No trial has succeeded yet." if len(study.epochs) else "No trial has reported an epoch yet."
         yield Finding("result", "No trial has succeeded." if failed else text)
         return
@@ -204,11 +179,11 @@ def _result(study: Study) -> Iterator[Finding]:
 
 def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
     """Report the share of each hyperparameter, and which matters most if ``docs/advice.md`` calls that clear."""
-    shares = table.pivot_table(index=HYPERPARAMETER, columns=METHOD, values=IMPORTANCE)
+    shares = table.pivot_table(index=names.HYPERPARAMETER, columns=names.METHOD, values=names.IMPORTANCE)
     if len(shares) < 2:
         return
     shares = shares.loc[[*shares.mean(axis=1).sort_values(ascending=False).index]]
-    trials, epoch = table[TRIALS].iloc[0], table[EPOCH].iloc[0]
+    trials, epoch = table[names.TRIALS].iloc[0], table[EPOCH].iloc[0]
     first = shares.index[0]
     ahead = trials >= _SURE and epoch >= late and (shares.loc[first] - shares.drop(first).max() >= _LEAD).all()
     which = f"{first} matters most" if ahead else "Which hyperparameter matters most is not clear"
@@ -219,7 +194,7 @@ def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
 
 
 def _edges(study: Study) -> Iterator[Finding]:
-    found = [edge for edge in range_edges(study) if edge.hyperparameter != SEED]
+    found = [edge for edge in range_edges(study) if edge.hyperparameter != names.SEED]
     for edge in found:
         if edge.edge and study.best is not None:
             name = edge.hyperparameter
@@ -229,7 +204,9 @@ def _edges(study: Study) -> Iterator[Finding]:
                 f" The loss still falls there by {edge.fall:.2f} nats per tenth of the range (95 % interval "
                 f"{edge.fall_low:.2f} to {edge.fall_high:.2f}, {edge.trials} trials at epoch {edge.epoch}). "
                 f"The winner has {study.best[name]:.4g}.",
-                f"Search below {edge.low:.4g} too." if edge.edge == LOW else f"Search above {edge.high:.4g} too.",
+                f"Search below {edge.low:.4g} too."
+                if edge.edge == names.LOW
+                else f"Search above {edge.high:.4g} too.",
                 certain=edge.epoch == study.max_epochs,
             )
     if found and found[0].epoch >= LATE * study.max_epochs and not any(edge.crowded for edge in found):
@@ -272,7 +249,7 @@ def _trials(study: Study) -> Iterator[Finding]:
         text = f"None of the {len(table)} trials that ended was better than trial {first}, the first complete one."
     else:
         nats = -table[BEST].diff()[gains.index[-1]]
-        last = _ordinal(gains[ORDER].iloc[-1])
+        last = _ordinal(gains[names.ORDER].iloc[-1])
         text = f"The last improvement, {nats:.2f} nats, came from the {last} of the {len(table)} trials that ended."
     yield Finding("trials", text)
 
@@ -309,28 +286,28 @@ def _epochs(study: Study) -> Iterator[Finding]:
 
 def _larger(study: Study) -> set[str]:
     """Return the hyperparameters of the model's size whose ranges are too narrow above."""
-    return {edge.hyperparameter for edge in range_edges(study) if edge.edge == HIGH} & _SIZES
+    return {edge.hyperparameter for edge in range_edges(study) if edge.edge == names.HIGH} & _SIZES
 
 
 def _latents(study: Study) -> Iterator[Finding]:
     table = active_units(study)
     for row in table[table[TRIAL] == study.best_trial].to_dict("records"):
-        active, size = row[ACTIVE_UNITS], row[LATENT_SIZE]
+        active, size = row[names.ACTIVE_UNITS], row[LATENT_SIZE]
         advice = "" if LATENT_SIZE in _larger(study) else latents_remedy(active, size)  # losses ask for more latents
         yield Finding("latents", f"{active} of the winner's {size} latents are active.", advice)
 
 
 def _collapsed(study: Study) -> Iterator[Finding]:
-    if count := study.trials[COLLAPSED].sum():
+    if count := study.trials[names.COLLAPSED].sum():
         yield Finding(
             "latents", f"{count} of {len(study.trials)} trials collapsed: below a tenth of their latents active."
         )
 
 
 def _failures(study: Study) -> Iterator[Finding]:
-    failed = study.trials[study.trials[STATE] == FAIL]
+    failed = study.trials[study.trials[STATE] == names.FAIL]
     if len(failed):
-        kinds = failed[REASON].str.replace(r"\d+", "N", regex=True).value_counts()
+        kinds = failed[names.REASON].str.replace(r"\d+", "N", regex=True).value_counts()
         often = "" if len(kinds) == 1 else f"; the most frequent reason, {kinds.iloc[0]} times"
         text = f"{len(failed)} of {len(study.trials)} trials failed{often}: {kinds.index[0]}."
         yield Finding("failures", text, "See trials.csv for each reason.")

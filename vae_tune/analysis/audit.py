@@ -10,33 +10,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from vae_tune.config import names
 from vae_tune.config.csv_tables import unescape
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json
 from vae_tune.config.local_copies import local_copy, original_address
-from vae_tune.config.names import (
-    AUDITED,
-    BEST_FOLDER,
-    COLLAPSED,
-    COMPLETE,
-    CONFIG_FILE,
-    DIVERGED,
-    EPOCH,
-    EPOCH_COLUMNS,
-    EPOCHS_FILE,
-    FAIL,
-    METRICS_FILE,
-    ORDER,
-    PRUNED,
-    REFERENCE_TRIAL,
-    RUNNING,
-    STUDY_FILE,
-    TRIAL,
-    TRIALS_FILE,
-    VAL_LOSS,
-    WARM_START,
-)
+from vae_tune.config.names import BEST_FOLDER, COMPLETE, EPOCHS_FILE, ORDER, PRUNED, RUNNING, TRIALS_FILE, VAL_LOSS
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
@@ -57,7 +37,7 @@ def audit(folder: Path) -> list[str]:
     config: SearchConfig = from_dict(SearchConfig, manifest["config"])
     max_epochs = manifest["reference"]["max_epochs"]
     try:
-        trials = [trial for trial in read_trials(folder) if WARM_START not in trial.user_attrs]
+        trials = [trial for trial in read_trials(folder) if names.WARM_START not in trial.user_attrs]
         tables = [_read_table(folder / name) for name in (TRIALS_FILE, EPOCHS_FILE)]
     except (OSError, ValueError) as error:
         raise UsageError(f"The record of {original_address(folder)} cannot be read: {error}.") from error
@@ -74,7 +54,7 @@ def audit(folder: Path) -> list[str]:
 
 def _compare_values(trial: FrozenTrial) -> Iterator[str]:
     row, values = row_from_trial(trial), trial.intermediate_values
-    reported = {report[EPOCH]: report[VAL_LOSS] for report in row.reports}
+    reported = {report[names.EPOCH]: report[VAL_LOSS] for report in row.reports}
     for epoch in sorted({*reported, *values}):
         loss, value = reported.get(epoch), values.get(epoch)
         if loss != value:
@@ -84,7 +64,7 @@ def _compare_values(trial: FrozenTrial) -> Iterator[str]:
 
 
 def _check_state(row: TrialRow, max_epochs: int) -> Iterator[str]:
-    epochs = [report[EPOCH] for report in row.reports]
+    epochs = [report[names.EPOCH] for report in row.reports]
     if epochs != list(range(1, len(epochs) + 1)):
         yield f"trial {row.trial}: its epochs are {epochs}, not each once and in order"
     if not all(math.isfinite(report[VAL_LOSS]) for report in row.reports):
@@ -93,7 +73,7 @@ def _check_state(row: TrialRow, max_epochs: int) -> Iterator[str]:
         yield f"trial {row.trial} is COMPLETE at epoch {row.epochs}, not {max_epochs}"
     if row.state == PRUNED and not 0 < row.epochs < max_epochs:
         yield f"trial {row.trial} is PRUNED at epoch {row.epochs}"
-    if row.state == FAIL and not row.reason:
+    if row.state == names.FAIL and not row.reason:
         yield f"trial {row.trial} is FAIL without a reason"
 
 
@@ -110,19 +90,21 @@ def _check_order(rows: Sequence[TrialRow]) -> Iterator[str]:
 def _check_tables(
     live: bool, rows: Sequence[TrialRow], trials: Sequence[Mapping[str, str]], epochs: Sequence[Mapping[str, str]]
 ) -> Iterator[str]:
-    if [line.get(TRIAL) for line in trials] != [str(row.trial) for row in rows]:
+    if [line.get(names.TRIAL) for line in trials] != [str(row.trial) for row in rows]:
         yield f"{TRIALS_FILE} does not list the study's trials, each once"
         return
     for row, line in zip(rows, trials, strict=True):
         if live and row.state == RUNNING:  # its line may be a second old
             continue
         for name, value in row.cells().items():
-            from_schema_1 = name in (AUDITED, COLLAPSED, DIVERGED) and name not in line
+            from_schema_1 = name in (names.AUDITED, names.COLLAPSED, names.DIVERGED) and name not in line
             if not from_schema_1 and _text(value) != unescape(line.get(name, "")):
                 yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
     reports = sorted(((row.trial, report) for row in rows for report in row.reports), key=lambda pair: pair[1][ORDER])
     for number, (line, (trial, report)) in enumerate(zip(epochs, reports, strict=False), start=2):
-        wanted = {name: _text(value) for name, value in {TRIAL: trial, **report}.items() if name in EPOCH_COLUMNS}
+        wanted = {
+            name: _text(value) for name, value in {names.TRIAL: trial, **report}.items() if name in names.EPOCH_COLUMNS
+        }
         if line != wanted:
             name = next(name for name in wanted if line.get(name) != wanted[name])
             yield f"{EPOCHS_FILE}:{number} has {name}={line.get(name)!r}, the study {wanted[name]!r}"
@@ -134,23 +116,23 @@ def _check_count(rows: Sequence[TrialRow], manifest: Mapping[str, Any], config: 
     running = [row.trial for row in rows if row.state == RUNNING]
     rungs = list(config.asha.rungs(manifest["reference"]["max_epochs"]))
     if manifest["rungs"] != rungs:
-        yield f"{STUDY_FILE} has the rungs {manifest['rungs']}, its settings {rungs}"
+        yield f"{names.STUDY_FILE} has the rungs {manifest['rungs']}, its settings {rungs}"
     if manifest["status"] == "complete" and (running or len(rows) != config.num_samples):
         yield f"the study is complete with {len(rows)} of {config.num_samples} trials, {len(running)} of them RUNNING"
-    if rows and rows[0].trial != REFERENCE_TRIAL:
+    if rows and rows[0].trial != names.REFERENCE_TRIAL:
         yield "the first trial is not the reference"
 
 
 def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: str) -> Iterator[str]:
     best = winner([row for row in rows if row.state != RUNNING], max_epochs)
     interim = winner(rows, max_epochs)  # an interrupted search may name a trial that has not ended
-    path = folder / BEST_FOLDER / METRICS_FILE
+    path = folder / BEST_FOLDER / names.METRICS_FILE
     if not path.exists():
         if best is not None:
             yield f"{path} is missing, though trial {best.trial} has ended"
         return
     try:
-        metrics, written = read_json(path), dict(read_json(folder / BEST_FOLDER / CONFIG_FILE))
+        metrics, written = read_json(path), dict(read_json(folder / BEST_FOLDER / names.CONFIG_FILE))
         named, loss = metrics["winner"]["trial"], metrics["winner"]["validation"]["negative_elbo"]
         found = metrics["kind"]
         gains = {
@@ -172,7 +154,7 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: s
         if gain != difference:
             yield f"{path} says improvement on {split} {gain}, its numbers {difference}"
     if any(written.get(name) != value for name, value in row.values.items()):
-        yield f"{folder / BEST_FOLDER / CONFIG_FILE} is not the winner's configuration"
+        yield f"{folder / BEST_FOLDER / names.CONFIG_FILE} is not the winner's configuration"
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:

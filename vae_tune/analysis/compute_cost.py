@@ -14,30 +14,12 @@ import numpy as np
 import pandas as pd
 
 from vae_tune.analysis.study import Study, load_study
-from vae_tune.config.names import (
-    CONFIRMATION,
-    CONFIRMATION_FOLDER,
-    CPU_HOURS,
-    ENDED,
-    EPOCH,
-    EPOCHS,
-    FAIL,
-    GPU_HOURS,
-    PRUNED,
-    RUNNING,
-    SECONDS,
-    STARTED,
-    STATE,
-    STATE_WORDS,
-    STATES,
-    STUDY_FILE,
-    TIME,
-    TRIAL,
-)
+from vae_tune.config import names
+from vae_tune.config.names import CPU_HOURS, ENDED, EPOCHS, FAIL, GPU_HOURS, SECONDS, STARTED, STATE, TIME, TRIAL
 from vae_tune.record.lock import is_being_written
 
-_WORDS = {state: STATE_WORDS[state] for state in STATES}
-UNFINISHED, REPEATED, IDLE = _WORDS[RUNNING], "repeated", "idle"
+_WORDS = {state: names.STATE_WORDS[state] for state in names.STATES}
+UNFINISHED, REPEATED, IDLE = _WORDS[names.RUNNING], "repeated", "idle"
 _SHARES = {CPU_HOURS: "cpus", GPU_HOURS: "gpus"}
 _HOURS = {"core-hours": CPU_HOURS, "GPU-hours": GPU_HOURS}
 
@@ -90,7 +72,7 @@ def compute_cost(study: Study) -> ComputeCost:
     trials = study.trials
     states = trials[STATE].astype(object)  # as a category a state without trials would be a group too
     lives = pd.DataFrame({STATE: states, STARTED: _seconds(trials[STARTED]), ENDED: _seconds(trials[ENDED])})
-    epochs = study.epochs[[TRIAL, EPOCH, SECONDS]].assign(time=_seconds(study.epochs[TIME]))
+    epochs = study.epochs[[TRIAL, names.EPOCH, SECONDS]].assign(time=_seconds(study.epochs[TIME]))
     events = pd.concat([lives[STARTED], lives[ENDED], epochs[TIME]])
     runs, notes = _runs(study, events)
     epochs["run"] = runs["start"].searchsorted(epochs[TIME], side="right").clip(1) - 1 if len(runs) else 0
@@ -108,16 +90,16 @@ def compute_cost(study: Study) -> ComputeCost:
         entries.loc[IDLE, kind] = whole - min(whole, entries[kind].sum())  # NaN where a run's slots are not known
     counted = trials.groupby(states.map(_WORDS))[EPOCHS].agg(["size", "sum"]).reindex(entries.index, fill_value=0)
     entries = entries.assign(trials=counted["size"].astype(int), epochs=counted["sum"].astype(int))
-    inside = [path.parent for path in sorted(study.folder.glob(f"{CONFIRMATION_FOLDER}*/{STUDY_FILE}"))]
-    confirmations = [compute_cost(other) for other in map(load_study, inside) if other.kind == CONFIRMATION]
+    inside = [path.parent for path in sorted(study.folder.glob(f"{names.CONFIRMATION_FOLDER}*/{names.STUDY_FILE}"))]
+    confirmations = [compute_cost(other) for other in map(load_study, inside) if other.kind == names.CONFIRMATION]
     if confirmations:
-        entries.loc[CONFIRMATION] = sum(other.entries.sum() for other in confirmations)
+        entries.loc[names.CONFIRMATION] = sum(other.entries.sum() for other in confirmations)
         entries = entries.astype({"trials": int, "epochs": int})
     if entries[CPU_HOURS][REPEATED] > 0:
         notes.append("Repeated is an upper bound: from a trial's last report to the end of that run of the search.")
     if runs["slots"].isna().any():
         notes.append("The idle time is unknown: the number of slots of a run is not recorded.")
-    pruned = trials[(trials[STATE] == PRUNED) & (trials[EPOCHS] > 0)]
+    pruned = trials[(trials[STATE] == names.PRUNED) & (trials[EPOCHS] > 0)]
     left = study.max_epochs - pruned[EPOCHS]
     share = runs[_SHARES[_HOURS[_unit(entries)]]].iloc[-1]
     return ComputeCost(
@@ -138,9 +120,11 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tupl
     last = mine.groupby(TRIAL)[TIME].max().reindex(lives.index)
     since = np.fmax(np.fmax(last, lives[STARTED]), run.start)  # a trial's last event in this run
     failed = (lives[STATE] == FAIL) & lives[ENDED].between(run.start, run.end)
-    went_on = lives[STATE].isin([RUNNING, FAIL]) | (epochs.groupby(TRIAL)[TIME].max().reindex(lives.index) > run.end)
+    went_on = lives[STATE].isin([names.RUNNING, FAIL]) | (
+        epochs.groupby(TRIAL)[TIME].max().reindex(lives.index) > run.end
+    )
     active = last.notna() | lives[STARTED].between(run.start, run.end)
-    waited = mine.groupby(TRIAL)[EPOCH].max().reindex(lives.index).isin(rungs)
+    waited = mine.groupby(TRIAL)[names.EPOCH].max().reindex(lives.index).isin(rungs)
     in_flight = active & went_on & ~(lives[ENDED] <= run.end) & ~waited
     seconds = (lives[ENDED] - since).where(failed, run.end - since)
     longest = epochs.groupby(TRIAL)[SECONDS].max().reindex(lives.index).fillna(epochs[SECONDS].max())

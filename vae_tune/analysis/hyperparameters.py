@@ -19,20 +19,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from vae_tune.analysis.study import Study, trial_configs
 from vae_tune.analysis.view import log_ticks, round_ticks
+from vae_tune.config import names
 from vae_tune.config.errors import UsageError
-from vae_tune.config.names import (
-    EPOCH,
-    EPOCHS,
-    FAIL,
-    HYPERPARAMETER,
-    IMPORTANCE,
-    METHOD,
-    STATE,
-    TRIAL,
-    TRIALS,
-    VAL_LOSS,
-    VALUE,
-)
+from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS, VAL_LOSS
 from vae_tune.config.optuna_logging import silence_optuna
 
 if TYPE_CHECKING:
@@ -144,9 +133,9 @@ def slices(study: Study) -> pd.DataFrame:
     for name in study.space.distributions:
         part = study.trials[[STATE, EPOCHS, VAL_LOSS]].reset_index()
         part[HYPERPARAMETER] = name
-        part[VALUE] = study.trials[name].to_numpy(object)
+        part[names.VALUE] = study.trials[name].to_numpy(object)
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)[[TRIAL, STATE, EPOCHS, HYPERPARAMETER, VALUE, VAL_LOSS]]
+    return pd.concat(parts, ignore_index=True)[[TRIAL, STATE, EPOCHS, HYPERPARAMETER, names.VALUE, VAL_LOSS]]
 
 
 def parallel(study: Study) -> pd.DataFrame:
@@ -163,11 +152,11 @@ def pair(study: Study) -> tuple[str, str] | None:
 
     They are latent size and learning rate if both are searched, else the first two.
     """
-    names = list(study.space.distributions)
+    searched = list(study.space.distributions)
     usual = ("latent_size", "learning_rate")
-    if set(usual) <= set(names):
+    if set(usual) <= set(searched):
         return usual
-    return (names[0], names[1]) if len(names) > 1 else None
+    return (searched[0], searched[1]) if len(searched) > 1 else None
 
 
 def pair_grid(study: Study, x: str | None = None, y: str | None = None, cells: int = 10) -> pd.DataFrame:
@@ -238,14 +227,14 @@ def comparable(study: Study, epoch: int | None = None) -> pd.DataFrame:
     Returns:
         One row per trial: trial, epoch, each hyperparameter by its own name, val_loss at that epoch.
     """
-    names = list(study.space.distributions)
+    searched = list(study.space.distributions)
     failed = study.trials.index[study.trials[STATE] == FAIL]
     reports = study.epochs.loc[~study.epochs[TRIAL].isin(failed), [TRIAL, EPOCH, VAL_LOSS]]
     if epoch is None:
         counts = reports[EPOCH].value_counts()
         epoch = int(counts.index[counts >= MIN_TRIALS].max()) if (counts >= MIN_TRIALS).any() else 0
     reports = reports[reports[EPOCH] == epoch]
-    return reports.merge(study.trials[names], left_on=TRIAL, right_index=True)[[TRIAL, EPOCH, *names, VAL_LOSS]]
+    return reports.merge(study.trials[searched], left_on=TRIAL, right_index=True)[[TRIAL, EPOCH, *searched, VAL_LOSS]]
 
 
 def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
@@ -280,8 +269,8 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
             for method, by_name in shares.items()
             for name, share in by_name.items()
         ]
-    table = pd.DataFrame(rows, columns=[HYPERPARAMETER, METHOD, IMPORTANCE, EPOCH, TRIALS])
-    return table.astype({HYPERPARAMETER: "str", METHOD: "str", IMPORTANCE: float, EPOCH: int, TRIALS: int})
+    table = pd.DataFrame(rows, columns=[HYPERPARAMETER, names.METHOD, IMPORTANCE, EPOCH, TRIALS])
+    return table.astype({HYPERPARAMETER: "str", names.METHOD: "str", IMPORTANCE: float, EPOCH: int, TRIALS: int})
 
 
 def _as_logarithms(

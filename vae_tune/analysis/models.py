@@ -14,21 +14,8 @@ import numpy as np
 import pandas as pd
 
 from vae_tune.analysis.study import Study, trial_configs
-from vae_tune.config.names import (
-    ACTIVE_UNITS,
-    EPOCHS,
-    GAP,
-    LATENT_SIZE,
-    ON_FRONT,
-    PARAMETERS,
-    SHARE,
-    STATE,
-    TRAIN_LOSS,
-    TRIAL,
-    VAL_KL,
-    VAL_LOSS,
-    VAL_RECONSTRUCTION,
-)
+from vae_tune.config import names
+from vae_tune.config.names import ACTIVE_UNITS, EPOCHS, GAP, LATENT_SIZE, ON_FRONT, PARAMETERS, STATE, TRIAL, VAL_LOSS
 from vae_tune.record.trials import ranked
 from vae_tune.vae.memory import parameter_count
 
@@ -39,7 +26,7 @@ def loss_parts(study: Study) -> pd.DataFrame:
     Returns:
         One row per trial that reported: trial, state, epochs, val_reconstruction, val_kl, val_loss, their sum.
     """
-    return _newest(study)[[TRIAL, STATE, EPOCHS, VAL_RECONSTRUCTION, VAL_KL, VAL_LOSS]]
+    return _newest(study)[[TRIAL, STATE, EPOCHS, names.VAL_RECONSTRUCTION, names.VAL_KL, VAL_LOSS]]
 
 
 def active_units(study: Study) -> pd.DataFrame:
@@ -52,8 +39,8 @@ def active_units(study: Study) -> pd.DataFrame:
     table = _newest(study)
     sizes = [config.latent_size for config in trial_configs(study, table[TRIAL])]
     table[LATENT_SIZE] = np.array(sizes, dtype=np.int64)
-    table[SHARE] = table[ACTIVE_UNITS] / table[LATENT_SIZE]
-    return table[[TRIAL, STATE, EPOCHS, LATENT_SIZE, ACTIVE_UNITS, SHARE, VAL_LOSS]]
+    table[names.SHARE] = table[ACTIVE_UNITS] / table[LATENT_SIZE]
+    return table[[TRIAL, STATE, EPOCHS, LATENT_SIZE, ACTIVE_UNITS, names.SHARE, VAL_LOSS]]
 
 
 def train_validation_gap(study: Study) -> pd.DataFrame:
@@ -68,8 +55,8 @@ def train_validation_gap(study: Study) -> pd.DataFrame:
     """
     table = _newest(study)
     alike = np.array([config.iwae_samples == 1 for config in trial_configs(study, table[TRIAL])], dtype=bool)
-    table[GAP] = (table[VAL_LOSS] - table[TRAIN_LOSS]).where(alike)
-    return table[[TRIAL, STATE, EPOCHS, TRAIN_LOSS, VAL_LOSS, GAP]]
+    table[GAP] = (table[VAL_LOSS] - table[names.TRAIN_LOSS]).where(alike)
+    return table[[TRIAL, STATE, EPOCHS, names.TRAIN_LOSS, VAL_LOSS, GAP]]
 
 
 def pareto(study: Study) -> pd.DataFrame:

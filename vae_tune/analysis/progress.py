@@ -14,39 +14,8 @@ import numpy as np
 import pandas as pd
 
 from vae_tune.analysis.study import Study, audited_trials, judged_reports, paused_trials
-from vae_tune.config.names import (
-    BEST,
-    COMPLETE,
-    END,
-    END_HOURS,
-    ENDED,
-    EPOCH,
-    EPOCH_A,
-    EPOCH_B,
-    EPOCHS,
-    FINISHED,
-    HOURS,
-    IDLE,
-    NODE,
-    ORDER,
-    PRUNED,
-    REACHED,
-    RUNG,
-    RUNNING,
-    SECONDS,
-    SHARE,
-    SPEARMAN,
-    START,
-    START_HOURS,
-    STARTED,
-    STATE,
-    STOPPED,
-    TIME,
-    TRIAL,
-    TRIALS,
-    VAL_LOSS,
-    WORKER,
-)
+from vae_tune.config import names
+from vae_tune.config.names import END, ENDED, EPOCH, EPOCHS, NODE, START, STARTED, STATE, TIME, TRIAL, VAL_LOSS, WORKER
 
 _OVERLAP = 0.5  # s: a report has the time of its arrival, so trials of one worker may appear to overlap by that
 _PAUSE = 1.0  # s: a longer gap between two epochs means that the trial was paused
@@ -64,20 +33,20 @@ def best_so_far(study: Study) -> pd.DataFrame:
         val_loss, its last; best, the lowest val_loss of a trial trained to ``max_epochs`` so far (NaN before the
         first).
     """
-    ended = study.trials[study.trials[STATE] != RUNNING]
+    ended = study.trials[study.trials[STATE] != names.RUNNING]
     moments = _ends(study).reindex(ended.index).sort_values(kind="stable")
     ended = ended.loc[moments.index]
-    whole = (ended[STATE] == COMPLETE) & (ended[EPOCHS] == study.max_epochs)
+    whole = (ended[STATE] == names.COMPLETE) & (ended[EPOCHS] == study.max_epochs)
     reports = np.sort(study.epochs[TIME].to_numpy())
     return pd.DataFrame(
         {
             TRIAL: ended.index,
             STATE: ended[STATE].array,
-            ORDER: np.arange(1, len(ended) + 1),
-            FINISHED: np.searchsorted(reports, moments.to_numpy(), side="right"),
-            HOURS: SearchClock.of(study).hours(moments).to_numpy(),
+            names.ORDER: np.arange(1, len(ended) + 1),
+            names.FINISHED: np.searchsorted(reports, moments.to_numpy(), side="right"),
+            names.HOURS: SearchClock.of(study).hours(moments).to_numpy(),
             VAL_LOSS: ended[VAL_LOSS].to_numpy(),
-            BEST: ended[VAL_LOSS].where(whole).cummin().ffill().to_numpy(),
+            names.BEST: ended[VAL_LOSS].where(whole).cummin().ffill().to_numpy(),
         }
     )
 
@@ -91,7 +60,7 @@ def learning_curves(study: Study) -> pd.DataFrame:
     """
     reports = study.epochs[[TRIAL, EPOCH, VAL_LOSS]].sort_values([TRIAL, EPOCH], ignore_index=True)
     reports[STATE] = study.trials[STATE].reindex(reports[TRIAL]).array
-    reports[RUNG] = reports[EPOCH].isin(study.rungs)
+    reports[names.RUNG] = reports[EPOCH].isin(study.rungs)
     return reports
 
 
@@ -104,17 +73,17 @@ def rung_survival(study: Study) -> pd.DataFrame:
         trial counts as stopped at the rung that would have stopped it.
     """
     reached = judged_reports(study).groupby(EPOCH)[TRIAL].nunique()
-    pruned = study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS]
+    pruned = study.trials.loc[study.trials[STATE] == names.PRUNED, EPOCHS]
     stopped = pd.concat([pruned, audited_trials(study)]).value_counts()
     epochs = [epoch for epoch in (*study.rungs, study.max_epochs) if epoch in reached.index]
     table = pd.DataFrame(
         {
             EPOCH: np.array(epochs, dtype=np.int64),
-            REACHED: reached.reindex(epochs).to_numpy(np.int64),
-            STOPPED: stopped.reindex(epochs, fill_value=0).to_numpy(np.int64),
+            names.REACHED: reached.reindex(epochs).to_numpy(np.int64),
+            names.STOPPED: stopped.reindex(epochs, fill_value=0).to_numpy(np.int64),
         }
     )
-    table[SHARE] = 1 - table[STOPPED] / table[REACHED]
+    table[names.SHARE] = 1 - table[names.STOPPED] / table[names.REACHED]
     return table
 
 
@@ -136,8 +105,10 @@ def rung_correlation(study: Study) -> pd.DataFrame:
         differ = len(both) >= _MIN_PAIRS and (both.nunique() > 1).all()
         spearman = both.rank().corr().iloc[0, 1] if differ else np.nan
         rows.append((first, second, len(both), spearman))
-    table = pd.DataFrame(rows, columns=[EPOCH_A, EPOCH_B, TRIALS, SPEARMAN])
-    return table.astype({EPOCH_A: np.int64, EPOCH_B: np.int64, TRIALS: np.int64, SPEARMAN: np.float64})
+    table = pd.DataFrame(rows, columns=[names.EPOCH_A, names.EPOCH_B, names.TRIALS, names.SPEARMAN])
+    return table.astype(
+        {names.EPOCH_A: np.int64, names.EPOCH_B: np.int64, names.TRIALS: np.int64, names.SPEARMAN: np.float64}
+    )
 
 
 @dataclass(frozen=True)
@@ -202,8 +173,8 @@ def timeline(study: Study) -> pd.DataFrame:
     table = table.sort_values([WORKER, START], ignore_index=True)
     for column in (START, END):
         table[column] = table[column].dt.as_unit("ms")
-    table[START_HOURS], table[END_HOURS] = clock.hours(table[START]), clock.hours(table[END])
-    return table[[WORKER, TRIAL, STATE, START, END, START_HOURS, END_HOURS]]
+    table[names.START_HOURS], table[names.END_HOURS] = clock.hours(table[START]), clock.hours(table[END])
+    return table[[WORKER, TRIAL, STATE, START, END, names.START_HOURS, names.END_HOURS]]
 
 
 def _ends(study: Study) -> pd.Series[Any]:
@@ -219,7 +190,7 @@ def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
     A trial that was paused and later promoted has one row per stretch of training.
     """
     reports = study.epochs[[TRIAL, TIME]].rename(columns={TIME: END})
-    reports[START] = reports[END] - pd.to_timedelta(study.epochs[SECONDS], unit="s")
+    reports[START] = reports[END] - pd.to_timedelta(study.epochs[names.SECONDS], unit="s")
     unreported = study.trials[~study.trials.index.isin(reports[TRIAL])]
     if len(unreported):
         begun = pd.DataFrame(
@@ -255,7 +226,7 @@ def _idle(busy: pd.DataFrame, clock: SearchClock) -> pd.DataFrame:
         of_run = busy[busy[_RUN] == run]
         for worker, own in of_run.groupby(WORKER):
             free, taken = [begin, *own[END].cummax()], [*own[START], of_run[END].max()]
-            gaps += [(worker, IDLE, start, end) for start, end in zip(free, taken, strict=True) if start < end]
+            gaps += [(worker, names.IDLE, start, end) for start, end in zip(free, taken, strict=True) if start < end]
     table = pd.DataFrame(gaps, columns=[WORKER, STATE, START, END])
     table[TRIAL] = pd.array([pd.NA] * len(table), "Int64")
     return table

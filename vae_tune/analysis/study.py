@@ -13,35 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from vae_tune.config import names
 from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address, named_path, read_json
 from vae_tune.config.local_copies import local_copy, original_address, original_path
-from vae_tune.config.names import (
-    AUDITED,
-    BEST_FOLDER,
-    COLLAPSED,
-    COMPLETE,
-    DIVERGED,
-    EPOCH,
-    EPOCH_COLUMNS,
-    EPOCHS,
-    EPOCHS_FILE,
-    METRICS_FILE,
-    MOMENT,
-    PRUNED,
-    REASON,
-    RUNNING,
-    STATE,
-    STATES,
-    STUDY,
-    TRIAL,
-    TRIAL_COLUMNS_AFTER,
-    TRIAL_COLUMNS_BEFORE,
-    TRIALS_FILE,
-    VAL_LOSS,
-)
+from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, MOMENT, STATE, STATES, STUDY, TRIAL, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest, read_space
@@ -156,7 +134,7 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
 
 def complete_trials(study: Study) -> pd.DataFrame:
     """Return the rows of the trials that were trained to ``max_epochs``."""
-    return study.trials[(study.trials[STATE] == COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)]
+    return study.trials[(study.trials[STATE] == names.COMPLETE) & (study.trials[EPOCHS] == study.max_epochs)]
 
 
 def audited_trials(study: Study) -> pd.Series[int]:
@@ -166,15 +144,15 @@ def audited_trials(study: Study) -> pd.Series[int]:
 
 def paused_trials(study: Study) -> pd.Series[bool]:
     """Tell of each trial whether it is paused at a rung, or was when the search ended: it holds no worker."""
-    at_rung = (study.trials[STATE] == RUNNING) & study.trials[EPOCHS].isin(study.rungs)
-    paused: pd.Series[bool] = study.promotes & (at_rung | (study.trials[STATE] == PRUNED))
+    at_rung = (study.trials[STATE] == names.RUNNING) & study.trials[EPOCHS].isin(study.rungs)
+    paused: pd.Series[bool] = study.promotes & (at_rung | (study.trials[STATE] == names.PRUNED))
     return paused
 
 
 def judged_reports(study: Study) -> pd.DataFrame:
     """Return the reports that early stopping used: those of an audited trial only up to the rung of its audit."""
     ends = study.epochs[TRIAL].map(audited_trials(study)).fillna(study.max_epochs)
-    return study.epochs[study.epochs[EPOCH] <= ends]
+    return study.epochs[study.epochs[names.EPOCH] <= ends]
 
 
 def load_study(folder: str | Path) -> Study:
@@ -188,12 +166,12 @@ def load_study(folder: str | Path) -> Study:
     """
     folder = local_copy(named_path(folder))
     manifest = read_manifest(folder)
-    path = folder / EPOCHS_FILE
+    path = folder / names.EPOCHS_FILE
     try:
         epochs = _read_epochs(path)  # before trials.csv, which then has every trial that reported
-        path = folder / TRIALS_FILE
+        path = folder / names.TRIALS_FILE
         trials = trials_table(path, read_space(manifest), manifest["reference"])
-        path = folder / BEST_FOLDER / METRICS_FILE
+        path = folder / names.BEST_FOLDER / names.METRICS_FILE
         metrics = read_json(path) if path.exists() else None
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{original_address(path)} cannot be read: {telling_line(error)}.") from error
@@ -233,8 +211,8 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
     if len(kinds) > 1:
         found = ", ".join(f"{address(place)}: {kind}" for kind, place in kinds.items())
         raise UsageError(f"Losses of different kinds cannot be compared ({found}).")
-    names = [study.name for study in studies]
-    keys = [study.name if names.count(study.name) == 1 else address(study.place) for study in studies]
+    given = [study.name for study in studies]
+    keys = [study.name if given.count(study.name) == 1 else address(study.place) for study in studies]
 
     return Studies(
         studies,
@@ -259,14 +237,14 @@ def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, A
     """Read ``trials.csv``, indexed by trial. A trial without a report has no losses, node and device."""
     numbers = {IntDistribution: "Int64", FloatDistribution: "float64"}
     values = {name: numbers.get(type(searched), "category") for name, searched in space.distributions.items()}
-    table = _read_table(source, TRIAL_COLUMNS_BEFORE | values | TRIAL_COLUMNS_AFTER)
+    table = _read_table(source, names.TRIAL_COLUMNS_BEFORE | values | names.TRIAL_COLUMNS_AFTER)
     if unknown := set(table[STATE]) - {*STATES}:
         raise ValueError(f"{unknown.pop()!r} is no state of a trial")
     if AUDITED not in table:
-        marks = [marks_of_schema_1(reason) for reason in table[REASON]]
+        marks = [marks_of_schema_1(reason) for reason in table[names.REASON]]
         columns = [AUDITED, COLLAPSED, DIVERGED]
         table[columns] = pd.DataFrame(marks, columns=columns, index=table.index)
-    table = table.astype({name: TRIAL_COLUMNS_AFTER[name] for name in (AUDITED, COLLAPSED, DIVERGED)})
+    table = table.astype({name: names.TRIAL_COLUMNS_AFTER[name] for name in (AUDITED, COLLAPSED, DIVERGED)})
     table[STATE] = pd.Categorical(table[STATE], categories=STATES)
     for name, distribution in space.distributions.items():
         if isinstance(distribution, CategoricalDistribution):
@@ -279,7 +257,7 @@ def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, A
 def _read_epochs(path: Path) -> pd.DataFrame:
     """Read ``epochs.csv`` up to its last whole line: the search may be in the middle of writing the next."""
     content = path.read_bytes()
-    return _read_table(BytesIO(content[: content.rfind(b"\n") + 1]), EPOCH_COLUMNS)
+    return _read_table(BytesIO(content[: content.rfind(b"\n") + 1]), names.EPOCH_COLUMNS)
 
 
 def _read_table(source: Path | BytesIO, types: Mapping[str, str]) -> pd.DataFrame:

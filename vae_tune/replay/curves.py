@@ -26,16 +26,7 @@ from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict
 from vae_tune.config.local_copies import local_copy, original_address
-from vae_tune.config.names import (
-    CURVES_FILE,
-    DIVERGED,
-    EPOCH,
-    FAIL,
-    SECONDS,
-    STATE,
-    TRIAL,
-    VAL_LOSS,
-)
+from vae_tune.config.names import CURVES_FILE, DIVERGED, EPOCH, FAIL, SECONDS, STATE, TRIAL, VAL_LOSS
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest, read_space

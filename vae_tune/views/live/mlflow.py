@@ -14,25 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from vae_tune.config import names
 from vae_tune.config.files import read_json
-from vae_tune.config.names import (
-    BEST_FOLDER,
-    COMPLETE,
-    DEVICE,
-    EPOCH,
-    FAIL,
-    FAILED,
-    INTERRUPTED,
-    METRICS_FILE,
-    NODE,
-    PRUNED,
-    REASON,
-    REPORT_COLUMNS,
-    RUNNING,
-    STATE,
-    TIME,
-    VAL_LOSS,
-)
+from vae_tune.config.names import BEST_FOLDER, COMPLETE, DEVICE, EPOCH, FAIL, FAILED, METRICS_FILE, NODE, RUNNING, TIME
 from vae_tune.record.trials import TrialRow, now, winner
 from vae_tune.views.live.view import DrawSamples, LiveView
 
@@ -42,7 +26,7 @@ STUDY_TAG, STARTED_TAG, TRIAL_TAG = "vae_tune.study", "vae_tune.started", "vae_t
 
 _PARENT_TAG = "mlflow.parentRunId"
 _BEST_TAG = "vae_tune.best_trial"
-_STATUS = {COMPLETE: "FINISHED", PRUNED: "KILLED", FAIL: "FAILED", RUNNING: "RUNNING"}
+_STATUS = {COMPLETE: "FINISHED", names.PRUNED: "KILLED", FAIL: "FAILED", RUNNING: "RUNNING"}
 _PAUSED = "SCHEDULED"
 """MLflow's status of a trial that continues when the search is resumed."""
 _MAX_BATCH, _MAX_RUNS = 1_000, 50_000
@@ -100,7 +84,7 @@ class MLflow(LiveView):
         """Log the new reports, tags and status of a trial."""
         self._rows[row.trial] = row
         run = self._runs.get(row.trial) or self._begin(row)
-        tags = {STATE: row.state, REASON: row.reason, NODE: row.node, DEVICE: row.device}
+        tags = {names.STATE: row.state, names.REASON: row.reason, NODE: row.node, DEVICE: row.device}
         new = {f"vae_tune.{name}": text for name, text in tags.items() if text}
         self._log(run.id, row.reports[run.epochs :], {} if new.items() <= run.tags.items() else new)
         run.epochs, run.tags = len(row.reports), {**run.tags, **new}
@@ -127,7 +111,7 @@ class MLflow(LiveView):
             metrics = [self._entities.Metric(name, float(value), moment, 0) for name, value in numbers]
             self._client.log_batch(self._study, metrics=metrics)
             self._client.log_artifacts(self._study, str(best), BEST_FOLDER)
-        ends = {INTERRUPTED: "KILLED", FAILED: "FAILED", "running": "FAILED"}
+        ends = {names.INTERRUPTED: "KILLED", FAILED: "FAILED", "running": "FAILED"}
         self._client.set_terminated(self._study, ends.get(status, "FINISHED"))
 
     def _find_experiment(self, uri: str) -> str:
@@ -166,7 +150,7 @@ class MLflow(LiveView):
         metrics = [
             self._entities.Metric(name, float(report[name]), _milliseconds(report[TIME]), report[EPOCH])
             for report in reports
-            for name in REPORT_COLUMNS
+            for name in names.REPORT_COLUMNS
         ]
         new_tags = [self._entities.RunTag(name, text) for name, text in tags.items()]
         for start in range(0, max(len(metrics), len(tags)), _MAX_BATCH):
@@ -179,7 +163,7 @@ class MLflow(LiveView):
     def _log_best(self) -> None:
         if (best := self._best()) is not None:
             ended = sum(row.state != RUNNING for row in self._rows.values())
-            metric = self._entities.Metric(f"best_{VAL_LOSS}", best.val_loss, _milliseconds(now()), ended)
+            metric = self._entities.Metric(f"best_{names.VAL_LOSS}", best.val_loss, _milliseconds(now()), ended)
             tag = self._entities.RunTag(_BEST_TAG, str(best.trial))
             self._client.log_batch(self._study, metrics=[metric], tags=[tag])
 

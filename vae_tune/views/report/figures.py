@@ -11,21 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vae_tune.analysis import models, progress
 from vae_tune.analysis.hyperparameters import Axis, axes, pair
 from vae_tune.analysis.study import Study
-from vae_tune.config.names import (
-    ACTIVE_UNITS,
-    COMPLETE,
-    EPOCH,
-    GAP,
-    HYPERPARAMETER,
-    IMPORTANCE,
-    ORDER,
-    PARAMETERS,
-    PRUNED,
-    REACHED,
-    STATE,
-    TRIAL,
-    VAL_LOSS,
-)
+from vae_tune.config import names
+from vae_tune.config.names import ACTIVE_UNITS, COMPLETE, EPOCH, GAP, IMPORTANCE, PARAMETERS, STATE, TRIAL, VAL_LOSS
 from vae_tune.views.figures import FIGURES
 from vae_tune.views.figures.chart import Panels
 from vae_tune.views.formatting import format_value
@@ -99,13 +86,13 @@ def cards_for_page(sections: Sequence[Section]) -> dict[str, Any]:
 
 def _by_importance(study: Study, importance: pd.DataFrame) -> list[str]:
     """Return the searched hyperparameters, the one that matters most first."""
-    shares = importance.groupby(HYPERPARAMETER)[IMPORTANCE].mean()
+    shares = importance.groupby(names.HYPERPARAMETER)[IMPORTANCE].mean()
     return sorted(axes(study), key=lambda name: -shares.get(name, 0))
 
 
 def _slices(study: Study, importance: pd.DataFrame) -> list[Card]:
     """Return one card per hyperparameter."""
-    panels, pruned = FIGURES["slices"].panels(study), (study.trials[STATE] == PRUNED).any()
+    panels, pruned = FIGURES["slices"].panels(study), (study.trials[STATE] == names.PRUNED).any()
     cards = []
     for number, name in enumerate(_by_importance(study, importance)):
         words = [_range(study, axes(study)[name])]
@@ -120,16 +107,16 @@ def _slices(study: Study, importance: pd.DataFrame) -> list[Card]:
 def _pairs(study: Study, importance: pd.DataFrame) -> Panels:
     """Return a panel for every two of the hyperparameters that matter most."""
     order = _by_importance(study, importance)
-    names = sorted(order, key=lambda name: name not in (pair(study) or ()))[:_MAX_PAIRED]
+    chosen = sorted(order, key=lambda name: name not in (pair(study) or ()))[:_MAX_PAIRED]
     panels: Panels = {}
-    for x, y in combinations(names, 2):
+    for x, y in combinations(chosen, 2):
         panels |= FIGURES["pair_grid"].panels(study, x, y)
     return panels
 
 
 def _survivors(study: Study) -> str:
     """Say how many trials reached the last epoch."""
-    reached = progress.rung_survival(study).set_index(EPOCH)[REACHED].get(study.max_epochs, 0)
+    reached = progress.rung_survival(study).set_index(EPOCH)[names.REACHED].get(study.max_epochs, 0)
     return f"{reached} of {len(study.trials)} reached epoch {study.max_epochs}."
 
 
@@ -151,7 +138,7 @@ def _model_notes(study: Study) -> dict[str, str]:
 
 def _when_found(study: Study) -> str:
     """Return a sentence on when the winner ended; empty without a winner."""
-    order = progress.best_so_far(study).set_index(TRIAL)[ORDER]
+    order = progress.best_so_far(study).set_index(TRIAL)[names.ORDER]
     best = study.best_trial
     if best is None or best not in order.index:
         return ""

@@ -13,17 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.config import suggestions
+from vae_tune.config import names, suggestions
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, named_path
-from vae_tune.config.names import (
-    BEST_FOLDER,
-    RECONSTRUCTIONS_FILE,
-    REPLAY_FOLDER,
-    REPLAY_PAGE_FILE,
-    REPORT_FILE,
-    SAMPLES_FILE,
-)
+from vae_tune.config.names import BEST_FOLDER, RECONSTRUCTIONS_FILE, REPLAY_FOLDER, REPLAY_PAGE_FILE, REPORT_FILE
 from vae_tune.config.object_stores import Changed
 from vae_tune.config.storage import folder_exists, prepare_write
 from vae_tune.views.figures.conventions import COLOURS
@@ -33,7 +26,7 @@ if TYPE_CHECKING:
 
 _SCRIPTS = ("page.js", "figures.js", "trial_table.js")
 _PICTURES = {
-    SAMPLES_FILE: "Samples of the winner, decoded from the prior.",
+    names.SAMPLES_FILE: "Samples of the winner, decoded from the prior.",
     RECONSTRUCTIONS_FILE: "Validation images, each above its reconstruction by the winner.",
 }
 

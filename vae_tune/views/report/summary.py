@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any
 from vae_tune.analysis.advice import Finding, conclusions
 from vae_tune.analysis.compute_cost import ComputeCost
 from vae_tune.analysis.study import Study
+from vae_tune.config import names
 from vae_tune.config.csv_tables import read_csv
-from vae_tune.config.names import (
-    CONFIRMATION_FILE,
-    EPOCHS,
-    FAILED,
-    REFERENCE_TRIAL,
-    RUNNING,
-    STATE,
-    STATE_WORDS,
-    STATES,
-    VAL_LOSS,
-)
+from vae_tune.config.names import CONFIRMATION_FILE, EPOCHS, FAILED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS
 from vae_tune.record.lock import is_being_written
 from vae_tune.record.metadata import resume_command, status_label
 from vae_tune.views.formatting import confirmation_table, format_duration, format_moment, format_values
@@ -73,9 +64,9 @@ def make_tiles(study: Study, cost: ComputeCost) -> list[dict[str, str]]:
             tiles.append(("Gain", f"{gain:+.2f}", f"{metrics['unit']} on {splits[0]}, over the reference"))
     elif (best := study.best) is not None:
         detail = f"nats per image on validation; trial {best.name}, epoch {best[EPOCHS]}"
-        tiles.append(("Best so far", f"{best[VAL_LOSS]:.2f}", detail))
+        tiles.append(("Best so far", f"{best[names.VAL_LOSS]:.2f}", detail))
     counts = Counter(study.trials[STATE])
-    states = [state for state in STATES if state != RUNNING or counts[state]]
+    states = [state for state in names.STATES if state != RUNNING or counts[state]]
     tiles.append(
         ("Trials", str(len(study.trials)), ", ".join(f"{counts[state]} {STATE_WORDS[state]}" for state in states))
     )

@@ -5,20 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.analysis.study import Study
-from vae_tune.config.names import (
-    DEVICE,
-    EPOCHS,
-    NODE,
-    REASON,
-    SECONDS,
-    STARTED,
-    STATE,
-    STATE_WORDS,
-    TRIAL,
-    VAL_KL,
-    VAL_LOSS,
-    VAL_RECONSTRUCTION,
-)
+from vae_tune.config import names
+from vae_tune.config.names import EPOCHS, REASON, SECONDS, STARTED, STATE, TRIAL, VAL_KL, VAL_LOSS, VAL_RECONSTRUCTION
 from vae_tune.views.json_values import plain
 
 if TYPE_CHECKING:
@@ -47,20 +35,20 @@ def make_table(study: Study) -> dict[str, Any]:
     searched = list(study.space.distributions)
     trials = study.trials.reset_index()
     trials[STARTED] = trials[STARTED].dt.strftime("%Y-%m-%d %H:%M:%S")
-    names = [TRIAL, STATE, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, *searched, SECONDS, STARTED]
-    names += [name for name in (NODE, DEVICE) if len({*trials[name].dropna()} - {""}) > 1]
-    names += [REASON] if (trials[REASON] != "").any() else []
+    shown = [TRIAL, STATE, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, *searched, SECONDS, STARTED]
+    shown += [name for name in (names.NODE, names.DEVICE) if len({*trials[name].dropna()} - {""}) > 1]
+    shown += [REASON] if (trials[REASON] != "").any() else []
     columns = [
         {"name": name, "title": _TITLES.get(name, name), "kind": _css_class(trials[name], name)}
         | ({"digits": _DIGITS[name]} if name in _DIGITS else {})
-        for name in names
+        for name in shown
     ]
     return {
         "columns": columns,
-        "rows": [plain(row) for row in trials[names].itertuples(index=False)],
-        "sort": {"column": names.index(SORT_BY), "descending": DESCENDING},
+        "rows": [plain(row) for row in trials[shown].itertuples(index=False)],
+        "sort": {"column": shown.index(SORT_BY), "descending": DESCENDING},
         "hyperparameters": searched,
-        "states": STATE_WORDS,
+        "states": names.STATE_WORDS,
     }
 
 
