@@ -75,11 +75,8 @@ class RungReview:
 def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Finding]:
     """Return the conclusions from ``study``; from a new study, that there are no results yet.
 
-    For a study whose configurations were given there are none about ranges and about more trials.
-
-    Args:
-        study: the study, in any condition.
-        shares: result of :func:`vae_tune.plots.importance`, which is computed if it is not given.
+    For a study whose configurations were given there are none about ranges and about more trials. ``shares`` is the
+    result of :func:`vae_tune.plots.importance`, which is computed if it is not given.
     """
     makers: tuple[Callable[[Study], Iterable[Finding]], ...] = (
         _result,
@@ -90,7 +87,6 @@ def conclusions(study: Study, shares: pd.DataFrame | None = None) -> list[Findin
         read_forecast,
         _epochs,
         _latents,
-        _collapsed,
         _failures,
     )
     chosen = [maker for maker in makers if study.kind == names.SEARCH or maker not in (_edges, _trials)]
@@ -198,15 +194,14 @@ def _edges(study: Study) -> Iterator[Finding]:
     for edge in found:
         if edge.edge and study.best is not None:
             name = edge.hyperparameter
+            beyond = f"below {edge.low:.4g}" if edge.edge == names.LOW else f"above {edge.high:.4g}"
             yield Finding(
                 "edges",
                 f"The best values of {name} lie at the {edge.edge} end of its range {edge.low:.4g} to {edge.high:.4g}."
                 f" The loss still falls there by {edge.fall:.2f} nats per tenth of the range (95 % interval "
                 f"{edge.fall_low:.2f} to {edge.fall_high:.2f}, {edge.trials} trials at epoch {edge.epoch}). "
                 f"The winner has {study.best[name]:.4g}.",
-                f"Search below {edge.low:.4g} too."
-                if edge.edge == names.LOW
-                else f"Search above {edge.high:.4g} too.",
+                f"Search {beyond} too.",
                 certain=edge.epoch == study.max_epochs,
             )
     if found and found[0].epoch >= LATE * study.max_epochs and not any(edge.crowded for edge in found):
@@ -295,13 +290,9 @@ def _latents(study: Study) -> Iterator[Finding]:
         active, size = row[names.ACTIVE_UNITS], row[LATENT_SIZE]
         advice = "" if LATENT_SIZE in _larger(study) else latents_remedy(active, size)  # losses ask for more latents
         yield Finding("latents", f"{active} of the winner's {size} latents are active.", advice)
-
-
-def _collapsed(study: Study) -> Iterator[Finding]:
     if count := study.trials[names.COLLAPSED].sum():
-        yield Finding(
-            "latents", f"{count} of {len(study.trials)} trials collapsed: below a tenth of their latents active."
-        )
+        text = f"{count} of {len(study.trials)} trials collapsed: below a tenth of their latents active."
+        yield Finding("latents", text)
 
 
 def _failures(study: Study) -> Iterator[Finding]:

@@ -6,13 +6,13 @@ of the search its slots, its start and its end. :attr:`ComputeCost.notes` names 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from vae_tune.analysis.progress import SearchClock
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.config import names
 from vae_tune.config.names import CPU_HOURS, ENDED, EPOCHS, FAIL, GPU_HOURS, SECONDS, STARTED, STATE, TIME, TRIAL
@@ -21,7 +21,6 @@ from vae_tune.record.lock import is_being_written
 _WORDS = {state: names.STATE_WORDS[state] for state in names.STATES}
 UNFINISHED, REPEATED, IDLE = _WORDS[names.RUNNING], "repeated", "idle"
 _SHARES = {CPU_HOURS: "cpus", GPU_HOURS: "gpus"}
-_HOURS = {"core-hours": CPU_HOURS, "GPU-hours": GPU_HOURS}
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,12 @@ class ComputeCost:
     @property
     def unit(self) -> str:
         """``GPU-hours`` if trials had GPUs, else ``core-hours``."""
-        return _unit(self.entries)
+        return "GPU-hours" if self.entries[GPU_HOURS].sum() > 0 else "core-hours"
 
     @property
     def hours(self) -> pd.Series[float]:
         """The entries in :attr:`unit`."""
-        return self.entries[_HOURS[self.unit]]
-
-
-def _unit(entries: pd.DataFrame) -> str:
-    return "GPU-hours" if entries[GPU_HOURS].sum() > 0 else "core-hours"
+        return self.entries[GPU_HOURS if self.unit == "GPU-hours" else CPU_HOURS]
 
 
 def cost_unit(hours: float, unit: str) -> tuple[float, str]:
@@ -73,16 +68,15 @@ def compute_cost(study: Study) -> ComputeCost:
     states = trials[STATE].astype(object)  # as a category a state without trials would be a group too
     lives = pd.DataFrame({STATE: states, STARTED: _seconds(trials[STARTED]), ENDED: _seconds(trials[ENDED])})
     epochs = study.epochs[[TRIAL, names.EPOCH, SECONDS]].assign(time=_seconds(study.epochs[TIME]))
-    events = pd.concat([lives[STARTED], lives[ENDED], epochs[TIME]])
-    runs, notes = _runs(study, events)
-    epochs["run"] = runs["start"].searchsorted(epochs[TIME], side="right").clip(1) - 1 if len(runs) else 0
+    clock = SearchClock.of(study)
+    runs, notes = _runs(study, clock)
+    epochs["run"] = clock.run(study.epochs[TIME])
     epochs["what"] = epochs[TRIAL].map(lives[STATE].map(_WORDS))
     rungs = study.rungs if study.promotes else ()
     lost = [_unreported(lives, epochs, run, rungs) for run in runs.itertuples()]
     charges = pd.concat([part for part in (epochs[["what", "run", SECONDS]], *lost) if len(part)] or [epochs])
-    hours = pd.DataFrame(
-        {kind: charges[SECONDS] * charges["run"].map(runs[share]) / 3600 for kind, share in _SHARES.items()}
-    )
+    rates = {kind: charges["run"].map(runs[share]) for kind, share in _SHARES.items()}
+    hours = pd.DataFrame({kind: charges[SECONDS] * rate / 3600 for kind, rate in rates.items()})
     entries = hours.groupby(charges["what"]).sum().reindex([*_WORDS.values(), REPEATED, IDLE], fill_value=0.0)
     wall = runs["end"] - runs["start"]
     for kind, share in _SHARES.items():
@@ -101,7 +95,7 @@ def compute_cost(study: Study) -> ComputeCost:
         notes.append("The idle time is unknown: the number of slots of a run is not recorded.")
     pruned = trials[(trials[STATE] == names.PRUNED) & (trials[EPOCHS] > 0)]
     left = study.max_epochs - pruned[EPOCHS]
-    share = runs[_SHARES[_HOURS[_unit(entries)]]].iloc[-1]
+    share = runs["gpus" if entries[GPU_HOURS].sum() > 0 else "cpus"].iloc[-1]
     return ComputeCost(
         entries=entries,
         wall_seconds=float(wall.sum()) + sum(other.wall_seconds for other in confirmations),
@@ -135,24 +129,19 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tupl
     return pd.DataFrame(rows[failed | in_flight])
 
 
-def _runs(study: Study, events: pd.Series[float]) -> tuple[pd.DataFrame, list[str]]:
+def _runs(study: Study, clock: SearchClock) -> tuple[pd.DataFrame, list[str]]:
     """Return one row per run (start and end in seconds since 1970, slots, cpus, gpus, over), and notes on them."""
     rows: list[dict[str, Any]] = []
     notes = []
     entries = study.manifest["runs"]
-    starts = [pd.Timestamp(entry["started"]).timestamp() for entry in entries]
-    for number, (entry, start) in enumerate(zip(entries, starts, strict=True), 1):
+    for number, (entry, last) in enumerate(zip(entries, clock.last_events, strict=True), 1):
         slots = entry.get("slots") or {"count": None, "cpus": study.config.resources.cpus_per_trial, "gpus": 0}
         over = number < len(entries) or "ended" in entry or not is_being_written(study.folder)
-        if "ended" in entry:
-            end = pd.Timestamp(entry["ended"]).timestamp()
-        elif not over:
-            end = time.time()
-        else:
-            until = starts[number] if number < len(entries) else float("inf")
-            end = max([start, *events[(events >= start) & (events < until)]])
+        end = pd.Timestamp(entry["ended"]) if "ended" in entry else last if over else pd.Timestamp.now("UTC")
+        if over and "ended" not in entry:
             notes.append(f"Run {number} of the search was killed: its cost counts up to its last report.")
-        rows.append({"start": start, "end": end, "over": over, **slots})
+        start = pd.Timestamp(entry["started"])
+        rows.append({"start": start.timestamp(), "end": end.timestamp(), "over": over, **slots})
     frame = pd.DataFrame(rows, columns=["start", "end", "over", "count", "cpus", "gpus"])
     return frame.rename(columns={"count": "slots"}).astype({"slots": float, "cpus": float, "gpus": float}), notes
 

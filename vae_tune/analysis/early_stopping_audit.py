@@ -62,7 +62,8 @@ def _rung_audits(study: Study) -> Iterator[RungAudit]:
         false_stops = int((audited <= passed.median()).sum())
         low, high = proportion_interval(false_stops, len(audited))
         stopped = losses.loc[stopped_at.index[stopped_at == epoch].difference(whole.index), epoch]
-        known, final, weight = (np.asarray(column[judged], np.float64) for column in (losses[epoch], whole, weights))
+        columns = (*(column[judged] for column in (losses[epoch], whole, weights)), audited, stopped)
+        known, final, weight, audited_losses, stopped_losses = (np.asarray(column, np.float64) for column in columns)
         yield RungAudit(
             epoch=epoch,
             stopped=int((stopped_at == epoch).sum()),
@@ -73,12 +74,7 @@ def _rung_audits(study: Study) -> Iterator[RungAudit]:
             low=low,
             high=high,
             winner_stopped=probability_that_best_was_stopped(
-                known,
-                final,
-                weight,
-                np.asarray(audited, np.float64),
-                np.asarray(stopped, np.float64),
-                float(passed.min()),
+                known, final, weight, audited_losses, stopped_losses, float(passed.min())
             ),
         )
 
@@ -134,20 +130,20 @@ def weighted_spearman(x: Array, y: Array, weights: Array) -> float:
 
 def sentences(study: Study) -> list[str]:
     """Return what the audit shows, in a few sentences per rung with audited trials."""
-    return [_sentence(rung) for rung in _rung_audits(study) if rung.audited]
-
-
-def _sentence(rung: RungAudit) -> str:
-    text = (
-        f"Rung at epoch {rung.epoch}: {rung.audited} of the {rung.stopped} trials that it stopped were audited; "
-        f"{rung.false_stops} of these ended in the better half ({rung.share:.0%}, 95 % interval {rung.low:.0%} to "
-        f"{rung.high:.0%})."
-    )
-    if not math.isnan(rung.spearman):
-        text += f" Rank correlation with the final losses: {rung.spearman:.2f}."
-    if not math.isnan(rung.winner_stopped):
-        text += f" Probability that it stopped a better trial than any that it let through: {rung.winner_stopped:.0%}."
-    return text
+    texts = []
+    for rung in _rung_audits(study):
+        text = (
+            f"Rung at epoch {rung.epoch}: {rung.audited} of the {rung.stopped} trials that it stopped were audited; "
+            f"{rung.false_stops} of these ended in the better half ({rung.share:.0%}, 95 % interval {rung.low:.0%} to "
+            f"{rung.high:.0%})."
+        )
+        if not math.isnan(rung.spearman):
+            text += f" Rank correlation with the final losses: {rung.spearman:.2f}."
+        if not math.isnan(rung.winner_stopped):
+            chance = f"{rung.winner_stopped:.0%}"
+            text += f" Probability that it stopped a better trial than any that it let through: {chance}."
+        texts += [text] if rung.audited else []
+    return texts
 
 
 def _mid_ranks(values: Array, weights: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,11 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS, VAL_LOSS
 from vae_tune.config.optuna_logging import silence_optuna
 
-if TYPE_CHECKING:
-    from optuna.importance import BaseImportanceEvaluator
-
 MIN_TRIALS = 10
 """Trials with a loss at the same epoch that a comparison of hyperparameters needs."""
 PED_ANOVA, FANOVA = "ped-anova", "fanova"
 _MAX_DEPTH = 8  # of fANOVA's trees; Optuna's 64 gives the same shares to within 0.01, for 1,000 trials in 25 s
-_TOP = 5
-"""Trials that PED-ANOVA should count among the best, by Optuna's documentation."""
+_TOP = 5  # trials that PED-ANOVA should count among the best, by Optuna's documentation
 
 
 @dataclass(frozen=True)
@@ -129,13 +125,10 @@ def slices(study: Study) -> pd.DataFrame:
         One row per trial and hyperparameter: trial, state, epochs, hyperparameter, value (of the hyperparameter's own
         type), val_loss (the trial's last, at epoch ``epochs``; NaN where there was none).
     """
-    parts = []
-    for name in study.space.distributions:
-        part = study.trials[[STATE, EPOCHS, VAL_LOSS]].reset_index()
-        part[HYPERPARAMETER] = name
-        part[names.VALUE] = study.trials[name].to_numpy(object)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)[[TRIAL, STATE, EPOCHS, HYPERPARAMETER, names.VALUE, VAL_LOSS]]
+    searched = dict.fromkeys(study.space.distributions, object)
+    table = study.trials.astype(searched).reset_index()
+    table = table.melt([TRIAL, STATE, EPOCHS, VAL_LOSS], [*searched], HYPERPARAMETER, names.VALUE)
+    return table[[TRIAL, STATE, EPOCHS, HYPERPARAMETER, names.VALUE, VAL_LOSS]]
 
 
 def parallel(study: Study) -> pd.DataFrame:
@@ -286,9 +279,7 @@ def _as_logarithms(
     return trials, space
 
 
-def _evaluate(
-    evaluator: BaseImportanceEvaluator, trials: pd.DataFrame, space: dict[str, BaseDistribution]
-) -> dict[str, float]:
+def _evaluate(evaluator: Any, trials: pd.DataFrame, space: dict[str, BaseDistribution]) -> dict[str, float]:
     """Return each hyperparameter's share, the greatest first; all equal if no share can be computed."""
     with silence_optuna():
         study = optuna.create_study()

@@ -7,7 +7,7 @@ empty if the study has no data for it. Losses are nats per image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,7 @@ from vae_tune.config.names import END, ENDED, EPOCH, EPOCHS, NODE, START, STARTE
 _OVERLAP = 0.5  # s: a report has the time of its arrival, so trials of one worker may appear to overlap by that
 _PAUSE = 1.0  # s: a longer gap between two epochs means that the trial was paused
 _RUN, _PART = "run", "part"
-_MIN_PAIRS = 3
-"""Trials that a rank correlation needs."""
+_MIN_PAIRS = 3  # trials that a rank correlation needs
 
 
 def best_so_far(study: Study) -> pd.DataFrame:
@@ -116,8 +115,10 @@ class SearchClock:
     """Time since the start of a search, without the pauses before each resume."""
 
     origin: pd.Timestamp
+    last_events: tuple[pd.Timestamp, ...]
+    """Of each run; of a run without events its start."""
     pauses: tuple[tuple[pd.Timestamp, pd.Timestamp], ...]
-    """Each from the last recorded event of a run to the start of the next run."""
+    """Each from the last event of a run to the start of the next run."""
 
     @classmethod
     def of(cls, study: Study) -> SearchClock:
@@ -125,8 +126,9 @@ class SearchClock:
         events = pd.concat([study.trials[STARTED], study.trials[ENDED], study.epochs[TIME]]).dropna().sort_values()
         runs = [pd.Timestamp(run[STARTED]) for run in study.manifest.get("runs", ())]
         origin = min([*runs[:1], *events[:1]], default=pd.Timestamp(0, tz="UTC"))
-        pauses = [(max([run, *events[events < again][-1:]]), again) for run, again in pairwise(runs)]
-        return cls(origin, tuple(pauses))
+        ends = [*runs[1:], pd.Timestamp.max.tz_localize("UTC")]
+        lasts = [max([run, *events[events < end][-1:]]) for run, end in zip(runs, ends, strict=False)]
+        return cls(origin, tuple(lasts), tuple(zip(lasts, runs[1:], strict=False)))
 
     def hours(self, moments: pd.Series[Any]) -> pd.Series[Any]:
         """Return the hours of searching by each of ``moments``."""
@@ -227,6 +229,4 @@ def _idle(busy: pd.DataFrame, clock: SearchClock) -> pd.DataFrame:
         for worker, own in of_run.groupby(WORKER):
             free, taken = [begin, *own[END].cummax()], [*own[START], of_run[END].max()]
             gaps += [(worker, names.IDLE, start, end) for start, end in zip(free, taken, strict=True) if start < end]
-    table = pd.DataFrame(gaps, columns=[WORKER, STATE, START, END])
-    table[TRIAL] = pd.array([pd.NA] * len(table), "Int64")
-    return table
+    return pd.DataFrame(gaps, columns=[WORKER, STATE, START, END])

@@ -22,8 +22,7 @@ from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
 
 Array = npt.NDArray[np.float64]
 
-LATE = 0.3
-"""Share of ``max_epochs`` from which losses count: earlier ones say little about the final order."""
+LATE = 0.3  # share of max_epochs from which losses count: earlier ones say little about the final order
 _OUTER = 0.1  # of a range: a best trial this close to an end is at the edge
 _CROWDED = 0.2  # of a range: half of the best trials this close to an end crowd there
 _CLOSE = 0.05  # of a range: best trials this close to an end leave no room beyond them
@@ -102,16 +101,10 @@ def _range_edges(study: Study) -> Iterator[RangeEdge]:
 
 
 def loss_fall(study: Study, trials: pd.DataFrame, name: str, end: str) -> tuple[float, float, float] | None:
-    """Return by how much the loss falls at an end of a range, by a surface fitted to ``trials``.
+    """Return by how much the loss falls at the ``end`` of a range, by a surface fitted to comparable ``trials``.
 
     The surface is a sum of parabolas, one per range, and of a level per choice. The slope of a parabola at its end
     depends on the parabola's form, so a cubic in its place must fall there too, by at least half of its own interval.
-
-    Args:
-        study: the study.
-        trials: result of :func:`vae_tune.analysis.hyperparameters.comparable`.
-        name: a hyperparameter with a range.
-        end: low or high.
 
     Returns:
         The fall and the ends of its 95 % interval, nats per image for a tenth of the range; None if there are too few

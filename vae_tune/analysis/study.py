@@ -168,7 +168,9 @@ def load_study(folder: str | Path) -> Study:
     manifest = read_manifest(folder)
     path = folder / names.EPOCHS_FILE
     try:
-        epochs = _read_epochs(path)  # before trials.csv, which then has every trial that reported
+        content = path.read_bytes()  # before trials.csv, which then has every trial that reported
+        whole_lines = content[: content.rfind(b"\n") + 1]  # the search may be in the middle of writing the next
+        epochs = _read_table(BytesIO(whole_lines), names.EPOCH_COLUMNS)
         path = folder / names.TRIALS_FILE
         trials = trials_table(path, read_space(manifest), manifest["reference"])
         path = folder / names.BEST_FOLDER / names.METRICS_FILE
@@ -213,7 +215,6 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
         raise UsageError(f"Losses of different kinds cannot be compared ({found}).")
     given = [study.name for study in studies]
     keys = [study.name if given.count(study.name) == 1 else address(study.place) for study in studies]
-
     return Studies(
         studies,
         tuple(keys),
@@ -252,12 +253,6 @@ def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, A
             texts = {str(choice): choice for choice in choices}
             table[name] = pd.Categorical([texts.get(text) for text in table[name]], categories=list(choices))
     return table.set_index(TRIAL)
-
-
-def _read_epochs(path: Path) -> pd.DataFrame:
-    """Read ``epochs.csv`` up to its last whole line: the search may be in the middle of writing the next."""
-    content = path.read_bytes()
-    return _read_table(BytesIO(content[: content.rfind(b"\n") + 1]), names.EPOCH_COLUMNS)
 
 
 def _read_table(source: Path | BytesIO, types: Mapping[str, str]) -> pd.DataFrame:

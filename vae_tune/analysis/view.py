@@ -23,11 +23,8 @@ def loss_range(losses: pd.Series[Any], states: pd.Series[Any]) -> tuple[float, f
 
     Losses of stopped trials are from early epochs: with all of them in view the others would lie on one line. So the
     range goes from the lowest to a high quantile of the complete trials (of all, where fewer than 3 are complete),
-    and no further than 5 times as far from the lowest as their median.
-
-    Args:
-        losses: nats per image, or another number of each trial; those that are not finite do not count.
-        states: the trials' states, with the same index.
+    and no further than 5 times as far from the lowest as their median. ``states`` have the index of ``losses``, of
+    which those that are not finite do not count.
 
     Returns:
         Low and high, low < high; None where there is no finite loss.
@@ -47,9 +44,7 @@ def loss_range(losses: pd.Series[Any], states: pd.Series[Any]) -> tuple[float, f
 def curve_range(curves: pd.DataFrame, winner: int | None) -> tuple[float, float] | None:
     """Return :func:`loss_range` of the ends of learning curves, with the whole curve of the winner in view.
 
-    Args:
-        curves: one row per report, by trial and epoch: trial, state, val_loss in nats per image.
-        winner: its number, or None.
+    ``curves`` has one row per report, by trial and epoch, as of :func:`vae_tune.analysis.progress.learning_curves`.
     """
     ends = curves.drop_duplicates(TRIAL, keep="last")
     view, own = loss_range(ends[VAL_LOSS], ends[STATE]), curves.loc[curves[TRIAL] == winner, VAL_LOSS]

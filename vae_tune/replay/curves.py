@@ -45,18 +45,11 @@ class Curve:
 
 
 class Source(Protocol):
-    """The source of a replayed trial's reports."""
+    """The source of a replayed trial's reports: recorded curves, and the curve of any configuration."""
 
-    @property
-    def curves(self) -> Curves:
-        """The recorded curves."""
+    curves: Curves
 
-    @property
-    def best(self) -> float:
-        """The lowest known loss at ``max_epochs``."""
-
-    def curve(self, values: Mapping[str, Any]) -> Curve:
-        """Return the curve of a configuration."""
+    def curve(self, values: Mapping[str, Any]) -> Curve: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -122,9 +115,8 @@ def study_curves(study: Study) -> Curves:
     reports = study.epochs[study.epochs[TRIAL].isin(kept.index)][[TRIAL, EPOCH, VAL_LOSS, SECONDS]]
     last = reports.groupby(TRIAL)[EPOCH].max().reindex(diverged.index, fill_value=0)
     pace = reports.groupby(TRIAL)[SECONDS].mean().reindex(diverged.index).fillna(reports[SECONDS].mean())
-    ends = pd.DataFrame(
-        {TRIAL: diverged.index, EPOCH: last.to_numpy() + 1, VAL_LOSS: np.inf, SECONDS: pace.to_numpy()}
-    )
+    columns = {TRIAL: diverged.index, EPOCH: last.to_numpy() + 1, VAL_LOSS: np.inf, SECONDS: pace.to_numpy()}
+    ends = pd.DataFrame(columns)
     reports = pd.concat([reports, ends]) if len(ends) else reports
     table = reports.merge(kept[list(study.space.distributions)].reset_index(), on=TRIAL)
     return _curves(study.folder, study.manifest["metric"]["kind"], study.space, study.reference, table)
@@ -170,6 +162,7 @@ class Tabular:
         if not len(self._whole):
             raise UsageError(f"{curves.name} has no whole curve, which a replay needs.")
         self.best = float(curves.losses[self._whole, -1].min())
+        """The lowest recorded loss at ``max_epochs``."""
 
     def curve(self, values: Mapping[str, Any]) -> Curve:
         """Return the curve of the nearest configuration."""

@@ -26,10 +26,8 @@ from vae_tune.replay.simulator import ReplayedTrial, simulate
 from vae_tune.replay.surrogate import FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.search.initial_trials import reference_values
 
-SECONDS = 4.0
-"""Time limit of a forecast, which its last step may exceed."""
-MORE = 50
-"""Additional trials whose gain is forecast."""
+SECONDS = 4.0  # time limit of a forecast, which its last step may exceed
+MORE = 50  # additional trials whose gain is forecast
 _FACTORS = (2, 3, 4)
 _MOST = 100  # trials that the surrogate is fitted to: its time grows with their cube
 _REPEATS, _FEWEST_REPEATS = 10, 3
@@ -38,8 +36,7 @@ _BETTER = 0.1  # nats: another best trial this much better is worth its epochs
 _WORTH = 0.1  # of the epochs: a saving worth mentioning
 
 
-class _OutOfTime(Exception):
-    """The forecast exceeds its time limit."""
+class _OutOfTime(Exception): ...
 
 
 def write_forecast(study: Study, seconds: float = SECONDS) -> None:
@@ -94,8 +91,6 @@ def _not_enough(reason: str) -> Finding:
 
 class Recorded:
     """A source of the study's own curves, continued where they end early; a new trial's is expected, with noise."""
-
-    best = 0.0
 
     def __init__(self, curves: Curves, surrogate: Surrogate, check: Callable[[], None] = lambda: None):
         """Continue the curves; ``check`` is called before each and ends the work by an exception."""
@@ -159,8 +154,7 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
     """Report the expected gain of more trials."""
     setting = Setting(study.config.sampler, replace(study.config.asha, audit_fraction=0.0), workers)
     points = _points(source.curves)
-    gains: list[float] = []
-    epochs: list[int] = []
+    gains, epochs = list[float](), list[int]()
     if study.best is None or study.best["state"] != COMPLETE:
         return
     for seed in range(_REPEATS):

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, SPEARMAN, TRIALS
 from vae_tune.replay.curves import Array, Curve, Curves, places
 
-if TYPE_CHECKING:
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from threadpoolctl import ThreadpoolController
-
-FEWEST = 6
-"""Whole curves that a surrogate needs."""
+FEWEST = 6  # whole curves that a surrogate needs
 LOWEST_CORRELATION = 0.7
 """Cross-validated rank correlation that a surrogate needs at each epoch; below it is poor."""
 ERROR, ERROR_OF_BEST = "error", "error_of_best"
@@ -37,7 +32,7 @@ _PROBES = 2**12  # points, beside the recorded ones, among which the surrogate's
 class _Process:
     """A Gaussian process fitted to standardised targets, with a fast prediction of its mean."""
 
-    fitted: GaussianProcessRegressor
+    fitted: Any  # GaussianProcessRegressor, which is slow to import
     mean: float
     scale: float
 
@@ -242,7 +237,7 @@ def _fit(inputs: Array, target: Array, like: _Process | None) -> _Process:
 
 
 @cache
-def _threads() -> ThreadpoolController:
+def _threads() -> Any:
     """Return the control of the BLAS threads; finding the libraries takes as long as a small fit."""
     from threadpoolctl import ThreadpoolController
 

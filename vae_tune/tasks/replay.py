@@ -83,7 +83,7 @@ def _refuse_output(folder: Path) -> None:
         raise UsageError(f"output {folder} cannot be written: {there} is no writable folder.")
 
 
-def _make_source(place: Path, curves: Curves, kind: str, *, force: bool, console: Console) -> Source:
+def _make_source(place: Path, curves: Curves, kind: str, *, force: bool, console: Console) -> Tabular | Surrogate:
     """Return the source of simulated reports, after printing how good it is."""
     whole = f"{len(curves.values)} configurations, {curves.whole.sum()} of them to epoch {curves.max_epochs}"
     console.print(f"{address(place)}: {whole}; {curves.kind} values.", soft_wrap=True)

@@ -21,8 +21,7 @@ from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import STATE_COLOURS
 from vae_tune.views.formatting import confirmation_table, format_value, format_values
 
-_OTHER_COLUMNS_WIDTH, _COLUMN_WIDTH = 46, 11
-"""Characters of the table of the best trials: all columns that are not hyperparameters; one that is."""
+_OTHER_COLUMNS_WIDTH, _COLUMN_WIDTH = 46, 11  # characters of all columns but the hyperparameters; of one of these
 
 
 def print_summary(
@@ -34,16 +33,9 @@ def print_summary(
     folder: Path,
     advice: Sequence[str] = (),
 ) -> None:
-    """Print the result of a search.
+    """Print the result of a search, the sentences of ``advice`` and the next steps.
 
-    Args:
-        console: where to print.
-        rows: all trials.
-        num_samples: the number of trials asked for.
-        max_epochs: the epochs of a complete trial.
-        metrics: the content of ``best/metrics.json``, and the rows of ``--confirm`` as ``confirmation``.
-        folder: the study folder.
-        advice: sentences to print after the results.
+    ``metrics`` is the content of ``best/metrics.json``, with the rows of ``--confirm`` as ``confirmation``.
     """
     _print_best_trials(console, rows)
     counts = Counter(row.state for row in rows)
@@ -84,8 +76,8 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow]) -> None:
 
 def _print_winner(console: Console, metrics: Mapping[str, Any]) -> None:
     best = metrics["winner"]
-    hyperparameters = format_values(best["hyperparameters"])
-    console.print(f"Winner: trial {best['trial']} ({hyperparameters}), {metrics['rule']}.", soft_wrap=True)
+    words = f"Winner: trial {best['trial']} ({format_values(best['hyperparameters'])}), {metrics['rule']}."
+    console.print(words, soft_wrap=True)
     splits = [split for split in ("validation", "test") if split in best]
     parts = ["test reconstruction", "test KL"] if "test" in best else []
     table = _table(f"Negative ELBO, {metrics['unit']}, {metrics['kind']} values", "", *splits, *parts, left="")

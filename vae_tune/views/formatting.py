@@ -37,9 +37,7 @@ def format_moment(text: str) -> str:
 def confirmation_table(results: Iterable[Mapping[Any, Any]], plus_minus: str) -> dict[str, Any]:
     """Return the results of ``--confirm`` as ``title``, ``columns`` and ``rows`` of a ``label`` and ``cells``.
 
-    Args:
-        results: the rows of :func:`vae_tune.tasks.confirm.compare`.
-        plus_minus: the sign between a mean and half the width of its 95 % interval.
+    ``plus_minus`` stands between a mean and half the width of its 95 % interval.
     """
 
     def interval(row: Mapping[Any, Any], name: str) -> str:

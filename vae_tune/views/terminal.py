@@ -22,8 +22,7 @@ from vae_tune.views.end_summary import print_summary
 from vae_tune.views.formatting import format_duration, format_values
 
 _SILENCE_SECONDS = 30.0
-_NAMED_TRIALS = 4
-"""Running trials that a status line names at most."""
+_NAMED_TRIALS = 4  # running trials that a status line names at most
 
 
 def make_view(console: Console | None = None, *, with_summary: bool = True) -> View:
@@ -200,8 +199,7 @@ class TerminalView(View):
             text.append(f"{STATE_WORDS[state]} {counts[state]}  ", style=STATE_COLOURS[state])
         speed = sum(row.images_per_second or 0 for row in rows if row.state == RUNNING)
         text.append(f"{speed:,.0f} images/s", style="dim")
-        best = winner(rows, self._max_epochs)
-        if best is not None:
+        if (best := winner(rows, self._max_epochs)) is not None:
             text.append(f"\nbest {best.val_loss:.2f} nats at epoch {best.epochs}", style="bold")
             text.append(f"  trial {best.trial}: {format_values(best.values)}")
         return text

@@ -32,7 +32,6 @@ VIEWS = {
     "study_storage": "vae_tune.views.live.postgresql:PostgreSQL",
 }
 """The class of each view, by its field in ViewsConfig; imported only if the field is set."""
-_PATIENCE_SECONDS = 10.0
 
 
 def require_packages(config: ViewsConfig) -> None:
@@ -43,10 +42,8 @@ def require_packages(config: ViewsConfig) -> None:
     """
     for field, view in _chosen(config).items():
         if find_spec(view.package) is None:
-            extra = view.__module__.rpartition(".")[2]
-            raise UsageError(
-                f"{suggestions.option(field)} needs the package {view.package}: pip install 'vae-tune[{extra}]'"
-            )
+            extra, option = view.__module__.rpartition(".")[2], suggestions.option(field)
+            raise UsageError(f"{option} needs the package {view.package}: pip install 'vae-tune[{extra}]'")
 
 
 def open_views(
@@ -62,10 +59,7 @@ def open_views(
 
 
 def close_views(
-    views: Iterable[BackgroundView],
-    status: str,
-    patience_seconds: float = _PATIENCE_SECONDS,
-    limit_seconds: float = 60.0,
+    views: Iterable[BackgroundView], status: str, patience_seconds: float = 10.0, limit_seconds: float = 60.0
 ) -> None:
     """Close the views, and wait for each until it is done, makes no progress, or exceeds the limit."""
     alive = list(views)

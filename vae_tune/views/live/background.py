@@ -16,10 +16,8 @@ from vae_tune.views.live.view import DrawSamples, LiveView
 
 _RETRY_SECONDS = 15.0
 _STUCK_SECONDS = 30.0
-_IDLE_PER_WORK = 9
-"""A view that keeps up pauses this many times as long as it worked, to leave the CPU to the search."""
-_MAX_SAMPLES = 16
-"""Trials that wait with samples at most; a view that is further behind gets the others without."""
+_IDLE_PER_WORK = 9  # a view that keeps up pauses this many times as long as it worked, to leave the CPU to the search
+_MAX_SAMPLES = 16  # trials that wait with samples at most; a view that is further behind gets the others without
 
 
 class BackgroundView:

@@ -27,10 +27,8 @@ STUDY_TAG, STARTED_TAG, TRIAL_TAG = "vae_tune.study", "vae_tune.started", "vae_t
 _PARENT_TAG = "mlflow.parentRunId"
 _BEST_TAG = "vae_tune.best_trial"
 _STATUS = {COMPLETE: "FINISHED", names.PRUNED: "KILLED", FAIL: "FAILED", RUNNING: "RUNNING"}
-_PAUSED = "SCHEDULED"
-"""MLflow's status of a trial that continues when the search is resumed."""
-_MAX_BATCH, _MAX_RUNS = 1_000, 50_000
-"""Metrics that MLflow accepts, and runs that it returns, in one request."""
+_PAUSED = "SCHEDULED"  # MLflow's status of a trial that continues when the search is resumed
+_MAX_BATCH, _MAX_RUNS = 1_000, 50_000  # metrics that MLflow accepts, and runs that it returns, in one request
 _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -78,7 +76,10 @@ class MLflow(LiveView):
         self._best_may_be_new = False
         self._experiment = self._find_experiment(address)
         self._study = self._find_study(manifest)
-        self._runs = {int(run.data.tags[TRIAL_TAG]): _known(run) for run in self._search(_PARENT_TAG, self._study)}
+        self._runs: dict[int, _Run] = {}
+        for run in self._search(_PARENT_TAG, self._study):
+            info, tags, epochs = run.info, dict(run.data.tags), int(run.data.metrics.get(EPOCH, 0))
+            self._runs[int(tags[TRIAL_TAG])] = _Run(info.run_id, info.status, epochs, tags)
 
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:  # noqa: ARG002  # best/ has samples
         """Log the new reports, tags and status of a trial."""
@@ -106,9 +107,8 @@ class MLflow(LiveView):
         self._client.set_tag(self._study, "vae_tune.status", status)
         best = self._folder / BEST_FOLDER
         if (best / METRICS_FILE).exists():
-            numbers = _flat(read_json(best / METRICS_FILE)).items()
-            moment = _milliseconds(now())
-            metrics = [self._entities.Metric(name, float(value), moment, 0) for name, value in numbers]
+            numbers, moment = _flat(read_json(best / METRICS_FILE)), _milliseconds(now())
+            metrics = [self._entities.Metric(name, float(value), moment, 0) for name, value in numbers.items()]
             self._client.log_batch(self._study, metrics=metrics)
             self._client.log_artifacts(self._study, str(best), BEST_FOLDER)
         ends = {names.INTERRUPTED: "KILLED", FAILED: "FAILED", "running": "FAILED"}
@@ -139,8 +139,8 @@ class MLflow(LiveView):
 
     def _begin(self, row: TrialRow) -> _Run:
         tags = {_PARENT_TAG: self._study, TRIAL_TAG: str(row.trial)}
-        name = f"trial {row.trial}"
-        run = self._client.create_run(self._experiment, _milliseconds(row.started), tags, run_name=name)
+        started, name = _milliseconds(row.started), f"trial {row.trial}"
+        run = self._client.create_run(self._experiment, started, tags, run_name=name)
         self._client.log_batch(run.info.run_id, params=self._params(row.values))
         self._runs[row.trial] = _Run(run.info.run_id, "RUNNING", 0, {})
         return self._runs[row.trial]
@@ -180,11 +180,6 @@ class MLflow(LiveView):
 
     def _params(self, values: Mapping[str, Any]) -> list[Any]:
         return [self._entities.Param(name, str(value)) for name, value in values.items()]
-
-
-def _known(run: Any) -> _Run:
-    epochs = run.data.metrics.get(EPOCH, 0)
-    return _Run(run.info.run_id, run.info.status, int(epochs), dict(run.data.tags))
 
 
 def _milliseconds(moment: str) -> int:

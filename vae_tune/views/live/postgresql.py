@@ -25,8 +25,7 @@ from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView
 
-TIMEOUT_SECONDS = 10
-"""Time limit of a connection attempt."""
+TIMEOUT_SECONDS = 10  # of a connection attempt
 STARTED_ATTRIBUTE, STATUS_ATTRIBUTE = "vae_tune.started", "vae_tune.status"
 """User attributes of the study: its start, which identifies it among studies of the same name, and its status."""
 
@@ -83,7 +82,7 @@ class PostgreSQL(LiveView):
     @_plain_errors()
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:  # noqa: ARG002
         """Copy the changes of a trial; before it, trials with lower numbers that have no row, as of a warm start."""
-        trials = self._trials()
+        trials = self._journal.get_all_trials(self._source, deepcopy=False)
         for trial in trials[len(self._copied) : row.trial + 1]:
             self._ids.append(self._storage.create_new_trial(self._copy, template_trial=trial))
             self._copied.append(trial)
@@ -94,9 +93,6 @@ class PostgreSQL(LiveView):
         """Copy the status of the search, and disconnect."""
         self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, status)
         self._storage.engine.dispose()
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self._journal.get_all_trials(self._source, deepcopy=False)
 
     def _find_copy(self, name: str, started: str) -> int:
         """Return the id of the study's copy; create it if there is none."""

@@ -15,8 +15,7 @@ from vae_tune.config.names import EPOCH, FAIL, REPORT_COLUMNS, RUNNING, TIME, VA
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView
 
-_COMPLETE_MARKER = ".whole"
-"""A file in the folder of an ended trial whose events are all written."""
+_COMPLETE_MARKER = ".whole"  # a file in the folder of an ended trial whose events are all written
 
 
 class TensorBoard(LiveView):
@@ -35,12 +34,9 @@ class TensorBoard(LiveView):
         from tensorboardX.proto.event_pb2 import Event
 
         self._folder = Path(address)
-        self._summary = summary
-        self._new_writer = EventsWriter
-        self._new_event = Event
+        self._summary, self._new_writer, self._new_event = summary, EventsWriter, Event
         self._writers: dict[int, Any] = {}
-        self._written: dict[int, int] = {}
-        """Epochs written so far, by trial."""
+        self._written: dict[int, int] = {}  # epochs, by trial
 
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
         """Write the new epochs of a trial; at its end also its samples."""
@@ -69,16 +65,14 @@ class TensorBoard(LiveView):
         folder.mkdir(parents=True)
         self._writers[row.trial] = self._new_writer(str(folder / "events"))
         self._written[row.trial] = 0
-        experiment, start, _ = self._hparams(row)
-        self._write(row, experiment)
-        self._write(row, start)
+        for summary in self._hparams(row)[:2]:  # the experiment and the start of its session
+            self._write(row, summary)
 
     def _finish(self, row: TrialRow, folder: Path, draw_samples: DrawSamples | None) -> None:
         if draw_samples is not None and (sheet := draw_samples()) is not None:
             self._write(row, self._summary.image("samples", sheet, dataformats="HW"), row.reports[-1])
         if row.state != FAIL:
-            _, _, success = self._hparams(row)
-            self._write(row, success)
+            self._write(row, self._hparams(row)[2])  # the session's end
         self._writers.pop(row.trial).close()
         (folder / _COMPLETE_MARKER).touch()
 

@@ -27,13 +27,10 @@ class LiveView:
     """The package that the view imports; the extra of vae_tune that installs it has the name of the view's module."""
 
     def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
-        """Connect.
+        """Connect the view of the study in ``folder``; ``manifest`` is the content of its ``study.json``.
 
-        Args:
-            address: the value of the view's field in :class:`~vae_tune.config.settings.ViewsConfig`; of a field that
-                is a flag, the folder to write to.
-            folder: the study folder.
-            manifest: the content of ``study.json``.
+        ``address`` is the value of the view's field in :class:`~vae_tune.config.settings.ViewsConfig`; of a field that
+        is a flag, the folder to write to.
         """
 
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:

@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from vae_tune.config.names import EPOCH, TRAIN_LOSS, VAL_LOSS
+from vae_tune.config.names import EPOCH, TRAIN_LOSS, UNIT, VAL_LOSS
 from vae_tune.record.trials import TrialRow, winner
 from vae_tune.views.formatting import format_values
 from vae_tune.views.live.view import DrawSamples, LiveView
 
-TIMEOUT_SECONDS = 10
-"""Time limit of a request."""
+TIMEOUT_SECONDS = 10  # of a request
 _CURVES = {VAL_LOSS: "validation negative ELBO", TRAIN_LOSS: "training loss"}
 
 
@@ -43,12 +42,9 @@ class Visdom(LiveView):
         best = winner(self._rows.values(), self._max_epochs)
         if best is row and draw_samples is not None and (sheet := draw_samples()) is not None:
             height, width = sheet.shape
-            options = {
-                "title": f"samples of trial {row.trial}",
-                "caption": f"{row.val_loss:.2f} nats per image at epoch {row.epochs}: {format_values(row.values)}",
-                "width": 2 * width,
-                "height": 2 * height,
-            }
+            caption = f"{row.val_loss:.2f} nats per image at epoch {row.epochs}: {format_values(row.values)}"
+            options = {"title": f"samples of trial {row.trial}", "caption": caption}
+            options |= {"width": 2 * width, "height": 2 * height}
             self._server.image(sheet[np.newaxis], win="samples", opts=options)
 
     def flush(self) -> None:
@@ -59,14 +55,8 @@ class Visdom(LiveView):
         labels = np.concatenate([np.full(len(row.reports), number) for number, row in enumerate(rows, 1)])
         for column, title in _CURVES.items():
             points = [[report[EPOCH], report[column]] for row in rows for report in row.reports]
-            options = {
-                "title": title,
-                "xlabel": "epoch",
-                "ylabel": "nats per image",
-                "mode": "lines+markers",
-                "markersize": 4,
-                "legend": [f"trial {row.trial}" for row in rows],
-            }
+            options = {"title": title, "xlabel": "epoch", "ylabel": UNIT, "mode": "lines+markers", "markersize": 4}
+            options["legend"] = [f"trial {row.trial}" for row in rows]
             self._server.scatter(np.array(points, float), labels, win=column, opts=options)
 
     def close(self, status: str) -> None:  # noqa: ARG002

@@ -19,17 +19,11 @@ def make_compute(study: Study, cost: ComputeCost) -> dict[str, Any]:
         spent = hours[str(key)]
         if key in (UNFINISHED, REPEATED) and not spent and not entry["trials"]:
             continue
-        share = None if math.isnan(spent) or not total else spent / total
-        rows.append(
-            {
-                "key": key,
-                "trials": int(entry["trials"]) or "",
-                "epochs": int(entry["epochs"]) or "",
-                "cost": "unknown" if math.isnan(spent) else number_and_unit(spent, cost)[0],
-                "share": "" if share is None else f"{share:.1%}",
-                "percent": None if share is None else f"{share * 100:.3f}",
-            }
-        )
+        row = {"key": key, "trials": int(entry["trials"]) or "", "epochs": int(entry["epochs"]) or ""}
+        row["cost"] = "unknown" if math.isnan(spent) else number_and_unit(spent, cost)[0]
+        if total and not math.isnan(spent):
+            row |= {"share": f"{spent / total:.1%}", "percent": f"{spent / total * 100:.3f}"}
+        rows.append({"share": "", "percent": None} | row)
     return {
         "unit": number_and_unit(total, cost)[1],
         "title": f"{format_cost(total, cost)} in {format_duration(cost.wall_seconds)} of searching.",

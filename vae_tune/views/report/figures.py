@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from vae_tune.analysis import models, progress
 from vae_tune.analysis.hyperparameters import Axis, axes, pair
@@ -17,15 +19,10 @@ from vae_tune.views.figures import FIGURES
 from vae_tune.views.figures.chart import Panels
 from vae_tune.views.formatting import format_value
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _SECTIONS = {"progress": "The search", "hyperparameters": "Hyperparameters", "models": "Models"}
 """Titles of the sections, by the module that describes their figures."""
-_MAX_PAIRED = 5
-"""Hyperparameters in the pair grid at most."""
-_CLOSE = 1.0
-"""Nats per image by which a smaller model may be worse and still be worth naming."""
+_MAX_PAIRED = 5  # hyperparameters in the pair grid
+_CLOSE = 1.0  # nats per image by which a smaller model may be worse and still be worth naming
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,11 @@ class Card:
     """By label; empty if there is nothing to draw, which the caption then says."""
     wide: bool = False
 
+    @property
+    def views(self) -> list[dict[str, Any]]:
+        """The figures as ``figures.js`` reads them."""
+        return [{"label": label, "figure": figure} for label, figure in self.figures.items()]
+
 
 @dataclass(frozen=True)
 class Section:
@@ -51,7 +53,7 @@ class Section:
 
 def make_sections(study: Study, importance: pd.DataFrame) -> list[Section]:
     """Return all plots of a study; ``importance`` is what :func:`vae_tune.plots.importance` returned."""
-    notes = {"best_so_far": _when_found(study), "rung_survival": _survivors(study), **_model_notes(study)}
+    notes = _notes(study)
     cards: dict[str, list[Card]] = {module: [] for module in _SECTIONS}
     for name, figure in FIGURES.items():
         section = cards[figure.panels.__module__.rpartition(".")[2]]
@@ -75,15 +77,6 @@ def _card(name: str, panels: Panels, note: str = "", *, wide: bool = False) -> C
     return Card(name, figure.title, " ".join(filter(None, words)), drawn, wide)
 
 
-def cards_for_page(sections: Sequence[Section]) -> dict[str, Any]:
-    """Return the figures of each card by its key, as ``figures.js`` reads them."""
-    return {
-        card.key: [{"label": label, "figure": figure} for label, figure in card.figures.items()]
-        for section in sections
-        for card in section.cards
-    }
-
-
 def _by_importance(study: Study, importance: pd.DataFrame) -> list[str]:
     """Return the searched hyperparameters, the one that matters most first."""
     shares = importance.groupby(names.HYPERPARAMETER)[IMPORTANCE].mean()
@@ -96,11 +89,10 @@ def _slices(study: Study, importance: pd.DataFrame) -> list[Card]:
     cards = []
     for number, name in enumerate(_by_importance(study, importance)):
         words = [_range(study, axes(study)[name])]
-        panel = panels.get(name)
-        if panel:
+        if panel := panels.get(name):
             words += ["Pruned trials are ticks above." if pruned else "", panel.note, panel.hidden()]
-        text = " ".join(filter(None, words))
-        cards.append(Card(f"slice-{number}", name, text, {"": panel.figure()} if panel else {}))
+        drawn = {"": panel.figure()} if panel else {}
+        cards.append(Card(f"slice-{number}", name, " ".join(filter(None, words)), drawn))
     return cards
 
 
@@ -108,24 +100,20 @@ def _pairs(study: Study, importance: pd.DataFrame) -> Panels:
     """Return a panel for every two of the hyperparameters that matter most."""
     order = _by_importance(study, importance)
     chosen = sorted(order, key=lambda name: name not in (pair(study) or ()))[:_MAX_PAIRED]
-    panels: Panels = {}
-    for x, y in combinations(chosen, 2):
-        panels |= FIGURES["pair_grid"].panels(study, x, y)
-    return panels
+    pairs = [FIGURES["pair_grid"].panels(study, x, y) for x, y in combinations(chosen, 2)]
+    return {label: panel for panels in pairs for label, panel in panels.items()}
 
 
-def _survivors(study: Study) -> str:
-    """Say how many trials reached the last epoch."""
-    reached = progress.rung_survival(study).set_index(EPOCH)[names.REACHED].get(study.max_epochs, 0)
-    return f"{reached} of {len(study.trials)} reached epoch {study.max_epochs}."
-
-
-def _model_notes(study: Study) -> dict[str, str]:
-    """Return one sentence about the winner for each figure that has one."""
+def _notes(study: Study) -> dict[str, str]:
+    """Return one sentence about this study for each figure that has one."""
     best = study.best_trial
+    reached = progress.rung_survival(study).set_index(EPOCH)[names.REACHED].get(study.max_epochs, 0)
+    order = progress.best_so_far(study).set_index(TRIAL)[names.ORDER]
     tables = models.active_units(study), models.train_validation_gap(study), models.pareto(study)
     active, gap, sizes = (table.set_index(TRIAL) for table in tables)
-    used = overfit = smaller = ""
+    found = used = overfit = smaller = ""
+    if best is not None and best in order.index:
+        found = f"The winner, trial {best}, was number {order[best]} of {len(order)} to finish."
     if best is not None and best in active.index:
         used = f"The winner uses {active[ACTIVE_UNITS][best]} of {active['latent_size'][best]} latents."
         overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {gap[GAP][best]:+.2f} nats."
@@ -133,16 +121,9 @@ def _model_notes(study: Study) -> dict[str, str]:
         if len(close) and close.index[0] != best:
             share = close[PARAMETERS].iloc[0] / sizes[PARAMETERS][best]
             smaller = f"Trial {close.index[0]} is within {_CLOSE:g} nat of the winner at {share:.0%} of its size."
-    return {"active_units": used, "train_validation_gap": overfit, "pareto": smaller}
-
-
-def _when_found(study: Study) -> str:
-    """Return a sentence on when the winner ended; empty without a winner."""
-    order = progress.best_so_far(study).set_index(TRIAL)[names.ORDER]
-    best = study.best_trial
-    if best is None or best not in order.index:
-        return ""
-    return f"The winner, trial {best}, was number {order[best]} of {len(order)} to finish."
+    survivors = f"{reached} of {len(study.trials)} reached epoch {study.max_epochs}."
+    about_models = {"active_units": used, "train_validation_gap": overfit, "pareto": smaller}
+    return {"best_so_far": found, "rung_survival": survivors, **about_models}
 
 
 def _range(study: Study, axis: Axis) -> str:

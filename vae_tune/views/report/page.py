@@ -34,12 +34,8 @@ _PICTURES = {
 def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     """Write the report of the study in ``folder``, whatever its state, and return the path of the page.
 
-    On object storage it replaces the page that was there when it began, and no other. A search that is still writing
-    the study replaces it at its end.
-
-    Args:
-        folder: the study folder.
-        output: the file to write; by default ``report.html`` in the study folder, on object storage too.
+    That is ``output``, by default ``report.html`` in the study folder. On object storage it replaces the page that was
+    there when it began, and no other. A search that is still writing the study replaces it at its end.
 
     Raises:
         UsageError: the folder is not a study, or the file cannot be written.
@@ -74,12 +70,14 @@ def render(study: Study) -> str:
 
     cost, shares = compute_cost(study), importance(study)
     sections = figures.make_sections(study, shares)
+    cards = {card.key: card.views for section in sections for card in section.cards}
     plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     script = "\n".join(read_resource(name) for name in _SCRIPTS)
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     raw = environment.filters["safe"]
+    colours = f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in COLOURS.items())} }}"
     return environment.from_string(read_resource("page.html")).render(
         name=study.name,
         command=suggestions.command("report", study.place),
@@ -97,22 +95,17 @@ def render(study: Study) -> str:
         replay=raw(_replay(study)),
         record=provenance.make_record(study),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        css=raw(f"{_css_colours()}\n{read_resource('page.css')}"),
+        css=raw(f"{colours}\n{read_resource('page.css')}"),
         plotly=raw(plotly),
         script=raw(script),
         script_hashes=raw(" ".join(_csp_hash(text) for text in (plotly, script))),
-        data=raw(_script_json({**make_table(study), "cards": figures.cards_for_page(sections)})),
+        data=raw(_script_json({**make_table(study), "cards": cards})),
     )
 
 
 def read_resource(name: str) -> str:
     """Return the text of a file beside this module."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
-
-
-def _css_colours() -> str:
-    """Return the colours of the light theme as CSS variables."""
-    return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in COLOURS.items())} }}"
 
 
 def _csp_hash(script: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from vae_tune.analysis.advice import Finding, conclusions
 from vae_tune.analysis.compute_cost import ComputeCost
@@ -15,9 +17,6 @@ from vae_tune.record.lock import is_being_written
 from vae_tune.record.metadata import resume_command, status_label
 from vae_tune.views.formatting import confirmation_table, format_duration, format_moment, format_values
 from vae_tune.views.report.compute import format_cost, number_and_unit
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _LABELS = {"negative_elbo": "negative ELBO", "kl": "KL"}
 
@@ -67,9 +66,8 @@ def make_tiles(study: Study, cost: ComputeCost) -> list[dict[str, str]]:
         tiles.append(("Best so far", f"{best[names.VAL_LOSS]:.2f}", detail))
     counts = Counter(study.trials[STATE])
     states = [state for state in names.STATES if state != RUNNING or counts[state]]
-    tiles.append(
-        ("Trials", str(len(study.trials)), ", ".join(f"{counts[state]} {STATE_WORDS[state]}" for state in states))
-    )
+    words = ", ".join(f"{counts[state]} {STATE_WORDS[state]}" for state in states)
+    tiles.append(("Trials", str(len(study.trials)), words))
     number, unit = number_and_unit(cost.hours.sum(), cost)
     tiles.append(("Compute", number, f"{unit} in {format_duration(cost.wall_seconds)}"))
     if cost.saved_epochs:
@@ -97,8 +95,7 @@ def make_findings(study: Study, importance: pd.DataFrame) -> list[Finding]:
 
 def make_comparison(study: Study) -> dict[str, Any] | None:
     """Return reference and winner as a table of all numbers in ``best/metrics.json``; None if there is no winner."""
-    metrics = study.metrics
-    if not metrics:
+    if not (metrics := study.metrics):
         return None
     who = [name for name in ("reference", "winner") if name in metrics]
     rows = []

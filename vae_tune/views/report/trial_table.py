@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
 from vae_tune.config.names import EPOCHS, REASON, SECONDS, STARTED, STATE, TRIAL, VAL_KL, VAL_LOSS, VAL_RECONSTRUCTION
 from vae_tune.views.json_values import plain
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-SORT_BY, DESCENDING = TRIAL, False
-"""How the page sorts the table before anyone clicks a column."""
 _TITLES = {
     TRIAL: "trial number; 0 is the reference",
     STATE: "COMPLETE: trained to max_epochs; PRUNED: stopped at a rung; FAIL: diverged or broke; RUNNING: unfinished",
@@ -39,18 +36,18 @@ def make_table(study: Study) -> dict[str, Any]:
     shown += [name for name in (names.NODE, names.DEVICE) if len({*trials[name].dropna()} - {""}) > 1]
     shown += [REASON] if (trials[REASON] != "").any() else []
     columns = [
-        {"name": name, "title": _TITLES.get(name, name), "kind": _css_class(trials[name], name)}
+        {"name": name, "title": _TITLES.get(name, name), "kind": _css_class(trials[name])}
         | ({"digits": _DIGITS[name]} if name in _DIGITS else {})
         for name in shown
     ]
     return {
         "columns": columns,
         "rows": [plain(row) for row in trials[shown].itertuples(index=False)],
-        "sort": {"column": shown.index(SORT_BY), "descending": DESCENDING},
+        "sort": {"column": shown.index(TRIAL), "descending": False},
         "hyperparameters": searched,
         "states": names.STATE_WORDS,
     }
 
 
-def _css_class(values: pd.Series[Any], name: str) -> str:
-    return "text note" if name == REASON else "number" if values.dtype.kind in "iuf" else "text"
+def _css_class(values: pd.Series[Any]) -> str:
+    return "text note" if values.name == REASON else "number" if values.dtype.kind in "iuf" else "text"
