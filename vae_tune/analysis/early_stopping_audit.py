@@ -85,7 +85,8 @@ def probability_that_best_was_stopped(
     """Return the estimated probability that a rung stopped a trial better than the best that it let through.
 
     It is 1 if an audited trial was better. Else the final loss of each stopped trial is predicted by a line through
-    the logarithms of loss at the rung and final loss, with independent normal errors as large as the line's own.
+    the logarithms of loss at the rung and final loss, with independent normal errors as large as the line's own. It is
+    NaN if fewer than 3 trials have both losses, or none was audited.
 
     Args:
         known: losses at the rung of trials with a final loss.
@@ -94,9 +95,6 @@ def probability_that_best_was_stopped(
         audited: final losses of the audited trials.
         stopped: losses at the rung of the trials that were stopped there.
         best: the lowest final loss of a trial that early stopping let through.
-
-    Returns:
-        NaN if fewer than 3 trials have both losses, or none was audited.
     """
     if (audited < best).any():
         return 1.0

@@ -24,8 +24,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS, VAL_LOSS
 from vae_tune.config.optuna_logging import silence_optuna
 
-MIN_TRIALS = 10
-"""Trials with a loss at the same epoch that a comparison of hyperparameters needs."""
+MIN_TRIALS = 10  # trials with a loss at the same epoch that a comparison of hyperparameters needs
 PED_ANOVA, FANOVA = "ped-anova", "fanova"
 _MAX_DEPTH = 8  # of fANOVA's trees; Optuna's 64 gives the same shares to within 0.01, for 1,000 trials in 25 s
 _TOP = 5  # trials that PED-ANOVA should count among the best, by Optuna's documentation
@@ -38,10 +37,8 @@ class Axis:
     name: str
     scale: Literal["log", "linear", "category"]
     low: float = 0.0
-    high: float = 0.0
-    """Ends of the searched range, for numbers."""
-    choices: tuple[Any, ...] = ()
-    """For categories."""
+    high: float = 0.0  # ends of the searched range, for numbers
+    choices: tuple[Any, ...] = ()  # for categories
 
     @property
     def title(self) -> str:
@@ -156,13 +153,8 @@ def pair_grid(study: Study, x: str | None = None, y: str | None = None, cells: i
     """Return how good the trials were in each cell of a plane of two hyperparameters.
 
     Nothing is interpolated. Only the trials of a cell that trained longest count, since a loss after one epoch cannot
-    be compared with one after ten.
-
-    Args:
-        study: the study.
-        x: a searched hyperparameter; by default see :func:`pair`.
-        y: another.
-        cells: parts of each range, of equal ratio where the space is log; a categorical one has a part per choice.
+    be compared with one after ten. ``x`` and ``y`` are searched hyperparameters, by default those of :func:`pair`.
+    Each range has ``cells`` parts, of equal ratio where the space is log; a categorical one has a part per choice.
 
     Returns:
         One row per cell, all ``cells`` x ``cells`` of them: the hyperparameters by name (the cell's middle, or
@@ -210,12 +202,9 @@ def _cells(axis: Axis, values: pd.Series[Any], cells: int) -> tuple[list[Any], l
 
 
 def comparable(study: Study, epoch: int | None = None) -> pd.DataFrame:
-    """Return the trials that can be compared: with a loss at the same epoch.
+    """Return the trials that can be compared: with a loss at the same epoch, FAIL trials left out.
 
-    Args:
-        study: the study.
-        epoch: which one; by default the deepest that at least ``MIN_TRIALS`` trials reported. FAIL trials do not
-            count.
+    By default ``epoch`` is the deepest that at least ``MIN_TRIALS`` trials reported.
 
     Returns:
         One row per trial: trial, epoch, each hyperparameter by its own name, val_loss at that epoch.

@@ -115,8 +115,7 @@ class SearchClock:
     """Time since the start of a search, without the pauses before each resume."""
 
     origin: pd.Timestamp
-    last_events: tuple[pd.Timestamp, ...]
-    """Of each run; of a run without events its start."""
+    last_events: tuple[pd.Timestamp, ...]  # of each run; of a run without events its start
     pauses: tuple[tuple[pd.Timestamp, pd.Timestamp], ...]
     """Each from the last event of a run to the start of the next run."""
 

@@ -38,10 +38,8 @@ Array = npt.NDArray[np.float64]
 class Curve:
     """The reports of one configuration."""
 
-    losses: Array
-    """(max_epochs,) validation negative ELBO, nats per image; infinite from the epoch where it diverged."""
-    seconds: Array
-    """(max_epochs,) length of each epoch."""
+    losses: Array  # (max_epochs,) validation negative ELBO, nats per image; infinite from the epoch where it diverged
+    seconds: Array  # (max_epochs,) length of each epoch
 
 
 class Source(Protocol):
@@ -59,14 +57,10 @@ class Curves:
     name: str
     space: Space
     reference: TrialConfig
-    kind: str
-    """Kind of the losses: grey, static or dynamic."""
-    values: tuple[Mapping[str, Any], ...]
-    """(n,) hyperparameters of each configuration."""
-    losses: Array
-    """(n, max_epochs) nats per image; NaN after the end of the training, infinite where it diverged."""
-    seconds: Array
-    """(n, max_epochs), NaN after the end of the training."""
+    kind: str  # kind of the losses: grey, static or dynamic
+    values: tuple[Mapping[str, Any], ...]  # (n,) hyperparameters of each configuration
+    losses: Array  # (n, max_epochs) nats per image; NaN after the end of the training, infinite where it diverged
+    seconds: Array  # (n, max_epochs), NaN after the end of the training
 
     @property
     def max_epochs(self) -> int:

@@ -34,10 +34,8 @@ from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 
-Suggest = Callable[[str], Any]
-"""Returns the configuration for a free worker, or no dict if there is none now."""
-Report = Callable[[str, Mapping[str, Any]], bool]
-"""Takes a worker's report; returns whether it trains another epoch."""
+Suggest = Callable[[str], Any]  # returns the configuration for a free worker, or no dict if there is none now
+Report = Callable[[str, Mapping[str, Any]], bool]  # takes a worker's report; returns whether it trains another epoch
 
 
 class UnknownEpoch(Exception):
@@ -53,10 +51,8 @@ class ReplayedTrial:
     curve: Curve
     state: str = RUNNING
     epochs: int = 0
-    ended: float = 0.0
-    """Simulated seconds since the start of the search."""
-    spent: int = 0
-    """Epochs that all trials had trained by then."""
+    ended: float = 0.0  # simulated seconds since the start of the search
+    spent: int = 0  # epochs that all trials had trained by then
 
     @property
     def val_loss(self) -> float:
@@ -69,7 +65,7 @@ class ReplayedTrial:
         return float(self.curve.losses[-1])
 
 
-class MemoryRecord:
+class _MemoryRecord:
     """The record of a replayed search, without a folder: see :class:`vae_tune.search.record.Record`."""
 
     folder = Path()
@@ -83,34 +79,27 @@ class MemoryRecord:
         self._trials: dict[int, optuna.Trial] = {}
 
     def row(self, number: int) -> TrialRow:
-        """Return a trial by number."""
         return self.rows[number]
 
     def transaction(self) -> nullcontext[None]:
-        """Write nothing."""
         return nullcontext()
 
     def optuna_trial(self, number: int) -> optuna.Trial:
-        """Return an unfinished trial as Optuna has it."""
         return self._trials[number]
 
     def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None:
-        """Add a trial."""
         self._trials[trial.number] = trial
         self.rows.append(TrialRow(trial.number, values, ""))
 
     def report(self, number: int, result: Mapping[str, Any]) -> None:
-        """Report one epoch to Optuna."""
         self._trials[number].report(result[VAL_LOSS], result[EPOCH])
 
     def set_aside(self, number: int, epoch: int) -> None:
-        """Present a trial to the sampler as pruned at ``epoch``."""
         self._trials[number].set_user_attr(SET_ASIDE, epoch)
 
     audit = set_aside
 
     def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:  # noqa: ARG002
-        """Report the final state of a trial to Optuna."""
         trial = self._trials.pop(number)
         values = trial.storage.get_trial(trial_id(trial)).intermediate_values if state == COMPLETE else {}
         self.study.tell(trial, values[max(values)] if values else None, TrialState[state])
@@ -170,7 +159,7 @@ def _search(
     space: Space, base: TrialConfig, setting: Setting, num_samples: int, points: Sequence[Mapping[str, Any]]
 ) -> tuple[Suggest, Report]:
     """Return how a worker asks and reports in a search of ours."""
-    record = MemoryRecord(extrapolate=setting.bridge == "ours")
+    record = _MemoryRecord(extrapolate=setting.bridge == "ours")
     InitialTrials(points).enqueue(record.study, space, base)
     scheduler = make_scheduler(setting.asha, base.max_epochs, base.seed)
     searcher = StudySearcher(record, space, base, setting.sampler, Stopping(), scheduler, num_samples)

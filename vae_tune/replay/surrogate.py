@@ -18,8 +18,7 @@ from vae_tune.config.names import EPOCH, SPEARMAN, TRIALS
 from vae_tune.replay.curves import Array, Curve, Curves, places
 
 FEWEST = 6  # whole curves that a surrogate needs
-LOWEST_CORRELATION = 0.7
-"""Cross-validated rank correlation that a surrogate needs at each epoch; below it is poor."""
+LOWEST_CORRELATION = 0.7  # cross-validated rank correlation that a surrogate needs at each epoch; below it is poor
 ERROR, ERROR_OF_BEST = "error", "error_of_best"
 _FOLDS = 5
 _BELOW = 0.05  # of the distance from the lowest loss to the median: the floor's distance below the lowest
@@ -55,13 +54,10 @@ class Surrogate:
     def __init__(
         self, curves: Curves, epochs: Sequence[int] | None = None, between: Callable[[], None] = lambda: None
     ):
-        """Fit all processes.
+        """Fit a process to each of ``epochs``, which are in order, with the last one; by default to all.
 
-        Args:
-            curves: the recorded curves.
-            epochs: epochs with a process, in order, with the last one; by default all. The losses of the other epochs
-                are interpolated linearly.
-            between: called before each fit; may end the work by an exception.
+        The losses of the other epochs are interpolated linearly. ``between`` is called before each fit; it may end the
+        work by an exception.
 
         Raises:
             UsageError: there are fewer than :data:`FEWEST` whole curves.
@@ -122,10 +118,8 @@ class Surrogate:
         """Return the errors of the surrogate, by cross-validation over configurations in 5 folds.
 
         A configuration is predicted by processes that were not fitted to it, except for the kernels' few parameters.
-
-        Args:
-            ahead: predict each epoch from the recorded loss of the epoch before, as when a stopped curve is continued;
-                by default predict the curves, the continued ones included, from the configuration alone.
+        ``ahead`` predicts each epoch from the recorded loss of the epoch before, as when a stopped curve is continued;
+        the default predicts the curves, the continued ones included, from the configuration alone.
 
         Returns:
             One row per epoch: epoch, trials with a loss there, spearman (rank correlation of predicted and recorded),

@@ -17,8 +17,7 @@ from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial
 
 SETTING, AXIS, AT, REGRET = "setting", "axis", "at", "regret"
-NEAR = (0.5, 1.0)
-"""Nats above the best loss: the targets of ``epochs_to_X``."""
+NEAR = (0.5, 1.0)  # nats above the best loss: the targets of epochs_to_X
 _RESAMPLES = 1000
 _POINTS = 200  # of a regret curve
 _MOMENTS: dict[str, Callable[[ReplayedTrial], float]] = {
@@ -27,8 +26,7 @@ _MOMENTS: dict[str, Callable[[ReplayedTrial], float]] = {
 }
 """When a trial ended, by axis."""
 
-Searches = Mapping[Setting, Sequence[Sequence[ReplayedTrial]]]
-"""The repeats of each setting, each a list of trials."""
+Searches = Mapping[Setting, Sequence[Sequence[ReplayedTrial]]]  # the repeats of each setting, each a list of trials
 
 
 def lowest(searches: Searches, known: float) -> float:
@@ -91,14 +89,9 @@ def summary_table(searches: Searches, best: float) -> pd.DataFrame:
 
 
 def bootstrap(values: Array, statistic: Callable[[Array], Array]) -> tuple[Array, Array]:
-    """Return the 95 % percentile interval of a statistic over repeats.
+    """Return the ends of the 95 % percentile interval of a statistic over repeats, (points,) each; NaN for one repeat.
 
-    Args:
-        values: (repeats, points).
-        statistic: reduces the axis before the last; also called with (resamples, repeats, points).
-
-    Returns:
-        Lower and upper ends, (points,) each; NaN for a single repeat.
+    ``statistic`` reduces the axis before the last of (repeats, points) and of (resamples, repeats, points).
     """
     if len(values) == 1:
         none = np.full(values.shape[1:], np.nan)

@@ -21,7 +21,6 @@ from vae_tune.views.console import STATE_COLOURS, make_console
 from vae_tune.views.end_summary import print_summary
 from vae_tune.views.formatting import format_duration, format_values
 
-_SILENCE_SECONDS = 30.0
 _NAMED_TRIALS = 4  # running trials that a status line names at most
 
 
@@ -90,7 +89,7 @@ class View:
 class PlainView(View):
     """Prints one line per finished trial, and a status line after each half minute without one."""
 
-    def __init__(self, console: Console, *, with_summary: bool = True, silence_seconds: float = _SILENCE_SECONDS):
+    def __init__(self, console: Console, *, with_summary: bool = True, silence_seconds: float = 30.0):
         """Print nothing yet; ``silence_seconds`` without a line is when a status line is due."""
         super().__init__(console, with_summary=with_summary)
         self._silence_seconds = silence_seconds

@@ -23,10 +23,8 @@ from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNI
 from vae_tune.views.figures.conventions import LOSS, REFERENCE, WINNER
 from vae_tune.views.json_values import number, plain
 
-Part = dict[str, Any]
-"""A trace, an axis, a shape or an annotation of plotly."""
+Part = dict[str, Any]  # a trace, an axis, a shape or an annotation of plotly
 View = tuple[float, float] | None
-Ticks = Mapping[float, str] | None
 
 SYMBOLS = {PRUNED: "circle-open", FAIL: "x", RUNNING: "triangle-up", COMPLETE: "circle"}
 """By state, in the order in which trials are drawn: complete ones come last, on top."""
@@ -44,8 +42,7 @@ class Panel:
     x: Part
     y: Part
     data: list[Part]
-    note: str = ""
-    """A sentence about this study."""
+    note: str = ""  # a sentence about this study
     wide: bool = False
     layout: Part = field(default_factory=dict)
 
@@ -73,8 +70,7 @@ class Panel:
         return f"{count} {'trial lies' if count == 1 else 'trials lie'} outside this view." if count else ""
 
 
-Panels = dict[str, Panel]
-"""By label; none where there is nothing to draw."""
+Panels = dict[str, Panel]  # by label; none where there is nothing to draw
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,7 @@ class Figure:
     """What a study lacks if there is nothing to draw."""
 
 
-FIGURES: dict[str, Figure] = {}
-"""By the name of the table function."""
+FIGURES: dict[str, Figure] = {}  # by the name of the table function
 
 
 def figure(
@@ -182,7 +177,9 @@ def label(text: str, x: float, y: float, **more: Any) -> Part:
     return {"text": html.escape(text, quote=False), "x": number(x), "y": number(y), **how}
 
 
-def axis(title: str, view: View = None, ticks: Ticks = None, *, log: bool = False, whole: bool = False) -> Part:
+def axis(
+    title: str, view: View = None, ticks: Mapping[float, str] | None = None, *, log: bool = False, whole: bool = False
+) -> Part:
     """Return an axis that begins with a ``view``; ``ticks`` are labels by place, ``whole`` allows no fractions."""
     drawn: Part = {"title": {"text": title}} | ({"type": "log"} if log else {})
     if view is not None:

@@ -14,8 +14,6 @@ from vae_tune.config.errors import telling_line
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView
 
-_RETRY_SECONDS = 15.0
-_STUCK_SECONDS = 30.0
 _IDLE_PER_WORK = 9  # a view that keeps up pauses this many times as long as it worked, to leave the CPU to the search
 _MAX_SAMPLES = 16  # trials that wait with samples at most; a view that is further behind gets the others without
 
@@ -28,8 +26,8 @@ class BackgroundView:
         name: str,
         connect: Callable[[], LiveView],
         warn: Callable[[str], None],
-        retry_seconds: float = _RETRY_SECONDS,
-        stuck_seconds: float = _STUCK_SECONDS,
+        retry_seconds: float = 15.0,
+        stuck_seconds: float = 30.0,
     ):
         """Start the thread, which calls ``connect`` first, and again after each failure."""
         self.name = name

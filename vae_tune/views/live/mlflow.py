@@ -20,8 +20,7 @@ from vae_tune.config.names import BEST_FOLDER, COMPLETE, DEVICE, EPOCH, FAIL, FA
 from vae_tune.record.trials import TrialRow, now, winner
 from vae_tune.views.live.view import DrawSamples, LiveView
 
-EXPERIMENT = "vae_tune"
-"""MLflow's experiment, unless $MLFLOW_EXPERIMENT_NAME names another."""
+EXPERIMENT = "vae_tune"  # MLflow's experiment, unless $MLFLOW_EXPERIMENT_NAME names another
 STUDY_TAG, STARTED_TAG, TRIAL_TAG = "vae_tune.study", "vae_tune.started", "vae_tune.trial"
 
 _PARENT_TAG = "mlflow.parentRunId"
@@ -56,11 +55,7 @@ class MLflow(LiveView):
     package = "mlflow"
 
     def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
-        """Connect to the tracking server or database at ``address``, and find or create the runs of the study.
-
-        Raises:
-            mlflow.exceptions.MlflowException: the server is down or does not answer.
-        """
+        """Connect to the tracking server or database at ``address``, and find or create the runs of the study."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         import mlflow.entities

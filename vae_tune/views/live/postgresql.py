@@ -37,11 +37,7 @@ _SET_MOMENTS = sqlalchemy.text(
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Unwrap the server's error from those of Optuna and SQLAlchemy.
-
-    Raises:
-        ConnectionError: the server cannot be reached, or rejects a request.
-    """
+    """Raise the server's own error, as a ConnectionError, in place of those of Optuna and SQLAlchemy."""
     try:
         yield
     except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
@@ -57,12 +53,7 @@ class PostgreSQL(LiveView):
 
     @_plain_errors()
     def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
-        """Connect to the database at the URL ``address``, and find or create the copy of the study in ``folder``.
-
-        Raises:
-            ConnectionError: the server cannot be reached, or rejects the connection.
-            ValueError: the database holds another study of that name.
-        """
+        """Connect to the database at the URL ``address``, and find or create the copy of the study in ``folder``."""
         options = {"connect_timeout": TIMEOUT_SECONDS, "application_name": "vae_tune"}
         self._storage = RDBStorage(
             sqlalchemy.make_url(address).set(drivername=_DRIVER).render_as_string(hide_password=False),

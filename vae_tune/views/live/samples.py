@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,45 +13,37 @@ import numpy.typing as npt
 from vae_tune.config.names import COMPLETE, PRUNED
 from vae_tune.config.storage import open_bytes
 from vae_tune.record.trials import TrialRow
+from vae_tune.views.live.view import DrawSamples
 
 _COLUMNS = 8
 
 
-class LazySamples:
-    """A sheet of 8 x 8 samples that is drawn on the first call and shared by all views."""
-
-    def __init__(self, read_checkpoint: Callable[[], bytes]):
-        self._read_checkpoint = read_checkpoint
-        self._lock = threading.Lock()
-        self._sheet: npt.NDArray[np.uint8] | None = None
-
-    def __call__(self) -> npt.NDArray[np.uint8] | None:
-        """Return the sheet, (height, width) grey values; None if the checkpoint is gone."""
-        from vae_tune.vae.checkpoint import model_from_bytes
-        from vae_tune.vae.pictures import grid, samples
-
-        with self._lock:
-            if self._sheet is None:
-                try:
-                    model, _ = model_from_bytes(self._read_checkpoint())
-                except FileNotFoundError:
-                    return None
-                self._sheet = grid(samples(model, _COLUMNS * _COLUMNS), _COLUMNS)
-            return self._sheet
-
-
-def samples_of(folder: Path, row: TrialRow) -> LazySamples | None:
+def samples_of(folder: Path, row: TrialRow) -> DrawSamples | None:
     """Return the samples of a trial of the study in ``folder``; None while it runs, or if it has no checkpoint.
 
     A checkpoint on disk is opened now, which takes microseconds, because the search may delete it before a view reads
-    it. One on object storage is read when it is drawn.
+    it. One on object storage is read when it is drawn: on the first call, for all views.
     """
-    from vae_tune.vae.checkpoint import checkpoint_file, checkpoint_folder
+    from vae_tune.vae.checkpoint import checkpoint_file, checkpoint_folder, model_from_bytes
 
     if row.state not in (COMPLETE, PRUNED):
         return None
     path = checkpoint_file(checkpoint_folder(folder, row.trial), row.epochs)
     try:
-        return LazySamples(open_bytes(path))
+        read_checkpoint = open_bytes(path)
     except OSError:
         return None
+    lock = threading.Lock()
+
+    @cache
+    def sheet() -> npt.NDArray[np.uint8]:
+        from vae_tune.vae.pictures import grid, samples
+
+        return grid(samples(model_from_bytes(read_checkpoint())[0], _COLUMNS * _COLUMNS), _COLUMNS)
+
+    def draw() -> npt.NDArray[np.uint8] | None:
+        with lock, suppress(FileNotFoundError):
+            return sheet()
+        return None
+
+    return draw

@@ -44,7 +44,12 @@ class TensorBoard(LiveView):
         if (folder / _COMPLETE_MARKER).exists():
             return
         if row.trial not in self._writers:
-            self._open(row, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self._writers[row.trial] = self._new_writer(str(folder / "events"))
+            self._written[row.trial] = 0
+            for summary in self._hparams(row)[:2]:  # the experiment and the start of its session
+                self._write(row, summary)
         for report in row.reports[self._written[row.trial] :]:
             for name in REPORT_COLUMNS:
                 if name != EPOCH:
@@ -59,14 +64,6 @@ class TensorBoard(LiveView):
         """Close the files of unfinished trials."""
         for writer in self._writers.values():
             writer.close()
-
-    def _open(self, row: TrialRow, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        self._writers[row.trial] = self._new_writer(str(folder / "events"))
-        self._written[row.trial] = 0
-        for summary in self._hparams(row)[:2]:  # the experiment and the start of its session
-            self._write(row, summary)
 
     def _finish(self, row: TrialRow, folder: Path, draw_samples: DrawSamples | None) -> None:
         if draw_samples is not None and (sheet := draw_samples()) is not None:

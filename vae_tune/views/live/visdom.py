@@ -27,11 +27,7 @@ class Visdom(LiveView):
     package = "visdom"
 
     def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
-        """Connect to the server at the URL ``address``.
-
-        Raises:
-            OSError: the server is down or does not answer.
-        """
+        """Connect to the server at the URL ``address``."""
         self._server = _connect(address, folder.absolute().name)
         self._max_epochs = manifest["reference"]["max_epochs"]
         self._rows: dict[int, TrialRow] = {}

@@ -32,8 +32,7 @@ class Card:
     key: str
     title: str
     caption: str
-    figures: Mapping[str, Any]
-    """By label; empty if there is nothing to draw, which the caption then says."""
+    figures: Mapping[str, Any]  # by label; empty if there is nothing to draw, which the caption then says
     wide: bool = False
 
     @property
