@@ -102,9 +102,8 @@ def _check_tables(
                 yield f"{TRIALS_FILE}: trial {row.trial} has {name}={line.get(name)!r}, the study {_text(value)!r}"
     reports = sorted(((row.trial, report) for row in rows for report in row.reports), key=lambda pair: pair[1][ORDER])
     for number, (line, (trial, report)) in enumerate(zip(epochs, reports, strict=False), start=2):
-        wanted = {
-            name: _text(value) for name, value in {names.TRIAL: trial, **report}.items() if name in names.EPOCH_COLUMNS
-        }
+        known = {names.TRIAL: trial, **report}
+        wanted = {name: _text(value) for name, value in known.items() if name in names.EPOCH_COLUMNS}
         if line != wanted:
             name = next(name for name in wanted if line.get(name) != wanted[name])
             yield f"{EPOCHS_FILE}:{number} has {name}={line.get(name)!r}, the study {wanted[name]!r}"

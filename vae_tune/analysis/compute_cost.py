@@ -111,17 +111,15 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tupl
     A trial pauses, without a worker, at each of ``rungs``: it trained for at most one epoch after that.
     """
     mine = epochs[epochs["run"] == run.Index]
-    last = mine.groupby(TRIAL)[TIME].max().reindex(lives.index)
-    since = np.fmax(np.fmax(last, lives[STARTED]), run.start)  # a trial's last event in this run
+    last, overall = (table.groupby(TRIAL).max().reindex(lives.index) for table in (mine, epochs))
+    since = np.fmax(np.fmax(last[TIME], lives[STARTED]), run.start)  # a trial's last event in this run
     failed = (lives[STATE] == FAIL) & lives[ENDED].between(run.start, run.end)
-    went_on = lives[STATE].isin([names.RUNNING, FAIL]) | (
-        epochs.groupby(TRIAL)[TIME].max().reindex(lives.index) > run.end
-    )
-    active = last.notna() | lives[STARTED].between(run.start, run.end)
-    waited = mine.groupby(TRIAL)[names.EPOCH].max().reindex(lives.index).isin(rungs)
+    went_on = lives[STATE].isin([names.RUNNING, FAIL]) | (overall[TIME] > run.end)
+    active = last[TIME].notna() | lives[STARTED].between(run.start, run.end)
+    waited = last[names.EPOCH].isin(rungs)
     in_flight = active & went_on & ~(lives[ENDED] <= run.end) & ~waited
     seconds = (lives[ENDED] - since).where(failed, run.end - since)
-    longest = epochs.groupby(TRIAL)[SECONDS].max().reindex(lives.index).fillna(epochs[SECONDS].max())
+    longest = overall[SECONDS].fillna(epochs[SECONDS].max())
     at_most_an_epoch = waited | (~failed & run.over)
     seconds = seconds.where(~at_most_an_epoch, seconds.clip(upper=longest))
     rows = lives[[]].assign(what=REPEATED if run.over else UNFINISHED, run=run.Index, seconds=seconds.clip(lower=0))

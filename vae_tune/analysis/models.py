@@ -69,9 +69,8 @@ def pareto(study: Study) -> pd.DataFrame:
     """
     table = _newest(study)
     shape = study.manifest["data"]["shape"]
-    table[PARAMETERS] = np.array(
-        [parameter_count(config, shape) for config in trial_configs(study, table[TRIAL])], dtype=np.int64
-    )
+    sizes = [parameter_count(config, shape) for config in trial_configs(study, table[TRIAL])]
+    table[PARAMETERS] = np.array(sizes, dtype=np.int64)
     table = table.sort_values([PARAMETERS, VAL_LOSS], ignore_index=True)
     rows: Any = study.trials.reset_index().itertuples()
     candidates = table[TRIAL].isin([row.trial for row in ranked(rows, study.max_epochs)])

@@ -104,10 +104,8 @@ def rung_correlation(study: Study) -> pd.DataFrame:
         differ = len(both) >= _MIN_PAIRS and (both.nunique() > 1).all()
         spearman = both.rank().corr().iloc[0, 1] if differ else np.nan
         rows.append((first, second, len(both), spearman))
-    table = pd.DataFrame(rows, columns=[names.EPOCH_A, names.EPOCH_B, names.TRIALS, names.SPEARMAN])
-    return table.astype(
-        {names.EPOCH_A: np.int64, names.EPOCH_B: np.int64, names.TRIALS: np.int64, names.SPEARMAN: np.float64}
-    )
+    columns = dict.fromkeys((names.EPOCH_A, names.EPOCH_B, names.TRIALS), "int64") | {names.SPEARMAN: "float64"}
+    return pd.DataFrame(rows, columns=[*columns]).astype(columns)
 
 
 @dataclass(frozen=True)
@@ -194,10 +192,8 @@ def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
     reports[START] = reports[END] - pd.to_timedelta(study.epochs[names.SECONDS], unit="s")
     unreported = study.trials[~study.trials.index.isin(reports[TRIAL])]
     if len(unreported):
-        begun = pd.DataFrame(
-            {TRIAL: unreported.index, END: _ends(study)[unreported.index], START: unreported[STARTED]}
-        )
-        reports = pd.concat([reports, begun], ignore_index=True)
+        begun = unreported[[STARTED]].set_axis([START], axis=1).assign(**{END: _ends(study)})
+        reports = pd.concat([reports, begun.reset_index()], ignore_index=True)
     reports[_RUN] = clock.run(reports[END])
     started = study.trials[STARTED].reindex(reports[TRIAL]).reset_index(drop=True)
     reports[START] = reports[START].where(reports[START] > started, started)

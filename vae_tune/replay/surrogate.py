@@ -103,10 +103,8 @@ class Surrogate:
         known = losses[self._epochs - 1]
         rolled = self._roll(point, self._losses, np.log(known - self._floor)[None])[0]
         expected = np.interp(epochs, self._epochs, np.where(np.isnan(known), rolled, known))
-        return Curve(
-            np.where(np.isnan(losses), expected, losses),
-            np.full(len(losses), np.exp(self._pace.predict(point)[0])),
-        )
+        seconds = np.full(len(losses), np.exp(self._pace.predict(point)[0]))
+        return Curve(np.where(np.isnan(losses), expected, losses), seconds)
 
     def residuals(self) -> Array:
         """Return the noise of the curves: the ratios of recorded to expected final losses; (n,)."""

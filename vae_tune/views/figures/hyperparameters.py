@@ -68,11 +68,9 @@ def slices(study: Study) -> Panels:
         layout = {}
         if len(pruned):
             word = STATE_WORDS[names.PRUNED]
-            ticks = chart.points(word, pruned, "place", "above", word, "line-ns-open", 9, TRIAL_HOVER) | {
-                "yaxis": "y2"
-            }
+            ticks = chart.points(word, pruned, "place", "above", word, "line-ns-open", 9, TRIAL_HOVER)
             unseen = chart.points("", pruned, "place", VAL_LOSS, word, "circle-open") | {"visible": False}
-            traces = [ticks, unseen, *traces]
+            traces = [ticks | {"yaxis": "y2"}, unseen, *traces]
             layout["yaxis2"] = {"domain": [0.95, 1], "visible": False, "fixedrange": True}
             y["domain"] = [0, 0.93]
         beyond = own["place"].isna().any()  # only the reference may lie outside the space

@@ -82,9 +82,8 @@ def _panel(ax: Any, panel: Panel) -> None:
         draw_rule = ax.axvline if "yref" in shape else ax.axhline
         draw_rule(shape["x0" if "yref" in shape else "y0"], linewidth=1, zorder=1, **_stroke(shape["line"]))
         if text := shape["label"]["text"]:
-            ax.text(
-                shape["x0"], 0.99, f" {text}", va="top", transform=ax.get_xaxis_transform(), color=_GREY, fontsize=8
-            )
+            above = ax.get_xaxis_transform()
+            ax.text(shape["x0"], 0.99, f" {text}", va="top", transform=above, color=_GREY, fontsize=8)
     for label in panel.layout.get("annotations", ()):
         _label(ax, label)
     for part, limit in ((panel.x, ax.set_xlim), (panel.y, ax.set_ylim)):
@@ -158,9 +157,8 @@ def _bars(ax: Any, trace: Part) -> None:
 
 def _cells(ax: Any, trace: Part) -> None:
     x, y, z = np.array(trace["x"]), np.array(trace["y"]), np.array(trace["z"], float)
-    scale = (
-        [(step / 4, f"@scale-{step}") for step in range(5)] if trace["colorscale"] == "@scale" else trace["colorscale"]
-    )
+    usual = [(step / 4, f"@scale-{step}") for step in range(5)]
+    scale = usual if trace["colorscale"] == "@scale" else trace["colorscale"]
     colours = LinearSegmentedColormap.from_list("", [(place, _COLOURS[name]) for place, name in scale])
     low, high = trace["zmin"], trace["zmax"]
     mesh = ax.pcolormesh(x, y, z, cmap=colours, vmin=low, vmax=high, edgecolors="white", linewidth=1.5, zorder=1)

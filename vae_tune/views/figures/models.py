@@ -100,9 +100,8 @@ def pareto(study: Study) -> Panels:
     x = axis("parameters (log)", (low, high), log_ticks(low, high), log=True)
     y = chart.loss_axis(table)
     front = table[table[names.ON_FRONT]]
-    traces = (
-        [chart.line("front", front[PARAMETERS], front[VAL_LOSS], "best", width=2, shape="hv")] if len(front) else []
-    )
+    joined = chart.line("front", front[PARAMETERS], front[VAL_LOSS], "best", width=2, shape="hv")
+    traces = [joined] if len(front) else []
     traces += chart.trial_points(study, table, PARAMETERS, VAL_LOSS)
     bottom, top = chart.view_of(y)
     labels: list[chart.Part] = []

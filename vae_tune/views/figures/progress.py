@@ -106,11 +106,10 @@ def rung_survival(study: Study) -> Panels:
         text = {"text": [str(count) for count in counts[own]], "textposition": "inside", "width": 0.65}
         text |= {"base": plain(base[own]), "hovertemplate": f"%{{text}} {word}<extra></extra>"}
         traces += [chart.bars(word, colour, table.index[own], counts[own], **text)] if own.any() else []
-    shares = [
-        f"{row.reached}" + f", {row.share:.0%} passed" * (row.epoch in study.rungs) for row in table.itertuples()
-    ]
-    places = zip(shares, table.index, table[names.REACHED], strict=True)
-    labels = [chart.label(*place, xanchor="center", yanchor="bottom") for place in places]
+    labels = []
+    for place, (epoch, reached, _, share) in enumerate(table.itertuples(index=False)):
+        words = f"{reached}, {share:.0%} passed" if epoch in study.rungs else f"{reached}"
+        labels.append(chart.label(words, place, reached, xanchor="center", yanchor="bottom"))
     y = axis("trials", (0, 1.12 * table[names.REACHED].max()), whole=True)
     x = chart.named_axis(f"epoch {epoch}" for epoch in table[EPOCH])
     return {"": Panel(x, y, traces, layout={"annotations": labels})}
@@ -135,9 +134,8 @@ def rung_correlation(study: Study) -> Panels:
     )
     how: Part = {"colorscale": [[0, "@failed"], [0.5, "@card"], [1, "@complete"]], "hoverinfo": "skip"}
     x, y = np.arange(values.shape[1] + 1) - 0.5, np.arange(values.shape[0] + 1) - 0.5
-    grid = chart.cells(
-        x, y, values.to_numpy(), texts.fillna("").to_numpy().tolist(), "Spearman's rank correlation", (-1, 1), **how
-    )
+    words = texts.fillna("").to_numpy().tolist()
+    grid = chart.cells(x, y, values.to_numpy(), words, "Spearman's rank correlation", (-1, 1), **how)
     earlier, later = ([f"epoch {epoch}" for epoch in epochs] for epochs in (values.columns, values.index))
     return {"": Panel(chart.named_axis(earlier), chart.named_axis(later), [grid])}
 

@@ -73,9 +73,8 @@ def render(study: Study) -> str:
     cards = {card.key: card.views for section in sections for card in section.cards}
     plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     script = "\n".join(read_resource(name) for name in _SCRIPTS)
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    lean: Any = {"trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, **lean)
     raw = environment.filters["safe"]
     colours = f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in COLOURS.items())} }}"
     return environment.from_string(read_resource("page.html")).render(

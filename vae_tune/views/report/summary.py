@@ -49,8 +49,8 @@ def make_facts(study: Study, cost: ComputeCost) -> list[str]:
     ]
 
 
-def make_tiles(study: Study, cost: ComputeCost) -> list[dict[str, str]]:
-    """Return the key numbers as ``label``, ``value`` and ``detail``, the winner's loss first."""
+def make_tiles(study: Study, cost: ComputeCost) -> list[tuple[str, str, str]]:
+    """Return the key numbers, the winner's loss first: the label, the value and the detail of each."""
     tiles = []
     if metrics := study.metrics:
         kind = f"{metrics['unit']}, {metrics['kind']} values"
@@ -74,7 +74,7 @@ def make_tiles(study: Study, cost: ComputeCost) -> list[dict[str, str]]:
         share = cost.saved_epochs / (cost.saved_epochs + len(study.epochs))
         saved = f"of the epochs, about {format_cost(cost.saved_hours, cost)}, by early stopping"
         tiles.append(("Saved", f"{share:.0%}", saved))
-    return [dict(zip(("label", "value", "detail"), tile, strict=True)) for tile in tiles]
+    return tiles
 
 
 def make_findings(study: Study, importance: pd.DataFrame) -> list[Finding]:
