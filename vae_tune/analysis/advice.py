@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -134,9 +134,8 @@ def _rung_reviews(study: Study) -> Iterator[RungReview]:
     whole = complete_trials(study)[VAL_LOSS]
     good = set(whole[whole <= whole.median()].index)
     spared = {REFERENCE_TRIAL, *audited_trials(study).index}
-    pairs: dict[Any, Any] = {
-        pair.epoch_a: pair for pair in rung_correlation(study).itertuples() if pair.epoch_b == study.max_epochs
-    }
+    pairs = rung_correlation(study)
+    pairs = pairs[pairs[names.EPOCH_B] == study.max_epochs].set_index(names.EPOCH_A)
     for rung in rung_survival(study).to_dict("records"):
         epoch = rung[EPOCH]
         if epoch == study.max_epochs:
@@ -148,8 +147,8 @@ def _rung_reviews(study: Study) -> Iterator[RungReview]:
             epoch=epoch,
             reached=rung[names.REACHED],
             stopped=rung[names.STOPPED],
-            spearman=pairs[epoch].spearman if epoch in pairs else np.nan,
-            trials=pairs[epoch].trials if epoch in pairs else 0,
+            spearman=pairs[names.SPEARMAN].get(epoch, np.nan),
+            trials=pairs[names.TRIALS].get(epoch, 0),
             winner_rank=int(ranks[study.best_trial]) if study.best_trial in ranks.index else None,
             quota=quota,
             lucky=len(lucky),

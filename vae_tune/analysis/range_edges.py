@@ -6,7 +6,6 @@ of all comparable trials, and a range counts as too narrow only where that surfa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,31 +72,23 @@ def range_edges(study: Study) -> list[RangeEdge]:
     Returns:
         One value per hyperparameter with a range; none if fewer than 10 trials can be compared.
     """
-    return [*_range_edges(study)] if len(comparable(study)) else []
-
-
-def _range_edges(study: Study) -> Iterator[RangeEdge]:
     compared, top = comparable(study), best_trials(study)
+    found = []
     for name, axis in axes(study).items():
-        if axis.scale == "category":
+        if axis.scale == "category" or compared.empty:
             continue
         values = top[name].to_numpy(np.float64)
         places, tried = axis.place(values), axis.place(study.trials[name].dropna())
-        ends = {LOW: (places, tried), HIGH: (1 - places, 1 - tried)}
-        narrow = [end for end in ends if _crowds(*ends[end]) and _can_be_widened(study, axis, end)]
-        crowded = min(narrow, key=lambda end: ends[end][0][0], default="")
+        away = {LOW: (places, tried), HIGH: (1 - places, 1 - tried)}
+        narrow = {end: own[0][0] for end, own in away.items() if _crowds(*own) and _can_be_widened(study, axis, end)}
+        crowded = min(narrow, key=narrow.__getitem__, default="")
         fall = loss_fall(study, compared, name, crowded) if crowded else None
         is_narrow = fall is not None and fall[1] > 0 and _counts(study, compared, axis, crowded)
-        yield RangeEdge(
-            name,
-            *(axis.low, axis.high),
-            *(float(values[0]), float(places[0]), float(places.min()), float(places.max())),
-            crowded,
-            crowded if is_narrow else "",
-            *(fall or (np.nan, np.nan, np.nan)),
-            len(compared),
-            int(compared[EPOCH].iloc[0]),
-        )
+        best = (float(values[0]), float(places[0]), float(places.min()), float(places.max()))
+        edge, falls = crowded if is_narrow else "", fall or (np.nan, np.nan, np.nan)
+        epoch = int(compared[EPOCH].iloc[0])
+        found.append(RangeEdge(name, axis.low, axis.high, *best, crowded, edge, *falls, len(compared), epoch))
+    return found
 
 
 def loss_fall(study: Study, trials: pd.DataFrame, name: str, end: str) -> tuple[float, float, float] | None:
