@@ -55,10 +55,10 @@ def test_what_ends_one_ends_all_of_its_group():
 
 def test_a_death_is_told_with_what_caused_it(started):
     found, process = started
-    assert found.exit_message() == ""
+    assert found.exited() is None
     process.kill()
     process.wait()
-    assert found.exit_message() == "its raylet was ended by SIGKILL"
+    assert found.exited() == ("raylet", "was ended by SIGKILL")
 
 
 def test_a_start_that_failed_names_the_process_its_log_and_its_last_line(started, tmp_path):

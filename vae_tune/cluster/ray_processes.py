@@ -110,22 +110,16 @@ class RayProcesses:
         The process may be one that the raylet's log blames: an agent that it needs.
         """
         text = "".join(_read(self._logs / f"raylet.{kind}") for kind in ("err", "out"))
-        if agent := _AGENT.search(text):
-            name, how = agent[1], "ended"
-        elif exited := self._exited():
-            name, how = exited
-        else:
+        agent = _AGENT.search(text)
+        exited = (agent[1], "ended") if agent else self.exited()
+        if exited is None:
             return ""
+        name, how = exited
         logs = [self._logs / f"{name}.{kind}" for kind in ("err", "log", "out")]
         log = next((log for log in logs if _read(log).strip()), logs[0])
         last = (_read(log).strip().splitlines() or ["nothing"])[-1].strip()
         last = f"{last[:_LONGEST_LINE]}{'...' if len(last) > _LONGEST_LINE else ''}"
         return f"Ray did not start: its {name} {how}.\nSee {log}, which ends with: {last}"
-
-    def exit_message(self) -> str:
-        """Return which process has exited and how, such as "its raylet was ended by SIGKILL"; "" while all run."""
-        exited = self._exited()
-        return f"its {exited[0]} {exited[1]}" if exited else ""
 
     def kill(self) -> None:
         """Kill what is left of a failed start."""
@@ -133,10 +127,10 @@ class RayProcesses:
             process.terminate()
             process.wait()
 
-    def _exited(self) -> tuple[str, str] | None:
+    def exited(self) -> tuple[str, str] | None:
+        """Return which process has exited and how, such as "raylet" and "was ended by SIGKILL"; None while all run."""
         for name, process in self._started.items():
-            code = process.poll()
-            if code is not None:
+            if (code := process.poll()) is not None:
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 return name, how
         return None

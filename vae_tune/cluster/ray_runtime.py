@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any
 
 import ray
 import ray.exceptions
@@ -33,6 +32,8 @@ _CONNECT_SECONDS = 10
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """RFC 9113, section 3.4: the preface of a connection, and a SETTINGS frame (type 4), which a server answers by one."""
 _PING_SECONDS = 20
+_OWN_CODE = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["images/mnist/", "__pycache__/"]}
+"""What workers of other machines run; they get the images from the object store."""
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # Ray Tune imports MLflow wherever it is installed
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -91,8 +92,8 @@ class RunningRay:
 
     def check(self) -> None:
         """Raise RayDied if one of the processes of a Ray of this machine has exited. This costs next to nothing."""
-        if self._processes and (message := self._processes.exit_message()):
-            raise RayDied(f"Ray has died: {message}.")
+        if self._processes and (exited := self._processes.exited()):
+            raise RayDied(f"Ray has died: its {' '.join(exited)}.")
 
     def restart(self) -> None:
         """Start Ray again after it has died, and put back this process's handler of SIGTERM, which Ray replaces.
@@ -147,7 +148,7 @@ def _join(address: str, say: Callable[[str], None]) -> None:
         found = bootstrap_address(address)
         say(f"Joining the Ray cluster at {found} ...")
         _check_server(found)
-        ray.init(address, log_to_driver=False, runtime_env=_own_code())
+        ray.init(address, log_to_driver=False, runtime_env=_OWN_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"No Ray cluster at address {address!r}: {telling_line(error)}") from error
 
@@ -165,12 +166,6 @@ def _check_server(address: str) -> None:
             raise ConnectionError("what listens there is not Ray")
 
 
-def _own_code() -> dict[str, Any]:
-    """Return the runtime environment in which workers of other machines run this process's code."""
-    # without the images, which workers get from the object store
-    return {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["images/mnist/", "__pycache__/"]}
-
-
 def _shut_down() -> None:
     with suppress(ray.exceptions.RayError, OSError, RuntimeError):  # raised for a Ray that has died
         ray.shutdown()
@@ -182,13 +177,9 @@ def ray_is_alive() -> bool:
     Ray's own list of nodes would not do: it takes a while to notice that a node is gone.
     """
     try:
-        return bool(ray.get(ray.remote(num_cpus=0)(_true).remote(), timeout=_PING_SECONDS))
+        return bool(ray.get(ray.remote(num_cpus=0)(lambda: True).remote(), timeout=_PING_SECONDS))
     except (ray.exceptions.RayError, RuntimeError, OSError):
         return False
-
-
-def _true() -> bool:
-    return True
 
 
 class RayLog:

@@ -82,9 +82,7 @@ def find_slots(config: ResourceConfig) -> Slots:
     slots = count_slots(nodes, config)
     if slots.count == 0:
         where = "this machine has" if config.address is None else "no node of the cluster has more than"
-        cpus, gpus = (
-            _quantity(max((node.get(kind, 0) for node in nodes), default=0), kind) for kind in ("CPU", "GPU")
-        )
+        cpus, gpus = (_quantity(max([node.get(kind, 0) for node in nodes] or [0]), kind) for kind in ("CPU", "GPU"))
         raise UsageError(
             f"cpus_per_trial={config.cpus_per_trial} and gpus_per_trial={slots.gpus:g} do not fit: "
             f"{where} {cpus} and {gpus}{cpu_note() if config.address is None else ''}."
@@ -105,25 +103,21 @@ def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) ->
     most = config.max_concurrent or count + without_gpu
     count = min(count, most)
     without_gpu = min(without_gpu, most - count)
-    return Slots(count + without_gpu, config.cpus_per_trial, share, without_gpu, *_memory(nodes, config, share, most))
+    memory = _memory(nodes, config, share, most)
+    return Slots(count + without_gpu, config.cpus_per_trial, share, without_gpu, **memory)
 
 
-def _memory(
-    nodes: Sequence[Mapping[str, float]], config: ResourceConfig, gpus: float, most: int
-) -> tuple[int | None, int]:
-    """Return the bytes for all trials of the node with the least memory per trial, and how many trials these are.
-
-    This process, which evaluates the best trial, gets as much as one of them.
-    """
+def _memory(nodes: Sequence[Mapping[str, float]], config: ResourceConfig, gpus: float, most: int) -> dict[str, int]:
+    """Return ``memory`` and ``on_a_node`` of :class:`Slots`; this process evaluates: it gets as much as a trial."""
     per_trial = []
     for node in nodes:
         count = min(_fitting(node, config.cpus_per_trial, gpus if node.get("GPU", 0) else 0), most)
         if count and "memory" in node:
             per_trial.append((node["memory"] / (count + 1), count))
     if not per_trial:
-        return None, 0
+        return {}
     each, count = min(per_trial)
-    return int(each * count), count
+    return {"memory": int(each * count), "on_a_node": count}
 
 
 def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> float:
@@ -176,13 +170,13 @@ def _request(config: ResourceConfig, trials: int) -> None:
     request_resources(bundles=[bundle] * min(trials, config.max_concurrent or trials))
 
 
+@dataclass
 class _Nodes:
     """The nodes of a cluster, which may have to come first."""
 
-    def __init__(self, config: ResourceConfig, say: Callable[[str], None]):
-        self._config = config
-        self._say = say
-        self.missing_since: float | None = None
+    config: ResourceConfig
+    say: Callable[[str], None]
+    missing_since: float | None = None
 
     def slots(self) -> Slots | None:
         """Return the slots; while there are none, None, and say once that the search waits.
@@ -190,12 +184,12 @@ class _Nodes:
         Raises UsageError if there have been none for too long.
         """
         try:
-            found = find_slots(self._config)
+            found = find_slots(self.config)
         except UsageError as error:
             now = time.monotonic()
             if self.missing_since is None:
                 self.missing_since = now
-                self._say(f"{error} Waiting for a node (see `ray status`; Ctrl-C ends this) ...")
+                self.say(f"{error} Waiting for a node (see `ray status`; Ctrl-C ends this) ...")
             elif now - self.missing_since > _PATIENCE_SECONDS:
                 given_up = f"No other node came within {_PATIENCE_SECONDS / 60:.0f} minutes: see `ray status`."
                 raise UsageError(f"{error}\n{given_up}") from error
@@ -209,52 +203,47 @@ def release_command(address: str | None) -> list[str]:
     return [] if address is None else [sys.executable, "-c", _RELEASE, address]
 
 
+@dataclass
 class CurrentSlots:
-    """The slots at any moment: those of a cluster change with its nodes. No more are requested than are needed."""
+    """The slots at any moment: those of a cluster change with its nodes. No more are requested than are needed.
 
-    def __init__(
-        self,
-        slots: Slots,
-        config: ResourceConfig,
-        say: Callable[[str], None],
-        fail: Callable[[str], None],
-        unfinished: Callable[[], int],
-    ):
-        """Follow a cluster from the ``slots`` at the start; ``unfinished`` returns how many trials have not ended.
+    ``say`` gets a line about each change; ``fail`` ends the search after a long time without a node.
+    """
 
-        ``say`` gets a line about each change; ``fail`` ends the search after a long time without a node.
-        """
-        self._slots = slots
-        self._config = config
-        self._say = say
-        self._fail = fail
-        self._unfinished = unfinished
-        self._nodes = _Nodes(config, say)
+    slots: Slots
+    config: ResourceConfig
+    say: Callable[[str], None]
+    fail: Callable[[str], None]
+    unfinished: Callable[[], int]
+    """Returns how many trials have not ended."""
+
+    def __post_init__(self) -> None:
+        self._nodes = _Nodes(self.config, self.say)
         self._requested = 0
         self._next = time.monotonic() + _POLL_SECONDS
 
     def __call__(self) -> Slots:
         """Return the slots, updated every two seconds; while a cluster has no node they stay as they were."""
         now = time.monotonic()
-        if self._config.address is not None and now >= self._next:
+        if self.config.address is not None and now >= self._next:
             self._next = now + _POLL_SECONDS
             with suppress(ray.exceptions.RayError, RuntimeError, OSError):
                 self._update()
-        return self._slots
+        return self.slots
 
     def _update(self) -> None:
-        if (unfinished := self._unfinished()) != self._requested:
-            _request(self._config, unfinished)
+        if (unfinished := self.unfinished()) != self._requested:
+            _request(self.config, unfinished)
             self._requested = unfinished
         were_missing = self._nodes.missing_since is not None
         try:
             found = self._nodes.slots()
         except UsageError as error:
-            self._fail(str(error))
+            self.fail(str(error))
             return
-        if found and (were_missing or found != self._slots):
-            self._say(f"The cluster now has room for {found}.")
-            self._slots = found
+        if found and (were_missing or found != self.slots):
+            self.say(f"The cluster now has room for {found}.")
+            self.slots = found
 
 
 def _quantity(count: float, noun: str) -> str:

@@ -18,20 +18,8 @@ import torch
 from ray import tune
 
 from vae_tune.cluster.preemption import on_notice
+from vae_tune.config import names
 from vae_tune.config.files import is_remote
-from vae_tune.config.names import (
-    DEVICE,
-    EPOCH,
-    EPOCHS,
-    EVALUATION_SECONDS,
-    GPU_ERROR,
-    GPUS,
-    REASON,
-    STORAGE_ERROR,
-    TRIAL,
-    VAL_LOSS,
-    VALUES,
-)
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.storage import ClaimLost, delete_folder, set_claim
 from vae_tune.images.datasets import Images
@@ -70,7 +58,7 @@ def train_trial(
         images: shared by all trials of a node, read-only.
         base: the reference configuration; the hyperparameters replace its fields.
         folder: the study, on disk or object storage, where the checkpoints go.
-        threads: CPU threads of the trial.
+        threads: of the CPU.
         spot: whether its node may be taken away after a notice.
         claim: the study on object storage that the driver has claimed, and the claim's token.
     """
@@ -78,31 +66,30 @@ def train_trial(
         set_claim(*claim)
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _STOP_SECONDS)
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if config.get(GPUS) else "cpu")
+    device = torch.device("cuda" if config.get(names.GPUS) else "cpu")
     if (name := _device_name(device)) is None:
         return
-    trial_config = dataclasses.replace(base, **config[VALUES])
-    checkpoints = checkpoint_folder(folder, config[TRIAL])
-
+    trial_config = dataclasses.replace(base, **config[names.VALUES])
+    checkpoints = checkpoint_folder(folder, config[names.TRIAL])
     notes: list[str] = []
 
     def report(epoch: EpochReport, **more: str) -> None:
         if notes:
-            more[REASON] = notes.pop()
+            more[names.REASON] = notes.pop()
         evaluating = epoch.seconds - len(images.train) / epoch.images_per_second
-        tune.report({**asdict(epoch), DEVICE: name, EVALUATION_SECONDS: evaluating, **more})
+        tune.report({**asdict(epoch), names.DEVICE: name, names.EVALUATION_SECONDS: evaluating, **more})
 
     try:
         with warnings.catch_warnings(record=True) as damage:
             warnings.simplefilter("always", UserWarning)  # of every trial of this worker
             checkpoint = newest_checkpoint(checkpoints, device)
     except OSError as error:
-        tune.report({EPOCH: 0, VAL_LOSS: float("inf"), STORAGE_ERROR: str(error)})
+        tune.report({names.EPOCH: 0, names.VAL_LOSS: float("inf"), names.STORAGE_ERROR: str(error)})
         return
     if damage:
         notes.append(" ".join(str(warning.message) for warning in damage))
     reports: list[EpochReport] = []
-    unknown = is_remote(folder) or not config.get(EPOCHS)
+    unknown = is_remote(folder) or not config.get(names.EPOCHS)
     if checkpoint is None or (checkpoint.config != trial_config and unknown):
         if checkpoint:  # the end of the record was lost, and another trial got the same number
             delete_folder(checkpoints)
@@ -113,7 +100,7 @@ def train_trial(
         state = checkpoint.state
         reports = [*checkpoint.earlier, checkpoint.report]
         for done in reports:  # the last was perhaps never received; the record ignores an epoch that it knows
-            if done.epoch > config.get(EPOCHS, 0) or done is checkpoint.report:
+            if done.epoch > config.get(names.EPOCHS, 0) or done is checkpoint.report:
                 report(done)
     state = read_midway(checkpoints, trial_config, state.epoch, device) or state
     with _Reporter(checkpoints, report) as reporter:
@@ -130,7 +117,8 @@ def train_trial(
                 reports.append(epoch)
         except Diverged as diverged:
             reporter.wait()
-            tune.report({EPOCH: diverged.epoch, VAL_LOSS: float("nan"), REASON: str(diverged), DEVICE: name})
+            failed = {names.EPOCH: diverged.epoch, names.VAL_LOSS: float("nan")}
+            tune.report(failed | {names.REASON: str(diverged), names.DEVICE: name})
 
 
 def _device_name(device: torch.device) -> str | None:
@@ -140,7 +128,7 @@ def _device_name(device: torch.device) -> str | None:
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises the second
         reason = str(error).strip().partition("\n")[0]
-        tune.report({EPOCH: 0, VAL_LOSS: float("inf"), GPU_ERROR: reason})
+        tune.report({names.EPOCH: 0, names.VAL_LOSS: float("inf"), names.GPU_ERROR: reason})
         return None
 
 
@@ -152,7 +140,6 @@ class _Reporter:
     """
 
     def __init__(self, folder: Path, report: Callable[..., None]):
-        """Store checkpoints in ``folder``; ``report`` waits for Ray Tune's answer."""
         self._folder = folder
         self._report = report
         self._thread = ThreadPoolExecutor(1)
@@ -160,7 +147,6 @@ class _Reporter:
         self._answer: Future[None] | None = None
 
     def __enter__(self) -> Self:
-        """Open it."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -203,6 +189,6 @@ class _Reporter:
             stored.result()
         except (OSError, ClaimLost) as error:
             # not the trial's fault: the search ends, and a resume continues from the epoch before
-            self._report(epoch, **{STORAGE_ERROR: str(error)})
+            self._report(epoch, **{names.STORAGE_ERROR: str(error)})
             sys.exit(0)
         self._report(epoch)

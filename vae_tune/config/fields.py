@@ -9,12 +9,13 @@ from functools import cache
 from numbers import Number
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import LONGEST_NAME, address, can_be_path, named_path
 from vae_tune.config.suggestions import did_you_mean
 
+_Config = TypeVar("_Config")
 _PATH = f"a path of printable names, each at most {LONGEST_NAME} bytes long"
 
 
@@ -23,7 +24,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {key: _plain(value) for key, value in asdict(config).items()}
 
 
-def from_dict(cls: type[Any], values: Any) -> Any:
+def from_dict(cls: type[_Config], values: Any) -> _Config:
     """Rebuild the configuration of type ``cls`` that :func:`to_dict` wrote.
 
     Raises UsageError if ``values`` is no mapping, a key is no field of ``cls``, or its validation refuses a value.
@@ -34,14 +35,8 @@ def from_dict(cls: type[Any], values: Any) -> Any:
     if unknown := [name for name in values if name not in hints]:
         meant = did_you_mean(unknown[0], hints)
         raise UsageError(f"{cls.__name__} has no field {unknown[0]!r}.{meant} Its fields: {', '.join(hints)}.")
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if is_dataclass(hint) and isinstance(value, dict):
-            arguments[name] = from_dict(hint, value)  # type: ignore[arg-type]
-        else:
-            arguments[name] = value
-    return cls(**arguments)
+    nested = {name for name, value in values.items() if is_dataclass(hints[name]) and isinstance(value, dict)}
+    return cls(**{name: from_dict(hints[name], value) if name in nested else value for name, value in values.items()})
 
 
 def _plain(value: Any) -> Any:

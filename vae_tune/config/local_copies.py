@@ -11,21 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vae_tune.config import names
 from vae_tune.config.cache import COPIES_FOLDER, cache_dir
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, is_remote, read_json, write_json
-from vae_tune.config.names import (
-    CHECKPOINTS_FOLDER,
-    COPY_FILE,
-    LOCK_FILE,
-    RAY_FOLDER,
-    RAY_LOG_FILE,
-    STUDY_FILE,
-    TENSORBOARD_FOLDER,
-)
 from vae_tune.config.storage import is_claimed, list_remote_files, read_bytes, reason, write_bytes
 
-_NOT_COPIED = {CHECKPOINTS_FOLDER, LOCK_FILE, COPY_FILE}
+_NOT_COPIED = {names.CHECKPOINTS_FOLDER, names.LOCK_FILE, names.COPY_FILE}
 """Names of files and folders that reach object storage in another way, or not at all."""
 
 
@@ -64,14 +56,14 @@ def download(study: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        names = [name for name in list_remote_files(study) if not _NOT_COPIED & set(name.split("/"))]
-        if STUDY_FILE not in names:
-            raise UsageError(f"{address(study)} is no study: {STUDY_FILE} is missing.")
-        for name in names:
-            if TENSORBOARD_FOLDER not in name.split("/"):
+        files = [name for name in list_remote_files(study) if not _NOT_COPIED & set(name.split("/"))]
+        if names.STUDY_FILE not in files:
+            raise UsageError(f"{address(study)} is no study: {names.STUDY_FILE} is missing.")
+        for name in files:
+            if names.TENSORBOARD_FOLDER not in name.split("/"):
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     write_bytes(fresh / name, read_bytes(study / name))
-        mark_copy(fresh, study, names)
+        mark_copy(fresh, study, files)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     except (OSError, ValueError) as error:
@@ -86,13 +78,13 @@ def mark_copy(folder: Path, study: Path, uploaded: Iterable[str] = (), *, being_
     ``being_written`` says whether a driver was writing the original when it was copied.
     """
     note = {"study": address(study), "uploaded": sorted(uploaded), "written": being_written}
-    write_json(folder / COPY_FILE, note)
+    write_json(folder / names.COPY_FILE, note)
 
 
 def uploaded_files(copy: Path) -> set[str]:
     """Return the names of the files that the original had when the copy was last uploaded or downloaded."""
     try:
-        return set(read_json(copy / COPY_FILE)["uploaded"])
+        return set(read_json(copy / names.COPY_FILE)["uploaded"])
     except (OSError, ValueError, LookupError, TypeError):
         return set()
 
@@ -119,7 +111,7 @@ def record_files(folder: Path) -> Iterator[Path]:
     """Yield the files of a working copy that are uploaded: not the checkpoints, which workers upload themselves."""
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
-        temporary = path.suffix == ".tmp" or (RAY_FOLDER in parts and path.name != RAY_LOG_FILE)
+        temporary = path.suffix == ".tmp" or (names.RAY_FOLDER in parts and path.name != names.RAY_LOG_FILE)
         if path.is_file() and not temporary and not _NOT_COPIED & set(parts):
             yield path
 
@@ -129,7 +121,7 @@ def _copy_note(path: Path) -> tuple[Path, dict[str, Any]]:
     path = path.absolute()
     for root in (path, *path.parents[:2]):  # a confirmation lies in its search's folder
         with contextlib.suppress(OSError, ValueError, TypeError):
-            note = dict(read_json(root / COPY_FILE))
+            note = dict(read_json(root / names.COPY_FILE))
             if "study" in note:
                 return root, note
     return path, {}

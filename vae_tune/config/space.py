@@ -19,11 +19,8 @@ from vae_tune.config.fields import read_number
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.suggestions import did_you_mean
 
-_KEYS = {
-    "int": {"type", "low", "high", "log", "step"},
-    "float": {"type", "low", "high", "log", "step"},
-    "categorical": {"type", "choices"},
-}
+_RANGE_KEYS = {"type", "low", "high", "log", "step"}
+_KEYS = {"int": _RANGE_KEYS, "float": _RANGE_KEYS, "categorical": {"type", "choices"}}
 _PACKAGED = resources.files("vae_tune.config") / "spaces"
 _EXAMPLE = "{type: float, low: 1.0e-4, high: 1.0e-2, log: true}"
 
@@ -112,7 +109,14 @@ def _file_entries(path: Path, base: TrialConfig) -> Iterator[_Entry]:
             f"{path}:1: a space is a mapping from fields to ranges, for instance\n  learning_rate: {_EXAMPLE}"
         )
     for key, node in root.value:
-        yield _entry(f"{path}:{key.start_mark.line + 1}", key, node, base)
+        where = f"{path}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise UsageError(f"{where}: a field is a plain name, such as latent_size.")
+        try:
+            spec = construct(node)
+        except Exception as error:  # PyYAML lets through what int(), date() and the like raise at a bad value
+            raise UsageError(f"{where}: {key.value} cannot be read: {problem(error)}.") from error
+        yield _Entry(where, key.value, spec, base)
 
 
 def _read_file(path: Path) -> str:
@@ -126,15 +130,6 @@ def _read_file(path: Path) -> str:
         reason = getattr(error, "strerror", None) or error
         meant = did_you_mean(path, packaged) if isinstance(error, FileNotFoundError) else ""
         raise UsageError(f"The space file {path} cannot be read: {reason}.{meant}") from error
-
-
-def _entry(where: str, key: yaml.Node, node: yaml.Node, base: TrialConfig) -> _Entry:
-    if not isinstance(key, yaml.ScalarNode):
-        raise UsageError(f"{where}: a field is a plain name, such as latent_size.")
-    try:
-        return _Entry(where, key.value, construct(node), base)
-    except Exception as error:  # PyYAML lets through what int(), date() and the like raise at a bad value
-        raise UsageError(f"{where}: {key.value} cannot be read: {problem(error)}.") from error
 
 
 def construct(node: yaml.Node) -> Any:

@@ -19,14 +19,12 @@ NAME = "vae-tune"
 
 @dataclass(frozen=True)
 class _Start:
+    """How this process was started: ``program`` runs any command, ``script``, if there is one, only ``only``."""
+
     program: str
-    """Runs any command."""
     script: str
-    """Runs a single command, if such a script was started; else ""."""
     only: str
-    """That command."""
     python: str
-    """The interpreter."""
 
 
 _start: _Start | None = None

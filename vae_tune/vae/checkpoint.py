@@ -8,6 +8,7 @@ moment leaves a good one. A damaged one does not count: training goes on from th
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,22 +19,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from vae_tune.config import storage
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, delete_temporary_files, named_path, read_json, write_json
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig
-from vae_tune.config.storage import (
-    PATIENCE,
-    QUICK,
-    StorageError,
-    delete,
-    delete_folder,
-    list_folder,
-    read_bytes,
-    write_bytes,
-)
 from vae_tune.vae.model import VAE, Shape, build_model
 from vae_tune.vae.training import EpochReport, TrainingState, new_state
 
@@ -77,10 +69,10 @@ def checkpoint_bytes(
 def store_checkpoint(folder: Path, epoch: int, content: bytes) -> Path:
     """Write the :func:`checkpoint_bytes` of ``epoch``, as :func:`write_checkpoint` does."""
     path = checkpoint_file(folder, epoch)
-    write_bytes(path, content)
+    storage.write_bytes(path, content)
     before = [other for other in checkpoints(folder) if _epoch(other) < epoch]
     for old in before[KEPT - 1 :]:
-        delete(old)
+        storage.delete(old)
     return path
 
 
@@ -88,13 +80,13 @@ def write_midway(folder: Path, config: TrialConfig, state: TrainingState) -> Non
     """Write ``folder/midway.safetensors``, from which a training goes on in the middle of an epoch."""
     tensors, progress = _tensors(state) | {_LOSS: state.loss}, {name: getattr(state, name) for name in _PROGRESS}
     content = _save(tensors, config=to_dict(config), shape=state.model.shape, progress=progress)
-    write_bytes(folder / _MIDWAY_FILE, content, QUICK)
+    storage.write_bytes(folder / _MIDWAY_FILE, content, storage.QUICK)
 
 
 def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.device) -> TrainingState | None:
     """Return the state that :func:`write_midway` wrote in the epoch after ``epoch``; None if there is no good one."""
     try:
-        tensors, metadata = _load(read_bytes(folder / _MIDWAY_FILE, QUICK))
+        tensors, metadata = _load(storage.read_bytes(folder / _MIDWAY_FILE, storage.QUICK))
         progress = metadata["progress"]
         if progress["epoch"] != epoch or from_dict(TrialConfig, metadata["config"]) != config:
             return None
@@ -127,7 +119,7 @@ def newest_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
 
 def read_checkpoint(path: Path, device: torch.device) -> Checkpoint:
     """Return the checkpoint at ``path``, its tensors on ``device``; raise one of DAMAGE if it is damaged."""
-    tensors, metadata = _load(read_bytes(path, PATIENCE))
+    tensors, metadata = _load(storage.read_bytes(path, storage.PATIENCE))
     config = from_dict(TrialConfig, metadata["config"])
     report = EpochReport(**metadata["report"])
     earlier = tuple(EpochReport(**one) for one in metadata.get("earlier", []))
@@ -140,7 +132,7 @@ def _read_unless_damaged(path: Path, device: torch.device) -> Checkpoint | str:
     """Return the checkpoint at ``path``, or a line that says how it is damaged."""
     try:
         return read_checkpoint(path, device)
-    except StorageError:
+    except storage.StorageError:
         raise
     except DAMAGE as error:
         return telling_line(error)
@@ -165,15 +157,14 @@ def checkpoint_file(folder: Path, epoch: int) -> Path:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in ``folder``, the newest first."""
-    names = list_folder(folder, PATIENCE).files
-    found = [folder / name for name in names if name.startswith("epoch_") and name.endswith(".safetensors")]
-    own = [path for path in found if path.stem.removeprefix("epoch_").isdecimal()]
+    names = storage.list_folder(folder, storage.PATIENCE).files
+    own = [folder / name for name in names if re.fullmatch(r"epoch_\d+\.safetensors", name)]
     return sorted(own, key=_epoch, reverse=True)
 
 
 def trials_with_checkpoints(study: Path) -> set[int]:
     """Return the numbers of the trials that have checkpoints."""
-    found = list_folder(study / CHECKPOINTS_FOLDER, PATIENCE).folders
+    found = storage.list_folder(study / CHECKPOINTS_FOLDER, storage.PATIENCE).folders
     return {int(name.removeprefix("trial_")) for name in found if name.removeprefix("trial_").isdecimal()}
 
 
@@ -184,9 +175,9 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
     """
     folder = checkpoint_folder(study, trial)
     if not keep:
-        delete_folder(folder)
+        storage.delete_folder(folder)
         return
-    delete(folder / _MIDWAY_FILE)
+    storage.delete(folder / _MIDWAY_FILE)
     found = checkpoints(folder)
     if len(found) < 2:
         return
@@ -195,13 +186,13 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
     newest = next((path for path in first if isinstance(_read_unless_damaged(path, cpu), Checkpoint)), None)
     for path in found:
         if newest and path != newest:
-            delete(path)
+            storage.delete(path)
 
 
 def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
     """Write ``model.safetensors``, which also names the ``data`` that it was trained on, and ``config.json``."""
     weights = model.network.state_dict()
-    write_bytes(folder / MODEL_FILE, _save(weights, data=to_dict(data or DataConfig()), shape=model.shape))
+    storage.write_bytes(folder / MODEL_FILE, _save(weights, data=to_dict(data or DataConfig()), shape=model.shape))
     write_json(folder / CONFIG_FILE, to_dict(config))
 
 
@@ -233,7 +224,7 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
     Raises UsageError if a file is missing, damaged, or does not fit the other.
     """
     try:
-        config: TrialConfig = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
+        config = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
         return _model(*_load((folder / MODEL_FILE).read_bytes()), config), config
     except FileNotFoundError as error:
         missing = f"{Path(error.filename).name} is missing" if folder.is_dir() else "there is no such folder"
@@ -245,11 +236,10 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
 def read_config(path: Path) -> TrialConfig:
     """Return the configuration in a ``config.json``; raise UsageError if it is missing or damaged."""
     try:
-        config: TrialConfig = from_dict(TrialConfig, read_json(path))
+        return from_dict(TrialConfig, read_json(path))
     except DAMAGE as error:
         reason = f"No usable configuration in {path}: {telling_line(error).rstrip('.')}."
         raise UsageError(f"{reason}\nIt takes a JSON file such as results/NAME/best/config.json.") from error
-    return config
 
 
 def read_data_config(folder: Path) -> DataConfig:
@@ -258,10 +248,9 @@ def read_data_config(folder: Path) -> DataConfig:
     Raises UsageError if the file is missing or damaged.
     """
     try:
-        data: DataConfig = from_dict(DataConfig, _metadata((folder / MODEL_FILE).read_bytes()).get("data", {}))
+        return from_dict(DataConfig, _metadata((folder / MODEL_FILE).read_bytes()).get("data", {}))
     except DAMAGE as error:
         raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
-    return data
 
 
 def _epoch(path: Path) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 
@@ -164,7 +164,7 @@ def _evaluate_batch(model: VAE, config: TrialConfig, batch: tuple[Tensor, Tensor
     """Return the sums of reconstruction and KL over a batch of images, (2,), float64, and their latent means."""
     images, noise = batch
     x = _scale(images)
-    with _autocast(config, images.device):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         parameters, mean, log_variance = model(x, noise)
     mean, log_variance = mean.float(), log_variance.float()
     parts = model.likelihood.nats(parameters.float(), x), kl(mean, log_variance)
@@ -248,7 +248,3 @@ def _tf32(config: TrialConfig) -> Iterator[None]:
         yield
     finally:
         products.fp32_precision = before
-
-
-def _autocast(config: TrialConfig, device: torch.device) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()

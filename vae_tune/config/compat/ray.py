@@ -14,30 +14,18 @@ from typing import Any
 from unittest import mock
 
 import ray
-from ray._common.utils import get_default_system_temp_dir
+from ray._common import utils as common_utils
 from ray._private import parameter, ray_constants, services, utils, worker
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
+from ray._private.authentication import authentication_utils
 from ray._private.state import GlobalState, state
-from ray._private.utils import detect_fate_sharing_support
 from ray.exceptions import RaySystemError
-
-__all__ = [
-    "bootstrap_address",
-    "detect_fate_sharing_support",
-    "draining_nodes",
-    "get_default_system_temp_dir",
-    "get_node",
-    "is_token_auth_enabled",
-    "lean_tune",
-    "start_local",
-    "validate_cluster_config",
-    "visible_gpus",
-    "wait_for_node",
-]
 
 _POLL_SECONDS = 0.05
 
+detect_fate_sharing_support: Callable[[], bool] = utils.detect_fate_sharing_support
+get_default_system_temp_dir: Callable[[], str] = common_utils.get_default_system_temp_dir
+is_token_auth_enabled: Callable[[], bool] = authentication_utils.is_token_auth_enabled
 get_node: Callable[[str, str], dict[str, Any]] = services.get_node
 """Return what the Ray at an address knows of a node; wait for up to half a minute for it."""
 
@@ -79,7 +67,8 @@ def start_local(
     """
     lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     with (
-        mock.patch.multiple(services, ConsolePopen=start_process, get_node=get_node, start_api_server=_no_server),
+        mock.patch.multiple(services, ConsolePopen=start_process, get_node=get_node),
+        mock.patch.object(services, "start_api_server", return_value=("", None)),  # its address and its process
         mock.patch.object(parameter, "RayParams", lean),
         mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
         mock.patch.object(utils, "get_dashboard_dependency_error", return_value=ImportError("unused")),
@@ -94,10 +83,6 @@ def start_local(
             _temp_dir=folder,
             _system_config={"preload_python_modules": list(preload)} if preload else None,
         )
-
-
-def _no_server(*_: Any, **__: Any) -> tuple[str, None]:
-    return "", None  # its address and its process
 
 
 def wait_for_node(address: str, node: str, found: Event, cancelled: Event) -> None:
