@@ -10,8 +10,7 @@ from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, Sea
 from vae_tune.config.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from vae_tune import plots
-    from vae_tune.analysis import advice
+    from vae_tune import advice, plots
     from vae_tune.analysis.study import load_studies, load_study
     from vae_tune.tasks.search import resume_search, run_search
     from vae_tune.vae.checkpoint import load_model
@@ -34,7 +33,7 @@ __all__ = [
     "run_search",
 ]
 _MODULES = {
-    "advice": "analysis.advice",
+    "advice": "advice",
     "load_model": "vae.checkpoint",
     "load_studies": "analysis.study",
     "load_study": "analysis.study",

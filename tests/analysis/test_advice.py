@@ -331,3 +331,10 @@ def test_collapsed_trials_are_counted(tmp_path):
     collapsed = {"losses": [300], "state": "PRUNED", "collapsed": True}
     study = hand_made(tmp_path / "s", GOOD, collapsed, collapsed)
     assert sentences(study, "latents")[1] == "2 of 3 trials collapsed: below a tenth of their latents active."
+
+
+def test_the_public_module_names_what_a_notebook_uses():
+    import vae_tune.advice
+
+    assert vae_tune.advice.conclusions is conclusions
+    assert all(hasattr(vae_tune.advice, name) for name in vae_tune.advice.__all__)
