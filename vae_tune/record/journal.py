@@ -47,11 +47,7 @@ class ReadOnlyJournal(BaseJournalBackend):
         return list(self._logs)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Refuse.
-
-        Raises:
-            PermissionError: always.
-        """
+        """Refuse with a PermissionError."""
         raise PermissionError(f"The journal is read-only: {len(logs)} changes were refused.")
 
     def _read_new_logs(self) -> None:
@@ -68,7 +64,10 @@ class ReadOnlyJournal(BaseJournalBackend):
         """Keep logs, and the times in those that create a trial or change its state; known times stay."""
         self._logs += logs
         for log in logs:
-            started, ended = (_moment(log.get(name)) for name in ("datetime_start", "datetime_complete"))
+            started, ended = (
+                datetime.fromisoformat(log[name]).astimezone(UTC) if log.get(name) else None
+                for name in ("datetime_start", "datetime_complete")
+            )
             if "study_id" in log and "datetime_start" in log:
                 self.started.append(started)
                 self.ended.append(ended)
@@ -197,7 +196,3 @@ class UtcStorage(JournalStorage):
         number = trial_id(trial)
         trial.datetime_start, trial.datetime_complete = self.journal.started[number], self.journal.ended[number]
         return trial
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)

@@ -29,18 +29,12 @@ SCHEMA = 2
 """Version of the record that this code writes; it rises when older code would misread a study. Version 1 had neither
 ``schema`` nor ``kind``, and noted only in the trials' ``reason`` which were audited, collapsed or diverged."""
 _SHAPE: dict[str, Any] = {
-    "name": str,
+    **dict.fromkeys(("name", "kind", "status"), str),
     "schema": int,
-    "kind": str,
-    "config": dict,
-    "reference": dict,
-    "space": dict,
-    "fixed": dict,
+    **dict.fromkeys(("config", "reference", "space", "fixed"), dict),
     "data": {"dataset": str, "sha256": str, "train": int, "validation": int, "test": int, "shape": list},
     "metric": {"name": str, "unit": str, "kind": str, "direction": str},
-    "rungs": list,
-    "runs": list,
-    "status": str,
+    **dict.fromkeys(("rungs", "runs"), list),
 }
 """The required entries of a ``study.json`` and their types."""
 _MUST_STAY = {"asha", "data", "points", "trial", "warm_start"}

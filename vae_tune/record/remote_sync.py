@@ -12,7 +12,7 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vae_tune.config.errors import SearchError, UsageError
@@ -59,11 +59,7 @@ def update_working_copy(study: Path) -> Path:
 def _is_ahead(folder: Path, study: Path, stored: set[str], deleted: set[str]) -> bool:
     """Return whether the journals of a working copy continue those of the study, and at least one has more lines.
 
-    Args:
-        folder: the working copy.
-        study: its original.
-        stored: the names of the original's files.
-        deleted: the names of the files that were deleted from the original since the last upload.
+    The study has the files ``stored``; the files ``deleted`` were deleted from it since the last upload.
     """
     if STUDY_FILE in deleted or not (folder / STUDY_FILE).exists():
         return False
@@ -104,13 +100,8 @@ def uploading(
 ) -> Iterator[Callable[[Callable[[], None]], None]]:
     """Upload a study's working copy as it grows, until the block has ended and the rest is uploaded too.
 
-    Args:
-        folder: the working copy.
-        study: its original on object storage.
-        claim: on the study.
-        warn: called once per outage, with a message.
-        fail: called with a message if it makes no sense to go on.
-        kind: of the study: see :data:`vae_tune.config.names.KINDS`.
+    ``warn`` is called once per outage, with a message, and ``fail`` if it makes no sense to go on. For ``kind`` see
+    :data:`vae_tune.config.names.KINDS`.
 
     Yields:
         A function that takes an action, such as a deletion, and runs it after the next upload.
@@ -174,7 +165,7 @@ class _Uploader:
         """Upload what changed and return its size in bytes.
 
         The journal is read last and uploaded first, so that the tables on object storage never have what the journal
-        lacks.
+        lacks. What was uploaded is noted in the copy, so that a later update can tell which files were deleted there.
 
         Raises:
             StorageError: object storage does not answer.
@@ -189,25 +180,17 @@ class _Uploader:
                 states[path] = status.st_mtime_ns, status.st_size
                 if self._states.get(path) != states[path]:
                     contents[path] = path.read_bytes()
-        for path in sorted(contents, key=_upload_order):
+        # a folder counts as a study once study.json is there
+        for path in sorted(contents, key=lambda path: (path.name == STUDY_FILE, path.name != JOURNAL_FILE)):
             self.claim.keep_alive(patience)
             write_bytes(self._study / path.relative_to(self._folder), contents[path], patience)
             self._states[path] = states[path]
-        self._note(path.relative_to(self._folder).as_posix() for path in states)
+        stored = self._uploaded | {path.relative_to(self._folder).as_posix() for path in states}
+        if stored != self._uploaded:
+            self._uploaded = stored
+            mark_copy(self._folder, self._study, stored)
         for _ in range(due):
             self.claim.keep_alive(patience)
             self.after_upload[0]()
             self.after_upload.pop(0)
         return sum(map(len, contents.values()))
-
-    def _note(self, names: Iterable[str]) -> None:
-        """Note which files object storage has, so that a later update can tell which were deleted there."""
-        names = set(names)
-        if not names <= self._uploaded:
-            self._uploaded |= names
-            mark_copy(self._folder, self._study, self._uploaded)
-
-
-def _upload_order(path: Path) -> tuple[bool, bool]:
-    """Return a sort key: journals first, ``study.json`` last, since a folder counts as a study once it is there."""
-    return path.name == STUDY_FILE, path.name != JOURNAL_FILE

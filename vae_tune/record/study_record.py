@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class StudyRecord:
         self.folder = folder
         self.place = place or folder
         """The study, with the checkpoints: the folder itself, or the place on object storage of which it is a copy."""
-        self.after_upload: Callable[[Callable[[], None]], None] = _at_once
+        self.after_upload: Callable[[Callable[[], None]], None] = lambda action: action()
         """Calls a function as soon as the record as it is now is safe at ``place``."""
         self.manifest = manifest
         self.listeners: list[Callable[[TrialRow], None]] = []
@@ -88,7 +88,9 @@ class StudyRecord:
         reports = [(row.trial, report) for row in self._rows.values() for report in row.reports]
         reports.sort(key=lambda pair: pair[1][names.ORDER])
         self._reports = len(reports)
-        self._rewrite_epochs(reports)
+        with atomic(folder / names.EPOCHS_FILE) as file:
+            file.write(csv_line(names.EPOCH_COLUMNS).encode())
+            file.writelines(_epochs_line(number, report).encode() for number, report in reports)
         self._epochs = (folder / names.EPOCHS_FILE).open("a", newline="", encoding="utf-8")
         self.set_status("running")
 
@@ -135,12 +137,8 @@ class StudyRecord:
     ) -> StudyRecord:
         """Open an existing study folder after any kind of end; the tables are made again from the journal.
 
-        Args:
-            folder: of the study, or its working copy.
-            manifest: the content of ``study.json`` from now on.
-            place: of a study on object storage.
-            known: the content of ``study.json`` when it was decided to resume.
-            storage: the study's journal where it was read already, by :func:`vae_tune.record.trials.read_study`.
+        ``study.json`` gets the content ``manifest``; ``known`` is its content when it was decided to resume. The
+        journal is read unless it was already, into ``storage``, by :func:`vae_tune.record.trials.read_study`.
 
         Raises:
             UsageError: another driver writes it, or has since ``known``; or its journal is missing or damaged. Nothing
@@ -244,7 +242,9 @@ class StudyRecord:
         The reason of a FAIL, or the note that the trial collapsed, is added to what was noted before.
         """
         trial, row = self._unfinished.pop(number), self._rows[number]
-        collapsed = "" if reason else self._collapse(row)
+        latent_size = row.values.get("latent_size", self.manifest["reference"]["latent_size"])
+        grace_period = self.manifest["config"]["asha"]["grace_period"]
+        collapsed = "" if reason else collapse_reason(row, latent_size, grace_period)
         reason = add_note(row.reason, reason or collapsed)
         marks: dict[str, Any] = {names.COLLAPSED: bool(collapsed), names.DIVERGED: diverged}
         with self.transaction():
@@ -279,10 +279,6 @@ class StudyRecord:
             with contextlib.suppress(OSError):
                 file.close()
         self._lock.release()
-
-    def _collapse(self, row: TrialRow) -> str:
-        latent_size = row.values.get("latent_size", self.manifest["reference"]["latent_size"])
-        return collapse_reason(row, latent_size, self.manifest["config"]["asha"]["grace_period"])
 
     def _adopt(self, frozen: FrozenTrial) -> None:
         """Take over a trial from the journal; an unfinished one gets the loss of a report that a crash cut short."""
@@ -323,11 +319,6 @@ class StudyRecord:
             for listener in self.listeners:
                 listener(row)
 
-    def _rewrite_epochs(self, reports: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        with atomic(self.folder / names.EPOCHS_FILE) as file:
-            file.write(csv_line(names.EPOCH_COLUMNS).encode())
-            file.writelines(_epochs_line(number, report).encode() for number, report in reports)
-
     def _trial_columns(self) -> tuple[str, ...]:
         return (*names.TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *names.TRIAL_COLUMNS_AFTER)
 
@@ -347,10 +338,6 @@ def _released_on_error(lock: StudyLock) -> Iterator[StudyLock]:
     except BaseException:
         lock.release()
         raise
-
-
-def _at_once(action: Callable[[], None]) -> None:
-    action()
 
 
 def _epochs_line(number: int, report: Mapping[str, Any]) -> str:

@@ -170,13 +170,5 @@ def now() -> str:
 
 
 def iso(moment: datetime | None) -> str:
-    """Return a time in UTC, ISO 8601 with milliseconds; for None an empty text.
-
-    Raises:
-        ValueError: it has no zone.
-    """
-    if moment is None:
-        return ""
-    if moment.tzinfo is None:
-        raise ValueError(f"{moment} has no zone")
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    """Return a time that has a zone in UTC, ISO 8601 with milliseconds; for None an empty text."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds") if moment else ""

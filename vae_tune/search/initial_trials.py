@@ -116,7 +116,7 @@ def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig
             known = f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}."
             raise UsageError(known + did_you_mean(name, space.distributions))
         point[name] = _read(where, name, text, base)
-        if not space.contains(replace(base, **{**space.fixed, **_inside(space), **point})):
+        if name in space.outside(replace(base, **{name: point[name]})):
             raise UsageError(
                 f"{where}: {name} {point[name]} lies outside of the search space ({_allowed(space, name)})."
             )
@@ -142,11 +142,3 @@ def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
         return getattr(replace(base, **{name: value}), name)
     except (UsageError, ValueError) as error:
         raise UsageError(f"{where}: {name}: {str(error).removeprefix(f'{name} ')}") from error
-
-
-def _inside(space: Space) -> dict[str, Any]:
-    """Return a value that the space allows for each hyperparameter, to stand for those that a point leaves open."""
-    return {
-        name: distribution.choices[0] if hasattr(distribution, "choices") else distribution.low  # type: ignore[attr-defined]
-        for name, distribution in space.distributions.items()
-    }

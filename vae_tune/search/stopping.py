@@ -174,11 +174,6 @@ def explain(status: str, config: SearchConfig, left: int) -> str:
     return ""
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """End this process with the exit code that shells give a signal; Ray's own handler ends it with another."""
-    sys.exit(128 + number)
-
-
 @contextlib.contextmanager
 def interruptible(stopping: Stopping) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into an orderly end, and say so at once; a second one ends this process.
@@ -194,7 +189,9 @@ def interruptible(stopping: Stopping) -> Iterator[None]:
 
     def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         stopping.request(INTERRUPTED, at_once=True)
-        signal.signal(number, before[signal.Signals(number)] if number == signal.SIGINT else _terminate)
+        # Ray ends a process with another exit code than shells do
+        end = before[signal.SIGINT] if number == signal.SIGINT else lambda *_: sys.exit(128 + number)
+        signal.signal(number, end)
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         text = f"{name}: the search ends in order, which takes some seconds. A second {name} ends it at once."
         threading.Thread(target=stopping.warn, args=[text]).start()  # this one may be in the middle of a line
