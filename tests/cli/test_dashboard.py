@@ -16,7 +16,7 @@ from tests.view_servers import SECONDS
 from vae_tune.cli.dashboard import DashboardOptions, make_dashboard
 from vae_tune.cli.dashboard import run as run_dashboard
 from vae_tune.config.errors import UsageError
-from vae_tune.record.journal import ReadOnlyJournal
+from vae_tune.record.journal import Journal
 from vae_tune.record.trials import read_trials
 
 
@@ -94,13 +94,13 @@ def test_what_would_change_the_study_is_refused_in_words(url, folder, method, pa
 def test_the_journal_itself_takes_no_change(folder):
     before = (folder / "optuna.journal").read_bytes()
     with pytest.raises(PermissionError):
-        ReadOnlyJournal(folder / "optuna.journal").append_logs([{"op_code": 0}])
+        Journal(folder / "optuna.journal").append_logs([{"op_code": 0}])
     assert (folder / "optuna.journal").read_bytes() == before
 
 
 def test_what_a_running_search_adds_is_read_as_far_as_it_is_whole(tmp_path):
     folder = make_study(tmp_path / "study", trials=3)
-    journal = ReadOnlyJournal(folder / "optuna.journal")
+    journal = Journal(folder / "optuna.journal")
     count = len(list(journal.read_logs(0)))
     with (folder / "optuna.journal").open("a") as file:
         file.write('{"op_code": 4, "worker_id": "x"}\n{"op_code": 4, "wor')

@@ -13,7 +13,7 @@ from tests.studies import make_study
 from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import write_json
-from vae_tune.record.journal import Journal, ReadOnlyJournal
+from vae_tune.record.journal import Journal
 from vae_tune.record.metadata import read_config, read_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_study, read_trials
@@ -100,7 +100,7 @@ def test_a_line_that_is_no_log_is_damage_and_stays(folder, text):
 
 def test_what_is_written_after_a_blank_line_is_read_by_those_who_read_along(folder):
     path = folder / "optuna.journal"
-    along = ReadOnlyJournal(path)
+    along = Journal(path)
     count = len(list(along.read_logs(0)))
     put(folder, -1, b"\n")
     assert list(along.read_logs(count)) == []

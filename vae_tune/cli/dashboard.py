@@ -86,7 +86,7 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
     import optuna
     from optuna.storages import JournalStorage
 
-    from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
+    from vae_tune.record.journal import Journal, UtcStorage
     from vae_tune.record.metadata import read_manifest
     from vae_tune.record.trials import read_trials
 
@@ -98,9 +98,9 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
 
     logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)  # the page shows what failed
     journal = folder / JOURNAL_FILE
-    app = optuna_dashboard.wsgi(UtcStorage(ReadOnlyJournal(journal)))
+    app = optuna_dashboard.wsgi(UtcStorage(Journal(journal)))
     # Optuna compares a running trial's start with a time without a zone where it draws this itself
-    timeline = optuna_dashboard.wsgi(JournalStorage(ReadOnlyJournal(journal)))
+    timeline = optuna_dashboard.wsgi(JournalStorage(Journal(journal)))
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):

@@ -20,8 +20,14 @@ from optuna.trial import FrozenTrial, TrialState
 from vae_tune.config.compat.optuna import trial_id
 
 
-class ReadOnlyJournal(BaseJournalBackend):
-    """The logs of a journal that another process may be writing: only whole lines are read, and nothing is written."""
+class Journal(BaseJournalBackend):
+    """The log lines of Optuna's journal, in Optuna's own format, written by the one driver that holds the lock.
+
+    It differs from Optuna's file backend in four ways. It is read-only until :meth:`open`, and only whole lines are
+    read: another process may be writing it. A :meth:`transaction` writes what belongs together at once, so that a kill
+    cannot leave half a proposal or half a report. Lines are not read back from the file that they were just written
+    to. And there is no lock per line, which after a crash costs 30 s.
+    """
 
     def __init__(self, path: Path):
         self._path = path
@@ -33,6 +39,9 @@ class ReadOnlyJournal(BaseJournalBackend):
         self.started: list[datetime | None] = []
         self.ended: list[datetime | None] = []
         """When each trial began and ended, by trial id."""
+        self._file: FileIO | None = None
+        self._pending: list[dict[str, Any]] = []
+        self._depth = 0
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Return the logs from a number on; those before it are dropped.
@@ -45,52 +54,6 @@ class ReadOnlyJournal(BaseJournalBackend):
         self._logs = self._logs[log_number_from - self._first :]
         self._first = log_number_from
         return list(self._logs)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Refuse with a PermissionError."""
-        raise PermissionError(f"The journal is read-only: {len(logs)} changes were refused.")
-
-    def _read_new_logs(self) -> None:
-        """Read what was written since the last call; what was read before is not read again."""
-        if self._path.stat().st_size == self._end:
-            return
-        with self._path.open("rb") as file:
-            file.seek(self._end)
-            logs, end = _parse(file.read())
-        self._add(logs)
-        self._end += end
-
-    def _add(self, logs: list[dict[str, Any]]) -> None:
-        """Keep logs, and the times in those that create a trial or change its state; known times stay."""
-        self._logs += logs
-        for log in logs:
-            started, ended = (
-                datetime.fromisoformat(log[name]).astimezone(UTC) if log.get(name) else None
-                for name in ("datetime_start", "datetime_complete")
-            )
-            if "study_id" in log and "datetime_start" in log:
-                self.started.append(started)
-                self.ended.append(ended)
-            elif "trial_id" in log:
-                number = log["trial_id"]
-                self.started[number] = self.started[number] or started
-                self.ended[number] = self.ended[number] or ended
-
-
-class Journal(ReadOnlyJournal):
-    """The log lines of Optuna's journal, in Optuna's own format, written by the one driver that holds the lock.
-
-    It differs from Optuna's file backend in three ways. A :meth:`transaction` writes what belongs together at once, so
-    that a kill cannot leave half a proposal or half a report. Lines are not read back from the file that they were
-    just written to. And there is no lock per line, which after a crash costs 30 s.
-    """
-
-    def __init__(self, path: Path):
-        """Name the file: it is read until :meth:`open` begins to write it."""
-        super().__init__(path)
-        self._file: FileIO | None = None
-        self._pending: list[dict[str, Any]] = []
-        self._depth = 0
 
     def open(self) -> None:
         """Begin to write; the file may be missing. A last line that a crash tore, and blank lines, are cut off.
@@ -124,7 +87,13 @@ class Journal(ReadOnlyJournal):
         return self._depth > 0
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add logs, on disk when this returns or when the transaction ends."""
+        """Add logs, on disk when this returns or when the transaction ends.
+
+        Raises:
+            PermissionError: the journal is not open.
+        """
+        if not self._file:
+            raise PermissionError(f"The journal is read-only: {len(logs)} changes were refused.")
         self._add(logs)
         self._pending += logs
         if not self._depth:
@@ -136,15 +105,35 @@ class Journal(ReadOnlyJournal):
             self._file.close()
 
     def _read_new_logs(self) -> None:
-        """Read the file until it is written: then all that is new comes from :meth:`append_logs`."""
-        if self._file is None:
-            super()._read_new_logs()
+        """Read what was written since the last call; once the file is open, only this process writes it."""
+        if self._file or self._path.stat().st_size == self._end:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._end)
+            logs, end = _parse(file.read())
+        self._add(logs)
+        self._end += end
+
+    def _add(self, logs: list[dict[str, Any]]) -> None:
+        """Keep logs, and the times in those that create a trial or change its state; known times stay."""
+        self._logs += logs
+        for log in logs:
+            started, ended = (
+                datetime.fromisoformat(log[name]).astimezone(UTC) if log.get(name) else None
+                for name in ("datetime_start", "datetime_complete")
+            )
+            if "study_id" in log and "datetime_start" in log:
+                self.started.append(started)
+                self.ended.append(ended)
+            elif "trial_id" in log:
+                number = log["trial_id"]
+                self.started[number] = self.started[number] or started
+                self.ended[number] = self.ended[number] or ended
 
     def _write(self) -> None:
         content = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in self._pending)
-        if not content:
+        if not content or not self._file:
             return
-        assert self._file, "open() comes first"
         end = os.fstat(self._file.fileno()).st_size
         try:
             if self._file.write(content) < len(content):  # an almost full disk takes a part, without an error
@@ -177,7 +166,7 @@ class UtcStorage(JournalStorage):
     Optuna 5 turns them into local times without a zone, which are ambiguous for an hour at the end of summer time.
     """
 
-    def __init__(self, journal: ReadOnlyJournal):
+    def __init__(self, journal: Journal):
         self.journal = journal
         super().__init__(journal)
 

@@ -38,14 +38,12 @@ class StudyLock:
         """
         self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
         try:
-            _lock(self._file)
-        except OSError as error:
+            _lock(self._file, folder)
+        except BlockingIOError as error:
             self._file.seek(0)
-            content = self._file.read()
+            holder = parse_holder(self._file.read())
             self._file.close()
-            if not isinstance(error, BlockingIOError):
-                raise _no_locks(folder, error) from error
-            raise UsageError(being_written_message(original_address(folder), parse_holder(content))) from error
+            raise UsageError(being_written_message(original_address(folder), holder)) from error
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         self._file.flush()
@@ -65,10 +63,7 @@ def refuse_without_locks(folder: Path) -> None:
         OSError: the folder cannot be written.
     """
     with tempfile.TemporaryFile("w", dir=folder) as file:
-        try:
-            _lock(file)
-        except OSError as error:
-            raise _no_locks(folder, error) from error
+        _lock(file, folder)
 
 
 def is_being_written(study: Path) -> bool:
@@ -95,7 +90,7 @@ def being_written_message(study: str, holder: Mapping[str, Any]) -> str:
     return f"The study {study} is being written by {who}.\nWait until it ends, or end it, before resuming."
 
 
-def _lock(file: IO[str]) -> None:
+def _lock(file: IO[str], folder: Path) -> None:
     """Lock a file; try for a moment, since a process that probes the lock holds it briefly."""
     end = time.monotonic() + _PROBE_SECONDS
     while True:
@@ -105,13 +100,11 @@ def _lock(file: IO[str]) -> None:
         except BlockingIOError:
             if time.monotonic() > end:
                 raise
+        except OSError as error:
+            raise UsageError(
+                f"{folder} is on a file system without file locks (flock: {error.strerror}), so nothing would keep a "
+                "second driver from writing the same study.\n"
+                "Choose a --results-dir on another file system, or mount this one with locks (NFS: with lockd or "
+                "-o local_lock=flock; Lustre: -o flock)."
+            ) from error
         time.sleep(0.01)
-
-
-def _no_locks(folder: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"{folder} is on a file system without file locks (flock: {error.strerror}), so nothing would keep a second "
-        "driver from writing the same study.\n"
-        "Choose a --results-dir on another file system, or mount this one with locks (NFS: with lockd or "
-        "-o local_lock=flock; Lustre: -o flock)."
-    )

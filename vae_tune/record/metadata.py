@@ -48,6 +48,7 @@ def new_manifest(
 
     ``base`` is the reference configuration; for ``kind`` see :data:`vae_tune.config.names.KINDS`.
     """
+    likelihood = kind_of(base, config.data.binarization)
     return {
         "name": name,
         "schema": SCHEMA,
@@ -56,12 +57,7 @@ def new_manifest(
         "reference": to_dict(base),
         **space_to_dict(space),
         "data": describe_data(config, images),
-        "metric": {
-            "name": names.VAL_LOSS,
-            "unit": names.UNIT,
-            "kind": kind_of(base, config.data.binarization).name,
-            "direction": names.DIRECTION,
-        },
+        "metric": {"name": names.VAL_LOSS, "unit": names.UNIT, "kind": likelihood.name, "direction": names.DIRECTION},
         "rungs": list(config.asha.rungs(base.max_epochs)),
         "runs": [],
         "status": "running",

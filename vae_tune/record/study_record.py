@@ -55,7 +55,6 @@ class StudyRecord:
         lock: StudyLock,
         study: optuna.Study,
         storage: UtcStorage,
-        journal: Journal,
         place: Path | None = None,
     ):
         """Open the tables; use :meth:`create` or :meth:`resume`."""
@@ -69,7 +68,7 @@ class StudyRecord:
         self.study = study
         self._lock = lock
         self._storage = storage
-        self._journal = journal
+        self._journal = storage.journal
         self._rows: dict[int, TrialRow] = {}
         self._unfinished: dict[int, optuna.Trial] = {}
         self._lines: dict[int, str] = {}
@@ -124,7 +123,7 @@ class StudyRecord:
             if enqueue is not None:
                 with journal.transaction():
                     enqueue(study)
-            return cls(folder, manifest, lock, study, storage, journal, place)
+            return cls(folder, manifest, lock, study, storage, place)
 
     @classmethod
     def resume(
@@ -153,16 +152,14 @@ class StudyRecord:
             with _released_on_error(StudyLock(folder)) as lock:
                 if known is not None and read_manifest(folder) != known:
                     raise UsageError(f"Another driver wrote {name} meanwhile. Nothing was changed: run this again.")
-                journal = storage.journal
-                assert isinstance(journal, Journal)
                 try:
-                    journal.open()
+                    storage.journal.open()
                     study = optuna.load_study(study_name=manifest["name"], storage=storage)
-                except (ValueError, TypeError, KeyError) as error:
+                except (ValueError, TypeError, LookupError) as error:
                     damage = f"{original_address(folder / names.JOURNAL_FILE)} is damaged: {error}"
                     raise UsageError(f"{damage}. Nothing was changed.") from error
                 delete_temporary_files(folder)
-                return cls(folder, manifest, lock, study, storage, journal, place)
+                return cls(folder, manifest, lock, study, storage, place)
         except OSError as error:
             reason = f"{error.strerror or error}. The record is intact up to there"
             raise UsageError(f"The study {name} cannot be read or written: {reason}.") from error

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.errors import telling_line
 from vae_tune.config.names import JOURNAL_FILE, STARTED
-from vae_tune.record.journal import ReadOnlyJournal, UtcStorage
+from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView
 
@@ -59,7 +59,7 @@ class PostgreSQL(LiveView):
             sqlalchemy.make_url(address).set(drivername=_DRIVER).render_as_string(hide_password=False),
             {"connect_args": options, "pool_pre_ping": True},  # a connection may idle for a whole epoch
         )
-        self._journal = UtcStorage(ReadOnlyJournal(folder / JOURNAL_FILE))
+        self._journal = UtcStorage(Journal(folder / JOURNAL_FILE))
         self._source = self._journal.get_study_id_from_name(manifest["name"])
         self._copy = self._find_copy(manifest["name"], manifest["runs"][0][STARTED])
         self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, manifest["status"])
