@@ -111,7 +111,7 @@ def uploading(
     """
     uploader = _Uploader(folder, study, claim)
     ended = threading.Event()
-    thread = threading.Thread(target=_upload_until, args=(ended, uploader, warn, fail), name="upload", daemon=True)
+    thread = threading.Thread(target=uploader.upload_until, args=(ended, warn, fail), name="upload", daemon=True)
     thread.start()
     try:
         yield uploader.after_upload.append
@@ -127,34 +127,13 @@ def uploading(
             ) from error
 
 
-def _upload_until(
-    ended: threading.Event, uploader: _Uploader, warn: Callable[[str], None], fail: Callable[[str], None]
-) -> None:
-    """Keep the claim alive, and upload what changed at a limited rate, until ``ended``."""
-    due, is_away = 0.0, False
-    while not ended.wait(_PERIOD_SECONDS if due or is_away else 0):
-        try:
-            uploader.claim.keep_alive(QUICK)
-            if time.monotonic() >= due:
-                size = uploader.upload(QUICK)
-                due = time.monotonic() + size / _BYTES_PER_SECOND
-            is_away = False
-        except OSError as error:
-            if not is_away:
-                warn(f"The record cannot be uploaded now: {error}. The search goes on, and the upload is retried.")
-            is_away = True
-        except SearchError as error:
-            fail(str(error))
-            return
-
-
 class _Uploader:
     """Knows what of a working copy is not on object storage yet, and uploads it."""
 
     def __init__(self, folder: Path, study: Path, claim: Claim):
         self._folder = folder
         self._study = study
-        self.claim = claim
+        self._claim = claim
         self._states: dict[Path, tuple[int, int]] = {}
         """Modification time and size of each file as it was uploaded."""
         self._uploaded = uploaded_files(folder)
@@ -171,7 +150,7 @@ class _Uploader:
             StorageError: object storage does not answer.
             ClaimLost: another driver took the study over.
         """
-        self.claim.keep_alive(patience)
+        self._claim.keep_alive(patience)
         due = len(self.after_upload)
         states, contents = {}, {}
         for path in sorted(record_files(self._folder), key=lambda path: path.name == JOURNAL_FILE):
@@ -182,7 +161,7 @@ class _Uploader:
                     contents[path] = path.read_bytes()
         # a folder counts as a study once study.json is there
         for path in sorted(contents, key=lambda path: (path.name == STUDY_FILE, path.name != JOURNAL_FILE)):
-            self.claim.keep_alive(patience)
+            self._claim.keep_alive(patience)
             write_bytes(self._study / path.relative_to(self._folder), contents[path], patience)
             self._states[path] = states[path]
         stored = self._uploaded | {path.relative_to(self._folder).as_posix() for path in states}
@@ -190,7 +169,25 @@ class _Uploader:
             self._uploaded = stored
             mark_copy(self._folder, self._study, stored)
         for _ in range(due):
-            self.claim.keep_alive(patience)
+            self._claim.keep_alive(patience)
             self.after_upload[0]()
             self.after_upload.pop(0)
         return sum(map(len, contents.values()))
+
+    def upload_until(self, ended: threading.Event, warn: Callable[[str], None], fail: Callable[[str], None]) -> None:
+        """Keep the claim alive, and upload what changed at a limited rate, until ``ended``."""
+        due, is_away = 0.0, False
+        while not ended.wait(_PERIOD_SECONDS if due or is_away else 0):
+            try:
+                self._claim.keep_alive(QUICK)
+                if time.monotonic() >= due:
+                    size = self.upload(QUICK)
+                    due = time.monotonic() + size / _BYTES_PER_SECOND
+                is_away = False
+            except OSError as error:
+                if not is_away:
+                    warn(f"The record cannot be uploaded now: {error}. The search goes on, and the upload is retried.")
+                is_away = True
+            except SearchError as error:
+                fail(str(error))
+                return

@@ -20,7 +20,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -73,18 +73,17 @@ def read_warm_start_trials(study: optuna.Study) -> list[FrozenTrial]:
     if stored is None:
         return []
     distributions = {name: json_to_distribution(text) for name, text in stored["distributions"].items()}
-    return [_from_entry(entry, distributions) for entry in stored["trials"]]
-
-
-def _from_entry(entry: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    return create_trial(  # its number, -1, counts as older than all of the study's own
-        state=TrialState[entry["state"]],
-        value=entry["value"],
-        params=entry["params"],
-        distributions=dict(distributions),
-        intermediate_values={int(epoch): loss for epoch, loss in entry["losses"].items()},
-        user_attrs={WARM_START: entry[_ORIGIN]},
-    )
+    return [
+        create_trial(  # its number, -1, counts as older than all of the study's own
+            state=TrialState[entry["state"]],
+            value=entry["value"],
+            params=entry["params"],
+            distributions=distributions,
+            intermediate_values={int(epoch): loss for epoch, loss in entry["losses"].items()},
+            user_attrs={WARM_START: entry[_ORIGIN]},
+        )
+        for entry in stored["trials"]
+    ]
 
 
 class _ViewStorage:

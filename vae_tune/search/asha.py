@@ -112,7 +112,6 @@ class PromotionAsha(Asha):
     _name = "Promoting ASHA"
 
     def __init__(self, config: AshaConfig, max_epochs: int, seed: int = 0):
-        """Start with empty rungs."""
         super().__init__(config, max_epochs, seed)
         self._promoted: dict[int, set[int]] = {epoch: set() for epoch in self._rungs.losses}
         """By rung: the trials that it does not promote any more."""

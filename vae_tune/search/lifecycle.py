@@ -20,28 +20,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vae_tune.config import names
 from vae_tune.config.errors import SearchError
-from vae_tune.config.names import (
-    COMPLETE,
-    EPOCH,
-    FAIL,
-    GPU_ERROR,
-    NODE,
-    PRUNED,
-    REASON,
-    RUNNING,
-    STORAGE_ERROR,
-    VAL_LOSS,
-)
 from vae_tune.search.record import Record
 from vae_tune.search.scheduler import Decision, Scheduler
 from vae_tune.search.stopping import Stopping
 
 READY, PAUSED = "READY", "PAUSED"
 TRANSITIONS = {
-    READY: {RUNNING, FAIL},
-    RUNNING: {READY, PAUSED, COMPLETE, PRUNED, FAIL},
-    PAUSED: {READY, PRUNED},
+    READY: {names.RUNNING, names.FAIL},
+    names.RUNNING: {READY, PAUSED, names.COMPLETE, names.PRUNED, names.FAIL},
+    PAUSED: {READY, names.PRUNED},
 }
 """The states that may follow each state; none follows COMPLETE, PRUNED and FAIL."""
 _MOST_LOST_WORKERS = 3
@@ -60,12 +49,12 @@ class Outcome:
 def after_report(epoch: int, loss: float, decision: Decision, max_epochs: int, *, search_ends: bool) -> Outcome:
     """Return the state that follows RUNNING after a report and the scheduler's decision on it."""
     if not math.isfinite(loss):
-        return Outcome(FAIL, f"diverged: {VAL_LOSS} {loss} in epoch {epoch}", diverged=True)
+        return Outcome(names.FAIL, f"diverged: {names.VAL_LOSS} {loss} in epoch {epoch}", diverged=True)
     if epoch >= max_epochs:
-        return Outcome(COMPLETE)
+        return Outcome(names.COMPLETE)
     if decision.action == "continue":
-        return Outcome(READY if search_ends else RUNNING)
-    return Outcome(PAUSED if decision.action == "pause" else PRUNED)
+        return Outcome(READY if search_ends else names.RUNNING)
+    return Outcome(PAUSED if decision.action == "pause" else names.PRUNED)
 
 
 class Lifecycle:
@@ -77,8 +66,9 @@ class Lifecycle:
         self._scheduler = scheduler
         self._stopping = stopping
         self._max_epochs = max_epochs
-        self._states = {row.trial: RUNNING for row in record.rows if row.state == RUNNING}
-        self._leases: dict[str, int] = {}
+        self._states = {row.trial: names.RUNNING for row in record.rows if row.state == names.RUNNING}
+        self.leases: dict[str, int] = {}
+        """The trials that workers train now, by lease."""
         self._lost_workers: Counter[int] = Counter()
         decisions = scheduler.rebuild(record.rows)
         with record.transaction():
@@ -88,11 +78,6 @@ class Lifecycle:
                     outcome = after_report(row.epochs, row.val_loss, decisions[trial], max_epochs, search_ends=True)
                     self._record_outcome(trial, row.epochs, outcome, decisions[trial])
                 self._move(trial, outcome.state)
-
-    @property
-    def leases(self) -> Mapping[str, int]:
-        """The trials that workers train now, by lease."""
-        return self._leases
 
     def in_state(self, state: str) -> list[int]:
         """Return the unfinished trials in a state, in the order in which they entered it."""
@@ -104,51 +89,50 @@ class Lifecycle:
 
     def start(self, lease: str, trial: int) -> None:
         """Give a READY trial to a worker."""
-        self._move(trial, RUNNING)
-        self._leases[lease] = trial
+        self._move(trial, names.RUNNING)
+        self.leases[lease] = trial
 
     def report(self, lease: str, result: Mapping[str, Any]) -> bool:
         """Record a worker's report and what follows from it; return whether the worker trains another epoch.
 
         Where it cannot be recorded, or tells of an error that no trial is to blame for, the search ends.
         """
-        if lease not in self._leases:
+        if lease not in self.leases:
             return False
         outcome = Outcome(READY)
         with self.recording():
             if error := _error_of_search(result):
                 raise error
-            outcome = self._record_report(self._leases[lease], result)
-        if outcome.state != RUNNING:
+            outcome = self._record_report(self.leases[lease], result)
+        if outcome.state != names.RUNNING:
             self._end_lease(lease, outcome.state)
-        return outcome.state == RUNNING
+        return outcome.state == names.RUNNING
 
     def complete(self, lease: str, result: Mapping[str, Any] | None) -> None:
         """End the lease of a worker that has stopped; ``result`` is its last report."""
-        if lease not in self._leases:
+        if lease not in self.leases:
             return
-        if not result or EPOCH not in result:  # the search ended before its first report
+        if not result or names.EPOCH not in result:  # the search ended before its first report
             self._end_lease(lease, READY)
         elif self.report(lease, result):  # it stopped although nobody asked it to
-            self._finish(lease, Outcome(PRUNED))
+            self._finish(lease, Outcome(names.PRUNED))
 
     def fail(self, lease: str, reason: str) -> None:
         """Finish a trial whose worker raised an error or died."""
-        if lease in self._leases:
-            self._finish(lease, Outcome(FAIL, reason))
+        if lease in self.leases:
+            self._finish(lease, Outcome(names.FAIL, reason))
 
     def reject(self, trial: int, reason: str) -> None:
         """Finish a READY trial that no worker can train."""
-        self._record.finish(trial, FAIL, reason)
-        self._move(trial, FAIL)
+        self._record.finish(trial, names.FAIL, reason)
+        self._move(trial, names.FAIL)
 
     def lose_worker(self, lease: str) -> bool:
-        """Make a trial READY again whose worker was lost before it started the trial.
+        """Make a trial READY again whose worker was lost before it started the trial, and return True.
 
-        Returns:
-            Whether it is; False where the trial should fail: unknown, or after three lost workers.
+        Return False where the trial should fail: unknown, or after three lost workers.
         """
-        trial = self._leases.get(lease)
+        trial = self.leases.get(lease)
         if trial is None or self._lost_workers[trial] >= _MOST_LOST_WORKERS:
             return False
         self._lost_workers[trial] += 1
@@ -166,8 +150,8 @@ class Lifecycle:
         """Finish the trials that are still paused when nothing is left to train."""
         with self.recording():
             for trial in self.in_state(PAUSED):
-                self._record.finish(trial, PRUNED)
-                self._move(trial, PRUNED)
+                self._record.finish(trial, names.PRUNED)
+                self._move(trial, names.PRUNED)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -184,17 +168,17 @@ class Lifecycle:
             self._stopping.fail(str(error))
 
     def _record_report(self, trial: int, result: Mapping[str, Any]) -> Outcome:
-        epoch, loss = result[EPOCH], result[VAL_LOSS]
+        epoch, loss = result[names.EPOCH], result[names.VAL_LOSS]
         search_ends = self._stopping.after_report(result)
         if epoch <= self._record.row(trial).epochs:  # Ray Tune tells it once more, or the trial was restored
             self._record.report(trial, result)  # which adds its note, if it has one
-            return Outcome(READY if search_ends else RUNNING)
+            return Outcome(READY if search_ends else names.RUNNING)
         decision = self._scheduler.decide(trial, epoch, loss)
         outcome = after_report(epoch, loss, decision, self._max_epochs, search_ends=search_ends)
         if outcome.diverged:
-            outcome = replace(outcome, reason=result.get(REASON) or outcome.reason)
+            outcome = replace(outcome, reason=result.get(names.REASON) or outcome.reason)
         else:
-            self._record.report(trial, {**result, NODE: result.get("hostname", "")})
+            self._record.report(trial, {**result, names.NODE: result.get("hostname", "")})
         self._record_outcome(trial, epoch, outcome, decision)
         return outcome
 
@@ -208,11 +192,11 @@ class Lifecycle:
 
     def _finish(self, lease: str, outcome: Outcome) -> None:
         with self.recording():
-            self._record.finish(self._leases[lease], outcome.state, outcome.reason, outcome.diverged)
+            self._record.finish(self.leases[lease], outcome.state, outcome.reason, outcome.diverged)
         self._end_lease(lease, outcome.state)
 
     def _end_lease(self, lease: str, state: str) -> None:
-        self._move(self._leases.pop(lease), state)
+        self._move(self.leases.pop(lease), state)
 
     def _move(self, trial: int, state: str) -> None:
         before = self._states[trial]
@@ -225,11 +209,11 @@ class Lifecycle:
 
 def _error_of_search(result: Mapping[str, Any]) -> OSError | SearchError | None:
     """Return the error of a report that no trial is to blame for."""
-    if STORAGE_ERROR in result:
-        return OSError(result[STORAGE_ERROR])
-    if GPU_ERROR in result:
+    if names.STORAGE_ERROR in result:
+        return OSError(result[names.STORAGE_ERROR])
+    if names.GPU_ERROR in result:
         return SearchError(
             f"PyTorch cannot use the GPU that Ray found on {result.get('hostname', 'a node')}: "
-            f"{result[GPU_ERROR].rstrip('.')}. (--gpus-per-trial 0 does without.)"
+            f"{result[names.GPU_ERROR].rstrip('.')}. (--gpus-per-trial 0 does without.)"
         )
     return None

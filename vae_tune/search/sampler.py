@@ -104,16 +104,11 @@ class _NoRepeats:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:  # noqa: ARG002
+    def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
         """Return the whole space: a configuration is new as a whole."""
         return dict(self._space)
 
-    def sample_relative(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],  # noqa: ARG002
-    ) -> dict[str, Any]:
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, _: Any) -> dict[str, Any]:
         """Return a configuration; of a trial that has some of its values already, with those."""
         fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         tries = _TRIES if math.isfinite(count_configurations(self._space)) else len(self._tried) + 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from ray.tune.search import Searcher
 
@@ -24,14 +24,6 @@ from vae_tune.search.scheduler import Scheduler
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.stopping import Stopping
 from vae_tune.vae.memory import in_words
-
-
-class _Share(NamedTuple):
-    """The part of a node that a worker has."""
-
-    gpus: float
-    memory: int
-    """Bytes."""
 
 
 class StudySearcher(Searcher):
@@ -64,7 +56,8 @@ class StudySearcher(Searcher):
         self._num_samples = num_samples
         self._slots = slots
         self._needs = needs
-        self._shares: dict[str, _Share] = {}
+        self._shares: dict[str, tuple[float, int]] = {}
+        """GPUs and bytes of memory of each worker, by lease."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return what the worker ``trial_id`` trains: number and hyperparameters of a trial, and its share of a GPU.
@@ -77,10 +70,10 @@ class StudySearcher(Searcher):
         shares = [self._shares[lease] for lease in self.trials.leases]
         if slots and len(shares) >= slots.count:
             return None
-        gpus = slots.gpus_of_next([share.gpus for share in shares]) if slots else 0.0
+        gpus = slots.gpus_of_next([gpus for gpus, _ in shares]) if slots else 0.0
         number, memory = None, 0
         with self.trials.recording():
-            number, memory = self._next_that_fits(slots, [share.memory for share in shares], on_gpu=gpus > 0)
+            number, memory = self._next_that_fits(slots, [memory for _, memory in shares], on_gpu=gpus > 0)
             if number is None and not self.trials.leases:  # no report can make the scheduler resume another one
                 self.trials.prune_paused()
         if self._stopping.error or (number is None and not self.trials.leases):
@@ -88,7 +81,7 @@ class StudySearcher(Searcher):
         if number is None:
             return None
         self.trials.start(trial_id, number)
-        self._shares[trial_id] = _Share(gpus, memory)
+        self._shares[trial_id] = gpus, memory
         row = self._record.row(number)
         return {TRIAL: number, VALUES: dict(row.values), EPOCHS: row.epochs, GPUS: gpus}
 

@@ -163,12 +163,10 @@ class Stopping:
 
 def explain(status: str, config: SearchConfig, left: int) -> str:
     """Return why a search ended with ``left`` trials to go, and how to go on; "" where that is plain."""
-    if not left:
-        return ""
-    if status == TIME_BUDGET:
+    if left and status == TIME_BUDGET:
         why = f"The time budget is used up with {left} trials to go; a resume has as much again"
         return f"{why}, unless --time-budget says otherwise (None for no end)."
-    if status == TARGET_LOSS:
+    if left and status == TARGET_LOSS:
         why = f"The target loss of {config.target_loss:g} is reached with {left} trials to go; a resume ends at once"
         return f"{why}, unless --target-loss says otherwise (None for no target)."
     return ""

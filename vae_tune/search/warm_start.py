@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
-
-_MUST_AGREE = ("metric", "data", "fixed")
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,7 @@ def read_warm_start(
 def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialConfig) -> WarmStart:
     copy = local_copy(folder)
     other = read_manifest(copy)
-    mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
-    for study, values in ((manifest, mine), (other, theirs)):
-        reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
-        values |= {name: v for name, v in reference.items() if name not in manifest["space"] and name != "seed"}
-    mine["space"], theirs["space"] = sorted(manifest["space"]), sorted(other["space"])
+    mine, theirs = (_comparable(study, manifest["space"]) for study in (manifest, other))
     if theirs["data"] != mine["data"]:
         there, here = (
             f"{data['train']} of {data['dataset']} to train on, checksum {data['sha256'][:8]}"
@@ -103,8 +97,12 @@ def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialCo
     )
 
 
-def _common(name: str, manifest: Mapping[str, Any]) -> Any:
-    return manifest["data"]["sha256"] if name == "data" else manifest[name]
+def _comparable(study: Mapping[str, Any], searched: Collection[str]) -> dict[str, Any]:
+    """Return what must agree in two studies; ``searched`` names the hyperparameters of the new one."""
+    reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
+    settings = {name: value for name, value in reference.items() if name not in searched and name != "seed"}
+    agreeing = {"metric": study["metric"], "data": study["data"]["sha256"], "fixed": study["fixed"]}
+    return agreeing | settings | {"space": sorted(study["space"])}
 
 
 def _is_usable(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
