@@ -69,9 +69,7 @@ def describe_data(config: SearchConfig, images: Images) -> dict[str, Any]:
     return {
         "dataset": config.data.dataset,
         "sha256": images.sha256(),
-        "train": len(images.train),
-        "validation": len(images.validation),
-        "test": len(images.test),
+        **{split: len(getattr(images, split)) for split in ("train", "validation", "test")},
         "shape": list(images.recorded_shape),
     }
 
@@ -97,9 +95,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest: Any = None
     try:
         manifest = json.loads(read_bytes(folder / names.STUDY_FILE))
-        if not isinstance(manifest, dict):
-            raise ValueError("it is not a mapping")
-        old = "schema" not in manifest
+        old = isinstance(manifest, dict) and "schema" not in manifest
         _check(manifest | {"schema": 1, "kind": names.SEARCH} if old else manifest, _SHAPE)
         from_dict(SearchConfig, manifest["config"])
         from_dict(TrialConfig, manifest["reference"])

@@ -67,7 +67,6 @@ class StudyRecord:
         self.listeners: list[Callable[[TrialRow], None]] = []
         self.study = study
         self._lock = lock
-        self._storage = storage
         self._journal = storage.journal
         self._rows: dict[int, TrialRow] = {}
         self._unfinished: dict[int, optuna.Trial] = {}
@@ -296,7 +295,7 @@ class StudyRecord:
     def _update(self, trial: optuna.Trial, epochs_line: str = "") -> None:
         """Make a trial's row again from the study; call this in a transaction."""
         known = self._rows.get(trial.number)
-        row = self._set_row(self._storage.get_trial(trial_id(trial)))
+        row = self._set_row(trial.storage.get_trial(trial_id(trial)))
         changed = known is None or (known.state, known.reason, known.values) != (row.state, row.reason, row.values)
         self._stale = self._stale or changed
         self._changed.append((row, epochs_line))

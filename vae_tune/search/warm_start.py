@@ -58,21 +58,15 @@ def refuse_repeats(folders: Sequence[Path]) -> None:
             )
 
 
-def read_warm_start(
-    folders: Sequence[Path], manifest: Mapping[str, Any], space: Space, base: TrialConfig
-) -> list[WarmStart]:
-    """Return the trials of each of the other studies that the sampler can learn from.
+def read_warm_start(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialConfig) -> WarmStart:
+    """Return the trials of another study that the sampler can learn from.
 
     Their losses must be comparable: same images, metric and fixed fields, the same hyperparameters searched, and the
     same values of all other settings but the seed. Trials outside of this study's ranges are left out.
 
     Raises:
-        UsageError: a folder is no study, or its trials cannot be compared; names the difference.
+        UsageError: the folder is no study, or its trials cannot be compared; names the difference.
     """
-    return [_read(folder, manifest, space, base) for folder in folders]
-
-
-def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialConfig) -> WarmStart:
     copy = local_copy(folder)
     other = read_manifest(copy)
     mine, theirs = (_comparable(study, manifest["space"]) for study in (manifest, other))

@@ -165,7 +165,8 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
         return record
     manifest = metadata.new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
     manifest["runs"] = [entry]
-    warm_starts = read_warm_start(plan.config.warm_start, manifest, plan.space, plan.base)
+    others = plan.config.warm_start
+    warm_starts = [read_warm_start(folder, manifest, plan.space, plan.base) for folder in others]
     initial = InitialTrials(plan.points, [trial for other in warm_starts for trial in other.trials])
     try:
         if plan.folder != plan.place and original_path(plan.folder) != plan.place:
