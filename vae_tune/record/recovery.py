@@ -32,7 +32,10 @@ def refuse_lost_epochs(folder: Path, storage: UtcStorage) -> None:
     Raises:
         UsageError: it lacks an epoch.
     """
-    reported = _reported_epochs(folder)  # before the journal: another driver may be writing them
+    path = folder / names.EPOCHS_FILE  # before the journal: another driver may be writing them
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    whole_lines = text[: text.rfind("\n") + 1].splitlines()[1:]  # a crash may have torn the last one
+    reported = {tuple(line.split(",")[:2]) for line in whole_lines if line.count(",") > 1}
     rows = map(row_from_trial, trials_in(storage))
     lost = reported - {(str(row.trial), str(report[names.EPOCH])) for row in rows for report in row.reports}
     if lost:
@@ -43,11 +46,3 @@ def refuse_lost_epochs(folder: Path, storage: UtcStorage) -> None:
             "Restore the journal; or, to go on with what is left of it, move "
             f"{original_address(folder / names.EPOCHS_FILE)} away."
         )
-
-
-def _reported_epochs(folder: Path) -> set[tuple[str, str]]:
-    """Return trial and epoch of each whole line of ``epochs.csv``; a crash may have torn the last one."""
-    path = folder / names.EPOCHS_FILE
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    lines = text[: text.rfind("\n") + 1].splitlines()[1:]
-    return {(trial, epoch) for trial, epoch in (line.split(",")[:2] for line in lines if line.count(",") > 1)}

@@ -157,9 +157,9 @@ def add_note(reason: str, note: str) -> str:
 def marks_of_schema_1(reason: str) -> dict[str, Any]:
     """Return the fields ``audited``, ``collapsed`` and ``diverged`` of a trial whose ``reason`` alone tells them."""
     notes = reason.split("; ")
-    audited = [re.match(rf"{names.AUDITED}: the rung at epoch (\d+) ", note) for note in notes]
+    audited = re.search(rf"(?:^|; ){names.AUDITED}: the rung at epoch (\d+) ", reason)
     return {
-        names.AUDITED: next((int(found[1]) for found in audited if found), None),
+        names.AUDITED: int(audited[1]) if audited else None,
         **{name: any(note.startswith(name) for note in notes) for name in (names.COLLAPSED, names.DIVERGED)},
     }
 

@@ -128,9 +128,8 @@ def _allowed(space: Space, name: str) -> str:
     searched: Any = space.distributions[name]
     if hasattr(searched, "choices"):
         return ", ".join(map(str, searched.choices))
-    return f"{searched.low} to {searched.high}" + (
-        f" in steps of {searched.step}" if searched.step not in (None, 1) else ""
-    )
+    steps = f" in steps of {searched.step}" if searched.step not in (None, 1) else ""
+    return f"{searched.low} to {searched.high}{steps}"
 
 
 def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:

@@ -85,6 +85,7 @@ def count_configurations(space: Mapping[str, BaseDistribution]) -> float:
     return math.prod(map(_size, space.values()))
 
 
+@dataclass(frozen=True)
 class _NoRepeats:
     """Does what another sampler does, but repeats no configuration as long as there is a new one.
 
@@ -93,13 +94,10 @@ class _NoRepeats:
     Where all were tried, the sampler's own proposal repeats one.
     """
 
-    def __init__(
-        self, sampler: BaseSampler, space: Mapping[str, BaseDistribution], tried: Collection[Key], stream: int
-    ):
-        self._sampler = sampler
-        self._space = space
-        self._tried = tried
-        self._stream = stream
+    _sampler: BaseSampler
+    _space: Mapping[str, BaseDistribution]
+    _tried: Collection[Key]
+    _stream: int
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
