@@ -149,10 +149,8 @@ def short_temp_dir(say: Callable[[str], None]) -> str | None:
     try:
         folder = tempfile.mkdtemp(prefix="ray-", dir=_SHORT)
     except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(
-            f"{too_long}; {_SHORT} cannot be used: {reason}.\nSet RAY_TMPDIR to a shorter one."
-        ) from error
+        unusable = f"{_SHORT} cannot be used: {error.strerror or error}."
+        raise UsageError(f"{too_long}; {unusable}\nSet RAY_TMPDIR to a shorter one.") from error
     say(f"{too_long}: Ray uses {folder}.")
     return folder
 

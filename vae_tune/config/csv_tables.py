@@ -76,9 +76,9 @@ def read_csv(source: Path | io.BytesIO, kinds: Mapping[str, str] | None = None) 
             columns[name] = pd.Series([value and unescape(value) for value in values.to_pylist()], dtype="str")
         elif kinds.get(name) == "Int64":
             columns[name] = pd.Series(values.to_pylist(), dtype="Int64")
+        elif values.null_count == len(values):
+            columns[name] = pd.Series(float("nan"), range(len(values)))
         else:
-            columns[name] = (
-                values.to_pandas() if values.null_count < len(values) else pd.Series(float("nan"), range(len(values)))
-            )
+            columns[name] = values.to_pandas()
     table = pd.DataFrame(columns)
     return table.astype({name: kind for name, kind in kinds.items() if kind == "int64"})

@@ -6,9 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-_MOUNT_FIELDS = 3
-"""In a line of /proc/self/mountinfo, after the dash: file system, source, options."""
-
 
 def cpu_count() -> int:
     """Return how many CPUs this machine has."""
@@ -60,7 +57,7 @@ def control_groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
             continue
         for mount in mounts:
             before, _, after = mount.partition(" - ")
-            kind, _, options = after.split(" ", _MOUNT_FIELDS - 1)
+            kind, _, options = after.split(" ", 2)
             if kind == ("cgroup" if controllers else "cgroup2") and (
                 not controllers or controller in options.split(",")
             ):
@@ -97,12 +94,9 @@ def _cpu_quota(group: Path) -> float | None:
 
 def _memory_left(group: Path) -> int | None:
     """Return the bytes that a control group still allows, None if it sets no limit."""
-    both = (group / "memory.max").exists()
-    limit, used, files = (
-        ("memory.max", "memory.current", "inactive_file")
-        if both
-        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-    )
+    limit, used, files = "memory.max", "memory.current", "inactive_file"
+    if not (group / limit).exists():
+        limit, used, files = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
     try:
         counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         return int((group / limit).read_text()) - int((group / used).read_text()) + int(counts.get(files, 0))

@@ -73,10 +73,8 @@ def load_space(source: Path | Mapping[str, Any] | None, base: TrialConfig) -> Sp
         encoder_activation: {type: categorical, choices: [linear, relu]}
         batch_size: 256
 
-    A name without a suffix, such as ``wide``, is also that of a file in ``vae_tune/config/spaces``.
-
-    Raises:
-        UsageError: names the file, the line, the field and the value at fault.
+    A name without a suffix, such as ``wide``, is also that of a file in ``vae_tune/config/spaces``. A UsageError names
+    the file, the line, the field and the value at fault.
     """
     if source is None:
         return DEFAULT_SPACE

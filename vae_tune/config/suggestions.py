@@ -94,10 +94,7 @@ def resume(folder: Path, name: str = "search", **changes: object) -> str:
     ``name`` is the command that made it; ``changes`` are options to set, by the names of their fields.
     """
     if hasattr(sys, "ps1") and name == "search":
-        words = [
-            json.dumps(address(folder), ensure_ascii=False),
-            *(f"{key}={value!r}" for key, value in changes.items()),
-        ]
-        return f"resume_search({', '.join(words)})"
+        settings = [f"{key}={value!r}" for key, value in changes.items()]
+        return f"resume_search({', '.join([json.dumps(address(folder), ensure_ascii=False), *settings])})"
     options = [word for key, value in changes.items() for word in (option(key), str(value))]
     return command(name, "--resume", folder, *options)

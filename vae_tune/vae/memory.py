@@ -32,13 +32,7 @@ def training_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int, *,
     """Return the bytes of main memory that training ``config`` takes, in addition to the process and the data set.
 
     These are the parameters with gradients and moments, a minibatch, and for a while either a checkpoint or an
-    evaluation. With a GPU only the checkpoints are in main memory.
-
-    Args:
-        config: the configuration to train.
-        shape: of an image.
-        evaluated: validation images.
-        on_gpu: whether it trains on a GPU.
+    evaluation, of so many images. With a GPU only the checkpoints are in main memory.
     """
     written = _FLOAT * _WRITTEN * parameter_count(config, shape)
     if on_gpu:
@@ -57,11 +51,7 @@ def evaluation_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) 
 
 
 def refuse_too_much(what: str, needed: int, there: int | None, remedy: str) -> None:
-    """Refuse work that needs more memory than is free; if the system does not tell how much is free, do nothing.
-
-    Raises:
-        UsageError: it needs more.
-    """
+    """Raise UsageError at work that needs more memory than is free, if the system tells how much is free."""
     if there is not None and needed > there:
         raise UsageError(f"{what} needs about {in_words(needed)} of memory, but {in_words(there)} are free.\n{remedy}")
 

@@ -48,12 +48,7 @@ class VAE(nn.Module):
         self.latent_size = latent_size
 
     def forward(self, x: Tensor, noise: Tensor) -> Output:
-        """Encode ``x``: (batch, channels, height, width) in [0, 1], sample with ``noise``, decode.
-
-        Args:
-            x: the images.
-            noise: (batch, latent_size), standard normal.
-        """
+        """Encode ``x``: (batch, channels, height, width) in [0, 1], sample, decode; ``noise`` ~ N(0, 1), as z."""
         mean, log_variance = self.network.encode(x)
         return Output(self.network.decode(self.reparameterize(mean, log_variance, noise)), mean, log_variance)
 
@@ -72,10 +67,7 @@ class VAE(nn.Module):
         Args:
             images: (n, height, width) or (n, channels, height, width), as an array or a tensor: uint8 in 0..255, or
                 floating point in 0..1. They are not binarised: a model that was trained on black and white images
-                expects such.
-
-        Raises:
-            UsageError: the shape, the type or the range does not fit the model.
+                expects such. A UsageError says if the shape, the type or the range does not fit the model.
         """
         pictures = self._checked(images)
         weight = next(self.parameters())

@@ -47,13 +47,8 @@ def negative_log_likelihoods(
     and by 8 bytes with each sample. An image's noise depends on ``seed`` and its index alone, so the first images of a
     longer tensor have the same estimates. The number of threads changes no bit.
 
-    Args:
-        images: (images, ...), as ``encode`` and ``log_likelihood`` take them.
-        encode: q(z|x), normal; called from several threads at once, as ``log_likelihood`` is.
-        log_likelihood: p(x|z), such as :meth:`vae_tune.vae.model.VAE.log_likelihood`.
-        samples: K, per image.
-        seed: of the noise.
-        progress: called after each image.
+    ``images`` are (images, ...), as ``encode`` and ``log_likelihood`` take them, which are called from several threads
+    at once; ``samples`` is K; ``progress`` is called after each image.
     """
 
     @torch.no_grad()

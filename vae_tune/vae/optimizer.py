@@ -7,11 +7,15 @@ to the last bit.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from vae_tune.config.compat.torch import fused_adamw
 from vae_tune.vae.flat_parameters import gradient
+
+_FIXED: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "maximize": False}
 
 
 class AdamW:
@@ -32,20 +36,9 @@ class AdamW:
         """Take one step along the parameter's gradient."""
         step, mean, square = ([tensor] for tensor in self.moments.values())
         step[0].add_(1)
+        values, gradients = [self._values], [gradient(self.parameter)]
         fused_adamw(
-            [self._values],
-            [gradient(self.parameter)],
-            mean,
-            square,
-            [],
-            step,
-            amsgrad=False,
-            lr=learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=self._weight_decay,
-            eps=1e-8,
-            maximize=False,
+            values, gradients, mean, square, [], step, lr=learning_rate, weight_decay=self._weight_decay, **_FIXED
         )
 
     def load(self, moments: dict[str, Tensor]) -> None:
