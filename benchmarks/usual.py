@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from vae_tune.config.cache import cache_dir
+from vae_tune.config.cache_folder import cache_dir
 
 PIXELS = 784
 VALIDATION = range(50_000, 60_000)

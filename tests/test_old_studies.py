@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from vae_tune.analysis.audit import audit
-from vae_tune.analysis.compute_cost import CONFIRMATION, compute_cost
+from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.study import load_study
 from vae_tune.cluster.slots import Slots
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
-from vae_tune.config.names import EXPLORATION, SEARCH
+from vae_tune.config.names import CONFIRMATION, EXPLORATION, SEARCH
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import read_config, read_manifest
 from vae_tune.tasks.search_plan import make_plan, open_record
@@ -77,7 +77,7 @@ def test_a_confirmation_goes_on_with_its_search(old):
         read_config(old / "search" / "confirmation")
     assert str(raised.value).splitlines() == [
         f"{old / 'search' / 'confirmation'} is a confirmation, not a search.",
-        f"Go on with: {suggestions.resume(old / 'search')}",
+        f"Go on with: {message_hints.resume(old / 'search')}",
     ]
 
 

@@ -106,7 +106,7 @@ def test_a_library_is_named_only_where_it_may_be(part):
     assert not {name for name in naming if not any(name == place or name.startswith(f"{place}/") for place in allowed)}
 
 
-@pytest.mark.parametrize("module", ["vae_tune.vae.memory", "vae_tune.vae.schedule"])
+@pytest.mark.parametrize("module", ["vae_tune.vae.memory_estimate", "vae_tune.vae.schedule"])
 def test_arithmetic_of_the_vae_room_needs_no_torch(module):
     assert not [name for name in imports(FILES[module]) if within(name, "torch") or within(name, "numpy")]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from vae_tune.config.cache import cache_dir
+from vae_tune.config.cache_folder import cache_dir
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import DataConfig
 from vae_tune.images import named_sets

@@ -6,61 +6,24 @@ import json
 import os
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 
-from tests.stores import BUCKET, s3
+from tests.remote_studies import names, record, write
+from tests.stores import BUCKET
 from tests.studies import make_study
 from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.study import load_study
-from vae_tune.cli.main import main
 from vae_tune.config import storage
 from vae_tune.config.errors import SearchError, UsageError
-from vae_tune.config.local_copies import local_copy, record_files, working_copy
+from vae_tune.config.local_copies import record_files, working_copy
 from vae_tune.config.settings import SearchConfig
-from vae_tune.record import claim, remote_sync
+from vae_tune.record import remote_sync
 from vae_tune.record.claim import Claim, claimed
 from vae_tune.record.remote_sync import update_working_copy, uploading
-from vae_tune.tasks.search import run_search
 from vae_tune.tasks.search_plan import make_plan
 from vae_tune.views.report.page import render, write_report
 from vae_tune.views.report.summary import make_status
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3() as store:
-        yield store
-
-
-@pytest.fixture
-def place(server, monkeypatch, tmp_path):
-    """A study that is not there yet, of a driver whose uploads and patience are short."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
-    for name, seconds in (("_PERIOD_SECONDS", 0.05), ("QUICK", 0.2), ("PATIENCE", 0.5)):
-        monkeypatch.setattr(remote_sync, name, seconds)
-    monkeypatch.setattr(claim, "_BEAT_SECONDS", 0.02)
-    for name, seconds in (("SILENCE", 1.5), ("QUICK", 2.0)):
-        monkeypatch.setattr(storage, name, seconds)
-    return Path(f"s3://{BUCKET}/{tmp_path.name}/study")
-
-
-def write(folder, **contents):
-    for name, content in contents.items():
-        storage.write_bytes(folder / name.replace("_", "."), content)
-
-
-def record(folder, epochs=1):
-    lines = b"".join(b'{"epoch": %d}\n' % epoch for epoch in range(epochs))
-    write(folder, optuna_journal=lines, epochs_csv=lines, study_json=b"{}")
-
-
-def names(server, place):
-    prefix = "/".join(place.parts[2:]) + "/"
-    return {name.removeprefix(prefix) for name in server.objects() if name.startswith(prefix)}
 
 
 def test_the_working_copy_is_uploaded_as_it_grows_and_whole_at_its_end(server, place):
@@ -254,92 +217,6 @@ def test_a_driver_whose_study_was_taken_over_stops(server, place):
     with pytest.raises(SearchError, match="taken over by process 7 on host other"):
         search()
     assert json.loads(storage.read_bytes(place / "study.lock"))["token"] == "x"  # the other's mark stays
-
-
-def test_a_working_copy_that_went_on_from_the_storage_stays(server, place):
-    record(place, epochs=2)
-    folder = update_working_copy(place)
-    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 2
-    record(folder, epochs=3)
-    assert update_working_copy(place) == folder
-    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 3
-
-
-def test_a_working_copy_that_another_machine_left_behind_is_renewed(server, place):
-    record(place, epochs=2)
-    folder = update_working_copy(place)
-    write(folder, optuna_journal=b'{"epoch": 0}\n{"another": "end"}\n')
-    record(place, epochs=4)
-    assert update_working_copy(place) == folder
-    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 4
-
-
-@pytest.mark.parametrize("epochs", [2, 3])
-def test_what_the_storage_has_no_more_does_not_come_back(server, place, epochs):
-    """Whether the working copy has lines that the storage lacks, or none."""
-    folder = working_copy(place)
-    record(folder, epochs=2)
-    write(folder / "confirmation", optuna_journal=b"{}\n", study_json=b"{}")
-    with claimed(place, pytest.fail) as mine, uploading(folder, place, mine, pytest.fail, pytest.fail):
-        pass
-    assert "confirmation/optuna.journal" in names(server, place)
-    storage.delete_folder(place / "confirmation")
-    record(folder, epochs)
-    write(folder, kept_csv=b"never uploaded")
-    with (
-        claimed(place, pytest.fail) as mine,
-        uploading(update_working_copy(place), place, mine, pytest.fail, pytest.fail),
-    ):
-        assert (folder / "optuna.journal").read_bytes().count(b"\n") == epochs
-        assert not (folder / "confirmation" / "study.json").exists()
-    kept = {"kept.csv"} if epochs > 2 else set()
-    assert names(server, place) == {"optuna.journal", "epochs.csv", "study.json"} | kept
-
-
-def test_a_confirmation_that_an_outage_kept_from_the_storage_stays(place):
-    record(place)
-    folder = update_working_copy(place)
-    write(folder / "confirmation", optuna_journal=b"{}\n", study_json=b"{}")
-    assert update_working_copy(place) == folder
-    assert (folder / "confirmation" / "optuna.journal").exists()
-
-
-def test_a_renewal_that_fails_leaves_the_working_copy_as_it_was(place):
-    record(place, epochs=2)
-    folder = update_working_copy(place)
-    write(folder, optuna_journal=b"another end\n")
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    storage.delete(place / "study.json")
-    with pytest.raises(UsageError, match=r"study\.json is missing"):
-        update_working_copy(place)
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    assert [path.name for path in folder.parent.iterdir()] == ["study"]
-
-
-def test_a_study_that_was_deleted_from_the_storage_leaves_its_name_free(place):
-    record(place)
-    folder = update_working_copy(place)
-    storage.delete_folder(place)
-    config = SearchConfig(results_dir=place.parent, study_name=place.name)
-    assert make_plan(config, None, place).folder == folder
-    assert not folder.exists()
-    with pytest.raises(UsageError, match="is no study"):
-        update_working_copy(place)
-
-
-def test_a_working_copy_is_not_resumed_as_if_it_were_a_study(place, tmp_path, monkeypatch, capsys):
-    made = make_study(tmp_path / "study", trials=3, status="interrupted", ended=2)
-    for path in record_files(made):
-        storage.write_bytes(place / path.relative_to(made), path.read_bytes())
-    for copy in (update_working_copy(place), local_copy(place)):
-        before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
-        monkeypatch.setattr("sys.argv", ["vae-tune", "search", "--resume", str(copy)])
-        with pytest.raises(SystemExit, match="2"):
-            main()
-        assert f"--resume s3://{BUCKET}/" in capsys.readouterr().err
-        with pytest.raises(UsageError, match=rf"is a working copy .*\n.* --resume s3://{BUCKET}/"):
-            run_search(SearchConfig(resume=copy))
-        assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
 def test_what_is_printed_of_a_study_names_its_place(place, tmp_path):

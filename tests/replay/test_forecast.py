@@ -6,7 +6,7 @@ import pytest
 from tests.studies import hand_made, make_study
 from vae_tune import load_study
 from vae_tune.analysis.advice import conclusions, final_findings, read_forecast
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.names import FORECAST_FILE
 from vae_tune.config.settings import AshaConfig
 from vae_tune.config.space import DEFAULT_SPACE, Space
@@ -112,7 +112,7 @@ def test_more_trials_gain_where_the_best_place_is_unexplored_and_nothing_where_i
     aside = rates(tmp_path / "aside", [0.5, *np.linspace(0, 0.58, 12)], bowl)
     (text,) = about(forecast(aside, 60), "trials")
     assert float(text.split("gain ")[1].split()[0]) > 0.5
-    assert text.endswith(f"To go on: {suggestions.resume(aside.folder, num_samples=21)}")
+    assert text.endswith(f"To go on: {message_hints.resume(aside.folder, num_samples=21)}")
 
 
 def test_a_missing_forecast_gives_its_reason(tmp_path):

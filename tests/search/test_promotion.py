@@ -20,11 +20,11 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import simulate
 from vae_tune.search.asha import PromotionAsha
-from vae_tune.search.lifecycle import PAUSED
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
+from vae_tune.search.trial_states import PAUSED
 
 PROMOTION = AshaConfig(scheduler="asha-promotion", reduction_factor=3)
 BASE = TrialConfig(max_epochs=9)

@@ -13,7 +13,7 @@ from vae_tune.config.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks import search as tuning
-from vae_tune.tasks import startup
+from vae_tune.tasks import search_start
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, None), (signal.SIGTERM, 143)])
@@ -207,8 +207,8 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monke
         yield None
         happened.append("never used")
 
-    monkeypatch.setattr(startup, "running_ray", ray)
-    monkeypatch.setattr(startup, "load_images", lambda _: tiny)
+    monkeypatch.setattr(search_start, "running_ray", ray)
+    monkeypatch.setattr(search_start, "load_images", lambda _: tiny)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
@@ -222,8 +222,8 @@ def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, ti
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(startup, "running_ray", ray)
-    monkeypatch.setattr(startup, "load_images", lambda _: tiny)
+    monkeypatch.setattr(search_start, "running_ray", ray)
+    monkeypatch.setattr(search_start, "load_images", lambda _: tiny)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
@@ -246,10 +246,10 @@ def test_a_handler_that_was_put_in_the_place_of_this_one_stays():
 @pytest.fixture
 def without_ray(tiny, monkeypatch):
     """Searches that neither start Ray nor read a data set; they have three slots."""
-    monkeypatch.setattr(startup, "running_ray", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(search_start, "running_ray", lambda *_: contextlib.nullcontext())
     there = contextlib.nullcontext(Slots(count=3, cpus=1, gpus=0))
-    monkeypatch.setattr(startup, "requested_slots", lambda *_: there)
-    monkeypatch.setattr(startup, "load_images", lambda _: tiny)
+    monkeypatch.setattr(search_start, "requested_slots", lambda *_: there)
+    monkeypatch.setattr(search_start, "load_images", lambda _: tiny)
 
 
 @pytest.mark.parametrize(("confirm", "kept"), [(2, Trainings(3 * 4, 7)), (0, Trainings())])

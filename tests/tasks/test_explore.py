@@ -17,7 +17,7 @@ from tests.studies import iso, make_study
 from vae_tune.analysis.study import load_study
 from vae_tune.cli import main as cli
 from vae_tune.cli.explore import ExploreOptions, run
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
 from vae_tune.config.local_copies import mark_copy, record_files, working_copy
 from vae_tune.config.names import COMPLETE, DEVICE, EXPLORATION, FAIL, LOCK_FILE, NODE
@@ -128,7 +128,7 @@ def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):
     console = make_console(file=io.StringIO())
     with pytest.raises(KeyboardInterrupt):
         explore(*planned, console)
-    assert console.file.getvalue() == f"To continue: {suggestions.resume(tmp_path / 'e', 'explore')}\n"
+    assert console.file.getvalue() == f"To continue: {message_hints.resume(tmp_path / 'e', 'explore')}\n"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.view_servers import SECONDS, VALUES, Server, Warnings, free_port, han
 from vae_tune.config.files import read_json
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING
 from vae_tune.views.live import close_views
-from vae_tune.views.live.background import BackgroundView
+from vae_tune.views.live.background_thread import BackgroundView
 from vae_tune.views.live.mlflow import EXPERIMENT, MLflow
 
 ROWS = [

@@ -26,7 +26,7 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_trials, row_from_trial
 from vae_tune.search.initial_trials import InitialTrials
 from vae_tune.views.live import close_views, live_views
-from vae_tune.views.live.background import BackgroundView
+from vae_tune.views.live.background_thread import BackgroundView
 from vae_tune.views.live.postgresql import PostgreSQL
 
 

@@ -20,7 +20,7 @@ from vae_tune.cli import main as cli
 from vae_tune.cli.command import Command
 from vae_tune.cli.replay import ReplayOptions
 from vae_tune.cli.train import TrainOptions
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EXPLORATION
 from vae_tune.config.space import Space
@@ -149,7 +149,7 @@ def test_of_many_hyperparameters_those_that_matter_are_told_and_shown_two_by_two
 
 SAID = {
     "whole": "complete",
-    "running": f"To resume: {suggestions.command('search')} --resume",  # nobody writes it any more
+    "running": f"To resume: {message_hints.command('search')} --resume",  # nobody writes it any more
     "no trial yet": "No trial has reported an epoch yet.",
     "one trial": "1 complete, 0 pruned",
     "one that runs": "No trial has reported an epoch yet.",
@@ -181,7 +181,7 @@ def test_an_exploration_goes_on_as_one(tmp_path):
     words, _ = read(
         make_study(tmp_path / "s", ended=3, status="interrupted", space=space, scheduler="none", kind=EXPLORATION)
     )
-    assert f"To resume: {suggestions.resume(tmp_path / 's', 'explore')}" in words
+    assert f"To resume: {message_hints.resume(tmp_path / 's', 'explore')}" in words
     assert "Pruned trials are ticks" not in words  # there are none
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.view_servers import SECONDS, VALUES, Server, Warnings, free_port, hanging_port, trial
 from vae_tune.config.names import PRUNED
 from vae_tune.views.live import close_views
-from vae_tune.views.live.background import BackgroundView
+from vae_tune.views.live.background_thread import BackgroundView
 from vae_tune.views.live.visdom import Visdom
 
 START = "from visdom.server.run_server import main; main()"

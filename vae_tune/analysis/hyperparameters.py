@@ -17,8 +17,8 @@ import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from vae_tune.analysis.axis_ranges import log_ticks, round_ticks
 from vae_tune.analysis.study import Study, trial_configs
-from vae_tune.analysis.view import log_ticks, round_ticks
 from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS, VAL_LOSS

@@ -17,7 +17,7 @@ from vae_tune.analysis.study import Study, trial_configs
 from vae_tune.config import names
 from vae_tune.config.names import ACTIVE_UNITS, EPOCHS, GAP, LATENT_SIZE, ON_FRONT, PARAMETERS, STATE, TRIAL, VAL_LOSS
 from vae_tune.record.trials import ranked
-from vae_tune.vae.memory import parameter_count
+from vae_tune.vae.memory_estimate import parameter_count
 
 
 def loss_parts(study: Study) -> pd.DataFrame:

@@ -9,8 +9,8 @@ from typing import Literal
 from vae_tune.cli.command import Command, ModelOptions
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import require
+from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.names import PICTURES
-from vae_tune.config.suggestions import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from vae_tune.cli.command import Command
 from vae_tune.cli.parsing import as_typed, parse
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.errors import SearchError, UsageError
 from vae_tune.config.version import __version__
 
@@ -51,7 +51,7 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     gc.set_threshold(_GARBAGE)
     atexit.register(_skip_last_collection)
     try:
-        with suggestions.started(words):
+        with message_hints.started(words):
             code = _run(arguments, prog, shown=not words)
         sys.stdout.flush()
         sys.exit(code)
@@ -75,12 +75,12 @@ def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
         print(f"vae_tune {__version__}")
         return 0
     if name not in COMMANDS:
-        meant = suggestions.did_you_mean(name, COMMANDS)
+        meant = message_hints.did_you_mean(name, COMMANDS)
         raise UsageError(f"unknown command {name!r}.{meant} Commands: {', '.join(COMMANDS)}.")
     if "" in arguments:  # an unset variable, most likely; as a path it would be the current folder
         raise UsageError(f"{arguments[arguments.index('') - 1]} needs a value, but got an empty one.")
     command, words = load_command(name), arguments[1:]
-    examples = [f"{suggestions.command(name)} {example}" for example in command.examples]
+    examples = [f"{message_hints.command(name)} {example}" for example in command.examples]
     try:
         default = command.defaults(words) if command.defaults else None
         options = parse(command.options, words, f"{prog} {name}" if shown else prog, default, examples)

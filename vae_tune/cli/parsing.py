@@ -19,7 +19,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from vae_tune.config.compat.tyro import ParseErrorEvent, on_parse_error
 from vae_tune.config.errors import UsageError, telling_line
-from vae_tune.config.suggestions import did_you_mean
+from vae_tune.config.message_hints import did_you_mean
 
 _NO_NUMBER = re.compile(r"(int\(\) with base 10: |string to float: |matching (INT|FLOAT) could.* from \[)('.*')")
 """Messages of Python and tyro about a text that should be a number."""

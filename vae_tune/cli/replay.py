@@ -12,8 +12,8 @@ import tyro
 from vae_tune.cli.command import Command, Options
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import require
+from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.settings import AshaConfig, Sampler
-from vae_tune.config.suggestions import did_you_mean
 from vae_tune.replay.setting import Bridge, Setting
 
 

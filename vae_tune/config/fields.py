@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import LONGEST_NAME, address, can_be_path, named_path
-from vae_tune.config.suggestions import did_you_mean
+from vae_tune.config.message_hints import did_you_mean
 
 _Config = TypeVar("_Config")
 _PATH = f"a path of printable names, each at most {LONGEST_NAME} bytes long"

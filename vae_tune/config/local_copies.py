@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_tune.config import names
-from vae_tune.config.cache import COPIES_FOLDER, cache_dir
+from vae_tune.config.cache_folder import COPIES_FOLDER, cache_dir
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, is_remote, read_json, write_json
 from vae_tune.config.storage import is_claimed, list_remote_files, read_bytes, reason, write_bytes

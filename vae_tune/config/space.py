@@ -16,8 +16,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from vae_tune.config.compat.optuna import contains
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import read_number
+from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.settings import TrialConfig
-from vae_tune.config.suggestions import did_you_mean
 
 _RANGE_KEYS = {"type", "low", "high", "log", "step"}
 _KEYS = {"int": _RANGE_KEYS, "float": _RANGE_KEYS, "categorical": {"type", "choices"}}

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune.config.cache import CACHE_VARIABLE, COPIES_FOLDER, cache_dir
+from vae_tune.config.cache_folder import CACHE_VARIABLE, COPIES_FOLDER, cache_dir
 from vae_tune.config.compat.torchvision import mnist_module
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.files import atomic

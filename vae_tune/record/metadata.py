@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, distribution_to_json, json_to_distribution
 
-from vae_tune.config import names, suggestions
+from vae_tune.config import message_hints, names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import absolute, address
@@ -157,8 +157,8 @@ def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
 def resume_command(kind: str, folder: Path) -> str:
     """Return the command that resumes a study of that kind; a confirmation is resumed with its search."""
     if kind == names.EXPLORATION:
-        return suggestions.resume(folder, "explore")
-    return suggestions.resume(folder.parent if kind == names.CONFIRMATION else folder)
+        return message_hints.resume(folder, "explore")
+    return message_hints.resume(folder.parent if kind == names.CONFIRMATION else folder)
 
 
 _WORDS = {names.SEARCH: "a search", names.EXPLORATION: "an exploration", names.CONFIRMATION: "a confirmation"}
@@ -218,7 +218,7 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
     for name, value in new.items():
         if name != "data.data_dir" and name.partition(".")[0] in _MUST_STAY and old.get(name) != value:
             last = name.rpartition(".")[2]
-            _refuse(last, old.get(name), value, f"Leave out {suggestions.option(last)} to go on")
+            _refuse(last, old.get(name), value, f"Leave out {message_hints.option(last)} to go on")
     for part, values in space_to_dict(space).items():
         for name in {**values, **manifest[part]}:
             if values.get(name) != manifest[part].get(name):

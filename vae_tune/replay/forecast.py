@@ -16,7 +16,7 @@ import numpy as np
 
 from vae_tune.analysis.advice import Finding
 from vae_tune.analysis.study import Study
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.files import write_json
 from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN, VAL_LOSS
 from vae_tune.config.settings import AshaConfig
@@ -172,7 +172,7 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
         f"{MORE} more trials are expected to gain {mean:.2f} nats ({min(gains):.2f} to {max(gains):.2f} in "
         f"{len(gains)} replays) for about {np.mean(epochs):.0f} epochs."
     )
-    more = f"To go on: {suggestions.resume(study.place, num_samples=len(study.trials) + MORE)}"
+    more = f"To go on: {message_hints.resume(study.place, num_samples=len(study.trials) + MORE)}"
     certain = bool(min(gains) >= _BETTER or max(gains) < _BETTER)
     yield Finding("trials", text, more if mean >= _BETTER else "They promise little.", certain)
 

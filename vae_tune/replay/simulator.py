@@ -66,7 +66,7 @@ class ReplayedTrial:
 
 
 class _MemoryRecord:
-    """The record of a replayed search, without a folder: see :class:`vae_tune.search.record.Record`."""
+    """The record of a replayed search, without a folder: see :class:`vae_tune.search.record_protocol.Record`."""
 
     folder = Path()
     warm_start_trials: Sequence[FrozenTrial] = ()

@@ -14,8 +14,8 @@ from ray.tune.stopper import Stopper
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import ray_is_alive
 from vae_tune.config.names import TRIAL
-from vae_tune.search.lifecycle import Lifecycle
 from vae_tune.search.stopping import Stopping
+from vae_tune.search.trial_states import Lifecycle
 
 _WAITING = (Trial.PENDING, Trial.PAUSED)
 """States of Ray Tune's trials that may start; the first before the second."""

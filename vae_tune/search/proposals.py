@@ -14,7 +14,7 @@ from vae_tune.config.names import REFERENCE_TRIAL
 from vae_tune.config.settings import Sampler, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.search.initial_trials import InitialTrials, reference_values
-from vae_tune.search.record import Record
+from vae_tune.search.record_protocol import Record
 from vae_tune.search.sampler import configuration_key, make_sampler
 
 

@@ -17,13 +17,13 @@ from vae_tune.cluster.slots import Slots
 from vae_tune.config.names import EPOCHS, GPUS, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.settings import AshaConfig, Sampler, TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.search.lifecycle import READY, Lifecycle
 from vae_tune.search.proposals import Proposals
-from vae_tune.search.record import Record
+from vae_tune.search.record_protocol import Record
 from vae_tune.search.scheduler import Scheduler
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.stopping import Stopping
-from vae_tune.vae.memory import in_words
+from vae_tune.search.trial_states import READY, Lifecycle
+from vae_tune.vae.memory_estimate import in_words
 
 
 class StudySearcher(Searcher):

@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
-from vae_tune.config import names, suggestions
+from vae_tune.config import message_hints, names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
@@ -70,7 +70,7 @@ def explore(config: SearchConfig, grid: Grid | None = None, console: Console | N
         study = run_search(config, view=make_view(console, with_summary=False), grid=grid)
     except KeyboardInterrupt:
         if exists(folder / names.STUDY_FILE):
-            say(f"To continue: {suggestions.resume(folder, 'explore')}")
+            say(f"To continue: {message_hints.resume(folder, 'explore')}")
         raise
     trials = read_trials(study.folder)
     rows = [row_from_trial(trial) for trial in trials if trial.state != TrialState.WAITING]

@@ -14,10 +14,10 @@ from vae_tune.config.space import Grid
 from vae_tune.record.claim import claimed
 from vae_tune.record.metadata import read_config
 from vae_tune.search.stopping import interruptible
-from vae_tune.tasks.execution import train_trials
-from vae_tune.tasks.finish import finish_search
+from vae_tune.tasks.search_finish import finish_search
 from vae_tune.tasks.search_plan import make_plan, study_place
-from vae_tune.tasks.startup import make_stopping, running_search
+from vae_tune.tasks.search_run import train_trials
+from vae_tune.tasks.search_start import make_stopping, running_search
 from vae_tune.views.terminal import View, make_view
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from vae_tune.cluster.slots import Slots
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, argument
@@ -93,7 +93,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
     for name in ("results_dir", "study_name"):
         if getattr(config, name) != getattr(recorded, name):
             raise UsageError(
-                f"--resume {argument(config.resume)} names the study: leave out {suggestions.option(name)}."
+                f"--resume {argument(config.resume)} names the study: leave out {message_hints.option(name)}."
             )
     space = metadata.read_space(manifest)
     metadata.refuse_changes(
@@ -117,7 +117,7 @@ def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> Non
         values = ", ".join(f"{name} {value}" for name, value in outside.items())
         raise UsageError(
             f"--sampler {config.sampler} needs a reference inside of the space, but outside lies its {values}.\n"
-            f"Choose another one with {' '.join(map(suggestions.option, outside))}, or take --sampler tpe."
+            f"Choose another one with {' '.join(map(message_hints.option, outside))}, or take --sampler tpe."
         )
 
 

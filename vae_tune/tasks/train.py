@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import atomic, read_json, write_json
@@ -27,7 +27,7 @@ from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
 from vae_tune.vae.likelihoods.likelihood import kind_of
-from vae_tune.vae.memory import gpu_bytes, refuse_too_much, training_bytes
+from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 from vae_tune.views.console import make_console
@@ -90,7 +90,7 @@ def train(
         say(_how_to_continue(folder))
         raise
     say(f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
-    evaluate, generate = (suggestions.command(name, folder) for name in ("evaluate", "generate"))
+    evaluate, generate = (message_hints.command(name, folder) for name in ("evaluate", "generate"))
     say(f"Next: {evaluate}, {generate}")
     return folder
 
@@ -177,7 +177,7 @@ def _refuse_changes(before: tuple[TrialConfig, DataConfig], now: tuple[TrialConf
     for old, new in zip(map(to_dict, before), map(to_dict, now), strict=True):
         for name in old:
             if name not in may_change and old[name] != new[name]:
-                option = suggestions.option("epochs" if name == "max_epochs" else name)
+                option = message_hints.option("epochs" if name == "max_epochs" else name)
                 raise UsageError(
                     f"{name} is {old[name]!r} in this training, but got {new[name]!r}.\n"
                     f"Leave out {option} to continue, or train from the start with another --output."
@@ -213,4 +213,4 @@ def _line(report: EpochReport, config: TrialConfig) -> str:
 
 
 def _how_to_continue(folder: Path) -> str:
-    return f"To continue: {suggestions.resume(folder, 'train')}"
+    return f"To continue: {message_hints.resume(folder, 'train')}"

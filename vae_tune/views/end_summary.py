@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING
 from vae_tune.record.diagnostics import problem_notes
@@ -112,8 +112,8 @@ def _print_next_steps(console: Console, folder: Path, *, unfinished: bool) -> No
     console.print(f"Record: {study}   ({files})", soft_wrap=True)
     console.print("Resume, or explore the study:" if unfinished else "Explore the study:")
     code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
-    resume = [suggestions.resume(folder)] if unfinished else []
-    for command in (*resume, suggestions.python(code), suggestions.command("dashboard", folder)):
+    resume = [message_hints.resume(folder)] if unfinished else []
+    for command in (*resume, message_hints.python(code), message_hints.command("dashboard", folder)):
         console.print(f"  {command}", soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from vae_tune.cli.check import clouds, commands, kuberay, schema, security
+from vae_tune.cli.check import clouds, kuberay, schema, security, shell_commands
 from vae_tune.cli.check.document import Document, Finding, read_document
 from vae_tune.cluster.auth_token import make_token
 from vae_tune.config.errors import UsageError, telling_line
@@ -33,7 +33,7 @@ def check(path: Path | None, address: str | None, results_dir: str | None, offli
         if not offline:
             findings += reachable(document)
     if address is not None:
-        from vae_tune.cli.check.live import check_cluster
+        from vae_tune.cli.check.running_cluster import check_cluster
 
         findings += check_cluster(address, results_dir, print)
     for finding in findings:
@@ -49,10 +49,10 @@ def _count(number: int, name: str) -> str:
 
 def check_document(document: Document, results_dir: str | None = None) -> list[Finding]:
     """Return the findings of a file, in the order of its lines."""
-    rules = [*schema.RULES, *clouds.RULES, *commands.RULES, *security.RULES]
+    rules = [*schema.RULES, *clouds.RULES, *shell_commands.RULES, *security.RULES]
     for_kuberay = kuberay.is_kuberay(document)
     if for_kuberay:
-        rules = [schema.repeated_keys, *kuberay.RULES, commands.pinned_versions, security.secrets]
+        rules = [schema.repeated_keys, *kuberay.RULES, shell_commands.pinned_versions, security.secrets]
     findings = [finding for rule in rules for finding in rule(document)]
     if not for_kuberay:
         findings += security.results_folder(document, results_dir)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vae_tune.cli.check.commands import wanted_versions
 from vae_tune.cli.check.document import Document, Finding, Keys
 from vae_tune.cli.check.rules import declared, places
+from vae_tune.cli.check.shell_commands import wanted_versions
 
 
 def is_kuberay(document: Document) -> bool:

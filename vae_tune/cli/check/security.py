@@ -8,10 +8,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from vae_tune.cli.check.commands import CLOUDS, SETUP, START, is_token
 from vae_tune.cli.check.document import Document, Finding, Keys
 from vae_tune.cli.check.rules import places
-from vae_tune.config import suggestions
+from vae_tune.cli.check.shell_commands import CLOUDS, SETUP, START, is_token
+from vae_tune.config import message_hints
 
 _WORLD = ("0.0.0.0/0", "::/0")
 _SECRET = re.compile(
@@ -62,7 +62,7 @@ def token(document: Document) -> Iterator[Finding]:
 def _token_file(document: Document, keys: Keys, given: str) -> Iterator[Finding]:
     path = Path(os.path.expanduser(given))
     if not path.is_file():
-        advice = f"Create one: {suggestions.command('check', document.path, '--make-token')}"
+        advice = f"Create one: {message_hints.command('check', document.path, '--make-token')}"
         yield document.error(keys, f"The token {given} does not exist, and Ray creates none for a cluster.", advice)
     elif not path.read_text(errors="replace").strip():
         yield document.error(keys, f"The token {given} is empty.", "Remove the file, then --make-token.")

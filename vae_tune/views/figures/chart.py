@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vae_tune.analysis.axis_ranges import loss_range
 from vae_tune.analysis.hyperparameters import Axis
 from vae_tune.analysis.study import Study
-from vae_tune.analysis.view import loss_range
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS, TRIAL, VAL_LOSS
 from vae_tune.views.figures.conventions import LOSS, REFERENCE, WINNER
 from vae_tune.views.json_values import number, plain
@@ -204,7 +204,7 @@ def view_of(drawn: Part) -> tuple[float, float]:
 
 
 def loss_axis(table: pd.DataFrame, column: str = VAL_LOSS, title: str = LOSS) -> Part:
-    """Return an axis that begins with the view of :func:`vae_tune.analysis.view.loss_range`."""
+    """Return an axis that begins with the view of :func:`vae_tune.analysis.axis_ranges.loss_range`."""
     return axis(title, loss_range(table[column], table[STATE]))
 
 

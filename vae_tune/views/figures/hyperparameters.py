@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from vae_tune.analysis import hyperparameters
+from vae_tune.analysis.axis_ranges import loss_range, round_ticks
 from vae_tune.analysis.hyperparameters import FANOVA, PED_ANOVA, Axis
 from vae_tune.analysis.study import Study
-from vae_tune.analysis.view import loss_range, round_ticks
 from vae_tune.config import names
 from vae_tune.config.names import COMPLETE, EPOCHS, HYPERPARAMETER, IMPORTANCE, STATE, STATE_WORDS, TRIAL, VAL_LOSS
 from vae_tune.views.figures import chart

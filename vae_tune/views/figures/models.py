@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from vae_tune.analysis import models
+from vae_tune.analysis.axis_ranges import log_ticks, round_ticks
 from vae_tune.analysis.hyperparameters import Axis, axes
 from vae_tune.analysis.study import Study
-from vae_tune.analysis.view import log_ticks, round_ticks
 from vae_tune.config import names
 from vae_tune.config.names import ACTIVE_UNITS, GAP, LATENT_SIZE, PARAMETERS, TRIAL, VAL_KL, VAL_LOSS
 from vae_tune.views.figures import chart

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from vae_tune.analysis import compute_cost, progress
+from vae_tune.analysis.axis_ranges import curve_range
 from vae_tune.analysis.study import Study
-from vae_tune.analysis.view import curve_range
 from vae_tune.config import names
 from vae_tune.config.names import COMPLETE, EPOCH, HOURS, PRUNED, STATE, STATE_WORDS, TRIAL, VAL_LOSS
 from vae_tune.views.figures import chart

@@ -16,12 +16,12 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import ViewsConfig
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
-from vae_tune.views.live.background import BackgroundView
+from vae_tune.views.live.background_thread import BackgroundView
 from vae_tune.views.live.samples import samples_of
 from vae_tune.views.live.view import LiveView
 
@@ -42,7 +42,7 @@ def require_packages(config: ViewsConfig) -> None:
     """
     for field, view in _chosen(config).items():
         if find_spec(view.package) is None:
-            extra, option = view.__module__.rpartition(".")[2], suggestions.option(field)
+            extra, option = view.__module__.rpartition(".")[2], message_hints.option(field)
             raise UsageError(f"{option} needs the package {view.package}: pip install 'vae-tune[{extra}]'")
 
 

@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_tune.config import names, suggestions
+from vae_tune.config import message_hints, names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, named_path
 from vae_tune.config.names import BEST_FOLDER, RECONSTRUCTIONS_FILE, REPLAY_FOLDER, REPLAY_PAGE_FILE, REPORT_FILE
@@ -79,7 +79,7 @@ def render(study: Study) -> str:
     colours = f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in COLOURS.items())} }}"
     return environment.from_string(read_resource("page.html")).render(
         name=study.name,
-        command=suggestions.command("report", study.place),
+        command=message_hints.command("report", study.place),
         status=summary.make_status(study),
         facts=summary.make_facts(study, cost),
         tiles=summary.make_tiles(study, cost),

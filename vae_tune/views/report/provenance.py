@@ -10,7 +10,7 @@ from typing import Any
 
 from vae_tune.analysis.hyperparameters import Axis, axes
 from vae_tune.analysis.study import Study, trial_configs
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.files import address
 from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE
 from vae_tune.config.settings import DataConfig, TrialConfig
@@ -31,8 +31,11 @@ def make_configuration(study: Study) -> dict[str, str] | None:
         for name, value in asdict(given).items():
             if name not in options and name != "max_epochs" and value != getattr(default, name):
                 options[name] = value
-    words = [word for name, value in options.items() for word in (suggestions.option(name), str(value))]
-    return {"json": text.strip(), "command": suggestions.command("train", "--output", f"models/{study.name}", *words)}
+    words = [word for name, value in options.items() for word in (message_hints.option(name), str(value))]
+    return {
+        "json": text.strip(),
+        "command": message_hints.command("train", "--output", f"models/{study.name}", *words),
+    }
 
 
 def make_record(study: Study) -> list[tuple[str, str]]:

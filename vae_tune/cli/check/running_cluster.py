@@ -107,7 +107,7 @@ def _clock() -> float:
 
 def probe(folder: Path | None) -> Probe:
     """Test this node. Runs on each node."""
-    from vae_tune.cli.check.trial import one_second_trial
+    from vae_tune.cli.check.node_trial import one_second_trial
 
     images_per_second, device = one_second_trial(bool(ray.get_gpu_ids()))
     storage = None if folder is None else _try_storage(folder)

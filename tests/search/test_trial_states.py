@@ -12,10 +12,10 @@ from vae_tune.config.settings import AshaConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.callbacks import ReportsToLifecycle
-from vae_tune.search.lifecycle import PAUSED, READY, TRANSITIONS, Outcome, after_report
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
+from vae_tune.search.trial_states import PAUSED, READY, TRANSITIONS, Outcome, after_report
 
 ASHA = AshaConfig(reduction_factor=2)
 PROMOTION = AshaConfig(scheduler="asha-promotion", reduction_factor=2)

@@ -22,7 +22,7 @@ from typing import Any
 
 from vae_tune.config import names
 from vae_tune.config.errors import SearchError
-from vae_tune.search.record import Record
+from vae_tune.search.record_protocol import Record
 from vae_tune.search.scheduler import Decision, Scheduler
 from vae_tune.search.stopping import Stopping
 

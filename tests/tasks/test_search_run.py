@@ -14,7 +14,7 @@ from vae_tune.config.names import FAILED, INTERRUPTED
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping
-from vae_tune.tasks.execution import outliving_ray
+from vae_tune.tasks.search_run import outliving_ray
 
 
 class Ray:
@@ -136,7 +136,7 @@ def test_an_import_that_outlasts_the_search_says_nothing():
     """A second Ctrl-C can end it so early; modules that register something for the end are refused then."""
     code = """
 import threading
-from vae_tune.tasks.execution import _import_ahead
+from vae_tune.tasks.search_run import _import_ahead
 def late():
     threading.main_thread().join()
     _import_ahead(50)

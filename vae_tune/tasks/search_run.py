@@ -31,9 +31,9 @@ from vae_tune.search.callbacks import EachStep, FailureReasons, ForgetMetrics, R
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping, explain
-from vae_tune.tasks.startup import RunningSearch
+from vae_tune.tasks.search_start import RunningSearch
 from vae_tune.vae.likelihoods.likelihood import kind_of
-from vae_tune.vae.memory import PROCESS, training_bytes
+from vae_tune.vae.memory_estimate import PROCESS, training_bytes
 
 if TYPE_CHECKING:
     from vae_tune.tasks.winner import WinnerKeeper

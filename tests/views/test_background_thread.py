@@ -6,7 +6,7 @@ import pytest
 
 from tests.view_servers import SECONDS, Warnings, trial
 from vae_tune.views.live import close_views
-from vae_tune.views.live.background import BackgroundView
+from vae_tune.views.live.background_thread import BackgroundView
 
 
 class Recorder:

@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from vae_tune.analysis.study import Study
-from vae_tune.config import suggestions
+from vae_tune.config import message_hints
 from vae_tune.config.errors import telling_line
 from vae_tune.config.names import INTERRUPTED, SEARCH, SEED
 from vae_tune.record.metadata import read_manifest
 from vae_tune.search.stopping import Trainings, interruptible
-from vae_tune.tasks.execution import train_trials
 from vae_tune.tasks.search_plan import Plan, open_record
-from vae_tune.tasks.startup import InterruptedInOrder, RunningSearch, record_interruption
+from vae_tune.tasks.search_run import train_trials
+from vae_tune.tasks.search_start import InterruptedInOrder, RunningSearch, record_interruption
 from vae_tune.views.terminal import View
 
 
@@ -42,7 +42,9 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
                 from vae_tune.replay.forecast import SECONDS, write_forecast
 
                 write_forecast(study, min(SECONDS, stopping.spare_seconds))
-        with _harmless(view, "There is no report", f" To write it later: {suggestions.command('report', plan.place)}"):
+        with _harmless(
+            view, "There is no report", f" To write it later: {message_hints.command('report', plan.place)}"
+        ):
             from vae_tune.views.report.page import write_report
 
             write_report(record.folder)
@@ -63,7 +65,7 @@ def _confirm(search: RunningSearch, metrics: dict[str, Any] | None) -> dict[str,
         view.warn("Nothing is confirmed: no trial is complete.")
         return metrics
     if search.stopping.refuses_new_trials():
-        later = suggestions.resume(plan.place, num_samples=len(record.rows), time_budget=None)
+        later = message_hints.resume(plan.place, num_samples=len(record.rows), time_budget=None)
         view.warn(f"Nothing is confirmed: no time is left for it. To confirm now: {later}")
         return metrics
     used = {row.values.get(SEED, plan.base.seed) for row in record.rows}
