@@ -116,6 +116,7 @@ def test_arithmetic_of_the_vae_room_needs_no_torch(module):
     [
         ("vae_tune", {"torch", "ray", "optuna", "pandas"}),
         (", ".join(f"vae_tune.cli.{name}" for name in ("main", *COMMANDS)), HEAVY | {"yaml", "jsonschema"}),
+        ("vae_tune.images.datasets", {"torch", "torchvision"}),
         ("vae_tune.config.settings", {"torch", "ray", "optuna", "pandas", "numpy"}),
         (
             "vae_tune.views.report.summary, vae_tune.views.report.provenance, vae_tune.views.report.figures",

@@ -396,8 +396,3 @@ assert issubclass(FashionMNIST, MNIST) and torchvision.datasets.MNIST is MNIST
 assert torchvision.ops.nms and torchvision.models.resnet18
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_importing_the_data_module_imports_neither_torchvision_nor_torch():
-    code = "import sys, vae_tune.images.datasets; print(sorted({'torch', 'torchvision'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
