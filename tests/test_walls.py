@@ -16,16 +16,17 @@ PACKAGE = Path(vae_tune.__file__).parent
 ROOMS = ["cli", "tasks", "views", "replay", "analysis", "search", "cluster", "record", "vae", "images", "config"]
 """Highest first: a module imports from its own room and from rooms below it, never from the top of the house."""
 NAMED_ONLY_IN = {
-    "ray": "cluster search cli/check/live config/compat replay/simulator tasks/execution",
-    "torch": "vae images/datasets cluster/trainable config/compat cli/check/trial "
+    "ray": "cluster search cli/check/running_cluster config/compat replay/simulator tasks/search_run",
+    "torch": "vae images/datasets cluster/trainable config/compat cli/check/node_trial "
     "tasks/evaluate tasks/repeats tasks/train tasks/winner",
     "torchvision": "",  # loaded by its name, in config/compat
     "optuna": "search record config/space config/optuna_logging config/compat analysis cli/dashboard "
-    "replay/curves replay/simulator tasks/confirm tasks/explore tasks/search_plan tasks/startup views/live/postgresql",
+    "replay/curves replay/simulator tasks/confirm tasks/explore tasks/search_plan tasks/search_start "
+    "views/live/postgresql",
     "pandas": "analysis config/csv_tables views/figures views/report "
     "views/json_values replay/curves replay/surrogate replay/tables "
     "tasks/compare tasks/confirm tasks/explore tasks/repeats tasks/replay",
-    "numpy": "analysis images vae views/figures views/live tasks/generate cli/check/trial "
+    "numpy": "analysis images vae views/figures views/live tasks/generate cli/check/node_trial "
     "replay/curves replay/forecast replay/surrogate replay/tables",
     "scipy": "analysis config/compat replay/surrogate tasks/repeats",
     "sklearn": "replay/surrogate",
