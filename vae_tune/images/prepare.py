@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_tune.config.errors import UsageError
-from vae_tune.images.decoding import Colour, Form, Pixels, UnreadableError, decode, quiet, size_of
+from vae_tune.images.decoding import Colour, Form, Pixels, UnreadableError, decode, quiet, resize, size_of
 
 SPLITS = ("train", "validation", "test")
 Progress = Callable[[int, int], None]
@@ -31,11 +31,12 @@ _NAMED = 3  # unreadable pictures whose names are shown
 
 @dataclass(frozen=True)
 class Source:
-    """One picture: its bytes are read when it is decoded."""
+    """One picture: it is read when it is decoded."""
 
     name: str
     """As shown to people: its path in the folder, or its row."""
-    read: Callable[[], bytes]
+    read: Callable[[], bytes | Pixels]
+    """Returns the bytes of a picture file, or an array (height, width) or (height, width, 3)."""
     split: str | None = None
     """One of :data:`SPLITS`, or None where the product splits."""
     label: int | None = None
@@ -182,15 +183,17 @@ def _decoded(sources: Sequence[Source], options: Options, workers: int, progress
 
 def _decode(source: Source, form: Form) -> Pixels | str:
     try:
-        return decode(source.read(), form)
-    except UnreadableError as error:
+        content = source.read()
+        return decode(content, form) if isinstance(content, bytes) else resize(content, form)
+    except (UnreadableError, OSError) as error:
         return str(error)
 
 
 def _size(source: Source) -> tuple[int, int] | None:
     try:
-        return size_of(source.read())
-    except UnreadableError:
+        content = source.read()
+        return size_of(content) if isinstance(content, bytes) else content.shape[:2]
+    except (UnreadableError, OSError):
         return None
 
 
@@ -234,12 +237,17 @@ def _channels(image: Pixels, grey: bool) -> Pixels:
     return image.transpose(2, 0, 1)
 
 
-def key_of(names: Iterable[tuple[str, bytes]], options: Options, code: str) -> str:
-    """Return the SHA-256 of files, options and the code's version: the name of prepared pictures in the cache."""
+def key_of(files: Iterable[tuple[str, bytes]], options: Options, code: str) -> str:
+    """Return the SHA-256 of files, options and the code's version: the name of prepared pictures in the cache.
+
+    Args:
+        files: name and SHA-256 of each.
+        options: what is made of them.
+        code: changes where the same files and options give other pixels.
+    """
     digest = hashlib.sha256(json.dumps([asdict(options), code]).encode())
-    for name, content in names:
-        digest.update(f"{len(name)}:{name}:".encode())
-        digest.update(content)
+    for name, checksum in files:
+        digest.update(f"{len(name)}:{name}:".encode() + checksum)
     return digest.hexdigest()
 
 
