@@ -11,14 +11,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-Fit = Literal["crop", "pad", "stretch"]
-Colour = Literal["auto", "grey", "rgb"]
+from vae_tune.config.settings import Fit
+
 Pixels = npt.NDArray[np.uint8]
 
 _RESAMPLING = Image.Resampling.BICUBIC  # averages over all pixels that it shrinks into one

@@ -1,6 +1,6 @@
 """Data sets with a name: the embedded MNIST, and torchvision's other 28 x 28 grey sets.
 
-A further set of IDX files is one entry in ``_TORCHVISION_CLASSES`` and its name in ``config.settings.Dataset``.
+A further set of IDX files is one entry in ``_TORCHVISION_CLASSES`` and its name in ``DATASETS``.
 """
 
 from __future__ import annotations
@@ -45,6 +45,19 @@ _TORCHVISION_CLASSES = {
     "qmnist": "QMNIST",
     "emnist": "EMNIST",
 }
+DATASETS = (
+    "mnist",
+    "fashion-mnist",
+    "kmnist",
+    "qmnist",
+    "emnist-balanced",
+    "emnist-byclass",
+    "emnist-bymerge",
+    "emnist-digits",
+    "emnist-letters",
+    "emnist-mnist",
+)
+"""The names of data sets."""
 _TORCHVISION_FOLDERS = {
     *_TORCHVISION_CLASSES.values(),
     *["caltech101", "caltech256", "celeba", "cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-100-python"],

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import PIL
 
+from vae_tune.config.cache import cache_dir
 from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.images import arrays
-from vae_tune.images.cache import cache_dir
 from vae_tune.images.decoding import Pixels
 from vae_tune.images.folder import list_folder
 from vae_tune.images.prepare import (

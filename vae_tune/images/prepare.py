@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vae_tune.config.errors import UsageError
-from vae_tune.images.decoding import Colour, Form, Pixels, UnreadableError, decode, quiet, resize, size_of
+from vae_tune.config.settings import Colour
+from vae_tune.images.decoding import Form, Pixels, UnreadableError, decode, quiet, resize, size_of
 
 SPLITS = ("train", "validation", "test")
 Progress = Callable[[int, int], None]

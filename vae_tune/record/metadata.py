@@ -92,7 +92,7 @@ def new_manifest(
         "metric": {
             "name": VAL_LOSS,
             "unit": UNIT,
-            "kind": kind_of(base, config.data.binarization).name,
+            "kind": kind_of(base, images.shape[0], config.data.binarization).name,
             "direction": DIRECTION,
         },
         "rungs": list(config.asha.rungs(base.max_epochs)),

@@ -113,7 +113,7 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
     if not rows:
         raise UsageError(f"No trial of {address(place)} was trained to the end.")
     images = load_images(config.data)
-    kind = kind_of(config.trial, images.binarization).name
+    kind = kind_of(config.trial, images.shape[0], images.binarization).name
     table = test_numbers(place, rows, images, partial(say, console))
     sizes = summarise(table, [LATENT_SIZE], _SUMMARISED)
     for name, frame in ((EXPLORED_FILE, table), (LATENT_SIZES_FILE, sizes)):

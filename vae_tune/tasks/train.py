@@ -82,7 +82,7 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, data, images, device, is_new=resume is None)
-    kind = kind_of(config, images.binarization).name
+    kind = kind_of(config, images.shape[0], images.binarization).name
     _say(console, f"{folder}: {data.dataset}, {kind} values, on {device.type}")
     try:
         with cpu_threads(threads), _live_curves(visdom, folder, config, console) as show:
