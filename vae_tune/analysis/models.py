@@ -82,6 +82,7 @@ def pareto(study: Study) -> pd.DataFrame:
     """
     table = _newest(study)
     shape = study.manifest["data"]["shape"]
+    shape = shape if len(shape) == 3 else [1, *shape]  # of grey images the record holds (height, width)
     table[PARAMETERS] = np.array(
         [parameter_count(config, shape) for config in trial_configs(study, table[TRIAL])], dtype=np.int64
     )

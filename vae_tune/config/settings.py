@@ -169,6 +169,11 @@ class DataConfig:
         require(self, "levels", self.levels in (None, 256), "256")
 
     @property
+    def title(self) -> str:
+        """The data set in the name of a study: that of a folder or file where it is a path."""
+        return Path(self.dataset).stem or "images"
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """``image_size`` as height and width; None if it is not given, or is no size."""
         found = re.fullmatch(r"([0-9]{1,4})(?:x([0-9]{1,4}))?", self.image_size or "")

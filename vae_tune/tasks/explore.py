@@ -61,7 +61,7 @@ def plan(config: SearchConfig, sizes: Sequence[int], repeats: int) -> tuple[Sear
     exploration = replace(
         config,
         num_samples=len(points),
-        study_name=config.study_name or f"explore-{config.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        study_name=config.study_name or f"explore-{config.data.title}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
         keep=len(points),
         sampler="random",  # never asked: every trial is a point of the grid
         asha=AshaConfig(scheduler="none"),
@@ -112,7 +112,7 @@ def _compare(folder: Path, place: Path, rows: list[TrialRow], config: SearchConf
 
     if not rows:
         raise UsageError(f"No trial of {address(place)} was trained to the end.")
-    images = load_images(config.data)
+    images = load_images(config.data, partial(say, console))
     kind = kind_of(config.trial, images.shape[0], images.binarization).name
     table = test_numbers(place, rows, images, partial(say, console))
     sizes = summarise(table, [LATENT_SIZE], _SUMMARISED)

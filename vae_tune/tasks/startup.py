@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
 _KILLED_EARLY = "The search was killed before its first trial."
+_SECONDS_BETWEEN_LINES = 5.0
 _KILLED = "The search was killed, or Ray's core ended it. What its record holds is whole; go on: {}"
 
 
@@ -106,9 +108,15 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
     """
     resources = plan.config.resources
     with ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as running:
+<<<<<<< HEAD
         reading = reader.submit(load_images, plan.config.data)
         early = crash_notice(_KILLED_EARLY, release_command(resources.address))
         with interruptible(stopping):
+=======
+        reading = reader.submit(load_images, plan.config.data, view.say, _progress(view))
+        early = last_word(_KILLED_EARLY, release_command(resources.address))
+        with interruptible(ending):
+>>>>>>> 6033e4f (wip: pass pictures through)
             try:
                 ray = running.enter_context(running_ray(resources, view.warn))
             except SystemExit as exited:  # of SIGTERM, for which Ray has handlers of its own as it starts
@@ -123,6 +131,19 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
         if stopping.reason:
             raise KeyboardInterrupt("nothing was begun.")
         yield images, slots, ray
+
+
+def _progress(view: View) -> Callable[[int, int], None]:
+    """Return what says now and then how many pictures are decoded."""
+    next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+
+    def show(done: int, total: int) -> None:
+        nonlocal next_line
+        if time.monotonic() >= next_line:
+            next_line += _SECONDS_BETWEEN_LINES
+            view.say(f"Prepared {done:,} of {total:,} pictures")
+
+    return show
 
 
 def _most_trials(plan: Plan) -> int:

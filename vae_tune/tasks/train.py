@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def train(
     if resume is not None:
         _refuse_changes(read_settings(resume), (config, data))
     folder = resume or _new_folder(output, data)
-    images = load_images(data)
+    images = load_images(data, partial(_say, console))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, data, images, device, is_new=resume is None)
@@ -201,7 +202,7 @@ def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device)
 
 
 def _new_folder(output: Path | None, data: DataConfig) -> Path:
-    folder = output or Path("models") / f"{data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder = output or Path("models") / f"{data.title}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
         raise UsageError(f"The training {folder} exists already.\n{_how_to_continue(folder)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

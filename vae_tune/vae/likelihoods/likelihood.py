@@ -60,6 +60,12 @@ def likelihood_name(config: TrialConfig, channels: int) -> LikelihoodName:
     return config.likelihood or ("bernoulli" if channels == 1 else "logistic")
 
 
+def parameters_per_pixel(config: TrialConfig, channels: int) -> int:
+    """Return how many parameters the likelihood of ``config`` takes per pixel: the ``outputs`` of its class."""
+    per_channel = {"logistic": 2, "logistic-mixture": 3 * config.mixture_components, "categorical": 256}
+    return channels * per_channel.get(likelihood_name(config, channels), 1)
+
+
 def kind_of(config: TrialConfig, channels: int, binarization: Binarization) -> Kind:
     """Return the kind of number that the likelihood of ``config`` gives for such images.
 
