@@ -108,15 +108,9 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
     """
     resources = plan.config.resources
     with ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as running:
-<<<<<<< HEAD
-        reading = reader.submit(load_images, plan.config.data)
+        reading = reader.submit(load_images, plan.config.data, view.say, _progress(view))
         early = crash_notice(_KILLED_EARLY, release_command(resources.address))
         with interruptible(stopping):
-=======
-        reading = reader.submit(load_images, plan.config.data, view.say, _progress(view))
-        early = last_word(_KILLED_EARLY, release_command(resources.address))
-        with interruptible(ending):
->>>>>>> 6033e4f (wip: pass pictures through)
             try:
                 ray = running.enter_context(running_ray(resources, view.warn))
             except SystemExit as exited:  # of SIGTERM, for which Ray has handlers of its own as it starts
