@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.images.test_prepare import noise, rows
 from vae_tune.config.errors import UsageError
-from vae_tune.images import own_images
+from vae_tune.images import prepare
 from vae_tune.images.decoding import Form
 from vae_tune.images.own_images import read_own_images
 from vae_tune.images.prepare import SPLITS, Options
@@ -33,7 +33,7 @@ def read(place, options=None, levels=None, progress=lambda done, total: None):
 def test_the_second_reading_decodes_nothing_and_gives_the_same(photos, monkeypatch):
     first = read(photos)
     assert [len(first.splits[name]) for name in SPLITS] == [1040, 130, 130]
-    monkeypatch.setattr(own_images, "prepare", None)
+    monkeypatch.setattr(prepare, "prepare", None)
     second = read(photos)
     for name in SPLITS:
         assert np.array_equal(first.splits[name], second.splits[name])
@@ -92,6 +92,6 @@ def test_what_is_no_set_of_images_is_refused_and_nothing_is_kept(tmp_path):
 
 
 def test_more_than_shared_memory_holds_is_refused(photos, monkeypatch):
-    monkeypatch.setattr(own_images, "shared_memory_limit", lambda: 50_000)
+    monkeypatch.setattr(prepare, "shared_memory_limit", lambda: 50_000)
     with pytest.raises(UsageError, match="--image-size"):
         read(photos)

@@ -125,7 +125,8 @@ class DataConfig:
     dataset: str = "mnist"
     """A folder of pictures, a file of images (.npy, .npz, .parquet), or the name of a data set. MNIST ships with the
     package; torchvision downloads others where they are missing: fashion-mnist, kmnist, qmnist, emnist-balanced,
-    emnist-byclass, emnist-bymerge, emnist-digits, emnist-letters, emnist-mnist."""
+    emnist-byclass, emnist-bymerge, emnist-digits, emnist-letters, emnist-mnist, cifar10, cifar100, svhn, stl10,
+    omniglot, celeba, or torchvision:CLASS for any other of its classes of pictures."""
     data_dir: Path | None = None
     """Folder in torchvision's layout (DIR/FashionMNIST/raw/...), or an empty one for a download; default:
     $VAE_TUNE_CACHE, else the user's cache."""
@@ -171,7 +172,7 @@ class DataConfig:
     @property
     def title(self) -> str:
         """The data set in the name of a study: that of a folder or file where it is a path."""
-        return Path(self.dataset).stem or "images"
+        return Path(self.dataset.removeprefix("torchvision:")).stem or "images"
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ from vae_tune.images.decoding import Form, resize
 from vae_tune.images.named_sets import DATASETS, read_labels, read_splits
 from vae_tune.images.own_images import read_own_images
 from vae_tune.images.prepare import SPLITS, Options, Prepared, Progress
+from vae_tune.images.torchvision_sets import TORCHVISION_SETS, is_torchvision, read_torchvision
 
 if TYPE_CHECKING:
     import torch
@@ -75,8 +76,8 @@ class Images:
 def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _silent) -> Images:
     """Return the images that ``config`` names: the one way to images, for all that trains, evaluates or draws.
 
-    A named set keeps the splits of its files: the last 10,000 of the training file validate. A user's own pictures
-    are split by their pixels where they have no split.
+    A 28 x 28 grey set keeps the splits of its files: the last 10,000 of the training file validate. Other sets and a
+    user's own pictures are split by their pixels where they have no split.
 
     Args:
         config: names them.
@@ -86,7 +87,7 @@ def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _si
     Raises:
         UsageError: there are no such images, they cannot be read or used, or ``train_size`` exceeds them.
     """
-    splits = _own(config, say, progress).splits if is_own(config.dataset) else _named(config)
+    splits = _named(config) if config.dataset in DATASETS else _prepared(config, say, progress).splits
     train, available = splits["train"], len(splits["train"])
     if config.train_size is not None and config.train_size > available:
         raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {config.train_size}.")
@@ -104,9 +105,9 @@ def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], 
 
     Without classes there are no labels: all are 0, and no class has a name.
     """
-    if not is_own(config.dataset):
+    if config.dataset in DATASETS:
         return read_labels(config.dataset, config.data_dir, split)
-    prepared = _own(config, _silent, _silent)
+    prepared = _prepared(config, _silent, _silent)
     return prepared.labels.get(split, np.zeros(len(prepared.splits[split]), np.int64)), prepared.classes
 
 
@@ -116,12 +117,13 @@ def is_own(dataset: str) -> bool:
     Raises:
         UsageError: it is neither.
     """
-    if dataset in DATASETS:
+    if dataset in DATASETS or is_torchvision(dataset):
         return False
     if Path(dataset).exists() or len(Path(dataset).parts) > 1 or Path(dataset).suffix:
         return True
-    message = f"dataset must be a folder, a file or one of {', '.join(DATASETS)}, but got {dataset!r}."
-    raise UsageError(message + did_you_mean(dataset, DATASETS))
+    names = (*DATASETS, *TORCHVISION_SETS)
+    message = f"dataset must be a folder, a file or one of {', '.join(names)}, but got {dataset!r}."
+    raise UsageError(message + did_you_mean(dataset, names))
 
 
 def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
@@ -137,10 +139,14 @@ def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
     return splits
 
 
-def _own(config: DataConfig, say: Say, progress: Progress) -> Prepared:
-    if config.data_dir is not None:
+def _prepared(config: DataConfig, say: Say, progress: Progress) -> Prepared:
+    """Return a torchvision set or a user's own images, prepared once."""
+    if not is_own(config.dataset):
+        prepared = read_torchvision(config.dataset, config.data_dir, _options(config), progress)
+    elif config.data_dir is not None:
         raise UsageError(f"data_dir is for named data sets, and {config.dataset} is a path: leave it out.")
-    prepared = read_own_images(named_path(config.dataset), _options(config), config.levels, progress)
+    else:
+        prepared = read_own_images(named_path(config.dataset), _options(config), config.levels, progress)
     for note in prepared.notes:
         say(note)
     return prepared

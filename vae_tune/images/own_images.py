@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import PIL
 
-from vae_tune.config.cache import cache_dir
 from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.images import arrays
 from vae_tune.images.decoding import Pixels
 from vae_tune.images.folder import list_folder
-from vae_tune.images.prepare import (
-    Options,
-    Prepared,
-    Progress,
-    Source,
-    check_sizes,
-    key_of,
-    prepare,
-    read_prepared,
-    refuse_too_large,
-    shared_memory_limit,
-    write_prepared,
-)
-
-PREPARED_FOLDER = "prepared"
-"""Folder in the cache for prepared pictures."""
-_CODE = f"1 pillow {PIL.__version__}"
-"""Raise the number when the same files and options give other pixels."""
+from vae_tune.images.prepare import CODE, Options, Prepared, Progress, Source, file_sha256, key_of, prepare_once
 
 
 def read_own_images(place: Path, options: Options, levels: int | None, progress: Progress) -> Prepared:
@@ -48,20 +27,8 @@ def read_own_images(place: Path, options: Options, levels: int | None, progress:
     with ThreadPoolExecutor(usable_cpus()) as pool:
         files = [place / source.name for source in sources] if place.is_dir() else [place]
         names = [source.name for source in sources] if place.is_dir() else ["file"]
-        key = key_of(zip(names, pool.map(_sha256, files), strict=True), options, f"{_CODE} {levels}")
-    folder = cache_dir() / PREPARED_FOLDER / key
-    if folder.exists():
-        prepared = read_prepared(folder)
-    else:
-        if options.form.size:
-            refuse_too_large(len(sources), (1, *options.form.size), shared_memory_limit())
-        prepared = prepare(sources, options, classes, usable_cpus(), progress)
-        few = check_sizes(prepared.splits, str(place))
-        prepared = replace(prepared, notes=[*notes, *prepared.notes, *([few] if few else [])])
-        write_prepared(folder, prepared)
-    total = sum(map(len, prepared.splits.values()))
-    refuse_too_large(total, prepared.splits["train"].shape[1:], shared_memory_limit())
-    return prepared
+        key = key_of(zip(names, pool.map(file_sha256, files), strict=True), options, f"{CODE} {levels}")
+    return prepare_once(key, lambda: (sources, classes, notes), options, progress, str(place))
 
 
 def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequence[str], list[str]]:
@@ -96,8 +63,3 @@ def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequenc
 
 def _row(images: Pixels, row: int) -> Pixels:
     return np.ascontiguousarray(images[row])
-
-
-def _sha256(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

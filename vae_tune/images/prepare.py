@@ -10,13 +10,16 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import PIL
 
+from vae_tune.config.cache import cache_dir
 from vae_tune.config.errors import UsageError
+from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.config.settings import Colour
 from vae_tune.images.decoding import Form, Pixels, UnreadableError, decode, quiet, resize, size_of
 
@@ -24,6 +27,10 @@ SPLITS = ("train", "validation", "test")
 Progress = Callable[[int, int], None]
 """Called with how many pictures are done, and of how many."""
 
+CODE = f"1 pillow {PIL.__version__}"
+"""For :func:`key_of`; raise the number when the same files and options give other pixels."""
+_PREPARED_FOLDER = "prepared"
+"""Folder in the cache for prepared pictures."""
 _UNREADABLE_SHARE = 0.01
 _SMALLEST = {"train": 200, "validation": 50}
 _FEW = 1000
@@ -174,7 +181,8 @@ def _decoded(sources: Sequence[Source], options: Options, workers: int, progress
     """Decode side by side; for a picture that cannot be read, its reason."""
     with quiet(), ThreadPoolExecutor(workers) as pool:  # Pillow decodes and resizes without holding Python's lock
         if options.form.size is None:
-            _refuse_mixed(pool.map(_size, sources))
+            size = _common_size(pool.map(_size, sources))
+            refuse_too_large(len(sources), (1, *size), shared_memory_limit())
         found: list[Pixels | str] = []
         for result in pool.map(lambda source: _decode(source, options.form), sources):
             found.append(result)
@@ -198,16 +206,18 @@ def _size(source: Source) -> tuple[int, int] | None:
         return None
 
 
-def _refuse_mixed(sizes: Iterable[tuple[int, int] | None]) -> None:
-    """Refuse pictures of several sizes, naming the most frequent one.
+def _common_size(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int]:
+    """Return the height and width that all pictures have; (0, 0) if none can be read.
 
     Raises:
-        UsageError: there is more than one.
+        UsageError: they have several sizes; it names the most frequent one.
     """
     counts = Counter(size for size in sizes if size is not None)
-    if len(counts) < 2:
-        return
+    if not counts:
+        return 0, 0
     (((height, width), number),) = counts.most_common(1)
+    if len(counts) == 1:
+        return height, width
     raise UsageError(
         f"The pictures have {len(counts):,} sizes, most often {width}x{height} ({number:,} pictures).\n"
         f"Choose one: --image-size {min(64, height, width)}"
@@ -250,6 +260,47 @@ def key_of(files: Iterable[tuple[str, bytes]], options: Options, code: str) -> s
     for name, checksum in files:
         digest.update(f"{len(name)}:{name}:".encode() + checksum)
     return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> bytes:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def prepare_once(
+    key: str,
+    find: Callable[[], tuple[Sequence[Source], Sequence[str], list[str]]],
+    options: Options,
+    progress: Progress,
+    where: str,
+) -> Prepared:
+    """Return pictures from the cache; prepare them and write them there if they are missing.
+
+    Args:
+        key: their name in the cache, from :func:`key_of`.
+        find: returns the pictures, the names of their classes, and notes for a person. It is called only if the cache
+            lacks them.
+        options: what to make of them.
+        progress: is told how many pictures are decoded.
+        where: what messages call them.
+
+    Raises:
+        UsageError: they are no usable images, too few or too large.
+    """
+    folder, limit = cache_dir() / _PREPARED_FOLDER / key, shared_memory_limit()
+    if folder.exists():
+        prepared = read_prepared(folder)
+    else:
+        sources, classes, notes = find()
+        if options.form.size:
+            refuse_too_large(len(sources), (1, *options.form.size), limit)
+        prepared = prepare(sources, options, classes, usable_cpus(), progress)
+        few = check_sizes(prepared.splits, where)
+        prepared = replace(prepared, notes=[*notes, *prepared.notes, *([few] if few else [])])
+        write_prepared(folder, prepared)
+    refuse_too_large(sum(map(len, prepared.splits.values())), prepared.splits["train"].shape[1:], limit)
+    return prepared
 
 
 def write_prepared(folder: Path, prepared: Prepared) -> None:
