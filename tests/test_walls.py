@@ -21,6 +21,8 @@ NEVER = {
     "config/suggestions": {"torch", "ray", "optuna", "pandas", "numpy"},
     "cli/parsing": {"torch", "ray", "optuna", "pandas", "numpy"},
     "images/datasets": {"ray", "optuna", "pandas"},
+    "images/torchvision_sets": {"torch", "ray", "optuna", "pandas"},
+    "images/code_length": {"torch", "ray", "optuna", "pandas"},
     "vae/model": {"ray", "optuna", "vae_tune.images.datasets"},
     "vae/objective": {"ray", "optuna"},
     "vae/training": {"ray", "optuna"},
