@@ -289,6 +289,14 @@ def test_nothing_is_downloaded_into_a_folder_that_holds_other_things(root):
     )
 
 
+def test_a_cache_that_holds_prepared_pictures_still_takes_mnist(tmp_path, root):
+    write_dtd(root)
+    images_of("torchvision:DTD", root)
+    (tmp_path / "cache" / "torchvision").mkdir()
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"prepared", "torchvision"}
+    assert load_images(DataConfig(train_size=10)).shape == (1, 28, 28)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

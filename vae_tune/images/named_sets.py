@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune.config.cache import CACHE_VARIABLE, COPIES_FOLDER, cache_dir
+from vae_tune.config.cache import CACHE_VARIABLE, COPIES_FOLDER, PREPARED_FOLDER, TORCHVISION_FOLDER, cache_dir
 from vae_tune.config.compat.torchvision import mnist_module
 from vae_tune.config.files import atomic
 from vae_tune.config.settings import UsageError, telling_line
@@ -119,7 +119,7 @@ def _refuse_foreign(root: Path, dataset: str, what: str, option: str) -> None:
     files = _names(raw)
     if any(_IDX_FILE.search(file) for file in files) or (raw.is_dir() and not files):
         return
-    beside = {*TORCHVISION_FOLDERS, COPIES_FOLDER}
+    beside = {*TORCHVISION_FOLDERS, COPIES_FOLDER, PREPARED_FOLDER, TORCHVISION_FOLDER}
     for folder, known in ((root, beside), (raw.parent, {"processed", "raw"}), (raw, set())):
         if foreign := [entry for entry in _names(folder) if entry not in known and not entry.startswith(DOWNLOAD)]:
             raise UsageError(

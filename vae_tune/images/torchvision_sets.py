@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vae_tune.config.cache import cache_dir
+from vae_tune.config.cache import TORCHVISION_FOLDER, cache_dir
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.suggestions import did_you_mean
 from vae_tune.images.arrays import as_images
@@ -78,7 +78,7 @@ def read_torchvision(dataset: str, data_dir: Path | None, options: Options, prog
         UsageError: there is no such class, it has no pictures in splits, its files are neither there nor can be
             downloaded, or they cannot be read.
     """
-    found = _Set(dataset, _class(dataset), data_dir or cache_dir() / "torchvision" / _name(dataset))
+    found = _Set(dataset, _class(dataset), data_dir or cache_dir() / TORCHVISION_FOLDER / _name(dataset))
     if not found.is_there():
         found.download(is_cache=data_dir is None)
     code = f"{CODE} torchvision {version('torchvision')} {found.name}"
