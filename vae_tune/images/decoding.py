@@ -21,6 +21,8 @@ from vae_tune.config.settings import Fit
 Pixels = npt.NDArray[np.uint8]
 
 _RESAMPLING = Image.Resampling.BICUBIC  # averages over all pixels that it shrinks into one
+_ORIENTATION = 0x0112
+"""EXIF tag: 1 is upright, 2 to 4 have the same sides, 5 to 8 are turned by 90 degrees."""
 _DRAFT = 2
 """A JPEG is decoded at a part of its size (1/2, 1/4, 1/8) that is at least this multiple of what is needed."""
 
@@ -55,7 +57,9 @@ def decode(data: bytes, form: Form) -> Pixels:
             if form.size and picture.format == "JPEG":
                 longest = _DRAFT * max(form.size)
                 picture.draft(None, (longest, longest))
-            return pixels(_resized(_opaque(ImageOps.exif_transpose(picture), form.background), form))
+            if picture.getexif().get(_ORIENTATION, 1) != 1:  # exif_transpose copies even where nothing is to turn
+                return pixels(_resized(_opaque(ImageOps.exif_transpose(picture), form.background), form))
+            return pixels(_resized(_opaque(picture, form.background), form))
     except UnreadableError:
         raise
     except Exception as error:  # Pillow's readers raise nearly everything on damaged files
@@ -72,7 +76,7 @@ def size_of(data: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(data)) as picture:
             _refuse_bomb(picture)
             width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) >= 5
+            turned = picture.getexif().get(_ORIENTATION, 1) >= 5
             return (width, height) if turned else (height, width)
     except UnreadableError:
         raise
@@ -117,7 +121,10 @@ def _opaque(picture: Image.Image, background: tuple[int, int, int]) -> Image.Ima
     if picture.has_transparency_data:
         below = Image.new("RGBA", picture.size, (*background, 255))
         return Image.alpha_composite(below, picture.convert("RGBA")).convert("RGB")
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    if picture.mode in ("L", "RGB"):
+        picture.load()
+        return picture
+    return picture.convert("L" if picture.mode == "1" else "RGB")
 
 
 def _resized(picture: Image.Image, form: Form) -> Image.Image:
