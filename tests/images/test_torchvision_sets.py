@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 
 import numpy as np
@@ -13,7 +14,7 @@ from torchvision import datasets
 from tests.images.test_datasets import everything_in, refusal
 from tests.images.test_prepare import noise, png, rows
 from vae_tune.config.settings import DataConfig
-from vae_tune.images import prepare
+from vae_tune.images import prepare, torchvision_sets
 from vae_tune.images.datasets import load_images, load_labels
 
 TRAIN, VALIDATION, TEST = 300, 50, 70
@@ -262,10 +263,20 @@ def test_any_other_class_of_pictures_in_splits_is_read_its_files_decoded_in_our_
     assert [np.sum(labels == classes.index(name)) for name in ("woven", "dotty")] == [25, 25]
 
 
-def test_a_changed_file_is_prepared_anew(root):
+@pytest.mark.parametrize("hashed", [0, torchvision_sets._HASHED])
+def test_a_changed_file_is_prepared_anew(root, monkeypatch, hashed):
+    monkeypatch.setattr(torchvision_sets, "_HASHED", hashed)
     write_dtd(root)
+    path = root / "dtd" / "dtd" / "images" / "woven" / "train0.png"
     before = images_of("torchvision:DTD", root)
-    (root / "dtd" / "dtd" / "images" / "woven" / "train0.png").write_bytes(png(noise(1, (8, 8, 3), seed=5)[0]))
+    os.utime(path, (1, 1))
+    with monkeypatch.context() as patched:
+        if hashed:  # the bytes are the same
+            patched.setattr(prepare, "prepare", None)
+        assert images_of("torchvision:DTD", root).sha256() == before.sha256()
+    path.write_bytes(png(noise(1, (8, 8, 3), seed=5)[0]))
+    if hashed:
+        os.utime(path, (1, 1))
     assert images_of("torchvision:DTD", root).sha256() != before.sha256()
 
 
