@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vae_tune.config.cache import TORCHVISION_FOLDER, cache_dir
+from vae_tune.config.compat.torchvision import kept_labels
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.suggestions import did_you_mean
 from vae_tune.images.arrays import as_images
@@ -261,18 +262,13 @@ def _array(opened: Any, name: str) -> Pixels | None:
 
 def _labels(opened: Any) -> Sequence[str]:
     """Return the name of each picture's class; nothing if the pictures do not have one class each."""
-    kept = (getattr(opened, name, None) for name in ("targets", "labels", "_labels"))
-    found: Any = next((each for each in kept if each is not None), None)
-    if found is None:  # files with their classes
-        pairs = getattr(opened, "_samples", None) or getattr(opened, "_flat_character_images", None) or []
-        found = [pair[1] for pair in pairs]
+    found, classes = kept_labels(opened)
     try:
         labels: npt.NDArray[Any] = np.asarray(found)
     except ValueError:  # lists of several lengths: annotations
         return []
     if labels.shape != (len(opened),) or labels.dtype.kind not in "iu":
         return []
-    classes = getattr(opened, "classes", None) or getattr(opened, "_characters", None) or []
     named = len(classes) > labels.max(initial=0)
     return [str(classes[label] if named else label) for label in labels]
 
