@@ -46,10 +46,15 @@ def usage() -> float:
     return time.time() - start
 
 
-def search(folder: Path) -> float:
-    """Start a search, and return the seconds to its first batch; it is killed after its first epoch."""
-    options = ["--num-samples", 1, "--train-size", 2000, "--max-epochs", 50, "--results-dir", folder.parent]
-    return _until_epoch(1, folder, "--study-name", folder.name, *options)
+def search(folder: Path, *images: object) -> float:
+    """Start a search, and return the seconds to its first batch; it is killed after its first epoch.
+
+    Args:
+        folder: of the study.
+        images: options that name the images; default: 2,000 of MNIST.
+    """
+    options = ["--num-samples", 1, "--max-epochs", 50, "--results-dir", folder.parent, "--study-name", folder.name]
+    return _until_epoch(1, folder, *options, *(images or ("--train-size", 2000)))
 
 
 def resume(folder: Path) -> float:

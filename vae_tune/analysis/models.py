@@ -69,6 +69,7 @@ def pareto(study: Study) -> pd.DataFrame:
     """
     table = _newest(study)
     shape = study.manifest["data"]["shape"]
+    shape = shape if len(shape) == 3 else [1, *shape]  # of grey images the record holds (height, width)
     sizes = [parameter_count(config, shape) for config in trial_configs(study, table[TRIAL])]
     table[PARAMETERS] = np.array(sizes, dtype=np.int64)
     table = table.sort_values([PARAMETERS, VAL_LOSS], ignore_index=True)

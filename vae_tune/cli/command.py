@@ -12,7 +12,7 @@ import tyro
 
 from vae_tune.config.fields import check_types
 from vae_tune.config.files import named_path
-from vae_tune.config.settings import Binarization, Dataset
+from vae_tune.config.settings import Binarization
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ModelOptions(Options):
 
     model: Annotated[Path, tyro.conf.Positional]
     """Folder that holds model.safetensors and config.json, or a study, which stands for its best model."""
-    dataset: Dataset | None = None
+    dataset: str | None = None
     """Image data set; default: the one that the model was trained on."""
     data_dir: Path | None = None
     """Folder in torchvision's layout; default: as in training."""

@@ -10,6 +10,10 @@ from vae_tune.config.files import named_path
 CACHE_VARIABLE = "VAE_TUNE_CACHE"
 COPIES_FOLDER = "studies"
 """Folder in the cache for the working copies of studies on object storage."""
+PREPARED_FOLDER = "prepared"
+"""Folder in the cache for pictures, decoded."""
+TORCHVISION_FOLDER = "torchvision"
+"""Folder in the cache for the files of torchvision's data sets that are not 28 x 28 and grey, one folder per class."""
 
 
 def cache_dir() -> Path:

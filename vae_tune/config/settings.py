@@ -23,17 +23,10 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes"]
 Binarization = Literal["grey", "static", "dynamic"]
 LrSchedule = Literal["constant", "cosine", "staged"]
-Dataset = Literal[
-    "mnist",
-    "fashion-mnist",
-    "kmnist",
-    "qmnist",
-    "emnist-balanced",
-    "emnist-byclass",
-    "emnist-bymerge",
-    "emnist-digits",
-    "emnist-letters",
-    "emnist-mnist",
+Fit = Literal["crop", "pad", "stretch"]
+Colour = Literal["auto", "grey", "rgb"]
+LikelihoodName = Literal[
+    "bernoulli", "logistic", "logistic-mixture", "categorical", "continuous-bernoulli", "gaussian"
 ]
 
 _MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
@@ -78,6 +71,11 @@ class TrialConfig:
     """Clip the gradient to this norm (0: no clipping)."""
     max_epochs: int = 10
     """Epochs of a trial that is not stopped early."""
+    likelihood: LikelihoodName | None = None
+    """Distribution of a pixel: bernoulli (grey, a cross-entropy), logistic, logistic-mixture or categorical (its 256
+    levels), continuous-bernoulli or gaussian (densities); default: bernoulli for grey images, logistic for colour."""
+    mixture_components: int = 5
+    """Components of logistic-mixture."""
     precision: Precision = "float32"
     """Arithmetic of the matrix products, with float32 weights and loss. A CPU has no tf32 and uses float32."""
     seed: int = 0
@@ -86,7 +84,8 @@ class TrialConfig:
     def __post_init__(self) -> None:
         """Validate the values."""
         check_types(self)
-        for name in ("latent_size", "hidden_width", "hidden_layers", "batch_size", "iwae_samples", "max_epochs"):
+        counts = ("latent_size", "hidden_width", "hidden_layers", "batch_size", "iwae_samples", "max_epochs")
+        for name in (*counts, "mixture_components"):
             require(self, name, getattr(self, name) >= 1, ">= 1")
         for name in ("kl_weight", "kl_warmup_epochs", "free_bits", "weight_decay", "grad_clip"):
             require(self, name, 0 <= getattr(self, name) < math.inf, ">= 0 and finite")
@@ -98,8 +97,11 @@ class TrialConfig:
 class DataConfig:
     """Which images are trained on."""
 
-    dataset: Dataset = "mnist"
-    """Image data set. MNIST ships with the package; torchvision downloads the others if they are missing."""
+    dataset: str = "mnist"
+    """A folder of pictures, a file of images (.npy, .npz, .parquet), or the name of a data set. MNIST ships with the
+    package; torchvision downloads others where they are missing: fashion-mnist, kmnist, qmnist, emnist-balanced,
+    emnist-byclass, emnist-bymerge, emnist-digits, emnist-letters, emnist-mnist, cifar10, cifar100, svhn, stl10,
+    omniglot, celeba, or torchvision:CLASS for any other of its classes of pictures."""
     data_dir: Path | None = None
     """Folder in torchvision's layout (DIR/FashionMNIST/raw/...), or an empty one for a download; default:
     $VAE_TUNE_CACHE, else the user's cache."""
@@ -110,11 +112,51 @@ class DataConfig:
     dynamic draws the training images anew each epoch, the others as static does. Numbers of different kinds
     are not comparable."""
 
+    image_size: str | None = None
+    """Bring pictures to this size in pixels: 64, or WIDTHxHEIGHT such as 48x64; default: as they are."""
+    fit: Fit = "crop"
+    """How a picture of other proportions fills image-size: crop cuts off what stands out, pad shows all of it on the
+    background, stretch distorts it."""
+    colour: Colour = "auto"
+    """grey or rgb; auto is grey if every picture is."""
+    background: str = "#ffffff"
+    """Colour behind transparent and padded pixels, #rrggbb."""
+    validation_share: float = 0.1
+    """Share of own pictures that validate, where these have no split of their own."""
+    test_share: float = 0.1
+    """Share of own pictures that test, where these have no split of their own."""
+    levels: int | None = None
+    """256 rounds an array of floats in 0..1 to so many levels; default: such an array is refused."""
+
     def __post_init__(self) -> None:
         """Validate the values."""
         check_types(self)
+        require(self, "dataset", bool(self.dataset) and can_be_path(Path(self.dataset)), "a name or a path")
         if self.train_size is not None:
             require(self, "train_size", self.train_size >= 1, ">= 1")
+        if self.image_size is not None:
+            require(self, "image_size", self.size is not None, "a number of pixels or WIDTHxHEIGHT, 1..4096 each")
+        require(self, "background", re.fullmatch("#[0-9a-fA-F]{6}", self.background) is not None, "like #ffffff")
+        for name in ("validation_share", "test_share"):
+            require(self, name, 0 < getattr(self, name) < 1, "between 0 and 1")
+        if self.validation_share + self.test_share >= 1:
+            total = self.validation_share + self.test_share
+            raise UsageError(f"validation_share + test_share < 1 must hold, but got {total:g}.")
+        require(self, "levels", self.levels in (None, 256), "256")
+
+    @property
+    def title(self) -> str:
+        """The data set in the name of a study: that of a folder or file where it is a path."""
+        return Path(self.dataset.removeprefix("torchvision:")).stem or "images"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """``image_size`` as height and width; None if it is not given, or is no size."""
+        found = re.fullmatch(r"([0-9]{1,4})(?:x([0-9]{1,4}))?", self.image_size or "")
+        if not found:
+            return None
+        width, height = int(found[1]), int(found[2] or found[1])
+        return (height, width) if 1 <= width <= 4096 and 1 <= height <= 4096 else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vae_tune.config.errors import UsageError
+from vae_tune.config.files import named_path
+from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.settings import Binarization, DataConfig
-from vae_tune.images.named_sets import read_labels, read_splits
+from vae_tune.images.decoding import Form, resize
+from vae_tune.images.named_sets import DATASETS, read_labels, read_splits
+from vae_tune.images.own_images import read_own_images
+from vae_tune.images.prepare import SPLITS, Options, Prepared, Progress
+from vae_tune.images.torchvision_sets import TORCHVISION_SETS, is_torchvision, read_torchvision
 
 if TYPE_CHECKING:
     import torch
 
 _BINARIZATION_SEED = 150_900_519  # the same draws in every study
+Say = Callable[[str], None]
+
+
+def _silent(*_: object) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,29 +74,89 @@ class Images:
         return digest.hexdigest()
 
 
-def load_images(config: DataConfig) -> Images:
+def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _silent) -> Images:
     """Return the images that ``config`` names: the one way to images, for all that trains, evaluates or draws.
 
-    The last 10,000 of a set's training file validate, its test file tests.
+    A 28 x 28 grey set keeps the splits of its files: the last 10,000 of the training file validate. Other sets and a
+    user's own pictures are split by their pixels where they have no split.
+
+    Args:
+        config: names them.
+        say: is told what a person should know of own pictures: duplicates, files left out.
+        progress: is told how many pictures are decoded, and of how many.
 
     Raises:
-        UsageError: a file is corrupt, the set is neither there nor downloadable, ``data_dir`` holds something else, or
-            ``train_size`` exceeds the set.
+        UsageError: there are no such images, they cannot be read or used, or ``train_size`` exceeds them.
     """
-    train, validation, test = read_splits(config.dataset, config.data_dir)
-    available = len(train)
+    splits = _named(config) if config.dataset in DATASETS else _prepared(config, say, progress).splits
+    train, available = splits["train"], len(splits["train"])
     if config.train_size is not None and config.train_size > available:
         raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {config.train_size}.")
-    splits = [train[: config.train_size], validation, test]
+    if config.binarization != "grey" and train.shape[1] != 1:
+        raise UsageError(f"binarization must be grey for images in colour, but got {config.binarization!r}.")
+    arrays = [train[: config.train_size], splits["validation"], splits["test"]]
     drawn = {"grey": (), "static": (0, 1, 2), "dynamic": (1, 2)}[config.binarization]  # the rest stays grey
     for number in drawn:
-        splits[number] = binarize(splits[number], (_BINARIZATION_SEED, number))
-    return Images(splits[0], splits[1], splits[2], config.binarization)
+        arrays[number] = binarize(arrays[number], (_BINARIZATION_SEED, number))
+    return Images(arrays[0], arrays[1], arrays[2], config.binarization)
 
 
 def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the labels of the validation or test images that :func:`load_images` read, and the classes' names."""
-    return read_labels(config.dataset, config.data_dir, split)
+    """Return the labels of the validation or test images that :func:`load_images` read, and the classes' names.
+
+    Without classes there are no labels: all are 0, and no class has a name.
+    """
+    if config.dataset in DATASETS:
+        return read_labels(config.dataset, config.data_dir, split)
+    prepared = _prepared(config, _silent, _silent)
+    return prepared.labels.get(split, np.zeros(len(prepared.splits[split]), np.int64)), prepared.classes
+
+
+def is_own(dataset: str) -> bool:
+    """Whether ``dataset`` is a path to a user's own images, and no name: ``./mnist`` is a folder.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if dataset in DATASETS or is_torchvision(dataset):
+        return False
+    if Path(dataset).exists() or len(Path(dataset).parts) > 1 or Path(dataset).suffix:
+        return True
+    names = (*DATASETS, *TORCHVISION_SETS)
+    message = f"dataset must be a folder, a file or one of {', '.join(names)}, but got {dataset!r}."
+    raise UsageError(message + did_you_mean(dataset, names))
+
+
+def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return the splits of a named set, brought to the size and colour of ``config``."""
+    splits = dict(zip(SPLITS, read_splits(config.dataset, config.data_dir), strict=True))
+    if config.size not in (None, splits["train"].shape[2:]):
+        form = _options(config).form
+        splits = {
+            name: np.stack([resize(image[0], form)[None] for image in images]) for name, images in splits.items()
+        }
+    if config.colour == "rgb":
+        splits = {name: np.repeat(images, 3, axis=1) for name, images in splits.items()}
+    return splits
+
+
+def _prepared(config: DataConfig, say: Say, progress: Progress) -> Prepared:
+    """Return a torchvision set or a user's own images, prepared once."""
+    if not is_own(config.dataset):
+        prepared = read_torchvision(config.dataset, config.data_dir, _options(config), progress)
+    elif config.data_dir is not None:
+        raise UsageError(f"data_dir is for named data sets, and {config.dataset} is a path: leave it out.")
+    else:
+        prepared = read_own_images(named_path(config.dataset), _options(config), config.levels, progress)
+    for note in prepared.notes:
+        say(note)
+    return prepared
+
+
+def _options(config: DataConfig) -> Options:
+    red, green, blue = bytes.fromhex(config.background.removeprefix("#"))
+    form = Form(config.size, config.fit, (red, green, blue))
+    return Options(form, config.colour, config.validation_share, config.test_share)
 
 
 def binarize(images: npt.NDArray[np.uint8], seed: Sequence[int]) -> npt.NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """Data sets with a name: the embedded MNIST, and torchvision's other 28 x 28 grey sets.
 
-A further set of IDX files is one entry in ``_TORCHVISION_CLASSES`` and its name in ``config.settings.Dataset``.
+A further set of IDX files is one entry in ``_TORCHVISION_CLASSES`` and its name in ``DATASETS``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vae_tune.config.cache_folder import CACHE_VARIABLE, COPIES_FOLDER, cache_dir
+from vae_tune.config.cache_folder import CACHE_VARIABLE, COPIES_FOLDER, PREPARED_FOLDER, TORCHVISION_FOLDER, cache_dir
 from vae_tune.config.compat.torchvision import mnist_module
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.files import atomic
@@ -45,7 +45,20 @@ _TORCHVISION_CLASSES = {
     "qmnist": "QMNIST",
     "emnist": "EMNIST",
 }
-_TORCHVISION_FOLDERS = {
+DATASETS = (
+    "mnist",
+    "fashion-mnist",
+    "kmnist",
+    "qmnist",
+    "emnist-balanced",
+    "emnist-byclass",
+    "emnist-bymerge",
+    "emnist-digits",
+    "emnist-letters",
+    "emnist-mnist",
+)
+"""The names of data sets."""
+TORCHVISION_FOLDERS = {
     *_TORCHVISION_CLASSES.values(),
     *["caltech101", "caltech256", "celeba", "cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar-100-python"],
     *["cifar-100-python.tar.gz", "clevr", "country211", "dtd", "eurosat", "fer2013", "fgvc-aircraft-2013b"],
@@ -55,7 +68,7 @@ _TORCHVISION_FOLDERS = {
 """The folders that torchvision's data sets make side by side in one."""
 _IDX_FILE = re.compile(r"-idx\d-(ubyte|int)")
 """Part of the name of each file of such a set."""
-_DOWNLOAD = ".vae_tune-download-"
+DOWNLOAD = ".vae_tune-download-"
 """Prefix of the temporary folder of a download."""
 
 
@@ -106,9 +119,9 @@ def _refuse_foreign(root: Path, dataset: str, what: str, option: str) -> None:
     files = _names(raw)
     if any(_IDX_FILE.search(file) for file in files) or (raw.is_dir() and not files):
         return
-    beside = {*_TORCHVISION_FOLDERS, COPIES_FOLDER}
+    beside = {*TORCHVISION_FOLDERS, COPIES_FOLDER, PREPARED_FOLDER, TORCHVISION_FOLDER}
     for folder, known in ((root, beside), (raw.parent, {"processed", "raw"}), (raw, set())):
-        if foreign := [entry for entry in _names(folder) if entry not in known and not entry.startswith(_DOWNLOAD)]:
+        if foreign := [entry for entry in _names(folder) if entry not in known and not entry.startswith(DOWNLOAD)]:
             raise UsageError(
                 f"{what} {root} does not hold {name}, but {foreign[0]!r}: nothing is written into such a folder.\n"
                 f"Name one in torchvision's layout or an empty one, or leave out {option}."
@@ -185,7 +198,7 @@ def _download(dataset: str, root: Path) -> None:
     """Let torchvision download a set beside its place, then move it there: all of it or nothing appears."""
     raw = _raw(root, dataset)
     try:
-        with _created(raw), tempfile.TemporaryDirectory(dir=root, prefix=_DOWNLOAD) as temporary:
+        with created(raw), tempfile.TemporaryDirectory(dir=root, prefix=DOWNLOAD) as temporary:
             for train in (True, False):
                 _open(dataset, Path(temporary), train=train, download=True)
             for file in _raw(Path(temporary), dataset).iterdir():
@@ -203,7 +216,7 @@ def _raw(root: Path, dataset: str) -> Path:
 
 
 @contextmanager
-def _created(folder: Path) -> Iterator[None]:
+def created(folder: Path) -> Iterator[None]:
     """Create ``folder`` and its parents; if the block fails, remove those that were missing."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

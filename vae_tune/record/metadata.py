@@ -48,7 +48,7 @@ def new_manifest(
 
     ``base`` is the reference configuration; for ``kind`` see :data:`vae_tune.config.names.KINDS`.
     """
-    likelihood = kind_of(base, config.data.binarization)
+    likelihood = kind_of(base, images.shape[0], config.data.binarization)
     return {
         "name": name,
         "schema": SCHEMA,

@@ -87,7 +87,7 @@ def evaluate_model(
     refuse_too_much("This evaluation", needed, free, "Use fewer --images.")
     tensor = to_tensor(chosen[:count], device)
     vae = trained.model.to(device)
-    kind = kind_of(trained.config, trained.images.binarization)
+    kind = kind_of(trained.config, trained.images.shape[0], trained.images.binarization)
     result: dict[str, Any] = {
         "model": address(model) if is_remote(model) else str(trained.folder),
         "dataset": dataset,

@@ -47,7 +47,7 @@ def plan(config: SearchConfig, sizes: Sequence[int], repeats: int) -> tuple[Sear
     exploration = replace(
         config,
         num_samples=len(points),
-        study_name=config.study_name or f"explore-{config.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        study_name=config.study_name or f"explore-{config.data.title}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
         keep=len(points),
         sampler="random",  # never asked: every trial is a point of the grid
         asha=AshaConfig(scheduler="none"),
@@ -95,8 +95,8 @@ def _compare(
 
     if not rows:
         raise UsageError(f"No trial of {address(place)} was trained to the end.")
-    images = load_images(config.data)
-    kind = kind_of(config.trial, images.binarization).name
+    images = load_images(config.data, say)
+    kind = kind_of(config.trial, images.shape[0], images.binarization).name
     table = evaluate_trials(place, rows, images, say)
     sizes = summarize_seeds(table, [names.LATENT_SIZE], _SUMMARISED)
     for name, frame in ((names.EXPLORED_FILE, table), (names.LATENT_SIZES_FILE, sizes)):

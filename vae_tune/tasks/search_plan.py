@@ -124,7 +124,7 @@ def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> Non
 def study_place(config: SearchConfig) -> Path:
     """Return the folder of the study, of a new one too, or its place on object storage."""
     return config.resume or config.results_dir / (
-        config.study_name or f"{config.data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        config.study_name or f"{config.data.title}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     )
 
 

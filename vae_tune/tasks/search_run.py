@@ -51,7 +51,7 @@ def train_trials(search: RunningSearch) -> None:
     ray.log.write_to(plan.folder / names.RAY_FOLDER / names.RAY_LOG_FILE)
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
     room = f"{slots}{cpu_note() if plan.config.resources.address is None else ''}"
-    kind = kind_of(plan.base, plan.config.data.binarization)
+    kind = kind_of(plan.base, images.shape[0], images.binarization)
     view.say(f"Study {address(plan.place)}: {room}; losses in {kind.unit} ({kind.name} values)")
     if record.rows:
         going = sum(row.state == names.RUNNING for row in record.rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
 _KILLED_EARLY = "The search was killed before its first trial."
+_SECONDS_BETWEEN_LINES = 5.0
 _KILLED = "The search was killed, or Ray's core process ended it. Its record is intact. To resume: {}"
 
 
@@ -110,7 +112,7 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
     """
     resources = plan.config.resources
     with ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as running:
-        reading = reader.submit(load_images, plan.config.data)
+        reading = reader.submit(load_images, plan.config.data, view.say, _progress(view))
         early = crash_notice(_KILLED_EARLY, release_command(resources.address))
         with interruptible(stopping):
             try:
@@ -127,6 +129,19 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
         if stopping.reason:
             raise KeyboardInterrupt("nothing was begun.")
         yield images, slots, ray
+
+
+def _progress(view: View) -> Callable[[int, int], None]:
+    """Return what says now and then how many pictures are decoded."""
+    next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+
+    def show(done: int, total: int) -> None:
+        nonlocal next_line
+        if time.monotonic() >= next_line:
+            next_line += _SECONDS_BETWEEN_LINES
+            view.say(f"Prepared {done:,} of {total:,} pictures")
+
+    return show
 
 
 def _most_trials(plan: Plan) -> int:

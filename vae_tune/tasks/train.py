@@ -60,11 +60,11 @@ def train(
     if resume is not None:
         _refuse_changes(read_settings(resume), (config, data))
     folder = resume or _new_folder(output, data)
-    images = load_images(data)
+    images = load_images(data, say)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, data, images, device, is_new=resume is None)
-    kind = kind_of(config, images.binarization).name
+    kind = kind_of(config, images.shape[0], images.binarization).name
     say(f"{folder}: {data.dataset}, {kind} values, on {device.type}")
     columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -163,7 +163,7 @@ def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device)
 
 
 def _new_folder(output: Path | None, data: DataConfig) -> Path:
-    folder = output or Path("models") / f"{data.dataset}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder = output or Path("models") / f"{data.title}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
         raise UsageError(f"The training {folder} exists already.\n{_how_to_continue(folder)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
+from vae_tune.vae.likelihoods.likelihood import likelihood_name, parameters_per_pixel
 
 _FLOAT = 4
 PROCESS = 400_000_000
@@ -16,16 +17,19 @@ _TRAINED = 4
 _WRITTEN = 7
 """Numbers per parameter while a checkpoint is written or read: parameter and moments, as tensors and as a file."""
 _EVALUATED_AT_ONCE = 500
+_COPIES = 6
+"""Numbers for each parameter of a pixel while its likelihood is computed, other than Bernoulli's."""
 
 
 def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
     """Return the number of weights and biases of the model for images of ``shape``."""
-    pixels = math.prod(shape)
+    pixels, outputs = math.prod(shape), _outputs(config, shape)
     width, latents = config.hidden_width, config.latent_size
     between = (config.hidden_layers - 1) * (width + 1) * width
     encoder = (pixels + 1) * width + between + 2 * (width + 1) * latents
-    decoder = (latents + 1) * width + between + (width + 1) * pixels
-    return encoder + decoder
+    decoder = (latents + 1) * width + between + (width + 1) * outputs
+    scales = shape[0] if likelihood_name(config, shape[0]) == "gaussian" else 0
+    return encoder + decoder + scales
 
 
 def training_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int, *, on_gpu: bool = False) -> int:
@@ -63,7 +67,7 @@ def in_words(count: float) -> str:
 
 def _trained(config: TrialConfig, shape: Sequence[int]) -> int:
     """Return the bytes of parameters, gradients, moments and a minibatch."""
-    autograd = config.iwae_samples > 1 or config.free_bits > 0
+    autograd = config.iwae_samples > 1 or config.free_bits > 0 or not _is_bernoulli(config, shape)
     numbers = _TRAINED + autograd + 3 * (config.precision == "bfloat16")  # copies in bfloat16, and products of them
     minibatch = _activations(config, shape, config.batch_size * config.iwae_samples) * (2 if autograd else 1)
     return _FLOAT * (numbers * parameter_count(config, shape) + minibatch)
@@ -71,4 +75,15 @@ def _trained(config: TrialConfig, shape: Sequence[int]) -> int:
 
 def _activations(config: TrialConfig, shape: Sequence[int], rows: int) -> int:
     """Return the numbers that a pass over ``rows`` images holds: of images and logits, hidden layers, and latents."""
-    return rows * (3 * math.prod(shape) + 4 * config.hidden_layers * config.hidden_width + 7 * config.latent_size)
+    copies = 2 if _is_bernoulli(config, shape) else _COPIES
+    pixels = math.prod(shape) + copies * _outputs(config, shape)
+    return rows * (pixels + 4 * config.hidden_layers * config.hidden_width + 7 * config.latent_size)
+
+
+def _outputs(config: TrialConfig, shape: Sequence[int]) -> int:
+    """Return the outputs of the decoder for an image."""
+    return parameters_per_pixel(config, shape[0]) * math.prod(shape[1:])
+
+
+def _is_bernoulli(config: TrialConfig, shape: Sequence[int]) -> bool:
+    return likelihood_name(config, shape[0]) == "bernoulli"

@@ -1,13 +1,15 @@
-"""Private parts of torchvision, checked with torchvision 0.29: how its packages are laid out."""
+"""Private parts of torchvision, checked with torchvision 0.29: where its packages lie and where it keeps labels."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 
 @cache
@@ -30,3 +32,17 @@ def mnist_module() -> ModuleType:
     finally:
         for loaded in [loaded for loaded in sys.modules if loaded.partition(".")[0] == "torchvision"]:
             del sys.modules[loaded]
+
+
+def kept_labels(data: Any) -> tuple[Any, Sequence[object]]:
+    """Return the label of each item of a torchvision data set without reading its pictures, and the classes' names.
+
+    Most of its classes keep labels in one of three attributes, and others beside the paths of their files. The labels
+    can be anything; there are none if the class keeps them elsewhere.
+    """
+    kept = (getattr(data, name, None) for name in ("targets", "labels", "_labels"))
+    found = next((each for each in kept if each is not None), None)
+    if found is None:
+        pairs = getattr(data, "_samples", None) or getattr(data, "_flat_character_images", None) or []
+        found = [pair[1] for pair in pairs]
+    return found, getattr(data, "classes", None) or getattr(data, "_characters", None) or []

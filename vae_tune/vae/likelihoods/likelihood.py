@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import UNIT
-from vae_tune.config.settings import Binarization, TrialConfig
+from vae_tune.config.settings import Binarization, LikelihoodName, TrialConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,14 +37,47 @@ class Kind:
 
     name: str
     unit: str = UNIT
+    in_bits: bool = False
+    """Whether people are shown bits per dimension (pixel and channel) first; records hold nats all the same."""
     is_likelihood: bool = True
     """Whether -log p(x|z) is one of the pixels as they are, so that an NLL compares with published ones."""
 
 
+_LEVELS = Kind("levels", in_bits=True)
+_DENSITY = Kind("density")
+_KINDS = {
+    "logistic": _LEVELS,
+    "logistic-mixture": _LEVELS,
+    "categorical": _LEVELS,
+    "continuous-bernoulli": _DENSITY,
+    "gaussian": _DENSITY,
+}
 _BERNOULLI = {name: Kind(name, is_likelihood=name != "grey") for name in ("grey", "static", "dynamic")}
 """By how the pixels were made black and white: of grey values, the Bernoulli cross-entropy is no likelihood."""
 
 
-def kind_of(config: TrialConfig, pixels: Binarization) -> Kind:  # noqa: ARG001  # one likelihood until there are more
-    """Return the kind of number that the likelihood of ``config`` gives for pixels of that kind."""
-    return _BERNOULLI[pixels]
+def likelihood_name(config: TrialConfig, channels: int) -> LikelihoodName:
+    """Return the likelihood of ``config`` for images with so many channels."""
+    return config.likelihood or ("bernoulli" if channels == 1 else "logistic")
+
+
+def parameters_per_pixel(config: TrialConfig, channels: int) -> int:
+    """Return how many parameters the likelihood of ``config`` takes per pixel: the ``outputs`` of its class."""
+    per_channel = {"logistic": 2, "logistic-mixture": 3 * config.mixture_components, "categorical": 256}
+    return channels * per_channel.get(likelihood_name(config, channels), 1)
+
+
+def kind_of(config: TrialConfig, channels: int, binarization: Binarization) -> Kind:
+    """Return the kind of number that the likelihood of ``config`` gives for such images.
+
+    Raises:
+        UsageError: the likelihood and the pixels do not belong together.
+    """
+    name = likelihood_name(config, channels)
+    if name == "bernoulli":
+        return _BERNOULLI[binarization]
+    if binarization != "grey":
+        raise UsageError(
+            f"likelihood must be bernoulli for black and white pixels ({binarization}), but got {name!r}."
+        )
+    return _KINDS[name]

@@ -1,0 +1,191 @@
+"""Images in arrays and in one file: .npy, .npz, .parquet. Nothing in them is executed."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vae_tune.config.errors import UsageError
+from vae_tune.images.decoding import Pixels
+from vae_tune.images.prepare import SPLITS, Source
+
+SUFFIXES = (".npy", ".npz", ".parquet")
+_SINGLE = ("data", "images", "arr_0")
+_MEDMNIST = {"train": "train_images", "validation": "val_images", "test": "test_images"}
+_LABELS = {"train": "train_labels", "validation": "val_labels", "test": "test_labels"}
+
+
+def read_arrays(path: Path, levels: int | None) -> tuple[dict[str | None, Pixels], dict[str, npt.NDArray[np.int64]]]:
+    """Return the images of a .npy or .npz file by split, and their labels.
+
+    Images are (n, height, width) or (n, height, width, 3). The key None stands for images that have no split yet.
+
+    Raises:
+        UsageError: the file is damaged, holds Python objects, or no images in a layout that is read.
+    """
+    content, arrays = _load(path)
+    if isinstance(content, np.ndarray):
+        return {None: as_images(content, str(path), levels)}, {}
+    for keys in ({name: name for name in SPLITS}, _MEDMNIST):
+        if keys["train"] in arrays:
+            present = {name: key for name, key in keys.items() if key in arrays}
+            images: dict[str | None, Pixels] = {
+                name: as_images(arrays[key], f"{path}[{key!r}]", levels) for name, key in present.items()
+            }
+            labels = {
+                name: arrays[key].reshape(len(arrays[key]), -1)[:, 0].astype(np.int64)
+                for name, key in _LABELS.items()
+                if key in arrays and name in present
+            }
+            return images, labels if set(labels) == set(present) else {}
+    single = [key for key in arrays if key in _SINGLE] or (list(arrays) if len(arrays) == 1 else [])
+    if len(single) != 1:
+        raise UsageError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}.\n"
+            "Name the arrays train, validation, test (or train_images, val_images, test_images), or save one array."
+        )
+    return {None: as_images(arrays[single[0]], f"{path}[{single[0]!r}]", levels)}, {}
+
+
+def _load(path: Path) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
+    """Return what ``np.load`` returns, and its arrays by name."""
+    npy = path.suffix == ".npy"
+    try:
+        with path.open("rb") as file:
+            if not file.read(6).startswith(b"\x93NUMPY" if npy else b"PK"):  # np.load takes all else for a pickle
+                raise UsageError(f"{path} cannot be read: it is no {path.suffix} file.")
+        content = np.load(path, mmap_mode="r" if npy else None, allow_pickle=False)
+        return content, {path.name: content} if npy else {key: content[key] for key in content.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        if "Object arrays" in str(error) or "Python objects" in str(error):
+            message = f"{path} holds Python objects, which are not loaded. Save numbers: np.stack(images)."
+            raise UsageError(message) from error
+        raise UsageError(f"{path} cannot be read: {error}") from error
+
+
+def as_images(array: npt.NDArray[Any], name: str, levels: int | None) -> Pixels:
+    """Return an array as uint8 images, (n, height, width) or (n, height, width, 3).
+
+    Args:
+        array: (n, h, w), (n, h, w, c) or (n, c, h, w), with 1 or 3 channels c.
+        name: what messages call it.
+        levels: 256 where floats in [0, 1] are to be rounded to 256 levels.
+
+    Raises:
+        UsageError: another layout, type or range; it names the line that converts where there is one.
+    """
+    images = _last_channels(_levels(np.asarray(array), name, levels), name)
+    if 0 in images.shape:
+        raise UsageError(f"{name} holds no images: its shape is {array.shape}.")
+    return images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images
+
+
+def parquet_sources(path: Path) -> tuple[list[Source], list[str]]:
+    """Return the pictures of a Parquet file as Hugging Face writes it, and the names of their classes.
+
+    Its image column holds ``{bytes, path}``; a column ``label`` of whole numbers holds the classes.
+
+    Raises:
+        UsageError: the file cannot be read, or has no such column, or more than one.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        schema = parquet.read_schema(path)
+        columns = [each.name for each in schema if _is_image(each.type)]
+        if len(columns) != 1:
+            has = "no column" if not columns else f"{len(columns)} columns ({', '.join(columns)})"
+            raise UsageError(
+                f"{path} has {has} of images, {{bytes, path}} as Hugging Face writes them; one is needed."
+            )
+        labelled = "label" in schema.names and pyarrow.types.is_integer(schema.field("label").type)
+        table = parquet.read_table(path, columns=[columns[0], *(["label"] if labelled else [])])
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    cells = table[columns[0]].combine_chunks().field("bytes")
+    labels = table["label"].to_pylist() if labelled else [None] * len(cells)
+    if missing := cells.null_count:
+        raise UsageError(f"{path} holds only paths for {missing:,} of {len(cells):,} images, not their bytes.")
+    names = sorted({label for label in labels if label is not None})
+    numbers = {label: number for number, label in enumerate(names)}
+    sources = [
+        Source(f"row {row}", _reader(cell), None, numbers.get(label))
+        for row, (cell, label) in enumerate(zip(cells, labels, strict=True))
+    ]
+    return sources, [str(name) for name in names] if len(names) > 1 else []
+
+
+def _reader(cell: Any) -> Callable[[], bytes]:
+    return lambda: bytes(cell.as_buffer())
+
+
+def _is_image(kind: Any) -> bool:
+    import pyarrow
+
+    return pyarrow.types.is_struct(kind) and {kind.field(number).name for number in range(kind.num_fields)} == {
+        "bytes",
+        "path",
+    }
+
+
+def _levels(array: npt.NDArray[Any], name: str, levels: int | None) -> npt.NDArray[Any]:
+    """Return an array of uint8, or floats in [0, 1] rounded to 256 levels where these are asked for."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == object:
+        raise UsageError(f"{name} holds Python objects, not numbers. Save np.stack(images) of type uint8.")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise UsageError(f"{name} holds NaN or infinity. Images are 0 to 255 as uint8.")
+        low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+        if low < 0 or high > 1:
+            raise UsageError(
+                f"{name} holds floats from {low:g} to {high:g}. Convert: images.round().clip(0, 255).astype('uint8')"
+            )
+        if levels != 256:
+            raise UsageError(
+                f"{name} holds floats. Round them to 256 levels with --levels 256,\n"
+                "or convert: (images * 255).round().astype('uint8')"
+            )
+        return (array * 255).round().astype(np.uint8)
+    if array.dtype.kind == "b":
+        raise UsageError(f"{name} holds {array.dtype}. Convert: images.astype('uint8') * 255")
+    raise UsageError(f"{name} holds {array.dtype}. Convert: images.clip(0, 255).astype('uint8')")
+
+
+def _last_channels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Return images with their channels last, whichever of the three layouts they have."""
+    if array.ndim == 3:
+        return array
+    if array.ndim == 4:
+        last, first = array.shape[3] in (1, 3), array.shape[1] in (1, 3)
+        if last and first:
+            raise UsageError(
+                f"{name} has the shape {array.shape}, which may be (n, h, w, c) or (n, c, h, w).\n"
+                "Save images that are wider and higher than 3 pixels."
+            )
+        if last or first:
+            return array if last else np.moveaxis(array, 1, 3)
+    raise UsageError(
+        f"{name} has the shape {array.shape}. Read are (n, h, w), (n, h, w, c) and (n, c, h, w) with 1 or 3 channels."
+    )
+
+
+def array_splits(images: Mapping[str | None, Pixels]) -> None:
+    """Refuse splits of different shapes.
+
+    Raises:
+        UsageError: names two of them.
+    """
+    shapes = {name: array.shape[1:] for name, array in images.items()}
+    if len(set(shapes.values())) > 1:
+        raise UsageError(
+            "The splits have images of different shapes: "
+            + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        )

@@ -1,0 +1,126 @@
+"""A yardstick for bits/dim that needs no model: how short simple codes write the test images.
+
+A model of the 256 levels is worth something only below the histogram, and good only below PNG and lossless WebP.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vae_tune.config.machine_limits import usable_cpus
+from vae_tune.images.decoding import Pixels
+
+UNIFORM = 8.0
+"""Bits/dim where all 256 levels are equally likely."""
+SAMPLE = 2_000
+"""Pictures to compress at most where all together would take longer than some seconds."""
+_VALUES = 4_000 * 3 * 32 * 32
+"""Values that are compressed in some seconds on two cores; larger test sets are sampled."""
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class CodeLength:
+    """Code lengths of test images in bits/dim: bits per value of a pixel, all channels alike."""
+
+    histogram: float
+    """Each value by the frequency of its level in its channel of the training images."""
+    png: float
+    """Whole PNG files."""
+    webp: float
+    """Whole lossless WebP files."""
+    smaller_file: float
+    """The smaller of the two files of each picture."""
+    container: float
+    """The part of ``smaller_file`` that describes the file and not the picture: signatures, lengths, checksums."""
+    pictures: int
+    """Test images that were compressed, evenly spread over all of them."""
+    of: int
+    """Test images there are."""
+
+
+def code_length(train: Pixels, test: Pixels) -> CodeLength:
+    """Measure how short ``test`` can be written.
+
+    Of many or large images a sample of at most 2,000 is compressed. The files are compressed side by side.
+
+    Args:
+        train: (n, channels, height, width), uint8; the histogram is fitted on them.
+        test: (m, channels, height, width), uint8, of 1 or 3 channels.
+    """
+    per_image = int(np.prod(test.shape[1:]))
+    count = len(test) if test.size <= _VALUES else max(1, min(SAMPLE, _VALUES // per_image))
+    chosen = test[np.linspace(0, len(test) - 1, count).round().astype(int)]
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # Pillow compresses without holding Python's lock
+        sizes = np.array(list(pool.map(_file_sizes, chosen)))  # (pictures, formats, file and container)
+    files = sizes[..., 0]
+    smaller = sizes[np.arange(count), files.argmin(1)]
+    png, webp, smaller_file, container = (
+        8 * float(each.mean()) / per_image for each in (files[:, 0], files[:, 1], smaller[:, 0], smaller[:, 1])
+    )
+    return CodeLength(histogram_bits(train, test), png, webp, smaller_file, container, count, len(test))
+
+
+def histogram_bits(train: Pixels, test: Pixels) -> float:
+    """Return the cross-entropy in bits/dim of ``test`` under the levels' frequencies in ``train``, by channel.
+
+    One is added to each count, so that a level that is not in ``train`` has a finite code.
+    """
+    fitted = _counts(train) + 1
+    bits = -np.log2(fitted / fitted.sum(axis=1, keepdims=True))
+    return float((_counts(test) * bits).sum() / test.size)
+
+
+def _counts(images: Pixels) -> npt.NDArray[np.int64]:
+    """Return how often each level is in each channel, (channels, 256)."""
+    counts = np.zeros((images.shape[1], 256), np.int64)
+    rows = max(1, _CHUNK // int(np.prod(images.shape[2:])))  # np.bincount makes eight bytes of each value
+    for channel in range(images.shape[1]):
+        for start in range(0, len(images), rows):
+            counts[channel] += np.bincount(images[start : start + rows, channel].ravel(), minlength=256)
+    return counts
+
+
+def _file_sizes(image: Pixels) -> list[tuple[int, int]]:
+    """Return the size in bytes of an image as PNG and as lossless WebP, and how much of each is container."""
+    picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    found = []
+    for save, container in (
+        (partial(picture.save, format="PNG", optimize=True), png_container),
+        (partial(picture.save, format="WEBP", lossless=True), webp_container),
+    ):
+        file = io.BytesIO()
+        save(file)
+        found.append((len(file.getvalue()), container(file.getvalue())))
+    return found
+
+
+def png_container(data: bytes) -> int:
+    """Return the bytes of a PNG file outside of its compressed pixels: all but the content of the chunks IDAT."""
+    position, pixels = 8, 0
+    while position < len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        pixels += length if kind == b"IDAT" else 0
+        position += 12 + length
+    return len(data) - pixels
+
+
+def webp_container(data: bytes) -> int:
+    """Return the bytes of a lossless WebP file outside of its compressed pixels.
+
+    These are all but the content of the chunk VP8L, and of that the five bytes with signature and size.
+    """
+    position, pixels = 12, 0
+    while position < len(data):
+        kind, length = struct.unpack_from("<4sI", data, position)
+        pixels += length - 5 if kind == b"VP8L" else 0
+        position += 8 + length + length % 2
+    return len(data) - pixels

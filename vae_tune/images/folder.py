@@ -1,0 +1,113 @@
+"""Pictures in a folder: which files are pictures, which split and which class each belongs to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vae_tune.config.errors import UsageError
+from vae_tune.images.prepare import Source
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+_SPLIT_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of a folder, sorted by relative path, and what else there is."""
+
+    sources: list[Source]
+    classes: list[str]
+    notes: list[str]
+
+
+def list_folder(folder: Path) -> Listing:
+    """List every picture below ``folder``.
+
+    Top folders named as splits (``train``, ``val``, ``test`` and their synonyms) are the splits. Below that, the first
+    folder of a picture is its class, where there are at least two.
+
+    Raises:
+        UsageError: there is no picture, the folder cannot be read, or split folders lie beside other pictures.
+    """
+    pictures, other, hidden = _walk(folder)
+    if not pictures:
+        count = f", but {other:,} other file{'s' * (other != 1)}" if other else ""
+        raise UsageError(f"{folder} holds no picture{count}.\nPictures end in {', '.join(sorted(SUFFIXES))}.")
+    parts = [Path(name).parts for name in pictures]
+    splits = [_SPLIT_FOLDERS.get(path[0].lower()) if len(path) > 1 else None for path in parts]
+    if any(splits):
+        _check_splits(folder, pictures, splits)
+        parts = [path[1:] for path in parts]
+    folders = [path[0] if len(path) > 1 else None for path in parts]
+    classes = sorted({name for name in folders if name is not None})
+    if len(classes) < 2 or None in folders:
+        classes = []
+    numbers = {name: number for number, name in enumerate(classes)}
+    sources = [
+        Source(name, (folder / name).read_bytes, part, numbers[where] if classes and where is not None else None)
+        for name, part, where in zip(pictures, splits, folders, strict=True)
+    ]
+    left = [
+        f"{count:,} {kind} file{'s' * (count != 1)}" for count, kind in ((other, "other"), (hidden, "hidden")) if count
+    ]
+    return Listing(sources, classes, [f"{' and '.join(left)} in {folder} are left out."] if left else [])
+
+
+def _walk(folder: Path) -> tuple[list[str], int, int]:
+    """Return the relative paths of the pictures, and how many other and hidden files there are."""
+    pictures, other, hidden = [], 0, 0
+    for path in _files(folder):
+        relative = path.relative_to(folder)
+        if any(part.startswith(".") for part in relative.parts):
+            hidden += 1
+        elif path.suffix.lower() in SUFFIXES:
+            pictures.append(relative.as_posix())
+        else:
+            other += 1
+    return sorted(pictures), other, hidden
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder, also below links to folders, each folder once."""
+    seen: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in names)
+
+
+def _check_splits(folder: Path, pictures: list[str], splits: list[str | None]) -> None:
+    """Refuse pictures beside split folders, two folders for one split, and splits without ``train``.
+
+    Raises:
+        UsageError: names what is wrong.
+    """
+    beside = [name for name, part in zip(pictures, splits, strict=True) if part is None]
+    if beside:
+        raise UsageError(
+            f"{folder} has folders named as splits, and {len(beside):,} pictures outside of them ({beside[0]}).\n"
+            "Move them into train, validation or test."
+        )
+    if "train" not in splits:
+        raise UsageError(f"{folder} has a folder for {splits[0]}, but none named train or training.")
+    names: dict[str, set[str]] = {}
+    for name, part in zip(pictures, splits, strict=True):
+        names.setdefault(part or "", set()).add(Path(name).parts[0])
+    for part, several in names.items():
+        if len(several) > 1:
+            raise UsageError(
+                f"{folder} has {len(several)} folders for {part}: {', '.join(sorted(several))}. Keep one."
+            )

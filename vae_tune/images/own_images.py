@@ -1,0 +1,65 @@
+"""A user's own images: from a folder or a file to three splits, prepared once and kept in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vae_tune.config.errors import UsageError
+from vae_tune.config.machine_limits import usable_cpus
+from vae_tune.images import arrays
+from vae_tune.images.decoding import Pixels
+from vae_tune.images.folder import list_folder
+from vae_tune.images.prepare import CODE, Options, Prepared, Progress, Source, file_sha256, key_of, prepare_once
+
+
+def read_own_images(place: Path, options: Options, levels: int | None, progress: Progress) -> Prepared:
+    """Return the images of a folder or of a .npy, .npz or .parquet file; decoded only if the cache lacks them.
+
+    Raises:
+        UsageError: there is nothing at ``place``, it holds no usable images, or they are too few or too large.
+    """
+    sources, classes, notes = _sources(place, levels)
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        files = [place / source.name for source in sources] if place.is_dir() else [place]
+        names = [source.name for source in sources] if place.is_dir() else ["file"]
+        key = key_of(zip(names, pool.map(file_sha256, files), strict=True), options, f"{CODE} {levels}")
+    return prepare_once(key, lambda: (sources, classes, notes), options, progress, str(place))
+
+
+def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequence[str], list[str]]:
+    """Return the pictures at ``place``, the names of their classes, and what a person should know of them."""
+    if place.is_dir():
+        listing = list_folder(place)
+        return listing.sources, listing.classes, listing.notes
+    if not place.exists():
+        raise UsageError(
+            f"{place} does not exist: name a folder of pictures or a file ({', '.join(arrays.SUFFIXES)})."
+        )
+    if place.suffix == ".parquet":
+        sources, classes = arrays.parquet_sources(place)
+        return sources, classes, []
+    if place.suffix not in arrays.SUFFIXES:
+        raise UsageError(f"{place} is none of {', '.join(arrays.SUFFIXES)}, and no folder of pictures.")
+    found, labels = arrays.read_arrays(place, levels)
+    values = sorted({int(value) for each in labels.values() for value in each})
+    numbers = {value: number for number, value in enumerate(values)}
+    sources = [
+        Source(
+            f"{split or 'image'} {row}",
+            partial(_row, images, row),
+            split,
+            numbers[int(label)] if split in labels else None,
+        )
+        for split, images in found.items()
+        for row, label in enumerate(labels.get(split or "", np.zeros(len(images), np.int64)))
+    ]
+    return sources, [str(value) for value in values] if len(values) > 1 else [], []
+
+
+def _row(images: Pixels, row: int) -> Pixels:
+    return np.ascontiguousarray(images[row])

@@ -1,0 +1,93 @@
+"""The discretised logistic likelihood of a pixel's 256 levels, and mixtures of it (arXiv:1701.05517, section 2.1).
+
+Levels 0..255 lie at -1..1, 2/255 apart. A level's probability is that of the interval around it; the first and the
+last level take the tails.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_STEP = 2 / 255
+_MIN_LOG_SCALE = -7.0
+
+
+class DiscretisedLogistic:
+    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`; a mean and a log-scale per pixel and channel."""
+
+    def outputs(self, channels: int) -> int:
+        """Return a mean and a log-scale per channel."""
+        return 2 * channels
+
+    def nats(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """Return -log p(x|z) of each image, (batch,)."""
+        mean, log_scale = _by_channel(parameters, 2).unbind(2)
+        return -log_probability(mean, log_scale, x).flatten(1).sum(dim=1)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the expected level of each pixel, in [0, 1]."""
+        mean, log_scale = _by_channel(parameters, 2).unbind(2)
+        return expectation(mean, log_scale)
+
+
+class LogisticMixture:
+    """A mixture of discretised logistics per pixel and channel: a weight, a mean and a log-scale per component."""
+
+    def __init__(self, components: int):
+        self._components = components
+
+    def outputs(self, channels: int) -> int:
+        """Return three parameters per component and channel."""
+        return 3 * self._components * channels
+
+    def nats(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """Return -log p(x|z) of each image, (batch,)."""
+        log_weight, mean, log_scale = self._parts(parameters)
+        log_p = log_weight + log_probability(mean, log_scale, x.unsqueeze(2))
+        return -log_p.logsumexp(dim=2).flatten(1).sum(dim=1)
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """Return the expected level of each pixel, in [0, 1]."""
+        log_weight, mean, log_scale = self._parts(parameters)
+        return (log_weight.exp() * expectation(mean, log_scale)).sum(dim=2)
+
+    def _parts(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-weights, means and log-scales, (batch, channels, components, height, width) each.
+
+        The means of the components begin spread over the levels: equal components would stay equal.
+        """
+        logits, mean, log_scale = _by_channel(parameters, 3 * self._components).chunk(3, dim=2)
+        count = self._components
+        spread = (torch.arange(count, device=mean.device, dtype=mean.dtype) + 0.5) / count * 2 - 1
+        return logits.log_softmax(dim=2), mean + spread.view(-1, 1, 1), log_scale
+
+
+def log_probability(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
+    """Return the log-probability of each level ``x``, in [0, 1], under a discretised logistic, in nats.
+
+    With a and b the ends of the level's interval in units of the scale, sigmoid(a) - sigmoid(b) is
+    sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm loses no digits where the difference would.
+    """
+    inverse_scale = torch.exp(-log_scale.clamp(min=_MIN_LOG_SCALE))
+    centre = 2 * x - 1 - mean
+    upper = nn.functional.softplus(-(centre + _STEP / 2) * inverse_scale)
+    lower = nn.functional.softplus((centre - _STEP / 2) * inverse_scale)
+    inside = torch.log(-torch.expm1(-_STEP * inverse_scale)) - upper - lower
+    return torch.where(x < 0.5 / 255, -upper, torch.where(x > 254.5 / 255, -lower, inside))
+
+
+def expectation(mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Return the expected level, in [0, 1]: the sum over all thresholds of the probability to lie above."""
+    inverse_scale = torch.exp(-log_scale.clamp(min=_MIN_LOG_SCALE))
+    total = torch.zeros_like(mean)
+    for level in range(255):
+        threshold = (level + 0.5) * _STEP - 1
+        total += torch.sigmoid((mean - threshold) * inverse_scale)
+    return total / 255
+
+
+def _by_channel(parameters: Tensor, count: int) -> Tensor:
+    """Return (batch, channels * count, height, width) as (batch, channels, count, height, width)."""
+    parts: Tensor = parameters.unflatten(1, (-1, count))
+    return parts
