@@ -119,8 +119,7 @@ class Recorded:
         self._check()
         if _key(values) in self._recorded:
             return self._recorded[_key(values)]
-        expected = self._surrogate.curve(values)
-        return Curve(expected.losses * self._random.choice(self._noise), expected.seconds)
+        return self._surrogate.with_noise(self._surrogate.curve(values), self._random.choice(self._noise))
 
     def _whole(self, values: Mapping[str, Any], losses: Array, seconds: Array) -> Curve:
         """Return a recorded curve to the last epoch."""
