@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.curves import write_curves
 from tests.studies import hand_made, make_study
+from vae_tune.analysis.loss_unit import NATS
 from vae_tune.cli.replay import ReplayOptions
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
 from vae_tune.config.settings import AshaConfig, TrialConfig, UsageError
@@ -43,7 +44,7 @@ def made(losses, *, seed=0, count=60):
     real = places(DEFAULT_SPACE, values)
     table = np.array([[losses(place, epoch) for epoch in range(1, 5)] for place in real])
     return Curves(
-        "made", DEFAULT_SPACE, TrialConfig(max_epochs=4), "grey", values, table, np.exp(real[:, :1]) * np.ones(4)
+        "made", DEFAULT_SPACE, TrialConfig(max_epochs=4), NATS, values, table, np.exp(real[:, :1]) * np.ones(4)
     )
 
 

@@ -29,14 +29,13 @@ from vae_tune.config.names import (
     SEARCH,
     SEED,
     STUDY_FILE,
-    UNIT,
     VAL_LOSS,
 )
 from vae_tune.config.settings import SearchConfig, TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.images.datasets import Images
-from vae_tune.vae.likelihoods.likelihood import kind_of
+from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 
 SCHEMA = 2
 """Version of the record that this code writes; it rises when older code would misread a study. Version 1 had neither
@@ -91,8 +90,7 @@ def new_manifest(
         "data": describe_data(config, images),
         "metric": {
             "name": VAL_LOSS,
-            "unit": UNIT,
-            "kind": kind_of(base, images.shape[0], config.data.binarization).name,
+            **metric_of(kind_of(base, images.shape[0], config.data.binarization), images.pixels),
             "direction": DIRECTION,
         },
         "rungs": list(config.asha.rungs(base.max_epochs)),

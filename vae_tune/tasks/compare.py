@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.analysis.compute_cost import compute_cost, cost_unit
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.progress import best_so_far
 from vae_tune.analysis.study import Studies, Study, load_studies, trial_configs
 from vae_tune.config.files import address, atomic
@@ -43,7 +45,7 @@ from vae_tune.config.names import (
     WALL_HOURS,
 )
 from vae_tune.config.settings import UsageError
-from vae_tune.views.figures.conventions import LOSS, time_unit
+from vae_tune.views.figures.conventions import loss_title, time_unit
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
 
@@ -154,29 +156,28 @@ def _row(study: Study) -> dict[str, Any]:
 
 def comparison(studies: Studies) -> list[str]:
     """Return the comparison as lines of text: kind and unit, one column per study, and which study is best."""
-    table = side_by_side(studies)
+    table, unit = side_by_side(studies), studies.studies[0].loss_unit
     unused = [column for column in (GPU_HOURS, RUNNING) if not table[column].any()]
     if not any(study.kind == SEARCH for study in studies.studies):
         unused.append(REFERENCE_LOSS)
     table = table.drop(columns=unused)
-    rows = dict(_numbers(str(column), table[column]) for column in table)
+    rows = dict(_numbers(str(column), table[column], unit) for column in table)
     rows |= _configurations(studies)
     manifest = studies.studies[0].manifest
-    data, metric = manifest["data"], manifest["metric"]
-    kind = f"Losses: negative ELBO, {metric['unit']}, {metric['kind']} values of {data['dataset']}"
-    return [kind, "", *_aligned({"": list(studies.names), **rows}), "", _verdict(table)]
+    kind = f"Losses: negative ELBO, {unit.title} of {manifest['data']['dataset']}"
+    return [kind, "", *_aligned({"": list(studies.names), **rows}), "", _verdict(table, unit)]
 
 
-def _numbers(column: str, values: pd.Series[Any]) -> tuple[str, list[str]]:
+def _numbers(column: str, values: pd.Series[Any], unit: LossUnit) -> tuple[str, list[str]]:
     """Return a column as a row to print: its label and its cells."""
     label = _ROWS[column]
     if column in (CPU_HOURS, GPU_HOURS):
         units, label = cost_unit(values.max(), label)
         values = values * units
-    return label, [_cell(column, value) for value in values]
+    return label, [_cell(column, value, unit) for value in values]
 
 
-def _cell(column: str, value: Any) -> str:
+def _cell(column: str, value: Any, unit: LossUnit) -> str:
     import pandas as pd
 
     if pd.isna(value):
@@ -185,7 +186,7 @@ def _cell(column: str, value: Any) -> str:
         return format_duration(value * 3600)
     if column in (CPU_HOURS, GPU_HOURS):
         return f"{value:.3g}"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return unit.text(value) if isinstance(value, float) else str(value)
 
 
 def _configurations(studies: Studies) -> dict[str, list[str]]:
@@ -208,13 +209,13 @@ def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:
         yield "  ".join([f"{label:{first}}", *aligned]).rstrip()
 
 
-def _verdict(table: pd.DataFrame) -> str:
+def _verdict(table: pd.DataFrame, unit: LossUnit) -> str:
     found = table[table[VAL_LOSS].notna()].sort_values(VAL_LOSS)
     if found.empty:
         return "No trial has succeeded in any study."
     losses = found[VAL_LOSS]
-    text = f"Lowest validation loss: {losses.index[0]}, {losses.iloc[0]:.2f}"
-    text += f", {losses.iloc[1] - losses.iloc[0]:.2f} below {losses.index[1]}." if len(found) > 1 else "."
+    text = f"Lowest validation loss: {losses.index[0]}, {unit.text(losses.iloc[0])}"
+    text += f", {unit.text(losses.iloc[1] - losses.iloc[0])} below {losses.index[1]}." if len(found) > 1 else "."
     unequal = [name for column, name in _UNEQUAL.items() if found[column].nunique() > 1]
     return f"{text} Not on equal terms: trained with different {' and '.join(unequal)}." if unequal else text
 
@@ -231,14 +232,16 @@ def draw(studies: Studies) -> Figure:
     """Draw the incumbent of each study against time and against epochs, and the learning curve of its winner."""
     from vae_tune.views.figures import chart, matplotlib_renderer
 
+    studies = replace(studies, studies=tuple(study.shown for study in studies.studies))
+    loss = loss_title(studies.studies[0])
     table = curves(studies)
     units, unit = time_unit(table[HOURS].max())
     table = table[table[BEST].notna()].copy()
     table[HOURS], table[STATE] = table[HOURS] * units, COMPLETE
     table[TRIAL] = table[STUDY] + table[TRIAL].astype(str)  # each study counts its trials from 0
-    losses = chart.loss_axis(table, BEST)
+    losses = chart.loss_axis(table, loss, BEST)
     titles = {HOURS: f"{unit} of searching", FINISHED: "epochs trained by all trials", EPOCH: "epoch of the winner"}
-    axes = {HOURS: losses, FINISHED: losses, EPOCH: chart.axis(LOSS)}
+    axes = {HOURS: losses, FINISHED: losses, EPOCH: chart.axis(loss)}
     panels = {column: chart.Panel(chart.axis(title), axes[column], []) for column, title in titles.items()}
     styles = cycle(product(("solid", "dash", "dot"), _COLOURS))
     for study, name, (dash, colour) in zip(studies.studies, studies.names, styles, strict=False):

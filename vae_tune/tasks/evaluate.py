@@ -16,7 +16,7 @@ from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.settings import DataConfig, TrialConfig, UsageError
 from vae_tune.images.datasets import Images, load_images, to_tensor
 from vae_tune.vae.checkpoint import find_model, read_data_config, read_model
-from vae_tune.vae.likelihoods.likelihood import kind_of
+from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 from vae_tune.vae.memory import evaluation_bytes, refuse_too_much
 from vae_tune.vae.model import VAE
 from vae_tune.vae.nll import negative_log_likelihoods, over_images
@@ -97,8 +97,7 @@ def evaluate_model(
         "dataset": dataset,
         "split": split,
         "images": count,
-        "kind": kind.name,
-        "unit": kind.unit,
+        **metric_of(kind, trained.images.pixels),
         **asdict(evaluate(vae, tensor, trained.config)),
         "latent_size": vae.latent_size,
     }

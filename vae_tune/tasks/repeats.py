@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CPU = torch.device("cpu")
-_TOLD = 5e-4  # nats by which a loss is another one: another rounding is not
+_TOLD, _TOLD_SHARE = 5e-4, 1e-6  # nats, or of the loss, by which it is another one: another rounding is not
 CONFIDENCE = 0.95
 
 
@@ -77,7 +77,7 @@ def last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[
     state = before.state if before and goes_on else new_state(config, images.shape, _CPU)
     with cpu_threads(manifest["config"]["resources"]["cpus_per_trial"]):
         report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
-    if abs(report.val_loss - (row.val_loss or 0)) >= _TOLD:
+    if abs(report.val_loss - (row.val_loss or 0)) >= max(_TOLD, _TOLD_SHARE * abs(report.val_loss)):
         say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f}, not of {row.val_loss:.3f} nats as before.")
     write_checkpoint(place, config, state, report)
     return Checkpoint(config, state, report)

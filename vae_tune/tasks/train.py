@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.config import suggestions
 from vae_tune.config.files import atomic, read_json, write_json
 from vae_tune.config.machine_limits import available_memory
@@ -40,7 +41,7 @@ from vae_tune.config.settings import (
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import reconstruction_sheet, sample_sheet
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
-from vae_tune.vae.likelihoods.likelihood import kind_of
+from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 from vae_tune.vae.memory import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
@@ -83,11 +84,12 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, data, images, device, is_new=resume is None)
-    kind = kind_of(config, images.shape[0], images.binarization).name
-    _say(console, f"{folder}: {data.dataset}, {kind} values, on {device.type}")
+    metric = metric_of(kind_of(config, images.shape[0], images.binarization), images.pixels)
+    unit = LossUnit.of(metric)
+    _say(console, f"{folder}: {data.dataset}, {unit.kind.words}, on {device.type}")
     try:
-        with cpu_threads(threads), _live_curves(visdom, folder, config, console) as show:
-            _run(folder, config, images, device, state, reports, console, show)
+        with cpu_threads(threads), _live_curves(visdom, folder, config, metric, console) as show:
+            _run(folder, config, images, device, state, reports, console, show, unit)
         _finish(folder, config, data, images, state)
     except OSError as error:
         reason = error.strerror or error
@@ -125,6 +127,7 @@ def _run(
     reports: list[dict[str, Any]],
     console: Console,
     show: Callable[[Sequence[dict[str, Any]]], None],
+    unit: LossUnit,
 ) -> None:
     """Train epoch by epoch, and write metrics and a checkpoint of each epoch before the next one begins."""
     columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
@@ -137,14 +140,14 @@ def _run(
                 write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
                 show(reports)
                 progress.update(task, completed=report.epoch)
-                _say(progress.console, _line(report, config))
+                _say(progress.console, _line(report, config, unit))
         except Diverged as diverged:
             raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
 
 
 @contextmanager
 def _live_curves(
-    url: str | None, folder: Path, config: TrialConfig, console: Console
+    url: str | None, folder: Path, config: TrialConfig, metric: Mapping[str, Any], console: Console
 ) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
     """Yield a function that shows reports on a visdom server; it does nothing without ``url``.
 
@@ -158,7 +161,7 @@ def _live_curves(
 
     views, started = ViewsConfig(visdom=url), now()
     require_packages(views)
-    manifest = {"reference": {"max_epochs": config.max_epochs}}
+    manifest = {"reference": {"max_epochs": config.max_epochs}, "metric": metric}
     (view,) = open_views(views, folder, manifest, lambda text: _say(console, text))
     try:
         yield lambda reports: view.put(TrialRow(0, {}, started, reports=tuple(reports)))
@@ -242,11 +245,12 @@ def _read_reports(path: Path, epochs: int) -> list[dict[str, Any]]:
         return []  # deleted or damaged by hand: start a new table
 
 
-def _line(report: EpochReport, config: TrialConfig) -> str:
-    width = len(str(config.max_epochs))
+def _line(report: EpochReport, config: TrialConfig, unit: LossUnit) -> str:
+    width, text = len(str(config.max_epochs)), unit.text
+    name = f" {unit.name}" if unit.nats != 1 else ""
     return (
-        f"epoch {report.epoch:{width}d}/{config.max_epochs}  train {report.train_loss:7.2f}"
-        f"  validation {report.val_loss:7.2f} = {report.val_reconstruction:.2f} + KL {report.val_kl:.2f}"
+        f"epoch {report.epoch:{width}d}/{config.max_epochs}  train {text(report.train_loss):>7}"
+        f"  validation {text(report.val_loss):>7} = {text(report.val_reconstruction)} + KL {text(report.val_kl)}{name}"
         f"  active {report.active_units}/{config.latent_size}  {report.seconds:.1f} s"
     )
 

@@ -14,6 +14,7 @@ from vae_tune.config.names import (
     ACTIVE_UNITS,
     BEST_FOLDER,
     COMPLETE,
+    DIMENSIONS,
     FAIL,
     METRICS_FILE,
     RECONSTRUCTIONS_FILE,
@@ -33,6 +34,7 @@ from vae_tune.tasks.repeats import last_checkpoint
 from vae_tune.vae.checkpoint import Checkpoint, discard_checkpoints, trials_with_checkpoints, write_model
 from vae_tune.vae.training import evaluate
 
+_OF_THE_METRIC = ("kind", "unit", DIMENSIONS)
 _CPU = torch.device("cpu")
 
 
@@ -109,7 +111,7 @@ class WinnerKeeper:
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
         at = f"at max_epochs={self._max_epochs}" if best.state == COMPLETE else "at the deepest epoch reached"
         metrics: dict[str, Any] = {
-            **{name: self._record.manifest["metric"][name] for name in ("kind", "unit")},
+            **{name: value for name, value in self._record.manifest["metric"].items() if name in _OF_THE_METRIC},
             "rule": f"lowest {VAL_LOSS} {at}" + ("" if best.state == COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),
         }

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.config.names import EPOCH, TRAIN_LOSS, VAL_LOSS
 from vae_tune.record.trials import TrialRow, winner
 from vae_tune.views.formatting import format_values
@@ -34,7 +35,7 @@ class Visdom(LiveView):
             OSError: the server is down or does not answer.
         """
         self._server = _connect(address, folder.absolute().name)
-        self._max_epochs = manifest["reference"]["max_epochs"]
+        self._max_epochs, self._unit = manifest["reference"]["max_epochs"], LossUnit.of(manifest["metric"])
         self._rows: dict[int, TrialRow] = {}
 
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
@@ -42,14 +43,15 @@ class Visdom(LiveView):
         self._rows[row.trial] = row
         best = winner(self._rows.values(), self._max_epochs)
         if best is row and draw_samples is not None and (sheet := draw_samples()) is not None:
-            height, width = sheet.shape
+            height, width = sheet.shape[:2]
+            loss = f"{self._unit.text(row.val_loss or 0.0)} {self._unit.name}"
             options = {
                 "title": f"samples of trial {row.trial}",
-                "caption": f"{row.val_loss:.2f} nats per image at epoch {row.epochs}: {format_values(row.values)}",
+                "caption": f"{loss} at epoch {row.epochs}: {format_values(row.values)}",
                 "width": 2 * width,
                 "height": 2 * height,
             }
-            self._server.image(sheet[np.newaxis], win="samples", opts=options)
+            self._server.image(sheet.reshape(height, width, -1).transpose(2, 0, 1), win="samples", opts=options)
 
     def flush(self) -> None:
         """Draw the curves of all trials."""
@@ -58,11 +60,11 @@ class Visdom(LiveView):
             return
         labels = np.concatenate([np.full(len(row.reports), number) for number, row in enumerate(rows, 1)])
         for column, title in _CURVES.items():
-            points = [[report[EPOCH], report[column]] for row in rows for report in row.reports]
+            points = [[report[EPOCH], report[column] / self._unit.nats] for row in rows for report in row.reports]
             options = {
                 "title": title,
                 "xlabel": "epoch",
-                "ylabel": "nats per image",
+                "ylabel": self._unit.name,
                 "mode": "lines+markers",
                 "markersize": 4,
                 "legend": [f"trial {row.trial}" for row in rows],

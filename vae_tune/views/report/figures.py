@@ -38,7 +38,7 @@ _SECTIONS = {"progress": "The search", "hyperparameters": "Hyperparameters", "mo
 _MAX_PAIRED = 5
 """Hyperparameters in the pair grid at most."""
 _CLOSE = 1.0
-"""Nats per image by which a smaller model may be worse and still be worth naming."""
+"""Nats by which a smaller model may be worse and still be worth naming, see ``Study.threshold``."""
 
 
 @dataclass(frozen=True)
@@ -135,17 +135,18 @@ def _survivors(study: Study) -> str:
 
 def _model_notes(study: Study) -> dict[str, str]:
     """Return one sentence about the winner for each figure that has one."""
-    best = study.best_trial
+    best, unit, near = study.best_trial, study.loss_unit, study.threshold(_CLOSE)
     tables = models.active_units(study), models.train_validation_gap(study), models.pareto(study)
     active, gap, sizes = (table.set_index(TRIAL) for table in tables)
     used = overfit = smaller = ""
     if best is not None and best in active.index:
         used = f"The winner uses {active[ACTIVE_UNITS][best]} of {active['latent_size'][best]} latents."
-        overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {gap[GAP][best]:+.2f} nats."
-        close = sizes[(sizes[STATE] == COMPLETE) & (sizes[VAL_LOSS] <= sizes[VAL_LOSS][best] + _CLOSE)]
+        overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {unit.text(gap[GAP][best], '+')} {unit.short}."
+        close = sizes[(sizes[STATE] == COMPLETE) & (sizes[VAL_LOSS] <= sizes[VAL_LOSS][best] + near)]
         if len(close) and close.index[0] != best:
             share = close[PARAMETERS].iloc[0] / sizes[PARAMETERS][best]
-            smaller = f"Trial {close.index[0]} is within {_CLOSE:g} nat of the winner at {share:.0%} of its size."
+            within = f"{near:g} nat" if near == 1 else unit.with_name(near)
+            smaller = f"Trial {close.index[0]} is within {within} of the winner at {share:.0%} of its size."
     return {"active_units": used, "train_validation_gap": overfit, "pareto": smaller}
 
 
