@@ -11,14 +11,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import local_copy
-from vae_tune.config.names import STARTED, WARM_START
-from vae_tune.config.settings import TrialConfig, UsageError, to_dict
+from vae_tune.config.names import LIKELIHOOD, STARTED, WARM_START
+from vae_tune.config.settings import TrialConfig, UsageError, from_dict, to_dict
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
+from vae_tune.vae.likelihoods.likelihood import likelihood_name
 
-_MUST_AGREE = ("metric", "data", "fixed")
+_MUST_AGREE = ("kind of the losses", "data", "fixed")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialCo
     mine, theirs = ({name: _common(name, study) for name in _MUST_AGREE} for study in (manifest, other))
     for study, values in ((manifest, mine), (other, theirs)):
         reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
+        channels = ([1, *study["data"]["shape"]])[-3]  # of grey images the record holds (height, width)
+        reference[LIKELIHOOD] = likelihood_name(from_dict(TrialConfig, reference), channels)
         values |= {name: v for name, v in reference.items() if name not in manifest["space"] and name != "seed"}
     mine["space"], theirs["space"] = sorted(manifest["space"]), sorted(other["space"])
     if theirs["data"] != mine["data"]:
@@ -102,7 +105,8 @@ def _read(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialCo
 
 
 def _common(name: str, manifest: Mapping[str, Any]) -> Any:
-    return manifest["data"]["sha256"] if name == "data" else manifest[name]
+    part = {"data": "sha256", "kind of the losses": "kind"}.get(name)
+    return manifest["metric" if part == "kind" else name][part] if part else manifest[name]
 
 
 def _is_usable(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
