@@ -25,9 +25,9 @@ class LazySamples:
         self._sheet: npt.NDArray[np.uint8] | None = None
 
     def __call__(self) -> npt.NDArray[np.uint8] | None:
-        """Return the sheet, (height, width) grey values; None if the checkpoint is gone."""
+        """Return the sheet, (height, width) or in colour (height, width, 3); None if the checkpoint is gone."""
         from vae_tune.vae.checkpoint import model_from_bytes
-        from vae_tune.vae.pictures import grid, samples
+        from vae_tune.vae.pictures import fit_page, grid, samples
 
         with self._lock:
             if self._sheet is None:
@@ -35,7 +35,7 @@ class LazySamples:
                     model, _ = model_from_bytes(self._read_checkpoint())
                 except FileNotFoundError:
                     return None
-                self._sheet = grid(samples(model, _COLUMNS * _COLUMNS), _COLUMNS)
+                self._sheet = fit_page(grid(samples(model, _COLUMNS * _COLUMNS), _COLUMNS))
             return self._sheet
 
 

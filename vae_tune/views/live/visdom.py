@@ -43,13 +43,15 @@ class Visdom(LiveView):
         self._rows[row.trial] = row
         best = winner(self._rows.values(), self._max_epochs)
         if best is row and draw_samples is not None and (sheet := draw_samples()) is not None:
-            height, width = sheet.shape[:2]
+            from vae_tune.vae.pictures import zoom_of
+
+            (height, width), zoom = sheet.shape[:2], zoom_of(sheet)
             loss = f"{self._unit.text(row.val_loss or 0.0)} {self._unit.name}"
             options = {
                 "title": f"samples of trial {row.trial}",
                 "caption": f"{loss} at epoch {row.epochs}: {format_values(row.values)}",
-                "width": 2 * width,
-                "height": 2 * height,
+                "width": zoom * width,
+                "height": zoom * height,
             }
             self._server.image(sheet.reshape(height, width, -1).transpose(2, 0, 1), win="samples", opts=options)
 
