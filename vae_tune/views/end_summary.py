@@ -135,5 +135,5 @@ def _table(title: str, *columns: str, left: str | None = None) -> Table:
     """Return an empty table; its columns are right-aligned but for ``left``."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
-        table.add_column(column, justify="left" if column == left else "right")
+        table.add_column(column, justify="left" if column == left else "right", overflow="fold")
     return table
