@@ -15,6 +15,7 @@ from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.cli.list import studies_in
 from vae_tune.config.names import VAL_LOSS
 from vae_tune.config.settings import TrialConfig
+from vae_tune.config.space import load_space
 from vae_tune.tasks.compare import comparable_studies, comparison, draw
 from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 from vae_tune.views.console import make_console
@@ -160,3 +161,14 @@ def test_everything_that_shows_a_study_bears_losses_of_any_sign(tmp_path, shift)
         getattr(plots, f"draw_{name}")(study)
     assert f"{study.best[VAL_LOSS]:.2f} nats per image" in " ".join(map(str, conclusions(study)))
     comparison(comparable_studies([study.folder]))
+
+
+def test_a_likelihood_that_was_left_to_the_images_is_compared_by_its_name(tmp_path):
+    space = load_space({"likelihood": {"type": "categorical", "choices": ["logistic", "categorical"]}}, TrialConfig())
+    folders = [
+        make_study(tmp_path / "searched", trials=5, space=space, likelihood="logistic", shape=SHAPE),
+        make_study(tmp_path / "left", trials=5, shape=SHAPE),
+    ]
+    (line,) = [line for line in comparison(comparable_studies(folders)) if line.startswith("winner: likelihood")]
+    assert line.split()[-1] == "logistic"
+    assert "None" not in line

@@ -131,9 +131,15 @@ class Study:
         shown.__dict__["shown"] = shown  # it is in that unit already
         return shown
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width; of grey images the record holds (height, width)."""
+        channels, height, width = [1, *map(int, self.manifest["data"]["shape"])][-3:]
+        return channels, height, width
+
     def threshold(self, nats: float) -> float:
         """Return a difference of losses that matters, given for an image of 28 x 28 grey pixels, for an image here."""
-        return nats * (math.prod(map(int, self.manifest["data"]["shape"])) / _USUAL_PIXELS)
+        return nats * (math.prod(self.image_shape) / _USUAL_PIXELS)
 
     @cached_property
     def best(self) -> pd.Series[Any] | None:

@@ -44,7 +44,8 @@ from vae_tune.config.names import (
     VAL_LOSS,
     WALL_HOURS,
 )
-from vae_tune.config.settings import UsageError
+from vae_tune.config.settings import TrialConfig, UsageError
+from vae_tune.vae.likelihoods.likelihood import likelihood_name
 from vae_tune.views.figures.conventions import loss_title, time_unit
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
@@ -191,14 +192,18 @@ def _cell(column: str, value: Any, unit: LossUnit) -> str:
 
 def _configurations(studies: Studies) -> dict[str, list[str]]:
     """Return the winners' values of every hyperparameter that any of the studies searched."""
-    configs = [
-        None if study.best_trial is None else trial_configs(study, [study.best_trial])[0] for study in studies.studies
-    ]
+    configs = [None if study.best_trial is None else _winners_config(study) for study in studies.studies]
     names = dict.fromkeys(name for study in studies.studies for name in study.space.distributions)
     return {
         f"winner: {name}": [_NONE if config is None else format_value(getattr(config, name)) for config in configs]
         for name in names
     }
+
+
+def _winners_config(study: Study) -> TrialConfig:
+    """Return the winner's configuration, with its likelihood by name where it was left to the images."""
+    config = trial_configs(study, [int(study.best_trial or 0)])[0]
+    return replace(config, likelihood=likelihood_name(config, study.image_shape[0]))
 
 
 def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:
