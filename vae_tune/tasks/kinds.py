@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from vae_tune.config.names import LIKELIHOOD
-from vae_tune.config.settings import Binarization, DataConfig, TrialConfig, UsageError
+from vae_tune.config.settings import Binarization, DataConfig, LikelihoodName, TrialConfig, UsageError
 from vae_tune.config.space import Space
 from vae_tune.vae.likelihoods.likelihood import kind_of, likelihood_name
 
@@ -20,20 +21,24 @@ def refuse_kinds(space: Space, base: TrialConfig, channels: int, binarization: B
     searched: Any = space.distributions.get(LIKELIHOOD)
     choices = [] if searched is None else list(searched.choices)
     reference = likelihood_name(base, channels)
-    kinds: dict[str, list[str]] = {}
-    for name in dict.fromkeys([reference, *choices]):
-        kind = kind_of(replace(base, likelihood=name), channels, binarization).name
-        kinds.setdefault(kind, []).append(f"{name}, the reference" if name == reference else name)
+
+    def kinds_of(names: Sequence[LikelihoodName]) -> dict[str, list[str]]:
+        kinds: dict[str, list[str]] = {}
+        for name in names:
+            kind = kind_of(replace(base, likelihood=name), channels, binarization).name
+            kinds.setdefault(kind, []).append(name)
+        return kinds
+
+    kinds, way = kinds_of(choices), "Search likelihoods of one kind"
     if len(kinds) < 2:
-        return
-    found = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in kinds.items())
-    chosen = {kind_of(replace(base, likelihood=name), channels, binarization).name for name in choices}
-    way = (
-        "Search likelihoods of one kind"
-        if len(chosen) > 1
-        else f"Take a reference of that kind: --likelihood {choices[0]}"
-    )
-    raise UsageError(f"likelihood would give losses of different kinds, which cannot be compared: {found}.\n{way}.")
+        kinds = kinds_of([reference, *(name for name in choices if name != reference)])
+        way = f"Take a reference of that kind: --likelihood {choices[0]}" if choices else way
+    if len(kinds) > 1:
+        found = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in kinds.items())
+        found += "" if reference in choices or len(kinds_of(choices)) > 1 else f"; the reference has {reference}"
+        raise UsageError(
+            f"likelihood would give losses of different kinds, which cannot be compared: {found}.\n{way}."
+        )
 
 
 def refuse_kinds_for_all(space: Space, base: TrialConfig, data: DataConfig) -> None:
