@@ -71,7 +71,7 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUni
     if not best:
         return
     names = list(rows[0].values)[: max(1, (console.width - _OTHER_COLUMNS_WIDTH) // _COLUMN_WIDTH)]
-    loss = VAL_LOSS if unit.nats == 1 else unit.name
+    loss = VAL_LOSS if unit.nats == 1 else unit.name.replace("/", "/_")
     columns = ("trial", "state", "epochs", loss, *names, "seconds")
     table = _table(f"The best of {len(rows)} trials", *(name.replace("_", "\n") for name in columns), left="state")
     for row in best:
