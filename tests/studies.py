@@ -65,12 +65,16 @@ def make_study(
     sampler="tpe",
     reference=None,
     kind=SEARCH,
+    shift=0.0,
+    likelihood=None,
+    shape=(1, 28, 28),
 ):
     """Write a study of made-up trials into ``folder`` and return the folder.
 
     ``failed`` is the share of trials that fail; 1.0 spares not even the reference. With ``ended`` the clock stops when
     so many trials have ended: what is running then stays RUNNING, which goes with ``status`` running or interrupted.
-    ``nodes`` each have ``slots`` workers. ``reference`` replaces the reference configuration.
+    ``nodes`` each have ``slots`` workers. ``reference`` replaces the reference configuration, ``likelihood`` its
+    likelihood, which sets the kind of the losses; ``shift`` is added to all losses, ``shape`` is that of the images.
     """
     folder = Path(folder)
     config = SearchConfig(
@@ -80,19 +84,32 @@ def make_study(
         sampler=sampler,
         asha=AshaConfig(scheduler=scheduler),
         data=DataConfig(train_size=TRAIN),
-        trial=reference or TrialConfig(max_epochs=max_epochs),
+        trial=reference or TrialConfig(max_epochs=max_epochs, likelihood=likelihood),
     )
     workers = [node for node in nodes for _ in range(slots)]
     simulated = simulate(config, space, trials, workers, failed, trials if ended is None else ended, seed)
-    return write_study(folder, config, simulated, space=space, status=status, slots=len(workers), kind=kind)
+    for report in (report for trial in simulated for report in trial.reports):
+        for name in ("train_loss", "val_loss", "val_reconstruction"):
+            report[name] += shift
+    options = {"space": space, "status": status, "slots": len(workers), "kind": kind, "shape": shape}
+    return write_study(folder, config, simulated, **options)
 
 
 def write_study(
-    folder, config, simulated, *, space=DEFAULT_SPACE, status="complete", slots=2, resumed=(), kind=SEARCH
+    folder,
+    config,
+    simulated,
+    *,
+    space=DEFAULT_SPACE,
+    status="complete",
+    slots=2,
+    resumed=(),
+    kind=SEARCH,
+    shape=(1, 28, 28),
 ):
     """Write a study of given trials; ``resumed`` are the seconds after the start at which further runs began."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    blank = np.zeros((1, 1, 28, 28), np.uint8)
+    blank = np.zeros((1, *shape), np.uint8)
     manifest = new_manifest(folder.name, config, config.trial, space, Images(blank, blank, blank), kind)
     manifest["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
     run = {"num_samples": config.num_samples, "slots": {"count": slots, "cpus": 1, "gpus": 0}, **this_run()}
@@ -102,7 +119,7 @@ def write_study(
     record = StudyRecord.create(
         folder, manifest, lambda study: study.add_trials([frozen(trial, space, config.trial) for trial in simulated])
     )
-    write_best(folder, record.rows, config)
+    write_best(folder, record.rows, config, manifest["metric"])
     seconds = max([clock(report["time"]) for t in simulated for report in t.reports if report["order"] == last] or [0])
     record.set_status(status, **({} if status == "running" else {"ended": iso(seconds + 3)}))
     record.close()
@@ -260,7 +277,7 @@ def frozen(trial, space, base):
     )
 
 
-def write_best(folder, rows, config):
+def write_best(folder, rows, config, metric):
     """Write ``best/`` without weights: numbers, configuration and two pictures."""
     best = winner(rows, config.trial.max_epochs)
     if best is None:
@@ -269,8 +286,7 @@ def write_best(folder, rows, config):
     if rows[0].epochs == best.epochs and rows[0].state != FAIL:
         chosen["reference"] = rows[0]
     metrics = {
-        "kind": "grey",
-        "unit": "nats per image",
+        **{name: value for name, value in metric.items() if name in ("kind", "unit", "dimensions")},
         "rule": f"lowest val_loss at max_epochs={config.trial.max_epochs}",
         **{who: numbers(row) for who, row in chosen.items()},
     }

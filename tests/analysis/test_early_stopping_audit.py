@@ -12,6 +12,7 @@ from tests.studies import hand_made
 from vae_tune.analysis.advice import stopping
 from vae_tune.analysis.audit import audit
 from vae_tune.analysis.early_stopping_audit import (
+    log_base,
     probability_that_best_was_stopped,
     proportion_interval,
     sentences,
@@ -112,6 +113,35 @@ def test_a_rung_that_predicts_all_stops_no_winner():
     assert probability_that_best_was_stopped(
         known, known, np.ones(3), known[2:], np.exp([4.0, 5.0]), math.e
     ) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("shift", [-12.0, -1000.0])
+def test_negative_losses_give_about_the_chance_that_positive_ones_give(shift):
+    known = np.exp(np.linspace(1, 4, 9))
+    final = known * np.exp(0.1 * np.cos(np.arange(9) * 3.0))
+    losses = known, final, final[3:], np.exp([1.5, 1.7]), math.exp(1.1)
+    plain, moved = (
+        probability_that_best_was_stopped(known + by, final + by, np.ones(9), audited + by, stopped + by, best + by)
+        for by in (0.0, shift)
+        for known, final, audited, stopped, best in [losses]
+    )
+    assert 0 < moved < 1
+    assert moved == pytest.approx(plain, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "base"),
+    [
+        ([5.0, 9.0, 700.0], 0.0),
+        ([-1.0, 1.0, 2.0, math.nan, math.inf], -3.0),
+        ([-9.0, -5.0, -4.0], -13.0),
+        ([0.1, 50.0, 60.0], 0.1 - 49.9),
+        ([-7.0, -7.0], -7.001),
+        ([], 0.0),
+    ],
+)
+def test_the_base_of_logarithms_is_0_unless_losses_come_near_it(losses, base):
+    assert log_base(np.array(losses)) == pytest.approx(base)
 
 
 def test_weights_act_as_repetitions():

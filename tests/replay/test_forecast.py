@@ -101,6 +101,16 @@ def test_what_stopping_costs_is_told_where_another_factor_finds_a_better_trial(t
     assert finding.advice.startswith("--reduction-factor ")
 
 
+@pytest.mark.parametrize("shift", [-130.0, -900.0])
+def test_a_study_of_negative_losses_has_a_forecast(tmp_path, shift):
+    study = load_study(make_study(tmp_path / "s", trials=60, failed=0, shift=shift, likelihood="gaussian"))
+    assert study.trials["val_loss"].min() < 0
+    found = forecast(study, 120)
+    assert [finding.topic for finding in found] == ["stopping", "trials"]
+    gain = float(about(found, "trials")[0].split("gain ")[1].split()[0])
+    assert 0 <= gain < 5
+
+
 def test_more_trials_gain_where_the_best_place_is_unexplored_and_nothing_where_it_is_known(tmp_path):
     def bowl(place):
         return 100 + 100 * (place - 0.7) ** 2

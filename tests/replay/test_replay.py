@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks.curves import write_curves
 from tests.studies import hand_made, make_study
+from vae_tune.analysis.loss_unit import NATS
 from vae_tune.cli.replay import ReplayOptions
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
@@ -43,7 +45,7 @@ def made(losses, *, seed=0, count=60):
     real = places(DEFAULT_SPACE, values)
     table = np.array([[losses(place, epoch) for epoch in range(1, 5)] for place in real])
     return Curves(
-        "made", DEFAULT_SPACE, TrialConfig(max_epochs=4), "grey", values, table, np.exp(real[:, :1]) * np.ones(4)
+        "made", DEFAULT_SPACE, TrialConfig(max_epochs=4), NATS, values, table, np.exp(real[:, :1]) * np.ones(4)
     )
 
 
@@ -128,6 +130,34 @@ def test_the_surrogate_knows_what_lies_between_and_says_how_well():
     for values, truth in zip(other.values, np.minimum(other.losses, poor), strict=True):
         np.testing.assert_allclose(surrogate.curve(values).losses, truth, rtol=0.02)
     assert surrogate.best == pytest.approx(114.1667, abs=0.5)  # at 0.7, 0.4, 1/3; the lowest recorded is 114.67
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_surrogate_knows_negative_losses_as_well_as_positive_ones(stopped):
+    positive, negative = (made(lambda place, epoch, shift=shift: smooth(place, epoch) - shift) for shift in (0, 140))
+    assert negative.losses.min() < 0 < negative.losses.max()
+    for curves in (positive, negative):
+        if stopped:
+            curves.losses[curves.losses[:, 0] > np.quantile(curves.losses[:, 0], 0.4), 1:] = np.nan
+    own, other = (Surrogate(curves) for curves in (negative, positive))
+    for ahead in (False, True):
+        assert (own.validate(ahead=ahead)["spearman"] > 0.97).all()
+    for values in made(smooth, seed=1, count=5).values:
+        np.testing.assert_allclose(own.curve(values).losses + 140, other.curve(values).losses, atol=3)
+    assert own.residuals() == pytest.approx(1, abs=0.2)
+    noisy = own.with_noise(own.curve(negative.values[0]), 1.1).losses
+    assert (noisy > own.curve(negative.values[0]).losses).all()
+
+
+def test_a_curve_below_all_that_were_fitted_is_continued_without_a_warning():
+    curves = made(smooth)
+    curves.losses[:, 1:][curves.losses[:, 0] > np.quantile(curves.losses[:, 0], 0.4)] = np.nan
+    curves.losses[:] -= 150
+    surrogate = Surrogate(curves)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        curve = surrogate.continued(curves.values[0], np.array([-1000.0, np.nan, np.nan, np.nan]))
+    assert np.isfinite(curve.losses).all()
 
 
 def test_a_trial_that_almost_diverged_makes_no_better_place_elsewhere():

@@ -7,6 +7,7 @@ import optuna
 import pytest
 
 from tests.search.test_searcher import drive
+from vae_tune.analysis.loss_unit import NATS
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
@@ -31,7 +32,7 @@ class Given:
     def __init__(self, *curves):
         empty = np.zeros((0, 0))
         base = TrialConfig(max_epochs=len(curves[0][1]))
-        self.curves = Curves("given", DEFAULT_SPACE, base, "grey", (), empty, empty)
+        self.curves = Curves("given", DEFAULT_SPACE, base, NATS, (), empty, empty)
         self._left = [Curve(np.array(losses, float), np.full(len(losses), float(pace))) for pace, losses in curves]
         self.asked = []
 

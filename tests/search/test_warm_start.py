@@ -98,7 +98,7 @@ def test_trials_outside_of_the_ranges_are_left_out(tmp_path, tiny):
             r"other images \(60 of mnist to train on, checksum other; here 60 of mnist to train on, checksum \w{8}\)",
         ),
         (("reference", "max_epochs", 7), "max_epochs is 7"),
-        (("metric", "kind", "static"), "metric is"),
+        (("metric", "kind", "static"), "kind of the losses is"),
     ],
 )
 def test_a_study_whose_losses_mean_something_else_is_refused(tmp_path, tiny, change, message):
@@ -280,7 +280,7 @@ def test_a_warm_start_from_another_kind_of_numbers_is_refused(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)
     config = replace(CONFIG, data=DataConfig(binarization="static"))
     manifest = new_manifest("new", config, BASE, DEFAULT_SPACE, tiny)
-    with pytest.raises(UsageError, match=r"cannot be compared: metric is .*'grey'.* there, .*'static'.* here"):
+    with pytest.raises(UsageError, match=r"cannot be compared: kind of the losses is 'grey' there, 'static' here"):
         read_warm_start(source.folder, manifest, DEFAULT_SPACE, BASE)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.stores import BUCKET, s3
 from tests.studies import iso, make_study
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import load_study
 from vae_tune.cli import main as cli
 from vae_tune.cli.explore import ExploreOptions, run
@@ -74,7 +75,7 @@ def test_what_follows_an_exploration_on_object_storage_is_written_under_its_clai
     config, grid = plan(SearchConfig(study_name="e", results_dir=Path(f"s3://{BUCKET}"), trial=trial), [2], 1)
     beat = threading.Event()
 
-    def load(_):
+    def load(*_):
         beat.clear()
         assert beat.wait(30)  # while the sizes are compared, the driver shows that it is alive
         return tiny
@@ -141,7 +142,7 @@ def sizes():
 
 def test_the_table_is_markdown_and_names_the_kind(sizes):
     console = make_console(file=io.StringIO(), width=200)
-    show(sizes, "static", 20, partial(console.print, soft_wrap=True))
+    show(sizes, LossUnit.of({"kind": "static"}), 20, partial(console.print, soft_wrap=True))
     text = console.file.getvalue()
     assert "after 20 epochs, nats per image, static values" in text
     assert "| 2 | 2 | 161.00 | 1.41 | 148.29 to 173.71 |" in text
@@ -149,7 +150,7 @@ def test_the_table_is_markdown_and_names_the_kind(sizes):
 
 
 def test_the_plot_is_a_picture(sizes, tmp_path):
-    draw(sizes, "grey", tmp_path / "plot.png")
+    draw(sizes, LossUnit.of({"kind": "grey"}), tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as image:
         assert image.format == "PNG"
 

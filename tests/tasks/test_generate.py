@@ -8,11 +8,19 @@ from PIL import Image
 
 from vae_tune.cli import main as cli
 from vae_tune.config.errors import UsageError
-from vae_tune.config.settings import TrialConfig
-from vae_tune.tasks.generate import LatentMap, interpolation_sheet, latent_map
+from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.tasks.generate import (
+    LatentMap,
+    Sheet,
+    interpolation_sheet,
+    latent_map,
+    reconstruction_sheet,
+    sample_sheet,
+    traversal_sheet,
+)
 from vae_tune.vae.checkpoint import write_model
 from vae_tune.vae.model import build_model
-from vae_tune.vae.pictures import grid, reconstructions, samples
+from vae_tune.vae.pictures import by_information, grid, manifold, reconstructions, samples
 
 
 @pytest.fixture
@@ -76,6 +84,81 @@ def test_an_interpolation_stands_between_its_two_images(tiny):
     np.testing.assert_array_equal(rows[:, -1], tiny.test[8:16])
     np.testing.assert_array_equal(rows[:, 1], reconstructions(model, tiny.test[:8]))
     np.testing.assert_array_equal(rows[:, -2], reconstructions(model, tiny.test[8:16]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 15])
+def test_few_images_make_fewer_interpolations(tiny, count):
+    model = build_model(TrialConfig(latent_size=2, hidden_width=8), tiny.shape)
+    sheet = interpolation_sheet(model, tiny.test[:count])
+    rows = sheet.pictures.reshape(-1, sheet.columns, 1, 5, 7)
+    assert len(rows) == (count + 1) // 2
+    np.testing.assert_array_equal(rows[-1, -1], tiny.test[count - 1])
+
+
+def test_a_traversal_is_labelled_with_its_latents_and_their_values(tiny, tmp_path):
+    model = build_model(TrialConfig(latent_size=3, hidden_width=8), tiny.shape)
+    sheet = traversal_sheet(model, tiny.test)
+    order = by_information(model, tiny.test)
+    assert sheet.row_labels == [f"latent {number}" for number in order]
+    assert (sheet.column_labels[0], sheet.column_labels[4], sheet.column_labels[-1]) == ("-3", "0", "+3")
+    assert sheet.arrays()["row_labels"].tolist() == sheet.row_labels
+    sheet.write_png(tmp_path / "labelled.png")
+    Sheet(sheet.pictures, sheet.columns).write_png(tmp_path / "plain.png")
+    with Image.open(tmp_path / "labelled.png") as image, Image.open(tmp_path / "plain.png") as plain:
+        left, top = image.width - plain.width, image.height - plain.height
+        assert left > 40
+        assert top > 10
+        np.testing.assert_array_equal(np.asarray(image)[top:, left:], np.asarray(plain))
+        assert np.asarray(image)[top:, :left].min() < 100  # there is ink
+
+
+@pytest.mark.parametrize(
+    "likelihood", ["bernoulli", "logistic", "logistic-mixture", "categorical", "continuous-bernoulli", "gaussian"]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_likelihood_draws_colour_and_any_size(tmp_path, likelihood, channels):
+    config = TrialConfig(latent_size=2, hidden_width=8, likelihood=likelihood, mixture_components=3)
+    model = build_model(config, (channels, 6, 9))
+    images = np.random.default_rng(0).integers(0, 256, (20, channels, 6, 9), np.uint8)
+    sheets = {
+        "samples": (sample_sheet(model), 8, 8),
+        "reconstructions": (reconstruction_sheet(model, images), 6, 8),
+        "interpolations": (interpolation_sheet(model, images), 8, 11),
+        "manifold": (Sheet(manifold(model, 20), 20), 20, 20),
+    }
+    for name, (sheet, rows, columns) in sheets.items():
+        assert sheet.pictures.shape == (rows * columns, channels, 6, 9)
+        sheet.write_png(tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.mode == ("L" if channels == 1 else "RGB")
+            zoom = image.width // (columns * 11 + 2)
+            assert image.size == (zoom * (columns * 11 + 2), zoom * (rows * 8 + 2))
+
+
+def test_a_map_without_classes_has_points_of_one_colour_and_no_legend(tmp_path, tiny):
+    model = build_model(TrialConfig(latent_size=2, hidden_width=8), tiny.shape)
+    drawn = latent_map(model, tiny.test, np.zeros(30, np.int64), [])
+    drawn.write_png(tmp_path / "map.png")
+    with Image.open(tmp_path / "map.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    coloured = pixels[np.ptp(pixels, axis=2) > 60]
+    assert len(coloured) > 30
+    assert (coloured.argmax(axis=1) == 2).all()  # blue
+    assert drawn.arrays()["classes"].tolist() == []
+
+
+def test_pictures_of_a_users_own_folder_are_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "own.npy", random.integers(0, 256, (600, 10, 12, 3), np.uint8))
+    config, data = TrialConfig(latent_size=3, hidden_width=8), DataConfig(dataset=str(tmp_path / "own.npy"))
+    write_model(tmp_path / "model", build_model(config, (3, 10, 12)), config, data)
+    code, _, errors = run(monkeypatch, capsys, tmp_path / "model")
+    assert code == 0, errors
+    found = {path.name for path in (tmp_path / "model" / "pictures").iterdir()}
+    assert found == {f"{name}.png" for name in ALL - {"manifold"}}
+    with Image.open(tmp_path / "model" / "pictures" / "samples.png") as image:
+        assert image.mode == "RGB"
 
 
 @pytest.mark.parametrize(("latents", "axis"), [(2, "first latent"), (3, "principal component 1")])

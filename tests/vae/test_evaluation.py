@@ -73,7 +73,7 @@ def test_an_evaluation_is_the_mean_of_the_loss_over_the_images(mnist):
 def test_an_evaluation_does_not_depend_on_how_images_are_batched(tiny, monkeypatch, batch):
     model, images = build_model(SMALL, tiny.shape), to_tensor(tiny.validation, CPU)
     expected = evaluate(model, images, SMALL)
-    monkeypatch.setattr("vae_tune.vae.training._EVALUATION_BATCH", batch)  # nothing public changes it
+    monkeypatch.setattr("vae_tune.vae.training.evaluation_batch", lambda *_: batch)  # nothing public changes it
     result = evaluate(model, images, SMALL)
     assert asdict(result) == pytest.approx(asdict(expected), abs=1e-4)
 

@@ -2,15 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
-from vae_tune.vae.memory_estimate import gpu_bytes, parameter_count, refuse_too_much, training_bytes
+from vae_tune.vae.memory_estimate import evaluation_batch, gpu_bytes, parameter_count, refuse_too_much, training_bytes
 from vae_tune.vae.model import build_model
 
 SHAPE, EVALUATED = (1, 28, 28), 2000
+PLAIN = TrialConfig(max_epochs=1)
 MEASURED = """
 import resource, sys, tempfile
 from pathlib import Path
@@ -20,12 +22,12 @@ from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images
 from vae_tune.vae.training import fit, new_state
 
-config, cpu = eval(sys.argv[1]), torch.device("cpu")
+config, shape, cpu = eval(sys.argv[1]), eval(sys.argv[3]), torch.device("cpu")
 torch.set_num_threads(1)
-train, validation = (np.zeros((count, 1, 28, 28), np.uint8) for count in (128, int(sys.argv[2])))
+train, validation = (np.zeros((count, *shape), np.uint8) for count in (128, int(sys.argv[2])))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 before = peak()
-state = new_state(config, (1, 28, 28), cpu)
+state = new_state(config, shape, cpu)
 with tempfile.TemporaryDirectory() as folder:
     for report in fit(config, Images(train, validation, validation), cpu, state):
         write_checkpoint(Path(folder), config, state, report)
@@ -42,6 +44,9 @@ print(peak() - before)
         TrialConfig(latent_size=3, hidden_width=7, hidden_layers=1),
         TrialConfig(latent_size=50, hidden_width=9, hidden_layers=4),
         TrialConfig(latent_size=3, hidden_width=7, encoder_activation="relu", hidden_layers=3),
+        TrialConfig(latent_size=3, hidden_width=7, likelihood="logistic-mixture", mixture_components=4),
+        TrialConfig(latent_size=3, hidden_width=7, likelihood="categorical"),
+        TrialConfig(latent_size=3, hidden_width=7, likelihood="gaussian"),
     ],
 )
 @pytest.mark.parametrize("shape", [(1, 5, 7), (3, 8, 8)])
@@ -58,12 +63,42 @@ def test_the_parameters_are_those_of_the_model(config, shape):
     ],
     ids=["wide", "many latents"],
 )
-def test_a_training_takes_about_the_memory_that_is_foretold(config):
-    # by a shell's child: at exec a process keeps the peak of the one that forked it, here of all tests so far
-    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", MEASURED, repr(config), str(EVALUATED)]
-    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def test_a_training_takes_about_the_memory_that_is_estimated(config):
+    taken = measured(config, SHAPE, EVALUATED)
     assert taken > 300_000_000
     assert 0.85 * taken < training_bytes(config, SHAPE, EVALUATED) < 1.6 * taken
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "shape"),
+    [
+        ("logistic", (3, 64, 64)),
+        ("logistic-mixture", (3, 32, 32)),
+        ("categorical", (3, 12, 12)),
+        ("continuous-bernoulli", (3, 64, 64)),
+        ("gaussian", (3, 96, 96)),
+    ],
+)
+@pytest.mark.parametrize("width", [10, 400])
+def test_the_estimate_knows_what_each_likelihood_takes_on_colour_images(likelihood, shape, width):
+    config = replace(PLAIN, likelihood=likelihood, hidden_width=width)
+    taken = measured(config, shape, 200)
+    assert 0.85 * taken < training_bytes(config, shape, 200) < 1.6 * taken
+
+
+def measured(config, shape, evaluated):
+    """Train in a process of its own and return by how many bytes its memory grew at most."""
+    # by a shell's child: at exec a process keeps the peak of the one that forked it, here of all tests so far
+    arguments = MEASURED, repr(config), str(evaluated), repr(shape)
+    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", *arguments]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_fewer_images_are_evaluated_at_once_where_pixels_have_many_parameters():
+    assert evaluation_batch(PLAIN, SHAPE) == 500
+    assert evaluation_batch(PLAIN, (3, 32, 32)) == 500
+    assert evaluation_batch(replace(PLAIN, likelihood="categorical"), (3, 32, 32)) == 5
+    assert evaluation_batch(replace(PLAIN, likelihood="categorical"), (3, 512, 512)) == 1
 
 
 def test_with_a_gpu_a_training_takes_less_main_memory():

@@ -11,9 +11,11 @@ from PIL import Image
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
+from vae_tune.vae import pictures
 from vae_tune.vae.model import VAE, build_model
 from vae_tune.vae.pictures import (
     by_information,
+    fit_page,
     grid,
     interpolations,
     manifold,
@@ -157,6 +159,36 @@ def test_a_png_has_every_pixel_as_wide_as_zoom(tmp_path, zoom, tiny):
     with Image.open(tmp_path / "sheet.png") as image:
         assert (image.format, image.mode, image.size) == ("PNG", "L", (7 * zoom, 5 * zoom))
         np.testing.assert_array_equal(np.asarray(image), tiny.test[0, 0].repeat(zoom, axis=0).repeat(zoom, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("size", "written"),
+    [
+        ((242, 242), (484, 484)),  # 8 x 8 of 28 x 28
+        ((602, 602), (1204, 1204)),
+        ((82, 82), (410, 410)),  # of 8 x 8: enlarged
+        ((12, 30), (192, 480)),
+        ((530, 530), (1060, 1060)),
+        ((700, 900), (700, 900)),
+        ((2066, 1034), (1300, 651)),  # of 256 x 128: reduced
+    ],
+)
+def test_a_sheet_is_as_large_as_a_page_can_show_it_and_keeps_its_proportions(tmp_path, size, written):
+    for sheet in (np.zeros(size, np.uint8), np.zeros((*size, 3), np.uint8)):
+        write_png(tmp_path / "sheet.png", sheet)
+        with Image.open(tmp_path / "sheet.png") as image:
+            assert image.size == written[::-1]
+        assert max(fit_page(sheet).shape[:2]) <= 1300
+
+
+def test_many_parameters_are_decoded_a_part_at_a_time(model, monkeypatch):
+    whole = samples(model, 7)
+    rows = []
+    plain = model.network.decode
+    monkeypatch.setattr(model.network, "decode", lambda z: rows.append(len(z)) or plain(z))
+    monkeypatch.setattr(pictures, "_DECODED_AT_ONCE", 100)
+    np.testing.assert_array_equal(samples(model, 7), whole)
+    assert rows == [2, 2, 2, 1]
 
 
 def test_writing_a_png_leaves_nothing_else(tmp_path, tiny):

@@ -104,7 +104,7 @@ def test_their_pictures_and_likelihoods_have_the_shape_of_the_images(colours):
 
 
 def test_the_fused_step_computes_only_the_elbo_of_the_mlp_with_the_bernoulli_likelihood():
-    mlp = build_model(CONFIG, SHAPE)
+    mlp = build_model(replace(CONFIG, likelihood="bernoulli"), SHAPE)
     network, likelihood = Convolution(3), TwoSided()
     wide = MLP(SHAPE, likelihood.outputs(3), CONFIG)
     assert isinstance(make_step(mlp, CONFIG), FusedStep)

@@ -1,5 +1,6 @@
 """Event files, read with TensorBoard's own reader, and shown by its server."""
 
+import io
 import json
 import sys
 import time
@@ -51,6 +52,10 @@ def test_samples_are_drawn_at_the_end_of_a_trial(tmp_path):
     view.show(trial(0, 120.0, state=PRUNED), lambda: SHEET)
     (image,) = read(tmp_path / "trial_00000").Images("samples")
     assert (image.step, image.width, image.height) == (1, 40, 30)
+    view.show(trial(1, 120.0, state=PRUNED), lambda: np.stack([SHEET, SHEET // 2, SHEET // 3], axis=2))
+    (image,) = read(tmp_path / "trial_00001").Images("samples")
+    with Image.open(io.BytesIO(image.encoded_image_string)) as picture:
+        assert (picture.size, picture.getpixel((3, 5))) == ((40, 30), (203, 101, 67))
 
 
 @pytest.mark.parametrize(("state", "success"), [(PRUNED, True), (FAIL, False)])

@@ -1,6 +1,9 @@
 """A real visdom server on loopback; without network it is started past the download of its scripts."""
 
+import base64
+import io
 import json
+import math
 import sys
 import threading
 import urllib.request
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.view_servers import SECONDS, VALUES, Server, Warnings, free_port, hanging_port, trial
 from vae_tune.config.names import PRUNED
@@ -16,7 +20,7 @@ from vae_tune.views.live.background_thread import BackgroundView
 from vae_tune.views.live.visdom import Visdom
 
 START = "from visdom.server.run_server import main; main()"
-MANIFEST = {"reference": {"max_epochs": 2}}
+MANIFEST = {"reference": {"max_epochs": 2}, "metric": {"kind": "grey"}}
 SHEET = np.arange(1200, dtype=np.uint8).reshape(30, 40)
 
 
@@ -110,3 +114,17 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
 def test_what_the_server_refuses_is_an_error(server):
     with pytest.raises(ConnectionError):
         Visdom(f"{url(server)}/no/such/path", Path("x"), MANIFEST)
+
+
+def test_levels_are_drawn_in_bits_and_samples_in_colour(server):
+    metric = {"kind": "levels", "dimensions": 3072}
+    view = Visdom(url(server), Path("colour"), MANIFEST | {"metric": metric})
+    view.show(trial(0, 10_000.0, 3072 * math.log(2) * 4.5), lambda: np.stack([SHEET, SHEET // 2, SHEET // 3], axis=2))
+    view.close("complete")
+    assert curves(server, "colour")["trial 0"][1] == (2, pytest.approx(4.5))
+    shown = windows(server, "colour")
+    assert shown["val_loss"]["content"]["layout"]["yaxis"]["title"] == "bits/dim"
+    assert "4.500 bits/dim at epoch 2" in shown["samples"]["content"]["caption"]
+    picture = base64.b64decode(shown["samples"]["content"]["src"].partition(",")[2])
+    with Image.open(io.BytesIO(picture)) as image:
+        assert (image.size, image.getpixel((3, 5))[:3]) == ((40, 30), (203, 101, 67))

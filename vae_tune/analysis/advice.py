@@ -26,7 +26,7 @@ from vae_tune.record.diagnostics import latents_remedy
 
 _SURE = 30  # trials that the statement about the most important hyperparameter needs
 _LEAD = 0.4  # of the variance: by which the most important hyperparameter exceeds the second
-_FALLING = 0.2  # nats per epoch: a fall that makes longer training worthwhile
+_FALLING = 0.2  # nats per epoch, see Study.threshold: a fall that makes longer training worthwhile
 _TRUSTED = 0.5  # rank correlation above which a rung is trustworthy
 _NAMED = 5  # hyperparameters whose importance is given
 _FEW = 3  # trials that support a statement about their fate
@@ -163,11 +163,13 @@ def _result(study: Study) -> Iterator[Finding]:
         text = "No trial has succeeded yet." if len(study.epochs) else "No trial has reported an epoch yet."
         yield Finding("result", "No trial has succeeded." if failed else text)
         return
-    text = f"The best is trial {best.name}: {best[VAL_LOSS]:.2f} nats per image on validation at epoch {best[EPOCHS]}"
+    unit = study.loss_unit
+    loss = f"{unit.text(best[VAL_LOSS])} {unit.name}"
+    text = f"The best is trial {best.name}: {loss} on validation at epoch {best[EPOCHS]}"
     if best.name == REFERENCE_TRIAL:
         text += ". It is the reference"
     elif (reference := study.trials.loc[REFERENCE_TRIAL])[EPOCHS] == best[EPOCHS] and reference[STATE] == COMPLETE:
-        text += f", {reference[VAL_LOSS] - best[VAL_LOSS]:.2f} below the reference"
+        text += f", {unit.text(reference[VAL_LOSS] - best[VAL_LOSS])} below the reference"
     whole = best[STATE] == COMPLETE
     yield Finding("result", text + ".", "" if whole else "No trial has been trained to the end yet.")
 
@@ -189,7 +191,7 @@ def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
 
 
 def _edges(study: Study) -> Iterator[Finding]:
-    found = [edge for edge in range_edges(study) if edge.hyperparameter != names.SEED]
+    unit, found = study.loss_unit, [edge for edge in range_edges(study) if edge.hyperparameter != names.SEED]
     for edge in found:
         if edge.edge and study.best is not None:
             name = edge.hyperparameter
@@ -197,9 +199,9 @@ def _edges(study: Study) -> Iterator[Finding]:
             yield Finding(
                 "edges",
                 f"The best values of {name} lie at the {edge.edge} end of its range {edge.low:.4g} to {edge.high:.4g}."
-                f" The loss still falls there by {edge.fall:.2f} nats per tenth of the range (95 % interval "
-                f"{edge.fall_low:.2f} to {edge.fall_high:.2f}, {edge.trials} trials at epoch {edge.epoch}). "
-                f"The winner has {study.best[name]:.4g}.",
+                f" The loss still falls there by {unit.with_name(edge.fall)} per tenth of the range (95 % interval "
+                f"{unit.text(edge.fall_low)} to {unit.text(edge.fall_high)}, {edge.trials} trials at epoch "
+                f"{edge.epoch}). The winner has {study.best[name]:.4g}.",
                 f"Search {beyond} too.",
                 certain=edge.epoch == study.max_epochs,
             )
@@ -242,9 +244,9 @@ def _trials(study: Study) -> Iterator[Finding]:
         first = whole[TRIAL].iloc[0]
         text = f"None of the {len(table)} trials that ended was better than trial {first}, the first complete one."
     else:
-        nats = -table[BEST].diff()[gains.index[-1]]
+        gain = study.loss_unit.with_name(-table[BEST].diff()[gains.index[-1]])
         last = _ordinal(gains[names.ORDER].iloc[-1])
-        text = f"The last improvement, {nats:.2f} nats, came from the {last} of the {len(table)} trials that ended."
+        text = f"The last improvement, {gain}, came from the {last} of the {len(table)} trials that ended."
     yield Finding("trials", text)
 
 
@@ -262,17 +264,18 @@ def _epochs(study: Study) -> Iterator[Finding]:
     mean, half = slope(np.arange(last, dtype=np.float64), curve.to_numpy(np.float64)[-last:])
     end = (curve.iloc[-1] - curve.iloc[-1 - window]) / window
     lowest = int(curve.argmin()) + 1
-    interval = f"95 % interval {mean - half:+.2f} to {mean + half:+.2f}"
-    trend = f"{mean:+.2f} nats per epoch over its last {last} epochs ({interval})"
-    if mean + half < 0 and end < -_FALLING:
+    unit, falling = study.loss_unit, study.threshold(_FALLING)
+    interval = f"95 % interval {unit.text(mean - half, '+')} to {unit.text(mean + half, '+')}"
+    trend = f"{unit.text(mean, '+')} {unit.short} per epoch over its last {last} epochs ({interval})"
+    if mean + half < 0 and end < -falling:
         text = f"The winner's loss was still falling at the end: {trend}."
         yield Finding("epochs", text, f"Train longer than {study.max_epochs} epochs.", certain=True)
     elif mean - half > 0 and lowest < len(curve) - window:
         rise = curve.iloc[-1] - curve.min()
-        text = f"The winner was best at epoch {lowest}; its loss has risen by {rise:.2f} nats since: {trend}."
+        text = f"The winner was best at epoch {lowest}; its loss has risen by {unit.with_name(rise)} since: {trend}."
         remedies = "fewer epochs or more images" if _larger(study) else "fewer epochs, a smaller model or more images"
         yield Finding("epochs", text, f"It overfits: {remedies} would help.", certain=True)
-    elif abs(mean) < _FALLING and half < _FALLING:
+    elif abs(mean) < falling and half < falling:
         yield Finding("epochs", f"The winner had converged: {trend}.")
     else:
         yield Finding("epochs", f"Whether the winner had converged is not clear: {trend}.")

@@ -20,6 +20,8 @@ from vae_tune.config.names import EPOCH, EPOCHS, PRUNED, STATE, TRIAL, VAL_LOSS
 
 Array = npt.NDArray[np.float64]
 _FEWEST = 3  # trials with a final loss that a correlation or a line through them needs
+_LEAST_SPREAD = 1e-3  # nats: of losses that are mostly equal
+_WELL_ABOVE = 0.1  # of the spread: a lowest loss nearer to 0 than this is not well above it
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def probability_that_best_was_stopped(
     """Return the estimated probability that a rung stopped a trial better than the best that it let through.
 
     It is 1 if an audited trial was better. Else the final loss of each stopped trial is predicted by a line through
-    the logarithms of loss at the rung and final loss, with independent normal errors as large as the line's own. It is
-    NaN if fewer than 3 trials have both losses, or none was audited.
+    the logarithms of loss at the rung and final loss, with independent normal errors as large as the line's own. Both
+    are taken above :func:`log_base`. It is NaN if fewer than 3 trials have both losses, or none was audited.
 
     Args:
         known: losses at the rung of trials with a final loss.
@@ -100,13 +102,26 @@ def probability_that_best_was_stopped(
         return 1.0
     if len(known) < _FEWEST or not len(audited):
         return math.nan
-    x, y = np.log(known), np.log(final)
+    early_base, final_base = log_base(np.concatenate([known, stopped])), log_base(np.append(final, best))
+    x, y = np.log(known - early_base), np.log(final - final_base)
     slope, offset = np.polyfit(x, y, 1, w=np.sqrt(weights))
     squares = weights * (y - slope * x - offset) ** 2
     deviation = math.sqrt(squares.sum() / weights.sum() * len(x) / (len(x) - 2))
-    distance = math.log(best) - slope * np.log(stopped) - offset
+    distance = math.log(best - final_base) - slope * np.log(stopped - early_base) - offset
     chances = ndtr(distance / deviation) if deviation > 0 else (distance > 0).astype(float)
     return float(1 - np.prod(1 - chances))
+
+
+def log_base(losses: Array) -> float:
+    """Return the number to subtract from losses before their logarithm is taken; infinite ones and NaN do not count.
+
+    It is 0 where all losses lie well above 0, as those of a likelihood do. Densities give losses of any sign: there it
+    lies below the lowest loss, by the distance of the median from it.
+    """
+    known = losses[np.isfinite(losses)]
+    lowest = float(known.min(initial=math.inf))
+    spread = max(float(np.median(known)) - lowest, _LEAST_SPREAD) if len(known) else _LEAST_SPREAD
+    return 0.0 if lowest > _WELL_ABOVE * spread else lowest - spread
 
 
 def proportion_interval(hits: int, count: int) -> tuple[float, float]:

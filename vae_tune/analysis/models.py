@@ -68,9 +68,7 @@ def pareto(study: Study) -> pd.DataFrame:
         see :func:`vae_tune.record.trials.ranked`).
     """
     table = _newest(study)
-    shape = study.manifest["data"]["shape"]
-    shape = shape if len(shape) == 3 else [1, *shape]  # of grey images the record holds (height, width)
-    sizes = [parameter_count(config, shape) for config in trial_configs(study, table[TRIAL])]
+    sizes = [parameter_count(config, study.image_shape) for config in trial_configs(study, table[TRIAL])]
     table[PARAMETERS] = np.array(sizes, dtype=np.int64)
     table = table.sort_values([PARAMETERS, VAL_LOSS], ignore_index=True)
     rows: Any = study.trials.reset_index().itertuples()

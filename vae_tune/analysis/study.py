@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.config import names
 from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
@@ -27,6 +29,10 @@ from vae_tune.record.trials import marks_of_schema_1, winner
 
 if TYPE_CHECKING:
     from vae_tune.vae.model import VAE
+
+_TRIAL_LOSSES = (VAL_LOSS, names.VAL_RECONSTRUCTION, names.VAL_KL)
+_EPOCH_LOSSES = (names.TRAIN_LOSS, *_TRIAL_LOSSES)
+_USUAL_PIXELS = 28 * 28
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,33 @@ class Study:
         return str(self.manifest["kind"])
 
     @cached_property
+    def loss_unit(self) -> LossUnit:
+        """The unit in which people are shown the losses; the tables here are in nats per image."""
+        return LossUnit.of(self.manifest["metric"])
+
+    @cached_property
+    def shown(self) -> Study:
+        """The study with the losses of its tables in the unit in which people are shown them, for figures."""
+        nats = self.loss_unit.nats
+        if nats == 1:
+            return self
+        trials = self.trials.assign(**{name: self.trials[name] / nats for name in _TRIAL_LOSSES})
+        epochs = self.epochs.assign(**{name: self.epochs[name] / nats for name in _EPOCH_LOSSES})
+        shown = replace(self, trials=trials, epochs=epochs)
+        shown.__dict__["shown"] = shown  # it is in that unit already
+        return shown
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width; of grey images the record holds (height, width)."""
+        channels, height, width = [1, *map(int, self.manifest["data"]["shape"])][-3:]
+        return channels, height, width
+
+    def threshold(self, nats: float) -> float:
+        """Return a difference of losses that matters, given for an image of 28 x 28 grey pixels, for an image here."""
+        return nats * (math.prod(self.image_shape) / _USUAL_PIXELS)
+
+    @cached_property
     def best(self) -> pd.Series[Any] | None:
         """The winner's row of ``trials`` (its name is the trial's number), or None if there is no winner."""
         rows: Any = self.trials.reset_index().itertuples()
@@ -109,7 +142,7 @@ class Study:
 
     def __repr__(self) -> str:
         """Describe the study in a few lines: kind, status, trials and winner."""
-        metric, counts = self.manifest["metric"], self.trials[STATE].value_counts()
+        unit, counts = self.loss_unit, self.trials[STATE].value_counts()
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         lines = [
             f"Study {self.name}: {self.kind}, {self.manifest['status']}, in {address(self.folder)}",
@@ -118,7 +151,7 @@ class Study:
             else f"  0 of {self.config.num_samples} trials",
         ]
         if (best := self.best) is not None:
-            loss = f"{best[VAL_LOSS]:.2f} {metric['unit']} ({metric['kind']})"
+            loss = f"{unit.text(best[VAL_LOSS])} {unit.name} ({unit.kind.name})"
             lines.append(f"  best: trial {best.name}, {VAL_LOSS} {loss} after epoch {best[EPOCHS]}")
             values = best[list(self.space.distributions)].items()
             words = [f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values]

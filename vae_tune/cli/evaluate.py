@@ -43,19 +43,22 @@ def run(options: EvaluateOptions) -> None:
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
+    from vae_tune.analysis.loss_unit import LossUnit
+
+    unit = LossUnit.of(result)
     lines = [
         f"{result['model']} on {result['images']:,} {result['split']} images of {result['dataset']}",
-        f"In nats per image, {result['kind']} values:",
-        f"  negative ELBO     {result['negative_elbo']:9.2f}",
-        f"    reconstruction  {result['reconstruction']:9.2f}",
-        f"    KL              {result['kl']:9.2f}",
+        f"In {unit.title}:",
+        f"  negative ELBO     {unit.text(result['negative_elbo']):>9}",
+        f"    reconstruction  {unit.text(result['reconstruction']):>9}",
+        f"    KL              {unit.text(result['kl']):>9}",
     ]
     if nll := result.get("nll"):
         error = nll["standard_error"]
-        deviation = "" if error is None else f" +- {error:.2f} (standard error over images)"
-        lines.append(f"  NLL               {nll['mean']:9.2f}{deviation}")
+        deviation = "" if error is None else f" +- {unit.text(error)} (standard error over images)"
+        lines.append(f"  NLL               {unit.text(nll['mean']):>9}{deviation}")
         lines.append(f"    from {nll['samples']:,} samples per image, in {nll['seconds']:.0f} s")
-        if result["kind"] == "grey":
+        if not unit.kind.is_likelihood:
             note = "Grey values have no likelihood: do not compare this NLL with one of binary images."
             lines.append(f"  {note} See --binarization.")
     return [*lines, f"{result['active_units']} of {result['latent_size']} latents active"]

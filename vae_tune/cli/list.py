@@ -67,6 +67,7 @@ def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
 
 
 def _describe(place: Path) -> tuple[str, ...]:
+    from vae_tune.analysis.loss_unit import LossUnit
     from vae_tune.analysis.study import trials_table
     from vae_tune.record.lock import is_being_written
     from vae_tune.record.metadata import read_manifest, read_space, status_label
@@ -76,14 +77,14 @@ def _describe(place: Path) -> tuple[str, ...]:
     manifest = read_manifest(place)
     trials = trials_table(BytesIO(read_bytes(place / TRIALS_FILE)), read_space(manifest), manifest["reference"])
     rows: Any = trials.reset_index().itertuples()
-    best, metric = winner(rows, manifest["reference"]["max_epochs"]), manifest["metric"]
+    best, unit = winner(rows, manifest["reference"]["max_epochs"]), LossUnit.of(manifest["metric"])
     started = datetime.fromisoformat(manifest["runs"][0]["started"]).astimezone(UTC)
     return (
         _shown(place),
         manifest["kind"],
         status_label(manifest["status"], is_running=is_running),
         f"{int((trials[STATE] != RUNNING).sum())}/{manifest['config']['num_samples']}",
-        "" if best is None else f"{best.val_loss:.2f} {metric['unit']}, {metric['kind']}",
+        "" if best is None else f"{unit.text(best.val_loss or 0.0)} {unit.name}, {unit.kind.name}",
         f"{started:%Y-%m-%d %H:%M}",
     )
 

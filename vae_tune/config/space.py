@@ -202,6 +202,8 @@ class _Entry:
             if not isinstance(choices, (list, tuple)) or not choices:
                 self.refuse(f"needs choices, a list, but got {choices!r}")
             values = [self.value(choice) for choice in choices]
+            if None in values:
+                self.refuse("has a choice without a value: name what it stands for")
             if twice := repeated(values):
                 self.refuse(f"has the choice {twice[0]!r} twice")
             return CategoricalDistribution(values)

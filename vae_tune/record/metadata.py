@@ -23,7 +23,7 @@ from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__
 from vae_tune.images.datasets import Images
-from vae_tune.vae.likelihoods.likelihood import kind_of
+from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 
 SCHEMA = 2
 """Version of the record that this code writes; it rises when older code would misread a study. Version 1 had neither
@@ -57,7 +57,11 @@ def new_manifest(
         "reference": to_dict(base),
         **space_to_dict(space),
         "data": describe_data(config, images),
-        "metric": {"name": names.VAL_LOSS, "unit": names.UNIT, "kind": likelihood.name, "direction": names.DIRECTION},
+        "metric": {
+            "name": names.VAL_LOSS,
+            **metric_of(likelihood, images.pixels),
+            "direction": names.DIRECTION,
+        },
         "rungs": list(config.asha.rungs(base.max_epochs)),
         "runs": [],
         "status": "running",

@@ -21,6 +21,7 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.analysis.hyperparameters import Axis
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
@@ -57,7 +58,7 @@ class Curves:
     name: str
     space: Space
     reference: TrialConfig
-    kind: str  # kind of the losses: grey, static or dynamic
+    unit: LossUnit  # kind of the losses, and the unit in which they are shown
     values: tuple[Mapping[str, Any], ...]  # (n,) hyperparameters of each configuration
     losses: Array  # (n, max_epochs) nats per image; NaN after the end of the training, infinite where it diverged
     seconds: Array  # (n, max_epochs), NaN after the end of the training
@@ -91,8 +92,7 @@ def load_curves(folder: Path) -> Curves:
     manifest = read_manifest(folder)
     try:
         reference: TrialConfig = from_dict(TrialConfig, manifest["reference"])
-        kind = str(manifest["metric"]["kind"])
-        return _curves(folder, kind, read_space(manifest), reference, read_table(folder))
+        return _curves(folder, LossUnit.of(manifest["metric"]), read_space(manifest), reference, read_table(folder))
     except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise UsageError(f"{original_address(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
 
@@ -113,10 +113,10 @@ def study_curves(study: Study) -> Curves:
     ends = pd.DataFrame(columns)
     reports = pd.concat([reports, ends]) if len(ends) else reports
     table = reports.merge(kept[list(study.space.distributions)].reset_index(), on=TRIAL)
-    return _curves(study.folder, study.manifest["metric"]["kind"], study.space, study.reference, table)
+    return _curves(study.folder, study.loss_unit, study.space, study.reference, table)
 
 
-def _curves(folder: Path, kind: str, space: Space, reference: TrialConfig, table: pd.DataFrame) -> Curves:
+def _curves(folder: Path, unit: LossUnit, space: Space, reference: TrialConfig, table: pd.DataFrame) -> Curves:
     """Return the curves in a table with one row per epoch of a trial."""
     if table.empty:
         raise UsageError(f"{original_address(folder)} has no learning curve: no trial has reported an epoch.")
@@ -129,7 +129,7 @@ def _curves(folder: Path, kind: str, space: Space, reference: TrialConfig, table
         table.pivot(index=TRIAL, columns=EPOCH, values=name).reindex(columns=epochs).to_numpy(np.float64)
         for name in (VAL_LOSS, SECONDS)
     )
-    return Curves(folder.name, space, reference, kind, values, losses, seconds)
+    return Curves(folder.name, space, reference, unit, values, losses, seconds)
 
 
 def _choice(cell: Any, space: Space, name: str) -> Any:

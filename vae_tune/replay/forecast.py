@@ -31,7 +31,7 @@ MORE = 50  # additional trials whose gain is forecast
 _FACTORS = (2, 3, 4)
 _MOST = 100  # trials that the surrogate is fitted to: its time grows with their cube
 _REPEATS, _FEWEST_REPEATS = 10, 3
-_AS_GOOD = 0.05  # nats: another best trial this close is as good
+_AS_GOOD = 0.05  # nats, as the next, see Study.threshold: another best trial this close is as good
 _BETTER = 0.1  # nats: another best trial this much better is worth its epochs
 _WORTH = 0.1  # of the epochs: a saving worth mentioning
 
@@ -113,8 +113,7 @@ class Recorded:
         self._check()
         if (recorded := self._recorded.get(tuple(values.values()))) is not None:
             return recorded
-        expected = self._surrogate.curve(values)
-        return Curve(expected.losses * self._random.choice(self._noise), expected.seconds)
+        return self._surrogate.with_noise(self._surrogate.curve(values), self._random.choice(self._noise))
 
     def _whole(self, values: Mapping[str, Any], losses: Array, seconds: Array) -> Curve:
         """Return a recorded curve to the last epoch."""
@@ -129,19 +128,19 @@ def _factors(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
     own = replace(study.config.asha, audit_fraction=0.0)
     stops = own if own.scheduler != "none" else replace(own, scheduler="asha")
     settings = {own, *(replace(stops, reduction_factor=factor) for factor in _FACTORS)}
-    points, costs, cost = _points(source.curves), [], {}
+    points, costs, cost, unit = _points(source.curves), [], {}, study.loss_unit
     for asha in sorted(settings, key=lambda asha: (asha.scheduler, asha.reduction_factor)):
         trials = simulate(source, Setting("random", asha, workers), len(points) + 1, 0, points)
         cost[asha] = sum(trial.epochs for trial in trials), _best(trials)
-        costs.append(f"{_name(asha)} ({cost[asha][0]} epochs, best {cost[asha][1]:.2f} nats)")
+        costs.append(f"{_name(asha)} ({cost[asha][0]} epochs, best {unit.with_name(cost[asha][1])})")
     if len({epochs for epochs, _ in cost.values()}) == 1:
         return
     spent, best = cost[own]
     text = f"The recorded trials replayed: {', '.join(costs)}."
-    cheapest = min(cost, key=lambda asha: (cost[asha][1] > best + _AS_GOOD, cost[asha][0]))
+    cheapest = min(cost, key=lambda asha: (cost[asha][1] > best + study.threshold(_AS_GOOD), cost[asha][0]))
     finest = min(cost, key=lambda asha: cost[asha][1])
-    if cost[finest][1] < best - _BETTER:
-        much = f"{best - cost[finest][1]:.2f} nats better for {cost[finest][0] / spent - 1:+.0%} epochs"
+    if cost[finest][1] < best - study.threshold(_BETTER):
+        much = f"{unit.with_name(best - cost[finest][1])} better for {cost[finest][0] / spent - 1:+.0%} epochs"
         yield Finding("stopping", text, f"{_option(finest, own)} may be {much}.")
     elif cost[cheapest][0] <= (1 - _WORTH) * spent:
         saved = 1 - cost[cheapest][0] / spent
@@ -167,14 +166,15 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
             break
         gains.append(max(0.0, study.best[VAL_LOSS] - _best(trials)))
         epochs.append(sum(trial.epochs for trial in trials))
-    mean = np.mean(gains)
+    mean, unit, better = float(np.mean(gains)), study.loss_unit, study.threshold(_BETTER)
     text = (
-        f"{MORE} more trials are expected to gain {mean:.2f} nats ({min(gains):.2f} to {max(gains):.2f} in "
+        f"{MORE} more trials are expected to gain {unit.with_name(mean)} "
+        f"({unit.text(min(gains))} to {unit.text(max(gains))} in "
         f"{len(gains)} replays) for about {np.mean(epochs):.0f} epochs."
     )
     more = f"To go on: {message_hints.resume(study.place, num_samples=len(study.trials) + MORE)}"
-    certain = bool(min(gains) >= _BETTER or max(gains) < _BETTER)
-    yield Finding("trials", text, more if mean >= _BETTER else "They promise little.", certain)
+    certain = bool(min(gains) >= better or max(gains) < better)
+    yield Finding("trials", text, more if mean >= better else "They promise little.", certain)
 
 
 def _some(curves: Curves) -> Curves:

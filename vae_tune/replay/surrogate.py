@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vae_tune.analysis.early_stopping_audit import weighted_spearman
+from vae_tune.analysis.early_stopping_audit import log_base, weighted_spearman
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, SPEARMAN, TRIALS
 from vae_tune.replay.curves import Array, Curve, Curves, places
@@ -45,6 +45,8 @@ class _Process:
 class Surrogate:
     """A Gaussian process per epoch for the logarithm of the loss, and one for the duration of an epoch.
 
+    Losses may be negative: logarithms are those of the distance from a floor below all of them.
+
     If all curves are whole, the loss at an epoch is a function of the configuration. If some were stopped, late epochs
     hold good configurations only. Then the change since the epoch before is modelled first, given the configuration
     and the loss before it; the stopped curves are continued with it, and the surrogate is that of the continued
@@ -75,7 +77,8 @@ class Surrogate:
         self._places = places(curves.space, curves.values)[known]
         recorded = curves.losses[known][:, self._epochs - 1]
         self._chained = bool(np.isnan(recorded).any())
-        self._floor = np.zeros(len(self._epochs)) if self._chained else _floor(recorded)
+        self._base = log_base(recorded)
+        self._floor = np.full(len(self._epochs), self._base) if self._chained else _floor(recorded)
         self._recorded = recorded if self._chained else _capped(recorded)
         self._logs = np.log(self._recorded - self._floor)
         self._paces = np.log(np.nanmean(curves.seconds[known], axis=1))
@@ -101,16 +104,21 @@ class Surrogate:
         """Return the curve of a configuration that reported ``losses`` (max_epochs,), NaN after its end."""
         point, epochs = places(self.curves.space, [values]), np.arange(1, len(losses) + 1)
         known = losses[self._epochs - 1]
-        rolled = self._roll(point, self._losses, np.log(known - self._floor)[None])[0]
+        logs = np.log(np.maximum(known - self._floor, _EQUAL))  # a curve that was not fitted may lie below the floor
+        rolled = self._roll(point, self._losses, logs[None])[0]
         expected = np.interp(epochs, self._epochs, np.where(np.isnan(known), rolled, known))
         seconds = np.full(len(losses), np.exp(self._pace.predict(point)[0]))
         return Curve(np.where(np.isnan(losses), expected, losses), seconds)
 
     def residuals(self) -> Array:
-        """Return the noise of the curves: the ratios of recorded to expected final losses; (n,)."""
+        """Return the noise of the curves: the ratios of recorded to expected final losses above the base; (n,)."""
         expected = self._direct._roll(self._places, self._direct._losses)[:, -1]
-        factors = self._recorded[:, -1] / expected
+        factors = (self._recorded[:, -1] - self._base) / (expected - self._base)
         return np.asarray(factors[~np.isnan(factors)])
+
+    def with_noise(self, curve: Curve, factor: float) -> Curve:
+        """Return an expected curve with its losses above the base multiplied by one of :meth:`residuals`."""
+        return Curve((curve.losses - self._base) * factor + self._base, curve.seconds)
 
     def validate(self, *, ahead: bool = False) -> pd.DataFrame:
         """Return the errors of the surrogate, by cross-validation over configurations in 5 folds.

@@ -10,15 +10,16 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vae_tune.config.errors import UsageError
-from vae_tune.config.fields import to_dict
+from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import local_copy
-from vae_tune.config.names import STARTED, WARM_START
+from vae_tune.config.names import LIKELIHOOD, STARTED, WARM_START
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
+from vae_tune.vae.likelihoods.likelihood import likelihood_name
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,14 @@ def read_warm_start(folder: Path, manifest: Mapping[str, Any], space: Space, bas
 def _comparable(study: Mapping[str, Any], searched: Collection[str]) -> dict[str, Any]:
     """Return what must agree in two studies; ``searched`` names the hyperparameters of the new one."""
     reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
+    channels = ([1, *study["data"]["shape"]])[-3]  # of grey images the record holds (height, width)
+    reference[LIKELIHOOD] = likelihood_name(from_dict(TrialConfig, reference), channels)
     settings = {name: value for name, value in reference.items() if name not in searched and name != "seed"}
-    agreeing = {"metric": study["metric"], "data": study["data"]["sha256"], "fixed": study["fixed"]}
+    agreeing = {
+        "kind of the losses": study["metric"]["kind"],
+        "data": study["data"]["sha256"],
+        "fixed": study["fixed"],
+    }
     return agreeing | settings | {"space": sorted(study["space"])}
 
 

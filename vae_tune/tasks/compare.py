@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.analysis.compute_cost import compute_cost, cost_unit
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.progress import best_so_far
 from vae_tune.analysis.study import Studies, Study, load_studies, trial_configs
 from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
-from vae_tune.views.figures.conventions import LOSS, time_unit
+from vae_tune.config.settings import TrialConfig
+from vae_tune.vae.likelihoods.likelihood import likelihood_name
+from vae_tune.views.figures.conventions import loss_title, time_unit
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
 
@@ -126,29 +130,28 @@ def _row(study: Study) -> dict[str, Any]:
 
 def comparison(studies: Studies) -> list[str]:
     """Return the comparison as lines of text: kind and unit, one column per study, and which study is best."""
-    table = side_by_side(studies)
+    table, unit = side_by_side(studies), studies.studies[0].loss_unit
     unused = [column for column in (names.GPU_HOURS, names.RUNNING) if not table[column].any()]
     if not any(study.kind == names.SEARCH for study in studies.studies):
         unused.append(names.REFERENCE_LOSS)
     table = table.drop(columns=unused)
-    rows = dict(_numbers(str(column), table[column]) for column in table)
+    rows = dict(_numbers(str(column), table[column], unit) for column in table)
     rows |= _configurations(studies)
     manifest = studies.studies[0].manifest
-    data, metric = manifest["data"], manifest["metric"]
-    kind = f"Losses: negative ELBO, {metric['unit']}, {metric['kind']} values of {data['dataset']}"
-    return [kind, "", *_aligned({"": list(studies.names), **rows}), "", _verdict(table)]
+    kind = f"Losses: negative ELBO, {unit.title} of {manifest['data']['dataset']}"
+    return [kind, "", *_aligned({"": list(studies.names), **rows}), "", _verdict(table, unit)]
 
 
-def _numbers(column: str, values: pd.Series[Any]) -> tuple[str, list[str]]:
+def _numbers(column: str, values: pd.Series[Any], unit: LossUnit) -> tuple[str, list[str]]:
     """Return a column as a row to print: its label and its cells."""
     label = _ROWS[column]
     if column in (names.CPU_HOURS, names.GPU_HOURS):
         units, label = cost_unit(values.max(), label)
         values = values * units
-    return label, [_cell(column, value) for value in values]
+    return label, [_cell(column, value, unit) for value in values]
 
 
-def _cell(column: str, value: Any) -> str:
+def _cell(column: str, value: Any, unit: LossUnit) -> str:
     import pandas as pd
 
     if pd.isna(value):
@@ -157,19 +160,23 @@ def _cell(column: str, value: Any) -> str:
         return format_duration(value * 3600)
     if column in (names.CPU_HOURS, names.GPU_HOURS):
         return f"{value:.3g}"
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return unit.text(value) if isinstance(value, float) else str(value)
 
 
 def _configurations(studies: Studies) -> dict[str, list[str]]:
     """Return the winners' values of every hyperparameter that any of the studies searched."""
-    configs = [
-        None if study.best_trial is None else trial_configs(study, [study.best_trial])[0] for study in studies.studies
-    ]
+    configs = [None if study.best_trial is None else _winners_config(study) for study in studies.studies]
     searched = dict.fromkeys(name for study in studies.studies for name in study.space.distributions)
     return {
         f"winner: {name}": [_NONE if config is None else format_value(getattr(config, name)) for config in configs]
         for name in searched
     }
+
+
+def _winners_config(study: Study) -> TrialConfig:
+    """Return the winner's configuration, with its likelihood by name where it was left to the images."""
+    config = trial_configs(study, [int(study.best_trial or 0)])[0]
+    return replace(config, likelihood=likelihood_name(config, study.image_shape[0]))
 
 
 def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:
@@ -180,13 +187,13 @@ def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:
         yield "  ".join([f"{label:{first}}", *aligned]).rstrip()
 
 
-def _verdict(table: pd.DataFrame) -> str:
+def _verdict(table: pd.DataFrame, unit: LossUnit) -> str:
     found = table[table[names.VAL_LOSS].notna()].sort_values(names.VAL_LOSS)
     if found.empty:
         return "No trial has succeeded in any study."
     losses = found[names.VAL_LOSS]
-    text = f"Lowest validation loss: {losses.index[0]}, {losses.iloc[0]:.2f}"
-    text += f", {losses.iloc[1] - losses.iloc[0]:.2f} below {losses.index[1]}." if len(found) > 1 else "."
+    text = f"Lowest validation loss: {losses.index[0]}, {unit.text(losses.iloc[0])}"
+    text += f", {unit.text(losses.iloc[1] - losses.iloc[0])} below {losses.index[1]}." if len(found) > 1 else "."
     unequal = [name for column, name in _UNEQUAL.items() if found[column].nunique() > 1]
     return f"{text} Not on equal terms: trained with different {' and '.join(unequal)}." if unequal else text
 
@@ -203,16 +210,18 @@ def draw(studies: Studies) -> Figure:
     """Draw the incumbent of each study against time and against epochs, and the learning curve of its winner."""
     from vae_tune.views.figures import chart, matplotlib_renderer
 
+    studies = replace(studies, studies=tuple(study.shown for study in studies.studies))
+    loss = loss_title(studies.studies[0])
     table = curves(studies)
     units, unit = time_unit(table[names.HOURS].max())
     table = table[table[names.BEST].notna()].copy()
     table[names.HOURS], table[names.STATE] = table[names.HOURS] * units, names.COMPLETE
     table[names.TRIAL] = table[names.STUDY] + table[names.TRIAL].astype(str)  # each study counts its trials from 0
-    losses = chart.loss_axis(table, names.BEST)
+    losses = chart.loss_axis(table, loss, names.BEST)
     panels = {
         names.HOURS: chart.Panel(chart.axis(f"{unit} of searching"), losses, []),
         names.FINISHED: chart.Panel(chart.axis("epochs trained by all trials"), losses, []),
-        names.EPOCH: chart.Panel(chart.axis("epoch of the winner"), chart.axis(LOSS), []),
+        names.EPOCH: chart.Panel(chart.axis("epoch of the winner"), chart.axis(loss), []),
     }
     styles = cycle(product(("solid", "dash", "dot"), _COLOURS))
     for study, name, (dash, colour) in zip(studies.studies, studies.names, styles, strict=False):

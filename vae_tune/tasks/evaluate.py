@@ -17,10 +17,10 @@ from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import Images, load_images, to_tensor
 from vae_tune.vae.checkpoint import find_model, read_data_config, read_model
-from vae_tune.vae.likelihoods.likelihood import kind_of
-from vae_tune.vae.memory_estimate import evaluation_bytes, refuse_too_much
+from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
+from vae_tune.vae.memory_estimate import evaluation_batch, evaluation_bytes, refuse_too_much
 from vae_tune.vae.model import VAE
-from vae_tune.vae.nll import negative_log_likelihoods, over_images
+from vae_tune.vae.nll import SAMPLES_AT_ONCE, negative_log_likelihoods, over_images
 from vae_tune.vae.threads import limit_threads
 from vae_tune.vae.training import evaluate
 from vae_tune.views.console import make_console
@@ -93,17 +93,17 @@ def evaluate_model(
         "dataset": dataset,
         "split": split,
         "images": count,
-        "kind": kind.name,
-        "unit": kind.unit,
+        **metric_of(kind, trained.images.pixels),
         **asdict(evaluate(vae, tensor, trained.config)),
         "latent_size": vae.latent_size,
     }
     if nll_samples is not None:
-        result["nll"] = _likelihood(vae, tensor, nll_samples)
+        at_once = min(SAMPLES_AT_ONCE, 2 * evaluation_batch(trained.config, vae.shape))
+        result["nll"] = _likelihood(vae, tensor, nll_samples, at_once)
     return result
 
 
-def _likelihood(model: VAE, images: torch.Tensor, samples: int) -> dict[str, Any]:
+def _likelihood(model: VAE, images: torch.Tensor, samples: int, at_once: int) -> dict[str, Any]:
     columns = TextColumn("likelihood"), BarColumn(), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn()
     start = time.perf_counter()
     with Progress(*columns, console=make_console(stderr=True), transient=True) as progress:
@@ -114,5 +114,6 @@ def _likelihood(model: VAE, images: torch.Tensor, samples: int) -> dict[str, Any
             model.log_likelihood,
             samples,
             progress=lambda: progress.advance(task),
+            at_once=at_once,
         )
     return {"samples": samples, **asdict(over_images(values)), "seconds": round(time.perf_counter() - start, 2)}

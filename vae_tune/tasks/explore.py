@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.config import message_hints, names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.errors import UsageError
@@ -91,41 +92,43 @@ def _compare(
     from vae_tune.images.datasets import load_images
     from vae_tune.tasks.generate import sample_sheet
     from vae_tune.tasks.repeats import evaluate_trials, load_last_checkpoint, summarize_seeds
-    from vae_tune.vae.likelihoods.likelihood import kind_of
+    from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 
     if not rows:
         raise UsageError(f"No trial of {address(place)} was trained to the end.")
     images = load_images(config.data, say)
-    kind = kind_of(config.trial, images.shape[0], images.binarization).name
+    kind = kind_of(config.trial, images.shape[0], images.binarization)
+    unit = LossUnit.of(metric_of(kind, images.pixels))
     table = evaluate_trials(place, rows, images, say)
     sizes = summarize_seeds(table, [names.LATENT_SIZE], _SUMMARISED)
     for name, frame in ((names.EXPLORED_FILE, table), (names.LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
-            file.write(to_csv(frame.assign(kind=kind)))
+            file.write(to_csv(frame.assign(kind=kind.name)))
     for row in {row.values[names.LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
         model = load_last_checkpoint(place, row, images, say).state.model
         sample_sheet(model).write_png(folder / f"samples_{row.values[names.LATENT_SIZE]:03d}.png")
-    draw(sizes, kind, folder / names.LATENT_SIZES_PLOT)
-    show(sizes, kind, config.trial.max_epochs, say)
+    draw(sizes, unit, folder / names.LATENT_SIZES_PLOT)
+    show(sizes, unit, config.trial.max_epochs, say)
     say(
         f"{address(place)}: {names.LATENT_SIZES_FILE}, {names.LATENT_SIZES_PLOT}, {names.EXPLORED_FILE}, samples_*.png"
     )
     return sizes
 
 
-def show(sizes: pd.DataFrame, kind: str, epochs: int, say: Callable[[str], None]) -> None:
+def show(sizes: pd.DataFrame, unit: LossUnit, epochs: int, say: Callable[[str], None]) -> None:
     """Print the table as Markdown, ready to paste."""
     lines = [
-        f"Test negative ELBO by latent size after {epochs} epoch{'s' * (epochs > 1)}, nats per image, {kind} values",
+        f"Test negative ELBO by latent size after {epochs} epoch{'s' * (epochs > 1)}, {unit.title}",
         "",
         "| latent size | trials | mean | sd | 95 % interval | reconstruction | KL | active |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in sizes.to_dict("records"):
         mean, sd, low, high = (row[f"{names.TEST_LOSS}_{part}"] for part in ("mean", "sd", "low", "high"))
-        certain = (f"{sd:.2f}", f"{low:.2f} to {high:.2f}") if row["trials"] > 1 else ("", "")
-        parts = (f"{row[f'test_{part}_mean']:.1f}" for part in ("reconstruction", "kl", "active_units"))
-        cells = (str(row[names.LATENT_SIZE]), str(row["trials"]), f"{mean:.2f}", *certain, *parts)
+        certain = (unit.text(sd), f"{unit.text(low)} to {unit.text(high)}") if row["trials"] > 1 else ("", "")
+        parts = (unit.text(row[f"test_{part}_mean"], digits=unit.digits - 1) for part in ("reconstruction", "kl"))
+        active = f"{row['test_active_units_mean']:.1f}"
+        cells = (str(row[names.LATENT_SIZE]), str(row["trials"]), unit.text(mean), *certain, *parts, active)
         lines.append(f"| {' | '.join(cells)} |")
     say("\n".join(lines))
 
@@ -140,12 +143,12 @@ def failures(rows: Sequence[TrialRow]) -> list[str]:
     ]
 
 
-def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:
+def draw(sizes: pd.DataFrame, unit: LossUnit, path: Path) -> None:
     """Draw mean and 95 % interval against the latent size, as PNG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
 
-    mean, high = sizes[f"{names.TEST_LOSS}_mean"], sizes[f"{names.TEST_LOSS}_high"]
+    mean, high = (sizes[f"{names.TEST_LOSS}_{part}"] / unit.nats for part in ("mean", "high"))
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     axes.errorbar(sizes[names.LATENT_SIZE], mean, yerr=(high - mean).fillna(0), marker="o", markersize=4, capsize=4)
@@ -154,7 +157,7 @@ def draw(sizes: pd.DataFrame, kind: str, path: Path) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.set(xlabel="latent size (log)", ylabel=f"test negative ELBO, nats per image ({kind})")
+    axes.set(xlabel="latent size (log)", ylabel=f"test negative ELBO, {unit.name} ({unit.kind.name})")
     axes.set_title("Mean over seeds, with its 95 % interval")
     with atomic(path) as file:
         figure.savefig(file, format="png", dpi=110)

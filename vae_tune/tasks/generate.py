@@ -31,20 +31,25 @@ class Sheet:
 
     pictures: Pictures
     columns: int
+    row_labels: Sequence[str] = ()
+    column_labels: Sequence[str] = ()
 
     def write_png(self, path: Path) -> None:
-        """Write the sheet."""
-        pictures.write_png(path, pictures.grid(self.pictures, self.columns))
+        """Write the sheet, as large as a page can show it."""
+        sheet = pictures.grid(self.pictures, self.columns)
+        pictures.write_png(path, sheet, rows=self.row_labels, columns=self.column_labels)
 
     def arrays(self) -> dict[str, Any]:
         """Return the arrays for an npz file. Grey pictures have the shape (count, height, width) there."""
         grey = self.pictures.shape[1] == 1
-        return {"pictures": self.pictures[:, 0] if grey else self.pictures, "columns": np.array(self.columns)}
+        arrays = {"pictures": self.pictures[:, 0] if grey else self.pictures, "columns": np.array(self.columns)}
+        labels = {"row_labels": self.row_labels, "column_labels": self.column_labels}
+        return arrays | {name: np.array(texts) for name, texts in labels.items() if texts}
 
 
 @dataclass(frozen=True)
 class LatentMap:
-    """Latent means of images in a plane, with the labels of the images."""
+    """Latent means of images in a plane, with the labels of the images; without classes all labels are 0."""
 
     points: npt.NDArray[np.float32]
     """(images, 2)"""
@@ -54,7 +59,7 @@ class LatentMap:
     axes: Sequence[str]
 
     def write_png(self, path: Path) -> None:
-        """Draw the map, one colour per class."""
+        """Draw the map, one colour per class; without classes all points have the same."""
         from matplotlib import colormaps
         from matplotlib.figure import Figure
 
@@ -65,20 +70,21 @@ class LatentMap:
         style: dict[str, Any] = {"s": 6, "alpha": 0.6, "linewidths": 0}
         # in the images' order, so that no class lies on top of the others
         axes.scatter(self.points[:, 0], self.points[:, 1], color=shades(self.labels), **style)
-        for label in np.unique(self.labels):
-            axes.scatter([], [], color=shades(label), label=self.classes[label], **style)
         axes.set(xlabel=self.axes[0], ylabel=self.axes[1], title=f"Latent means of {len(self.points):,} images")
         axes.set_aspect("equal", adjustable="datalim")
-        columns = 1 + (len(self.classes) - 1) // 24
-        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=4, ncols=columns)
-        for handle in filter(None, legend.legend_handles):
-            handle.set_alpha(1)
+        if count:
+            for label in np.unique(self.labels):
+                axes.scatter([], [], color=shades(label), label=self.classes[label], **style)
+            how: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False}
+            legend = axes.legend(markerscale=4, ncols=1 + (count - 1) // 24, **how)
+            for handle in filter(None, legend.legend_handles):
+                handle.set_alpha(1)
         with atomic(path) as file:
             figure.savefig(file, format="png", dpi=110)
 
     def arrays(self) -> dict[str, Any]:
         """Return the arrays for an npz file."""
-        return {"points": self.points, "labels": self.labels, "classes": np.array(self.classes)}
+        return {"points": self.points, "labels": self.labels, "classes": np.array(self.classes, np.str_)}
 
 
 def sample_sheet(model: VAE, seed: int = 0) -> Sheet:
@@ -99,8 +105,9 @@ def write_sheets(folder: Path, model: VAE, images: Pictures) -> None:
 
 
 def interpolation_sheet(model: VAE, images: Pictures) -> Sheet:
-    """Return 8 rows: an image, decoded codes between it and another image, the other image."""
-    starts, ends = np.split(images[: 2 * _COLUMNS], 2)
+    """Return up to 8 rows: an image, decoded codes between it and another image, the other image."""
+    count = min(_COLUMNS, (len(images) + 1) // 2)
+    starts, ends = images[:count], images[-count:] if len(images) < 2 * count else images[count : 2 * count]
     between = pictures.interpolations(model, starts, ends, _STEPS).reshape(len(starts), _STEPS, *images.shape[1:])
     rows = np.concatenate([starts[:, None], between, ends[:, None]], axis=1)
     return Sheet(rows.reshape(-1, *images.shape[1:]), _STEPS + 2)
@@ -109,7 +116,9 @@ def interpolation_sheet(model: VAE, images: Pictures) -> Sheet:
 def traversal_sheet(model: VAE, images: Pictures) -> Sheet:
     """Return one row per latent, of the 12 with most information: the first image with that latent at -3 to 3."""
     latents = pictures.by_information(model, images)[:_LATENTS]
-    return Sheet(pictures.traversals(model, images[:1], latents, _STEPS), _STEPS)
+    values = [f"{value:+.2g}" if value else "0" for value in np.linspace(-pictures.REACH, pictures.REACH, _STEPS)]
+    drawn = pictures.traversals(model, images[:1], latents, _STEPS)
+    return Sheet(drawn, _STEPS, [f"latent {latent}" for latent in latents], values)
 
 
 def latent_map(model: VAE, images: Pictures, labels: npt.NDArray[np.int64], classes: Sequence[str]) -> LatentMap:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CPU = torch.device("cpu")
-_TOLERANCE = 5e-4  # nats by which rounding may change a loss
+_TOLERANCE, _RELATIVE_TOLERANCE = 5e-4, 1e-6  # nats and share by which rounding may change a loss
 CONFIDENCE = 0.95
 
 
@@ -80,7 +80,7 @@ def load_last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Calla
     state = before.state if before and goes_on else new_state(config, images.shape, _CPU)
     with cpu_threads(manifest["config"]["resources"]["cpus_per_trial"]):
         report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
-    if abs(report.val_loss - (row.val_loss or 0)) >= _TOLERANCE:
+    if abs(report.val_loss - (row.val_loss or 0)) >= max(_TOLERANCE, _RELATIVE_TOLERANCE * abs(report.val_loss)):
         say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f} nats, {row.val_loss:.3f} before.")
     write_checkpoint(place, config, state, report)
     return Checkpoint(config, state, report)

@@ -86,7 +86,7 @@ def _refuse_output(folder: Path) -> None:
 def _make_source(place: Path, curves: Curves, kind: str, *, force: bool, console: Console) -> Tabular | Surrogate:
     """Return the source of simulated reports, after printing how good it is."""
     whole = f"{len(curves.values)} configurations, {curves.whole.sum()} of them to epoch {curves.max_epochs}"
-    console.print(f"{address(place)}: {whole}; {curves.kind} values.", soft_wrap=True)
+    console.print(f"{address(place)}: {whole}; {curves.unit.kind.words}.", soft_wrap=True)
     if kind == "tabular":
         return Tabular(curves)
     surrogate = Surrogate(curves)
@@ -175,8 +175,12 @@ def _show(summary: pd.DataFrame, legend: str, console: Console) -> None:
 
 
 def _legend(best: float, source: Source) -> str:
+    unit = source.curves.unit
+    in_bits = (
+        "" if unit.nats == 1 else f" ({unit.with_name(best)}; one {unit.name} is {unit.nats:,.2f} nats per image)"
+    )
     return (
-        f"Regret: nats per image above {best:.2f}, the lowest loss of these curves at epoch "
+        f"Regret: nats per image above {best:.2f}{in_bits}, the lowest loss of these curves at epoch "
         f"{source.curves.max_epochs}. At equal epochs: regret when the setting with the fewest epochs ends. "
         "Epochs to: median, and share of the searches that reach that regret. Best stopped: share of the searches "
         "that stopped their best trial early."

@@ -35,7 +35,7 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
 
         if confirming:
             metrics = _confirm(replace(search, stopping=stopping), metrics)
-            view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
+            view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows, study.loss_unit)
         if stopping.reason != INTERRUPTED and study.kind == SEARCH:
             view.say("Replaying the search ...")
             with _harmless(view, "The search could not be replayed"):

@@ -17,7 +17,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, argument
 from vae_tune.config.local_copies import mark_copy, original_path, working_copy
-from vae_tune.config.names import SEARCH, STUDY_FILE, WARM_START
+from vae_tune.config.names import LIKELIHOOD, SEARCH, STUDY_FILE, WARM_START
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.storage import exists
@@ -32,6 +32,8 @@ from vae_tune.record.trials import now, read_study, trials_in
 from vae_tune.search.initial_trials import InitialTrials, read_points
 from vae_tune.search.sampler import SAMPLERS, configuration_key, count_configurations
 from vae_tune.search.warm_start import read_warm_start, refuse_repeats
+from vae_tune.tasks.kinds import refuse_kinds, refuse_kinds_for_all
+from vae_tune.vae.likelihoods.likelihood import likelihood_name
 from vae_tune.views.live import require_packages
 from vae_tune.views.terminal import View
 
@@ -69,6 +71,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
     if config.resume is None:
         space = grid.space if grid else load_space(config.space, config.trial)
         base = dataclasses.replace(config.trial, **space.fixed)
+        refuse_kinds_for_all(space, base, config.data)
         points = grid.points if grid else read_points(config.points, space, base)
         _check_sampler(config, space, base)
         refuse_repeats(config.warm_start)
@@ -163,6 +166,7 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
         record = StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest, plan.storage)
         _warn_of_repeats(record, plan, view)
         return record
+    refuse_kinds(plan.space, plan.base, images.shape[0], images.binarization)
     manifest = metadata.new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
     manifest["runs"] = [entry]
     others = plan.config.warm_start
@@ -183,6 +187,15 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
         (view.say if other.trials else view.warn)(str(other))
     _warn_of_repeats(record, plan, view)
     return record
+
+
+def with_likelihood(plan: Plan, channels: int) -> Plan:
+    """Return ``plan`` with the reference's likelihood by name, as the space has it, where likelihoods are searched."""
+    if LIKELIHOOD not in plan.space.distributions or plan.base.likelihood is not None:
+        return plan
+    name = likelihood_name(plan.base, channels)
+    trial, base = (dataclasses.replace(config, likelihood=name) for config in (plan.config.trial, plan.base))
+    return dataclasses.replace(plan, config=dataclasses.replace(plan.config, trial=trial), base=base)
 
 
 def _warn_of_repeats(record: StudyRecord, plan: Plan, view: View) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import RunningRay, ray_is_alive
 from vae_tune.cluster.slots import CurrentSlots, Slots
@@ -32,7 +33,6 @@ from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping, explain
 from vae_tune.tasks.search_start import RunningSearch
-from vae_tune.vae.likelihoods.likelihood import kind_of
 from vae_tune.vae.memory_estimate import PROCESS, training_bytes
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def train_trials(search: RunningSearch) -> None:
     plan, record, images, slots = search.plan, search.record, search.images, search.slots
     ray, view, stopping = search.ray, search.view, search.stopping
     ray.log.write_to(plan.folder / names.RAY_FOLDER / names.RAY_LOG_FILE)
-    view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows)
+    unit = LossUnit.of(record.manifest["metric"])
+    view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows, unit)
     room = f"{slots}{cpu_note() if plan.config.resources.address is None else ''}"
-    kind = kind_of(plan.base, images.shape[0], images.binarization)
-    view.say(f"Study {address(plan.place)}: {room}; losses in {kind.unit} ({kind.name} values)")
+    view.say(f"Study {address(plan.place)}: {room}; losses in {unit.name} ({unit.kind.words})")
     if record.rows:
         going = sum(row.state == names.RUNNING for row in record.rows)
         view.say(f"Resumed: {len(record.rows) - going} trials have ended, {going} unfinished ones continue.")

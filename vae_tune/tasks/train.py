@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.config import message_hints
 from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
@@ -26,7 +27,7 @@ from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
-from vae_tune.vae.likelihoods.likelihood import kind_of
+from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
@@ -64,20 +65,21 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, data, images, device, is_new=resume is None)
-    kind = kind_of(config, images.shape[0], images.binarization).name
-    say(f"{folder}: {data.dataset}, {kind} values, on {device.type}")
+    metric = metric_of(kind_of(config, images.shape[0], images.binarization), images.pixels)
+    unit = LossUnit.of(metric)
+    say(f"{folder}: {data.dataset}, {unit.kind.words}, on {device.type}")
     columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=config.max_epochs, completed=state.epoch)
     try:
-        with cpu_threads(threads), _live_curves(visdom, folder, config, say) as show, bar:
+        with cpu_threads(threads), _live_curves(visdom, folder, config, metric, say) as show, bar:
             for report in fit(config, images, device, state):
                 reports.append(asdict(report))
                 _write_reports(folder / EPOCH_METRICS_FILE, reports)
                 write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
                 show(reports)
                 bar.update(task, completed=report.epoch)
-                say(_line(report, config))
+                say(_line(report, config, unit))
         model = state.model.cpu()
         write_sheets(folder, model, images.validation)
         write_model(folder, model, config, data)
@@ -112,7 +114,7 @@ def read_settings(folder: Path) -> tuple[TrialConfig, DataConfig]:
 
 @contextmanager
 def _live_curves(
-    url: str | None, folder: Path, config: TrialConfig, say: Callable[[str], None]
+    url: str | None, folder: Path, config: TrialConfig, metric: Mapping[str, Any], say: Callable[[str], None]
 ) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
     """Yield a function that shows reports on a visdom server; it does nothing without ``url``.
 
@@ -126,7 +128,7 @@ def _live_curves(
 
     views, started = ViewsConfig(visdom=url), now()
     require_packages(views)
-    manifest = {"reference": {"max_epochs": config.max_epochs}}
+    manifest = {"reference": {"max_epochs": config.max_epochs}, "metric": metric}
     (view,) = open_views(views, folder, manifest, say)
     try:
         yield lambda reports: view.put(TrialRow(0, {}, started, reports=tuple(reports)))
@@ -203,11 +205,12 @@ def _read_reports(path: Path, epochs: int) -> list[dict[str, Any]]:
         return []  # deleted or damaged by hand: start a new table
 
 
-def _line(report: EpochReport, config: TrialConfig) -> str:
-    width = len(str(config.max_epochs))
+def _line(report: EpochReport, config: TrialConfig, unit: LossUnit) -> str:
+    width, text = len(str(config.max_epochs)), unit.text
+    name = f" {unit.name}" if unit.nats != 1 else ""
     return (
-        f"epoch {report.epoch:{width}d}/{config.max_epochs}  train {report.train_loss:7.2f}"
-        f"  validation {report.val_loss:7.2f} = {report.val_reconstruction:.2f} + KL {report.val_kl:.2f}"
+        f"epoch {report.epoch:{width}d}/{config.max_epochs}  train {text(report.train_loss):>7}"
+        f"  validation {text(report.val_loss):>7} = {text(report.val_reconstruction)} + KL {text(report.val_kl)}{name}"
         f"  active {report.active_units}/{config.latent_size}  {report.seconds:.1f} s"
     )
 

@@ -21,6 +21,7 @@ from vae_tune.tasks.repeats import load_last_checkpoint
 from vae_tune.vae.checkpoint import discard_checkpoints, trials_with_checkpoints, write_model
 from vae_tune.vae.training import evaluate
 
+_OF_THE_METRIC = ("kind", "unit", names.DIMENSIONS)
 _CPU = torch.device("cpu")
 
 
@@ -99,7 +100,7 @@ class WinnerKeeper:
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
         at = f"at max_epochs={self._max_epochs}" if best.state == names.COMPLETE else "at the deepest epoch reached"
         metrics: dict[str, Any] = {
-            **{name: self._record.manifest["metric"][name] for name in ("kind", "unit")},
+            **{name: value for name, value in self._record.manifest["metric"].items() if name in _OF_THE_METRIC},
             "rule": f"lowest {names.VAL_LOSS} {at}" + ("" if best.state == names.COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),
         }

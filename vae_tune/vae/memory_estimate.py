@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vae_tune.config.errors import UsageError
-from vae_tune.config.settings import TrialConfig
+from vae_tune.config.settings import LikelihoodName, TrialConfig
 from vae_tune.vae.likelihoods.likelihood import likelihood_name, parameters_per_pixel
 
 _FLOAT = 4
@@ -16,9 +16,17 @@ _TRAINED = 4
 """Numbers per parameter: itself, its gradient, and Adam's two moments."""
 _WRITTEN = 7
 """Numbers per parameter while a checkpoint is written or read: parameter and moments, as tensors and as a file."""
-_EVALUATED_AT_ONCE = 500
-_COPIES = 6
-"""Numbers for each parameter of a pixel while its likelihood is computed, other than Bernoulli's."""
+_EVALUATED_AT_ONCE, _OUTPUTS_AT_ONCE = 500, 4_000_000
+"""Images, and parameters of their pixels, that are evaluated at once: few enough for a processor's cache."""
+_COPIES: Mapping[LikelihoodName, int] = {
+    "bernoulli": 2,
+    "logistic": 7,
+    "logistic-mixture": 6,
+    "categorical": 2,
+    "continuous-bernoulli": 14,
+    "gaussian": 6,
+}
+"""Numbers for each parameter of a pixel while its likelihood is computed, as measured; twice that with a gradient."""
 
 
 def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
@@ -41,17 +49,26 @@ def training_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int, *,
     written = _FLOAT * _WRITTEN * parameter_count(config, shape)
     if on_gpu:
         return written
-    return _trained(config, shape) + max(written, evaluation_bytes(config, shape, evaluated))
+    evaluation = evaluation_bytes(config, shape, evaluated)
+    if _needs_autograd(config, shape):  # its minibatch is free again when the evaluation begins
+        return _weights(config, shape) + written + max(_minibatch(config, shape), evaluation)
+    return _weights(config, shape) + _minibatch(config, shape) + max(written, evaluation)
 
 
 def gpu_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
     """Return the bytes of a GPU's memory that training ``config`` takes, without the data set."""
-    return _trained(config, shape) + evaluation_bytes(config, shape, evaluated)
+    trained = _weights(config, shape) + _minibatch(config, shape)
+    return trained + evaluation_bytes(config, shape, evaluated)
+
+
+def evaluation_batch(config: TrialConfig, shape: Sequence[int]) -> int:
+    """Return how many images are evaluated at once: fewer where the likelihood has many parameters per pixel."""
+    return min(_EVALUATED_AT_ONCE, max(1, _OUTPUTS_AT_ONCE // _outputs(config, shape)))
 
 
 def evaluation_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
     """Return the bytes that evaluating a model on ``evaluated`` images takes, without the model and the images."""
-    return _FLOAT * (4 * evaluated * config.latent_size + _activations(config, shape, _EVALUATED_AT_ONCE))
+    return _FLOAT * (4 * evaluated * config.latent_size + _activations(config, shape, evaluation_batch(config, shape)))
 
 
 def refuse_too_much(what: str, needed: int, there: int | None, remedy: str) -> None:
@@ -65,25 +82,30 @@ def in_words(count: float) -> str:
     return f"{count / 1e9:,.1f} GB"
 
 
-def _trained(config: TrialConfig, shape: Sequence[int]) -> int:
-    """Return the bytes of parameters, gradients, moments and a minibatch."""
-    autograd = config.iwae_samples > 1 or config.free_bits > 0 or not _is_bernoulli(config, shape)
-    numbers = _TRAINED + autograd + 3 * (config.precision == "bfloat16")  # copies in bfloat16, and products of them
-    minibatch = _activations(config, shape, config.batch_size * config.iwae_samples) * (2 if autograd else 1)
-    return _FLOAT * (numbers * parameter_count(config, shape) + minibatch)
+def _needs_autograd(config: TrialConfig, shape: Sequence[int]) -> bool:
+    """Whether a training takes the generic step, which holds what autograd keeps of a minibatch."""
+    return config.iwae_samples > 1 or config.free_bits > 0 or likelihood_name(config, shape[0]) != "bernoulli"
+
+
+def _weights(config: TrialConfig, shape: Sequence[int]) -> int:
+    """Return the bytes of parameters, gradients and moments."""
+    numbers = _TRAINED + _needs_autograd(config, shape)
+    numbers += 3 * (config.precision == "bfloat16")  # copies in bfloat16, and products of them
+    return _FLOAT * numbers * parameter_count(config, shape)
+
+
+def _minibatch(config: TrialConfig, shape: Sequence[int]) -> int:
+    """Return the bytes of a minibatch and of all that is computed from it."""
+    numbers = _activations(config, shape, config.batch_size * config.iwae_samples)
+    return _FLOAT * numbers * (2 if _needs_autograd(config, shape) else 1)
 
 
 def _activations(config: TrialConfig, shape: Sequence[int], rows: int) -> int:
     """Return the numbers that a pass over ``rows`` images holds: of images and logits, hidden layers, and latents."""
-    copies = 2 if _is_bernoulli(config, shape) else _COPIES
-    pixels = math.prod(shape) + copies * _outputs(config, shape)
+    pixels = math.prod(shape) + _COPIES[likelihood_name(config, shape[0])] * _outputs(config, shape)
     return rows * (pixels + 4 * config.hidden_layers * config.hidden_width + 7 * config.latent_size)
 
 
 def _outputs(config: TrialConfig, shape: Sequence[int]) -> int:
     """Return the outputs of the decoder for an image."""
     return parameters_per_pixel(config, shape[0]) * math.prod(shape[1:])
-
-
-def _is_bernoulli(config: TrialConfig, shape: Sequence[int]) -> bool:
-    return likelihood_name(config, shape[0]) == "bernoulli"

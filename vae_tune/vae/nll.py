@@ -21,7 +21,8 @@ Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 LogLikelihood = Callable[[Tensor, Tensor], Tensor]
 """Maps z: (samples, latent_size) and one image, (1, ...), to log p(x|z): (samples,)."""
 
-_SAMPLES_AT_ONCE = 1_000  # with 784 pixels 3 MB of logits, which stay in the cache
+SAMPLES_AT_ONCE = 1_000
+"""With 784 pixels these are 3 MB of logits, which stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,17 @@ def negative_log_likelihoods(
     samples: int,
     seed: int = 0,
     progress: Callable[[], object] = lambda: None,
+    at_once: int = SAMPLES_AT_ONCE,
 ) -> Tensor:
     """Return the estimate of each image's ``-log p(x)``: (images,), float64; the prior of z is N(0, 1).
 
-    Each thread works on one image at a time, 1,000 samples at once: memory does not grow with the number of images,
-    and by 8 bytes with each sample. An image's noise depends on ``seed`` and its index alone, so the first images of a
-    longer tensor have the same estimates. The number of threads changes no bit.
+    Each thread works on one image at a time, ``at_once`` samples together: memory does not grow with the number of
+    images, and by 8 bytes with each sample. An image's noise depends on ``seed`` and its index alone, so the first
+    images of a longer tensor have the same estimates. The number of threads changes no bit.
 
     ``images`` are (images, ...), as ``encode`` and ``log_likelihood`` take them, which are called from several threads
-    at once; ``samples`` is K; ``progress`` is called after each image.
+    at once; ``samples`` is K, of which ``at_once`` are decoded together; ``progress`` is called after each
+    image.
     """
 
     @torch.no_grad()
@@ -58,8 +61,8 @@ def negative_log_likelihoods(
         source = torch.Generator(images.device).manual_seed(seed_here)
         mean, log_variance = encode(x)
         log_weights = []
-        for done in range(0, samples, _SAMPLES_AT_ONCE):
-            count = min(_SAMPLES_AT_ONCE, samples - done)
+        for done in range(0, samples, at_once):
+            count = min(at_once, samples - done)
             noise = torch.randn(count, mean.shape[1], dtype=mean.dtype, device=mean.device, generator=source)
             z = mean + torch.exp(0.5 * log_variance) * noise
             # log p(z) - log q(z|x), where the constants of the two normal densities cancel

@@ -5,8 +5,10 @@ Pictures are (count, channels, height, width), uint8: the likelihood's means.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +21,16 @@ from vae_tune.images.datasets import to_tensor
 from vae_tune.vae.model import VAE
 from vae_tune.vae.objective import kl_by_latent
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Pictures = npt.NDArray[np.uint8]
-_REACH = 3.0  # a traversal moves a latent by so many standard deviations of the prior to both sides
+REACH = 3.0
+"""A traversal moves a latent by so many standard deviations of the prior to both sides."""
+_ENCODED_AT_ONCE = 4096
+_DECODED_AT_ONCE = 20_000_000  # parameters of the likelihood: 80 MB
+_LABEL_SIZE = 14  # pixels
+_PAGE, _SMALL = 1300, 484  # pixels: longest side of a sheet; side to which a sheet of small pictures is enlarged
 
 
 def samples(model: VAE, count: int, seed: int = 0) -> Pictures:
@@ -59,7 +69,7 @@ def traversals(model: VAE, image: Pictures, latents: Sequence[int], steps: int) 
     """
     codes = posterior(model, image)[0].expand(len(latents), steps, -1).clone()
     for row, latent in enumerate(latents):
-        codes[row, :, latent] = torch.linspace(-_REACH, _REACH, steps)
+        codes[row, :, latent] = torch.linspace(-REACH, REACH, steps)
     return _decode(model, codes.flatten(end_dim=1))
 
 
@@ -72,7 +82,9 @@ def by_information(model: VAE, images: Pictures) -> list[int]:
 @torch.no_grad()
 def posterior(model: VAE, images: Pictures) -> tuple[Tensor, Tensor]:
     """Return mean and log-variance of q(z|x): (images, latent_size) each."""
-    return model.network.encode(to_tensor(images, torch.device("cpu")) / 255)
+    parts = to_tensor(images, torch.device("cpu")).split(_ENCODED_AT_ONCE)
+    means, log_variances = zip(*(model.network.encode(part / 255) for part in parts), strict=True)
+    return torch.cat(means), torch.cat(log_variances)
 
 
 def principal_plane(codes: Tensor) -> tuple[npt.NDArray[np.float32], list[float]]:
@@ -111,14 +123,68 @@ def side_by_side(originals: Pictures, copies: Pictures, columns: int) -> Picture
     return np.stack(rows, axis=1).reshape(-1, *originals.shape[1:])
 
 
-def write_png(path: Path, sheet: Pictures, zoom: int = 2) -> None:
-    """Write a sheet of :func:`grid` as PNG, each pixel ``zoom`` wide."""
+def zoom_of(sheet: Pictures) -> int:
+    """Return how many pixels wide a page shows each pixel of a sheet: 1 if it is large, 2 or more if it is small."""
+    longest = max(map(int, sheet.shape[:2]))
+    return max(1, min(max(2, _SMALL // longest), _PAGE // longest))
+
+
+def fit_page(sheet: Pictures) -> Pictures:
+    """Return a sheet whose longest side is at most what a page can show; the proportions stay."""
     from PIL import Image
 
+    if max(sheet.shape[:2]) <= _PAGE:
+        return sheet
+    image = Image.fromarray(sheet)
+    image.thumbnail((_PAGE, _PAGE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def write_png(
+    path: Path, sheet: Pictures, zoom: int | None = None, rows: Sequence[str] = (), columns: Sequence[str] = ()
+) -> None:
+    """Write a sheet of :func:`grid` as PNG.
+
+    Args:
+        path: the file.
+        sheet: the sheet.
+        zoom: width of a pixel; by default :func:`zoom_of`.
+        rows: a label to the left of each row of pictures; by default none.
+        columns: a label above each column.
+    """
+    from PIL import Image
+
+    sheet = fit_page(sheet)
+    zoom = zoom_of(sheet) if zoom is None else zoom
+    image = Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1))
+    if rows or columns:
+        image = _labelled(image, rows, columns)
     with atomic(path) as file:
-        Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1)).save(file, format="png", optimize=True)
+        image.save(file, format="png", optimize=True)
+
+
+def _labelled(image: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+    """Return a picture with a white margin to the left and above, and labels in it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(_LABEL_SIZE)
+    left = max((math.ceil(font.getlength(text)) for text in rows), default=0) + _LABEL_SIZE
+    top = 2 * _LABEL_SIZE if columns else 0
+    page = Image.new(image.mode, (image.width + left, image.height + top), "white")
+    page.paste(image, (left, top))
+    draw = ImageDraw.Draw(page)
+    for number, text in enumerate(rows):
+        middle = top + (number + 0.5) * image.height / len(rows)
+        draw.text((left - _LABEL_SIZE / 2, middle), text, "black", font, anchor="rm")
+    for number, text in enumerate(columns):
+        draw.text((left + (number + 0.5) * image.width / len(columns), top / 2), text, "black", font, anchor="mm")
+    return page
 
 
 def _decode(model: VAE, z: Tensor) -> Pictures:
-    pictures: Pictures = (model.decode(z) * 255).round().to(torch.uint8).numpy()
+    """Return the mean images of latents, a part of them at a time: a likelihood may have many parameters."""
+    channels, height, width = model.shape
+    rows = max(1, _DECODED_AT_ONCE // (model.likelihood.outputs(channels) * height * width))
+    parts = [(model.decode(part) * 255).round().to(torch.uint8) for part in z.split(rows)]
+    pictures: Pictures = torch.cat(parts).numpy()
     return pictures

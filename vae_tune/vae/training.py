@@ -24,6 +24,7 @@ from vae_tune.vae import fused_step
 from vae_tune.vae.autograd_step import AutogradStep
 from vae_tune.vae.flat_parameters import flatten_parameters
 from vae_tune.vae.fused_step import FusedStep
+from vae_tune.vae.memory_estimate import evaluation_batch
 from vae_tune.vae.model import VAE, Shape, build_model
 from vae_tune.vae.objective import kl
 from vae_tune.vae.optimizer import AdamW
@@ -33,7 +34,6 @@ from vae_tune.vae.threads import cpu_threads, on_one_thread_each
 ACTIVE_UNIT_THRESHOLD = 0.01
 """A latent dimension counts as active where Var_x(E[z|x]) exceeds this (Burda et al. 2016, section 5.2)."""
 
-_EVALUATION_BATCH = 500  # few enough for a processor's cache
 _EVALUATION_SEED = 13_126_114  # the same noise for every trial and epoch
 
 
@@ -148,7 +148,8 @@ def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     device = images.device
     generator = torch.Generator(device).manual_seed(_EVALUATION_SEED)
     noise = torch.randn(len(images), model.latent_size, generator=generator, device=device)
-    batches = zip(images.split(_EVALUATION_BATCH), noise.split(_EVALUATION_BATCH), strict=True)
+    size = evaluation_batch(config, model.shape)
+    batches = zip(images.split(size), noise.split(size), strict=True)
     with _tf32(config):
         parts = on_one_thread_each(partial(_evaluate_batch, model, config), batches, device)
     sums, means = zip(*parts, strict=True)

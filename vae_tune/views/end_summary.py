@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.config import message_hints
 from vae_tune.config.files import address, is_remote
-from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING
+from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, VAL_LOSS
 from vae_tune.record.diagnostics import problem_notes
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import STATE_COLOURS
@@ -32,12 +33,13 @@ def print_summary(
     metrics: Mapping[str, Any] | None,
     folder: Path,
     advice: Sequence[str] = (),
+    unit: LossUnit = NATS,
 ) -> None:
     """Print the result of a search, the sentences of ``advice`` and the next steps.
 
     ``metrics`` is the content of ``best/metrics.json``, with the rows of ``--confirm`` as ``confirmation``.
     """
-    _print_best_trials(console, rows)
+    _print_best_trials(console, rows, unit)
     counts = Counter(row.state for row in rows)
     console.print(
         f"{counts[COMPLETE]} trained to epoch {max_epochs}, {counts[PRUNED]} pruned, {counts[FAIL]} failed; "
@@ -46,61 +48,64 @@ def print_summary(
     if metrics is None:
         console.print("There is no winner: no trial reported a loss.", style="red")
     else:
-        _print_winner(console, metrics)
+        _print_winner(console, metrics, unit)
         if confirmation := metrics.get("confirmation"):
-            _print_confirmation(console, confirmation)
+            _print_confirmation(console, confirmation, unit)
     for line in [*problem_notes(rows), *advice]:
         console.print(line, soft_wrap=True)
     _print_next_steps(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
 
 
-def _print_best_trials(console: Console, rows: Sequence[TrialRow]) -> None:
+def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUnit) -> None:
     with_loss = (row for row in rows if row.val_loss is not None and row.state != FAIL)
     best = sorted(with_loss, key=lambda row: (-row.epochs, row.val_loss))[:10]
     if not best:
         return
     names = list(rows[0].values)[: max(1, (console.width - _OTHER_COLUMNS_WIDTH) // _COLUMN_WIDTH)]
-    columns = ("trial", "state", "epochs", "val_loss", *names, "seconds")
+    loss = VAL_LOSS if unit.nats == 1 else unit.name.replace("/", "/_")
+    columns = ("trial", "state", "epochs", loss, *names, "seconds")
     table = _table(f"The best of {len(rows)} trials", *(name.replace("_", "\n") for name in columns), left="state")
     for row in best:
         table.add_row(
             f"ref. {row.trial}" if row.trial == REFERENCE_TRIAL else str(row.trial),
             Text(row.state, style=STATE_COLOURS[row.state]),
             str(row.epochs),
-            f"{row.val_loss:.2f}",
+            unit.text(row.val_loss or 0.0),
             *(format_value(row.values[name]) for name in names),
             f"{row.seconds:.0f}",
         )
     console.print(table)
 
 
-def _print_winner(console: Console, metrics: Mapping[str, Any]) -> None:
+def _print_winner(console: Console, metrics: Mapping[str, Any], unit: LossUnit) -> None:
     best = metrics["winner"]
     words = f"Winner: trial {best['trial']} ({format_values(best['hyperparameters'])}), {metrics['rule']}."
     console.print(words, soft_wrap=True)
     splits = [split for split in ("validation", "test") if split in best]
     parts = ["test reconstruction", "test KL"] if "test" in best else []
-    table = _table(f"Negative ELBO, {metrics['unit']}, {metrics['kind']} values", "", *splits, *parts, left="")
+    table = _table(f"Negative ELBO, {unit.title}", "", *splits, *parts, left="")
     for who in ("reference", "winner"):
         if who in metrics:
             test = metrics[who].get("test", {})
             numbers = [metrics[who][split]["negative_elbo"] for split in splits]
             numbers += [test[part] for part in ("reconstruction", "kl") if part in test]
-            table.add_row(who, *(f"{number:.2f}" for number in numbers))
+            table.add_row(who, *map(unit.text, numbers))
     if "improvement" in metrics:
-        table.add_row("gain", *(f"{metrics['improvement'][split]:.2f}" for split in splits), style="bold")
+        table.add_row("gain", *(unit.text(metrics["improvement"][split]) for split in splits), style="bold")
     console.print(table)
+    if unit.nats != 1:
+        console.print(f"One {unit.name} is {unit.nats:,.2f} nats per image, the unit of the recorded tables.")
 
 
-def _print_confirmation(console: Console, results: Sequence[Mapping[str, Any]]) -> None:
+def _print_confirmation(console: Console, results: Sequence[Mapping[str, Any]], unit: LossUnit) -> None:
     """Print the means over fresh seeds, the winner's first."""
-    table = confirmation_table(results, "+-")
+    table = confirmation_table(results, "+-", unit)
     drawn = _table(f"Confirmed with fresh seeds: {table['title']}", "", *table["columns"], left="")
     for row in table["rows"]:
         drawn.add_row(row["label"], *row["cells"])
     console.print(drawn)
     trial, optimism = results[0]["trial"], results[0]["optimism"]
-    compared = f"{optimism:.2f} nats better than" if optimism > 0 else "no better than"
+    compared = f"{unit.with_name(optimism)} better than" if optimism > 0 else "no better than"
     console.print(f"In the search, trial {trial} was {compared} the mean of its fresh seeds.")
 
 
@@ -121,5 +126,5 @@ def _table(title: str, *columns: str, left: str | None = None) -> Table:
     """Return an empty table; its columns are right-aligned but for ``left``."""
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for column in columns:
-        table.add_column(column, justify="left" if column == left else "right")
+        table.add_column(column, justify="left" if column == left else "right", overflow="fold")
     return table

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vae_tune.config.names import TEST_LOSS, TRIAL, TRIALS, UNIT, VAL_LOSS
+from vae_tune.analysis.loss_unit import LossUnit
+from vae_tune.config.names import TEST_LOSS, TRIAL, TRIALS, VAL_LOSS
 
 
 def format_values(values: Mapping[str, Any]) -> str:
@@ -34,7 +35,7 @@ def format_moment(text: str) -> str:
     return text[:19].replace("T", " ")
 
 
-def confirmation_table(results: Iterable[Mapping[Any, Any]], plus_minus: str) -> dict[str, Any]:
+def confirmation_table(results: Iterable[Mapping[Any, Any]], plus_minus: str, unit: LossUnit) -> dict[str, Any]:
     """Return the results of ``--confirm`` as ``title``, ``columns`` and ``rows`` of a ``label`` and ``cells``.
 
     ``plus_minus`` stands between a mean and half the width of its 95 % interval.
@@ -42,12 +43,12 @@ def confirmation_table(results: Iterable[Mapping[Any, Any]], plus_minus: str) ->
 
     def interval(row: Mapping[Any, Any], name: str) -> str:
         mean, high = row[f"{name}_mean"], row[f"{name}_high"]
-        return f"{mean:.2f}" if math.isnan(high) else f"{mean:.2f} {plus_minus} {high - mean:.2f}"
+        return unit.text(mean) if math.isnan(high) else f"{unit.text(mean)} {plus_minus} {unit.text(high - mean)}"
 
     rows = []
     for row in results:
-        searched, optimism = f"{row['searched_val_loss']:.2f}", f"{row['optimism']:+.2f}"
+        searched, optimism = unit.text(row["searched_val_loss"]), unit.text(row["optimism"], "+")
         cells = [searched, interval(row, VAL_LOSS), optimism, interval(row, TEST_LOSS), f"{row[TRIALS]:.0f}"]
         rows.append({"label": f"trial {row[TRIAL]}", "cells": cells})
     columns = ["in the search", "validation", "optimism", "test", "trainings"]
-    return {"title": f"mean with its 95 % interval, {UNIT}", "columns": columns, "rows": rows}
+    return {"title": f"mean with its 95 % interval, {unit.name}", "columns": columns, "rows": rows}

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING, STATE_WORDS
 from vae_tune.record.trials import TrialRow, winner
 from vae_tune.views.console import STATE_COLOURS, make_console
@@ -39,6 +40,7 @@ class View:
         self._with_summary = with_summary
         self._rows: dict[int, TrialRow] = {}
         self._num_samples = self._max_epochs = 0
+        self._unit = NATS
         self._message = ""
 
     def __enter__(self) -> Self:
@@ -47,9 +49,9 @@ class View:
     def __exit__(self, *exception: object) -> None:
         self._stop()
 
-    def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow]) -> None:
-        """Start to show trials; ``known`` are those of earlier runs."""
-        self._num_samples, self._max_epochs = num_samples, max_epochs
+    def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow], unit: LossUnit = NATS) -> None:
+        """Start to show trials, with losses in ``unit``; ``known`` are those of earlier runs."""
+        self._num_samples, self._max_epochs, self._unit = num_samples, max_epochs, unit
         self._rows = {row.trial: row for row in known}
         self._message = ""
 
@@ -74,13 +76,17 @@ class View:
         """Print the summary; ``metrics`` are those of ``best/metrics.json``, with the rows of ``--confirm``."""
         self._stop()
         if self._with_summary:
-            print_summary(self._console, rows, self._num_samples, self._max_epochs, metrics, folder, advice)
+            counts = self._num_samples, self._max_epochs
+            print_summary(self._console, rows, *counts, metrics, folder, advice, self._unit)
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style, soft_wrap=True)
 
     def _stop(self) -> None:
         """Show no more progress."""
+
+    def _loss(self, row: TrialRow) -> str:
+        return "" if row.val_loss is None else self._unit.with_name(row.val_loss)
 
     def _finished(self) -> int:
         return sum(row.state != RUNNING for row in self._rows.values())
@@ -110,7 +116,7 @@ class PlainView(View):
         if row.state == RUNNING:
             return
         width = len(str(self._num_samples))
-        loss = "" if row.val_loss is None else f" {row.val_loss:8.2f} nats"
+        loss = "" if row.val_loss is None else f" {self._unit.text(row.val_loss):>8} {self._unit.short}"
         mark = "  best so far" if winner(self._rows.values(), self._max_epochs) is row else ""
         reason = f"  {row.reason}" if row.reason else ""
         self._print(
@@ -142,7 +148,7 @@ class PlainView(View):
         shown = [f"trial {row.trial} at epoch {row.epochs}/{self._max_epochs}" for row in running[-_NAMED_TRIALS:]]
         shown += [f"{len(running) - len(shown)} more"] if len(running) > len(shown) else []
         best = winner((row for row in self._rows.values() if row.state != RUNNING), self._max_epochs)
-        loss = "" if best is None else f"; best {best.val_loss:.2f} nats (trial {best.trial})"
+        loss = "" if best is None else f"; best {self._loss(best)} (trial {best.trial})"
         training = f"training {', '.join(shown)}" if running else "no trial is training"
         return f"[{self._finished()}/{self._num_samples}] {training}{loss}"
 
@@ -167,9 +173,9 @@ class TerminalView(View):
         self._live.start()
         return self
 
-    def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow]) -> None:
+    def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow], unit: LossUnit = NATS) -> None:
         """Start to show trials, and the clock."""
-        super().begin(num_samples, max_epochs, known)
+        super().begin(num_samples, max_epochs, known, unit)
         self._known = self._finished()
         self._start = time.monotonic()
 
@@ -199,7 +205,7 @@ class TerminalView(View):
         speed = sum(row.images_per_second or 0 for row in rows if row.state == RUNNING)
         text.append(f"{speed:,.0f} images/s", style="dim")
         if (best := winner(rows, self._max_epochs)) is not None:
-            text.append(f"\nbest {best.val_loss:.2f} nats at epoch {best.epochs}", style="bold")
+            text.append(f"\nbest {self._loss(best)} at epoch {best.epochs}", style="bold")
             text.append(f"  trial {best.trial}: {format_values(best.values)}")
         return text
 
@@ -211,7 +217,7 @@ class TerminalView(View):
             table.add_row(
                 Text(f"trial {row.trial}", style=STATE_COLOURS[RUNNING]),
                 f"epoch {row.epochs}/{self._max_epochs}",
-                Text("" if row.val_loss is None else f"{row.val_loss:.2f}", justify="right"),
+                Text("" if row.val_loss is None else self._unit.text(row.val_loss), justify="right"),
                 format_values(row.values),
             )
         if len(running) > lines:

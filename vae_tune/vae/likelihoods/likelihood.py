@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vae_tune.config.errors import UsageError
-from vae_tune.config.names import UNIT
+from vae_tune.config.names import DIMENSIONS, UNIT
 from vae_tune.config.settings import Binarization, LikelihoodName, TrialConfig
 
 if TYPE_CHECKING:
@@ -36,15 +36,16 @@ class Kind:
     """A kind of loss. Only losses of one kind, on images of one checksum, compare with each other."""
 
     name: str
-    unit: str = UNIT
+    words: str
+    """The pixels, as people read it: ``grey values``."""
     in_bits: bool = False
     """Whether people are shown bits per dimension (pixel and channel) first; records hold nats all the same."""
     is_likelihood: bool = True
     """Whether -log p(x|z) is one of the pixels as they are, so that an NLL compares with published ones."""
 
 
-_LEVELS = Kind("levels", in_bits=True)
-_DENSITY = Kind("density")
+_LEVELS = Kind("levels", "pixel levels", in_bits=True)
+_DENSITY = Kind("density", "pixel densities")
 _KINDS = {
     "logistic": _LEVELS,
     "logistic-mixture": _LEVELS,
@@ -52,7 +53,9 @@ _KINDS = {
     "continuous-bernoulli": _DENSITY,
     "gaussian": _DENSITY,
 }
-_BERNOULLI = {name: Kind(name, is_likelihood=name != "grey") for name in ("grey", "static", "dynamic")}
+_BERNOULLI = {
+    name: Kind(name, f"{name} values", is_likelihood=name != "grey") for name in ("grey", "static", "dynamic")
+}
 """By how the pixels were made black and white: of grey values, the Bernoulli cross-entropy is no likelihood."""
 
 
@@ -65,6 +68,22 @@ def parameters_per_pixel(config: TrialConfig, channels: int) -> int:
     """Return how many parameters the likelihood of ``config`` takes per pixel: the ``outputs`` of its class."""
     per_channel = {"logistic": 2, "logistic-mixture": 3 * config.mixture_components, "categorical": 256}
     return channels * per_channel.get(likelihood_name(config, channels), 1)
+
+
+def metric_of(kind: Kind, dimensions: int) -> dict[str, Any]:
+    """Return the unit and the kind of recorded losses as JSON values.
+
+    Args:
+        kind: of the losses.
+        dimensions: values of an image: channels x height x width. They turn nats per image into bits per dimension.
+    """
+    return {"unit": UNIT, "kind": kind.name} | ({DIMENSIONS: dimensions} if kind.in_bits else {})
+
+
+def kind_named(name: str) -> Kind:
+    """Return the kind that ``study.json`` calls ``name``; a kind of that name alone where it is unknown."""
+    known = {kind.name: kind for kind in (*_KINDS.values(), *_BERNOULLI.values())}
+    return known.get(name, Kind(name, f"{name} values"))
 
 
 def kind_of(config: TrialConfig, channels: int, binarization: Binarization) -> Kind:

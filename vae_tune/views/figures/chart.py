@@ -11,6 +11,7 @@ import html
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from vae_tune.analysis.axis_ranges import loss_range
 from vae_tune.analysis.hyperparameters import Axis
 from vae_tune.analysis.study import Study
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS, TRIAL, VAL_LOSS
-from vae_tune.views.figures.conventions import LOSS, REFERENCE, WINNER
+from vae_tune.views.figures.conventions import REFERENCE, WINNER
 from vae_tune.views.json_values import number, plain
 
 Part = dict[str, Any]  # a trace, an axis, a shape or an annotation of plotly
@@ -92,11 +93,18 @@ FIGURES: dict[str, Figure] = {}  # by the name of the table function
 def figure(
     table: Callable[..., pd.DataFrame], title: str, reading: str, missing: str = "No trial has reported an epoch yet."
 ) -> Callable[[Callable[..., Panels]], Callable[..., Panels]]:
-    """Add the decorated function, which describes the panels of a figure, to ``FIGURES``."""
+    """Add the decorated function, which describes the panels of a figure, to ``FIGURES``.
+
+    It is given the study with its losses in the unit in which people are shown them.
+    """
 
     def register(panels: Callable[..., Panels]) -> Callable[..., Panels]:
-        FIGURES[table.__name__] = Figure(table, panels, title, reading, missing)
-        return panels
+        @wraps(panels)
+        def describe(study: Study, *options: Any, **named: Any) -> Panels:
+            return panels(study.shown, *options, **named)
+
+        FIGURES[table.__name__] = Figure(table, describe, title, reading, missing)
+        return describe
 
     return register
 
@@ -203,8 +211,8 @@ def view_of(drawn: Part) -> tuple[float, float]:
     return (10**low, 10**high) if drawn.get("type") == "log" else (low, high)
 
 
-def loss_axis(table: pd.DataFrame, column: str = VAL_LOSS, title: str = LOSS) -> Part:
-    """Return an axis that begins with the view of :func:`vae_tune.analysis.axis_ranges.loss_range`."""
+def loss_axis(table: pd.DataFrame, title: str, column: str = VAL_LOSS) -> Part:
+    """Return an axis of losses that begins with the view of :func:`vae_tune.analysis.axis_ranges.loss_range`."""
     return axis(title, loss_range(table[column], table[STATE]))
 
 

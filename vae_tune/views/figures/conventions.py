@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from vae_tune.config.names import COMPLETE, FAIL, IDLE, PRUNED, RUNNING, STATE_WORDS, UNIT
+from typing import TYPE_CHECKING
+
+from vae_tune.config.names import COMPLETE, FAIL, IDLE, PRUNED, RUNNING, STATE_WORDS
+
+if TYPE_CHECKING:
+    from vae_tune.analysis.study import Study
 
 WINNER, REFERENCE = "winner", "reference"
-LOSS = f"validation loss ({UNIT})"
 
 COLOURS = {
     STATE_WORDS[COMPLETE]: "#0072B2",
@@ -23,6 +27,11 @@ COLOURS = {
 The colours of trials are from Okabe and Ito and can be told apart with any colour vision. ``scale`` is for losses: the
 lower the loss, the darker the colour.
 """
+
+
+def loss_title(study: Study) -> str:
+    """Return the title of an axis of losses of :attr:`vae_tune.analysis.study.Study.shown`."""
+    return f"validation loss ({study.loss_unit.name})"
 
 
 def time_unit(hours: float) -> tuple[float, str]:

@@ -13,7 +13,7 @@ from vae_tune.config import names
 from vae_tune.config.names import COMPLETE, EPOCHS, HYPERPARAMETER, IMPORTANCE, STATE, STATE_WORDS, TRIAL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import TRIAL_HOVER, Panel, Panels, Part, axis, figure
-from vae_tune.views.figures.conventions import LOSS
+from vae_tune.views.figures.conventions import loss_title
 
 _METHODS = {
     PED_ANOVA: ("PED-ANOVA: what sets the best apart", "scale-2", 0.2),
@@ -63,7 +63,7 @@ def slices(study: Study) -> Panels:
         own = table[table[HYPERPARAMETER] == name]
         known = searched.including(own[names.VALUE])
         own = own.assign(place=known.coordinates(own[names.VALUE], spread=0.18), above=0)
-        pruned, y = own[own[STATE] == names.PRUNED], chart.loss_axis(own)
+        pruned, y = own[own[STATE] == names.PRUNED], chart.loss_axis(own, loss_title(study))
         traces = chart.trial_points(study, own[own[STATE] != names.PRUNED], "place", VAL_LOSS, _LOSS)
         layout = {}
         if len(pruned):
@@ -94,11 +94,13 @@ def pair_grid(study: Study, x: str | None = None, y: str | None = None) -> Panel
     pair = [hyperparameters.axes(study)[str(name)] for name in table.columns[:2]]
     shape = [table[known.name].nunique() for known in pair]
     losses, epochs, counts = (table[column].to_numpy().reshape(shape).T for column in (VAL_LOSS, EPOCHS, names.TRIALS))
+    unit = study.loss_unit
     limits = loss_range(study.trials[VAL_LOSS], study.trials[STATE]) or (0, 1)
     how: Part = {"colorscale": "@scale", "customdata": np.dstack([epochs, counts]).tolist()}
-    how["hovertemplate"] = "best of %{customdata[1]} trials: %{z:.2f} nats, epoch %{customdata[0]}<extra></extra>"
+    loss = f"%{{z:.{unit.digits}f}} {unit.short}"
+    how["hovertemplate"] = f"best of %{{customdata[1]}} trials: {loss}, epoch %{{customdata[0]}}<extra></extra>"
     texts = [[str(count or "") for count in row] for row in epochs]
-    grid = chart.cells(pair[0].edges(10), pair[1].edges(10), losses, texts, LOSS, limits, **how)
+    grid = chart.cells(pair[0].edges(10), pair[1].edges(10), losses, texts, loss_title(study), limits, **how)
     trials = study.trials.reset_index()
     pair = [known.including(trials[known.name]) for known in pair]
     trials["x"], trials["y"] = (known.coordinates(trials[known.name], spread=0.18) for known in pair)

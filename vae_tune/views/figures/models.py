@@ -14,6 +14,7 @@ from vae_tune.config import names
 from vae_tune.config.names import ACTIVE_UNITS, GAP, LATENT_SIZE, PARAMETERS, TRIAL, VAL_KL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import Panel, Panels, axis, figure
+from vae_tune.views.figures.conventions import loss_title
 
 _APART = (0.12, 0.06)  # of the panel, between two labels
 
@@ -29,8 +30,10 @@ def loss_parts(study: Study) -> Panels:
     table = models.loss_parts(study)
     if table.empty:
         return {}
-    x = chart.loss_axis(table, VAL_KL, "KL (nats per image)")
-    y = chart.loss_axis(table, names.VAL_RECONSTRUCTION, "reconstruction (nats per image)")
+    x, y = (
+        chart.loss_axis(table, f"{word} ({study.loss_unit.name})", column)
+        for word, column in (("KL", VAL_KL), ("reconstruction", names.VAL_RECONSTRUCTION))
+    )
     (left, right), (bottom, top) = chart.view_of(x), chart.view_of(y)
     ends = np.array([left, right])
     traces, labels = [], []
@@ -80,10 +83,12 @@ def train_validation_gap(study: Study) -> Panels:
     table = models.train_validation_gap(study).dropna(subset=[GAP])
     if table.empty:
         return {}
-    low, high = chart.view_of(chart.loss_axis(table, GAP))
-    y = axis("validation - training loss (nats per image)", (min(-0.05 * high, low), max(0, high)))
+    title = f"validation - training loss ({study.loss_unit.name})"
+    low, high = chart.view_of(chart.loss_axis(table, title, GAP))
+    y = axis(title, (min(-0.05 * high, low), max(0, high)))
     traces, zero = chart.trial_points(study, table, VAL_LOSS, GAP), chart.rule(y=0, dash="dash")
-    return {"": Panel(chart.loss_axis(table), y, traces, layout={"shapes": [zero]})}
+    x = chart.loss_axis(table, loss_title(study))
+    return {"": Panel(x, y, traces, layout={"shapes": [zero]})}
 
 
 @figure(
@@ -98,7 +103,7 @@ def pareto(study: Study) -> Panels:
         return {}
     low, high = table[PARAMETERS].min() / 1.15, table[PARAMETERS].max() * 1.25
     x = axis("parameters (log)", (low, high), log_ticks(low, high), log=True)
-    y = chart.loss_axis(table)
+    y = chart.loss_axis(table, loss_title(study))
     front = table[table[names.ON_FRONT]]
     joined = chart.line("front", front[PARAMETERS], front[VAL_LOSS], "best", width=2, shape="hv")
     traces = [joined] if len(front) else []

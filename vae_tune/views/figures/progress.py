@@ -14,7 +14,7 @@ from vae_tune.config import names
 from vae_tune.config.names import COMPLETE, EPOCH, HOURS, PRUNED, STATE, STATE_WORDS, TRIAL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import Panel, Panels, Part, axis, figure
-from vae_tune.views.figures.conventions import LOSS, time_unit
+from vae_tune.views.figures.conventions import loss_title, time_unit
 from vae_tune.views.json_values import plain
 
 _SHORTEST_IDLE = 1 / 2000  # of the search: below it an idle time is not drawn
@@ -40,7 +40,9 @@ def best_so_far(study: Study) -> Panels:
     for label, column in zip(("trials", "epochs", "time"), titles if len(table) else (), strict=False):
         best = chart.line("best so far", table[column], table[names.BEST], "best", width=2, shape="hv")
         x = axis(titles[column], (0, 1.04 * table[column].max()), whole=column != HOURS)
-        panels[label] = Panel(x, chart.loss_axis(table), [best, *chart.trial_points(study, table, column, VAL_LOSS)])
+        panels[label] = Panel(
+            x, chart.loss_axis(table, loss_title(study)), [best, *chart.trial_points(study, table, column, VAL_LOSS)]
+        )
     return panels
 
 
@@ -58,7 +60,7 @@ def learning_curves(study: Study) -> Panels:
         part = table[table[EPOCH] >= first]
         margin = 0.03 * (last - first) or 0.5
         x = axis("epoch", (first - margin, last + margin), whole=True)
-        y = axis(LOSS, curve_range(part, study.best_trial))
+        y = axis(loss_title(study), curve_range(part, study.best_trial))
         rungs = [chart.rule("rung", x=rung) for rung in study.rungs if rung >= first]
         label = f"from epoch {first}" if first > 1 else "all epochs"
         panels[label] = Panel(x, y, _curves(study, part), layout={"shapes": rungs})

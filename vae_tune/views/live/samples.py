@@ -37,9 +37,10 @@ def samples_of(folder: Path, row: TrialRow) -> DrawSamples | None:
 
     @cache
     def sheet() -> npt.NDArray[np.uint8]:
-        from vae_tune.vae.pictures import grid, samples
+        from vae_tune.vae.pictures import fit_page, grid, samples
 
-        return grid(samples(model_from_bytes(read_checkpoint())[0], _COLUMNS * _COLUMNS), _COLUMNS)
+        model, _ = model_from_bytes(read_checkpoint())
+        return fit_page(grid(samples(model, _COLUMNS * _COLUMNS), _COLUMNS))
 
     def draw() -> npt.NDArray[np.uint8] | None:
         with lock, suppress(FileNotFoundError):

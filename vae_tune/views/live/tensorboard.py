@@ -67,7 +67,7 @@ class TensorBoard(LiveView):
 
     def _finish(self, row: TrialRow, folder: Path, draw_samples: DrawSamples | None) -> None:
         if draw_samples is not None and (sheet := draw_samples()) is not None:
-            self._write(row, self._summary.image("samples", sheet, dataformats="HW"), row.reports[-1])
+            self._write(row, self._summary.image("samples", sheet, dataformats="HWC"[: sheet.ndim]), row.reports[-1])
         if row.state != FAIL:
             self._write(row, self._hparams(row)[2])  # the session's end
         self._writers.pop(row.trial).close()

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from vae_tune.record.trials import TrialRow
 
 DrawSamples = Callable[[], npt.NDArray[np.uint8] | None]
-"""Returns a sheet of samples of the trial's model: (height, width) grey values; None if the checkpoint is gone."""
+"""Returns a sheet of samples of the trial's model, None if the checkpoint is gone.
+
+The sheet is (height, width), or in colour (height, width, 3)."""
 
 
 class LiveView:

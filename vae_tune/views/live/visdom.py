@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from vae_tune.config.names import EPOCH, TRAIN_LOSS, UNIT, VAL_LOSS
+from vae_tune.analysis.loss_unit import LossUnit
+from vae_tune.config.names import EPOCH, TRAIN_LOSS, VAL_LOSS
 from vae_tune.record.trials import TrialRow, winner
 from vae_tune.views.formatting import format_values
 from vae_tune.views.live.view import DrawSamples, LiveView
@@ -29,7 +30,7 @@ class Visdom(LiveView):
     def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
         """Connect to the server at the URL ``address``."""
         self._server = _connect(address, folder.absolute().name)
-        self._max_epochs = manifest["reference"]["max_epochs"]
+        self._max_epochs, self._unit = manifest["reference"]["max_epochs"], LossUnit.of(manifest["metric"])
         self._rows: dict[int, TrialRow] = {}
 
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
@@ -37,11 +38,14 @@ class Visdom(LiveView):
         self._rows[row.trial] = row
         best = winner(self._rows.values(), self._max_epochs)
         if best is row and draw_samples is not None and (sheet := draw_samples()) is not None:
-            height, width = sheet.shape
-            caption = f"{row.val_loss:.2f} nats per image at epoch {row.epochs}: {format_values(row.values)}"
-            options = {"title": f"samples of trial {row.trial}", "caption": caption}
-            options |= {"width": 2 * width, "height": 2 * height}
-            self._server.image(sheet[np.newaxis], win="samples", opts=options)
+            from vae_tune.vae.pictures import zoom_of
+
+            (height, width), zoom = sheet.shape[:2], zoom_of(sheet)
+            loss = f"{self._unit.text(row.val_loss or 0.0)} {self._unit.name}"
+            caption = f"{loss} at epoch {row.epochs}: {format_values(row.values)}"
+            options: dict[str, Any] = {"title": f"samples of trial {row.trial}", "caption": caption}
+            options |= {"width": zoom * width, "height": zoom * height}
+            self._server.image(sheet.reshape(height, width, -1).transpose(2, 0, 1), win="samples", opts=options)
 
     def flush(self) -> None:
         """Draw the curves of all trials."""
@@ -50,8 +54,9 @@ class Visdom(LiveView):
             return
         labels = np.concatenate([np.full(len(row.reports), number) for number, row in enumerate(rows, 1)])
         for column, title in _CURVES.items():
-            points = [[report[EPOCH], report[column]] for row in rows for report in row.reports]
-            options = {"title": title, "xlabel": "epoch", "ylabel": UNIT, "mode": "lines+markers", "markersize": 4}
+            points = [[report[EPOCH], report[column] / self._unit.nats] for row in rows for report in row.reports]
+            options: dict[str, Any] = {"title": title, "xlabel": "epoch", "ylabel": self._unit.name}
+            options |= {"mode": "lines+markers", "markersize": 4}
             options["legend"] = [f"trial {row.trial}" for row in rows]
             self._server.scatter(np.array(points, float), labels, win=column, opts=options)
 

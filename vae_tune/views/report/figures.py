@@ -22,7 +22,7 @@ from vae_tune.views.formatting import format_value
 _SECTIONS = {"progress": "The search", "hyperparameters": "Hyperparameters", "models": "Models"}
 """Titles of the sections, by the module that describes their figures."""
 _MAX_PAIRED = 5  # hyperparameters in the pair grid
-_CLOSE = 1.0  # nats per image by which a smaller model may be worse and still be worth naming
+_CLOSE = 1.0  # nats by which a smaller model may be worse and still be worth naming, see Study.threshold
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _pairs(study: Study, importance: pd.DataFrame) -> Panels:
 
 def _notes(study: Study) -> dict[str, str]:
     """Return one sentence about this study for each figure that has one."""
-    best = study.best_trial
+    best, unit, near = study.best_trial, study.loss_unit, study.threshold(_CLOSE)
     reached = progress.rung_survival(study).set_index(EPOCH)[names.REACHED].get(study.max_epochs, 0)
     order = progress.best_so_far(study).set_index(TRIAL)[names.ORDER]
     tables = models.active_units(study), models.train_validation_gap(study), models.pareto(study)
@@ -115,11 +115,12 @@ def _notes(study: Study) -> dict[str, str]:
         found = f"The winner, trial {best}, was number {order[best]} of {len(order)} to finish."
     if best is not None and best in active.index:
         used = f"The winner uses {active[ACTIVE_UNITS][best]} of {active['latent_size'][best]} latents."
-        overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {gap[GAP][best]:+.2f} nats."
-        close = sizes[(sizes[STATE] == COMPLETE) & (sizes[VAL_LOSS] <= sizes[VAL_LOSS][best] + _CLOSE)]
+        overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {unit.text(gap[GAP][best], '+')} {unit.short}."
+        close = sizes[(sizes[STATE] == COMPLETE) & (sizes[VAL_LOSS] <= sizes[VAL_LOSS][best] + near)]
         if len(close) and close.index[0] != best:
             share = close[PARAMETERS].iloc[0] / sizes[PARAMETERS][best]
-            smaller = f"Trial {close.index[0]} is within {_CLOSE:g} nat of the winner at {share:.0%} of its size."
+            within = f"{near:g} nat" if near == 1 else unit.with_name(near)
+            smaller = f"Trial {close.index[0]} is within {within} of the winner at {share:.0%} of its size."
     survivors = f"{reached} of {len(study.trials)} reached epoch {study.max_epochs}."
     about_models = {"active_units": used, "train_validation_gap": overfit, "pareto": smaller}
     return {"best_so_far": found, "rung_survival": survivors, **about_models}

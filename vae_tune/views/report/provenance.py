@@ -9,10 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from vae_tune.analysis.hyperparameters import Axis, axes
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import Study, trial_configs
 from vae_tune.config import message_hints
 from vae_tune.config.files import address
-from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE
+from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, UNIT
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.views.formatting import format_moment, format_value
@@ -53,13 +54,19 @@ def make_record(study: Study) -> list[tuple[str, str]]:
         ("Folder", address(study.place)),
         ("Data", f"{data['dataset']}: {images}; {' x '.join(map(str, data['shape']))} pixels"),
         ("SHA-256 of the data", data["sha256"]),
-        ("Metric", f"{metric['name']}: validation negative ELBO, {metric['unit']}, {metric['kind']} values"),
+        ("Metric", f"{metric['name']}: validation negative ELBO, {_metric(study.loss_unit)}"),
         ("Space", "; ".join(space)),
         ("Search", f"sampler {config.sampler}, seed {base.seed}, {scheduler.describe()}, {base.max_epochs} epochs"),
         ("Device", ", ".join(devices) or "unknown: no trial has reported an epoch"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions if version)),
         *((f"Run {number}", _run(run)) for number, run in enumerate(manifest["runs"], 1)),
     ]
+
+
+def _metric(unit: LossUnit) -> str:
+    """Return the unit of the record, and that of the page where it is another."""
+    shown = "" if unit.nats == 1 else f"; one {unit.name} is {unit.nats:,.2f} nats per image"
+    return f"{UNIT}, {unit.kind.words}{shown}"
 
 
 def _run(run: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from vae_tune.analysis.advice import Finding, conclusions
 from vae_tune.analysis.compute_cost import ComputeCost
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
 from vae_tune.config.csv_tables import read_csv
@@ -51,25 +52,24 @@ def make_facts(study: Study, cost: ComputeCost) -> list[str]:
 
 def make_tiles(study: Study, cost: ComputeCost) -> list[tuple[str, str, str]]:
     """Return the key numbers, the winner's loss first: the label, the value and the detail of each."""
-    tiles = []
+    tiles, unit = [], study.loss_unit
     if metrics := study.metrics:
-        kind = f"{metrics['unit']}, {metrics['kind']} values"
         splits = [split for split in ("test", "validation") if split in metrics["winner"]]
         for split in splits:
             loss, trial = metrics["winner"][split]["negative_elbo"], metrics["winner"]["trial"]
-            tiles.append((f"{split.title()} loss", f"{loss:.2f}", f"negative ELBO of trial {trial}, {kind}"))
+            tiles.append((f"{split.title()} loss", unit.text(loss), f"negative ELBO of trial {trial}, {unit.title}"))
         if "improvement" in metrics:
             gain = metrics["improvement"][splits[0]]
-            tiles.append(("Gain", f"{gain:+.2f}", f"{metrics['unit']} on {splits[0]}, over the reference"))
+            tiles.append(("Gain", unit.text(gain, "+"), f"{unit.name} on {splits[0]}, over the reference"))
     elif (best := study.best) is not None:
-        detail = f"nats per image on validation; trial {best.name}, epoch {best[EPOCHS]}"
-        tiles.append(("Best so far", f"{best[names.VAL_LOSS]:.2f}", detail))
+        detail = f"{unit.name} on validation; trial {best.name}, epoch {best[EPOCHS]}"
+        tiles.append(("Best so far", unit.text(best[names.VAL_LOSS]), detail))
     counts = Counter(study.trials[STATE])
     states = [state for state in names.STATES if state != RUNNING or counts[state]]
     words = ", ".join(f"{counts[state]} {STATE_WORDS[state]}" for state in states)
     tiles.append(("Trials", str(len(study.trials)), words))
-    number, unit = number_and_unit(cost.hours.sum(), cost)
-    tiles.append(("Compute", number, f"{unit} in {format_duration(cost.wall_seconds)}"))
+    number, cost_unit = number_and_unit(cost.hours.sum(), cost)
+    tiles.append(("Compute", number, f"{cost_unit} in {format_duration(cost.wall_seconds)}"))
     if cost.saved_epochs:
         share = cost.saved_epochs / (cost.saved_epochs + len(study.epochs))
         saved = f"of the epochs, about {format_cost(cost.saved_hours, cost)}, by early stopping"
@@ -88,8 +88,9 @@ def make_findings(study: Study, importance: pd.DataFrame) -> list[Finding]:
         split = "test" if "test" in study.metrics["improvement"] else "validation"
         gain = study.metrics["improvement"][split]
         compared = "better than" if gain > 0 else "worse than" if gain < 0 else "as good as"
-        nats = f"{abs(gain):.2f} nats per image " if gain else ""
-        text += f" On the {split} images it is {nats}{compared} the reference, trial {REFERENCE_TRIAL}."
+        unit = study.loss_unit
+        much = f"{unit.text(abs(gain))} {unit.name} " if gain else ""
+        text += f" On the {split} images it is {much}{compared} the reference, trial {REFERENCE_TRIAL}."
     return [Finding("result", text), *(finding for finding in findings if finding.topic != "result")]
 
 
@@ -97,7 +98,7 @@ def make_comparison(study: Study) -> dict[str, Any] | None:
     """Return reference and winner as a table of all numbers in ``best/metrics.json``; None if there is no winner."""
     if not (metrics := study.metrics):
         return None
-    who = [name for name in ("reference", "winner") if name in metrics]
+    unit, who = study.loss_unit, [name for name in ("reference", "winner") if name in metrics]
     rows = []
     for split in ("test", "validation"):
         for name, value in metrics["winner"].get(split, {}).items():
@@ -105,18 +106,21 @@ def make_comparison(study: Study) -> dict[str, Any] | None:
                 numbers = [metrics[entry].get(split, {}).get(name) for entry in who]
                 change = value - numbers[0] if len(who) == 2 and numbers[0] is not None else None
                 label = f"{split} {_LABELS.get(name, name.replace('_', ' '))}"
-                rows.append({"label": label, "cells": [*map(_cell, numbers), _cell(change, "+")]})
-    kind = "a cross-entropy of grey values, which is no likelihood" if metrics["kind"] == "grey" else metrics["kind"]
+                cells = [*(_cell(number, unit) for number in numbers), _cell(change, unit, "+")]
+                rows.append({"label": label, "cells": cells})
+    known = unit.kind
+    kind = known.words if known.is_likelihood else f"a cross-entropy of {known.words}, which is no likelihood"
     columns = [f"{name}, trial\u00a0{metrics[name]['trial']}" for name in who]
-    title = f"{metrics['unit']}; {kind}; a lower negative ELBO is better"
+    title = f"{unit.name}; {kind}; a lower negative ELBO is better"
     return {"title": title, "columns": [*columns, "change"], "rows": rows}
 
 
 def make_confirmation(study: Study) -> dict[str, Any] | None:
     """Return the results of ``--confirm`` as a table; None without."""
     path = study.folder / CONFIRMATION_FILE
-    return confirmation_table(read_csv(path).to_dict("records"), "±") if path.exists() else None
+    return confirmation_table(read_csv(path).to_dict("records"), "±", study.loss_unit) if path.exists() else None
 
 
-def _cell(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}d}" if isinstance(value, int) else f"{value:{sign}.2f}"
+def _cell(value: float | None, unit: LossUnit, sign: str = "") -> str:
+    """Return a count, or a loss in ``unit``."""
+    return "" if value is None else f"{value:{sign}d}" if isinstance(value, int) else unit.text(value, sign)

@@ -1,0 +1,98 @@
+"""A search compares its trials, so their likelihoods must give numbers of one kind; else it is refused beforehand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import DataConfig, SearchConfig, TrialConfig
+from vae_tune.config.space import load_space
+from vae_tune.tasks.kinds import refuse_kinds
+from vae_tune.tasks.search import run_search
+from vae_tune.tasks.search_plan import make_plan, with_likelihood
+
+
+def of(*choices):
+    return {"likelihood": {"type": "categorical", "choices": list(choices)}}
+
+
+def planned(tmp_path, space, trial=None, **data):
+    config = SearchConfig(
+        space=space, results_dir=tmp_path, study_name="s", trial=trial or TrialConfig(), data=DataConfig(**data)
+    )
+    return make_plan(config, None, tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("choices", "reference", "colour", "message"),
+    [
+        (
+            ["logistic", "gaussian"],
+            None,
+            "auto",
+            r"levels \(logistic\); density \(gaussian\)\.\nSearch likelihoods of",
+        ),
+        (["bernoulli", "logistic"], "logistic", "auto", r": grey \(bernoulli\); levels \(logistic\)\.\n"),
+        (
+            ["logistic", "categorical"],
+            None,
+            "grey",
+            r": grey \(bernoulli\); levels \(logistic, categorical\); the reference has bernoulli\.",
+        ),
+        (["logistic"], "gaussian", "auto", r"\nTake a reference of that kind: --likelihood logistic\."),
+    ],
+)
+def test_likelihoods_of_different_kinds_are_refused_in_two_lines_and_nothing_is_created(
+    tmp_path, choices, reference, colour, message
+):
+    with pytest.raises(UsageError, match=message) as caught:
+        planned(tmp_path, of(*choices), TrialConfig(likelihood=reference), colour=colour)
+    assert len(str(caught.value).splitlines()) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("likelihood", [{"likelihood": "logistic"}, {}])
+def test_levels_of_black_and_white_pixels_are_refused_at_once(tmp_path, likelihood):
+    space = {"latent_size": {"type": "int", "low": 2, "high": 9}, **likelihood}
+    trial = TrialConfig() if likelihood else TrialConfig(likelihood="logistic")
+    with pytest.raises(UsageError, match=r"likelihood must be bernoulli for black and white pixels \(dynamic\)"):
+        planned(tmp_path, space, trial, binarization="dynamic")
+
+
+def test_what_only_the_images_can_tell_is_refused_once_they_are_read(tmp_path):
+    plan = planned(tmp_path, of("logistic", "logistic-mixture"))  # of colour images logistic is the reference
+    refuse_kinds(plan.space, plan.base, 3, "grey")
+    with pytest.raises(UsageError, match="--likelihood logistic"):
+        refuse_kinds(plan.space, plan.base, 1, "grey")
+
+
+def test_a_reference_that_names_no_likelihood_is_the_one_of_its_images_where_likelihoods_are_searched(tmp_path):
+    plan = with_likelihood(planned(tmp_path, of("logistic", "logistic-mixture")), 3)
+    assert plan.base.likelihood == plan.config.trial.likelihood == "logistic"
+    assert plan.space.contains(plan.base)
+    usual = planned(tmp_path, None)
+    assert with_likelihood(usual, 3) is usual
+
+
+def test_a_choice_without_a_value_is_refused():
+    with pytest.raises(UsageError, match="likelihood has a choice without a value"):
+        load_space(of(None, "logistic"), TrialConfig())
+
+
+def test_the_number_of_components_can_be_searched():
+    space = load_space({"mixture_components": {"type": "int", "low": 2, "high": 10}}, TrialConfig())
+    assert space.contains(dataclasses.replace(TrialConfig(), mixture_components=7))
+
+
+def test_a_search_of_mixed_kinds_on_grey_images_leaves_nothing_behind(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (400, 8, 8), np.uint8)
+    np.save(tmp_path / "images.npy", rows)
+    config = SearchConfig(
+        space=of("logistic", "categorical"),
+        results_dir=tmp_path / "results",
+        data=DataConfig(dataset=str(tmp_path / "images.npy"), colour="grey"),
+    )
+    with pytest.raises(UsageError, match="different kinds"):
+        run_search(config)
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,59 @@
+"""Refuse a search whose trials would give losses of different kinds, which cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from vae_tune.config.errors import UsageError
+from vae_tune.config.names import LIKELIHOOD
+from vae_tune.config.settings import Binarization, DataConfig, LikelihoodName, TrialConfig
+from vae_tune.config.space import Space
+from vae_tune.vae.likelihoods.likelihood import kind_of, likelihood_name
+
+
+def refuse_kinds(space: Space, base: TrialConfig, channels: int, binarization: Binarization) -> None:
+    """Refuse likelihoods of different kinds among the choices of ``space`` and the reference ``base``.
+
+    Raises:
+        UsageError: there are several kinds, or a likelihood does not fit the pixels.
+    """
+    searched: Any = space.distributions.get(LIKELIHOOD)
+    choices = [] if searched is None else list(searched.choices)
+    reference = likelihood_name(base, channels)
+
+    def kinds_of(names: Sequence[LikelihoodName]) -> dict[str, list[str]]:
+        kinds: dict[str, list[str]] = {}
+        for name in names:
+            kind = kind_of(replace(base, likelihood=name), channels, binarization).name
+            kinds.setdefault(kind, []).append(name)
+        return kinds
+
+    kinds, way = kinds_of(choices), "Search likelihoods of one kind"
+    if len(kinds) < 2:
+        kinds = kinds_of([reference, *(name for name in choices if name != reference)])
+        way = f"Take a reference of that kind: --likelihood {choices[0]}" if choices else way
+    if len(kinds) > 1:
+        found = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in kinds.items())
+        found += "" if reference in choices or len(kinds_of(choices)) > 1 else f"; the reference has {reference}"
+        raise UsageError(
+            f"likelihood would give losses of different kinds, which cannot be compared: {found}.\n{way}."
+        )
+
+
+def refuse_kinds_for_all(space: Space, base: TrialConfig, data: DataConfig) -> None:
+    """Refuse before any image is read what images in grey and in colour would both be refused for.
+
+    Raises:
+        UsageError: see :func:`refuse_kinds`.
+    """
+    refused = []
+    for channels in {"grey": (1,), "rgb": (3,)}.get(data.colour, (1, 3)):
+        try:
+            refuse_kinds(space, base, channels, data.binarization)
+        except UsageError as error:
+            refused.append(error)
+        else:
+            return
+    raise refused[0]
