@@ -90,7 +90,7 @@ def place(tmp_path, monkeypatch, study):
 
 
 BAD = [
-    ("--dataset cifar", "--dataset must be one of mnist"),
+    ("--dataset cifar", "--dataset must be a folder, a file or one of mnist"),
     ("--sampler grid", "--sampler must be one of tpe"),
     ("--num-samples 0", "--num-samples must be >= 1, but got 0"),
     ("--num-samples -1", "--num-samples must be >= 1, but got -1"),
@@ -179,6 +179,12 @@ def test_bad_input_is_refused_in_two_lines_and_creates_nothing(place, monkeypatc
     assert "Traceback" not in errors
     assert 1 <= len(errors.strip().splitlines()) <= 2
     assert everything_below(place) == before
+
+
+def test_a_misspelt_data_set_is_refused_before_ray_starts(place, monkeypatch, capsys):
+    code, output, errors = run(monkeypatch, capsys, "--dataset", "MNIST")
+    assert (code, output) == (2, "")
+    assert errors.endswith("but got 'MNIST'. Did you mean mnist?\n")
 
 
 def test_a_study_that_was_made_in_its_own_folder_can_be_resumed_from_elsewhere(place):

@@ -45,7 +45,7 @@ BAD_VALUES = [
     *((TrialConfig, "max_epochs", value) for value in (0, -1, 2.5, math.nan, "10", True)),
     *((TrialConfig, "precision", value) for value in ("float16", 32, None)),
     *((TrialConfig, "seed", value) for value in (-1, 2**32, 0.5, "0", True)),
-    *((DataConfig, "dataset", value) for value in ("cifar10", "MNIST", "", "emnist", 3, None)),
+    *((DataConfig, "dataset", value) for value in ("", "a\0b", 3, None)),
     *((DataConfig, "data_dir", value) for value in (3, 1.5, ["data"], True)),
     *((DataConfig, "binarization", value) for value in ("gray", "", None, True)),
     *((DataConfig, "train_size", value) for value in (0, -5, 10.5, "100", math.inf, True)),

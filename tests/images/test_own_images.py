@@ -6,7 +6,9 @@ from PIL import Image
 
 from tests.images.test_prepare import noise, rows
 from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import DataConfig
 from vae_tune.images import prepare
+from vae_tune.images.datasets import load_images
 from vae_tune.images.decoding import Form
 from vae_tune.images.own_images import read_own_images
 from vae_tune.images.prepare import SPLITS, Options
@@ -89,6 +91,18 @@ def test_what_is_no_set_of_images_is_refused_and_nothing_is_kept(tmp_path):
         with pytest.raises(UsageError, match=words):
             read(place)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "meant"), [("MNIST", "mnist"), ("cifar", "cifar10"), ("letters", "emnist-letters"), ("x", None)]
+)
+def test_what_is_neither_a_name_nor_a_path_is_refused(dataset, meant):
+    with pytest.raises(UsageError) as caught:
+        load_images(DataConfig(dataset=dataset))
+    message = str(caught.value)
+    assert message.startswith("dataset must be a folder, a file or one of mnist, ")
+    assert f", but got {dataset!r}." in message
+    assert message.endswith(f" Did you mean {meant}?" if meant else f"{dataset!r}.")
 
 
 def test_more_than_shared_memory_holds_is_refused(photos, monkeypatch):

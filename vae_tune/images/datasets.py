@@ -112,16 +112,15 @@ def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], 
     return prepared.labels.get(split, np.zeros(len(prepared.splits[split]), np.int64)), prepared.classes
 
 
-def is_own(dataset: str) -> bool:
-    """Whether ``dataset`` is a path to a user's own images, and no name: ``./mnist`` is a folder.
+def refuse_unknown(dataset: str) -> None:
+    """Refuse what is neither the name of a data set nor a path: ``mnist`` is a name, ``./mnist`` a folder.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither; names the data sets.
     """
-    if dataset in DATASETS or is_torchvision(dataset):
-        return False
-    if Path(dataset).exists() or len(Path(dataset).parts) > 1 or Path(dataset).suffix:
-        return True
+    path = Path(dataset)
+    if dataset in DATASETS or is_torchvision(dataset) or path.exists() or len(path.parts) > 1 or path.suffix:
+        return
     names = (*DATASETS, *TORCHVISION_SETS)
     message = f"dataset must be a folder, a file or one of {', '.join(names)}, but got {dataset!r}."
     raise UsageError(message + did_you_mean(dataset, names))
@@ -142,7 +141,8 @@ def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
 
 def _prepared(config: DataConfig, say: Say, progress: Progress) -> Prepared:
     """Return a torchvision set or a user's own images, prepared once."""
-    if not is_own(config.dataset):
+    refuse_unknown(config.dataset)
+    if is_torchvision(config.dataset):
         prepared = read_torchvision(config.dataset, config.data_dir, _options(config), progress)
     elif config.data_dir is not None:
         raise UsageError(f"data_dir is for named data sets, and {config.dataset} is a path: leave it out.")

@@ -21,7 +21,7 @@ from vae_tune.config.names import LIKELIHOOD, SEARCH, STUDY_FILE, WARM_START
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.storage import exists
-from vae_tune.images.datasets import Images
+from vae_tune.images.datasets import Images, refuse_unknown
 from vae_tune.record import metadata
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.lock import refuse_without_locks
@@ -69,6 +69,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
     """
     require_packages(config.views)
     if config.resume is None:
+        refuse_unknown(config.data.dataset)
         space = grid.space if grid else load_space(config.space, config.trial)
         base = dataclasses.replace(config.trial, **space.fixed)
         refuse_kinds_for_all(space, base, config.data)
