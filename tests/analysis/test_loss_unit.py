@@ -80,9 +80,10 @@ def test_tables_are_in_nats_and_what_is_shown_first_in_bits(levels):
     assert f": {bits} bits/dim on validation" in str(conclusions(levels)[0])
     (listed,) = studies_in(levels.folder.parent)
     assert f"{bits} bits/dim, levels" in listed
-    tiles = {tile["label"]: tile for tile in summary.make_tiles(levels, compute_cost(levels))}
-    assert tiles["Validation loss"]["value"] == bits
-    assert "bits/dim, pixel levels" in tiles["Validation loss"]["detail"]
+    tiles = {label: (value, detail) for label, value, detail in summary.make_tiles(levels, compute_cost(levels))}
+    value, detail = tiles["Validation loss"]
+    assert value == bits
+    assert "bits/dim, pixel levels" in detail
     table = summary.make_comparison(levels)
     assert table["title"].startswith("bits/dim; pixel levels")
     assert bits in {row["label"]: row["cells"][1] for row in table["rows"]}["validation negative ELBO"]

@@ -57,11 +57,7 @@ def new_manifest(
         "reference": to_dict(base),
         **space_to_dict(space),
         "data": describe_data(config, images),
-        "metric": {
-            "name": names.VAL_LOSS,
-            **metric_of(likelihood, images.pixels),
-            "direction": names.DIRECTION,
-        },
+        "metric": {"name": names.VAL_LOSS, **metric_of(likelihood, images.pixels), "direction": names.DIRECTION},
         "rungs": list(config.asha.rungs(base.max_epochs)),
         "runs": [],
         "status": "running",
