@@ -71,10 +71,10 @@ def test_there_is_one_logit_per_channel(channels):
 
 def test_only_of_grey_values_it_is_no_likelihood():
     kinds = [kind_of(TrialConfig(), 1, pixels) for pixels in ("grey", "static", "dynamic")]
-    assert [(kind.name, kind.unit, kind.is_likelihood) for kind in kinds] == [
-        ("grey", "nats per image", False),
-        ("static", "nats per image", True),
-        ("dynamic", "nats per image", True),
+    assert [(kind.words, kind.in_bits, kind.is_likelihood) for kind in kinds] == [
+        ("grey values", False, False),
+        ("static values", False, True),
+        ("dynamic values", False, True),
     ]
 
 
