@@ -19,7 +19,7 @@ NAMED_ONLY_IN = {
     "ray": "cluster search cli/check/running_cluster config/compat replay/simulator tasks/search_run",
     "torch": "vae images/datasets cluster/trainable config/compat cli/check/node_trial "
     "tasks/evaluate tasks/repeats tasks/train tasks/winner",
-    "torchvision": "",  # loaded by its name, in config/compat
+    "torchvision": "images/torchvision_sets",  # config/compat loads a part of it by name
     "optuna": "search record config/space config/optuna_logging config/compat analysis cli/dashboard "
     "replay/curves replay/simulator tasks/confirm tasks/explore tasks/search_plan tasks/search_start "
     "views/live/postgresql",
