@@ -208,7 +208,7 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monke
         happened.append("never used")
 
     monkeypatch.setattr(search_start, "running_ray", ray)
-    monkeypatch.setattr(search_start, "load_images", lambda _: tiny)
+    monkeypatch.setattr(search_start, "load_images", lambda *_: tiny)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
@@ -223,7 +223,7 @@ def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, ti
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(search_start, "running_ray", ray)
-    monkeypatch.setattr(search_start, "load_images", lambda _: tiny)
+    monkeypatch.setattr(search_start, "load_images", lambda *_: tiny)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
@@ -249,7 +249,7 @@ def without_ray(tiny, monkeypatch):
     monkeypatch.setattr(search_start, "running_ray", lambda *_: contextlib.nullcontext())
     there = contextlib.nullcontext(Slots(count=3, cpus=1, gpus=0))
     monkeypatch.setattr(search_start, "requested_slots", lambda *_: there)
-    monkeypatch.setattr(search_start, "load_images", lambda _: tiny)
+    monkeypatch.setattr(search_start, "load_images", lambda *_: tiny)
 
 
 @pytest.mark.parametrize(("confirm", "kept"), [(2, Trainings(3 * 4, 7)), (0, Trainings())])
