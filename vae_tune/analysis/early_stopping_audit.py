@@ -24,7 +24,7 @@ _FEWEST = 3  # trials with a final loss that a correlation or a line through the
 
 @dataclass(frozen=True)
 class RungAudit:
-    """What the audited trials show of one rung."""
+    """The errors of one rung, measured by the audited trials."""
 
     epoch: int
     stopped: int  # trials that the rung stopped, or would have: with the audited

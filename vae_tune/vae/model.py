@@ -117,6 +117,6 @@ def build_model(config: TrialConfig, shape: Shape) -> VAE:
 
 
 def _native(images: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return images as a new array in this machine's byte order: torch knows no other."""
+    """Return images as a new array in this machine's byte order, the only one that torch supports."""
     array = np.array(images)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
