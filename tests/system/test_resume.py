@@ -39,7 +39,8 @@ def interrupt_at_once(running, folder):
     code, output = running.wait()
     assert code == 130, output
     assert "Traceback" not in output
-    assert re.search(rf"^To resume: .*search.py --resume {folder}$", output, re.MULTILINE)
+    # on a busy machine the search can have ended before the second one came; its summary then has the command
+    assert re.search(rf"^(To resume: |  ).*search.py --resume {folder}$", output, re.MULTILINE)
 
 
 def test_interruptions_keep_everything_and_the_resume_completes_it(search, tmp_path):
