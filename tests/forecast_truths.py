@@ -23,7 +23,7 @@ from vae_tune.replay.setting import Setting
 def count_forecasts(studies, seed=0):
     """Count the forecasts for 50 more trials: {(advice, certain): [said, wrong]}; and [said, gain within].
 
-    It is wrong that they promise little where they gain half a nat, and to go on where they gain below 0.1.
+    It is wrong that they are not worth it where they gain half a nat, and to go on where they gain below 0.1.
     """
     counts, within = defaultdict(lambda: [0, 0]), [0, 0]
     with tempfile.TemporaryDirectory() as folder:
@@ -35,8 +35,8 @@ def count_forecasts(studies, seed=0):
             gain = study.best.val_loss - later
             for finding in forecast(study, seconds=60):
                 if found := re.match(r"50 more trials .* \((?P<low>[\d.]+) to (?P<high>[\d.]+)", finding.text):
-                    little = finding.advice.startswith("They promise little")
-                    pair = counts["They promise little" if little else "To go on", finding.certain]
+                    little = finding.advice.startswith("They are not worth it")
+                    pair = counts["They are not worth it" if little else "To go on", finding.certain]
                     pair[0] += 1
                     pair[1] += bool(gain > 0.5 if little else gain < 0.1)
                     within[0] += 1

@@ -83,11 +83,11 @@ def test_warnings_alone_end_with_0(tmp_path, capsys):
     ("content", "words"),
     [
         (None, "cannot be read"),
-        ("a: [1", "this is no YAML"),
+        ("a: [1", "not valid YAML"),
         ("- a\n- b\n", "holds no mapping"),
         ("", "holds no mapping"),
         ("a: &x {b: *x}", "alias of itself"),
-        ("a: 1\n---\nb: 2\n", "no YAML"),
+        ("a: 1\n---\nb: 2\n", "not valid YAML"),
         (b"\xff\xfe\x00", "no text"),
     ],
 )

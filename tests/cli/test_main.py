@@ -111,7 +111,7 @@ BAD = [
     ("--seed -1", "--seed must be in 0..4294967295, but got -1"),
     ("--space missing.yaml", "missing.yaml cannot be read"),
     ("--space list.yaml", "list.yaml:1: a space is a mapping"),
-    ("--space no_yaml.yaml", "no_yaml.yaml:2: this is no YAML"),
+    ("--space no_yaml.yaml", "no_yaml.yaml:2: not valid YAML"),
     ("--space unknown.yaml", "unknown.yaml:2: dropout is no field of a trial"),
     ("--space nearly.yaml", "Did you mean learning_rate?"),
     ("--space order.yaml", "order.yaml:1: latent_size low < high must hold, but got 9 >= 8"),

@@ -200,6 +200,16 @@ def test_attributes_of_a_study_and_ids_of_its_trials_are_those_of_its_storage():
     assert private_optuna.trial_id(trial) == private_optuna.trial_id(study.trials[0]) == 0
 
 
+def test_a_value_is_suggested_once_and_kept():
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    study.enqueue_trial({"given": 7})
+    trial = study.ask()
+    range_ = IntDistribution(0, 1000)
+    assert private_optuna.suggest(trial, "given", range_) == 7
+    proposed = private_optuna.suggest(trial, "new", range_)
+    assert private_optuna.suggest(trial, "new", range_) == proposed == study.trials[0].params["new"]
+
+
 @pytest.mark.parametrize(
     ("distribution", "inside", "outside"),
     [

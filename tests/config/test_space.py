@@ -249,7 +249,7 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
 def test_what_is_no_yaml_is_refused_by_file_and_line(load, tmp_path, text, line):
     with pytest.raises(UsageError) as caught:
         load(text)
-    assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:{line}: this is no YAML: ")
+    assert str(caught.value).startswith(f"{tmp_path / 'space.yaml'}:{line}: not valid YAML: ")
     assert "\n" not in str(caught.value)
 
 

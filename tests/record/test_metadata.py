@@ -1,6 +1,6 @@
 import json
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, Sea
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import (
+    MUST_STAY,
     SCHEMA,
     new_manifest,
     read_config,
@@ -171,3 +172,10 @@ def test_a_study_says_what_it_is(manifest, tmp_path):
     (tmp_path / "study.json").write_text(json.dumps(manifest | {"kind": "other"}))
     with pytest.raises(UsageError, match="is damaged"):
         read_config(tmp_path)
+
+
+def test_of_each_setting_it_is_decided_whether_a_resume_may_change_it():
+    """A new field fails here until it is on one side: trials must stay comparable."""
+    may_change = {"num_samples", "resources", "resume", "results_dir", "study_name", "time_budget", "target_loss"}
+    may_change |= {"keep", "sampler", "views", "confirm", "confirm_seeds", "space"}  # space is compared by content
+    assert {field.name for field in fields(SearchConfig)} - may_change == MUST_STAY

@@ -118,7 +118,7 @@ def test_more_trials_gain_where_the_best_place_is_unexplored_and_nothing_where_i
     explored = rates(tmp_path / "explored", [0.5, *np.linspace(0.3, 1, 12), 0.7], bowl)
     (text,) = about(forecast(explored, 60), "trials")
     assert text.startswith("8 more trials are expected to gain 0.0")
-    assert text.endswith("They promise little.")
+    assert text.endswith("They are not worth it.")
     aside = rates(tmp_path / "aside", [0.5, *np.linspace(0, 0.58, 12)], bowl)
     (text,) = about(forecast(aside, 60), "trials")
     assert float(text.split("gain ")[1].split()[0]) > 0.5

@@ -83,7 +83,7 @@ def test_a_cell_that_is_no_such_number_is_named(tmp_path, text, message):
         ("- {latent_size: ''}\n", "point 1: latent_size"),
         ("- {latent_size: many}\n", "point 1: latent_size"),
         ("- {learning_rate: -1}\n", "point 1: learning_rate: must be > 0"),
-        ("- {\n", r"points.yaml:2: this is no YAML: "),
+        ("- {\n", r"points.yaml:2: not valid YAML: "),
         ("- {latent_size: 2020-13-45}\n", "cannot be read"),
         ("[]\n", "holds no points"),
     ],

@@ -105,7 +105,7 @@ def test_a_diverging_trial_fails_at_its_first_non_finite_report(tmp_path, tiny):
             bad = config["trial"] % 2 == 1 and epoch == 2
             report(epoch, (math.nan, math.inf)[config["trial"] == 3] if bad else 100.0 - epoch - config["trial"])
 
-    config = replace(CONFIG, num_samples=6)
+    config = replace(CONFIG, num_samples=6, asha=AshaConfig(scheduler="none"))
     record = run(tmp_path, tiny, diverging, config)
     for trial in record.study.trials[1::2]:
         assert trial.state.name == "FAIL"

@@ -128,7 +128,8 @@ def test_a_node_gets_the_images_once_and_the_code_of_the_driver(cluster, search,
     node = cluster.add_node(num_cpus=2)
     other = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "vae_tune", other / "vae_tune", ignore=shutil.ignore_patterns("__pycache__"))
-    change(other / "vae_tune" / "training.py", "ACTIVE_UNIT_THRESHOLD).sum())", "ACTIVE_UNIT_THRESHOLD).sum()) + 1000")
+    training = other / "vae_tune" / "vae" / "training.py"
+    change(training, "ACTIVE_UNIT_THRESHOLD).sum())", "ACTIVE_UNIT_THRESHOLD).sum()) + 1000")
     folder = tmp_path / "out" / "shared"
     program = ("-c", "import sys; from vae_tune.cli.main import main; main(['search', *sys.argv[1:]])")
     words = ("--address", cluster.address, "--num-samples", 2, "--study-name", "shared", *SMALL)

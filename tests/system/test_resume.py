@@ -23,7 +23,7 @@ def interrupt_in_order(running, folder):
     code, output = running.wait()
     assert code == 130, output
     assert "Traceback" not in output
-    assert "SIGTERM: the search ends in order" in output
+    assert "SIGTERM: the search is ending" in output
     assert "Winner: trial" in output
     assert "--resume" in output
     assert (folder / "report.html").exists()
@@ -34,14 +34,13 @@ def interrupt_in_order(running, folder):
 def interrupt_at_once(running, folder):
     """Press Ctrl-C twice."""
     running.kill(signal.SIGINT)
-    running.wait_for_line(
-        "Ctrl-C: the search ends in order, which takes some seconds. A second Ctrl-C ends it at once."
-    )
+    running.wait_for_line("Ctrl-C: the search is ending, which takes some seconds. A second Ctrl-C ends it at once.")
     running.kill(signal.SIGINT)
     code, output = running.wait()
     assert code == 130, output
     assert "Traceback" not in output
-    assert re.search(rf"^To resume: .*search.py --resume {folder}$", output, re.MULTILINE)
+    # on a busy machine the search can have ended before the second one came; its summary then has the command
+    assert re.search(rf"^(To resume: |  ).*search.py --resume {folder}$", output, re.MULTILINE)
 
 
 def test_interruptions_keep_everything_and_the_resume_completes_it(search, tmp_path):
@@ -65,7 +64,7 @@ def test_interruptions_keep_everything_and_the_resume_completes_it(search, tmp_p
     os.killpg(running.process.pid, signal.SIGTERM)
     code, output = running.wait()
     assert code == 130, output
-    assert "SIGTERM: the search ends in order" in output
+    assert "SIGTERM: the search is ending" in output
     assert json.loads((folder / "best" / "metrics.json").read_text())["winner"]["test"]
     assert json.loads((folder / "study.json").read_text())["status"] == "complete"
     assert "complete" in (folder / "report.html").read_text()

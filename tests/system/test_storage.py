@@ -57,7 +57,8 @@ def test_another_head_goes_on_after_a_kill_from_a_storage_that_fails_every_tenth
     assert audit(place) == []
     is_whole(local_copy(place), trials=5)
     stored = server.objects()
-    names = {name.removeprefix("vae/killed/") for name in stored}
+    prefix = "vae/killed/"  # moto keeps what other tests of this process stored
+    names = {name.removeprefix(prefix) for name in stored if name.startswith(prefix)}
     assert {"best/model.safetensors", "report.html", "study.json", "optuna.journal"} <= names
     kept = [name for name in names if name.startswith("checkpoints/")]
     assert len(kept) == 1  # the winner's last one

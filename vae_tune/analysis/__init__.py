@@ -1,1 +1,1 @@
-"""What a study shows, as tables and sentences; nothing is drawn here."""
+"""Tables and sentences about a study; nothing is drawn here."""

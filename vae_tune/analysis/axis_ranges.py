@@ -1,4 +1,4 @@
-"""Ranges and ticks of axes: by default, a figure shows the losses among which the good trials can be told apart."""
+"""Ranges and ticks of axes: by default, a figure shows the losses that separate the good trials."""
 
 from __future__ import annotations
 

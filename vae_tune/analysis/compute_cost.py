@@ -38,7 +38,7 @@ class ComputeCost:
     saved_hours: float
     """Their estimated cost in :attr:`unit`: each trial's epochs left times its own mean epoch."""
     notes: tuple[str, ...]
-    """What the record cannot tell, one sentence each."""
+    """One sentence for each cost that the record does not hold."""
 
     @property
     def unit(self) -> str:

@@ -26,7 +26,7 @@ _WELL_ABOVE = 0.1  # of the spread: a lowest loss nearer to 0 than this is not w
 
 @dataclass(frozen=True)
 class RungAudit:
-    """What the audited trials show of one rung."""
+    """The errors of one rung, measured by the audited trials."""
 
     epoch: int
     stopped: int  # trials that the rung stopped, or would have: with the audited

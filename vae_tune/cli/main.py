@@ -91,7 +91,7 @@ def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
 
 def _skip_last_collection() -> None:
     """Spare the process a last garbage collection through all of torch and Ray, which takes a second of CPU."""
-    if "triton" not in sys.modules:  # whose bindings print what they find left over
+    if "triton" not in sys.modules:  # its bindings print a warning about objects that are left
         gc.freeze()
 
 

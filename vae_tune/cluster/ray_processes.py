@@ -29,7 +29,7 @@ _SOCKET = f"session_2026-11-30_05-13-42_123456_{os.getpid()}/sockets/plasma_stor
 """The longest path of a socket in Ray's folder."""
 _SHORT = Path("/tmp")
 _AGENT = re.compile(r"because one Ray agent failed, agent_name = (\w+)")
-"""What a raylet logs before it exits too, which can take 15 seconds."""
+"""A raylet logs this before it exits too, which can take 15 seconds."""
 _LOGS = "--log_dir="
 _LONGEST_LINE = 160
 _START_SECONDS = 30.0

@@ -33,7 +33,7 @@ _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0,
 """RFC 9113, section 3.4: the preface of a connection, and a SETTINGS frame (type 4), which a server answers by one."""
 _PING_SECONDS = 20
 _OWN_CODE = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["images/mnist/", "__pycache__/"]}
-"""What workers of other machines run; they get the images from the object store."""
+"""The code for workers on other machines; they get the images from the object store."""
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # Ray Tune imports MLflow wherever it is installed
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

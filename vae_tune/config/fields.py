@@ -119,7 +119,7 @@ def read_number(text: str, kind: type) -> Any:
 
 
 def _accepts(hint: Any, cls: type) -> bool:
-    """Return whether the annotation ``hint`` allows an instance of ``cls``; unlike in Python, a bool is no int."""
+    """Return whether the annotation ``hint`` allows an instance of ``cls``; a bool is not an int here."""
     return any(kind is bool if cls is bool else issubclass(cls, kind) for kind in _kinds(hint))
 
 

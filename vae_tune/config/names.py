@@ -71,7 +71,7 @@ STATES = (COMPLETE, PRUNED, FAIL, RUNNING)
 IDLE = "IDLE"
 """State of a worker, in a timeline, that trains no trial."""
 STATE_WORDS = {COMPLETE: "complete", PRUNED: "pruned", FAIL: "failed", RUNNING: "unfinished", IDLE: "idle"}
-"""What people read of a state, everywhere."""
+"""The word that people read for each state."""
 
 PICTURES = ("samples", "reconstructions", "interpolations", "traversals", "manifold", "map")
 """The pictures that ``vae-tune generate`` can draw."""

@@ -39,7 +39,7 @@ _SECRET = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """What one trial trains; in a search these values are the reference configuration, trial 0."""
+    """The configuration of one trial; in a search these values are the reference configuration, trial 0."""
 
     latent_size: int = 20
     """Dimensions of the latent code."""

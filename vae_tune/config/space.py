@@ -101,7 +101,7 @@ def _file_entries(path: Path, base: TrialConfig) -> Iterator[_Entry]:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path}:{line_of(error, text)}: this is no YAML: {problem(error)}.") from error
+        raise UsageError(f"{path}:{line_of(error, text)}: not valid YAML: {problem(error)}.") from error
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise UsageError(
             f"{path}:1: a space is a mapping from fields to ranges, for instance\n  learning_rate: {_EXAMPLE}"

@@ -149,7 +149,7 @@ def _parse(content: bytes) -> tuple[list[dict[str, Any]], int]:
     """Return the logs in whole lines, and where the last of them ends; network file systems leave blank lines.
 
     Raises:
-        ValueError, TypeError: a line is no log.
+        ValueError, TypeError: a line is not a log entry.
     """
     logs, position, end = [], 0, 0
     for line in content.split(b"\n")[:-1]:

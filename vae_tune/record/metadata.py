@@ -37,7 +37,7 @@ _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("rungs", "runs"), list),
 }
 """The required entries of a ``study.json`` and their types."""
-_MUST_STAY = {"asha", "data", "points", "trial", "warm_start"}
+MUST_STAY = {"asha", "data", "points", "trial", "warm_start"}
 """Fields that must not change in a resume, or the trials would not be comparable; ``space`` is compared by content."""
 
 
@@ -216,7 +216,7 @@ def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space)
     before: SearchConfig = from_dict(SearchConfig, manifest["config"])  # with defaults for fields newer than the study
     old, new = _flat(to_dict(before)), _flat(to_dict(config))
     for name, value in new.items():
-        if name != "data.data_dir" and name.partition(".")[0] in _MUST_STAY and old.get(name) != value:
+        if name != "data.data_dir" and name.partition(".")[0] in MUST_STAY and old.get(name) != value:
             last = name.rpartition(".")[2]
             _refuse(last, old.get(name), value, f"Leave out {message_hints.option(last)} to go on")
     for part, values in space_to_dict(space).items():

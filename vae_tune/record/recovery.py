@@ -14,7 +14,7 @@ from vae_tune.record.trials import row_from_trial, trials_in
 
 
 def is_unfinished_creation(folder: Path) -> bool:
-    """Return whether a folder holds nothing but what a driver leaves that was killed while it created a study.
+    """Return whether a folder holds only files of a driver that was killed while it created a study.
 
     Raises:
         OSError: the folder cannot be listed.

@@ -181,7 +181,10 @@ class StudyRecord:
         return list(self._rows.values())
 
     def row(self, number: int) -> TrialRow:
-        """Return the trial of that number; it need not be the place in ``rows``, see :attr:`warm_start_trials`."""
+        """Return the trial with that number, which can differ from its index in ``rows``.
+
+        See :attr:`warm_start_trials`.
+        """
         return self._rows[number]
 
     def optuna_trial(self, number: int) -> optuna.Trial:

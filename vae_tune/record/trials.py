@@ -155,7 +155,7 @@ def add_note(reason: str, note: str) -> str:
 
 
 def marks_of_schema_1(reason: str) -> dict[str, Any]:
-    """Return the fields ``audited``, ``collapsed`` and ``diverged`` of a trial whose ``reason`` alone tells them."""
+    """Return the fields ``audited``, ``collapsed`` and ``diverged`` that a trial holds only in ``reason``."""
     notes = reason.split("; ")
     audited = re.search(rf"(?:^|; ){names.AUDITED}: the rung at epoch (\d+) ", reason)
     return {

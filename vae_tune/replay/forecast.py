@@ -174,7 +174,7 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
     )
     more = f"To go on: {message_hints.resume(study.place, num_samples=len(study.trials) + MORE)}"
     certain = bool(min(gains) >= better or max(gains) < better)
-    yield Finding("trials", text, more if mean >= better else "They promise little.", certain)
+    yield Finding("trials", text, more if mean >= better else "They are not worth it.", certain)
 
 
 def _some(curves: Curves) -> Curves:

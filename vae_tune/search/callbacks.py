@@ -20,7 +20,7 @@ from vae_tune.search.trial_states import Lifecycle
 _WAITING = (Trial.PENDING, Trial.PAUSED)
 """States of Ray Tune's trials that may start; the first before the second."""
 _LOW_MEMORY = "killed due to the node running low on memory"
-"""What Ray's memory monitor says of a worker that it killed, before pages of advice."""
+"""Ray's memory monitor begins its message about a killed worker with this; pages of advice follow."""
 
 
 class _PicklesToNothing:
@@ -121,4 +121,4 @@ def _last_error(trial: Trial) -> list[str]:
     """Return the lines that Ray Tune wrote about a trial's newest failure."""
     text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
     lines = text.rpartition("Failure # ")[2].splitlines()[1:]
-    return [line.strip() for line in lines if line.strip()] or ["broken without a message"]
+    return [line.strip() for line in lines if line.strip()] or ["failed without a message"]

@@ -97,7 +97,7 @@ def _entries(path: Path, text: str) -> Any:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{path}:{line_of(error, text)}: this is no YAML: {problem(error)}.") from error
+        raise UsageError(f"{path}:{line_of(error, text)}: not valid YAML: {problem(error)}.") from error
     entries = []
     for number, node in enumerate(root.value if isinstance(root, yaml.SequenceNode) else (), start=1):
         try:

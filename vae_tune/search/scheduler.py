@@ -11,7 +11,7 @@ from vae_tune.record.trials import TrialRow
 
 @dataclass(frozen=True)
 class Decision:
-    """What happens to a trial after a report."""
+    """The next step of a trial after a report."""
 
     action: Literal["continue", "pause", "stop"]
     """continue: train another epoch now. pause: free the worker; the trial can be resumed. stop: never train again."""

@@ -164,8 +164,8 @@ class Stopping:
 def explain(status: str, config: SearchConfig, left: int) -> str:
     """Return why a search ended with ``left`` trials to go, and how to go on; "" where that is plain."""
     if left and status == TIME_BUDGET:
-        why = f"The time budget is used up with {left} trials to go; a resume has as much again"
-        return f"{why}, unless --time-budget says otherwise (None for no end)."
+        why = f"The time budget is used up with {left} trials to go; a resume gets the same budget again"
+        return f"{why}; --time-budget sets another (None for no limit)."
     if left and status == TARGET_LOSS:
         why = f"The target loss of {config.target_loss:g} is reached with {left} trials to go; a resume ends at once"
         return f"{why}, unless --target-loss says otherwise (None for no target)."
@@ -191,7 +191,7 @@ def interruptible(stopping: Stopping) -> Iterator[None]:
         end = before[signal.SIGINT] if number == signal.SIGINT else lambda *_: sys.exit(128 + number)
         signal.signal(number, end)
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        text = f"{name}: the search ends in order, which takes some seconds. A second {name} ends it at once."
+        text = f"{name}: the search is ending, which takes some seconds. A second {name} ends it at once."
         threading.Thread(target=stopping.warn, args=[text]).start()  # this one may be in the middle of a line
 
     for number in before:

@@ -7,8 +7,8 @@
              PAUSED -> PRUNED     the search is over, and the scheduler did not resume it
 
 To Optuna the first three states are RUNNING. One turn of a worker with a trial is a lease, named by a Ray Tune id.
-Ray Tune tells its scheduler, its searcher and its callbacks of the same event, in an order of its own; each passes it
-on to the lifecycle, where an event counts once, and one of a lease that has ended does not count.
+Ray Tune reports the same event to its scheduler, its searcher and its callbacks, in its own order. Each passes it to
+the lifecycle, which counts an event once and ignores events of a lease that has ended.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Lifecycle:
             return
         if not result or names.EPOCH not in result:  # the search ended before its first report
             self._end_lease(lease, READY)
-        elif self.report(lease, result):  # it stopped although nobody asked it to
+        elif self.report(lease, result):  # it stopped without a decision
             self._finish(lease, Outcome(names.PRUNED))
 
     def fail(self, lease: str, reason: str) -> None:
@@ -170,7 +170,7 @@ class Lifecycle:
     def _record_report(self, trial: int, result: Mapping[str, Any]) -> Outcome:
         epoch, loss = result[names.EPOCH], result[names.VAL_LOSS]
         search_ends = self._stopping.after_report(result)
-        if epoch <= self._record.row(trial).epochs:  # Ray Tune tells it once more, or the trial was restored
+        if epoch <= self._record.row(trial).epochs:  # Ray Tune reported it twice, or the trial was restored
             self._record.report(trial, result)  # which adds its note, if it has one
             return Outcome(READY if search_ends else names.RUNNING)
         decision = self._scheduler.decide(trial, epoch, loss)

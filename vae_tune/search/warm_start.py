@@ -113,7 +113,7 @@ def _is_usable(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
 
 
 def _values(trial: FrozenTrial) -> dict[str, Any]:
-    """Return a trial's hyperparameters; Optuna knows none of a reference outside of its own space."""
+    """Return a trial's hyperparameters; Optuna has none for a reference configuration outside of the space."""
     return dict(trial.user_attrs.get(VALUES_ATTRIBUTE, trial.params))
 
 

@@ -42,7 +42,7 @@ CONFIDENCE = 0.95
 def evaluate_trials(
     folder: Path, rows: Sequence[TrialRow], images: Images, say: Callable[[str], None]
 ) -> pd.DataFrame:
-    """Evaluate the last checkpoint of each trial on the test images; ``say`` is told of lost checkpoints.
+    """Evaluate the last checkpoint of each trial on the test images; pass lost checkpoints to ``say``.
 
     Returns:
         One row per trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image.
@@ -62,7 +62,7 @@ def evaluate_trials(
 def load_last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[str], None]) -> Checkpoint:
     """Return the last checkpoint of a trial of the study in ``folder``.
 
-    If it is missing or damaged, ``say`` is told, and the trial is trained again on the CPU, from an earlier checkpoint
+    If it is missing or damaged, pass that to ``say`` and train the trial again on the CPU, from an earlier checkpoint
     or from the start. The numbers are the same if it was trained on a CPU before, else nearly the same.
     """
     place = checkpoint_folder(folder, row.trial)

@@ -62,11 +62,11 @@ def _confirm(search: RunningSearch, metrics: dict[str, Any] | None) -> dict[str,
     plan, record, view = search.plan, search.record, search.view
     rows = confirm.candidates(record.rows, plan.base.max_epochs, plan.config.confirm)
     if not rows:
-        view.warn("Nothing is confirmed: no trial is complete.")
+        view.warn("No confirmation: no trial is complete.")
         return metrics
     if search.stopping.refuses_new_trials():
         later = message_hints.resume(plan.place, num_samples=len(record.rows), time_budget=None)
-        view.warn(f"Nothing is confirmed: no time is left for it. To confirm now: {later}")
+        view.warn(f"No confirmation: no time is left for it. To confirm now: {later}")
         return metrics
     used = {row.values.get(SEED, plan.base.seed) for row in record.rows}
     config, grid = confirm.plan(rows, plan.base, plan.config, record.folder, used)

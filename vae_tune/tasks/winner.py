@@ -33,7 +33,7 @@ class WinnerKeeper:
     """
 
     def __init__(self, record: StudyRecord, images: Images, max_epochs: int, keep: int, say: Callable[[str], None]):
-        """Continue with the ``best/`` of an earlier run; ``say`` is told of lost checkpoints."""
+        """Continue with the ``best/`` of an earlier run; pass lost checkpoints to ``say``."""
         self._record = record
         self._images = images
         self._max_epochs = max_epochs

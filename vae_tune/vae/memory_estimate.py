@@ -72,7 +72,7 @@ def evaluation_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) 
 
 
 def refuse_too_much(what: str, needed: int, there: int | None, remedy: str) -> None:
-    """Raise UsageError at work that needs more memory than is free, if the system tells how much is free."""
+    """Raise UsageError if work needs more memory than is free; do nothing if the free memory is unknown."""
     if there is not None and needed > there:
         raise UsageError(f"{what} needs about {in_words(needed)} of memory, but {in_words(there)} are free.\n{remedy}")
 

@@ -138,6 +138,6 @@ def _likelihood(config: TrialConfig, channels: int) -> Likelihood:
 
 
 def _native(images: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Return images as a new array in this machine's byte order: torch knows no other."""
+    """Return images as a new array in this machine's byte order, the only one that torch supports."""
     array = np.array(images)
     return array.astype(array.dtype.newbyteorder("="), copy=False)

@@ -1,1 +1,1 @@
-"""What a person looks at: the terminal, live views, figures, the report."""
+"""Output for people: the terminal, live views, figures, the report."""

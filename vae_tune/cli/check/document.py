@@ -116,9 +116,9 @@ def read_document(path: Path) -> Document:
         data = loader.construct_document(root) if root else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(f"{path}:{line}: this is no YAML: {telling_line(error.problem)}.") from error
+        raise UsageError(f"{path}:{line}: not valid YAML: {telling_line(error.problem)}.") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{path} is no YAML: {telling_line(error)}.") from error
+        raise UsageError(f"{path} is not valid YAML: {telling_line(error)}.") from error
     except RecursionError as error:
         raise UsageError(f"{path} holds an alias of itself, which no cluster file does.") from error
     finally:

@@ -82,9 +82,9 @@ class Figure:
     panels: Callable[..., Panels]
     title: str
     reading: str
-    """What is shown and how to read it."""
+    """How to read the figure."""
     missing: str
-    """What a study lacks if there is nothing to draw."""
+    """The reason if there is nothing to draw."""
 
 
 FIGURES: dict[str, Figure] = {}  # by the name of the table function

@@ -27,8 +27,9 @@ _LOSS = f"{TRIAL_HOVER}<br>%{{yaxis.title.text}} %{{y:.5~g}}"
 @figure(
     hyperparameters.importance,
     "Which hyperparameters matter",
-    "PED-ANOVA tells what sets the best trials apart, fANOVA what explains the loss over the whole space. Where they "
-    "disagree, a hyperparameter only tells bad trials from good ones, or only good ones from the best.",
+    "PED-ANOVA ranks hyperparameters by how they separate the best trials from the others, fANOVA by how they explain "
+    "the loss over the whole space. If they disagree, a hyperparameter separates only bad trials from good ones, or "
+    "only good ones from the best.",
     "At least 10 trials that differ, with a loss at the same epoch, are needed.",
 )
 def importance(study: Study, table: pd.DataFrame | None = None) -> Panels:

@@ -75,7 +75,7 @@ def active_units(study: Study) -> Panels:
     "Overfitting",
     "How much worse each model is on images that it was not trained on. The training loss is the mean over the last "
     "epoch, during which the weights still changed. Models trained on an importance-weighted bound are left out: "
-    "their training loss is a different one.",
+    "their training loss is that bound.",
     "No trial that trains on the negative ELBO has reported an epoch yet.",
 )
 def train_validation_gap(study: Study) -> Panels:

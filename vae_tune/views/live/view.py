@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ DrawSamples = Callable[[], npt.NDArray[np.uint8] | None]
 The sheet is (height, width), or in colour (height, width, 3)."""
 
 
-class LiveView:
+class LiveView(ABC):
     """Shows the trials of one study. All calls come from one thread; they may block and raise.
 
     A view that raised is replaced by a new one, which is shown every trial again.
@@ -28,6 +29,7 @@ class LiveView:
     package: ClassVar[str]
     """The package that the view imports; the extra of vae_tune that installs it has the name of the view's module."""
 
+    @abstractmethod
     def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
         """Connect the view of the study in ``folder``; ``manifest`` is the content of its ``study.json``.
 
@@ -35,12 +37,12 @@ class LiveView:
         is a flag, the folder to write to.
         """
 
+    @abstractmethod
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
         """Bring the view of a trial up to date; it may have been shown already, in part or in full."""
-        raise NotImplementedError
 
-    def flush(self) -> None:
+    def flush(self) -> None:  # noqa: B027  # a view that collects nothing has nothing to do here
         """Show what :meth:`show` has collected: no other trial is waiting."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: str) -> None:  # noqa: B027  # nor one that holds nothing open
         """End the view; ``status`` is that of ``study.json``."""
