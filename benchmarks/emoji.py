@@ -1,4 +1,4 @@
-"""Write the pictures of Debian's colour emoji font into a folder, for a search on real pictures in colour.
+"""Write the pictures of Debian's color emoji font into a folder, for a search on real pictures in color.
 
     python benchmarks/emoji.py FOLDER
     python search.py --dataset FOLDER --image-size 32

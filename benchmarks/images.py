@@ -7,7 +7,7 @@ The pictures are crops of scikit-learn's two photographs, 64 to 256 pixels wide 
 - Preparing: from the folder to one array, with nothing in the cache. vae_tune also hashes the files, leaves out
   duplicates, splits and writes the cache. ImageFolder's pictures go through Resize, CenterCrop and PILToTensor.
 - Training epoch: the same network, likelihood, batch size and number of threads, on the prepared images and through
-  ImageFolder and DataLoader, whose workers live on from epoch to epoch; in colour with the discretised logistic, where
+  ImageFolder and DataLoader, whose workers live on from epoch to epoch; in color with the discretized logistic, where
   the matrix products are most of the time, and in grey with the Bernoulli.
 - Second start: from the command to the first batch of a search on the folder, prepared before, and on MNIST.
 """
@@ -148,10 +148,10 @@ def main() -> None:
         )
         print("training epoch", flush=True)
         trained = {}
-        for colour in ("rgb", "grey"):
-            images = load_images(DataConfig(dataset=str(folder), image_size=str(size), colour=colour))
+        for color in ("rgb", "grey"):
+            images = load_images(DataConfig(dataset=str(folder), image_size=str(size), colour=color))
             count, model = len(images.train), f"{images.pixels}-{CONFIG.hidden_width}-{CONFIG.latent_size}"
-            trained[f"epoch of {count:,} images, {colour}, {model}"] = alternate(
+            trained[f"epoch of {count:,} images, {color}, {model}"] = alternate(
                 {"vae_tune": epoch_of(images), "torchvision": usual_epoch_of(folder, images)}, runs
             )
         print("second start", flush=True)

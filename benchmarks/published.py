@@ -37,7 +37,7 @@ class Row:
     model: str
     config: TrialConfig
     published: float
-    """Nats per image: test negative ELBO of grey values, or NLL of dynamically binarised ones."""
+    """Nats per image: test negative ELBO of grey values, or NLL of dynamically binarized ones."""
     epochs: int
     """Of the published number."""
     nll: bool = False

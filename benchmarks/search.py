@@ -8,7 +8,7 @@ their documentation shows it: ``optuna`` is two processes that share a journal f
 OptunaSearch, ``syne`` is Syne Tune's ASHA on its local backend. Each trains the usual way (see ``train.py``), or with
 our training (``optuna+ours``), which leaves the search alone to compare. The search is the default one, 50 trials on
 50,000 images, in which all peers together take more than an hour; ``--short`` is one of 24 trials on 10,000 images,
-which they end within a quarter of an hour. There the time that a program takes to start counts for more: that favours
+which they end within a quarter of an hour. There the time that a program takes to start counts for more: that favors
 those that start fewest processes.
 
 Searches sample by chance and so train networks of different sizes, and a large one takes several times as long for an

@@ -2,19 +2,19 @@
 
 # file, text, replacement, what must be said (with the line where the replacement begins)
 BROKEN = {
-    "top level key misspelt": ("cluster.yaml", "max_workers: 24", "max_worker: 24", "'max_worker'.*'max_workers'"),
-    "provider key misspelt": ("cluster.yaml", "region: us", "regio: us", "no key 'regio'.*Did you mean 'region'"),
+    "top level key misspelled": ("cluster.yaml", "max_workers: 24", "max_worker: 24", "'max_worker'.*'max_workers'"),
+    "provider key misspelled": ("cluster.yaml", "region: us", "regio: us", "no key 'regio'.*Did you mean 'region'"),
     "provider unknown": ("cluster.yaml", "type: aws", "type: awz", "no provider 'awz'.*'aws'"),
     "zone of another region": ("cluster.yaml", "us-west-2c", "eu-west-2c", "'eu-west-2c' is not in the region"),
-    "node_config key misspelt": (
+    "node_config key misspelled": (
         "cluster.yaml",
         "  InstanceType: c7i",
         "  InstanceTyp: c7i",
         "EC2 knows no 'InstanceTyp'",
     ),
-    "deep key misspelt": ("cluster.yaml", "VolumeSize: 100", "VolumSize: 100", "'VolumSize' in .*Ebs.*'VolumeSize'"),
-    "market misspelt": ("cluster.yaml", "MarketType: spot", "MarketType: spott", "no .*MarketType 'spott'.*'spot'"),
-    "instance type misspelt": (
+    "deep key misspelled": ("cluster.yaml", "VolumeSize: 100", "VolumSize: 100", "'VolumSize' in .*Ebs.*'VolumeSize'"),
+    "market misspelled": ("cluster.yaml", "MarketType: spot", "MarketType: spott", "no .*MarketType 'spott'.*'spot'"),
+    "instance type misspelled": (
         "cluster.yaml",
         "c7i.4xlarge",
         "c7i.4xlarg",
@@ -169,7 +169,7 @@ BROKEN = {
         "needs 'project_id'",
         "provider:",
     ),
-    "machine misspelt": (
+    "machine misspelled": (
         "cluster/gcp.yaml",
         "machineType: n2-standard-16",
         "machinetype: n2-standard-16",
@@ -189,7 +189,7 @@ BROKEN = {
         "There is no token",
         "rayClusterSpec:",
     ),
-    "pod's key misspelt": ("cluster/kuberay.yaml", "rayClusterSpec:", "rayClusterSpecs:", "'rayClusterSpec'"),
+    "pod's key misspelled": ("cluster/kuberay.yaml", "rayClusterSpec:", "rayClusterSpecs:", "'rayClusterSpec'"),
     "pods' other Ray": ("cluster/kuberay.yaml", "rayVersion: 2.60.0", "rayVersion: 2.9.0", "rayVersion is 2.9.0"),
     "image's other Ray": (
         "cluster/kuberay.yaml",

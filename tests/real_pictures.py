@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits, load_sample_images
 
 
 def photo_patches(size=32, step=32):
-    """Return square patches of two photographs in colour, (n, size, size, 3); a smaller step makes them overlap."""
+    """Return square patches of two photographs in color, (n, size, size, 3); a smaller step makes them overlap."""
     return np.stack(
         [
             photo[top : top + size, left : left + size]

@@ -14,6 +14,11 @@ from vae_tune.config.space import load_space
 from vae_tune.vae.checkpoint import write_model
 from vae_tune.vae.model import build_model
 
+BRITISH = re.compile(
+    r"(?i)(?<!--)(?<!\.)colour(?!: Color|=)|(?:behavi|neighb|fav)our|\bcent(?:re|red)\b|labelled|modelled|cancelled|"
+    r"\banalyse|(?:binar|discret|initial|normal|optim|parameter|regular|standard|summar)is(?:e|ing|ation)"
+)
+"""Spellings; the option and the field ``colour`` stay."""
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,6 +83,18 @@ def test_every_link_leads_somewhere(page):
 def test_every_file_of_the_repository_that_is_named_exists(page):
     named = set(re.findall(r"`((?:vae_tune|tests|benchmarks|cluster|docs|analysis)/[a-z0-9_./-]+)`", page.read_text()))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_code_and_documents_are_in_american_english():
+    files = [
+        path for path in (ROOT / "vae_tune").rglob("*") if path.suffix in (".py", ".html", ".css", ".js", ".yaml")
+    ]
+    found = {
+        f"{path.name}: {word}"
+        for path in [*PAGES, *MORE_PAGES, *files]
+        for word in BRITISH.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found == set()
 
 
 def test_the_index_of_the_documents_names_each():

@@ -181,7 +181,7 @@ def test_bad_input_is_refused_in_two_lines_and_creates_nothing(place, monkeypatc
     assert everything_below(place) == before
 
 
-def test_a_misspelt_data_set_is_refused_before_ray_starts(place, monkeypatch, capsys):
+def test_a_misspelled_data_set_is_refused_before_ray_starts(place, monkeypatch, capsys):
     code, output, errors = run(monkeypatch, capsys, "--dataset", "MNIST")
     assert (code, output) == (2, "")
     assert errors.endswith("but got 'MNIST'. Did you mean mnist?\n")

@@ -61,7 +61,7 @@ def test_noise_cannot_be_compressed():
     assert found.smaller_file - found.container == pytest.approx(8.11, abs=0.02)  # a filter's byte for each row
 
 
-def test_one_colour_costs_nearly_nothing_but_the_container():
+def test_one_color_costs_nearly_nothing_but_the_container():
     plain = np.full((30, 3, 32, 32), 77, np.uint8)
     found = code_length(plain, plain)
     assert found.histogram < 0.02

@@ -38,7 +38,7 @@ def _idx(array: np.ndarray) -> bytes:
 
 
 def _pictures(count: int) -> np.ndarray:
-    """Return pictures of 2 x 3 pixels that are all different from their neighbours, with a channel."""
+    """Return pictures of 2 x 3 pixels that are all different from their neighbors, with a channel."""
     return np.random.default_rng(count).integers(0, 256, (count, 1, 2, 3), np.uint8)
 
 

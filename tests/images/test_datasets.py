@@ -81,7 +81,7 @@ def static() -> Images:
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_static_binarisation_makes_every_pixel_black_or_white(static, split):
+def test_static_binarization_makes_every_pixel_black_or_white(static, split):
     assert np.unique(getattr(static, split)).tolist() == [0, 255]
 
 
@@ -93,13 +93,13 @@ def test_a_pixel_is_white_as_often_as_its_grey_value_says():
     assert np.abs(share - np.arange(256) / 255).max() < 5 * 0.5 / math.sqrt(20_000)
 
 
-def test_static_binarisation_is_the_same_in_every_study(static):
+def test_static_binarization_is_the_same_in_every_study(static):
     again = load_images(DataConfig(train_size=1000, binarization="static"))
     np.testing.assert_array_equal(again.train, static.train[:1000])
     np.testing.assert_array_equal(again.test, static.test)
 
 
-def test_dynamic_binarisation_leaves_the_training_images_grey_and_draws_the_others_as_static_does(static, mnist):
+def test_dynamic_binarization_leaves_the_training_images_grey_and_draws_the_others_as_static_does(static, mnist):
     dynamic = load_images(DataConfig(train_size=2000, binarization="dynamic"))
     assert dynamic.binarization == "dynamic"
     np.testing.assert_array_equal(dynamic.train, mnist.train)
@@ -108,7 +108,7 @@ def test_dynamic_binarisation_leaves_the_training_images_grey_and_draws_the_othe
     assert len({images.sha256() for images in (dynamic, static, mnist)}) == 3
 
 
-def test_images_know_how_they_were_binarised(static, mnist):
+def test_images_know_how_they_were_binarized(static, mnist):
     assert (static.binarization, mnist.binarization) == ("static", "grey")
     assert static.sha256() != mnist.sha256()
 
@@ -167,10 +167,10 @@ def test_the_checksum_of_grey_images_is_that_of_version_0_1_0():
     assert images.recorded_shape == (2, 3)
 
 
-def test_the_checksum_tells_colours_from_grey_images_of_the_same_bytes():
-    colour, grey = (Images(*[np.zeros((2, *shape), np.uint8)] * 3) for shape in ((3, 4, 5), (1, 12, 5)))
-    assert colour.recorded_shape == (3, 4, 5)
-    assert colour.sha256() != grey.sha256()
+def test_the_checksum_tells_colors_from_grey_images_of_the_same_bytes():
+    color, grey = (Images(*[np.zeros((2, *shape), np.uint8)] * 3) for shape in ((3, 4, 5), (1, 12, 5)))
+    assert color.recorded_shape == (3, 4, 5)
+    assert color.sha256() != grey.sha256()
 
 
 @pytest.mark.parametrize("shape", [(2, 28, 28), (2, 784), (2, 1, 1, 28, 28)])

@@ -1,4 +1,4 @@
-"""Pictures of every kind become the colours that a person sees."""
+"""Pictures of every kind become the colors that a person sees."""
 
 import io
 
@@ -19,13 +19,13 @@ def encoded(picture, kind="PNG", **options):
 
 
 def halves(mode, left, right, size=(6, 4)):
-    """A picture whose left half has one colour and whose right half has another."""
+    """A picture whose left half has one color and whose right half has another."""
     picture = Image.new(mode, size, left)
     picture.paste(right, (size[0] // 2, 0, *size))
     return picture
 
 
-def test_a_palette_picture_gives_its_colours_and_not_its_indices():
+def test_a_palette_picture_gives_its_colors_and_not_its_indices():
     picture = halves("RGB", RED, GREEN).convert("P", palette=Image.Palette.ADAPTIVE)
     image = decode(encoded(picture), Form())
     assert (image.shape, tuple(image[0, 0]), tuple(image[0, -1])) == ((4, 6, 3), RED, GREEN)
@@ -42,7 +42,7 @@ def test_transparent_pixels_get_the_background(kind):
 
 def test_half_transparent_pixels_are_mixed_with_the_background():
     image = decode(encoded(Image.new("RGBA", (2, 2), (0, 0, 200, 51))), Form())
-    assert tuple(image[0, 0]) == (204, 204, 244)  # 0.2 of the colour, 0.8 of white
+    assert tuple(image[0, 0]) == (204, 204, 244)  # 0.2 of the color, 0.8 of white
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -67,12 +67,12 @@ def test_grey_of_16_bits_is_scaled_and_not_cut_off(kind):
     assert image.tolist() == [np.rint(values[0] / 257).astype(int).tolist()]
 
 
-def test_cmyk_gives_the_colours_that_it_prints():
+def test_cmyk_gives_the_colors_that_it_prints():
     image = decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"), Form())
     assert tuple(image[0, 0]) == RED
 
 
-def test_grey_in_three_equal_channels_is_grey_and_colour_is_not():
+def test_grey_in_three_equal_channels_is_grey_and_color_is_not():
     assert decode(encoded(Image.new("RGB", (5, 4), (7, 7, 7))), Form()).shape == (4, 5)
     nearly = Image.new("RGB", (5, 4), (7, 7, 7))
     nearly.putpixel((4, 3), (7, 7, 8))
@@ -101,7 +101,7 @@ def test_orientation_tags_are_applied(orientation):
 
 
 def test_of_an_animation_the_first_frame_counts():
-    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN)]
+    frames = [Image.new("RGB", (4, 4), color) for color in (RED, GREEN)]
     for kind in ("GIF", "WEBP", "TIFF"):
         options = {"lossless": True} if kind == "WEBP" else {}
         data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -119,7 +119,7 @@ def test_crop_keeps_the_middle_pad_keeps_all_and_stretch_keeps_neither():
     assert decode(data, Form((4, 4), "stretch")).mean() == pytest.approx(200 / 3, abs=3)
 
 
-def test_a_coloured_background_pads_a_grey_picture_in_colour():
+def test_a_colored_background_pads_a_grey_picture_in_color():
     padded = decode(encoded(Image.new("L", (8, 4), 7)), Form((8, 8), "pad", RED))
     assert (tuple(padded[0, 0]), tuple(padded[4, 4])) == (RED, (7, 7, 7))
 
@@ -175,6 +175,6 @@ def test_a_picture_of_more_pixels_than_pillow_trusts_is_unreadable(monkeypatch):
             read()
 
 
-def test_colour_is_turned_into_grey_as_pillow_does_it():
+def test_color_is_turned_into_grey_as_pillow_does_it():
     noise = np.random.default_rng(0).integers(0, 256, (50, 50, 3), np.uint8)
-    assert np.array_equal(_channels(noise, grey=True)[0], np.asarray(Image.fromarray(noise).convert("L")))
+    assert np.array_equal(_channels(noise, gray=True)[0], np.asarray(Image.fromarray(noise).convert("L")))

@@ -81,8 +81,8 @@ def test_emoji_are_read_each_once_on_white(emoji_folder: Path):
     expected = set()
     for path in emoji_folder.iterdir():
         values = np.asarray(Image.open(path).convert("RGBA")).astype(np.uint16)
-        colours, alpha = values[..., :3], values[..., 3:]
-        expected.add(((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8).tobytes())
+        colors, alpha = values[..., :3], values[..., 3:]
+        expected.add(((colors * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8).tobytes())
     found = np.concatenate(splits_of(images))
     assert len(found) == len(expected)
     assert found.shape[1:] == (3, 128, 136)

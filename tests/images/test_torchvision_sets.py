@@ -1,4 +1,4 @@
-"""torchvision's sets in colour and of any size: read from its own file formats, split, prepared once."""
+"""torchvision's sets in color and of any size: read from its own file formats, split, prepared once."""
 
 import hashlib
 import io

@@ -59,7 +59,7 @@ def test_a_stopped_trial_goes_on_from_where_it_ended(tmp_path):
     assert (np.diff(curve.losses) < 0).all()
     worse = surrogate.continued(curves.values[ended], curves.losses[ended] + 5)
     assert worse.losses[-1] > curve.losses[-1]
-    assert curve.losses[1] == pytest.approx(curve.losses[[0, 2]].mean(), rel=0.01)  # between two that are modelled
+    assert curve.losses[1] == pytest.approx(curve.losses[[0, 2]].mean(), rel=0.01)  # between two that are modeled
 
 
 def test_a_stopped_trial_goes_on_from_its_last_loss_where_whole_ones_abound_too(tmp_path, monkeypatch):

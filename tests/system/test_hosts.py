@@ -203,7 +203,7 @@ def test_a_search_outlives_a_killed_host_a_cut_cable_a_host_that_comes_and_the_l
     trials_go_on(interrupted, time.time(), "its cable was cut")
     lab.plug(FIRST)
     # cut off, but not from the disk that the hosts of the lab share, a host trains on; even the order to train another
-    # epoch may arrive now, and is obeyed until the host has learnt that it is no longer one of them
+    # epoch may arrive now, and is obeyed until the host has learned that it is no longer one of them
     lab.ssh(FIRST, "ray stop --force").succeed()
     twice = checkpoints.repeated()
     assert twice <= len(interrupted)

@@ -32,7 +32,7 @@ from vae_tune.tasks.repeats import summarize_seeds
 from vae_tune.vae.training import fit, new_state
 from vae_tune.views.console import make_console
 
-SUMMARISED = ("test_loss", "test_reconstruction", "test_kl", "test_active_units")
+SUMMARIZED = ("test_loss", "test_reconstruction", "test_kl", "test_active_units")
 
 
 def test_the_grid_has_every_size_with_every_seed_and_all_sizes_first():
@@ -136,8 +136,8 @@ def test_an_interrupted_exploration_says_how_to_go_on(tmp_path, monkeypatch):
 def sizes():
     """A summary of three sizes, the last with one trial."""
     rows = [(2, 160.0), (2, 162.0), (10, 112.0), (10, 113.0), (20, 108.0)]
-    table = pd.DataFrame([{"latent_size": size, **dict.fromkeys(SUMMARISED, loss)} for size, loss in rows])
-    return summarize_seeds(table, ["latent_size"], SUMMARISED)
+    table = pd.DataFrame([{"latent_size": size, **dict.fromkeys(SUMMARIZED, loss)} for size, loss in rows])
+    return summarize_seeds(table, ["latent_size"], SUMMARIZED)
 
 
 def test_the_table_is_markdown_and_names_the_kind(sizes):

@@ -95,16 +95,16 @@ def test_few_images_make_fewer_interpolations(tiny, count):
     np.testing.assert_array_equal(rows[-1, -1], tiny.test[count - 1])
 
 
-def test_a_traversal_is_labelled_with_its_latents_and_their_values(tiny, tmp_path):
+def test_a_traversal_is_labeled_with_its_latents_and_their_values(tiny, tmp_path):
     model = build_model(TrialConfig(latent_size=3, hidden_width=8), tiny.shape)
     sheet = traversal_sheet(model, tiny.test)
     order = by_information(model, tiny.test)
     assert sheet.row_labels == [f"latent {number}" for number in order]
     assert (sheet.column_labels[0], sheet.column_labels[4], sheet.column_labels[-1]) == ("-3", "0", "+3")
     assert sheet.arrays()["row_labels"].tolist() == sheet.row_labels
-    sheet.write_png(tmp_path / "labelled.png")
+    sheet.write_png(tmp_path / "labeled.png")
     Sheet(sheet.pictures, sheet.columns).write_png(tmp_path / "plain.png")
-    with Image.open(tmp_path / "labelled.png") as image, Image.open(tmp_path / "plain.png") as plain:
+    with Image.open(tmp_path / "labeled.png") as image, Image.open(tmp_path / "plain.png") as plain:
         left, top = image.width - plain.width, image.height - plain.height
         assert left > 40
         assert top > 10
@@ -116,7 +116,7 @@ def test_a_traversal_is_labelled_with_its_latents_and_their_values(tiny, tmp_pat
     "likelihood", ["bernoulli", "logistic", "logistic-mixture", "categorical", "continuous-bernoulli", "gaussian"]
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_likelihood_draws_colour_and_any_size(tmp_path, likelihood, channels):
+def test_every_likelihood_draws_color_and_any_size(tmp_path, likelihood, channels):
     config = TrialConfig(latent_size=2, hidden_width=8, likelihood=likelihood, mixture_components=3)
     model = build_model(config, (channels, 6, 9))
     images = np.random.default_rng(0).integers(0, 256, (20, channels, 6, 9), np.uint8)
@@ -135,15 +135,15 @@ def test_every_likelihood_draws_colour_and_any_size(tmp_path, likelihood, channe
             assert image.size == (zoom * (columns * 11 + 2), zoom * (rows * 8 + 2))
 
 
-def test_a_map_without_classes_has_points_of_one_colour_and_no_legend(tmp_path, tiny):
+def test_a_map_without_classes_has_points_of_one_color_and_no_legend(tmp_path, tiny):
     model = build_model(TrialConfig(latent_size=2, hidden_width=8), tiny.shape)
     drawn = latent_map(model, tiny.test, np.zeros(30, np.int64), [])
     drawn.write_png(tmp_path / "map.png")
     with Image.open(tmp_path / "map.png") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
-    coloured = pixels[np.ptp(pixels, axis=2) > 60]
-    assert len(coloured) > 30
-    assert (coloured.argmax(axis=1) == 2).all()  # blue
+    colored = pixels[np.ptp(pixels, axis=2) > 60]
+    assert len(colored) > 30
+    assert (colored.argmax(axis=1) == 2).all()  # blue
     assert drawn.arrays()["classes"].tolist() == []
 
 
@@ -175,8 +175,8 @@ def test_a_map_of_any_number_of_classes_can_be_drawn(tmp_path, classes):
     names = [f"class {number}" for number in range(classes)]
     LatentMap(points, np.arange(100) % classes, names, ("a", "b")).write_png(tmp_path / "map.png")
     with Image.open(tmp_path / "map.png") as image:
-        colours = {colour for _, colour in image.convert("RGB").getcolors(2**24)}
-    assert len(colours) > classes
+        colors = {color for _, color in image.convert("RGB").getcolors(2**24)}
+    assert len(colors) > classes
 
 
 def test_one_latent_has_no_map(tiny):

@@ -25,7 +25,7 @@ def planned(tmp_path, space, trial=None, **data):
 
 
 @pytest.mark.parametrize(
-    ("choices", "reference", "colour", "message"),
+    ("choices", "reference", "color", "message"),
     [
         (
             ["logistic", "gaussian"],
@@ -44,10 +44,10 @@ def planned(tmp_path, space, trial=None, **data):
     ],
 )
 def test_likelihoods_of_different_kinds_are_refused_in_two_lines_and_nothing_is_created(
-    tmp_path, choices, reference, colour, message
+    tmp_path, choices, reference, color, message
 ):
     with pytest.raises(UsageError, match=message) as caught:
-        planned(tmp_path, of(*choices), TrialConfig(likelihood=reference), colour=colour)
+        planned(tmp_path, of(*choices), TrialConfig(likelihood=reference), colour=color)
     assert len(str(caught.value).splitlines()) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -61,7 +61,7 @@ def test_levels_of_black_and_white_pixels_are_refused_at_once(tmp_path, likeliho
 
 
 def test_what_only_the_images_can_tell_is_refused_once_they_are_read(tmp_path):
-    plan = planned(tmp_path, of("logistic", "logistic-mixture"))  # of colour images logistic is the reference
+    plan = planned(tmp_path, of("logistic", "logistic-mixture"))  # of color images logistic is the reference
     refuse_kinds(plan.space, plan.base, 3, "grey")
     with pytest.raises(UsageError, match="--likelihood logistic"):
         refuse_kinds(plan.space, plan.base, 1, "grey")

@@ -55,7 +55,7 @@ def test_the_plain_step_weights_the_kl_in_the_gradient_alone(weight):
 
 
 def test_the_importance_bound_and_its_gradient_are_those_of_burda_et_al():
-    """Equation 8, and equation 14: the gradient is that of the log-weights, weighted by the normalised weights."""
+    """Equation 8, and equation 14: the gradient is that of the log-weights, weighted by the normalized weights."""
     config = replace(CONFIG, iwae_samples=4)
     (x, noise), vae = batch(6, samples=4), model()
     mean, log_variance = (part.repeat_interleave(4, dim=0) for part in vae.network.encode(x))

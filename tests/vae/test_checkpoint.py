@@ -74,7 +74,7 @@ def test_writing_a_checkpoint_leaves_alone_what_another_worker_is_writing(tiny, 
     assert other.exists()
 
 
-def test_the_moments_of_the_optimiser_come_back(tiny, tmp_path):
+def test_the_moments_of_the_optimizer_come_back(tiny, tmp_path):
     written = _train_and_write(tmp_path, tiny).state.optimizer.moments
     read = read_checkpoint(checkpoint_file(tmp_path, 3), CPU).state.optimizer.moments
     assert {"step", "exp_avg", "exp_avg_sq"} == written.keys() == read.keys()

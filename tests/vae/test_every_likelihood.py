@@ -14,7 +14,7 @@ from vae_tune.vae import fused_step, training
 from vae_tune.vae.autograd_step import AutogradStep
 from vae_tune.vae.flat_parameters import flatten_parameters
 from vae_tune.vae.fused_step import FusedStep
-from vae_tune.vae.likelihoods.discretised_logistic import DiscretisedLogistic
+from vae_tune.vae.likelihoods.discretized_logistic import DiscretizedLogistic
 from vae_tune.vae.model import build_model
 from vae_tune.vae.nll import negative_log_likelihoods
 from vae_tune.vae.training import evaluate, fit, make_step
@@ -26,7 +26,7 @@ CONFIG = TrialConfig(latent_size=3, hidden_width=12, batch_size=32, encoder_acti
 
 
 def pictures(count, seed=0):
-    """Smooth pictures in colour that a few latents can tell apart."""
+    """Smooth pictures in color that a few latents can tell apart."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0 : SHAPE[1], 0 : SHAPE[2]]
     level, slope = random.uniform(0.2, 0.8, (2, count, 3, 1, 1))
@@ -149,12 +149,12 @@ def test_under_bfloat16_a_likelihood_gets_float32_and_gives_what_float32_gives(c
         torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-3)
 
 
-def test_under_autocast_a_discretised_logistic_of_float32_parameters_is_that_of_float32():
+def test_under_autocast_a_discretized_logistic_of_float32_parameters_is_that_of_float32():
     x = torch.from_numpy(pictures(16)) / np.float32(255)
     parameters = torch.randn(16, 6, *SHAPE[1:], generator=torch.Generator().manual_seed(0)) - 2
-    expected = DiscretisedLogistic().nats(parameters, x)
+    expected = DiscretizedLogistic().nats(parameters, x)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(DiscretisedLogistic().nats(parameters, x), expected)
+        assert torch.equal(DiscretizedLogistic().nats(parameters, x), expected)
 
 
 def test_the_fused_step_is_for_bernoulli_alone(config):

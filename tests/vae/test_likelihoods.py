@@ -9,12 +9,12 @@ import scipy.stats
 import torch
 
 from vae_tune.vae.likelihoods.categorical import Categorical
-from vae_tune.vae.likelihoods.continuous_bernoulli import ContinuousBernoulli, expectation, log_normaliser
-from vae_tune.vae.likelihoods.discretised_logistic import DiscretisedLogistic, LogisticMixture
+from vae_tune.vae.likelihoods.continuous_bernoulli import ContinuousBernoulli, expectation, log_normalizer
+from vae_tune.vae.likelihoods.discretized_logistic import DiscretizedLogistic, LogisticMixture
 from vae_tune.vae.likelihoods.gaussian import Gaussian
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 255
-DISCRETE = [DiscretisedLogistic(), LogisticMixture(5), Categorical()]
+DISCRETE = [DiscretizedLogistic(), LogisticMixture(5), Categorical()]
 DENSITIES = [ContinuousBernoulli(), Gaussian(3).double()]
 ALL = [*DISCRETE, *DENSITIES]
 
@@ -55,7 +55,7 @@ def test_the_mean_is_that_of_the_levels(likelihood):
 
 
 @pytest.mark.parametrize(("mean", "log_scale"), [(0.0, 0.0), (0.3, -3.0), (-0.9, -5.0), (0.999, -7.0), (2.0, 1.0)])
-def test_a_discretised_logistic_is_the_difference_of_two_distribution_functions(mean, log_scale):
+def test_a_discretized_logistic_is_the_difference_of_two_distribution_functions(mean, log_scale):
     edges = (np.arange(257) - 0.5) / 255 * 2 - 1
     edges[0], edges[-1] = -np.inf, np.inf
     scale = math.exp(log_scale)
@@ -70,18 +70,18 @@ def test_a_discretised_logistic_is_the_difference_of_two_distribution_functions(
         )
     expected = np.where(edges[:-1] > mean, upper, lower)  # from the side on which no digits are lost
     given = torch.tensor([mean, log_scale], dtype=torch.float64).view(1, 2, 1, 1)
-    assert by_level(DiscretisedLogistic(), given).numpy() == pytest.approx(-expected, rel=1e-6)
+    assert by_level(DiscretizedLogistic(), given).numpy() == pytest.approx(-expected, rel=1e-6)
 
 
 def test_the_scale_of_a_logistic_is_bounded_below():
     narrow, narrower = (torch.tensor([0.1, scale]).view(1, 2, 1, 1).double() for scale in (-7.0, -20.0))
-    assert torch.equal(by_level(DiscretisedLogistic(), narrow), by_level(DiscretisedLogistic(), narrower))
+    assert torch.equal(by_level(DiscretizedLogistic(), narrow), by_level(DiscretizedLogistic(), narrower))
 
 
-def test_a_mixture_of_one_component_is_a_discretised_logistic():
+def test_a_mixture_of_one_component_is_a_discretized_logistic():
     given = parameters(LogisticMixture(1))
     parts = given.unflatten(1, (3, 3))[:, :, 1:].flatten(1, 2)  # the only weight does not matter, its mean starts at 0
-    assert torch.allclose(LogisticMixture(1).nats(given, images()), DiscretisedLogistic().nats(parts, images()))
+    assert torch.allclose(LogisticMixture(1).nats(given, images()), DiscretizedLogistic().nats(parts, images()))
 
 
 def test_a_categorical_is_that_of_torch():
@@ -118,12 +118,12 @@ def test_a_continuous_bernoulli_integrates_to_1_and_has_its_mean(logit):
 
 def test_a_continuous_bernoulli_in_float32_keeps_its_digits_beside_a_half_and_far_from_it():
     logits = torch.cat([torch.linspace(-0.5, 0.5, 2001), torch.linspace(-100, 100, 2001)])
-    for function in (log_normaliser, expectation):
+    for function in (log_normalizer, expectation):
         assert (function(logits).double() - function(logits.double())).abs().max() < 1e-6
     single = logits.clone().requires_grad_()
     exact = logits.double().requires_grad_()
-    (expectation(single).sum() + log_normaliser(single).sum()).backward()
-    (expectation(exact).sum() + log_normaliser(exact).sum()).backward()
+    (expectation(single).sum() + log_normalizer(single).sum()).backward()
+    (expectation(exact).sum() + log_normalizer(exact).sum()).backward()
     assert (single.grad.double() - exact.grad).abs().max() < 1e-4
 
 

@@ -80,7 +80,7 @@ def test_a_training_takes_about_the_memory_that_is_estimated(config):
     ],
 )
 @pytest.mark.parametrize("width", [10, 400])
-def test_the_estimate_knows_what_each_likelihood_takes_on_colour_images(likelihood, shape, width):
+def test_the_estimate_knows_what_each_likelihood_takes_on_color_images(likelihood, shape, width):
     config = replace(PLAIN, likelihood=likelihood, hidden_width=width)
     taken = measured(config, shape, 200)
     assert 0.85 * taken < training_bytes(config, shape, 200) < 1.6 * taken

@@ -1,4 +1,4 @@
-"""The VAE: reparameterisation and seeding, and latents of the images that a user gives."""
+"""The VAE: reparameterization and seeding, and latents of the images that a user gives."""
 
 from __future__ import annotations
 

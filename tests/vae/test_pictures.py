@@ -142,9 +142,9 @@ def test_in_the_grid_each_copy_is_below_its_original_where_a_row_is_not_full_too
         assert cells[row + 1, column] == value + 100
 
 
-def test_a_grid_of_colour_pictures_has_their_channels_last_as_pillow_takes_them(tmp_path):
-    colours = np.arange(3, dtype=np.uint8)[None, :, None, None] + _plain(2, channels=3)
-    sheet = grid(colours, columns=2, gap=1)
+def test_a_grid_of_color_pictures_has_their_channels_last_as_pillow_takes_them(tmp_path):
+    colors = np.arange(3, dtype=np.uint8)[None, :, None, None] + _plain(2, channels=3)
+    sheet = grid(colors, columns=2, gap=1)
     assert sheet.shape == (4, 9, 3)
     assert sheet[1, 1].tolist() == [1, 2, 3]
     assert sheet[2, 7].tolist() == [2, 3, 4]

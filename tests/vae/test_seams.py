@@ -1,4 +1,4 @@
-"""Another network and another likelihood, on images in colour, go the whole way; the fused step leaves them alone."""
+"""Another network and another likelihood, on images in color, go the whole way; the fused step leaves them alone."""
 
 from __future__ import annotations
 
@@ -66,23 +66,23 @@ def other(config: TrialConfig = CONFIG, shape: tuple[int, int, int] = SHAPE) -> 
 
 
 @pytest.fixture
-def colours() -> Images:
-    """Images of one colour each, with a little noise."""
+def colors() -> Images:
+    """Images of one color each, with a little noise."""
     random = np.random.default_rng(0)
     values = random.integers(0, 200, (200, 3, 1, 1)) + random.integers(0, 20, (200, *SHAPE))
     return Images(*np.split(values.astype(np.uint8), [120, 160]))
 
 
 @pytest.mark.parametrize("more", [{}, {"iwae_samples": 3}, {"free_bits": 0.1}, {"precision": "bfloat16"}], ids=str)
-def test_they_are_trained_and_evaluated(colours, monkeypatch, more):
+def test_they_are_trained_and_evaluated(colors, monkeypatch, more):
     monkeypatch.setattr(training, "build_model", other)
-    first, *_, last = fit(replace(CONFIG, **more), colours, CPU)
+    first, *_, last = fit(replace(CONFIG, **more), colors, CPU)
     assert last.val_loss < first.val_loss - 1
     assert last.val_loss == pytest.approx(last.val_reconstruction + last.val_kl)
 
 
-def test_an_evaluation_is_that_of_torchs_own_distributions(colours):
-    model, images = other(), to_tensor(colours.test, CPU)
+def test_an_evaluation_is_that_of_torchs_own_distributions(colors):
+    model, images = other(), to_tensor(colors.test, CPU)
     x = images / 255
     noise = torch.randn(len(x), 2, generator=torch.Generator().manual_seed(training._EVALUATION_SEED))
     with torch.no_grad():
@@ -94,12 +94,12 @@ def test_an_evaluation_is_that_of_torchs_own_distributions(colours):
     assert (found.reconstruction, found.kl) == pytest.approx((nats.mean().item(), divergence.mean().item()), rel=1e-5)
 
 
-def test_their_pictures_and_likelihoods_have_the_shape_of_the_images(colours):
+def test_their_pictures_and_likelihoods_have_the_shape_of_the_images(colors):
     model = other()
     assert samples(model, 5).shape == (5, *SHAPE)
-    assert grid(reconstructions(model, colours.test[:4]), columns=2, gap=0).shape == (12, 8, 3)
-    assert model.encode(colours.test).shape == (40, 2)
-    x = to_tensor(colours.test[:3], CPU) / 255
+    assert grid(reconstructions(model, colors.test[:4]), columns=2, gap=0).shape == (12, 8, 3)
+    assert model.encode(colors.test).shape == (40, 2)
+    x = to_tensor(colors.test[:3], CPU) / 255
     assert negative_log_likelihoods(x, model.network.encode, model.log_likelihood, 10).shape == (3,)
 
 

@@ -229,7 +229,7 @@ def test_every_setting_changes_what_is_learned(tiny, change):
     assert losses[0] != losses[1]
 
 
-def test_dynamic_binarisation_draws_the_training_images_anew_each_epoch_as_the_seed_says(tiny, monkeypatch):
+def test_dynamic_binarization_draws_the_training_images_anew_each_epoch_as_the_seed_says(tiny, monkeypatch):
     seen: list[torch.Tensor] = []
     learn = training.train_epoch
 

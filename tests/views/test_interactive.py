@@ -48,20 +48,20 @@ def study(request, tmp_path_factory):
     return load_study(make_study(tmp_path_factory.mktemp("results") / "s", **CONDITIONS[request.param]))
 
 
-def in_colour(value):
-    """A figure with real colours in place of their names."""
+def in_color(value):
+    """A figure with real colors in place of their names."""
     if isinstance(value, str) and value.startswith("@"):
         return "Blues" if value == "@scale" else "#123456"
     if isinstance(value, dict):
-        return {key: in_colour(inner) for key, inner in value.items()}
-    return [in_colour(inner) for inner in value] if isinstance(value, list) else value
+        return {key: in_color(inner) for key, inner in value.items()}
+    return [in_color(inner) for inner in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_plotly_takes_every_figure_of_every_study(name, study):
     for shown in FIGURES[name].panels(study).values():
         json.dumps(shown.figure(), allow_nan=False)
-        go.Figure(in_colour(shown.figure()))  # refuses what it does not know
+        go.Figure(in_color(shown.figure()))  # refuses what it does not know
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -158,7 +158,7 @@ def test_trials_out_of_view_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_and_report_have_one_word_and_one_colour_for_one_thing(name, tmp_path):
+def test_figures_and_report_have_one_word_and_one_color_for_one_thing(name, tmp_path):
     study = load_study(make_study(tmp_path / "s", trials=30))
     picture = getattr(plots, f"draw_{name}")(study)
     traces = [trace for shown in FIGURES[name].panels(study).values() for trace in shown.figure()["data"]]

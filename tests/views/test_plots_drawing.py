@@ -13,7 +13,7 @@ from vae_tune import TrialConfig, load_study, plots
 from vae_tune.config.errors import UsageError
 from vae_tune.config.space import DEFAULT_SPACE, Space
 from vae_tune.views.figures import FIGURES
-from vae_tune.views.figures.conventions import COLOURS
+from vae_tune.views.figures.conventions import COLORS
 
 
 def drawn(name, study):
@@ -89,8 +89,8 @@ def test_the_figures_show_the_tables(study):
     survival = plots.rung_survival(study)
     (ax,) = drawn("rung_survival", study).axes
     bars = {
-        colour: [bar.get_height() for bar in ax.patches if to_hex(bar.get_facecolor()) == COLOURS[colour].lower()]
-        for colour in ("scale-2", "complete", "pruned")
+        color: [bar.get_height() for bar in ax.patches if to_hex(bar.get_facecolor()) == COLORS[color].lower()]
+        for color in ("scale-2", "complete", "pruned")
     }
     assert bars["scale-2"] + bars["complete"] == list(survival.reached - survival.stopped)
     assert bars["pruned"] == list(survival.stopped[:-1])

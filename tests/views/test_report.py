@@ -26,7 +26,7 @@ from vae_tune.config.names import EXPLORATION
 from vae_tune.config.space import Space
 from vae_tune.tasks.replay import replay
 from vae_tune.views.console import make_console
-from vae_tune.views.figures.conventions import COLOURS
+from vae_tune.views.figures.conventions import COLORS
 from vae_tune.views.report.page import write_report
 
 
@@ -78,9 +78,9 @@ def test_what_costs_less_than_an_hour_is_told_in_minutes(tmp_path):
         assert re.search(rf"Compute [\d.]+ {unit} in .* Where the {unit} went", read(study.folder)[0])
 
 
-def test_the_page_has_the_colours_of_the_figures(whole):
+def test_the_page_has_the_colors_of_the_figures(whole):
     page = write_report(whole).read_text()
-    assert all(f"--{name}: {colour};" in page for name, colour in COLOURS.items())
+    assert all(f"--{name}: {color};" in page for name, color in COLORS.items())
     figures = re.search(r'id="data">(.*?)</script>', page)[1]
     assert set(re.findall(r'"@([\w-]+)"', figures)) - {"scale"} <= set(re.findall(r"--([\w-]+):", page))
 

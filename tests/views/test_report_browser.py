@@ -36,7 +36,7 @@ class OpenReport:
             card.locator(".main-svg").first.wait_for()
         return self.page.locator("[data-card] .plotly").count()
 
-    def colour(self, selector, attribute):
+    def color(self, selector, attribute):
         return self.page.locator(selector).first.evaluate(f"node => getComputedStyle(node).{attribute}")
 
     def column(self, name):
@@ -61,7 +61,7 @@ def uri(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(chromium, uri):
-    """The report on a desk, in light colours, with all of its plots drawn."""
+    """The report on a desk, in light colors, with all of its plots drawn."""
     report = OpenReport(chromium, uri, viewport={"width": 1280, "height": 900}, color_scheme="light")
     report.plots = report.draw_all()
     yield report
@@ -179,12 +179,12 @@ def test_another_view_of_a_plot_is_drawn_on_demand(report):
 
 
 def test_the_plots_follow_the_theme(report):
-    light = report.colour("body", "backgroundColor"), report.colour("[data-card] .xtick text", "fill")
+    light = report.color("body", "backgroundColor"), report.color("[data-card] .xtick text", "fill")
     report.page.emulate_media(color_scheme="dark")
     report.page.wait_for_function(
         "before => getComputedStyle(document.querySelector('[data-card] .xtick text')).fill !== before", arg=light[1]
     )
-    assert report.colour("body", "backgroundColor") != light[0]
+    assert report.color("body", "backgroundColor") != light[0]
 
 
 def test_a_phone_shows_it_without_scrolling_sideways_whatever_was_searched(chromium, tmp_path):

@@ -116,13 +116,13 @@ def test_what_the_server_refuses_is_an_error(server):
         Visdom(f"{url(server)}/no/such/path", Path("x"), MANIFEST)
 
 
-def test_levels_are_drawn_in_bits_and_samples_in_colour(server):
+def test_levels_are_drawn_in_bits_and_samples_in_color(server):
     metric = {"kind": "levels", "dimensions": 3072}
-    view = Visdom(url(server), Path("colour"), MANIFEST | {"metric": metric})
+    view = Visdom(url(server), Path("color"), MANIFEST | {"metric": metric})
     view.show(trial(0, 10_000.0, 3072 * math.log(2) * 4.5), lambda: np.stack([SHEET, SHEET // 2, SHEET // 3], axis=2))
     view.close("complete")
-    assert curves(server, "colour")["trial 0"][1] == (2, pytest.approx(4.5))
-    shown = windows(server, "colour")
+    assert curves(server, "color")["trial 0"][1] == (2, pytest.approx(4.5))
+    shown = windows(server, "color")
     assert shown["val_loss"]["content"]["layout"]["yaxis"]["title"] == "bits/dim"
     assert "4.500 bits/dim at epoch 2" in shown["samples"]["content"]["caption"]
     picture = base64.b64decode(shown["samples"]["content"]["src"].partition(",")[2])

@@ -51,7 +51,7 @@ class LossUnit:
 
     @property
     def digits(self) -> int:
-        """Decimals of a loss: with 3, a bit per dimension of a 32 x 32 colour image has steps of 2 nats."""
+        """Decimals of a loss: with 3, a bit per dimension of a 32 x 32 color image has steps of 2 nats."""
         return 3 if self.dimensions else 2
 
     def text(self, nats: float, sign: str = "", digits: int | None = None) -> str:

@@ -39,7 +39,7 @@ def next_space(study: Study) -> Space | None:
     top = best_trials(study)
     if top.empty:
         return None
-    if top[EPOCH].iloc[0] < study.max_epochs:  # early losses may favour others than the last ones do
+    if top[EPOCH].iloc[0] < study.max_epochs:  # early losses may favor others than the last ones do
         whole = complete_trials(study)
         good = whole[whole[VAL_LOSS] <= whole[VAL_LOSS].median()]
         top = pd.concat([top, good[list(study.space.distributions)]])

@@ -110,12 +110,12 @@ class Study:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width; of grey images the record holds (height, width)."""
+        """Channels, height and width; of gray images the record holds (height, width)."""
         channels, height, width = [1, *map(int, self.manifest["data"]["shape"])][-3:]
         return channels, height, width
 
     def threshold(self, nats: float) -> float:
-        """Return a difference of losses that matters, given for an image of 28 x 28 grey pixels, for an image here."""
+        """Return a difference of losses that matters, given for an image of 28 x 28 gray pixels, for an image here."""
         return nats * (math.prod(self.image_shape) / _USUAL_PIXELS)
 
     @cached_property

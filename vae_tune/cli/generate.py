@@ -19,7 +19,7 @@ class GenerateOptions(ModelOptions):
 
     what: str | None = None
     """Pictures to draw, comma-separated: samples, reconstructions, interpolations, traversals (one latent varied at a
-    time), manifold (needs two latents), map (latent means, coloured by label); default: all that the model allows."""
+    time), manifold (needs two latents), map (latent means, colored by label); default: all that the model allows."""
     output: Path | None = None
     """Folder to write to; default: pictures/ in the folder of the model, or here if that is on object storage."""
     format: Literal["png", "npz"] = "png"

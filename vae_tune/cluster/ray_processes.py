@@ -91,8 +91,8 @@ class RayProcesses:
         A thread asks for it, since Ray does not answer while its server is down. Raises SearchError if a process has
         exited, RuntimeError if the node did not appear in time.
         """
-        found, cancelled = Event(), Event()
-        Thread(target=wait_for_node, args=[address, node, found, cancelled], daemon=True).start()
+        found, canceled = Event(), Event()
+        Thread(target=wait_for_node, args=[address, node, found, canceled], daemon=True).start()
         end = time.monotonic() + _START_SECONDS
         try:
             while not found.wait(_POLL_SECONDS):
@@ -101,7 +101,7 @@ class RayProcesses:
                 if time.monotonic() > end:
                     raise RuntimeError(f"no node {node}")
         finally:
-            cancelled.set()
+            canceled.set()
         return get_node(address, node)
 
     def start_error(self) -> str:

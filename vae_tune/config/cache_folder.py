@@ -13,7 +13,7 @@ COPIES_FOLDER = "studies"
 PREPARED_FOLDER = "prepared"
 """Folder in the cache for pictures, decoded."""
 TORCHVISION_FOLDER = "torchvision"
-"""Folder in the cache for the files of torchvision's data sets that are not 28 x 28 and grey, one folder per class."""
+"""Folder in the cache for the files of torchvision's data sets that are not 28 x 28 and gray, one folder per class."""
 
 
 def cache_dir() -> Path:

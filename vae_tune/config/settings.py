@@ -24,7 +24,7 @@ Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes"]
 Binarization = Literal["grey", "static", "dynamic"]
 LrSchedule = Literal["constant", "cosine", "staged"]
 Fit = Literal["crop", "pad", "stretch"]
-Colour = Literal["auto", "grey", "rgb"]
+Color = Literal["auto", "grey", "rgb"]
 LikelihoodName = Literal[
     "bernoulli", "logistic", "logistic-mixture", "categorical", "continuous-bernoulli", "gaussian"
 ]
@@ -50,7 +50,7 @@ class TrialConfig:
     learning_rate: float = 1e-3
     """Step size of Adam."""
     batch_size: int = 128
-    """Images per optimiser step."""
+    """Images per optimizer step."""
     encoder_activation: Activation = "linear"
     """Non-linearity of the encoder's hidden layers; linear means none, as in the VAE that this project grew from."""
     decoder_activation: Activation = "relu"
@@ -73,7 +73,7 @@ class TrialConfig:
     """Epochs of a trial that is not stopped early."""
     likelihood: LikelihoodName | None = None
     """Distribution of a pixel: bernoulli (grey, a cross-entropy), logistic, logistic-mixture or categorical (its 256
-    levels), continuous-bernoulli or gaussian (densities); default: bernoulli for grey images, logistic for colour."""
+    levels), continuous-bernoulli or gaussian (densities); default: bernoulli for gray images, logistic for color."""
     mixture_components: int = 5
     """Components of logistic-mixture."""
     precision: Precision = "float32"
@@ -108,7 +108,7 @@ class DataConfig:
     train_size: int | None = None
     """Use only the first N training images, for a quick look; default: all but the last 10,000, which validate."""
     binarization: Binarization = "grey"
-    """grey takes pixels as they are; static draws each once as black or white, with its grey value as probability;
+    """grey takes pixels as they are; static draws each once as black or white, with its gray value as probability;
     dynamic draws the training images anew each epoch, the others as static does. Numbers of different kinds
     are not comparable."""
 
@@ -117,10 +117,10 @@ class DataConfig:
     fit: Fit = "crop"
     """How a picture of other proportions fills image-size: crop cuts off what stands out, pad shows all of it on the
     background, stretch distorts it."""
-    colour: Colour = "auto"
+    colour: Color = "auto"
     """grey or rgb; auto is grey if every picture is."""
     background: str = "#ffffff"
-    """Colour behind transparent and padded pixels, #rrggbb."""
+    """Color behind transparent and padded pixels, #rrggbb."""
     validation_share: float = 0.1
     """Share of own pictures that validate, where these have no split of their own."""
     test_share: float = 0.1

@@ -104,12 +104,12 @@ def parquet_sources(path: Path) -> tuple[list[Source], list[str]]:
             raise UsageError(
                 f"{path} has {has} of images, {{bytes, path}} as Hugging Face writes them; one is needed."
             )
-        labelled = "label" in schema.names and pyarrow.types.is_integer(schema.field("label").type)
-        table = parquet.read_table(path, columns=[columns[0], *(["label"] if labelled else [])])
+        labeled = "label" in schema.names and pyarrow.types.is_integer(schema.field("label").type)
+        table = parquet.read_table(path, columns=[columns[0], *(["label"] if labeled else [])])
     except (OSError, pyarrow.ArrowException) as error:
         raise UsageError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     cells = table[columns[0]].combine_chunks().field("bytes")
-    labels = table["label"].to_pylist() if labelled else [None] * len(cells)
+    labels = table["label"].to_pylist() if labeled else [None] * len(cells)
     if missing := cells.null_count:
         raise UsageError(f"{path} holds only paths for {missing:,} of {len(cells):,} images, not their bytes.")
     names = sorted({label for label in labels if label is not None})

@@ -41,7 +41,7 @@ class Images:
     validation: npt.NDArray[np.uint8]
     test: npt.NDArray[np.uint8]
     binarization: Binarization = "grey"
-    """How they were made black and white; ``dynamic``: ``train`` is grey, and drawn anew each epoch."""
+    """How they were made black and white; ``dynamic``: ``train`` is gray, and drawn anew each epoch."""
 
     def __post_init__(self) -> None:
         """Refuse arrays of another layout."""
@@ -62,7 +62,7 @@ class Images:
 
     @property
     def recorded_shape(self) -> tuple[int, ...]:
-        """The shape in a study's record and checksum: (height, width) of grey images, as version 0.1.0 wrote it."""
+        """The shape in a study's record and checksum: (height, width) of gray images, as version 0.1.0 wrote it."""
         return self.shape if self.shape[0] > 1 else self.shape[1:]
 
     def sha256(self) -> str:
@@ -77,7 +77,7 @@ class Images:
 def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _silent) -> Images:
     """Return the images that ``config`` names: the one way to images, for all that trains, evaluates or draws.
 
-    A 28 x 28 grey set keeps the splits of its files: the last 10,000 of the training file validate. Other sets and a
+    A 28 x 28 gray set keeps the splits of its files: the last 10,000 of the training file validate. Other sets and a
     user's own pictures are split by their pixels where they have no split.
 
     Args:
@@ -93,9 +93,9 @@ def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _si
     if config.train_size is not None and config.train_size > available:
         raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {config.train_size}.")
     if config.binarization != "grey" and train.shape[1] != 1:
-        raise UsageError(f"binarization must be grey for images in colour, but got {config.binarization!r}.")
+        raise UsageError(f"binarization must be grey for images in color, but got {config.binarization!r}.")
     arrays = [train[: config.train_size], splits["validation"], splits["test"]]
-    drawn = {"grey": (), "static": (0, 1, 2), "dynamic": (1, 2)}[config.binarization]  # the rest stays grey
+    drawn = {"grey": (), "static": (0, 1, 2), "dynamic": (1, 2)}[config.binarization]  # the rest stays gray
     for number in drawn:
         arrays[number] = binarize(arrays[number], (_BINARIZATION_SEED, number))
     return Images(arrays[0], arrays[1], arrays[2], config.binarization)
@@ -127,7 +127,7 @@ def refuse_unknown(dataset: str) -> None:
 
 
 def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return the splits of a named set, brought to the size and colour of ``config``."""
+    """Return the splits of a named set, brought to the size and color of ``config``."""
     splits = dict(zip(SPLITS, read_splits(config.dataset, config.data_dir), strict=True))
     if config.size not in (None, splits["train"].shape[2:]):
         form = _options(config).form
@@ -160,7 +160,7 @@ def _options(config: DataConfig) -> Options:
 
 
 def binarize(images: npt.NDArray[np.uint8], seed: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """Draw each pixel as 255, with probability grey value / 255, or as 0 (Salakhutdinov & Murray 2008).
+    """Draw each pixel as 255, with probability gray value / 255, or as 0 (Salakhutdinov & Murray 2008).
 
     Under a Bernoulli decoder the images then have a likelihood. The first images of a longer array are drawn alike.
     """

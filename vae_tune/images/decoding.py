@@ -1,7 +1,7 @@
 """Turn one picture file into an array: the same way for every format, for training, evaluation and views.
 
-The result holds colours, never palette indices. Orientation tags are applied. Transparent pixels are put onto a
-background. 16-bit grey values are scaled to 8 bits, where Pillow's own conversion cuts them off at 255.
+The result holds colors, never palette indices. Orientation tags are applied. Transparent pixels are put onto a
+background. 16-bit gray values are scaled to 8 bits, where Pillow's own conversion cuts them off at 255.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Form:
 
 
 def decode(data: bytes, form: Form) -> Pixels:
-    """Return the picture in ``data``: (height, width) where it is grey, else (height, width, 3) in red, green, blue.
+    """Return the picture in ``data``: (height, width) where it is gray, else (height, width, 3) in red, green, blue.
 
-    A picture is grey where its three channels are equal everywhere. Of an animation the first frame counts.
+    A picture is gray where its three channels are equal everywhere. Of an animation the first frame counts.
 
     Raises:
         UnreadableError: ``data`` is no picture, damaged, or larger than Pillow takes for an attack.
@@ -90,7 +90,7 @@ def resize(image: Pixels, form: Form) -> Pixels:
 
 
 def pixels(picture: Image.Image) -> Pixels:
-    """Return the values of an RGB or grey picture, without channels where these are equal."""
+    """Return the values of an RGB or gray picture, without channels where these are equal."""
     values = np.asarray(picture)
     if values.ndim == 3 and (values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all():
         return np.ascontiguousarray(values[..., 0])
@@ -113,7 +113,7 @@ def _refuse_bomb(picture: Image.Image) -> None:
 
 
 def _opaque(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Return a picture as grey values or red, green and blue, transparent pixels on ``background``."""
+    """Return a picture as gray values or red, green and blue, transparent pixels on ``background``."""
     if picture.mode.startswith("I;16"):
         return Image.fromarray(((np.asarray(picture).astype(np.uint32) + 128) // 257).astype(np.uint8))
     if picture.mode in ("I", "F"):
@@ -143,11 +143,11 @@ def _resized(picture: Image.Image, form: Form) -> Image.Image:
         return picture.resize((width, height), _RESAMPLING)
     scale = min(width / picture.width, height / picture.height)
     inner = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    colours = len(set(form.background)) > 1
+    colors = len(set(form.background)) > 1
     around = Image.new(
-        "RGB" if colours or picture.mode == "RGB" else "L",
+        "RGB" if colors or picture.mode == "RGB" else "L",
         (width, height),
-        form.background if colours or picture.mode == "RGB" else form.background[0],
+        form.background if colors or picture.mode == "RGB" else form.background[0],
     )
     around.paste(picture.resize(inner, _RESAMPLING), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return around

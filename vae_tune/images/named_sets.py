@@ -1,4 +1,4 @@
-"""Data sets with a name: the embedded MNIST, and torchvision's other 28 x 28 grey sets.
+"""Data sets with a name: the embedded MNIST, and torchvision's other 28 x 28 gray sets.
 
 A further set of IDX files is one entry in ``_TORCHVISION_CLASSES`` and its name in ``DATASETS``.
 """

@@ -20,7 +20,7 @@ import PIL
 from vae_tune.config.cache_folder import PREPARED_FOLDER, cache_dir
 from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import usable_cpus
-from vae_tune.config.settings import Colour
+from vae_tune.config.settings import Color
 from vae_tune.images.decoding import Form, Pixels, UnreadableError, decode, quiet, resize, size_of
 
 SPLITS = ("train", "validation", "test")
@@ -54,7 +54,7 @@ class Options:
     """Everything that decides what is made of the same pictures."""
 
     form: Form = field(default_factory=Form)
-    colour: Colour = "auto"
+    colour: Color = "auto"
     validation_share: float = 0.1
     test_share: float = 0.1
 
@@ -88,8 +88,8 @@ def prepare(
     ]
     notes = _unreadable_notes(unreadable, len(sources))
     pairs = [(source, image) for source, image in zip(sources, found, strict=True) if not isinstance(image, str)]
-    grey = options.colour == "grey" or (options.colour == "auto" and all(image.ndim == 2 for _, image in pairs))
-    images = [_channels(image, grey) for _, image in pairs]
+    gray = options.colour == "grey" or (options.colour == "auto" and all(image.ndim == 2 for _, image in pairs))
+    images = [_channels(image, gray) for _, image in pairs]
     splits, used = split([source.split for source, _ in pairs], images, options)
     duplicates = len(pairs) - sum(map(len, used.values()))
     if duplicates:
@@ -238,11 +238,11 @@ def _unreadable_notes(unreadable: Sequence[tuple[str, str]], total: int) -> list
     return [f"{len(unreadable):,} of {total:,} pictures cannot be read and are left out ({shown}{more})."]
 
 
-def _channels(image: Pixels, grey: bool) -> Pixels:
+def _channels(image: Pixels, gray: bool) -> Pixels:
     """Return an image as (channels, height, width): one channel, or three."""
     if image.ndim == 2:
-        return image[None] if grey else np.broadcast_to(image, (3, *image.shape))
-    if grey:
+        return image[None] if gray else np.broadcast_to(image, (3, *image.shape))
+    if gray:
         red, green, blue = (image[..., number].astype(np.uint32) for number in range(3))
         luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16  # ITU-R 601, rounded as Pillow does
         return luma.astype(np.uint8)[None]

@@ -1,4 +1,4 @@
-"""Data sets of torchvision other than the 28 x 28 grey ones: cifar10, svhn, celeba and any other class of pictures.
+"""Data sets of torchvision other than the 28 x 28 gray ones: cifar10, svhn, celeba and any other class of pictures.
 
 torchvision downloads the files, checks their MD5 sums and reads its formats; the pictures are then prepared as a
 user's own are, and kept in the cache.
@@ -239,7 +239,7 @@ def _sources(dataset: str, opened: dict[str, Any]) -> tuple[list[Source], list[s
     names = {split: _labels(each) for split, each in opened.items()}
     classes = list(dict.fromkeys(name for labels in names.values() for name in labels))
     numbers = {name: number for number, name in enumerate(classes)}
-    labelled = len(classes) > 1 and all(len(names[split]) == len(each) for split, each in opened.items())
+    labeled = len(classes) > 1 and all(len(names[split]) == len(each) for split, each in opened.items())
     sources = []
     for split, each in opened.items():
         images = _array(each, f"{dataset}, {split}")
@@ -247,9 +247,9 @@ def _sources(dataset: str, opened: dict[str, Any]) -> tuple[list[Source], list[s
             _check_items(dataset, each)
         for index in range(len(each)):
             read = partial(_item, each, index) if images is None else partial(np.ascontiguousarray, images[index])
-            label = numbers[names[split][index]] if labelled else None
+            label = numbers[names[split][index]] if labeled else None
             sources.append(Source(f"{split} {index}", read, split, label))
-    return sources, classes if labelled else [], []
+    return sources, classes if labeled else [], []
 
 
 def _array(opened: Any, name: str) -> Pixels | None:

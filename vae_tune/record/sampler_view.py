@@ -39,7 +39,7 @@ MOST = 250
 """Trials that a sampler learns from."""
 _BEST = 50
 """Of these, the trials chosen for their loss; TPE takes at most 25 as its good ones."""
-_LEARNT = (TrialState.COMPLETE, TrialState.PRUNED)
+_LEARNED = (TrialState.COMPLETE, TrialState.PRUNED)
 Merit = tuple[int, int, float]
 """The lower, the better."""
 
@@ -126,9 +126,9 @@ class _ViewStorage:
             trial = as_set_aside(trials[place])
             if not trials[place].state.is_finished():
                 self._unfinished.append(place)
-                if trial.state in _LEARNT:
+                if trial.state in _LEARNED:
                     merits.append((_merit(trial), place))
-            elif trial.state in _LEARNT:
+            elif trial.state in _LEARNED:
                 insort(self._merits, (_merit(trial), place))
                 insort(self._finished, place)
             else:
@@ -174,7 +174,7 @@ def _is_empty(trial: FrozenTrial) -> bool:
     Optuna's TPE (5.0) proposes jointly the hyperparameters that all finished trials share. With an empty one among
     them, it proposes each hyperparameter by itself, as if they did not interact.
     """
-    return trial.state in _LEARNT and not trial.distributions
+    return trial.state in _LEARNED and not trial.distributions
 
 
 def _merit(trial: FrozenTrial) -> Merit:

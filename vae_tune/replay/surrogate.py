@@ -29,7 +29,7 @@ _PROBES = 2**12  # points, beside the recorded ones, among which the surrogate's
 
 @dataclass(frozen=True)
 class _Process:
-    """A Gaussian process fitted to standardised targets, with a fast prediction of its mean."""
+    """A Gaussian process fitted to standardized targets, with a fast prediction of its mean."""
 
     fitted: Any  # GaussianProcessRegressor, which is slow to import
     mean: float
@@ -48,7 +48,7 @@ class Surrogate:
     Losses may be negative: logarithms are those of the distance from a floor below all of them.
 
     If all curves are whole, the loss at an epoch is a function of the configuration. If some were stopped, late epochs
-    hold good configurations only. Then the change since the epoch before is modelled first, given the configuration
+    hold good configurations only. Then the change since the epoch before is modeled first, given the configuration
     and the loss before it; the stopped curves are continued with it, and the surrogate is that of the continued
     curves. Diverged trials and their reports are left out.
     """
@@ -197,7 +197,7 @@ def is_poor(table: pd.DataFrame) -> bool:
 def _floor(losses: Array) -> Array:
     """Return a loss a little below the lowest of each epoch: (epochs,) for (n, epochs).
 
-    The logarithm of the excess over it is modelled. Poor losses lie many times further apart than good ones; modelled
+    The logarithm of the excess over it is modeled. Poor losses lie many times further apart than good ones; modeled
     as they are, they would make the surrogate swing far below the best.
     """
     lowest = losses.min(axis=0)

@@ -95,7 +95,7 @@ def read_warm_start(folder: Path, manifest: Mapping[str, Any], space: Space, bas
 def _comparable(study: Mapping[str, Any], searched: Collection[str]) -> dict[str, Any]:
     """Return what must agree in two studies; ``searched`` names the hyperparameters of the new one."""
     reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
-    channels = ([1, *study["data"]["shape"]])[-3]  # of grey images the record holds (height, width)
+    channels = ([1, *study["data"]["shape"]])[-3]  # of gray images the record holds (height, width)
     reference[LIKELIHOOD] = likelihood_name(from_dict(TrialConfig, reference), channels)
     settings = {name: value for name, value in reference.items() if name not in searched and name != "seed"}
     agreeing = {

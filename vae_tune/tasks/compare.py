@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NONE = "-"
-_COLOURS = ("complete", "winner", "unfinished", "reference", "failed", "best")
-"""Colours of the studies, by their names in :mod:`vae_tune.views.figures.conventions`."""
+_COLORS = ("complete", "winner", "unfinished", "reference", "failed", "best")
+"""Colors of the studies, by their names in :mod:`vae_tune.views.figures.conventions`."""
 _ROWS = {
     names.STATUS: "status",
     names.TRAIN_IMAGES: "training images",
@@ -223,15 +223,15 @@ def draw(studies: Studies) -> Figure:
         names.FINISHED: chart.Panel(chart.axis("epochs trained by all trials"), losses, []),
         names.EPOCH: chart.Panel(chart.axis("epoch of the winner"), chart.axis(loss), []),
     }
-    styles = cycle(product(("solid", "dash", "dot"), _COLOURS))
-    for study, name, (dash, colour) in zip(studies.studies, studies.names, styles, strict=False):
+    styles = cycle(product(("solid", "dash", "dot"), _COLORS))
+    for study, name, (dash, color) in zip(studies.studies, studies.names, styles, strict=False):
         own = table[table[names.STUDY] == name]
         gains = own[own[names.BEST].diff() != 0]
         for column in (names.HOURS, names.FINISHED):
-            step = chart.line(name, own[column], own[names.BEST], colour, width=2, dash=dash, shape="hv")
-            panels[column].data.extend([step, chart.points(name, gains, column, names.BEST, colour, "circle")])
+            step = chart.line(name, own[column], own[names.BEST], color, width=2, dash=dash, shape="hv")
+            panels[column].data.extend([step, chart.points(name, gains, column, names.BEST, color, "circle")])
         curve = study.epochs[study.epochs[names.TRIAL] == study.best_trial]
-        learning = chart.line(name, curve[names.EPOCH], curve[names.VAL_LOSS], colour, width=2, dash=dash)
+        learning = chart.line(name, curve[names.EPOCH], curve[names.VAL_LOSS], color, width=2, dash=dash)
         panels[names.EPOCH].data.append(learning)
     drawn = panels if any(trace["x"] for panel in panels.values() for trace in panel.data) else {}
     return matplotlib_renderer.draw("Studies side by side", drawn, "No trial has reported an epoch yet.")

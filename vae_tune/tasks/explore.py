@@ -33,7 +33,7 @@ from vae_tune.views.terminal import make_view
 if TYPE_CHECKING:
     import pandas as pd
 
-_SUMMARISED = (names.TEST_LOSS, "test_reconstruction", "test_kl", "test_active_units")
+_SUMMARIZED = (names.TEST_LOSS, "test_reconstruction", "test_kl", "test_active_units")
 
 
 def plan(config: SearchConfig, sizes: Sequence[int], repeats: int) -> tuple[SearchConfig, Grid]:
@@ -100,7 +100,7 @@ def _compare(
     kind = kind_of(config.trial, images.shape[0], images.binarization)
     unit = LossUnit.of(metric_of(kind, images.pixels))
     table = evaluate_trials(place, rows, images, say)
-    sizes = summarize_seeds(table, [names.LATENT_SIZE], _SUMMARISED)
+    sizes = summarize_seeds(table, [names.LATENT_SIZE], _SUMMARIZED)
     for name, frame in ((names.EXPLORED_FILE, table), (names.LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
             file.write(to_csv(frame.assign(kind=kind.name)))

@@ -40,9 +40,9 @@ class Sheet:
         pictures.write_png(path, sheet, rows=self.row_labels, columns=self.column_labels)
 
     def arrays(self) -> dict[str, Any]:
-        """Return the arrays for an npz file. Grey pictures have the shape (count, height, width) there."""
-        grey = self.pictures.shape[1] == 1
-        arrays = {"pictures": self.pictures[:, 0] if grey else self.pictures, "columns": np.array(self.columns)}
+        """Return the arrays for an npz file. Gray pictures have the shape (count, height, width) there."""
+        gray = self.pictures.shape[1] == 1
+        arrays = {"pictures": self.pictures[:, 0] if gray else self.pictures, "columns": np.array(self.columns)}
         labels = {"row_labels": self.row_labels, "column_labels": self.column_labels}
         return arrays | {name: np.array(texts) for name, texts in labels.items() if texts}
 
@@ -59,7 +59,7 @@ class LatentMap:
     axes: Sequence[str]
 
     def write_png(self, path: Path) -> None:
-        """Draw the map, one colour per class; without classes all points have the same."""
+        """Draw the map, one color per class; without classes all points have the same."""
         from matplotlib import colormaps
         from matplotlib.figure import Figure
 

@@ -43,7 +43,7 @@ def refuse_kinds(space: Space, base: TrialConfig, channels: int, binarization: B
 
 
 def refuse_kinds_for_all(space: Space, base: TrialConfig, data: DataConfig) -> None:
-    """Refuse before any image is read what images in grey and in colour would both be refused for.
+    """Refuse before any image is read what images in gray and in color would both be refused for.
 
     Raises:
         UsageError: see :func:`refuse_kinds`.

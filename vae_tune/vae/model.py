@@ -1,4 +1,4 @@
-"""The VAE: a network and a likelihood as a configuration names them, joined by the reparameterisation."""
+"""The VAE: a network and a likelihood as a configuration names them, joined by the reparameterization."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.likelihoods.bernoulli import Bernoulli
 from vae_tune.vae.likelihoods.categorical import Categorical
 from vae_tune.vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
-from vae_tune.vae.likelihoods.discretised_logistic import DiscretisedLogistic, LogisticMixture
+from vae_tune.vae.likelihoods.discretized_logistic import DiscretizedLogistic, LogisticMixture
 from vae_tune.vae.likelihoods.gaussian import Gaussian
 from vae_tune.vae.likelihoods.likelihood import Likelihood, likelihood_name
 from vae_tune.vae.networks.mlp import MLP
@@ -70,7 +70,7 @@ class VAE(nn.Module):
 
         Args:
             images: (n, height, width) or (n, channels, height, width), as an array or a tensor: uint8 in 0..255, or
-                floating point in 0..1. They are not binarised: a model that was trained on black and white images
+                floating point in 0..1. They are not binarized: a model that was trained on black and white images
                 expects such. A UsageError says if the shape, the type or the range does not fit the model.
         """
         pictures = self._checked(images)
@@ -109,7 +109,7 @@ class VAE(nn.Module):
 
 
 def build_model(config: TrialConfig, shape: Shape) -> VAE:
-    """Return the VAE that ``config`` describes for images of ``shape``, initialised from its seed.
+    """Return the VAE that ``config`` describes for images of ``shape``, initialized from its seed.
 
     The global random state is left as it was.
     """
@@ -126,7 +126,7 @@ def _likelihood(config: TrialConfig, channels: int) -> Likelihood:
         case "bernoulli":
             return Bernoulli()
         case "logistic":
-            return DiscretisedLogistic()
+            return DiscretizedLogistic()
         case "logistic-mixture":
             return LogisticMixture(config.mixture_components)
         case "categorical":

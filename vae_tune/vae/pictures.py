@@ -92,16 +92,16 @@ def principal_plane(codes: Tensor) -> tuple[npt.NDArray[np.float32], list[float]
 
     Returns (images, 2), and the share of the variance that each of the two axes holds.
     """
-    centred = codes - codes.mean(dim=0)
-    _, lengths, axes = torch.linalg.svd(centred, full_matrices=False)
+    centered = codes - codes.mean(dim=0)
+    _, lengths, axes = torch.linalg.svd(centered, full_matrices=False)
     shares = lengths.square() / lengths.square().sum()
-    return (centred @ axes[:2].T).numpy(), shares[:2].tolist()
+    return (centered @ axes[:2].T).numpy(), shares[:2].tolist()
 
 
 def grid(pictures: Pictures, columns: int, gap: int = 2) -> Pictures:
     """Lay pictures out row by row on white, ``gap`` pixels apart.
 
-    Returns one sheet as Pillow takes it: (height, width) of grey pictures, else (height, width, channels).
+    Returns one sheet as Pillow takes it: (height, width) of gray pictures, else (height, width, channels).
     """
     count, channels, height, width = pictures.shape
     rows = -(-count // columns)
@@ -158,12 +158,12 @@ def write_png(
     zoom = zoom_of(sheet) if zoom is None else zoom
     image = Image.fromarray(sheet.repeat(zoom, axis=0).repeat(zoom, axis=1))
     if rows or columns:
-        image = _labelled(image, rows, columns)
+        image = _labeled(image, rows, columns)
     with atomic(path) as file:
         image.save(file, format="png", optimize=True)
 
 
-def _labelled(image: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
+def _labeled(image: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
     """Return a picture with a white margin to the left and above, and labels in it."""
     from PIL import Image, ImageDraw, ImageFont
 

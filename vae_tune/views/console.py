@@ -8,7 +8,7 @@ from rich.console import Console
 
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING
 
-STATE_COLOURS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
+STATE_COLORS = {COMPLETE: "green", PRUNED: "yellow", FAIL: "red", RUNNING: "cyan"}
 
 
 def make_console(**options: Any) -> Console:

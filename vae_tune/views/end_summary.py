@@ -19,7 +19,7 @@ from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, VAL_LOSS
 from vae_tune.record.diagnostics import problem_notes
 from vae_tune.record.trials import TrialRow
-from vae_tune.views.console import STATE_COLOURS
+from vae_tune.views.console import STATE_COLORS
 from vae_tune.views.formatting import confirmation_table, format_value, format_values
 
 _OTHER_COLUMNS_WIDTH, _COLUMN_WIDTH = 46, 11  # characters of all columns but the hyperparameters; of one of these
@@ -68,7 +68,7 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUni
     for row in best:
         table.add_row(
             f"ref. {row.trial}" if row.trial == REFERENCE_TRIAL else str(row.trial),
-            Text(row.state, style=STATE_COLOURS[row.state]),
+            Text(row.state, style=STATE_COLORS[row.state]),
             str(row.epochs),
             unit.text(row.val_loss or 0.0),
             *(format_value(row.values[name]) for name in names),

@@ -18,7 +18,7 @@ from rich.text import Text
 from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING, STATE_WORDS
 from vae_tune.record.trials import TrialRow, winner
-from vae_tune.views.console import STATE_COLOURS, make_console
+from vae_tune.views.console import STATE_COLORS, make_console
 from vae_tune.views.end_summary import print_summary
 from vae_tune.views.formatting import format_duration, format_values
 
@@ -201,7 +201,7 @@ class TerminalView(View):
         counts = Counter(row.state for row in rows)
         text = Text()
         for state in (COMPLETE, PRUNED, FAIL):
-            text.append(f"{STATE_WORDS[state]} {counts[state]}  ", style=STATE_COLOURS[state])
+            text.append(f"{STATE_WORDS[state]} {counts[state]}  ", style=STATE_COLORS[state])
         speed = sum(row.images_per_second or 0 for row in rows if row.state == RUNNING)
         text.append(f"{speed:,.0f} images/s", style="dim")
         if (best := winner(rows, self._max_epochs)) is not None:
@@ -215,7 +215,7 @@ class TerminalView(View):
         running = sorted((row for row in rows if row.state == RUNNING), key=lambda row: row.trial)
         for row in running[:lines]:
             table.add_row(
-                Text(f"trial {row.trial}", style=STATE_COLOURS[RUNNING]),
+                Text(f"trial {row.trial}", style=STATE_COLORS[RUNNING]),
                 f"epoch {row.epochs}/{self._max_epochs}",
                 Text("" if row.val_loss is None else self._unit.text(row.val_loss), justify="right"),
                 format_values(row.values),

@@ -85,13 +85,13 @@ def start_local(
         )
 
 
-def wait_for_node(address: str, node: str, found: Event, cancelled: Event) -> None:
-    """Set ``found`` once the Ray at ``address`` lists the node; return early once ``cancelled`` is set."""
+def wait_for_node(address: str, node: str, found: Event, canceled: Event) -> None:
+    """Set ``found`` once the Ray at ``address`` lists the node; return early once ``canceled`` is set."""
     nodes = GlobalState()
     nodes._initialize_global_state(services._get_gcs_client_options(address))
     with suppress(RaySystemError):  # no connection
         while not any(known["NodeID"] == node for known in nodes.node_table()):
-            if cancelled.wait(_POLL_SECONDS):
+            if canceled.wait(_POLL_SECONDS):
                 return
         found.set()
 

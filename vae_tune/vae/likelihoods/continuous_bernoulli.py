@@ -20,7 +20,7 @@ class ContinuousBernoulli:
 
     def nats(self, parameters: Tensor, x: Tensor) -> Tensor:
         """Return -log p(x|z) of each image, (batch,): a density's, which may be negative."""
-        terms = nn.functional.softplus(parameters) - x * parameters - log_normaliser(parameters)
+        terms = nn.functional.softplus(parameters) - x * parameters - log_normalizer(parameters)
         return terms.flatten(1).sum(dim=1)
 
     def mean(self, parameters: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class ContinuousBernoulli:
         return expectation(parameters)
 
 
-def log_normaliser(logits: Tensor) -> Tensor:
+def log_normalizer(logits: Tensor) -> Tensor:
     """Return log C: C is l / tanh(l / 2) for a logit l, 2 at 0 (equation 7, with their lambda = sigmoid(l))."""
     small = logits.abs() < _SMALL
     half = torch.where(small, torch.ones_like(logits), logits).abs() / 2

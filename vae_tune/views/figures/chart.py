@@ -1,6 +1,6 @@
 """The parts of a figure as plain dicts in plotly's schema (https://plotly.com/javascript/reference), without plotly.
 
-The report passes them to plotly as they are, ``matplotlib_renderer`` draws them to files and in notebooks. Colours are
+The report passes them to plotly as they are, ``matplotlib_renderer`` draws them to files and in notebooks. Colors are
 names with an ``@``, such as ``@complete``, for which the report has those of its light or dark theme. ``customdata``
 holds trial numbers, by which the report finds a trial in every plot.
 """
@@ -120,10 +120,10 @@ def trial_points(study: Study, table: pd.DataFrame, x: str, y: str, hover: str =
 
 
 def points(
-    name: str, table: pd.DataFrame, x: str, y: str, colour: str, symbol: str, size: int = 5, hover: str = HOVER
+    name: str, table: pd.DataFrame, x: str, y: str, color: str, symbol: str, size: int = 5, hover: str = HOVER
 ) -> Part:
     """Return one point per row of ``table``."""
-    marker: Part = {"color": f"@{colour}", "symbol": symbol, "size": size}
+    marker: Part = {"color": f"@{color}", "symbol": symbol, "size": size}
     if len(table) <= _RIMMED and symbol != "circle-open":
         marker["line"] = {"width": 1, "color": "@card"}
     where = {"x": plain(table[x]), "y": plain(table[y]), "customdata": plain(table[TRIAL])}
@@ -131,38 +131,36 @@ def points(
     return {"type": "scatter", **how, **where}
 
 
-def curves(name: str, colour: str, x: Any, y: Any, trials: Any, hover: str = HOVER, **style: Any) -> Part:
+def curves(name: str, color: str, x: Any, y: Any, trials: Any, hover: str = HOVER, **style: Any) -> Part:
     """Return the lines of several trials as one trace, in which gaps separate them."""
     numbers = np.asarray(trials)
     starts = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
     x, y, numbers = (np.insert(np.asarray(values, float), starts, math.nan) for values in (x, y, numbers))
     known = {"customdata": plain(numbers), "hovertemplate": f"{hover}<extra></extra>"}
-    return line(name, x, y, colour, **style) | known
+    return line(name, x, y, color, **style) | known
 
 
-def line(
-    name: str, x: Iterable[Any], y: Iterable[Any], colour: str = "soft", opacity: float = 1, **style: Any
-) -> Part:
+def line(name: str, x: Iterable[Any], y: Iterable[Any], color: str = "soft", opacity: float = 1, **style: Any) -> Part:
     """Return a line; ``style`` is plotly's: ``width``, ``dash`` (dash, dot) and ``shape`` (hv for steps)."""
-    how = {"line": {"color": f"@{colour}", "width": 1, **style}, "opacity": opacity, "hoverinfo": "skip"}
+    how = {"line": {"color": f"@{color}", "width": 1, **style}, "opacity": opacity, "hoverinfo": "skip"}
     return {"type": "scatter", "mode": "lines", "name": name, "x": plain(x), "y": plain(y), **how}
 
 
 def special_lines(study: Study) -> dict[int, Part]:
     """Return the styles of the lines of the reference and of the winner, by trial."""
-    lines: dict[int, Part] = {REFERENCE_TRIAL: {"name": REFERENCE, "colour": REFERENCE, "width": 2, "dash": "dash"}}
+    lines: dict[int, Part] = {REFERENCE_TRIAL: {"name": REFERENCE, "color": REFERENCE, "width": 2, "dash": "dash"}}
     best = study.best_trial
-    return lines if best is None else lines | {best: {"name": WINNER, "colour": WINNER, "width": 3}}
+    return lines if best is None else lines | {best: {"name": WINNER, "color": WINNER, "width": 3}}
 
 
-def bars(name: str, colour: str, x: Iterable[Any], y: Iterable[Any], **more: Any) -> Part:
+def bars(name: str, color: str, x: Iterable[Any], y: Iterable[Any], **more: Any) -> Part:
     """Return bars, upright ones by default; ``more`` is plotly's."""
-    marker = {"color": f"@{colour}", "line": {"width": 0.5, "color": "@card"}}
+    marker = {"color": f"@{color}", "line": {"width": 0.5, "color": "@card"}}
     return {"type": "bar", "name": name, "marker": marker, "x": plain(x), "y": plain(y), "textposition": "none"} | more
 
 
 def cells(x: Any, y: Any, z: Any, text: list[list[str]], title: str, limits: tuple[float, float], **more: Any) -> Part:
-    """Return a grid of coloured cells between the edges ``x`` and ``y``; ``z`` and ``text`` have one row per ``y``."""
+    """Return a grid of colored cells between the edges ``x`` and ``y``; ``z`` and ``text`` have one row per ``y``."""
     bar = {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0}
     where = {"x": plain(x), "y": plain(y), "z": [plain(row) for row in z], "zmin": limits[0], "zmax": limits[1]}
     how = {"text": text, "texttemplate": "%{text}", "colorbar": bar, "hoverongaps": False, **more}

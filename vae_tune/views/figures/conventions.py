@@ -1,4 +1,4 @@
-"""Words, colours and the unit of time that all figures and the report share."""
+"""Words, colors and the unit of time that all figures and the report share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 WINNER, REFERENCE = "winner", "reference"
 
-COLOURS = {
+COLORS = {
     STATE_WORDS[COMPLETE]: "#0072B2",
     STATE_WORDS[PRUNED]: "#8A8A8A",
     STATE_WORDS[FAIL]: "#D55E00",
@@ -20,12 +20,12 @@ COLOURS = {
     WINNER: "#E69F00",
     REFERENCE: "#CC79A7",
     "best": "#222222",
-    **{f"scale-{step}": colour for step, colour in enumerate(("#0B3C8C", "#2F74CF", "#7FB0E6", "#C4DBF4", "#EAF1FA"))},
+    **{f"scale-{step}": color for step, color in enumerate(("#0B3C8C", "#2F74CF", "#7FB0E6", "#C4DBF4", "#EAF1FA"))},
 }
-"""Colours by name: of the figures, and of the report in a light theme (``page.css`` has those of the dark one).
+"""Colors by name: of the figures, and of the report in a light theme (``page.css`` has those of the dark one).
 
-The colours of trials are from Okabe and Ito and can be told apart with any colour vision. ``scale`` is for losses: the
-lower the loss, the darker the colour.
+The colors of trials are from Okabe and Ito and can be told apart with any color vision. ``scale`` is for losses: the
+lower the loss, the darker the color.
 """
 
 

@@ -19,7 +19,7 @@ _METHODS = {
     PED_ANOVA: ("PED-ANOVA: what sets the best apart", "scale-2", 0.2),
     FANOVA: ("fANOVA: what explains the loss", "scale-0", -0.2),
 }
-_BINS = 4  # colours of the lines of parallel coordinates
+_BINS = 4  # colors of the lines of parallel coordinates
 _ROOM = 0.06  # of an axis' height, between two ticks
 _LOSS = f"{TRIAL_HOVER}<br>%{{yaxis.title.text}} %{{y:.5~g}}"
 
@@ -39,9 +39,9 @@ def importance(study: Study, table: pd.DataFrame | None = None) -> Panels:
         return {}
     order = list(table.groupby(HYPERPARAMETER)[IMPORTANCE].mean().sort_values().index)
     traces = []
-    for method, (words, colour, shift) in _METHODS.items():
+    for method, (words, color, shift) in _METHODS.items():
         shares = table[table[names.METHOD] == method].set_index(HYPERPARAMETER)[IMPORTANCE].reindex(order)
-        bar = chart.bars(words, colour, shares, np.arange(len(order)) + shift, orientation="h", width=0.36)
+        bar = chart.bars(words, color, shares, np.arange(len(order)) + shift, orientation="h", width=0.36)
         bar |= {"text": [f"{share:.0%}" for share in shares], "textposition": "outside"}
         traces.append(bar | {"hovertemplate": "%{x:.1%}<extra></extra>"})
     end = min(1.05, 1.15 * table[IMPORTANCE].max())
@@ -83,7 +83,7 @@ def slices(study: Study) -> Panels:
 @figure(
     hyperparameters.pair_grid,
     "Where good trials are",
-    "The colour is the lowest loss among the trials in the cell that trained longest, the number is their epochs. "
+    "The color is the lowest loss among the trials in the cell that trained longest, the number is their epochs. "
     "Circles are complete trials.",
     "At least two searched hyperparameters and a trial with a loss are needed.",
 )
@@ -153,9 +153,9 @@ def _parallel(study: Study, table: pd.DataFrame, drawn: pd.Series[bool], axes: l
     special = chart.special_lines(study)
     usual = drawn & ~table[TRIAL].isin(list(special))
     bins = np.ceil(table[VAL_LOSS].where(drawn).rank(method="first") / drawn.sum() * _BINS)  # 1 holds the best trials
-    groups: list[tuple[pd.Series[bool], Part]] = [(~drawn, {"name": "", "colour": "soft"})]
+    groups: list[tuple[pd.Series[bool], Part]] = [(~drawn, {"name": "", "color": "soft"})]
     for part in range(_BINS, 0, -1):
-        groups.append((usual & (bins == part), {"name": "", "colour": f"scale-{part - 1}", "opacity": 0.8}))
+        groups.append((usual & (bins == part), {"name": "", "color": f"scale-{part - 1}", "opacity": 0.8}))
     groups += [(drawn & (table[TRIAL] == trial), style) for trial, style in special.items()]
     traces = []
     for own, style in groups:

@@ -100,14 +100,14 @@ def rung_survival(study: Study) -> Panels:
     passed, stopped = table[names.REACHED] - table[names.STOPPED], table[names.STOPPED]
     complete, pruned = STATE_WORDS[COMPLETE], STATE_WORDS[PRUNED]
     traces = []
-    for word, colour, own, counts, base in (
+    for word, color, own, counts, base in (
         ("went on", "scale-2", ~last, passed, 0 * passed),
         (complete, complete, last, passed, 0 * passed),
         (pruned, pruned, ~last, stopped, passed),
     ):
         text = {"text": [str(count) for count in counts[own]], "textposition": "inside", "width": 0.65}
         text |= {"base": plain(base[own]), "hovertemplate": f"%{{text}} {word}<extra></extra>"}
-        traces += [chart.bars(word, colour, table.index[own], counts[own], **text)] if own.any() else []
+        traces += [chart.bars(word, color, table.index[own], counts[own], **text)] if own.any() else []
     labels = []
     for place, (epoch, reached, _, share) in enumerate(table.itertuples(index=False)):
         words = f"{reached}, {share:.0%} passed" if epoch in study.rungs else f"{reached}"

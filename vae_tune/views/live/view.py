@@ -15,7 +15,7 @@ from vae_tune.record.trials import TrialRow
 DrawSamples = Callable[[], npt.NDArray[np.uint8] | None]
 """Returns a sheet of samples of the trial's model, None if the checkpoint is gone.
 
-The sheet is (height, width), or in colour (height, width, 3)."""
+The sheet is (height, width), or in color (height, width, 3)."""
 
 
 class LiveView(ABC):

@@ -12,13 +12,13 @@ function tooltip(trial) {
   return tooltips.get(trial);
 }
 
-function resolveColors(value, isColour = false) {
+function resolveColors(value, isColor = false) {
   if (typeof value === "string") {
-    return !isColour || value[0] !== "@" ? value : value === "@scale" ? scale() : css(value.slice(1));
+    return !isColor || value[0] !== "@" ? value : value === "@scale" ? scale() : css(value.slice(1));
   }
   if (Array.isArray(value)) {
     const plain = value.every((inner) => inner === null || typeof inner === "number");
-    return plain ? value : value.map((inner) => resolveColors(inner, isColour));
+    return plain ? value : value.map((inner) => resolveColors(inner, isColor));
   }
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, resolveColors(inner, /color/.test(key))]));

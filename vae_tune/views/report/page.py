@@ -19,7 +19,7 @@ from vae_tune.config.files import address, named_path
 from vae_tune.config.names import BEST_FOLDER, RECONSTRUCTIONS_FILE, REPLAY_FOLDER, REPLAY_PAGE_FILE, REPORT_FILE
 from vae_tune.config.object_stores import Changed
 from vae_tune.config.storage import folder_exists, prepare_write
-from vae_tune.views.figures.conventions import COLOURS
+from vae_tune.views.figures.conventions import COLORS
 
 if TYPE_CHECKING:
     from vae_tune.analysis.study import Study
@@ -76,7 +76,7 @@ def render(study: Study) -> str:
     lean: Any = {"trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, **lean)
     raw = environment.filters["safe"]
-    colours = f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in COLOURS.items())} }}"
+    colors = f":root {{ {' '.join(f'--{name}: {color};' for name, color in COLORS.items())} }}"
     return environment.from_string(read_resource("page.html")).render(
         name=study.name,
         command=message_hints.command("report", study.place),
@@ -94,7 +94,7 @@ def render(study: Study) -> str:
         replay=raw(_replay(study)),
         record=provenance.make_record(study),
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        css=raw(f"{colours}\n{read_resource('page.css')}"),
+        css=raw(f"{colors}\n{read_resource('page.css')}"),
         plotly=raw(plotly),
         script=raw(script),
         script_hashes=raw(" ".join(_csp_hash(text) for text in (plotly, script))),

@@ -40,7 +40,7 @@ def make_configuration(study: Study) -> dict[str, str] | None:
 
 
 def make_record(study: Study) -> list[tuple[str, str]]:
-    """Return labelled lines: folder, data, metric, space, search settings, devices, versions, each run."""
+    """Return labeled lines: folder, data, metric, space, search settings, devices, versions, each run."""
     manifest, config = study.manifest, study.config
     data, metric = manifest["data"], manifest["metric"]
     devices = [str(device) for device in study.trials[DEVICE].dropna().unique() if device]

@@ -48,7 +48,7 @@ function makeRow(row) {
 
 function dot(state) {
   const node = make("span", "", { className: "dot" });
-  node.style.setProperty("--colour", `var(--${data.states[state]})`);
+  node.style.setProperty("--color", `var(--${data.states[state]})`);
   return node;
 }
 

@@ -1,4 +1,4 @@
-"""The discretised logistic likelihood of a pixel's 256 levels, and mixtures of it (arXiv:1701.05517, section 2.1).
+"""The discretized logistic likelihood of a pixel's 256 levels, and mixtures of it (arXiv:1701.05517, section 2.1).
 
 Levels 0..255 lie at -1..1, 2/255 apart. A level's probability is that of the interval around it; the first and the
 last level take the tails.
@@ -13,7 +13,7 @@ _STEP = 2 / 255
 _MIN_LOG_SCALE = -7.0
 
 
-class DiscretisedLogistic:
+class DiscretizedLogistic:
     """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`; a mean and a log-scale per pixel and channel."""
 
     def outputs(self, channels: int) -> int:
@@ -32,7 +32,7 @@ class DiscretisedLogistic:
 
 
 class LogisticMixture:
-    """A mixture of discretised logistics per pixel and channel: a weight, a mean and a log-scale per component."""
+    """A mixture of discretized logistics per pixel and channel: a weight, a mean and a log-scale per component."""
 
     def __init__(self, components: int):
         self._components = components
@@ -64,15 +64,15 @@ class LogisticMixture:
 
 
 def log_probability(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
-    """Return the log-probability of each level ``x``, in [0, 1], under a discretised logistic, in nats.
+    """Return the log-probability of each level ``x``, in [0, 1], under a discretized logistic, in nats.
 
     With a and b the ends of the level's interval in units of the scale, sigmoid(a) - sigmoid(b) is
     sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm loses no digits where the difference would.
     """
     inverse_scale = torch.exp(-log_scale.clamp(min=_MIN_LOG_SCALE))
-    centre = 2 * x - 1 - mean
-    upper = nn.functional.softplus(-(centre + _STEP / 2) * inverse_scale)
-    lower = nn.functional.softplus((centre - _STEP / 2) * inverse_scale)
+    center = 2 * x - 1 - mean
+    upper = nn.functional.softplus(-(center + _STEP / 2) * inverse_scale)
+    lower = nn.functional.softplus((center - _STEP / 2) * inverse_scale)
     inside = torch.log(-torch.expm1(-_STEP * inverse_scale)) - upper - lower
     return torch.where(x < 0.5 / 255, -upper, torch.where(x > 254.5 / 255, -lower, inside))
 
