@@ -349,3 +349,32 @@ def test_without_a_command_the_commands_are_listed(monkeypatch, capsys):
     code, text, _ = run(monkeypatch, capsys, command=None)
     assert code == 0
     assert "search" in text
+
+
+HELD = """
+import dataclasses, os, signal, sys, threading
+from vae_tune.cli import main
+from vae_tune.config import local_copies
+
+def interrupted(_):
+    threading.Thread(target=threading.Event().wait).start()  # waits forever, as for a lock that nobody releases
+    local_copies._copies.append(copy)
+    os.kill(os.getpid(), getattr(signal, name))
+
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+copy, name = sys.argv.pop(), sys.argv.pop()
+command = dataclasses.replace(main.load_command("list"), run=interrupted)
+main.load_command = lambda _: command
+main.main(["list"])
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupted_command_ends_although_a_thread_of_it_never_does(tmp_path, name, code):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    words = [sys.executable, "-c", HELD, name, copy]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stderr == ("Interrupted.\n" if name == "SIGINT" else "")
+    assert not copy.exists()

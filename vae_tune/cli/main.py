@@ -6,6 +6,7 @@ import atexit
 import gc
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -32,7 +33,8 @@ COMMANDS = (
     "audit",
 )
 """Each names a module beside this one, which defines ``COMMAND``."""
-_INTERRUPTED = 130
+_INTERRUPTED = 128 + signal.SIGINT
+_TERMINATED = 128 + signal.SIGTERM
 _BAD_INPUT = 2
 _FAILED = 1
 _GARBAGE = 100_000
@@ -54,7 +56,6 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
         with message_hints.started(words):
             code = _run(arguments, prog, shown=not words)
         sys.stdout.flush()
-        sys.exit(code)
     except (UsageError, SearchError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         sys.exit(_BAD_INPUT if isinstance(error, UsageError) else _FAILED)
@@ -63,7 +64,24 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
         sys.exit(_FAILED)
     except KeyboardInterrupt as interruption:
         print(f"Interrupted; {interruption}" if interruption.args else "Interrupted.", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+        _end_now(_INTERRUPTED)
+    except SystemExit as ended:  # of a second SIGTERM, or of the parser of arguments
+        if ended.code == _TERMINATED:
+            _end_now(_TERMINATED)
+        raise
+    sys.exit(code)
+
+
+def _end_now(code: int) -> NoReturn:
+    """End the process without waiting for its threads and without what ``atexit`` holds, Ray's shutdown for instance.
+
+    An interruption can leave a lock behind, inside an import or in Ray, for which a thread would wait forever.
+    """
+    if copies := sys.modules.get("vae_tune.config.local_copies"):
+        copies.delete_copies()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:

@@ -19,6 +19,8 @@ from vae_tune.config.storage import is_claimed, list_remote_files, read_bytes, r
 
 _NOT_COPIED = {names.CHECKPOINTS_FOLDER, names.LOCK_FILE, names.COPY_FILE}
 """Names of files and folders that reach object storage in another way, or not at all."""
+_copies: list[str] = []
+"""Folders that are deleted when this process ends."""
 
 
 def local_copy(study: Path) -> Path:
@@ -28,9 +30,8 @@ def local_copy(study: Path) -> Path:
     """
     if not is_remote(study):
         return study
-    folder = tempfile.mkdtemp(prefix="vae_tune-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    copy = Path(folder) / study.name
+    _copies.append(tempfile.mkdtemp(prefix="vae_tune-"))
+    copy = Path(_copies[-1]) / study.name
     try:
         being_written = is_claimed(study)  # ask before copying: a driver that ends meanwhile has written its status
     except (OSError, ValueError) as error:
@@ -38,6 +39,13 @@ def local_copy(study: Path) -> Path:
     download(study, copy)
     mark_copy(copy, study, uploaded_files(copy), being_written=being_written)
     return copy
+
+
+@atexit.register
+def delete_copies() -> None:
+    """Delete the copies that :func:`local_copy` has made."""
+    for folder in _copies:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def working_copy(study: Path) -> Path:
