@@ -6,7 +6,7 @@ nothing. The folder is written by the real :class:`StudyRecord`.
 
 import heapq
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from vae_tune.config.files import write_json
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING, SEARCH
 from vae_tune.config.settings import AshaConfig, DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.images.code_length import CodeLength
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import new_manifest, this_run
 from vae_tune.record.study_record import StudyRecord
@@ -295,6 +296,8 @@ def write_best(folder, rows, config, metric):
             split: metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"]
             for split in ("validation", "test")
         }
+    if "dimensions" in metrics:
+        metrics["code_length"] = asdict(CodeLength(5.4, 3.7, 2.7, 2.6, 0.149, 1000, 10_000))
     (folder / "best").mkdir()
     write_json(folder / "best" / "metrics.json", metrics)
     write_json(folder / "best" / "config.json", to_dict(config.trial) | dict(best.values))

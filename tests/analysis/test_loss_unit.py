@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -19,7 +20,9 @@ from vae_tune.config.space import load_space
 from vae_tune.tasks.compare import comparable_studies, comparison, draw
 from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 from vae_tune.views.console import make_console
+from vae_tune.views.end_summary import print_summary
 from vae_tune.views.figures import FIGURES
+from vae_tune.views.formatting import code_length_table
 from vae_tune.views.report import summary
 from vae_tune.views.report.page import render
 from vae_tune.views.report.provenance import make_record
@@ -133,6 +136,38 @@ def test_the_terminal_shows_bits(levels):
     assert "One bits/dim is 2,129.35 nats per image" in text
     assert "was 0.010 bits/dim better than the mean of its fresh seeds" in text
     assert "interval, bits/dim" in text
+
+
+def test_models_are_shown_beside_codes_that_need_none(levels):
+    lengths = summary.make_code_length(levels)
+    cells = {row["label"]: float(row["cells"][0]) for row in lengths["rows"]}
+    for who in ("winner", "reference"):
+        assert cells[who] == pytest.approx(levels.metrics[who]["test"]["negative_elbo"] / BIT, abs=5e-4)
+    assert {**cells, "winner": 0, "reference": 0} == {
+        "PNG or WebP": 2.6,
+        "winner": 0,
+        "reference": 0,
+        "histogram": 5.4,
+        "uniform": 8.0,
+    }
+    assert list(cells.values()) == sorted(cells.values())
+    page = render(levels)
+    console = make_console(file=io.StringIO(), width=100)
+    print_summary(console, [], 30, 9, levels.metrics, levels.folder, (), levels.loss_unit)
+    text = console.file.getvalue()
+    note = "mean of 1,000 of the 10,000 test images; 0.149 of it is container."
+    for shown in (page, text):
+        assert "Code length of the test images" in shown
+        assert note in shown
+    assert re.search(r"PNG or WebP +2\.600 *\n +winner", text)
+
+
+def test_only_levels_have_a_code_length(levels, tmp_path):
+    unfinished = {name: value for name, value in levels.metrics.items() if name != "code_length"}
+    assert code_length_table(unfinished, levels.loss_unit) is None
+    grey = load_study(make_study(tmp_path / "s", trials=3))
+    assert summary.make_code_length(grey) is None
+    assert "Code length" not in render(grey)
 
 
 def test_a_comparison_of_levels_is_in_bits(levels):

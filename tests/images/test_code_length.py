@@ -91,7 +91,7 @@ def test_the_container_of_a_set_is_that_of_the_smaller_files():
 
 
 @pytest.mark.parametrize(
-    ("values", "pictures"), [(30 * 16 - 1, 20), (20 * 16, 20), (5 * 16, 5), (3, 1), (30 * 16, 30)]
+    ("values", "pictures"), [(30 * 16 - 1, 20), (20 * 16, 20), (5 * 16, 5), (3, 1), (99 * 16, 20)]
 )
 def test_a_sample_of_many_pictures_is_compressed_spread_over_all(monkeypatch, values, pictures):
     monkeypatch.setattr(module, "_VALUES", values)
@@ -107,3 +107,9 @@ def test_images_may_be_read_only():
     images = noise(5)
     images.setflags(write=False)
     assert code_length(images, images).pictures == 5
+
+
+def test_a_histogram_of_many_images_counts_a_sample_spread_over_all(monkeypatch):
+    monkeypatch.setattr(module, "_COUNTED", 3 * 16)
+    images = noise(9, (1, 4, 4))
+    assert histogram_bits(images, images) == histogram_bits(images[[0, 4, 8]], images[[0, 4, 8]])

@@ -9,8 +9,10 @@ import torch
 from vae_tune.config.names import DEVICE, NODE
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.images.code_length import code_length
 from vae_tune.record.metadata import new_manifest
 from vae_tune.record.study_record import StudyRecord
+from vae_tune.tasks import winner
 from vae_tune.tasks.winner import WinnerKeeper
 from vae_tune.vae.checkpoint import checkpoint_folder, write_checkpoint
 from vae_tune.vae.training import fit, new_state
@@ -27,11 +29,11 @@ def record(tmp_path, tiny):
     record.close()
 
 
-def train(record, images, learning_rate, *, epochs=2, state="COMPLETE"):
+def train(record, images, learning_rate, *, epochs=2, state="COMPLETE", base=BASE):
     """Add a trial that was really trained, with its checkpoints; return its number."""
     trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
     record.start(trial, {"learning_rate": learning_rate})
-    config = replace(BASE, learning_rate=learning_rate)
+    config = replace(base, learning_rate=learning_rate)
     training = new_state(config, images.shape, CPU)
     for report in fit(config, images, CPU, training):
         write_checkpoint(checkpoint_folder(record.folder, trial.number), config, training, report)
@@ -112,3 +114,25 @@ def test_of_a_study_on_object_storage_nothing_is_deleted_before_the_record_that_
         action()
     best = min(record.rows, key=lambda row: row.val_loss)
     assert kept(record) == {best.trial: both[1:]}
+
+
+def test_of_levels_the_code_length_of_the_test_images_is_written_at_the_end_and_computed_once(
+    tmp_path, tiny, monkeypatch
+):
+    base = replace(BASE, likelihood="logistic", max_epochs=1)
+    manifest = new_manifest("s", SearchConfig(trial=base), base, DEFAULT_SPACE, tiny)
+    record = StudyRecord.create(tmp_path / "s", manifest)
+    path = record.folder / "best" / "metrics.json"
+    train(record, tiny, 1e-3, base=base)
+    keeper = WinnerKeeper(record, tiny, 1, 1, pytest.fail)
+    assert "code_length" not in json.loads(path.read_text())
+    keeper.finish()
+    expected = asdict(code_length(tiny.train, tiny.test))
+    assert json.loads(path.read_text())["code_length"] == expected
+
+    monkeypatch.setattr(winner, "code_length", None)  # a resume, with another winner
+    train(record, tiny, 1e-2, base=base)
+    WinnerKeeper(record, tiny, 1, 1, pytest.fail).finish()
+    metrics = json.loads(path.read_text())
+    assert (metrics["winner"]["trial"], metrics["code_length"]) == (1, expected)
+    record.close()

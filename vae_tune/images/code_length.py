@@ -20,10 +20,12 @@ from vae_tune.images.decoding import Pixels
 
 UNIFORM = 8.0
 """Bits/dim where all 256 levels are equally likely."""
-SAMPLE = 2_000
-"""Pictures to compress at most where all together would take longer than some seconds."""
-_VALUES = 4_000 * 3 * 32 * 32
-"""Values that are compressed in some seconds on two cores; larger test sets are sampled."""
+SAMPLE = 1_000
+"""Pictures that are compressed at most."""
+_VALUES = SAMPLE * 3 * 32 * 32
+"""Values that are compressed at most: some seconds on one core."""
+_COUNTED = 1 << 28
+"""Values that a histogram counts at most: two seconds on one core."""
 _CHUNK = 1 << 22
 
 
@@ -45,20 +47,23 @@ class CodeLength:
     """Test images that were compressed, evenly spread over all of them."""
     of: int
     """Test images there are."""
+    uniform: float = UNIFORM
+    """256 levels that are equally likely."""
 
 
 def code_length(train: Pixels, test: Pixels) -> CodeLength:
     """Measure how short ``test`` can be written.
 
-    Of many or large images a sample of at most 2,000 is compressed. The files are compressed side by side.
+    This takes some seconds at most: of many or large images a sample is compressed, at most 1,000, and counted in the
+    histogram, at most 2^28 values. The samples are spread evenly. The files are compressed side by side.
 
     Args:
         train: (n, channels, height, width), uint8; the histogram is fitted on them.
         test: (m, channels, height, width), uint8, of 1 or 3 channels.
     """
     per_image = int(np.prod(test.shape[1:]))
-    count = len(test) if test.size <= _VALUES else max(1, min(SAMPLE, _VALUES // per_image))
-    chosen = test[np.linspace(0, len(test) - 1, count).round().astype(int)]
+    chosen = _spread(test, min(SAMPLE, max(1, _VALUES // per_image)))
+    count = len(chosen)
     with ThreadPoolExecutor(usable_cpus()) as pool:  # Pillow compresses without holding Python's lock
         sizes = np.array(list(pool.map(_file_sizes, chosen)))  # (pictures, formats, file and container)
     files = sizes[..., 0]
@@ -74,9 +79,19 @@ def histogram_bits(train: Pixels, test: Pixels) -> float:
 
     One is added to each count, so that a level that is not in ``train`` has a finite code.
     """
+    per_image = int(np.prod(train.shape[1:]))
+    train, test = (_spread(images, max(1, _COUNTED // per_image)) for images in (train, test))
     fitted = _counts(train) + 1
     bits = -np.log2(fitted / fitted.sum(axis=1, keepdims=True))
     return float((_counts(test) * bits).sum() / test.size)
+
+
+def _spread(images: Pixels, most: int) -> Pixels:
+    """Return all images, or ``most`` of them, spread evenly."""
+    if len(images) <= most:
+        return images
+    spread: Pixels = images[np.linspace(0, len(images) - 1, most).round().astype(int)]
+    return spread
 
 
 def _counts(images: Pixels) -> npt.NDArray[np.int64]:

@@ -13,6 +13,7 @@ from vae_tune.config import names
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json, write_json
 from vae_tune.config.settings import DataConfig
+from vae_tune.images.code_length import code_length
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow, ranked, winner
@@ -65,7 +66,7 @@ class WinnerKeeper:
     def finish(self) -> None:
         """Add the test numbers of winner and reference, the only use of the test images; delete their checkpoints.
 
-        Test numbers that an earlier run wrote are not computed again.
+        Of pixel levels, the code length of the test images is added. What an earlier run wrote is not computed again.
         """
         self.pause()
         best = winner(self._record.rows, self._max_epochs)
@@ -112,6 +113,10 @@ class WinnerKeeper:
                 for split in ("validation", "test")
                 if split in metrics["winner"] and split in metrics["reference"]
             }
+        if known := self._metrics.get(names.CODE_LENGTH):
+            metrics[names.CODE_LENGTH] = known
+        elif test and names.DIMENSIONS in metrics:
+            metrics[names.CODE_LENGTH] = asdict(code_length(self._images.train, self._images.test))
         write_json(self._folder / names.METRICS_FILE, metrics)
         self._metrics = metrics
 

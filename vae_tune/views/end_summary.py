@@ -20,7 +20,7 @@ from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPOR
 from vae_tune.record.diagnostics import problem_notes
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import STATE_COLORS
-from vae_tune.views.formatting import confirmation_table, format_value, format_values
+from vae_tune.views.formatting import code_length_table, confirmation_table, format_value, format_values
 
 _OTHER_COLUMNS_WIDTH, _COLUMN_WIDTH = 46, 11  # characters of all columns but the hyperparameters; of one of these
 
@@ -49,6 +49,9 @@ def print_summary(
         console.print("There is no winner: no trial reported a loss.", style="red")
     else:
         _print_winner(console, metrics, unit)
+        if lengths := code_length_table(metrics, unit):
+            _print_shared(console, lengths["title"], lengths)
+            console.print(lengths["note"], soft_wrap=True)
         if confirmation := metrics.get("confirmation"):
             _print_confirmation(console, confirmation, unit)
     for line in [*problem_notes(rows), *advice]:
@@ -100,13 +103,19 @@ def _print_winner(console: Console, metrics: Mapping[str, Any], unit: LossUnit) 
 def _print_confirmation(console: Console, results: Sequence[Mapping[str, Any]], unit: LossUnit) -> None:
     """Print the means over fresh seeds, the winner's first."""
     table = confirmation_table(results, "+-", unit)
-    drawn = _table(f"Confirmed with fresh seeds: {table['title']}", "", *table["columns"], left="")
-    for row in table["rows"]:
-        drawn.add_row(row["label"], *row["cells"])
-    console.print(drawn)
+    _print_shared(console, f"Confirmed with fresh seeds: {table['title']}", table)
     trial, optimism = results[0]["trial"], results[0]["optimism"]
     compared = f"{unit.with_name(optimism)} better than" if optimism > 0 else "no better than"
     console.print(f"In the search, trial {trial} was {compared} the mean of its fresh seeds.")
+
+
+def _print_shared(console: Console, title: str, table: Mapping[str, Any]) -> None:
+    """Print a table that the report has too."""
+    drawn = _table(title, "", *table["columns"], left="")
+    drawn.min_width = len(title)  # else the title of a narrow table is wrapped
+    for row in table["rows"]:
+        drawn.add_row(row["label"], *row["cells"])
+    console.print(drawn)
 
 
 def _print_next_steps(console: Console, folder: Path, *, unfinished: bool) -> None:

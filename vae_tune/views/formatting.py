@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vae_tune.analysis.loss_unit import LossUnit
-from vae_tune.config.names import TEST_LOSS, TRIAL, TRIALS, VAL_LOSS
+from vae_tune.config.names import CODE_LENGTH, TEST_LOSS, TRIAL, TRIALS, VAL_LOSS
 
 
 def format_values(values: Mapping[str, Any]) -> str:
@@ -52,3 +52,27 @@ def confirmation_table(results: Iterable[Mapping[Any, Any]], plus_minus: str, un
         rows.append({"label": f"trial {row[TRIAL]}", "cells": cells})
     columns = ["in the search", "validation", "optimism", "test", "trainings"]
     return {"title": f"mean with its 95 % interval, {unit.name}", "columns": columns, "rows": rows}
+
+
+def code_length_table(metrics: Mapping[str, Any], unit: LossUnit) -> dict[str, Any] | None:
+    """Return what the test images cost by the models and by codes without a model, the shortest code first.
+
+    ``metrics`` is the content of ``best/metrics.json``. The result has ``title``, ``columns`` and ``rows`` as in
+    :func:`confirmation_table`, and a ``note``; it is None where pixels are no levels, or the search has not ended.
+    """
+    lengths = metrics.get(CODE_LENGTH)
+    if not lengths or "test" not in metrics["winner"]:
+        return None
+    models = {who: metrics[who]["test"] for who in ("reference", "winner") if "test" in metrics.get(who, {})}
+    bits = {who: test["negative_elbo"] / unit.nats for who, test in models.items()}
+    bits |= {"PNG or WebP": lengths["smaller_file"], "histogram": lengths["histogram"], "uniform": lengths["uniform"]}
+    count, every = lengths["pictures"], lengths["of"]
+    pictures = f"all {every:,} test images" if count == every else f"{count:,} of the {every:,} test images"
+    return {
+        "title": "Code length of the test images",
+        "columns": ["bits/dim"],
+        "rows": [{"label": name, "cells": [f"{bits[name]:.3f}"]} for name in sorted(bits, key=bits.__getitem__)],
+        "note": f"PNG or WebP: the smaller lossless file of each picture, mean of {pictures}; "
+        f"{lengths['container']:.3f} of it is container.\n"
+        "Histogram: how often each level is in the training images, by channel. Uniform: all 256 levels alike.",
+    }

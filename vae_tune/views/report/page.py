@@ -85,6 +85,7 @@ def render(study: Study) -> str:
         tiles=summary.make_tiles(study, cost),
         findings=summary.make_findings(study, shares),
         comparison=summary.make_comparison(study),
+        code_length=summary.make_code_length(study),
         confirmation=summary.make_confirmation(study),
         pictures=_pictures(study),
         sections=sections,

@@ -16,7 +16,13 @@ from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.names import CONFIRMATION_FILE, EPOCHS, FAILED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS
 from vae_tune.record.lock import is_being_written
 from vae_tune.record.metadata import resume_command, status_label
-from vae_tune.views.formatting import confirmation_table, format_duration, format_moment, format_values
+from vae_tune.views.formatting import (
+    code_length_table,
+    confirmation_table,
+    format_duration,
+    format_moment,
+    format_values,
+)
 from vae_tune.views.report.compute import format_cost, number_and_unit
 
 _LABELS = {"negative_elbo": "negative ELBO", "kl": "KL"}
@@ -113,6 +119,11 @@ def make_comparison(study: Study) -> dict[str, Any] | None:
     columns = [f"{name}, trial\u00a0{metrics[name]['trial']}" for name in who]
     title = f"{unit.name}; {kind}; a lower negative ELBO is better"
     return {"title": title, "columns": [*columns, "change"], "rows": rows}
+
+
+def make_code_length(study: Study) -> dict[str, Any] | None:
+    """Return the code length of the test images as a table; None where pixels are no levels, or before the end."""
+    return code_length_table(study.metrics or {}, study.loss_unit)
 
 
 def make_confirmation(study: Study) -> dict[str, Any] | None:
