@@ -1,6 +1,7 @@
 """Pictures are decoded once, used once, and split by their pixels alone."""
 
 import io
+import pickle
 import random
 from itertools import chain
 
@@ -164,6 +165,17 @@ def test_what_was_prepared_comes_back_from_the_cache(tmp_path):
         assert np.array_equal(again.labels[name], prepared.labels[name])
     assert (again.classes, again.notes) == (["a", "b"], ["1 of 31 pictures are duplicates and left out."])
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
+
+
+def test_prepared_images_are_pickled_without_their_pixels_so_that_workers_share_them(tmp_path):
+    prepared = run([source(image) for image in noise(30)])
+    write_prepared(tmp_path / "key", prepared)
+    for splits in (prepared.splits, read_prepared(tmp_path / "key").splits):
+        beside: list[pickle.PickleBuffer] = []
+        pickled = pickle.dumps(splits, protocol=5, buffer_callback=beside.append)
+        assert len(pickled) < 1000
+        assert [buffer.raw().nbytes for buffer in beside] == [images.nbytes for images in splits.values()]
+        assert all(images.flags.c_contiguous for images in splits.values())
 
 
 def test_the_key_is_that_of_the_bytes_names_options_and_code():

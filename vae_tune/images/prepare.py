@@ -239,14 +239,14 @@ def _unreadable_notes(unreadable: Sequence[tuple[str, str]], total: int) -> list
 
 
 def _channels(image: Pixels, gray: bool) -> Pixels:
-    """Return an image as (channels, height, width): one channel, or three."""
+    """Return an image as (channels, height, width), one channel or three, in this order in memory."""
     if image.ndim == 2:
-        return image[None] if gray else np.broadcast_to(image, (3, *image.shape))
+        return image[None] if gray else np.repeat(image[None], 3, axis=0)
     if gray:
         red, green, blue = (image[..., number].astype(np.uint32) for number in range(3))
         luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16  # ITU-R 601, rounded as Pillow does
         return luma.astype(np.uint8)[None]
-    return image.transpose(2, 0, 1)
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 def key_of(files: Iterable[tuple[str, bytes]], options: Options, code: str) -> str:
@@ -322,9 +322,12 @@ def write_prepared(folder: Path, prepared: Prepared) -> None:
 
 
 def read_prepared(folder: Path) -> Prepared:
-    """Read what :func:`write_prepared` wrote; the images are mapped into memory, read-only."""
+    """Read what :func:`write_prepared` wrote; the images are mapped into memory, read-only.
+
+    They are plain arrays: a ``numpy.memmap`` is pickled by value, so that each worker of Ray would get its own copy.
+    """
     about = json.loads((folder / "about.json").read_text())
-    splits = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in SPLITS}
+    splits = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in SPLITS}
     paths = {name: folder / f"{name}-labels.npy" for name in SPLITS}
     labels = {name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()}
     return Prepared(splits, labels, about["classes"], about["notes"])
