@@ -20,14 +20,14 @@ def row(number=0, state=COMPLETE, reason="", active=None, epochs=1, **values):
     [(0, 2, True), (1, 2, False), (1, 10, False), (0, 10, True), (4, 48, True), (5, 48, False), (48, 48, False)],
 )
 def test_a_trial_with_below_a_tenth_of_its_latents_active_has_collapsed(active, latents, collapsed):
-    reason = collapse_reason(row(active=active), latents, grace_period=1)
+    reason = collapse_reason(row(active=active), latents, least_epochs=1)
     assert reason == (f"collapsed: {active} of {latents} latents active" if collapsed else "")
 
 
 def test_within_the_grace_period_nothing_has_collapsed():
-    assert collapse_reason(row(active=0, epochs=2), 20, grace_period=3) == ""
-    assert collapse_reason(row(active=0, epochs=3), 20, grace_period=3) != ""
-    assert collapse_reason(row(), 20, grace_period=0) == ""
+    assert collapse_reason(row(active=0, epochs=2), 20, least_epochs=3) == ""
+    assert collapse_reason(row(active=0, epochs=3), 20, least_epochs=3) != ""
+    assert collapse_reason(row(), 20, least_epochs=0) == ""
 
 
 def test_idle_latents_suggest_a_smaller_space():

@@ -6,6 +6,7 @@ of the search its slots, its start and its end. :attr:`ComputeCost.notes` names 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +73,7 @@ def compute_cost(study: Study) -> ComputeCost:
     runs, notes = _runs(study, clock)
     epochs["run"] = clock.run(study.epochs[TIME])
     epochs["what"] = epochs[TRIAL].map(lives[STATE].map(_WORDS))
-    rungs = study.rungs if study.promotes else ()
-    lost = [_unreported(lives, epochs, run, rungs) for run in runs.itertuples()]
+    lost = [_unreported(lives, epochs, run, study.scheduler.pauses) for run in runs.itertuples()]
     charges = pd.concat([part for part in (epochs[["what", "run", SECONDS]], *lost) if len(part)] or [epochs])
     rates = {kind: charges["run"].map(runs[share]) for kind, share in _SHARES.items()}
     hours = pd.DataFrame({kind: charges[SECONDS] * rate / 3600 for kind, rate in rates.items()})
@@ -105,10 +105,10 @@ def compute_cost(study: Study) -> ComputeCost:
     )
 
 
-def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tuple[int, ...]) -> pd.DataFrame:
+def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, pauses: Sequence[int]) -> pd.DataFrame:
     """Return the seconds in ``run`` without a report: in trials that failed, and in flight at its end.
 
-    A trial pauses, without a worker, at each of ``rungs``: it trained for at most one epoch after that.
+    A trial may pause, without a worker, at each of ``pauses``: it trained for at most one epoch after that.
     """
     mine = epochs[epochs["run"] == run.Index]
     last, overall = (table.groupby(TRIAL).max().reindex(lives.index) for table in (mine, epochs))
@@ -116,7 +116,7 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, rungs: tupl
     failed = (lives[STATE] == FAIL) & lives[ENDED].between(run.start, run.end)
     went_on = lives[STATE].isin([names.RUNNING, FAIL]) | (overall[TIME] > run.end)
     active = last[TIME].notna() | lives[STARTED].between(run.start, run.end)
-    waited = last[names.EPOCH].isin(rungs)
+    waited = last[names.EPOCH].isin(pauses)
     in_flight = active & went_on & ~(lives[ENDED] <= run.end) & ~waited
     seconds = (lives[ENDED] - since).where(failed, run.end - since)
     longest = overall[SECONDS].fillna(epochs[SECONDS].max())

@@ -54,8 +54,8 @@ def learning_curves(study: Study) -> pd.DataFrame:
     """Return each trial's losses by epoch.
 
     Returns:
-        One row per report, by trial and epoch: trial, epoch, val_loss, state of the trial, rung (whether ASHA decides
-        at this epoch).
+        One row per report, by trial and epoch: trial, epoch, val_loss, state of the trial, rung (whether this
+        epoch is one).
     """
     reports = study.epochs[[TRIAL, EPOCH, VAL_LOSS]].sort_values([TRIAL, EPOCH], ignore_index=True)
     reports[STATE] = study.trials[STATE].reindex(reports[TRIAL]).array
@@ -68,7 +68,7 @@ def rung_survival(study: Study) -> pd.DataFrame:
 
     Returns:
         One row per rung, and a last one for ``max_epochs``: epoch, reached (trials that reported it), stopped (trials
-        that ASHA stopped there), share (of those that reached it, the part that was not stopped). An audited
+        that were stopped there), share (of those that reached it, the part that was not stopped). An audited
         trial counts as stopped at the rung that would have stopped it.
     """
     reached = judged_reports(study).groupby(EPOCH)[TRIAL].nunique()
@@ -186,7 +186,7 @@ def _ends(study: Study) -> pd.Series[Any]:
 def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
     """Return when each trial trained, by run and start; an unfinished trial trains until the run's last report.
 
-    A trial that was paused and later promoted has one row per stretch of training.
+    A trial that was paused and later resumed has one row per stretch of training.
     """
     reports = study.epochs[[TRIAL, TIME]].rename(columns={TIME: END})
     reports[START] = reports[END] - pd.to_timedelta(study.epochs[names.SECONDS], unit="s")
@@ -199,7 +199,9 @@ def _stretches(study: Study, clock: SearchClock) -> pd.DataFrame:
     reports[START] = reports[START].where(reports[START] > started, started)
     reports = reports.sort_values([TRIAL, END], ignore_index=True)
     gaps = reports[START] - reports.groupby(TRIAL)[END].shift()
-    reports[_PART] = (study.promotes & (gaps > pd.Timedelta(seconds=_PAUSE))).groupby(reports[TRIAL]).cumsum()
+    reports[_PART] = (
+        (bool(study.scheduler.pauses) & (gaps > pd.Timedelta(seconds=_PAUSE))).groupby(reports[TRIAL]).cumsum()
+    )
     table = reports.groupby([TRIAL, _RUN, _PART], as_index=False).agg({START: "min", END: "max"})
     table[STATE] = study.trials[STATE].astype("str").reindex(table[TRIAL]).array
     table[NODE] = study.trials[NODE].reindex(table[TRIAL]).array

@@ -26,6 +26,8 @@ from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_manifest, read_space
 from vae_tune.record.trials import marks_of_schema_1, winner
+from vae_tune.search.scheduler import Scheduler
+from vae_tune.search.scheduler_factory import make_scheduler
 
 if TYPE_CHECKING:
     from vae_tune.vae.model import VAE
@@ -78,13 +80,13 @@ class Study:
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Epochs at which ASHA may stop a trial."""
+        """Epochs at which early stopping compares the trials."""
         return tuple(self.manifest["rungs"])
 
-    @property
-    def promotes(self) -> bool:
-        """Whether trials pause at a rung, without a worker, until they are promoted."""
-        return self.config.asha.scheduler == "asha-promotion"
+    @cached_property
+    def scheduler(self) -> Scheduler:
+        """The scheduler of the search, before any report."""
+        return make_scheduler(self.config.asha, self.max_epochs, self.reference.seed)
 
     @property
     def kind(self) -> str:
@@ -176,9 +178,9 @@ def audited_trials(study: Study) -> pd.Series[int]:
 
 
 def paused_trials(study: Study) -> pd.Series[bool]:
-    """Tell of each trial whether it is paused at a rung, or was when the search ended: it holds no worker."""
-    at_rung = (study.trials[STATE] == names.RUNNING) & study.trials[EPOCHS].isin(study.rungs)
-    paused: pd.Series[bool] = study.promotes & (at_rung | (study.trials[STATE] == names.PRUNED))
+    """Tell of each trial whether it is paused, or was when the search ended: it holds no worker."""
+    waits = study.trials[EPOCHS].isin(study.scheduler.pauses)
+    paused: pd.Series[bool] = waits & study.trials[STATE].isin((names.RUNNING, names.PRUNED))
     return paused
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args, get_type_hints
+from typing import Annotated, Literal, cast, get_args
 
 import tyro
 
@@ -13,8 +13,9 @@ from vae_tune.cli.command import Command, Options
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import require
 from vae_tune.config.message_hints import did_you_mean
-from vae_tune.config.settings import AshaConfig, Sampler
+from vae_tune.config.settings import NO_EARLY_STOPPING, AshaConfig, Sampler, SchedulerName
 from vae_tune.replay.setting import Bridge, Setting
+from vae_tune.search.scheduler_factory import SCHEDULERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class ReplayOptions(Options):
     """Folder of a study, or of a recorded curve table."""
     sampler: str = "tpe,random"
     """Optuna samplers: tpe, random, qmc, gp, cmaes."""
-    scheduler: str = "asha,none"
+    scheduler: str = f"{AshaConfig.scheduler},{NO_EARLY_STOPPING.scheduler}"
     """Schedulers, as in a search."""
     reduction_factor: str = "3"
     """Reduction factors: one trial in this many passes a rung."""
@@ -64,25 +65,26 @@ class ReplayOptions(Options):
 
     @property
     def settings(self) -> list[Setting]:
-        """Every combination, once: without a scheduler, reduction factor and grace period have no effect."""
+        """Every combination, once: without rungs, reduction factor and grace period have no effect."""
         found: dict[Setting, None] = {}
         for workers, bridge, sampler, scheduler, factor, grace in product(
             self._numbers("workers", 1),
             self._names("bridge", get_args(Bridge)),
             self._names("sampler", get_args(Sampler)),
-            self._names("scheduler", get_args(get_type_hints(AshaConfig)["scheduler"])),
+            self._names("scheduler", get_args(SchedulerName)),
             self._numbers("reduction_factor", 2),
             self._numbers("grace_period", 1),
         ):
-            asha = AshaConfig(scheduler="none")
-            if scheduler != "none":
-                asha = AshaConfig(scheduler=scheduler, reduction_factor=factor, grace_period=grace)  # type: ignore[arg-type]
+            asha = AshaConfig(scheduler=cast(SchedulerName, scheduler))
+            if asha.has_rungs:
+                asha = replace(asha, reduction_factor=factor, grace_period=grace)
             learns = sampler == "tpe" or (bridge == "pruned" and sampler in ("gp", "cmaes"))
-            if bridge == "ours" or (learns and scheduler != "asha-promotion"):
+            if bridge == "ours" or (learns and not SCHEDULERS[asha.scheduler].resumes):
                 found[Setting(cast(Sampler, sampler), asha, workers, cast(Bridge, bridge))] = None
         if not found:
+            simple = " or ".join(name for name, scheduler in SCHEDULERS.items() if not scheduler.resumes)
             raise UsageError(
-                f"--bridge {self.bridge} needs tpe among --sampler, and asha or none: stock is Ray's OptunaSearch,\n"
+                f"--bridge {self.bridge} needs tpe among --sampler, and {simple}: stock is Ray's OptunaSearch,\n"
                 "and random and qmc do not learn from stopped trials."
             )
         return list(found)

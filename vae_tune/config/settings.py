@@ -29,6 +29,12 @@ LikelihoodName = Literal[
     "bernoulli", "logistic", "logistic-mixture", "categorical", "continuous-bernoulli", "gaussian"
 ]
 
+SchedulerName = Literal["asha", "asha-promotion", "none"]
+_WITH_RUNGS = ("asha", "asha-promotion")
+"""Schedulers that compare trials at rungs, which ``grace_period`` and ``reduction_factor`` place."""
+_WITH_AUDITS = ("asha",)
+"""Schedulers that support ``audit_fraction``."""
+
 _MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 """URL schemes of MLflow's servers, and of databases through SQLAlchemy."""
 _SECRET = re.compile(
@@ -163,7 +169,7 @@ class DataConfig:
 class AshaConfig:
     """When poor trials are stopped (ASHA: Li et al. 2018, arXiv:1810.05934)."""
 
-    scheduler: Literal["asha", "asha-promotion", "none"] = "asha"
+    scheduler: SchedulerName = "asha"
     """asha stops a trial that is not among the best 1/reduction-factor at a rung; asha-promotion pauses each at a
     rung, and resumes it once it is among the best of all that reached the rung; none trains every trial to the end."""
     grace_period: int = 1
@@ -179,13 +185,19 @@ class AshaConfig:
         check_types(self)
         require(self, "audit_fraction", 0 <= self.audit_fraction <= 1, "in 0..1")
         audits = self.audit_fraction > 0
-        require(self, "audit_fraction", self.scheduler == "asha" or not audits, "0 where scheduler is not asha")
+        rule = f"0 where scheduler is not {' or '.join(_WITH_AUDITS)}"
+        require(self, "audit_fraction", self.scheduler in _WITH_AUDITS or not audits, rule)
         require(self, "grace_period", self.grace_period >= 1, ">= 1")
         require(self, "reduction_factor", self.reduction_factor >= 2, ">= 2")
 
+    @property
+    def has_rungs(self) -> bool:
+        """Whether the scheduler compares trials at rungs; else grace_period and reduction_factor have no effect."""
+        return self.scheduler in _WITH_RUNGS
+
     def rungs(self, max_epochs: int) -> tuple[int, ...]:
         """Epochs at which a trial may be stopped: grace_period * reduction_factor^k below ``max_epochs``."""
-        if self.scheduler == "none":
+        if not self.has_rungs:
             return ()
         rungs = []
         epoch = self.grace_period
@@ -193,6 +205,10 @@ class AshaConfig:
             rungs.append(epoch)
             epoch *= self.reduction_factor
         return tuple(rungs)
+
+
+NO_EARLY_STOPPING = AshaConfig(scheduler="none")
+"""Every trial is trained to the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,12 +324,17 @@ class SearchConfig:
         if self.time_budget is not None:
             require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
-        if self.asha.scheduler != "none" and grace_period > max_epochs:
+        if self.asha.has_rungs and grace_period > max_epochs:
             raise UsageError(f"grace_period <= max_epochs must hold, but got {grace_period} > {max_epochs}.")
         if self.study_name is not None:
             name = self.study_name
             plain = name.strip() == name == Path(name).name and name.isprintable() and name not in ("", "..")
             require(self, "study_name", plain and can_be_path(Path(name)), "a plain folder name")
+
+    @property
+    def least_epochs(self) -> int:
+        """Epochs that every trial gets before it is judged."""
+        return self.asha.grace_period
 
 
 def _check_place(name: str, path: Path) -> None:

@@ -13,12 +13,12 @@ _SPARE_SHARE = 0.75
 """With a smaller share of active latents, a model has some to spare."""
 
 
-def collapse_reason(row: TrialRow, latent_size: int, grace_period: int) -> str:
-    """Return why a trial counts as collapsed: after the grace period, less than a tenth of its latents is active.
+def collapse_reason(row: TrialRow, latent_size: int, least_epochs: int) -> str:
+    """Return why a trial counts as collapsed: after ``least_epochs``, less than a tenth of its latents is active.
 
     The posterior then ignores the image (posterior collapse; Bowman et al. 2016, arXiv:1511.06349). Else return "".
     """
-    if row.epochs < grace_period or not row.reports:
+    if row.epochs < least_epochs or not row.reports:
         return ""
     active = row.reports[-1][ACTIVE_UNITS]
     if active >= _COLLAPSED_SHARE * latent_size:

@@ -18,7 +18,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_address
-from vae_tune.config.settings import SearchConfig, TrialConfig
+from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__
@@ -143,7 +143,8 @@ def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
     """
     config: SearchConfig = from_dict(SearchConfig, manifest["config"])
     searched = read_space(manifest).distributions
-    given = (config.sampler, config.asha.scheduler, config.keep) == ("random", "none", config.num_samples)
+    trains_all = config.asha.scheduler == NO_EARLY_STOPPING.scheduler
+    given = trains_all and (config.sampler, config.keep) == ("random", config.num_samples)
     if not given or names.SEED not in searched:
         return names.SEARCH
     sizes = searched.get(names.LATENT_SIZE)

@@ -19,8 +19,10 @@ from vae_tune.config import names
 from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.csv_tables import csv_line
 from vae_tune.config.errors import UsageError
+from vae_tune.config.fields import from_dict
 from vae_tune.config.files import atomic, delete_temporary_files, write_json
 from vae_tune.config.local_copies import original_address
+from vae_tune.config.settings import SearchConfig
 from vae_tune.record.diagnostics import collapse_reason
 from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.lock import StudyLock
@@ -65,6 +67,7 @@ class StudyRecord:
         """Calls a function as soon as the record as it is now is safe at ``place``."""
         self.manifest = manifest
         self.listeners: list[Callable[[TrialRow], None]] = []
+        self._least_epochs = from_dict(SearchConfig, manifest["config"]).least_epochs
         self.study = study
         self._lock = lock
         self._journal = storage.journal
@@ -242,8 +245,7 @@ class StudyRecord:
         """
         trial, row = self._unfinished.pop(number), self._rows[number]
         latent_size = row.values.get("latent_size", self.manifest["reference"]["latent_size"])
-        grace_period = self.manifest["config"]["asha"]["grace_period"]
-        collapsed = "" if reason else collapse_reason(row, latent_size, grace_period)
+        collapsed = "" if reason else collapse_reason(row, latent_size, self._least_epochs)
         reason = add_note(row.reason, reason or collapsed)
         marks: dict[str, Any] = {names.COLLAPSED: bool(collapsed), names.DIVERGED: diverged}
         with self.transaction():

@@ -25,6 +25,7 @@ from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, simulate
 from vae_tune.replay.surrogate import FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.search.initial_trials import reference_values
+from vae_tune.search.scheduler_factory import make_scheduler
 
 SECONDS = 4.0  # time limit of a forecast, which its last step may exceed
 MORE = 50  # additional trials whose gain is forecast
@@ -69,9 +70,9 @@ def _findings(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
     if curves.whole.sum() < FEWEST:
         yield _not_enough(f"{curves.whole.sum()} trials trained to the end, needs {FEWEST}")
         return
-    asha, last = study.config.asha, study.max_epochs
-    rungs = [set(replace(asha, scheduler="asha", reduction_factor=factor).rungs(last)) for factor in _FACTORS]
-    surrogate = Surrogate(_some(curves), sorted({1, last, *asha.rungs(last)}.union(*rungs)), check)
+    last = study.max_epochs
+    rungs = [set(asha.rungs(last)) for asha in _compared(study.config.asha)]
+    surrogate = Surrogate(_some(curves), sorted({1, last}.union(*rungs)), check)
     for ahead in (True, False):
         validated = surrogate.validate(ahead=ahead)
         if is_poor(validated):
@@ -126,13 +127,13 @@ class Recorded:
 def _factors(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
     """Report whether the recorded trials would have cost less with another reduction factor."""
     own = replace(study.config.asha, audit_fraction=0.0)
-    stops = own if own.scheduler != "none" else replace(own, scheduler="asha")
-    settings = {own, *(replace(stops, reduction_factor=factor) for factor in _FACTORS)}
     points, costs, cost, unit = _points(source.curves), [], {}, study.loss_unit
-    for asha in sorted(settings, key=lambda asha: (asha.scheduler, asha.reduction_factor)):
+    for asha in sorted(_compared(own), key=lambda asha: (asha.scheduler, asha.reduction_factor)):
         trials = simulate(source, Setting("random", asha, workers), len(points) + 1, 0, points)
         cost[asha] = sum(trial.epochs for trial in trials), _best(trials)
-        costs.append(f"{_name(asha)} ({cost[asha][0]} epochs, best {unit.with_name(cost[asha][1])})")
+        name = make_scheduler(asha, study.max_epochs, 0).describe()
+        name = f"reduction factor {asha.reduction_factor}" if asha.has_rungs else name
+        costs.append(f"{name} ({cost[asha][0]} epochs, best {unit.with_name(cost[asha][1])})")
     if len({epochs for epochs, _ in cost.values()}) == 1:
         return
     spent, best = cost[own]
@@ -200,8 +201,10 @@ def _best(trials: list[ReplayedTrial]) -> float:
     return min((trial.val_loss for trial in trials if trial.state == COMPLETE), default=np.inf)
 
 
-def _name(asha: AshaConfig) -> str:
-    return "no early stopping" if asha.scheduler == "none" else f"reduction factor {asha.reduction_factor}"
+def _compared(own: AshaConfig) -> set[AshaConfig]:
+    """Return the settings to compare: the study's own, and each reduction factor."""
+    stops = own if own.has_rungs else replace(own, scheduler=AshaConfig.scheduler)
+    return {own, *(replace(stops, reduction_factor=factor) for factor in _FACTORS)}
 
 
 def _option(asha: AshaConfig, own: AshaConfig) -> str:

@@ -27,7 +27,7 @@ class Setting:
     def __str__(self) -> str:
         """Return the setting as its row in a table is named."""
         asha = self.asha
-        stopping = asha.scheduler if asha.scheduler == "none" else f"{asha.scheduler}/{asha.reduction_factor}"
-        stopping += f" from {asha.grace_period}" if asha.scheduler != "none" and asha.grace_period > 1 else ""
+        stopping = f"{asha.scheduler}/{asha.reduction_factor}" if asha.has_rungs else asha.scheduler
+        stopping += f" from {asha.grace_period}" if asha.has_rungs and asha.grace_period > 1 else ""
         bridge = "" if self.bridge == "ours" else f" ({self.bridge})"
         return f"{self.sampler}{bridge}, {stopping}, {self.workers} worker{'s' if self.workers > 1 else ''}"

@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
+from typing import TYPE_CHECKING, ClassVar
 
 from vae_tune.config.names import EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, VAL_LOSS
 from vae_tune.config.settings import AshaConfig
-from vae_tune.record.trials import TrialRow
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, Decision
+
+if TYPE_CHECKING:
+    from vae_tune.record.trials import TrialRow
 
 
 class Rungs:
@@ -48,6 +51,7 @@ class Asha:
     a rung stops, a random share is audited: they train on, but later rungs do not count them.
     """
 
+    resumes: ClassVar[bool] = False
     _name = "ASHA"
 
     def __init__(self, config: AshaConfig, max_epochs: int, seed: int = 0):
@@ -57,6 +61,11 @@ class Asha:
         self._seed = seed
         self._rungs = Rungs(config.rungs(max_epochs), config.reduction_factor)
         self._audited: dict[int, int] = {}
+
+    @property
+    def pauses(self) -> Sequence[int]:
+        """Return no epochs: no trial pauses."""
+        return ()
 
     def decide(self, trial: int, epoch: int, loss: float) -> Decision:
         """Decide at a rung; the same reports in the same order lead to the same decisions."""
@@ -109,12 +118,18 @@ class PromotionAsha(Asha):
     them; the highest rung comes first (algorithm 2 of Li et al. 2018). No trial is audited.
     """
 
+    resumes: ClassVar[bool] = True
     _name = "Promoting ASHA"
 
     def __init__(self, config: AshaConfig, max_epochs: int, seed: int = 0):
         super().__init__(config, max_epochs, seed)
         self._promoted: dict[int, set[int]] = {epoch: set() for epoch in self._rungs.losses}
         """By rung: the trials that it does not promote any more."""
+
+    @property
+    def pauses(self) -> Sequence[int]:
+        """Return the rungs."""
+        return tuple(self._rungs.losses)
 
     def decide(self, trial: int, epoch: int, loss: float) -> Decision:
         """Pause a trial at a rung, unless it is the one that would be promoted now."""

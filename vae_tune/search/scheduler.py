@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from vae_tune.record.trials import TrialRow
+from vae_tune.config.settings import AshaConfig
+
+if TYPE_CHECKING:
+    from vae_tune.record.trials import TrialRow
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,16 @@ CONTINUE, PAUSE, STOP = Decision("continue"), Decision("pause"), Decision("stop"
 
 class Scheduler(Protocol):
     """Decides which trials train on. Its decisions follow from its settings and the reports alone."""
+
+    resumes: ClassVar[bool]
+    """Whether it resumes trials that it paused."""
+
+    def __init__(self, config: AshaConfig, max_epochs: int, seed: int = 0) -> None:
+        """Start before the first report."""
+
+    @property
+    def pauses(self) -> Sequence[int]:
+        """Epochs after which a trial may wait, without a worker, to be resumed; none where no trial is resumed."""
 
     def decide(self, trial: int, epoch: int, loss: float) -> Decision:
         """Take a report of trial number ``trial`` and decide what happens to the trial.

@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.names import EPOCHS, GPUS, TRIAL, VAL_LOSS, VALUES
-from vae_tune.config.settings import AshaConfig, Sampler, TrialConfig
+from vae_tune.config.settings import NO_EARLY_STOPPING, Sampler, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.search.proposals import Proposals
 from vae_tune.search.record_protocol import Record
@@ -47,7 +47,7 @@ class StudySearcher(Searcher):
         takes, with or without a GPU. By default all trials train on, Ray Tune counts and limits them, and each fits.
         """
         super().__init__(metric=VAL_LOSS, mode="min")
-        scheduler = scheduler or make_scheduler(AshaConfig(scheduler="none"), base.max_epochs, base.seed)
+        scheduler = scheduler or make_scheduler(NO_EARLY_STOPPING, base.max_epochs, base.seed)
         self.trials = Lifecycle(record, scheduler, stopping, base.max_epochs)
         self._proposals = Proposals(record, space, base, sampler)
         self._record = record

@@ -18,7 +18,7 @@ from vae_tune.config import names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import atomic, read_json
-from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
+from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import space_to_dict
@@ -82,7 +82,7 @@ def plan(
         keep=len(points),
         confirm=0,
         sampler="random",  # never asked: every trial is a point of the grid
-        asha=AshaConfig(scheduler="none"),
+        asha=NO_EARLY_STOPPING,
         trial=trial,
     )
     return confirmation, Grid(names.CONFIRMATION, space, points[1:])

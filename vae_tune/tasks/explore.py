@@ -20,7 +20,7 @@ from vae_tune.config import message_hints, names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
-from vae_tune.config.settings import AshaConfig, SearchConfig
+from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.config.storage import exists
 from vae_tune.record.claim import claimed
@@ -51,7 +51,7 @@ def plan(config: SearchConfig, sizes: Sequence[int], repeats: int) -> tuple[Sear
         study_name=config.study_name or f"explore-{config.data.title}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
         keep=len(points),
         sampler="random",  # never asked: every trial is a point of the grid
-        asha=AshaConfig(scheduler="none"),
+        asha=NO_EARLY_STOPPING,
         trial=replace(config.trial, latent_size=sizes[0]),  # trial 0, and the first point
     )
     return exploration, Grid(names.EXPLORATION, space, points[1:])

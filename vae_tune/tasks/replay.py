@@ -57,7 +57,7 @@ def replay(
     recorded = load_curves(source)
     model = _make_source(source, recorded, curves, force=force, console=console)
     for setting in settings:
-        if setting.asha.scheduler != "none" and setting.asha.grace_period > recorded.max_epochs:
+        if setting.asha.has_rungs and setting.asha.grace_period > recorded.max_epochs:
             epochs = f"the {recorded.max_epochs} epochs of these curves"
             raise UsageError(f"grace_period must be at most {epochs}, but got {setting.asha.grace_period}.")
     began = time.perf_counter()

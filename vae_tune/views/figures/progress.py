@@ -49,7 +49,7 @@ def best_so_far(study: Study) -> Panels:
 @figure(
     progress.learning_curves,
     "Learning curves",
-    "Validation loss by epoch; at a rung (dotted) ASHA stops the poorer trials.",
+    "Validation loss by epoch; at a rung (dotted) the poorer trials are stopped.",
 )
 def learning_curves(study: Study) -> Panels:
     """Describe each trial's loss by epoch: the winner's whole curve, and the later half of the good ones."""
@@ -88,7 +88,7 @@ def _curves(study: Study, table: pd.DataFrame) -> list[Part]:
 @figure(
     progress.rung_survival,
     "Trials at each rung",
-    "Trials that reached each rung, and how many of them ASHA pruned there.",
+    "Trials that reached each rung, and how many of them were pruned there.",
     "No trial has reached a rung yet.",
 )
 def rung_survival(study: Study) -> Panels:

@@ -15,7 +15,6 @@ from vae_tune.config import message_hints
 from vae_tune.config.files import address
 from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, UNIT
 from vae_tune.config.settings import DataConfig, TrialConfig
-from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.views.formatting import format_moment, format_value
 
 
@@ -48,15 +47,17 @@ def make_record(study: Study) -> list[tuple[str, str]]:
     space = [_range(axis) for axis in axes(study).values()]
     space += [f"{name} = {value}" for name, value in manifest["fixed"].items()]
     versions = manifest["runs"][-1]["versions"].items()
-    base = study.reference
-    scheduler = make_scheduler(config.asha, base.max_epochs, base.seed)
+    base, scheduler = study.reference, study.scheduler.describe()
     return [
         ("Folder", address(study.place)),
         ("Data", f"{data['dataset']}: {images}; {' x '.join(map(str, data['shape']))} pixels"),
         ("SHA-256 of the data", data["sha256"]),
         ("Metric", f"{metric['name']}: validation negative ELBO, {_metric(study.loss_unit)}"),
         ("Space", "; ".join(space)),
-        ("Search", f"sampler {config.sampler}, seed {base.seed}, {scheduler.describe()}, {base.max_epochs} epochs"),
+        (
+            "Search",
+            f"sampler {config.sampler}, seed {base.seed}, {scheduler}, {base.max_epochs} epochs",
+        ),
         ("Device", ", ".join(devices) or "unknown: no trial has reported an epoch"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions if version)),
         *((f"Run {number}", _run(run)) for number, run in enumerate(manifest["runs"], 1)),
