@@ -46,7 +46,7 @@ def write_curves(study: Path, output: Path) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     with atomic(output / CURVES_FILE) as file:
         file.write(gzip.compress(to_csv(table[columns]), mtime=0))
-    write_json(output / STUDY_FILE, loaded.manifest)
+    write_json(output / STUDY_FILE, loaded.metadata)
     return output / CURVES_FILE
 
 

@@ -46,7 +46,7 @@ def search(trials: int, side_by_side: int, epochs: int) -> tuple[int, float, flo
         study = load_study(Path(place) / "study")
     if not (study.trials["state"] == COMPLETE).all():
         raise RuntimeError(f"Not every trial was trained to its end:\n{study.trials[['state', 'reason']]}")
-    return study.manifest["runs"][-1]["slots"]["count"], seconds, float(study.epochs["seconds"].median())
+    return study.metadata["runs"][-1]["slots"]["count"], seconds, float(study.epochs["seconds"].median())
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
     from vae_tune.config.settings import AshaConfig, ResourceConfig, SearchConfig, TrialConfig
     from vae_tune.config.space import DEFAULT_SPACE
     from vae_tune.images.datasets import Images
-    from vae_tune.record.metadata import new_manifest
+    from vae_tune.record.metadata import new_metadata
     from vae_tune.record.study_record import StudyRecord
     from vae_tune.record.trials import TrialRow
     from vae_tune.search.stopping import Stopping
@@ -57,7 +57,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
         asha=AshaConfig(scheduler="none"),
     )
     image = np.zeros((1, 1, 2, 2), np.uint8)
-    manifest = new_manifest(folder.name, config, config.trial, DEFAULT_SPACE, Images(image, image, image))
+    metadata = new_metadata(folder.name, config, config.trial, DEFAULT_SPACE, Images(image, image, image))
     ended: dict[int, float] = {}  # when each trial ended first
 
     def note_end(row: TrialRow) -> None:
@@ -65,7 +65,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
             ended.setdefault(row.trial, time.perf_counter())
 
     with running_ray(ResourceConfig()):
-        record = StudyRecord.create(folder, manifest)
+        record = StudyRecord.create(folder, metadata)
         record.listeners.append(note_end)
         before = resource.getrusage(resource.RUSAGE_SELF)
         run_trials(train, config, DEFAULT_SPACE, record, lambda: Slots(count=2, cpus=1, gpus=0), Stopping())

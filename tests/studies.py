@@ -24,7 +24,7 @@ from vae_tune.config.settings import AshaConfig, DataConfig, SearchConfig, Trial
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.code_length import CodeLength
 from vae_tune.images.datasets import Images
-from vae_tune.record.metadata import new_manifest, this_run
+from vae_tune.record.metadata import new_metadata, this_run
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, winner
 
@@ -111,16 +111,16 @@ def write_study(
     """Write a study of given trials; ``resumed`` are the seconds after the start at which further runs began."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     blank = np.zeros((1, *shape), np.uint8)
-    manifest = new_manifest(folder.name, config, config.trial, space, Images(blank, blank, blank), kind)
-    manifest["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
+    metadata = new_metadata(folder.name, config, config.trial, space, Images(blank, blank, blank), kind)
+    metadata["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
     run = {"num_samples": config.num_samples, "slots": {"count": slots, "cpus": 1, "gpus": 0}, **this_run()}
     run |= {"command": ["search.py", "--num-samples", str(config.num_samples)]}
-    manifest["runs"] = [{"started": iso(seconds), **run} for seconds in (0, *resumed)]
+    metadata["runs"] = [{"started": iso(seconds), **run} for seconds in (0, *resumed)]
     last = max([report["order"] for trial in simulated for report in trial.reports], default=0)
     record = StudyRecord.create(
-        folder, manifest, lambda study: study.add_trials([frozen(trial, space, config.trial) for trial in simulated])
+        folder, metadata, lambda study: study.add_trials([frozen(trial, space, config.trial) for trial in simulated])
     )
-    write_best(folder, record.rows, config, manifest["metric"])
+    write_best(folder, record.rows, config, metadata["metric"])
     seconds = max([clock(report["time"]) for t in simulated for report in t.reports if report["order"] == last] or [0])
     record.set_status(status, **({} if status == "running" else {"ended": iso(seconds + 3)}))
     record.close()

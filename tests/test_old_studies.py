@@ -16,7 +16,7 @@ from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import CONFIRMATION, EXPLORATION, SEARCH
 from vae_tune.images.datasets import Images
-from vae_tune.record.metadata import read_config, read_manifest
+from vae_tune.record.metadata import read_metadata, read_search_config
 from vae_tune.tasks.search_plan import make_plan, open_record
 from vae_tune.views.terminal import PlainView
 
@@ -33,7 +33,7 @@ def reopen(folder, kind):
     """Open the record of a study as its resume does, once the images are read and Ray has started."""
     random = np.random.default_rng(0)
     images = Images(*(random.integers(0, 256, (n, 1, 28, 28), np.uint8) for n in (6, 4, 4)))
-    config = read_config(folder, kind)
+    config = read_search_config(folder, kind)
     return open_record(make_plan(config, None, folder), images, Slots(2, 1, 0.0), PlainView(Console()))
 
 
@@ -62,7 +62,7 @@ def test_they_are_resumed_and_agree_with_themselves_then_too(old, name, kind):
     assert [row.trial for row in record.rows if row.state == "RUNNING"] == ([4] if name == "search" else [])
     record.close()
     after = load_study(old / name)
-    assert (after.kind, after.manifest["schema"], len(after.manifest["runs"])) == (kind, 1, 2)
+    assert (after.kind, after.metadata["schema"], len(after.metadata["runs"])) == (kind, 1, 2)
     assert after.epochs.equals(before.epochs)
     assert after.trials[list(before.trials)].equals(before.trials)
     assert audit(old / name) == []
@@ -74,7 +74,7 @@ def test_a_confirmation_is_counted_with_its_search(old):
 
 def test_a_confirmation_goes_on_with_its_search(old):
     with pytest.raises(UsageError) as raised:
-        read_config(old / "search" / "confirmation")
+        read_search_config(old / "search" / "confirmation")
     assert str(raised.value).splitlines() == [
         f"{old / 'search' / 'confirmation'} is a confirmation, not a search.",
         f"Go on with: {message_hints.resume(old / 'search')}",
@@ -85,9 +85,9 @@ def test_a_search_over_seeds_without_early_stopping_is_a_search(old):
     """The grids of schema 1 kept every checkpoint."""
     path = old / "confirmation-of-sizes" / "study.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"name": "s"}))
-    assert read_manifest(path.parent)["kind"] == EXPLORATION
+    assert read_metadata(path.parent)["kind"] == EXPLORATION
     for field, value in (("keep", 1), ("sampler", "tpe")):
-        manifest = json.loads(path.read_text())
-        manifest["config"][field] = value
-        (old / "search" / "study.json").write_text(json.dumps(manifest))
-        assert read_manifest(old / "search")["kind"] == SEARCH
+        metadata = json.loads(path.read_text())
+        metadata["config"][field] = value
+        (old / "search" / "study.json").write_text(json.dumps(metadata))
+        assert read_metadata(old / "search")["kind"] == SEARCH

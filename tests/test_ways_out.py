@@ -22,7 +22,7 @@ from vae_tune.config.names import CONFIRMATION, EXPLORATION, KINDS, PRUNED, SEAR
 from vae_tune.config.settings import DataConfig, SearchConfig
 from vae_tune.config.space import DEFAULT_SPACE, Space
 from vae_tune.images.datasets import load_images
-from vae_tune.record.metadata import read_config, read_manifest, refuse_other_data
+from vae_tune.record.metadata import read_metadata, read_search_config, refuse_other_data
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.curves import load_curves, places
 from vae_tune.replay.forecast import Recorded
@@ -110,8 +110,8 @@ def test_a_resume_that_changes_what_is_compared(tmp_path, monkeypatch, changed):
 
 
 def test_a_resume_on_other_images(tmp_path, tiny):
-    manifest = read_manifest(make_study(tmp_path / "s", trials=4))
-    assert options_in(refused(refuse_other_data, manifest, SearchConfig(), tiny)) == [["--data-dir"]]
+    metadata = read_metadata(make_study(tmp_path / "s", trials=4))
+    assert options_in(refused(refuse_other_data, metadata, SearchConfig(), tiny)) == [["--data-dir"]]
     assert planned("--resume", tmp_path / "s", "--data-dir", tmp_path).config.data.data_dir == tmp_path
 
 
@@ -138,7 +138,7 @@ def test_an_exploration_whose_name_is_taken(tmp_path):
     words = shlex.split(refused(planned, "--results-dir", tmp_path, "--study-name", "s"))
     place = words.index("explore")
     assert words[place + 1 :] == ["--resume", str(folder)]
-    assert read_config(folder, EXPLORATION).resume == folder
+    assert read_search_config(folder, EXPLORATION).resume == folder
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,15 +147,15 @@ def test_a_search_that_broke(tmp_path, kind):
     folder = make_study(search / "confirmation", trials=4, kind=kind) if kind == CONFIRMATION else search
     if kind == EXPLORATION:
         folder = make_study(tmp_path / "sizes", trials=4, kind=kind)
-    record = StudyRecord.resume(folder, read_manifest(folder))
+    record = StudyRecord.resume(folder, read_metadata(folder))
     words = shlex.split(record.resume_command)  # what it says where it ends before its time
     record.close()
-    read_config(Path(words[words.index("--resume") + 1]), EXPLORATION if "explore" in words else SEARCH)
+    read_search_config(Path(words[words.index("--resume") + 1]), EXPLORATION if "explore" in words else SEARCH)
 
 
 def test_a_study_of_another_kind(tmp_path):
     folder = make_study(tmp_path / "s", trials=4)
-    words = shlex.split(refused(read_config, folder, EXPLORATION))
+    words = shlex.split(refused(read_search_config, folder, EXPLORATION))
     assert planned(*words[words.index("--resume") :]).folder == folder
 
 
@@ -179,10 +179,10 @@ def test_a_journal_that_lost_reports(tmp_path):
     folder = make_study(tmp_path / "s", trials=4)
     lines = (folder / "optuna.journal").read_bytes().splitlines(keepends=True)
     (folder / "optuna.journal").write_bytes(b"".join(lines[:-1]))
-    manifest = read_manifest(folder)
-    moved = re.search(r"move (\S+) away", refused(StudyRecord.resume, folder, manifest))[1]
+    metadata = read_metadata(folder)
+    moved = re.search(r"move (\S+) away", refused(StudyRecord.resume, folder, metadata))[1]
     (folder / moved).rename(tmp_path / "away.csv")
-    StudyRecord.resume(folder, manifest).close()
+    StudyRecord.resume(folder, metadata).close()
 
 
 def test_a_training_whose_folder_is_taken_or_that_is_changed(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from vae_tune.config.fields import to_dict
 from vae_tune.config.files import write_json
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import winner
 from vae_tune.search.scheduler_factory import make_scheduler
@@ -26,7 +26,7 @@ CONFIG = SearchConfig(num_samples=12, trial=BASE, asha=AshaConfig(reduction_fact
 @pytest.fixture
 def folder(tmp_path, tiny):
     """A complete study of twelve trials with rungs at 1 and 3."""
-    record = StudyRecord.create(tmp_path / "s", new_manifest("s", CONFIG, BASE, DEFAULT_SPACE, tiny))
+    record = StudyRecord.create(tmp_path / "s", new_metadata("s", CONFIG, BASE, DEFAULT_SPACE, tiny))
     scheduler = make_scheduler(CONFIG.asha, BASE.max_epochs, 0)
     drive(StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping(), scheduler), map(str, range(12)))
     best = winner(record.rows, BASE.max_epochs)

@@ -51,8 +51,8 @@ def study(folder, runs, *trials, max_epochs=3, asha=ASHA):
         for column in columns:
             frame[column] = pd.to_datetime(frame[column], utc=True)
     reference = TrialConfig(max_epochs=max_epochs)
-    manifest = {"runs": entries, "rungs": asha.rungs(max_epochs), "reference": to_dict(reference)}
-    return Study(folder, manifest, SearchConfig(trial=reference, asha=asha), table, reports, None)
+    metadata = {"runs": entries, "rungs": asha.rungs(max_epochs), "reference": to_dict(reference)}
+    return Study(folder, metadata, SearchConfig(trial=reference, asha=asha), table, reports, None)
 
 
 def cpu_seconds(cost):

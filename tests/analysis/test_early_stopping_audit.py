@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, spearmanr
 
-from tests.record.test_study_record import MANIFEST
+from tests.record.test_study_record import METADATA
 from tests.search.test_searcher import result
 from tests.studies import hand_made
 from vae_tune.analysis.advice import stopping
@@ -24,7 +24,7 @@ from vae_tune.config.names import COMPLETE, PRUNED, TRIAL
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.plots import rung_survival
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.asha import is_audited
@@ -222,7 +222,7 @@ def drive(searcher, names):
 
 
 def searched(folder, config, names):
-    record = StudyRecord.create(folder, MANIFEST)
+    record = StudyRecord.create(folder, METADATA)
     drive(StudySearcher(record, DEFAULT_SPACE, BASE, "tpe", Stopping(), make_scheduler(config, 9, 0)), names)
     return record, {row.trial: row.audited for row in record.rows if row.audited}
 
@@ -248,7 +248,7 @@ def test_a_resume_takes_up_an_audit_where_it_was(tmp_path):
     names = [str(number) for number in range(25)]
     record, audited = searched(tmp_path / "s", ASHA, names)
     record.close()
-    again = StudyRecord.resume(record.folder, MANIFEST)
+    again = StudyRecord.resume(record.folder, METADATA)
     again.close()
     assert audited == {row.trial: row.audited for row in again.rows if row.audited}
     rebuilt = make_scheduler(ASHA, 9, 0)
@@ -259,13 +259,13 @@ def test_a_resume_takes_up_an_audit_where_it_was(tmp_path):
 
 def test_a_crash_before_the_mark_was_written_is_mended(tmp_path):
     number = next(number for number in range(1, 100) if is_audited(0, number, 0.3))
-    record = StudyRecord.create(tmp_path / "s", MANIFEST)
+    record = StudyRecord.create(tmp_path / "s", METADATA)
     searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping())  # without the scheduler: no mark
     for index in range(number + 1):
         searcher.suggest(str(index))
         searcher.on_trial_result(str(index), result(1, 100.0 + index))
     record.close()
-    again = StudyRecord.resume(record.folder, MANIFEST)
+    again = StudyRecord.resume(record.folder, METADATA)
     StudySearcher(again, DEFAULT_SPACE, BASE, "random", Stopping(), make_scheduler(ASHA, 9, 0))
     assert again.rows[number].audited == 1
     assert again.rows[number].reason == "audited: the rung at epoch 1 would have stopped it"
@@ -275,7 +275,7 @@ def test_a_crash_before_the_mark_was_written_is_mended(tmp_path):
 
 def test_the_check_of_a_record_knows_who_was_audited(tmp_path, tiny):
     config = SearchConfig(num_samples=25, trial=BASE, asha=ASHA)
-    record = StudyRecord.create(tmp_path / "s", new_manifest("s", config, BASE, DEFAULT_SPACE, tiny))
+    record = StudyRecord.create(tmp_path / "s", new_metadata("s", config, BASE, DEFAULT_SPACE, tiny))
     searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping(), make_scheduler(ASHA, 9, 0))
     drive(searcher, [str(number) for number in range(25)])
     record.set_status("complete")
@@ -286,8 +286,8 @@ def test_the_check_of_a_record_knows_who_was_audited(tmp_path, tiny):
     journal.write_text(marked.replace('"user_attr":{"audited":1}', '"user_attr":{"audited":3}'))
     assert [line for line in audit(record.folder) if "was audited at epoch 3, which the rungs put at 1" in line]
     journal.write_text(marked)
-    manifest = record.folder / "study.json"
-    manifest.write_text(manifest.read_text().replace('"audit_fraction": 0.3', '"audit_fraction": 0.0'))
+    path = record.folder / "study.json"
+    path.write_text(path.read_text().replace('"audit_fraction": 0.3', '"audit_fraction": 0.0'))
     number, epoch = next((row.trial, row.audited) for row in record.rows if row.audited)
     assert f"trial {number} went on past epoch {epoch}, where the rung stops it" in audit(record.folder)
 

@@ -77,7 +77,7 @@ def test_tables_are_in_nats_and_what_is_shown_first_in_bits(levels):
     assert best > 9000
     assert levels.shown.best[VAL_LOSS] == pytest.approx(best / BIT)
     assert levels.shown.shown is levels.shown
-    assert levels.manifest["metric"]["dimensions"] == levels.metrics["dimensions"] == 3072
+    assert levels.metadata["metric"]["dimensions"] == levels.metrics["dimensions"] == 3072
     bits = f"{best / BIT:.3f}"
     assert f"val_loss {bits} bits/dim (levels)" in repr(levels)
     assert f": {bits} bits/dim on validation" in str(conclusions(levels)[0])

@@ -17,7 +17,7 @@ from tests.studies import hand_made, make_study
 from vae_tune import SearchConfig, TrialConfig, load_studies, load_study
 from vae_tune.config.errors import UsageError
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.curves import load_curves
 from vae_tune.vae.checkpoint import write_model
@@ -32,7 +32,7 @@ CONFIG = SearchConfig(num_samples=4)
 def folder(tmp_path, tiny):
     """A study with a complete, a pruned, a failed and a running trial."""
     base = CONFIG.trial
-    record = StudyRecord.create(tmp_path / "s", new_manifest("s", CONFIG, base, DEFAULT_SPACE, tiny))
+    record = StudyRecord.create(tmp_path / "s", new_metadata("s", CONFIG, base, DEFAULT_SPACE, tiny))
     for state, epochs in (("COMPLETE", base.max_epochs), ("PRUNED", 1), ("FAIL", 0), ("RUNNING", 2)):
         trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
         record.start(trial, trial.params)
@@ -58,6 +58,7 @@ def test_a_study_loads_with_right_types(folder):
     assert len(study.epochs) == 13
     assert study.config == CONFIG
     assert study.name == "s"
+    assert study.manifest == study.metadata  # its name in version 0.1.0
 
 
 def test_the_best_trial_follows_the_one_rule(folder):
@@ -65,8 +66,8 @@ def test_the_best_trial_follows_the_one_rule(folder):
 
 
 def test_a_study_without_a_report_has_no_best(tmp_path, tiny):
-    manifest = new_manifest("s", CONFIG, CONFIG.trial, DEFAULT_SPACE, tiny)
-    StudyRecord.create(tmp_path / "s", manifest).close()
+    metadata = new_metadata("s", CONFIG, CONFIG.trial, DEFAULT_SPACE, tiny)
+    StudyRecord.create(tmp_path / "s", metadata).close()
     study = load_study(tmp_path / "s")
     assert study.best is None
     assert len(study.trials) == len(study.epochs) == 0

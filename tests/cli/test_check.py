@@ -34,7 +34,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def findings(tmp_path, name="cluster.yaml", old="", new="", results_dir=None):
+def problems(tmp_path, name="cluster.yaml", old="", new="", results_dir=None):
     """Check a shipped file in which ``old`` became ``new``."""
     text = (ROOT / name).read_text()
     assert old in text
@@ -52,16 +52,16 @@ def test_a_shipped_file_is_clean(name):
 def test_a_broken_file_is_found_out_on_its_line(case, tmp_path):
     name, old, new, words, *on = BROKEN[case]
     told = [
-        finding for finding in findings(tmp_path, name, old, new) if re.search(words, finding.what + finding.advice)
+        problem for problem in problems(tmp_path, name, old, new) if re.search(words, problem.what + problem.advice)
     ]
     assert told
     lines = (tmp_path / "changed.yaml").read_text().splitlines()
     expected = on[0] if on else new.strip().splitlines()[0].strip()
-    assert any(expected in lines[int(finding.where.rpartition(":")[2]) - 1] for finding in told)
+    assert any(expected in lines[int(problem.where.rpartition(":")[2]) - 1] for problem in told)
 
 
-def test_a_finding_is_one_line_of_where_what_and_what_to_do(tmp_path, capsys):
-    findings(tmp_path, old="region: us", new="regio: us")
+def test_a_problem_is_one_line_of_where_what_and_what_to_do(tmp_path, capsys):
+    problems(tmp_path, old="region: us", new="regio: us")
     assert check(CheckOptions(file=tmp_path / "changed.yaml", offline=True)) == 1
     line = capsys.readouterr().out.splitlines()[1]
     where, what = f"{tmp_path}/changed.yaml:11: error:", "The provider aws has no key 'regio'; Ray ignores it."
@@ -74,7 +74,7 @@ def test_a_clean_file_ends_with_0(capsys):
 
 
 def test_warnings_alone_end_with_0(tmp_path, capsys):
-    findings(tmp_path, old="minutes: 5", new="minutes: 600")
+    problems(tmp_path, old="minutes: 5", new="minutes: 600")
     assert check(CheckOptions(file=tmp_path / "changed.yaml", offline=True)) == 0
     assert "for 600 minutes" in capsys.readouterr().out
 
@@ -112,13 +112,13 @@ def test_what_is_no_yaml_is_refused(content, words, tmp_path):
 def test_whatever_the_yaml_holds_it_is_judged(content, tmp_path):
     path = tmp_path / "file.yaml"
     path.write_text(content)
-    assert any(finding.level == "error" for finding in check_document(read_document(path)))
+    assert any(problem.level == "error" for problem in check_document(read_document(path)))
 
 
 def test_results_on_one_machines_disk_are_an_error_on_a_cluster(tmp_path):
-    (finding,) = findings(tmp_path, results_dir="results")
-    assert finding.level == "error"
-    assert "goes with" in finding.what or "go with" in finding.what
+    (problem,) = problems(tmp_path, results_dir="results")
+    assert problem.level == "error"
+    assert "goes with" in problem.what or "go with" in problem.what
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_results_on_one_machines_disk_are_an_error_on_a_cluster(tmp_path):
 )
 def test_what_others_may_read_is_no_secret(name, words, home, tmp_path):
     (home / name).chmod(0o644)
-    (finding,) = findings(tmp_path, "cluster/local.yaml")
-    assert words in finding.what
+    (problem,) = problems(tmp_path, "cluster/local.yaml")
+    assert words in problem.what
 
 
 def test_the_token_is_made_where_it_is_missing_and_readable_by_its_owner_alone(home, capsys):
@@ -145,9 +145,9 @@ def test_the_token_is_made_where_it_is_missing_and_readable_by_its_owner_alone(h
 
 def test_without_botocore_node_config_is_not_checked_which_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(clouds, "_run_instances", lambda: None)
-    (finding,) = findings(tmp_path)
-    assert finding.level == "warning"
-    assert "vae-tune[cluster]" in finding.advice
+    (problem,) = problems(tmp_path)
+    assert problem.level == "warning"
+    assert "vae-tune[cluster]" in problem.advice
 
 
 def test_a_host_that_does_not_answer_is_named(tmp_path, monkeypatch):
@@ -156,8 +156,8 @@ def test_a_host_that_does_not_answer_is_named(tmp_path, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, so that nobody else listens there
         monkeypatch.setattr(command, "_SSH_PORT", closed.getsockname()[1])
-        (finding,) = reachable(read_document(path))
-        assert "127.0.0.1 does not answer" in finding.what
+        (problem,) = reachable(read_document(path))
+        assert "127.0.0.1 does not answer" in problem.what
         closed.listen()
         assert list(reachable(read_document(path))) == []
 
@@ -166,8 +166,8 @@ def test_aws_without_credentials_is_found_where_the_network_may_be_used(monkeypa
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    (finding,) = reachable(read_document(Path("cluster.yaml")))
-    assert "No AWS credentials" in finding.what
+    (problem,) = reachable(read_document(Path("cluster.yaml")))
+    assert "No AWS credentials" in problem.what
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     assert list(reachable(read_document(Path("cluster.yaml")))) == []

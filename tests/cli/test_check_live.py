@@ -11,10 +11,10 @@ from vae_tune.cli.check.running_cluster import (
     Probe,
     capacity,
     describe,
-    judge,
     lost_nodes,
     no_answer,
     no_token,
+    node_problems,
     own_versions,
 )
 
@@ -23,25 +23,25 @@ GOOD = Probe(HERE, None, 20_000.0, "cpu")
 
 
 def test_a_node_like_this_one_has_nothing_wrong():
-    assert list(judge("10.0.0.5", GOOD, 0.01, HERE)) == []
+    assert list(node_problems("10.0.0.5", GOOD, 0.01, HERE)) == []
     assert describe(GOOD, 0.01).endswith("clock +0.01 s; 20,000 images a second on cpu")
 
 
 @pytest.mark.parametrize(("name", "level"), [("Python", "error"), ("ray", "error"), ("torch", "warning")])
 def test_another_version_is_found_and_counts_by_what_it_breaks(name, level):
-    (finding,) = judge("10.0.0.5", Probe({**HERE, name: "1.0"}, None, 1.0, "cpu"), 0.0, HERE)
-    assert (finding.level, finding.where) == (level, "10.0.0.5")
-    assert finding.what == f"{name} is 1.0 there, but {HERE[name]} here."
+    (problem,) = node_problems("10.0.0.5", Probe({**HERE, name: "1.0"}, None, 1.0, "cpu"), 0.0, HERE)
+    assert (problem.level, problem.where) == (level, "10.0.0.5")
+    assert problem.what == f"{name} is 1.0 there, but {HERE[name]} here."
 
 
 @pytest.mark.parametrize(("skew", "levels"), [(1.0, []), (-3.0, ["warning"]), (3.0, ["warning"]), (-90.0, ["error"])])
 def test_a_clock_that_is_off_is_found(skew, levels):
-    assert [finding.level for finding in judge("10.0.0.5", GOOD, skew, HERE)] == levels
+    assert [problem.level for problem in node_problems("10.0.0.5", GOOD, skew, HERE)] == levels
 
 
 def test_storage_that_a_node_cannot_write_is_an_error():
-    (finding,) = judge("10.0.0.5", Probe(HERE, "Access Denied", 1.0, "cpu"), 0.0, HERE)
-    assert "Access Denied" in str(finding)
+    (problem,) = node_problems("10.0.0.5", Probe(HERE, "Access Denied", 1.0, "cpu"), 0.0, HERE)
+    assert "Access Denied" in str(problem)
 
 
 def test_a_folder_of_the_drivers_own_disk_is_told_from_a_shared_one(tmp_path):
@@ -72,7 +72,7 @@ def test_a_node_on_which_nothing_runs_is_told_with_the_reason(error, words):
 
 def test_a_cluster_without_a_token_is_an_error():
     assert list(no_token(enabled=True)) == []
-    assert [finding.level for finding in no_token(enabled=False)] == ["error"]
+    assert [problem.level for problem in no_token(enabled=False)] == ["error"]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_cluster_without_a_token_is_an_error():
     [({"CPU": 2}, {"CPU": 1}, []), ({}, {}, ["no CPU for trials"]), ({"CPU": 2}, {}, ["All CPUs are in use"])],
 )
 def test_a_cluster_without_room_is_told(total, free, words):
-    found = [finding.what for finding in capacity(total, free)]
+    found = [problem.what for problem in capacity(total, free)]
     assert len(found) == len(words)
     assert all(word in what for word, what in zip(words, found, strict=True))
 
@@ -91,7 +91,7 @@ def test_a_lost_node_is_told_unless_it_came_back():
         {"NodeManagerAddress": "10.0.0.6", "Alive": False},
         {"NodeManagerAddress": "10.0.0.6", "Alive": True},
     ]
-    assert [finding.where for finding in lost_nodes(nodes)] == ["10.0.0.5"]
+    assert [problem.where for problem in lost_nodes(nodes)] == ["10.0.0.5"]
 
 
 def test_the_short_trial_trains():

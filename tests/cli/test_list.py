@@ -31,8 +31,8 @@ def results(tmp_path_factory):
     shutil.copytree(folder / "whole", folder / "no table")
     (folder / "no table" / "trials.csv").write_bytes(b"\x00")
     shutil.copytree(folder / "whole", folder / "newer")
-    manifest = json.loads((folder / "whole" / "study.json").read_text())
-    (folder / "newer" / "study.json").write_text(json.dumps(manifest | {"schema": manifest["schema"] + 1}))
+    metadata = json.loads((folder / "whole" / "study.json").read_text())
+    (folder / "newer" / "study.json").write_text(json.dumps(metadata | {"schema": metadata["schema"] + 1}))
     (folder / "pictures").mkdir()
     (folder / "notes.txt").write_text("none")
     return folder

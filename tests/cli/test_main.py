@@ -19,7 +19,7 @@ from vae_tune.cli import main as cli
 from vae_tune.config.files import write_json
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.datasets import Images
-from vae_tune.record.metadata import new_manifest, read_config
+from vae_tune.record.metadata import new_metadata, read_search_config
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.tasks.search_plan import make_plan
 
@@ -46,7 +46,7 @@ def study(tmp_path_factory):
     """A study of two trials, the second still running."""
     config = SearchConfig(results_dir=Path("."), study_name="study")
     folder = tmp_path_factory.mktemp("studies") / "study"
-    record = StudyRecord.create(folder, new_manifest("study", config, config.trial, DEFAULT_SPACE, IMAGES))
+    record = StudyRecord.create(folder, new_metadata("study", config, config.trial, DEFAULT_SPACE, IMAGES))
     for _ in range(2):
         trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
         record.start(trial, trial.params)
@@ -68,7 +68,7 @@ def place(tmp_path, monkeypatch, study):
     (tmp_path / "mangled" / "study.json").write_text("{}")
     config = SearchConfig(sampler="cmaes")
     (tmp_path / "cma").mkdir()
-    write_json(tmp_path / "cma" / "study.json", new_manifest("cma", config, config.trial, DEFAULT_SPACE, IMAGES))
+    write_json(tmp_path / "cma" / "study.json", new_metadata("cma", config, config.trial, DEFAULT_SPACE, IMAGES))
     (tmp_path / "empty").mkdir()
     for name, text in {
         "list": "- 1\n- 2\n",
@@ -188,10 +188,10 @@ def test_a_misspelled_data_set_is_refused_before_ray_starts(place, monkeypatch, 
 
 
 def test_a_study_that_was_made_in_its_own_folder_can_be_resumed_from_elsewhere(place):
-    manifest = json.loads((place / "study" / "study.json").read_text())
-    manifest["config"]["results_dir"] = "."  # as an older version recorded it
-    write_json(place / "study" / "study.json", manifest)
-    assert make_plan(read_config(place / "study"), None, place / "study").remaining == 50
+    metadata = json.loads((place / "study" / "study.json").read_text())
+    metadata["config"]["results_dir"] = "."  # as an older version recorded it
+    write_json(place / "study" / "study.json", metadata)
+    assert make_plan(read_search_config(place / "study"), None, place / "study").remaining == 50
 
 
 def without_rights(folder, *words):

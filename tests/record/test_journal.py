@@ -14,7 +14,7 @@ from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import write_json
 from vae_tune.record.journal import Journal
-from vae_tune.record.metadata import read_config, read_manifest
+from vae_tune.record.metadata import read_metadata, read_search_config
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_study, read_trials
 from vae_tune.search.searcher import StudySearcher
@@ -72,7 +72,7 @@ def test_blank_lines_are_skipped(folder, place, text):
     put(folder, place, text)
     assert [vars(trial) for trial in read_trials(folder)] == before
     assert audit(folder) == []
-    record = StudyRecord.resume(folder, read_manifest(folder))
+    record = StudyRecord.resume(folder, read_metadata(folder))
     assert [row.trial for row in record.rows] == [0, 1, 2, 3]
     record.finish(next(row.trial for row in record.rows if row.state == "RUNNING"), "PRUNED")
     record.close()
@@ -82,7 +82,7 @@ def test_blank_lines_are_skipped(folder, place, text):
 @pytest.mark.parametrize("text", [b"\n", b"\n\n", b'\n{"op_code": 4, "wor'])
 def test_after_a_resume_optuna_reads_a_journal_that_ended_with_blank_lines(folder, text):
     put(folder, -1, text)
-    StudyRecord.resume(folder, read_manifest(folder)).close()
+    StudyRecord.resume(folder, read_metadata(folder)).close()
     storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
     assert len(optuna.load_study(study_name="study", storage=storage).trials) == 4
 
@@ -119,12 +119,12 @@ sys.addaudithook(lambda event, arguments: OPENED.append(str(arguments[0])) if ev
 
 def test_a_resume_reads_the_journal_once(tmp_path, tiny):
     folder = make_study(tmp_path / "study", trials=4, ended=2, max_epochs=2, status="interrupted")
-    config = replace(read_config(folder), resume=folder)
+    config = replace(read_search_config(folder), resume=folder)
     storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))
     before = len(optuna.load_study(study_name="study", storage=storage).trials)
     OPENED.clear()
     plan = make_plan(config, None, folder)
-    record = StudyRecord.resume(plan.folder, dict(plan.manifest), plan.place, plan.manifest, plan.storage)
+    record = StudyRecord.resume(plan.folder, dict(plan.metadata), plan.place, plan.metadata, plan.storage)
     StudySearcher(record, plan.space, plan.base, config.sampler, Stopping(), num_samples=config.num_samples)
     record.close()
     opened = [path for path in OPENED if path.endswith("optuna.journal")]
@@ -136,7 +136,7 @@ def test_logs_that_another_driver_added_after_the_plan_are_read_too(tmp_path):
     """It may have been killed since, and have left ``study.json`` as it was."""
     folder = make_study(tmp_path / "study", trials=3, ended=2, max_epochs=2, status="interrupted")
     storage = read_study(folder)
-    known = read_manifest(folder)
+    known = read_metadata(folder)
     other = StudyRecord.resume(folder, known)
     other.start(trial := other.study.ask(), trial.params)
     other.close()

@@ -10,7 +10,7 @@ from vae_tune.analysis.study import load_study
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record.lock import StudyLock
-from vae_tune.record.metadata import read_config
+from vae_tune.record.metadata import read_search_config
 from vae_tune.tasks.search_plan import make_plan, study_place
 
 
@@ -50,6 +50,6 @@ def test_a_new_search_there_is_refused_before_anything_is_made(tmp_path):
 def test_a_resume_there_is_refused_and_reading_goes_on(interrupted, number):
     before = {path: path.stat().st_mtime_ns for path in interrupted.rglob("*")}
     with pytest.raises(UsageError, match="without file locks"):
-        make_plan(read_config(interrupted), None, interrupted)
+        make_plan(read_search_config(interrupted), None, interrupted)
     assert len(load_study(interrupted).trials) > 1
     assert {path: path.stat().st_mtime_ns for path in interrupted.rglob("*")} == before

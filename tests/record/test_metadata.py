@@ -16,9 +16,9 @@ from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import (
     MUST_STAY,
     SCHEMA,
-    new_manifest,
-    read_config,
-    read_manifest,
+    new_metadata,
+    read_metadata,
+    read_search_config,
     read_space,
     refuse_changes,
     refuse_other_data,
@@ -28,9 +28,9 @@ CONFIG = SearchConfig()
 
 
 @pytest.fixture
-def manifest(tiny):
+def metadata(tiny):
     """As it is read back from study.json."""
-    return json.loads(json.dumps(new_manifest("s", CONFIG, CONFIG.trial, DEFAULT_SPACE, tiny)))
+    return json.loads(json.dumps(new_metadata("s", CONFIG, CONFIG.trial, DEFAULT_SPACE, tiny)))
 
 
 @pytest.mark.parametrize(
@@ -54,20 +54,20 @@ def manifest(tiny):
         (replace(CONFIG, warm_start=(Path("other"),)), "warm_start is"),
     ],
 )
-def test_what_makes_trials_incomparable_is_refused_with_old_and_new_value(manifest, changed, message):
+def test_what_makes_trials_incomparable_is_refused_with_old_and_new_value(metadata, changed, message):
     with pytest.raises(UsageError) as error:
-        refuse_changes(manifest, changed, DEFAULT_SPACE)
+        refuse_changes(metadata, changed, DEFAULT_SPACE)
     assert message in str(error.value)
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_another_space_is_refused_field_by_field(manifest, tmp_path):
+def test_another_space_is_refused_field_by_field(metadata, tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text("latent_size: {type: int, low: 2, high: 32, log: true}\n")
     with pytest.raises(UsageError, match=r"space .* is .* in this study, but got"):
-        refuse_changes(manifest, CONFIG, load_space(path, CONFIG.trial))
+        refuse_changes(metadata, CONFIG, load_space(path, CONFIG.trial))
     with pytest.raises(UsageError, match="fixed batch_size is None in this study, but got 64"):
-        refuse_changes(manifest, CONFIG, Space(DEFAULT_SPACE.distributions, {"batch_size": 64}))
+        refuse_changes(metadata, CONFIG, Space(DEFAULT_SPACE.distributions, {"batch_size": 64}))
 
 
 @pytest.mark.parametrize(
@@ -82,28 +82,28 @@ def test_another_space_is_refused_field_by_field(manifest, tmp_path):
         replace(CONFIG, views=ViewsConfig(tensorboard=True, visdom="http://127.0.0.1:8097")),
     ],
 )
-def test_what_leaves_trials_comparable_may_change(manifest, changed):
-    refuse_changes(manifest, changed, DEFAULT_SPACE)
+def test_what_leaves_trials_comparable_may_change(metadata, changed):
+    refuse_changes(metadata, changed, DEFAULT_SPACE)
 
 
-def test_other_images_are_refused(manifest, tiny):
-    refuse_other_data(manifest, CONFIG, tiny)
+def test_other_images_are_refused(metadata, tiny):
+    refuse_other_data(metadata, CONFIG, tiny)
     with pytest.raises(UsageError, match="data sha256 is"):
-        refuse_other_data(manifest, CONFIG, Images(tiny.train, tiny.validation, tiny.test[::-1]))
+        refuse_other_data(metadata, CONFIG, Images(tiny.train, tiny.validation, tiny.test[::-1]))
 
 
-def test_a_study_gives_back_its_space_and_its_settings(manifest, tmp_path):
-    assert read_space(manifest) == DEFAULT_SPACE
-    manifest["config"] = to_dict(replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d"))))
-    (tmp_path / "study.json").write_text(json.dumps(manifest))
-    config = read_config(tmp_path)
+def test_a_study_gives_back_its_space_and_its_settings(metadata, tmp_path):
+    assert read_space(metadata) == DEFAULT_SPACE
+    metadata["config"] = to_dict(replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d"))))
+    (tmp_path / "study.json").write_text(json.dumps(metadata))
+    config = read_search_config(tmp_path)
     assert config == replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d")), resume=tmp_path)
 
 
 def test_a_file_is_no_study(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file is no study: it is no folder"):
-        read_manifest(tmp_path / "file")
+        read_metadata(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_a_file_is_no_study(tmp_path):
         *("data.sha256", "data.train", "metric.kind"),
     ],
 )
-def test_a_study_file_that_lacks_anything_is_damaged_in_one_line(manifest, tmp_path, path):
+def test_a_study_file_that_lacks_anything_is_damaged_in_one_line(metadata, tmp_path, path):
     *parts, name = path.split(".")
     for value in (None, 7.5):
-        changed = deepcopy(manifest)
+        changed = deepcopy(metadata)
         place = changed
         for part in parts:
             place = place[part]
@@ -125,28 +125,28 @@ def test_a_study_file_that_lacks_anything_is_damaged_in_one_line(manifest, tmp_p
             del place[name]
         (tmp_path / "study.json").write_text(json.dumps(changed))
         with pytest.raises(UsageError, match=rf"study\.json is damaged \(.*{name}") as raised:
-            read_manifest(tmp_path)
+            read_metadata(tmp_path)
         assert len(str(raised.value).splitlines()) == 1
 
 
-def test_a_study_older_than_an_option_goes_on_with_its_default(manifest):
-    del manifest["config"]["data"]["binarization"]
-    refuse_changes(manifest, CONFIG, DEFAULT_SPACE)
+def test_a_study_older_than_an_option_goes_on_with_its_default(metadata):
+    del metadata["config"]["data"]["binarization"]
+    refuse_changes(metadata, CONFIG, DEFAULT_SPACE)
     with pytest.raises(UsageError, match="binarization is 'grey' in this study"):
-        refuse_changes(manifest, replace(CONFIG, data=DataConfig(binarization="static")), DEFAULT_SPACE)
+        refuse_changes(metadata, replace(CONFIG, data=DataConfig(binarization="static")), DEFAULT_SPACE)
 
 
 @pytest.mark.parametrize("kind", ["grey", "static"])
 def test_the_metric_carries_the_kind_of_its_numbers(tiny, kind):
     config = replace(CONFIG, data=DataConfig(binarization=kind))
-    assert new_manifest("s", config, CONFIG.trial, DEFAULT_SPACE, tiny)["metric"]["kind"] == kind
+    assert new_metadata("s", config, CONFIG.trial, DEFAULT_SPACE, tiny)["metric"]["kind"] == kind
 
 
 @pytest.mark.parametrize(
     "change", [{"schema": SCHEMA + 1}, {"schema": SCHEMA + 1, "runs": []}, {"config": {"new": 1}}]
 )
-def test_a_study_of_a_newer_version_is_called_so(manifest, tmp_path, change, monkeypatch, capsys):
-    newer = manifest | {"runs": [{"versions": {"vae-tune": "0.30.1"}}]} | change
+def test_a_study_of_a_newer_version_is_called_so(metadata, tmp_path, change, monkeypatch, capsys):
+    newer = metadata | {"runs": [{"versions": {"vae-tune": "0.30.1"}}]} | change
     (tmp_path / "study.json").write_text(json.dumps(newer))
     monkeypatch.setattr("sys.argv", ["vae-tune", "audit", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
@@ -157,21 +157,21 @@ def test_a_study_of_a_newer_version_is_called_so(manifest, tmp_path, change, mon
 
 
 @pytest.mark.parametrize("version", [__version__, "0.0.9"])
-def test_a_damaged_study_of_this_version_or_an_older_one_is_damaged(manifest, tmp_path, version):
+def test_a_damaged_study_of_this_version_or_an_older_one_is_damaged(metadata, tmp_path, version):
     (tmp_path / "study.json").write_text(
-        json.dumps(manifest | {"runs": [{"versions": {"vae-tune": version}}], "space": 1})
+        json.dumps(metadata | {"runs": [{"versions": {"vae-tune": version}}], "space": 1})
     )
     with pytest.raises(UsageError, match="is damaged"):
-        read_manifest(tmp_path)
+        read_metadata(tmp_path)
 
 
-def test_a_study_says_what_it_is(manifest, tmp_path):
+def test_a_study_says_what_it_is(metadata, tmp_path):
     for kind in KINDS:
-        (tmp_path / "study.json").write_text(json.dumps(manifest | {"kind": kind}))
-        assert read_config(tmp_path, kind).resume == tmp_path
-    (tmp_path / "study.json").write_text(json.dumps(manifest | {"kind": "other"}))
+        (tmp_path / "study.json").write_text(json.dumps(metadata | {"kind": kind}))
+        assert read_search_config(tmp_path, kind).resume == tmp_path
+    (tmp_path / "study.json").write_text(json.dumps(metadata | {"kind": "other"}))
     with pytest.raises(UsageError, match="is damaged"):
-        read_config(tmp_path)
+        read_search_config(tmp_path)
 
 
 def test_of_each_setting_it_is_decided_whether_a_resume_may_change_it():

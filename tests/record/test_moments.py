@@ -22,7 +22,7 @@ from vae_tune.analysis.audit import audit
 from vae_tune.tasks.compare import side_by_side
 from vae_tune.cli.dashboard import make_dashboard
 from vae_tune.analysis.compute_cost import compute_cost
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.analysis.study import load_studies, load_study
 from vae_tune.record.trials import read_trials, row_from_trial
@@ -32,13 +32,13 @@ def look(folder):
     rows = [row_from_trial(trial) for trial in read_trials(folder) if trial.state.name != "WAITING"]
     seen = {"journal": [[row.started, row.ended] for row in rows]}
     seen["contradictions"] = audit(folder)
-    record = StudyRecord.resume(folder, read_manifest(folder))
+    record = StudyRecord.resume(folder, read_metadata(folder))
     seen["record"] = [[row.started, row.ended] for row in record.rows]
     record.close()
     seen["trials.csv"] = (folder / "trials.csv").read_text()
     study = load_study(folder)
     seen["table"] = study.trials[["started", "ended"]].to_json(date_format="iso")
-    seen["ledger"] = compute_cost(study).entries.to_json()
+    seen["cost"] = compute_cost(study).entries.to_json()
     seen["found"] = side_by_side(load_studies([folder])).to_json()
     server = make_dashboard(folder, 0)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

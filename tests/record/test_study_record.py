@@ -15,11 +15,11 @@ from tests.studies import make_study
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow, marks_of_schema_1, now, read_trials, winner
 
-MANIFEST = {
+METADATA = {
     "name": "study",
     "config": {"asha": {"grace_period": 2}},
     "reference": {"latent_size": 20},
@@ -56,7 +56,7 @@ def table(path):
 
 @pytest.fixture
 def record(tmp_path):
-    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    record = StudyRecord.create(tmp_path / "study", METADATA)
     yield record
     record.close()
 
@@ -98,7 +98,7 @@ def test_a_burst_of_changes_is_in_trials_csv_soon_after(record, monkeypatch):
 
 def reopen(record):
     record.close()
-    return StudyRecord.resume(record.folder, MANIFEST)
+    return StudyRecord.resume(record.folder, METADATA)
 
 
 def three_trials(record):
@@ -217,14 +217,14 @@ def test_a_resumed_record_is_the_same_from_the_journal_alone(record):
 
 def test_each_run_says_when_it_ended(tmp_path):
     runs = [{"started": "2026-01-01T08:00:00.000+00:00"}, {"started": "2026-01-02T08:00:00.000+00:00"}]
-    record = StudyRecord.create(tmp_path / "study", {**MANIFEST, "runs": runs[:1]})
+    record = StudyRecord.create(tmp_path / "study", {**METADATA, "runs": runs[:1]})
     record.set_status("interrupted", "2026-01-01T09:00:00.000+00:00")
     record.close()
-    record = StudyRecord.resume(tmp_path / "study", {**record.manifest, "runs": [*record.manifest["runs"], runs[1]]})
+    record = StudyRecord.resume(tmp_path / "study", {**record.metadata, "runs": [*record.metadata["runs"], runs[1]]})
     record.close()  # as after a kill
-    manifest = json.loads((tmp_path / "study" / "study.json").read_text())
-    assert [run.get("ended") for run in manifest["runs"]] == ["2026-01-01T09:00:00.000+00:00", None]
-    assert manifest["status"] == "running"
+    metadata = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert [run.get("ended") for run in metadata["runs"]] == ["2026-01-01T09:00:00.000+00:00", None]
+    assert metadata["status"] == "running"
 
 
 def test_an_unfinished_trial_goes_on_after_a_resume(record):
@@ -244,7 +244,7 @@ def test_a_torn_last_line_of_the_journal_costs_only_that_line(record, cut):
     journal = record.folder / "optuna.journal"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines)[:-cut])
-    again = StudyRecord.resume(record.folder, MANIFEST)
+    again = StudyRecord.resume(record.folder, METADATA)
     assert [row.epochs for row in again.rows] == [2, 1, 1, 1]  # the report is there; its intermediate value is mended
     assert again.study.trials[3].intermediate_values == {1: 140.0}
     again.close()
@@ -259,7 +259,7 @@ def test_a_journal_that_lost_more_than_its_last_line_is_refused_and_nothing_is_c
     journal.write_bytes(b"".join(lines[: int(left * len(lines))]))
     before = {path: path.read_bytes() for path in record.folder.iterdir()}
     with pytest.raises(UsageError, match=r"optuna\.journal is damaged: epoch \d of trial \d is only in epochs\.csv"):
-        StudyRecord.resume(record.folder, MANIFEST)
+        StudyRecord.resume(record.folder, METADATA)
     assert {path: path.read_bytes() for path in record.folder.iterdir()} == before
 
 
@@ -273,7 +273,7 @@ def test_a_journal_with_a_line_of_something_else_is_refused_and_nothing_is_chang
     journal.write_bytes(b"".join([*lines[:4], line, *lines[4:]]))
     before = {path: path.read_bytes() for path in record.folder.iterdir()}
     with pytest.raises(UsageError, match="journal"):
-        StudyRecord.resume(record.folder, MANIFEST)
+        StudyRecord.resume(record.folder, METADATA)
     assert {path: path.read_bytes() for path in record.folder.iterdir()} == before
 
 
@@ -284,10 +284,10 @@ def test_a_table_that_cannot_be_read_is_said_in_a_line_and_the_study_stays_free(
     table.unlink()
     table.mkdir()  # reading it is an OSError, for root too
     with pytest.raises(UsageError, match="cannot be read or written: Is a directory"):
-        StudyRecord.resume(record.folder, MANIFEST)
+        StudyRecord.resume(record.folder, METADATA)
     table.rmdir()
     table.write_bytes(content)
-    StudyRecord.resume(record.folder, MANIFEST).close()
+    StudyRecord.resume(record.folder, METADATA).close()
 
 
 def test_a_torn_last_line_of_epochs_is_made_again(record):
@@ -296,18 +296,18 @@ def test_a_torn_last_line_of_epochs_is_made_again(record):
     path = record.folder / "epochs.csv"
     whole = path.read_bytes()
     path.write_bytes(whole[:-15])
-    StudyRecord.resume(record.folder, MANIFEST).close()
+    StudyRecord.resume(record.folder, METADATA).close()
     assert path.read_bytes() == whole
 
 
 def test_a_second_driver_is_refused_with_the_pid_and_host_of_the_first(record):
     with pytest.raises(UsageError, match=f"process {os.getpid()} on host"):
-        StudyRecord.resume(record.folder, MANIFEST)
+        StudyRecord.resume(record.folder, METADATA)
 
 
 def test_a_study_that_another_driver_went_on_with_since_it_was_read_is_refused_and_stays_free(tmp_path):
     folder = make_study(tmp_path / "study", trials=2, max_epochs=1)
-    read = read_manifest(folder)
+    read = read_metadata(folder)
     other = StudyRecord.resume(folder, read | {"runs": [*read["runs"], read["runs"][0]]}, known=read)
     other.set_status("complete", ended=now())
     other.close()
@@ -315,7 +315,7 @@ def test_a_study_that_another_driver_went_on_with_since_it_was_read_is_refused_a
     with pytest.raises(UsageError, match=r"Another driver wrote .*study meanwhile"):
         StudyRecord.resume(folder, read, known=read)
     assert (folder / "study.json").read_bytes() == held
-    StudyRecord.resume(folder, read_manifest(folder), known=read_manifest(folder)).close()
+    StudyRecord.resume(folder, read_metadata(folder), known=read_metadata(folder)).close()
 
 
 def test_a_look_whether_a_study_is_being_written_keeps_no_driver_away(record):
@@ -323,7 +323,7 @@ def test_a_look_whether_a_study_is_being_written_keeps_no_driver_away(record):
     with (record.folder / "study.lock").open() as looks:
         fcntl.flock(looks, fcntl.LOCK_SH)
         threading.Timer(0.1, looks.close).start()
-        StudyRecord.resume(record.folder, MANIFEST).close()
+        StudyRecord.resume(record.folder, METADATA).close()
 
 
 def test_a_lock_whose_process_was_killed_is_free(record):
@@ -334,15 +334,15 @@ def test_a_lock_whose_process_was_killed_is_free(record):
     )
     assert subprocess.run([sys.executable, "-c", code, str(record.folder)], check=False).returncode == -9
     assert (record.folder / "study.lock").read_text()  # it still names the dead process
-    StudyRecord.resume(record.folder, MANIFEST).close()
+    StudyRecord.resume(record.folder, METADATA).close()
 
 
 def test_an_existing_folder_is_not_overwritten(record):
     with pytest.raises(UsageError, match="is being written"):
-        StudyRecord.create(record.folder, MANIFEST)
+        StudyRecord.create(record.folder, METADATA)
     record.close()
     with pytest.raises(FileExistsError):
-        StudyRecord.create(record.folder, MANIFEST)
+        StudyRecord.create(record.folder, METADATA)
 
 
 @pytest.mark.parametrize("torn", ["", '{"op_code": 0, "wor'])
@@ -351,7 +351,7 @@ def test_a_creation_that_was_killed_gives_way_to_the_next(tmp_path, torn):
     folder.mkdir()
     (folder / "optuna.journal").write_text(torn)
     (folder / ".study.json.abc.tmp").write_text("{")
-    record = StudyRecord.create(folder, MANIFEST)
+    record = StudyRecord.create(folder, METADATA)
     assert ask(record) == 0
     record.close()
     assert not list(folder.glob(".*"))

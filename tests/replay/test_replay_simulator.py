@@ -11,7 +11,7 @@ from vae_tune.analysis.loss_unit import NATS
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.curves import Curve, Curves, Tabular, load_curves
 from vae_tune.replay.setting import Setting
@@ -122,7 +122,7 @@ def study(request, tmp_path, tiny):
     """A study of one slot, with rungs at 1 and 3 of 9 epochs, and the sampler that made it."""
     base = TrialConfig(max_epochs=9)
     config = SearchConfig(num_samples=25, trial=base)
-    record = StudyRecord.create(tmp_path / "s", new_manifest("s", config, base, DEFAULT_SPACE, tiny))
+    record = StudyRecord.create(tmp_path / "s", new_metadata("s", config, base, DEFAULT_SPACE, tiny))
     scheduler = make_scheduler(AshaConfig(), 9, base.seed)
     drive(StudySearcher(record, DEFAULT_SPACE, base, request.param, Stopping(), scheduler), map(str, range(25)))
     record.set_status("complete")

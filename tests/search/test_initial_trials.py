@@ -6,7 +6,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import TRIAL, VALUES
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.initial_trials import InitialTrials, read_points
 from vae_tune.search.searcher import StudySearcher
@@ -98,8 +98,8 @@ def test_a_bad_point_is_named(tmp_path, text, message):
 
 def study(folder, tiny, prior=None, config=CONFIG, space=DEFAULT_SPACE):
     prior = prior or InitialTrials()
-    manifest = new_manifest(folder.name, config, config.trial, space, tiny)
-    return StudyRecord.create(folder, manifest, lambda s: prior.enqueue(s, space, config.trial))
+    metadata = new_metadata(folder.name, config, config.trial, space, tiny)
+    return StudyRecord.create(folder, metadata, lambda s: prior.enqueue(s, space, config.trial))
 
 
 def searcher_of(record):
@@ -112,7 +112,7 @@ def test_points_are_tried_right_after_the_reference(tmp_path, tiny):
     searcher = searcher_of(record)
     assert searcher.suggest("a")[VALUES]["latent_size"] == 20
     record.close()
-    again = StudyRecord.resume(record.folder, record.manifest)
+    again = StudyRecord.resume(record.folder, record.metadata)
     searcher = searcher_of(again)
     assert searcher.suggest("a")[TRIAL] == 0
     assert searcher.suggest("b")[VALUES] == point

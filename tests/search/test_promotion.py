@@ -14,7 +14,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, PRUNED, RUNNING, TRIAL
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.setting import Setting
@@ -147,11 +147,11 @@ def test_a_promoted_trial_goes_on_where_it_paused():
 class Search:
     """A study that one worker searches, which can be left and taken up at any report."""
 
-    def __init__(self, folder, tiny, manifest=None):
+    def __init__(self, folder, tiny, metadata=None):
         config = SearchConfig(num_samples=COUNT, trial=BASE, asha=PROMOTION)
-        manifest = new_manifest("s", config, BASE, DEFAULT_SPACE, tiny)
+        metadata = new_metadata("s", config, BASE, DEFAULT_SPACE, tiny)
         is_new = not folder.exists()
-        self.record = StudyRecord.create(folder, manifest) if is_new else StudyRecord.resume(folder, manifest)
+        self.record = StudyRecord.create(folder, metadata) if is_new else StudyRecord.resume(folder, metadata)
         scheduler = make_scheduler(PROMOTION, 9, 0)
         arguments = (self.record, DEFAULT_SPACE, BASE, "tpe", Stopping(), scheduler, COUNT)
         self.searcher = StudySearcher(*arguments)
@@ -226,10 +226,10 @@ def test_paused_trials_survive_a_kill_and_all_is_told_in_the_end(tmp_path, tiny,
 
 def test_what_no_rung_promoted_is_named_by_the_check(tmp_path, tiny):
     record = Search(tmp_path / "s", tiny).run()
-    manifest = record.folder / "study.json"
-    manifest.write_text(manifest.read_text().replace('"reduction_factor": 3', '"reduction_factor": 8'))
+    path = record.folder / "study.json"
+    path.write_text(path.read_text().replace('"reduction_factor": 3', '"reduction_factor": 8'))
     assert any("where the rung did not promote it" in line for line in audit(record.folder))
-    manifest.write_text(manifest.read_text().replace('"reduction_factor": 8', '"reduction_factor": 2'))
+    path.write_text(path.read_text().replace('"reduction_factor": 8', '"reduction_factor": 2'))
     assert any("where the rung promotes it" in line for line in audit(record.folder))
 
 

@@ -19,7 +19,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, PRUNED, RUNNING, STATE, TRIAL
 from vae_tune.config.settings import NO_EARLY_STOPPING, AshaConfig, SchedulerName, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import simulate
@@ -109,13 +109,13 @@ def test_it_is_replayed_by_itself_and_not_through_rays_own_bridge(tmp_path):
 @pytest.mark.usefixtures("by_name")
 @pytest.mark.parametrize("killed", [1, 2, 4])
 def test_it_searches_is_resumed_after_a_kill_and_read(tmp_path, tiny, killed):
-    manifest = new_manifest("s", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    manifest["runs"] = [{"command": [], "started": "2026-01-01T00:00:00.000+00:00", "versions": {}}]
-    first = run(StudyRecord.create(tmp_path / "s", manifest), killed)
+    metadata = new_metadata("s", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    metadata["runs"] = [{"command": [], "started": "2026-01-01T00:00:00.000+00:00", "versions": {}}]
+    first = run(StudyRecord.create(tmp_path / "s", metadata), killed)
     study = load_study(tmp_path / "s")
     waiting = paused_trials(study)
     assert set(study.trials.index[study.trials[STATE] == RUNNING]) == set(waiting.index[waiting])
-    record = StudyRecord.resume(tmp_path / "s", manifest)
+    record = StudyRecord.resume(tmp_path / "s", metadata)
     assert first + run(record, 20) == [(0, 1), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
     study = load_study(tmp_path / "s")
     assert list(study.trials[STATE]) == [PRUNED, COMPLETE, COMPLETE]

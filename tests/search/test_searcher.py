@@ -9,7 +9,7 @@ from optuna.samplers._tpe import _truncnorm
 from ray.tune.search import Searcher
 from ray.tune.trainable.metadata import _TrainingRunMetadata
 
-from tests.record.test_study_record import MANIFEST
+from tests.record.test_study_record import METADATA
 from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.errors import SearchError
@@ -58,13 +58,13 @@ ASHA = AshaConfig(reduction_factor=3)
 
 @pytest.fixture
 def record(tmp_path):
-    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    record = StudyRecord.create(tmp_path / "study", METADATA)
     yield record
     record.close()
 
 
 def proposals(folder, sampler, seed, count=14):
-    record = StudyRecord.create(folder, MANIFEST)
+    record = StudyRecord.create(folder, METADATA)
     drive(make(record, sampler, seed, asha=ASHA), [str(number) for number in range(count)])
     record.close()
     return [trial.params for trial in record.study.trials]
@@ -95,10 +95,10 @@ def test_another_seed_proposes_something_else(tmp_path, sampler):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_an_interruption_between_trials_changes_no_proposal(tmp_path, sampler):
     whole = proposals(tmp_path / "whole", sampler, seed=3)
-    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    record = StudyRecord.create(tmp_path / "study", METADATA)
     drive(make(record, sampler, seed=3, asha=ASHA), map(str, range(6)))
     record.close()
-    record = StudyRecord.resume(record.folder, MANIFEST)
+    record = StudyRecord.resume(record.folder, METADATA)
     drive(make(record, sampler, seed=3, asha=ASHA), map(str, range(8)))
     record.close()
     assert [trial.params for trial in record.study.trials] == whole
@@ -108,7 +108,7 @@ def test_a_trial_that_was_asked_for_but_never_reported_is_handed_out_again(recor
     searcher = make(record)
     configs = [searcher.suggest(name) for name in "abc"]
     record.close()
-    again = StudyRecord.resume(record.folder, MANIFEST)
+    again = StudyRecord.resume(record.folder, METADATA)
     assert [make(again).suggest("x")] == configs[:1]
     searcher = make(again)
     assert [searcher.suggest(name) for name in "def"] == configs
@@ -126,7 +126,7 @@ def test_a_power_cut_in_the_middle_of_a_suggestion_leaves_a_whole_trial(record):
     assert b"learning_rate" in lines[-1]
     for cut in (1, 2, 3):  # the last parameter, the last two, all three
         journal.write_bytes(b"".join(lines[:-cut]))
-        again = StudyRecord.resume(record.folder, MANIFEST)
+        again = StudyRecord.resume(record.folder, METADATA)
         searcher = make(again)
         searcher.suggest("a")
         values = searcher.suggest("b")[VALUES]
@@ -144,7 +144,7 @@ def test_a_crash_in_the_very_first_suggestion_still_gives_the_reference(record, 
     journal = record.folder / "optuna.journal"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:kept]))
-    again = StudyRecord.resume(record.folder, MANIFEST)
+    again = StudyRecord.resume(record.folder, METADATA)
     searcher = make(again)
     handed = searcher.suggest("a")
     assert handed[TRIAL] == 0

@@ -282,7 +282,7 @@ def test_a_signal_while_no_trial_runs_is_noted_in_the_record(way, without_ray, t
     monkeypatch.setattr(tuning, "train_trials", interrupted)
     with pytest.raises(way):
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
-    manifest = read_json(tmp_path / "s" / "study.json")
-    assert manifest["status"] == INTERRUPTED
-    assert manifest["runs"][0]["ended"]
+    metadata = read_json(tmp_path / "s" / "study.json")
+    assert metadata["status"] == INTERRUPTED
+    assert metadata["runs"][0]["ended"]
     assert f"--resume {tmp_path / 's'}" in capsys.readouterr().out

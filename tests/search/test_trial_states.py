@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tests.record.test_study_record import MANIFEST
+from tests.record.test_study_record import METADATA
 from tests.search.test_searcher import BASE, make, result
 from vae_tune.config.names import COMPLETE, EPOCH, FAIL, GPU_ERROR, PRUNED, RUNNING, STORAGE_ERROR, TRIAL, VAL_LOSS
 from vae_tune.config.settings import AshaConfig
@@ -43,7 +43,7 @@ def test_a_report_and_a_decision_lead_to_one_state(epoch, loss, decision, search
 
 @pytest.fixture
 def record(tmp_path):
-    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    record = StudyRecord.create(tmp_path / "study", METADATA)
     yield record
     record.close()
 
@@ -145,7 +145,7 @@ REPORTS = [
 
 
 def run(folder, order, asha):
-    record = StudyRecord.create(folder, MANIFEST)
+    record = StudyRecord.create(folder, METADATA)
     searcher, trials = started(record, asha, 5)
     scheduler = ReportsToLifecycle(trials)
     for lease, report in REPORTS:
@@ -224,7 +224,7 @@ def test_a_resume_rebuilds_every_state(record, asha):
         trials.report(lease, report)
     before = [state(trials, row.trial) for row in record.rows]
     record.close()
-    again = StudyRecord.resume(record.folder, MANIFEST)
+    again = StudyRecord.resume(record.folder, METADATA)
     rebuilt = make(again, "random", asha=asha).trials
     assert [state(rebuilt, row.trial) for row in again.rows] == [
         {RUNNING: READY}.get(known, known) for known in before
@@ -237,7 +237,7 @@ def test_a_resume_finishes_a_trial_whose_end_a_crash_kept_out_of_the_record(reco
     for epoch in range(1, BASE.max_epochs + 1):
         record.report(number, result(epoch, 5.0))  # without the lifecycle
     record.close()
-    again = StudyRecord.resume(record.folder, MANIFEST)
+    again = StudyRecord.resume(record.folder, METADATA)
     trials = make(again, "random", asha=ASHA).trials
     assert again.rows[number].state == COMPLETE
     assert trials.in_state(READY) == [0]
@@ -288,7 +288,7 @@ def test_a_scheduler_may_decide_after_every_epoch_and_resume_any_trial(record):
     train(searcher_of(record, first), 7, names)
     assert first.decided == [(0, 1), (1, 1), (2, 1), (2, 2), (2, 3), (2, 4), (2, 5)]  # each report once
     record.close()
-    again = StudyRecord.resume(record.folder, MANIFEST)
+    again = StudyRecord.resume(record.folder, METADATA)
     second = BestFirst()
     searcher = searcher_of(again, second)
     assert searcher.trials.in_state(PAUSED) == [0, 1, 2]

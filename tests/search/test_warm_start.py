@@ -20,7 +20,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import TRIAL, VALUES
 from vae_tune.config.settings import DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE, load_space
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import winner
 from vae_tune.search.initial_trials import InitialTrials
@@ -45,8 +45,8 @@ def finished(folder, tiny):
 
 def test_a_warm_start_teaches_the_sampler_but_counts_nowhere(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    warm_start = read_warm_start(source.folder, manifest, DEFAULT_SPACE, BASE)
+    metadata = new_metadata("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    warm_start = read_warm_start(source.folder, metadata, DEFAULT_SPACE, BASE)
     trials = warm_start.trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
     assert trials[1].intermediate_values == {1: 49.0}
@@ -68,9 +68,9 @@ def test_a_warm_start_teaches_the_sampler_but_counts_nowhere(tmp_path, tiny):
     assert len(lines) == 3
 
     # a chain of warm starts passes on only what the study itself trained
-    own = read_warm_start(record.folder, manifest, DEFAULT_SPACE, BASE)
+    own = read_warm_start(record.folder, metadata, DEFAULT_SPACE, BASE)
     assert (list(own.trials), own.among) == ([], 2)
-    again = StudyRecord.resume(record.folder, record.manifest)
+    again = StudyRecord.resume(record.folder, record.metadata)
     assert [row.trial for row in again.rows] == [0, second]
     assert [trial.params for trial in again.warm_start_trials] == [trial.params for trial in trials]
     again.close()
@@ -84,8 +84,8 @@ def test_trials_outside_of_the_ranges_are_left_out(tmp_path, tiny):
         "learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2}\n"
     )
     space = load_space(path, BASE)
-    manifest = new_manifest("new", CONFIG, BASE, space, tiny)
-    kept = read_warm_start(source.folder, manifest, space, BASE)
+    metadata = new_metadata("new", CONFIG, BASE, space, tiny)
+    kept = read_warm_start(source.folder, metadata, space, BASE)
     assert [trial.params["latent_size"] for trial in kept.trials] == [20]
     assert str(kept) == f"1 of 4 trials of {source.folder} lies in this space and teaches the sampler."
 
@@ -107,9 +107,9 @@ def test_a_study_whose_losses_mean_something_else_is_refused(tmp_path, tiny, cha
     part, name, value = change
     stored[part][name] = value
     (source.folder / "study.json").write_text(json.dumps(stored))
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    metadata = new_metadata("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
     with pytest.raises(UsageError, match=message):
-        read_warm_start(source.folder, manifest, DEFAULT_SPACE, BASE)
+        read_warm_start(source.folder, metadata, DEFAULT_SPACE, BASE)
 
 
 @pytest.fixture
@@ -176,10 +176,10 @@ def test_a_reference_outside_of_its_own_space_teaches_where_it_lies_in_this_one(
     path.write_text("latent_size: {type: int, low: 30, high: 40}\n")
     narrow = load_space(path, BASE)
     source = hand_made(tmp_path / "old", {"losses": [5.0, 4.0, 3.0]}, space=narrow)
-    manifest = json.loads((source.folder / "study.json").read_text())
+    metadata = json.loads((source.folder / "study.json").read_text())
     path.write_text("latent_size: {type: int, low: 2, high: 64}\n")
     wide, base = load_space(path, BASE), TrialConfig(max_epochs=3)
-    warm_start = read_warm_start(source.folder, manifest, wide, base)
+    warm_start = read_warm_start(source.folder, metadata, wide, base)
     assert [trial.params for trial in warm_start.trials] == [{"latent_size": 20}]
 
 
@@ -208,7 +208,7 @@ def test_a_study_teaches_once_however_it_is_named(tmp_path, other):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "cmaes"])
 def test_what_a_warm_start_has_brought_is_not_proposed_again_with_the_same_seed(tmp_path, tiny, sampler):
     source = trained(study(tmp_path / "old", tiny), sampler, 6)
-    warm_start = read_warm_start(source.folder, source.manifest, DEFAULT_SPACE, BASE)
+    warm_start = read_warm_start(source.folder, source.metadata, DEFAULT_SPACE, BASE)
     assert len(warm_start.trials) == 6
     record = trained(study(tmp_path / "new", tiny, InitialTrials(warm_start=warm_start.trials)), sampler, 6)
     known = {tuple(trial.params.values()) for trial in warm_start.trials[1:]}
@@ -234,7 +234,7 @@ def plain(folder):
 
 def test_the_best_trial_of_the_journal_is_the_winner_for_plain_optuna_and_for_its_dashboard(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)  # down to 48 nats
-    warm_start = read_warm_start(source.folder, source.manifest, DEFAULT_SPACE, BASE)
+    warm_start = read_warm_start(source.folder, source.metadata, DEFAULT_SPACE, BASE)
     record = study(tmp_path / "new", tiny, InitialTrials(warm_start=warm_start.trials))
     searcher = searcher_of(record)
     for number, (epochs, loss) in enumerate([(10, 60.0), (10, 55.0), (3, 1.0), (10, 57.0), (10, 56.0)]):
@@ -255,18 +255,18 @@ def test_the_best_trial_of_the_journal_is_the_winner_for_plain_optuna_and_for_it
 
 def test_a_study_that_holds_foreign_trials_as_older_versions_wrote_them_goes_on(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)
-    warm_start = read_warm_start(source.folder, source.manifest, DEFAULT_SPACE, BASE)
+    warm_start = read_warm_start(source.folder, source.metadata, DEFAULT_SPACE, BASE)
 
     def plant(optuna_study):
         InitialTrials().enqueue(optuna_study, DEFAULT_SPACE, BASE)
         optuna_study.add_trials(warm_start.trials)
 
-    manifest = new_manifest("older", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    record = StudyRecord.create(tmp_path / "older", manifest, plant)
+    metadata = new_metadata("older", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    record = StudyRecord.create(tmp_path / "older", metadata, plant)
     searcher = searcher_of(record)
     first = [searcher.suggest(name)[TRIAL] for name in "ab"]
     record.close()
-    again = StudyRecord.resume(record.folder, record.manifest)
+    again = StudyRecord.resume(record.folder, record.metadata)
     assert [row.trial for row in again.rows] == first == [0, 4]
     assert len(again.sampler_view.trials) == 5
     known = {tuple(trial.params.values()) for trial in again.warm_start_trials}
@@ -279,18 +279,18 @@ def test_a_study_that_holds_foreign_trials_as_older_versions_wrote_them_goes_on(
 def test_a_warm_start_from_another_kind_of_numbers_is_refused(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)
     config = replace(CONFIG, data=DataConfig(binarization="static"))
-    manifest = new_manifest("new", config, BASE, DEFAULT_SPACE, tiny)
+    metadata = new_metadata("new", config, BASE, DEFAULT_SPACE, tiny)
     with pytest.raises(UsageError, match=r"cannot be compared: kind of the losses is 'grey' there, 'static' here"):
-        read_warm_start(source.folder, manifest, DEFAULT_SPACE, BASE)
+        read_warm_start(source.folder, metadata, DEFAULT_SPACE, BASE)
 
 
 def test_a_warm_start_from_other_images_is_refused_by_their_number(tmp_path, tiny):
     source = finished(tmp_path / "old", tiny)
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, replace(tiny, train=tiny.train[:50]))
+    metadata = new_metadata("new", CONFIG, BASE, DEFAULT_SPACE, replace(tiny, train=tiny.train[:50]))
     with pytest.raises(
         UsageError, match=r"other images \(60 of mnist to train on, .*; here 50 of mnist to train on, "
     ):
-        read_warm_start(source.folder, manifest, DEFAULT_SPACE, BASE)
+        read_warm_start(source.folder, metadata, DEFAULT_SPACE, BASE)
 
 
 def test_a_study_older_than_a_field_has_its_default(tmp_path, tiny):
@@ -298,11 +298,11 @@ def test_a_study_older_than_a_field_has_its_default(tmp_path, tiny):
     stored = json.loads((source.folder / "study.json").read_text())
     del stored["reference"]["precision"]
     (source.folder / "study.json").write_text(json.dumps(stored))
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
-    assert read_warm_start(source.folder, manifest, DEFAULT_SPACE, BASE).trials
+    metadata = new_metadata("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    assert read_warm_start(source.folder, metadata, DEFAULT_SPACE, BASE).trials
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path, tiny):
-    manifest = new_manifest("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    metadata = new_metadata("new", CONFIG, BASE, DEFAULT_SPACE, tiny)
     with pytest.raises(UsageError, match="is no study"):
-        read_warm_start(tmp_path, manifest, DEFAULT_SPACE, BASE)
+        read_warm_start(tmp_path, metadata, DEFAULT_SPACE, BASE)

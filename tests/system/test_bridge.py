@@ -17,7 +17,7 @@ from tests.system.conftest import SLOTS, table, wait_for
 from tests.system.trainables import MAX_EPOCHS, good, loss_of, report
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE, load_space
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping
 from vae_tune.tasks.search_run import run_trials
@@ -29,7 +29,7 @@ CONFIG = SearchConfig(num_samples=12, trial=TrialConfig(max_epochs=MAX_EPOCHS))
 
 def run(tmp_path, tiny, trainable, config=CONFIG, space=DEFAULT_SPACE, ending=None):
     folder = tmp_path / "study"
-    record = StudyRecord.create(folder, new_manifest("study", config, config.trial, space, tiny))
+    record = StudyRecord.create(folder, new_metadata("study", config, config.trial, space, tiny))
     run_trials(trainable, config, space, record, lambda: SLOTS, ending or Stopping())
     record.close()
     return record
@@ -184,8 +184,8 @@ def test_a_target_loss_ends_the_search_and_a_resume_takes_up_what_was_left(tmp_p
     ending = Stopping(target_loss=1000.0)  # the reference reaches it
     config = replace(CONFIG, num_samples=30)
     folder = tmp_path / "study"
-    manifest = new_manifest("study", config, config.trial, DEFAULT_SPACE, tiny)
-    record = StudyRecord.create(folder, manifest)
+    metadata = new_metadata("study", config, config.trial, DEFAULT_SPACE, tiny)
+    record = StudyRecord.create(folder, metadata)
     record.listeners.append(ending.listen)
     run_trials(good, config, DEFAULT_SPACE, record, lambda: SLOTS, ending)
     record.close()
@@ -194,7 +194,7 @@ def test_a_target_loss_ends_the_search_and_a_resume_takes_up_what_was_left(tmp_p
     assert sum(row.state == "COMPLETE" for row in before) >= 1
     assert len(before) < 30
 
-    again = StudyRecord.resume(folder, manifest)
+    again = StudyRecord.resume(folder, metadata)
     run_trials(good, config, DEFAULT_SPACE, again, lambda: SLOTS, Stopping())
     again.close()
     assert len(again.rows) == 30

@@ -14,7 +14,7 @@ from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import SearchConfig
 from vae_tune.config.space import DEFAULT_SPACE
-from vae_tune.record.metadata import new_manifest, read_manifest
+from vae_tune.record.metadata import new_metadata, read_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_trials
 
@@ -57,7 +57,7 @@ def small_disk(tmp_path):
 def test_what_was_recorded_before_the_disk_was_full_is_there_when_it_is_not(small_disk, tiny):
     config = SearchConfig(num_samples=9)
     folder, ballast = small_disk / "s", small_disk / "ballast"
-    record = StudyRecord.create(folder, new_manifest("s", config, config.trial, DEFAULT_SPACE, tiny))
+    record = StudyRecord.create(folder, new_metadata("s", config, config.trial, DEFAULT_SPACE, tiny))
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 2**15))
     recorded = []
 
@@ -75,13 +75,13 @@ def test_what_was_recorded_before_the_disk_was_full_is_there_when_it_is_not(smal
     assert recorded
     assert {trial.number for trial in read_trials(folder) if trial.intermediate_values} >= {*recorded}
     with pytest.raises(UsageError, match="written: No space left on device"):
-        StudyRecord.resume(folder, read_manifest(folder))
+        StudyRecord.resume(folder, read_metadata(folder))
     for way, reason in (("ro", "Read-only file system"), ("rw", "No space left on device")):
         subprocess.run(["mount", "-o", f"remount,{way}", str(small_disk)], check=True)
         with pytest.raises(UsageError, match=f"cannot be read or written: {reason}"):
-            StudyRecord.resume(folder, read_manifest(folder))
+            StudyRecord.resume(folder, read_metadata(folder))
     ballast.unlink()
-    again = StudyRecord.resume(folder, read_manifest(folder))
+    again = StudyRecord.resume(folder, read_metadata(folder))
     assert {row.trial for row in again.rows if row.epochs} >= {*recorded}
     again.close()
     assert [row for row in audit(folder) if "epochs.csv" in row or "trials.csv" in row or "Optuna" in row] == []

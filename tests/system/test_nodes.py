@@ -25,7 +25,7 @@ from vae_tune.cluster.slots import Slots, find_slots
 from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.datasets import load_images
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping
 from vae_tune.tasks.search_run import run_trials
@@ -170,10 +170,10 @@ def test_nodes_with_and_without_a_gpu_share_the_trials_of_a_search(cluster, tmp_
     config = SearchConfig(num_samples=20, asha=AshaConfig(scheduler="none"), trial=TrialConfig(max_epochs=1))
     config = replace(config, resources=resources)
     images = load_images(DataConfig(train_size=100))
-    manifest = new_manifest("mixed", config, config.trial, DEFAULT_SPACE, images)
+    metadata = new_metadata("mixed", config, config.trial, DEFAULT_SPACE, images)
     with running_ray(resources):
         slots = find_slots(resources)
-        record = StudyRecord.create(tmp_path / "mixed", manifest)
+        record = StudyRecord.create(tmp_path / "mixed", metadata)
         run_trials(train, config, DEFAULT_SPACE, record, lambda: slots, Stopping())
         record.close()
     assert replace(slots, memory=None) == Slots(count=4, cpus=1, gpus=0.5, without_gpu=2, on_a_node=2)

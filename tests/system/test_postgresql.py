@@ -8,7 +8,7 @@ from tests.system.conftest import wait_for
 from tests.view_servers import Warnings
 from vae_tune.analysis.audit import audit
 from vae_tune.config.settings import ViewsConfig
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.views.live import live_views
 
@@ -41,7 +41,7 @@ def test_a_killed_search_goes_on_without_its_database_which_gets_the_rest_when_i
     assert audit(folder) == []
 
     server.start()
-    record, warnings = StudyRecord.resume(folder, read_manifest(folder)), Warnings()
+    record, warnings = StudyRecord.resume(folder, read_metadata(folder)), Warnings()
     with live_views(ViewsConfig(study_storage=url), record, warnings):
         pass  # what a resume of a finished search does
     record.close()

@@ -55,9 +55,9 @@ def test_interruptions_keep_everything_and_the_resume_completes_it(search, tmp_p
     wait_for(lambda: len(table(epochs)) > len(before), running)
     interrupt_at_once(running, folder)
     before = table(epochs)
-    manifest = json.loads((folder / "study.json").read_text())
-    assert manifest["status"] == "interrupted"
-    assert all(run["ended"] for run in manifest["runs"])
+    metadata = json.loads((folder / "study.json").read_text())
+    assert metadata["status"] == "interrupted"
+    assert all(run["ended"] for run in metadata["runs"])
 
     running = search("--resume", folder)
     running.wait_for_line("Evaluating the winner on the test images ...")

@@ -93,13 +93,13 @@ def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
         assert float(row["val_loss"]) == float(mine[-1]["val_loss"])
         assert int(row["epochs"]) == len(mine) == (3 if row["state"] == "COMPLETE" else 1)
 
-    manifest = json.loads((folder / "study.json").read_text())
-    assert manifest["status"] == "complete"
-    assert manifest["rungs"] == [1]
-    assert manifest["data"]["train"] == 5000
-    assert manifest["runs"][0]["versions"]["ray"].startswith("2.60")
-    assert manifest["runs"][0]["slots"]["cpus"] == 1
-    assert manifest["runs"][0]["ended"] > trials[-1]["ended"]
+    metadata = json.loads((folder / "study.json").read_text())
+    assert metadata["status"] == "complete"
+    assert metadata["rungs"] == [1]
+    assert metadata["data"]["train"] == 5000
+    assert metadata["runs"][0]["versions"]["ray"].startswith("2.60")
+    assert metadata["runs"][0]["slots"]["cpus"] == 1
+    assert metadata["runs"][0]["ended"] > trials[-1]["ended"]
 
     metrics = json.loads((folder / "best" / "metrics.json").read_text())
     complete = [row for row in trials if row["state"] == "COMPLETE"]
@@ -160,7 +160,7 @@ def test_python_does_what_the_command_does_with_as_many_trials_as_cpus_that_it_m
     said = capsys.readouterr().out
     assert "Winner: trial" in said
     assert f"1 trial at a time, 1 CPU each (1 of {os.cpu_count()} CPUs may be used);" in said
-    assert study.manifest["runs"][0]["slots"]["count"] == 1
+    assert study.metadata["runs"][0]["slots"]["count"] == 1
     with pytest.raises(UsageError, match="exists already"):
         run_search(config)
 

@@ -13,7 +13,7 @@ from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.study import load_study
 from vae_tune.config.names import COMPLETE, CONFIRMATION, FAIL, PRUNED
 from vae_tune.config.settings import SearchConfig, TrialConfig
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
 from vae_tune.tasks.confirm import candidates, compare, plan, shortage
@@ -27,7 +27,7 @@ CONFIG = SearchConfig(trial=BASE, confirm=2, confirm_seeds=2)
 def _record(study, rows):
     """The record of a confirmation, as far as it is compared."""
     folder = study / "confirmation"
-    return SimpleNamespace(folder=folder, place=folder, rows=rows, manifest={"metric": {"kind": "grey"}})
+    return SimpleNamespace(folder=folder, place=folder, rows=rows, metadata={"metric": {"kind": "grey"}})
 
 
 def row(number, loss, state=COMPLETE, epochs=2, latent_size=2, learning_rate=1e-3):
@@ -78,8 +78,8 @@ def test_no_seed_of_the_search_is_fresh_and_the_last_is_followed_by_the_first(tm
 
 
 def create(config, grid, images, folder):
-    manifest = new_manifest(config.study_name, config, config.trial, grid.space, images, grid.kind) | {"runs": []}
-    StudyRecord.create(folder / config.study_name, manifest).close()
+    metadata = new_metadata(config.study_name, config, config.trial, grid.space, images, grid.kind) | {"runs": []}
+    StudyRecord.create(folder / config.study_name, metadata).close()
 
 
 def test_the_same_confirmation_is_resumed_and_another_gets_its_own_folder(tmp_path, tiny):

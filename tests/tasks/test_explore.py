@@ -24,7 +24,7 @@ from vae_tune.config.local_copies import mark_copy, record_files, working_copy
 from vae_tune.config.names import COMPLETE, DEVICE, EXPLORATION, FAIL, LOCK_FILE, NODE
 from vae_tune.config.settings import ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.config.storage import write_bytes
-from vae_tune.record.metadata import new_manifest, read_config
+from vae_tune.record.metadata import new_metadata, read_search_config
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
 from vae_tune.tasks.explore import draw, explore, failures, plan, show
@@ -59,8 +59,8 @@ def test_one_repeat_of_one_size_is_a_grid():
 def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(tmp_path, tiny, monkeypatch):
     trial, rooms = TrialConfig(hidden_width=50), ResourceConfig(max_concurrent=1)
     config, grid = plan(SearchConfig(study_name="e", results_dir=tmp_path, trial=trial), [2, 10], 5)
-    manifest = new_manifest("e", config, config.trial, grid.space, tiny, grid.kind) | {"runs": []}
-    StudyRecord.create(tmp_path / "e", manifest).close()
+    metadata = new_metadata("e", config, config.trial, grid.space, tiny, grid.kind) | {"runs": []}
+    StudyRecord.create(tmp_path / "e", metadata).close()
     searched = []
     monkeypatch.setattr(
         "vae_tune.tasks.explore.run_search", lambda config, **_: searched.append(config) or load_study(config.resume)
@@ -89,8 +89,8 @@ def test_what_follows_an_exploration_on_object_storage_is_written_under_its_clai
             monkeypatch.setenv(name, value)
         place = config.results_dir / "e"
         folder = working_copy(place)
-        manifest = new_manifest("e", config, config.trial, grid.space, tiny, grid.kind) | {"runs": []}
-        record = StudyRecord.create(folder, manifest, place=place)
+        metadata = new_metadata("e", config, config.trial, grid.space, tiny, grid.kind) | {"runs": []}
+        record = StudyRecord.create(folder, metadata, place=place)
         begun = record.study.ask(dict(grid.space.distributions))
         record.start(begun, begun.params)
         cpu = torch.device("cpu")
@@ -198,6 +198,6 @@ def test_an_exploration_of_any_name_goes_on(tmp_path, name):
     folder = make_study(
         tmp_path / name, trials=4, space=grid.space, sampler="random", scheduler="none", kind=EXPLORATION
     )
-    assert read_config(folder, EXPLORATION).resume == folder
+    assert read_search_config(folder, EXPLORATION).resume == folder
     with pytest.raises(UsageError, match="is an exploration, not a search"):
-        read_config(folder)
+        read_search_config(folder)

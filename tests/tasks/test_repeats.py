@@ -15,7 +15,7 @@ from vae_tune.config.names import COMPLETE, PRUNED
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import load_space
 from vae_tune.images.datasets import to_tensor
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.trials import TrialRow
 from vae_tune.tasks.repeats import evaluate_trials, load_last_checkpoint, mean_and_interval, summarize_seeds
 from vae_tune.vae.checkpoint import checkpoint_file, checkpoint_folder, read_checkpoint, write_checkpoint
@@ -78,7 +78,7 @@ def test_test_numbers_are_those_of_each_trials_last_checkpoint(tiny, tmp_path):
 def test_a_last_checkpoint_that_is_lost_is_trained_again_and_said(tiny, tmp_path, damage):
     config = TrialConfig(hidden_width=4, max_epochs=3, batch_size=20)
     searched = SearchConfig(trial=config)
-    write_json(tmp_path / "study.json", new_manifest("s", searched, config, load_space(None, config), tiny))
+    write_json(tmp_path / "study.json", new_metadata("s", searched, config, load_space(None, config), tiny))
     trained = replace(config, latent_size=5)
     state, reports = new_state(trained, tiny.shape, CPU), []
     for report in fit(trained, tiny, CPU, state):
@@ -105,7 +105,7 @@ def test_a_last_checkpoint_that_is_lost_is_trained_again_and_said(tiny, tmp_path
 def test_a_trial_is_trained_again_with_as_many_threads_as_it_had(mnist, tmp_path):
     small = replace(mnist, train=mnist.train[:300], validation=mnist.validation[:500])
     config = TrialConfig(latent_size=5, hidden_width=16, max_epochs=1)
-    write_json(tmp_path / "study.json", new_manifest("s", SearchConfig(), config, load_space(None, config), small))
+    write_json(tmp_path / "study.json", new_metadata("s", SearchConfig(), config, load_space(None, config), small))
     weights = []
     for threads in (1, 2, 4):
         row = TrialRow(threads, {}, "", COMPLETE, reports=({"epoch": 1, "val_loss": 1.0},))
@@ -116,7 +116,7 @@ def test_a_trial_is_trained_again_with_as_many_threads_as_it_had(mnist, tmp_path
 
 def test_a_checkpoint_beyond_a_trials_last_epoch_is_not_gone_on_from(tiny, tmp_path):
     config = TrialConfig(hidden_width=4, max_epochs=3, batch_size=20)
-    write_json(tmp_path / "study.json", new_manifest("s", SearchConfig(), config, load_space(None, config), tiny))
+    write_json(tmp_path / "study.json", new_metadata("s", SearchConfig(), config, load_space(None, config), tiny))
     state, reports = new_state(config, tiny.shape, CPU), []
     for report in fit(config, tiny, CPU, state):
         write_checkpoint(checkpoint_folder(tmp_path, 0), config, state, report)
@@ -128,7 +128,7 @@ def test_a_checkpoint_beyond_a_trials_last_epoch_is_not_gone_on_from(tiny, tmp_p
 
 def test_a_trial_that_trains_to_another_loss_now_is_named(tiny, tmp_path):
     config = TrialConfig(hidden_width=4, max_epochs=1, batch_size=20)
-    write_json(tmp_path / "study.json", new_manifest("s", SearchConfig(), config, load_space(None, config), tiny))
+    write_json(tmp_path / "study.json", new_metadata("s", SearchConfig(), config, load_space(None, config), tiny))
     row = TrialRow(0, {}, "", COMPLETE, reports=({"epoch": 1, "val_loss": 1.0},))
     said = []
     load_last_checkpoint(tmp_path, row, tiny, said.append)

@@ -11,7 +11,7 @@ from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.config.errors import SearchError
 from vae_tune.config.files import read_json
 from vae_tune.config.names import FAILED, INTERRUPTED
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping
 from vae_tune.tasks.search_run import outliving_ray
@@ -34,7 +34,7 @@ class Ray:
 @pytest.fixture
 def record(tmp_path):
     hand_made(tmp_path / "s", {"state": "RUNNING", "losses": []}, max_epochs=99)
-    opened = StudyRecord.resume(tmp_path / "s", read_manifest(tmp_path / "s"))
+    opened = StudyRecord.resume(tmp_path / "s", read_metadata(tmp_path / "s"))
     yield opened
     opened.close()
 

@@ -127,8 +127,8 @@ def test_the_curves_of_the_whole_training_are_shown_on_visdom(train, monkeypatch
     shown = []
 
     class Server(Visdom):
-        def __init__(self, address, folder, manifest):
-            shown.append((address, folder.name, manifest["reference"]["max_epochs"]))
+        def __init__(self, address, folder, metadata):
+            shown.append((address, folder.name, metadata["reference"]["max_epochs"]))
 
         def show(self, row, draw_samples):
             shown.append([report["epoch"] for report in row.reports])

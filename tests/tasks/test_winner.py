@@ -10,7 +10,7 @@ from vae_tune.config.names import DEVICE, NODE
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.code_length import code_length
-from vae_tune.record.metadata import new_manifest
+from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.tasks import winner
 from vae_tune.tasks.winner import WinnerKeeper
@@ -24,7 +24,7 @@ BASE = TrialConfig(hidden_width=4, max_epochs=2, batch_size=20)
 @pytest.fixture
 def record(tmp_path, tiny):
     config = SearchConfig(trial=BASE)
-    record = StudyRecord.create(tmp_path / "s", new_manifest("s", config, BASE, DEFAULT_SPACE, tiny))
+    record = StudyRecord.create(tmp_path / "s", new_metadata("s", config, BASE, DEFAULT_SPACE, tiny))
     yield record
     record.close()
 
@@ -120,8 +120,8 @@ def test_of_levels_the_code_length_of_the_test_images_is_written_at_the_end_and_
     tmp_path, tiny, monkeypatch
 ):
     base = replace(BASE, likelihood="logistic", max_epochs=1)
-    manifest = new_manifest("s", SearchConfig(trial=base), base, DEFAULT_SPACE, tiny)
-    record = StudyRecord.create(tmp_path / "s", manifest)
+    metadata = new_metadata("s", SearchConfig(trial=base), base, DEFAULT_SPACE, tiny)
+    record = StudyRecord.create(tmp_path / "s", metadata)
     path = record.folder / "best" / "metrics.json"
     train(record, tiny, 1e-3, base=base)
     keeper = WinnerKeeper(record, tiny, 1, 1, pytest.fail)

@@ -27,8 +27,8 @@ from vae_tune.views.live import VIEWS, live_views, require_packages
 from vae_tune.views.live.samples import samples_of
 from vae_tune.views.live.view import LiveView
 
-MANIFEST = {
-    **test_record.MANIFEST,
+METADATA = {
+    **test_record.METADATA,
     "reference": {"latent_size": 20, "max_epochs": 2},
     "data": {"shape": [5, 7]},
     "runs": [{"started": "2026-01-05T08:00:00.000+00:00"}],
@@ -52,7 +52,7 @@ def train(folder, trial, *losses):
 
 @pytest.fixture
 def record(tmp_path):
-    record = StudyRecord.create(tmp_path / "study", MANIFEST)
+    record = StudyRecord.create(tmp_path / "study", METADATA)
     yield record
     record.close()
 
@@ -115,8 +115,8 @@ def test_a_view_is_a_field_a_line_in_the_list_and_a_module_named_like_the_extra_
 class NewView(LiveView):
     name, package, shown = "W&B", "json", []
 
-    def __init__(self, address, folder, manifest):
-        self.shown.append((address, folder, manifest["name"]))
+    def __init__(self, address, folder, metadata):
+        self.shown.append((address, folder, metadata["name"]))
 
     def show(self, row, draw_samples):
         self.shown.append((row.trial, row.state))
@@ -137,7 +137,7 @@ def test_a_new_view_needs_only_its_class_its_field_and_its_line(record, monkeypa
     with live_views(config, record, Warnings()) as names:
         assert names == ["W&B at https://wandb.example"]
         record.finish(ask(record), PRUNED)
-    name, status = record.manifest["name"], record.manifest["status"]
+    name, status = record.metadata["name"], record.metadata["status"]
     assert NewView.shown[0] == ("https://wandb.example", record.folder, name)
     assert NewView.shown[-2:] == [(0, PRUNED), status]
 

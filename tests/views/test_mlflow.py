@@ -139,10 +139,10 @@ def test_a_view_that_was_away_names_the_winner_of_all_trials_not_of_those_shown_
     folder, place, monkeypatch
 ):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "away")
-    uri, manifest = f"sqlite:///{place}/mlflow.db", read_json(folder / "study.json")
+    uri, metadata = f"sqlite:///{place}/mlflow.db", read_json(folder / "study.json")
     before = [trial(0, 120.0, 110.0), trial(1, 121.0), trial(2, 120.0, 100.0)]
     for rows in (before, [before[0], trial(1, 121.0, 109.0), before[2]]):
-        view = MLflow(uri, folder, manifest)
+        view = MLflow(uri, folder, metadata)
         for row in rows:
             view.show(row, None)
     client = MlflowClient(uri)
@@ -157,22 +157,22 @@ def test_a_view_that_was_away_names_the_winner_of_all_trials_not_of_those_shown_
 
 def test_a_winner_that_was_not_told_of_is_named_at_the_end(folder, place, monkeypatch):
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "untold")
-    uri, manifest = f"sqlite:///{place}/mlflow.db", read_json(folder / "study.json")
-    view = MLflow(uri, folder, manifest)
+    uri, metadata = f"sqlite:///{place}/mlflow.db", read_json(folder / "study.json")
+    view = MLflow(uri, folder, metadata)
     with monkeypatch.context() as patch:
         patch.setattr(view, "_log_best", lambda: None)  # as where the server goes away in between
         view.show(ROWS[0], None)
-    again = MLflow(uri, folder, manifest)
+    again = MLflow(uri, folder, metadata)
     again.show(ROWS[0], None)
     again.close("complete")
     assert runs(MlflowClient(uri), "untold")[folder.name].data.tags["vae_tune.best_trial"] == "0"
 
 
 def test_another_study_of_the_same_name_has_runs_of_its_own(shown, folder):
-    manifest = read_json(folder / "study.json")
-    manifest["runs"][0]["started"] = iso(86_400)
+    metadata = read_json(folder / "study.json")
+    metadata["runs"][0]["started"] = iso(86_400)
     before = len(shown.search_runs(["1"]))
-    MLflow(shown.tracking_uri, folder, manifest)
+    MLflow(shown.tracking_uri, folder, metadata)
     assert len(shown.search_runs(["1"])) == before + 1
 
 
@@ -192,9 +192,9 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     warnings = Warnings()
-    manifest = read_json(folder / "study.json")
+    metadata = read_json(folder / "study.json")
     with hanging_port() as port:
-        background = BackgroundView("MLflow", lambda: MLflow(f"http://127.0.0.1:{port}", folder, manifest), warnings)
+        background = BackgroundView("MLflow", lambda: MLflow(f"http://127.0.0.1:{port}", folder, metadata), warnings)
         background.put(ROWS[0])
         assert warnings.first().startswith("MLflow: no answer in time. Training continues")
         close_views([background], "complete", patience_seconds=SECONDS)
@@ -208,8 +208,8 @@ def test_a_server_killed_mid_way_costs_one_warning(server, folder):  # the last 
         def flush(self):
             logged.set()
 
-    manifest = read_json(folder / "study.json")
-    background = BackgroundView("MLflow", lambda: View(url(server), folder, manifest), warnings)
+    metadata = read_json(folder / "study.json")
+    background = BackgroundView("MLflow", lambda: View(url(server), folder, metadata), warnings)
     background.put(ROWS[0])
     assert logged.wait(SECONDS)
     server.kill()

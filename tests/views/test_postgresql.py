@@ -17,7 +17,7 @@ from optuna.trial import create_trial
 from tests.postgresql import DATABASE, PASSWORD, content, running_postgresql
 from tests.studies import iso, make_study
 from tests.view_servers import SECONDS, Warnings, hanging_port
-from tests.views.test_live import MANIFEST, ask, report
+from tests.views.test_live import METADATA, ask, report
 from vae_tune.config.files import read_json
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, WARM_START
 from vae_tune.config.settings import TrialConfig, ViewsConfig
@@ -44,13 +44,13 @@ def name(request):
 
 @pytest.fixture
 def record(tmp_path, name):
-    record = StudyRecord.create(tmp_path / name, {**MANIFEST, "name": name})
+    record = StudyRecord.create(tmp_path / name, {**METADATA, "name": name})
     yield record
     record.close()
 
 
 def connect(server, record):
-    return PostgreSQL(server.url(), record.folder, record.manifest)
+    return PostgreSQL(server.url(), record.folder, record.metadata)
 
 
 def show_all(view, folder):
@@ -77,11 +77,11 @@ COPY_IN_BERLIN = """
 import sys
 from pathlib import Path
 from vae_tune.views.live.postgresql import PostgreSQL
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.record.study_record import StudyRecord
 folder = Path(sys.argv[1])
-record = StudyRecord.resume(folder, read_manifest(folder))
-view = PostgreSQL(sys.argv[2], folder, record.manifest)
+record = StudyRecord.resume(folder, read_metadata(folder))
+view = PostgreSQL(sys.argv[2], folder, record.metadata)
 record.listeners.append(lambda row: view.show(row, None))
 for row in record.rows:
     view.show(row, None)
@@ -170,7 +170,7 @@ def test_trials_of_a_warm_start_are_none_of_the_copy_and_points_come_when_they_r
     known = create_trial(value=100.0, params=values, distributions=distributions, user_attrs={WARM_START: "elsewhere"})
     prior = InitialTrials([values, {"latent_size": 8}], [known] * 3)
     record = StudyRecord.create(
-        tmp_path / name, {**MANIFEST, "name": name}, lambda study: prior.enqueue(study, DEFAULT_SPACE, base)
+        tmp_path / name, {**METADATA, "name": name}, lambda study: prior.enqueue(study, DEFAULT_SPACE, base)
     )
     view = connect(server, record)
     record.listeners.append(lambda row: view.show(row, None))
@@ -194,7 +194,7 @@ def test_another_study_of_that_name_is_left_alone(server, record, other):
     if other == "a search":
         ask(record)
         show_all(connect(server, record), record.folder)
-        record.manifest = {**record.manifest, "runs": [{"started": iso(86_400)}]}
+        record.metadata = {**record.metadata, "runs": [{"started": iso(86_400)}]}
     else:
         optuna_study(server, record.folder.name).ask()
     before = content(server.trials(record.folder.name))
@@ -241,7 +241,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(record, monkeypatch):
     warnings = Warnings()
     with hanging_port() as port:
         url = f"postgresql://watcher@127.0.0.1:{port}/teams"
-        background = BackgroundView("PostgreSQL", lambda: PostgreSQL(url, record.folder, record.manifest), warnings)
+        background = BackgroundView("PostgreSQL", lambda: PostgreSQL(url, record.folder, record.metadata), warnings)
         record.listeners.append(background.put)
         ask(record)
         assert warnings.first().startswith("PostgreSQL: connection timeout expired. Training continues")
@@ -257,7 +257,7 @@ def test_a_server_that_dies_and_comes_back_costs_one_warning_and_lacks_nothing(s
             copied.set()
 
     background = BackgroundView(
-        "PostgreSQL", lambda: View(server.url(), record.folder, record.manifest), warnings, retry_seconds=0.1
+        "PostgreSQL", lambda: View(server.url(), record.folder, record.metadata), warnings, retry_seconds=0.1
     )
     record.listeners.append(background.put)
     number = ask(record)

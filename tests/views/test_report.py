@@ -97,10 +97,10 @@ def test_three_findings_come_first_and_the_others_are_folded(whole):
 
 def test_it_tells_where_everything_came_from(whole, parsed):
     words, _ = parsed
-    manifest = load_study(whole).manifest
-    assert manifest["data"]["sha256"] in words
+    metadata = load_study(whole).metadata
+    assert metadata["data"]["sha256"] in words
     assert "search.py --num-samples 40" in words
-    assert f"torch {manifest['runs'][0]['versions']['torch']}" in words
+    assert f"torch {metadata['runs'][0]['versions']['torch']}" in words
     assert "ASHA with rungs at 1, 3 and reduction factor 3" in words
 
 

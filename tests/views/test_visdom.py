@@ -20,7 +20,7 @@ from vae_tune.views.live.background_thread import BackgroundView
 from vae_tune.views.live.visdom import Visdom
 
 START = "from visdom.server.run_server import main; main()"
-MANIFEST = {"reference": {"max_epochs": 2}, "metric": {"kind": "grey"}}
+METADATA = {"reference": {"max_epochs": 2}, "metric": {"kind": "grey"}}
 SHEET = np.arange(1200, dtype=np.uint8).reshape(30, 40)
 
 
@@ -54,7 +54,7 @@ def curves(server, environment, window="val_loss"):
 
 
 def test_each_trial_is_a_curve_and_the_best_so_far_has_its_samples_shown(server):
-    view = Visdom(url(server), Path("study"), MANIFEST)
+    view = Visdom(url(server), Path("study"), METADATA)
     view.show(trial(0, 120.0, 110.0), lambda: SHEET)
     view.show(trial(1, 150.0, state=PRUNED), lambda: 1 / 0)  # it is not drawn
     view.show(trial(2, 121.0), None)
@@ -85,7 +85,7 @@ def test_a_server_killed_mid_way_costs_one_warning_and_gets_everything_when_it_i
             drawn.set()
 
     name = f"visdom at {url(server)}"
-    background = BackgroundView(name, lambda: View(url(server), Path("killed"), MANIFEST), warnings, retry_seconds=0.1)
+    background = BackgroundView(name, lambda: View(url(server), Path("killed"), METADATA), warnings, retry_seconds=0.1)
     background.put(trial(0, 120.0, 110.0))
     assert drawn.wait(SECONDS)
     server.kill()
@@ -103,7 +103,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
     warnings = Warnings()
     with hanging_port() as port:
         background = BackgroundView(
-            "visdom", lambda: Visdom(f"http://127.0.0.1:{port}", Path("x"), MANIFEST), warnings
+            "visdom", lambda: Visdom(f"http://127.0.0.1:{port}", Path("x"), METADATA), warnings
         )
         background.put(trial(0, 120.0))
         assert warnings.first().startswith("visdom: no answer in time. Training continues")
@@ -113,12 +113,12 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(monkeypatch):
 
 def test_what_the_server_refuses_is_an_error(server):
     with pytest.raises(ConnectionError):
-        Visdom(f"{url(server)}/no/such/path", Path("x"), MANIFEST)
+        Visdom(f"{url(server)}/no/such/path", Path("x"), METADATA)
 
 
 def test_levels_are_drawn_in_bits_and_samples_in_color(server):
     metric = {"kind": "levels", "dimensions": 3072}
-    view = Visdom(url(server), Path("color"), MANIFEST | {"metric": metric})
+    view = Visdom(url(server), Path("color"), METADATA | {"metric": metric})
     view.show(trial(0, 10_000.0, 3072 * math.log(2) * 4.5), lambda: np.stack([SHEET, SHEET // 2, SHEET // 3], axis=2))
     view.close("complete")
     assert curves(server, "color")["trial 0"][1] == (2, pytest.approx(4.5))

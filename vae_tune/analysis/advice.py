@@ -18,7 +18,7 @@ from vae_tune.analysis.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, imp
 from vae_tune.analysis.models import active_units
 from vae_tune.analysis.progress import best_so_far, rung_correlation, rung_survival
 from vae_tune.analysis.range_edges import LATE, RangeEdge, range_edges, slope
-from vae_tune.analysis.study import Study, audited_trials, complete_trials, judged_reports
+from vae_tune.analysis.study import Study, audited_trials, complete_trials, reports_before_audit
 from vae_tune.config import names
 from vae_tune.config.files import read_json
 from vae_tune.config.names import BEST, COMPLETE, EPOCH, EPOCHS, LATENT_SIZE, REFERENCE_TRIAL, STATE, TRIAL, VAL_LOSS
@@ -130,7 +130,7 @@ def stopping(study: Study) -> pd.DataFrame:
 
 
 def _rung_reviews(study: Study) -> Iterator[RungReview]:
-    losses = judged_reports(study).pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
+    losses = reports_before_audit(study).pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
     whole = complete_trials(study)[VAL_LOSS]
     good = set(whole[whole <= whole.median()].index)
     spared = {REFERENCE_TRIAL, *audited_trials(study).index}

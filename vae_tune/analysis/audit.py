@@ -18,7 +18,7 @@ from vae_tune.config.files import read_json
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import BEST_FOLDER, COMPLETE, EPOCHS_FILE, ORDER, PRUNED, RUNNING, TRIALS_FILE, VAL_LOSS
 from vae_tune.config.settings import SearchConfig
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
 from vae_tune.search.scheduler_factory import make_scheduler
 
@@ -33,9 +33,9 @@ def audit(folder: Path) -> list[str]:
         UsageError: the folder is not a study, or one of its files cannot be read.
     """
     folder = local_copy(folder)
-    manifest = read_manifest(folder)
-    config: SearchConfig = from_dict(SearchConfig, manifest["config"])
-    max_epochs = manifest["reference"]["max_epochs"]
+    metadata = read_metadata(folder)
+    config: SearchConfig = from_dict(SearchConfig, metadata["config"])
+    max_epochs = metadata["reference"]["max_epochs"]
     try:
         trials = [trial for trial in read_trials(folder) if names.WARM_START not in trial.user_attrs]
         tables = [_read_table(folder / name) for name in (TRIALS_FILE, EPOCHS_FILE)]
@@ -45,10 +45,10 @@ def audit(folder: Path) -> list[str]:
     found = [line for trial in trials for line in _compare_values(trial)]
     found += [line for row in rows for line in _check_state(row, max_epochs)]
     found += _check_order(rows)
-    found += make_scheduler(config.asha, max_epochs, manifest["reference"]["seed"]).verify(rows)
-    found += _check_tables(manifest["status"] == "running", rows, *tables)
-    found += _check_count(rows, manifest, config)
-    found += _check_best(folder, rows, max_epochs, manifest["metric"]["kind"])
+    found += make_scheduler(config.asha, max_epochs, metadata["reference"]["seed"]).verify(rows)
+    found += _check_tables(metadata["status"] == "running", rows, *tables)
+    found += _check_count(rows, metadata, config)
+    found += _check_best(folder, rows, max_epochs, metadata["metric"]["kind"])
     return found
 
 
@@ -111,12 +111,12 @@ def _check_tables(
         yield f"{EPOCHS_FILE} has {len(epochs)} rows, the study {len(reports)} reports"
 
 
-def _check_count(rows: Sequence[TrialRow], manifest: Mapping[str, Any], config: SearchConfig) -> Iterator[str]:
+def _check_count(rows: Sequence[TrialRow], metadata: Mapping[str, Any], config: SearchConfig) -> Iterator[str]:
     running = [row.trial for row in rows if row.state == RUNNING]
-    rungs = list(config.asha.rungs(manifest["reference"]["max_epochs"]))
-    if manifest["rungs"] != rungs:
-        yield f"{names.STUDY_FILE} has the rungs {manifest['rungs']}, its settings {rungs}"
-    if manifest["status"] == "complete" and (running or len(rows) != config.num_samples):
+    rungs = list(config.asha.rungs(metadata["reference"]["max_epochs"]))
+    if metadata["rungs"] != rungs:
+        yield f"{names.STUDY_FILE} has the rungs {metadata['rungs']}, its settings {rungs}"
+    if metadata["status"] == "complete" and (running or len(rows) != config.num_samples):
         yield f"the study is complete with {len(rows)} of {config.num_samples} trials, {len(running)} of them RUNNING"
     if rows and rows[0].trial != names.REFERENCE_TRIAL:
         yield "the first trial is not the reference"

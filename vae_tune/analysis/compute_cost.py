@@ -131,7 +131,7 @@ def _runs(study: Study, clock: SearchClock) -> tuple[pd.DataFrame, list[str]]:
     """Return one row per run (start and end in seconds since 1970, slots, cpus, gpus, over), and notes on them."""
     rows: list[dict[str, Any]] = []
     notes = []
-    entries = study.manifest["runs"]
+    entries = study.metadata["runs"]
     for number, (entry, last) in enumerate(zip(entries, clock.last_events, strict=True), 1):
         slots = entry.get("slots") or {"count": None, "cpus": study.config.resources.cpus_per_trial, "gpus": 0}
         over = number < len(entries) or "ended" in entry or not is_being_written(study.folder)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vae_tune.analysis.study import Study, audited_trials, judged_reports, paused_trials
+from vae_tune.analysis.study import Study, audited_trials, paused_trials, reports_before_audit
 from vae_tune.config import names
 from vae_tune.config.names import END, ENDED, EPOCH, EPOCHS, NODE, START, STARTED, STATE, TIME, TRIAL, VAL_LOSS, WORKER
 
@@ -71,7 +71,7 @@ def rung_survival(study: Study) -> pd.DataFrame:
         that were stopped there), share (of those that reached it, the part that was not stopped). An audited
         trial counts as stopped at the rung that would have stopped it.
     """
-    reached = judged_reports(study).groupby(EPOCH)[TRIAL].nunique()
+    reached = reports_before_audit(study).groupby(EPOCH)[TRIAL].nunique()
     pruned = study.trials.loc[study.trials[STATE] == names.PRUNED, EPOCHS]
     stopped = pd.concat([pruned, audited_trials(study)]).value_counts()
     epochs = [epoch for epoch in (*study.rungs, study.max_epochs) if epoch in reached.index]
@@ -121,7 +121,7 @@ class SearchClock:
     def of(cls, study: Study) -> SearchClock:
         """Return the clock of a study."""
         events = pd.concat([study.trials[STARTED], study.trials[ENDED], study.epochs[TIME]]).dropna().sort_values()
-        runs = [pd.Timestamp(run[STARTED]) for run in study.manifest.get("runs", ())]
+        runs = [pd.Timestamp(run[STARTED]) for run in study.metadata.get("runs", ())]
         origin = min([*runs[:1], *events[:1]], default=pd.Timestamp(0, tz="UTC"))
         ends = [*runs[1:], pd.Timestamp.max.tz_localize("UTC")]
         lasts = [max([run, *events[events < end][-1:]]) for run, end in zip(runs, ends, strict=False)]

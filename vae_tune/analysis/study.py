@@ -24,7 +24,7 @@ from vae_tune.config.local_copies import local_copy, original_address, original_
 from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, MOMENT, STATE, STATES, STUDY, TRIAL, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.record.metadata import read_manifest, read_space
+from vae_tune.record.metadata import read_metadata, read_space
 from vae_tune.record.trials import marks_of_schema_1, winner
 from vae_tune.search.scheduler import Scheduler
 from vae_tune.search.scheduler_factory import make_scheduler
@@ -42,7 +42,7 @@ class Study:
     """One study folder as it was when it was loaded."""
 
     folder: Path
-    manifest: dict[str, Any]
+    metadata: dict[str, Any]
     """``study.json``: command, versions, data set, space, rungs, status."""
     config: SearchConfig
     trials: pd.DataFrame
@@ -62,15 +62,20 @@ class Study:
         """The folder, or the address on object storage that the folder is a copy of."""
         return original_path(self.folder)
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """``metadata``, by the name that version 0.1.0 gave it."""
+        return self.metadata
+
     @cached_property
     def space(self) -> Space:
         """The search space."""
-        return read_space(self.manifest)
+        return read_space(self.metadata)
 
     @cached_property
     def reference(self) -> TrialConfig:
         """The reference configuration, trial 0; the other trials differ from it in the hyperparameters only."""
-        reference: TrialConfig = from_dict(TrialConfig, self.manifest["reference"])
+        reference: TrialConfig = from_dict(TrialConfig, self.metadata["reference"])
         return reference
 
     @property
@@ -81,7 +86,7 @@ class Study:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Epochs at which early stopping compares the trials."""
-        return tuple(self.manifest["rungs"])
+        return tuple(self.metadata["rungs"])
 
     @cached_property
     def scheduler(self) -> Scheduler:
@@ -91,12 +96,12 @@ class Study:
     @property
     def kind(self) -> str:
         """``search``, or ``exploration`` or ``confirmation``, whose configurations were given."""
-        return str(self.manifest["kind"])
+        return str(self.metadata["kind"])
 
     @cached_property
     def loss_unit(self) -> LossUnit:
         """The unit in which people are shown the losses; the tables here are in nats per image."""
-        return LossUnit.of(self.manifest["metric"])
+        return LossUnit.of(self.metadata["metric"])
 
     @cached_property
     def shown(self) -> Study:
@@ -113,7 +118,7 @@ class Study:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width; of gray images the record holds (height, width)."""
-        channels, height, width = [1, *map(int, self.manifest["data"]["shape"])][-3:]
+        channels, height, width = [1, *map(int, self.metadata["data"]["shape"])][-3:]
         return channels, height, width
 
     def threshold(self, nats: float) -> float:
@@ -147,7 +152,7 @@ class Study:
         unit, counts = self.loss_unit, self.trials[STATE].value_counts()
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
         lines = [
-            f"Study {self.name}: {self.kind}, {self.manifest['status']}, in {address(self.folder)}",
+            f"Study {self.name}: {self.kind}, {self.metadata['status']}, in {address(self.folder)}",
             f"  {len(self.trials)} of {self.config.num_samples} trials ({states}), {len(self.epochs)} epochs"
             if len(self.trials)
             else f"  0 of {self.config.num_samples} trials",
@@ -184,7 +189,7 @@ def paused_trials(study: Study) -> pd.Series[bool]:
     return paused
 
 
-def judged_reports(study: Study) -> pd.DataFrame:
+def reports_before_audit(study: Study) -> pd.DataFrame:
     """Return the reports that early stopping used: those of an audited trial only up to the rung of its audit."""
     ends = study.epochs[TRIAL].map(audited_trials(study)).fillna(study.max_epochs)
     return study.epochs[study.epochs[names.EPOCH] <= ends]
@@ -200,19 +205,19 @@ def load_study(folder: str | Path) -> Study:
         UsageError: the folder is not a study, or one of its files cannot be read.
     """
     folder = local_copy(named_path(folder))
-    manifest = read_manifest(folder)
+    metadata = read_metadata(folder)
     path = folder / names.EPOCHS_FILE
     try:
         content = path.read_bytes()  # before trials.csv, which then has every trial that reported
         whole_lines = content[: content.rfind(b"\n") + 1]  # the search may be in the middle of writing the next
         epochs = _read_table(BytesIO(whole_lines), names.EPOCH_COLUMNS)
         path = folder / names.TRIALS_FILE
-        trials = trials_table(path, read_space(manifest), manifest["reference"])
+        trials = trials_table(path, read_space(metadata), metadata["reference"])
         path = folder / names.BEST_FOLDER / names.METRICS_FILE
         metrics = read_json(path) if path.exists() else None
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{original_address(path)} cannot be read: {telling_line(error)}.") from error
-    return Study(folder, manifest, from_dict(SearchConfig, manifest["config"]), trials, epochs, metrics)
+    return Study(folder, metadata, from_dict(SearchConfig, metadata["config"]), trials, epochs, metrics)
 
 
 @dataclass(frozen=True)
@@ -244,7 +249,7 @@ def load_studies(folders: Iterable[str | Path]) -> Studies:
     studies = tuple(load_study(folder) for folder in folders)
     if not studies:
         raise UsageError("No study to load: give at least one folder.")
-    kinds = {str(study.manifest["metric"]["kind"]): study.place for study in studies}
+    kinds = {str(study.metadata["metric"]["kind"]): study.place for study in studies}
     if len(kinds) > 1:
         found = ", ".join(f"{address(place)}: {kind}" for kind, place in kinds.items())
         raise UsageError(f"Losses of different kinds cannot be compared ({found}).")

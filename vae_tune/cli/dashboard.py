@@ -87,11 +87,11 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
     from optuna.storages import JournalStorage
 
     from vae_tune.record.journal import Journal, UtcStorage
-    from vae_tune.record.metadata import read_manifest
+    from vae_tune.record.metadata import read_metadata
     from vae_tune.record.trials import read_trials
 
     folder = local_copy(folder)
-    read_manifest(folder)
+    read_metadata(folder)
     read_trials(folder)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     import optuna_dashboard

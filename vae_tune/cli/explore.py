@@ -74,9 +74,9 @@ def run(options: ExploreOptions) -> None:
         )
         explore(*plan(config, options.sizes, options.repeats))
         return
-    from vae_tune.record.metadata import read_config
+    from vae_tune.record.metadata import read_search_config
 
-    config = read_config(options.resume, EXPLORATION)
+    config = read_search_config(options.resume, EXPLORATION)
     if options != ExploreOptions(resume=options.resume, resources=options.resources):
         raise UsageError("--resume takes no options but those of resources: it continues with the study's settings.")
     explore(replace(config, resources=options.resources))

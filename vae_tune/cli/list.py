@@ -70,20 +70,20 @@ def _describe(place: Path) -> tuple[str, ...]:
     from vae_tune.analysis.loss_unit import LossUnit
     from vae_tune.analysis.study import trials_table
     from vae_tune.record.lock import is_being_written
-    from vae_tune.record.metadata import read_manifest, read_space, status_label
+    from vae_tune.record.metadata import read_metadata, read_space, status_label
     from vae_tune.record.trials import winner
 
     is_running = is_being_written(place)
-    manifest = read_manifest(place)
-    trials = trials_table(BytesIO(read_bytes(place / TRIALS_FILE)), read_space(manifest), manifest["reference"])
+    metadata = read_metadata(place)
+    trials = trials_table(BytesIO(read_bytes(place / TRIALS_FILE)), read_space(metadata), metadata["reference"])
     rows: Any = trials.reset_index().itertuples()
-    best, unit = winner(rows, manifest["reference"]["max_epochs"]), LossUnit.of(manifest["metric"])
-    started = datetime.fromisoformat(manifest["runs"][0]["started"]).astimezone(UTC)
+    best, unit = winner(rows, metadata["reference"]["max_epochs"]), LossUnit.of(metadata["metric"])
+    started = datetime.fromisoformat(metadata["runs"][0]["started"]).astimezone(UTC)
     return (
         _shown(place),
-        manifest["kind"],
-        status_label(manifest["status"], is_running=is_running),
-        f"{int((trials[STATE] != RUNNING).sum())}/{manifest['config']['num_samples']}",
+        metadata["kind"],
+        status_label(metadata["status"], is_running=is_running),
+        f"{int((trials[STATE] != RUNNING).sum())}/{metadata['config']['num_samples']}",
         "" if best is None else f"{unit.text(best.val_loss or 0.0)} {unit.name}, {unit.kind.name}",
         f"{started:%Y-%m-%d %H:%M}",
     )

@@ -20,9 +20,9 @@ def defaults(arguments: Sequence[str]) -> SearchConfig:
     folder = path_option("resume", arguments)
     if folder is None:
         return SearchConfig()
-    from vae_tune.record.metadata import read_config
+    from vae_tune.record.metadata import read_search_config
 
-    return read_config(folder)
+    return read_search_config(folder)
 
 
 _EXAMPLES = (

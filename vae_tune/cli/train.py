@@ -79,9 +79,9 @@ def defaults(arguments: Sequence[str]) -> TrainOptions:
 
         config, data = read_settings(resume)
     elif path is not None:
-        from vae_tune.vae.checkpoint import read_config, read_data_config
+        from vae_tune.vae.checkpoint import read_data_config, read_trial_config
 
-        config = read_config(path)
+        config = read_trial_config(path)
         data = read_data_config(path.parent) if (path.parent / MODEL_FILE).exists() else DataConfig()
     else:
         return TrainOptions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def train_trial(config: dict[str, Any], **settings: Any) -> None:
+def ray_trainable(config: dict[str, Any], **settings: Any) -> None:
     """Train one trial: see :func:`vae_tune.cluster.trainable.train_trial`."""
     from vae_tune.cluster import trainable
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, run
 from typing import Any
@@ -41,7 +41,7 @@ MUST_STAY = {"asha", "data", "points", "trial", "warm_start"}
 """Fields that must not change in a resume, or the trials would not be comparable; ``space`` is compared by content."""
 
 
-def new_manifest(
+def new_metadata(
     name: str, config: SearchConfig, base: TrialConfig, space: Space, images: Images, kind: str = names.SEARCH
 ) -> dict[str, Any]:
     """Return the content of ``study.json`` for a new study.
@@ -82,52 +82,52 @@ def this_run() -> dict[str, Any]:
         git = run(command, stdout=PIPE, stderr=DEVNULL, text=True, check=False).stdout.strip()
     except OSError:
         git = ""
-    versions = {name: metadata.version(name) for name in packages}
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return {"command": sys.argv, "versions": {"python": sys.version.split()[0], **versions, "git": git}}
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
     """Return the ``study.json`` in ``folder``, with the entries added that an older version did not write.
 
     Raises:
         UsageError: the folder is no study, or a newer version wrote something that this one cannot read.
     """
-    manifest: Any = None
+    metadata: Any = None
     try:
-        manifest = json.loads(read_bytes(folder / names.STUDY_FILE))
-        old = isinstance(manifest, dict) and "schema" not in manifest
-        _check(manifest | {"schema": 1, "kind": names.SEARCH} if old else manifest, _SHAPE)
-        from_dict(SearchConfig, manifest["config"])
-        from_dict(TrialConfig, manifest["reference"])
-        read_space(manifest)
+        metadata = json.loads(read_bytes(folder / names.STUDY_FILE))
+        old = isinstance(metadata, dict) and "schema" not in metadata
+        _check(metadata | {"schema": 1, "kind": names.SEARCH} if old else metadata, _SHAPE)
+        from_dict(SearchConfig, metadata["config"])
+        from_dict(TrialConfig, metadata["reference"])
+        read_space(metadata)
         if old:
-            manifest |= {"schema": 1, "kind": _kind_of_schema_1(manifest, folder)}
-        if manifest["kind"] not in names.KINDS or manifest["schema"] > SCHEMA:
-            raise ValueError(f"'kind' is {manifest['kind']!r}, 'schema' {manifest['schema']}")
+            metadata |= {"schema": 1, "kind": _kind_of_schema_1(metadata, folder)}
+        if metadata["kind"] not in names.KINDS or metadata["schema"] > SCHEMA:
+            raise ValueError(f"'kind' is {metadata['kind']!r}, 'schema' {metadata['schema']}")
     except FileNotFoundError as error:
         raise UsageError(f"{original_address(folder)} is no study: {names.STUDY_FILE} is missing.") from error
     except NotADirectoryError as error:
         raise UsageError(f"{address(folder)} is no study: it is no folder.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        if writer := _newer_writer(manifest):
+        if writer := _newer_writer(metadata):
             raise UsageError(
                 f"{address(folder)} was written by {writer}, this is {__version__}.\nUpgrade vae_tune to read it."
             ) from error
         what = "cannot be read" if isinstance(error, StorageError) else "is damaged"
         reason = str(error).splitlines()[0]
         raise UsageError(f"{original_address(folder)} is no study: {names.STUDY_FILE} {what} ({reason}).") from error
-    return dict(manifest)
+    return dict(metadata)
 
 
-def _newer_writer(manifest: Any) -> str:
+def _newer_writer(metadata: Any) -> str:
     """Return the vae_tune that wrote a ``study.json``, if it is newer than this one, else ""."""
     try:
-        version = str(manifest["runs"][-1]["versions"]["vae-tune"])
+        version = str(metadata["runs"][-1]["versions"]["vae-tune"])
     except (TypeError, LookupError):
         version = ""
     if _numbers(version) > _numbers(__version__):
         return f"vae_tune {version}"
-    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    schema = metadata.get("schema") if isinstance(metadata, dict) else None
     return f"a newer vae_tune (schema {schema})" if isinstance(schema, int) and schema > SCHEMA else ""
 
 
@@ -135,21 +135,21 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
-def _kind_of_schema_1(manifest: dict[str, Any], folder: Path) -> str:
+def _kind_of_schema_1(metadata: dict[str, Any], folder: Path) -> str:
     """Derive the kind of a study of version 1 from its configuration.
 
     Explorations and confirmations were grids of given points: no sampler, no early stopping, all checkpoints kept. The
     grid of an exploration is of sizes and seeds; a confirmation lies in the folder of its search.
     """
-    config: SearchConfig = from_dict(SearchConfig, manifest["config"])
-    searched = read_space(manifest).distributions
+    config: SearchConfig = from_dict(SearchConfig, metadata["config"])
+    searched = read_space(metadata).distributions
     trains_all = config.asha.scheduler == NO_EARLY_STOPPING.scheduler
     given = trains_all and (config.sampler, config.keep) == ("random", config.num_samples)
     if not given or names.SEED not in searched:
         return names.SEARCH
     sizes = searched.get(names.LATENT_SIZE)
     of_sizes = len(searched) == 2 and isinstance(sizes, CategoricalDistribution)
-    named = re.fullmatch(rf"{names.CONFIRMATION_FOLDER}(-\d+)?", manifest["name"]) is not None
+    named = re.fullmatch(rf"{names.CONFIRMATION_FOLDER}(-\d+)?", metadata["name"]) is not None
     if named and (not of_sizes or exists(absolute(folder).parent / names.STUDY_FILE)):
         return names.CONFIRMATION
     return names.EXPLORATION if of_sizes else names.SEARCH
@@ -178,20 +178,20 @@ def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
             raise ValueError(f"{name!r} is {values[name]!r}")
 
 
-def read_config(folder: Path, kind: str = names.SEARCH) -> SearchConfig:
+def read_search_config(folder: Path, kind: str = names.SEARCH) -> SearchConfig:
     """Return the configuration with which to resume the study in ``folder``; its space is the recorded one.
 
     Raises:
         UsageError: the folder is no study, or a study of another kind. More trials of an exploration would only
             repeat those that are there.
     """
-    manifest = read_manifest(folder)
-    if manifest["kind"] != kind:
+    metadata = read_metadata(folder)
+    if metadata["kind"] != kind:
         raise UsageError(
-            f"{address(folder)} is {_WORDS[manifest['kind']]}, not {_WORDS[kind]}.\n"
-            f"Go on with: {resume_command(manifest['kind'], folder)}"
+            f"{address(folder)} is {_WORDS[metadata['kind']]}, not {_WORDS[kind]}.\n"
+            f"Go on with: {resume_command(metadata['kind'], folder)}"
         )
-    config: SearchConfig = from_dict(SearchConfig, manifest["config"] | {"resume": str(folder), "space": None})
+    config: SearchConfig = from_dict(SearchConfig, metadata["config"] | {"resume": str(folder), "space": None})
     return config
 
 
@@ -202,40 +202,40 @@ def status_label(status: str, *, is_running: bool) -> str:
     return {names.INTERRUPTED: "interrupted", names.FAILED: "ended by an error"}.get(status, status or "unknown")
 
 
-def read_space(manifest: dict[str, Any]) -> Space:
+def read_space(metadata: dict[str, Any]) -> Space:
     """Return the search space of a study."""
-    distributions = {name: json_to_distribution(text) for name, text in manifest["space"].items()}
-    return Space(distributions, manifest["fixed"])
+    distributions = {name: json_to_distribution(text) for name, text in metadata["space"].items()}
+    return Space(distributions, metadata["fixed"])
 
 
-def refuse_changes(manifest: dict[str, Any], config: SearchConfig, space: Space) -> None:
+def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space) -> None:
     """Refuse to resume with settings that would make the trials incomparable.
 
     Raises:
         UsageError: it names the field, its value in the study, and the new value.
     """
-    before: SearchConfig = from_dict(SearchConfig, manifest["config"])  # with defaults for fields newer than the study
+    before: SearchConfig = from_dict(SearchConfig, metadata["config"])  # with defaults for fields newer than the study
     old, new = _flat(to_dict(before)), _flat(to_dict(config))
     for name, value in new.items():
         if name != "data.data_dir" and name.partition(".")[0] in MUST_STAY and old.get(name) != value:
             last = name.rpartition(".")[2]
             _refuse(last, old.get(name), value, f"Leave out {message_hints.option(last)} to go on")
     for part, values in space_to_dict(space).items():
-        for name in {**values, **manifest[part]}:
-            if values.get(name) != manifest[part].get(name):
-                _refuse(f"{part} {name}", manifest[part].get(name), values.get(name), "Leave out --space to go on")
+        for name in {**values, **metadata[part]}:
+            if values.get(name) != metadata[part].get(name):
+                _refuse(f"{part} {name}", metadata[part].get(name), values.get(name), "Leave out --space to go on")
 
 
-def refuse_other_data(manifest: Mapping[str, Any], config: SearchConfig, images: Images) -> None:
+def refuse_other_data(metadata: Mapping[str, Any], config: SearchConfig, images: Images) -> None:
     """Refuse to resume on other images.
 
     Raises:
         UsageError: it names the difference.
     """
     for name, value in describe_data(config, images).items():
-        if manifest["data"].get(name) != value:
+        if metadata["data"].get(name) != value:
             way = "Name the folder of this study's images with --data-dir to go on"
-            _refuse(f"data {name}", manifest["data"].get(name), value, way)
+            _refuse(f"data {name}", metadata["data"].get(name), value, way)
 
 
 def _refuse(name: str, old: Any, new: Any, way: str) -> None:

@@ -26,7 +26,7 @@ from vae_tune.config.settings import SearchConfig
 from vae_tune.record.diagnostics import collapse_reason
 from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.lock import StudyLock
-from vae_tune.record.metadata import read_manifest, resume_command
+from vae_tune.record.metadata import read_metadata, resume_command
 from vae_tune.record.recovery import refuse_lost_epochs
 from vae_tune.record.sampler_view import SET_ASIDE, read_warm_start_trials, sampler_view
 from vae_tune.record.trials import (
@@ -53,7 +53,7 @@ class StudyRecord:
     def __init__(
         self,
         folder: Path,
-        manifest: dict[str, Any],
+        metadata: dict[str, Any],
         lock: StudyLock,
         study: optuna.Study,
         storage: UtcStorage,
@@ -65,9 +65,9 @@ class StudyRecord:
         """The study, with the checkpoints: the folder itself, or the place on object storage of which it is a copy."""
         self.after_upload: Callable[[Callable[[], None]], None] = lambda action: action()
         """Calls a function as soon as the record as it is now is safe at ``place``."""
-        self.manifest = manifest
+        self.metadata = metadata
         self.listeners: list[Callable[[TrialRow], None]] = []
-        self._least_epochs = from_dict(SearchConfig, manifest["config"]).least_epochs
+        self._least_epochs = from_dict(SearchConfig, metadata["config"]).least_epochs
         self.study = study
         self._lock = lock
         self._journal = storage.journal
@@ -78,7 +78,7 @@ class StudyRecord:
         self._stale = False
         self._written = self._next_table = 0.0
         lent = read_warm_start_trials(study)
-        self.sampler_view = sampler_view(manifest["name"], storage, lent)
+        self.sampler_view = sampler_view(metadata["name"], storage, lent)
         trials = study.get_trials(deepcopy=False)
         among_own = (trial for trial in trials if names.WARM_START in trial.user_attrs)
         self.warm_start_trials: Sequence[FrozenTrial] = [*lent, *among_own]
@@ -99,7 +99,7 @@ class StudyRecord:
     def create(
         cls,
         folder: Path,
-        manifest: dict[str, Any],
+        metadata: dict[str, Any],
         enqueue: Callable[[optuna.Study], None] | None = None,
         place: Path | None = None,
     ) -> StudyRecord:
@@ -121,24 +121,24 @@ class StudyRecord:
             journal = Journal(folder / names.JOURNAL_FILE)
             journal.open()
             storage = UtcStorage(journal)
-            study = optuna.create_study(storage=storage, study_name=manifest["name"], direction=names.DIRECTION)
+            study = optuna.create_study(storage=storage, study_name=metadata["name"], direction=names.DIRECTION)
             if enqueue is not None:
                 with journal.transaction():
                     enqueue(study)
-            return cls(folder, manifest, lock, study, storage, place)
+            return cls(folder, metadata, lock, study, storage, place)
 
     @classmethod
     def resume(
         cls,
         folder: Path,
-        manifest: dict[str, Any],
+        metadata: dict[str, Any],
         place: Path | None = None,
         known: Mapping[str, Any] | None = None,
         storage: UtcStorage | None = None,
     ) -> StudyRecord:
         """Open an existing study folder after any kind of end; the tables are made again from the journal.
 
-        ``study.json`` gets the content ``manifest``; ``known`` is its content when it was decided to resume. The
+        ``study.json`` gets the content ``metadata``; ``known`` is its content when it was decided to resume. The
         journal is read unless it was already, into ``storage``, by :func:`vae_tune.record.trials.read_study`.
 
         Raises:
@@ -152,16 +152,16 @@ class StudyRecord:
             storage = storage or read_study(folder)
             refuse_lost_epochs(folder, storage)
             with _released_on_error(StudyLock(folder)) as lock:
-                if known is not None and read_manifest(folder) != known:
+                if known is not None and read_metadata(folder) != known:
                     raise UsageError(f"Another driver wrote {name} meanwhile. Nothing was changed: run this again.")
                 try:
                     storage.journal.open()
-                    study = optuna.load_study(study_name=manifest["name"], storage=storage)
+                    study = optuna.load_study(study_name=metadata["name"], storage=storage)
                 except (ValueError, TypeError, LookupError) as error:
                     damage = f"{original_address(folder / names.JOURNAL_FILE)} is damaged: {error}"
                     raise UsageError(f"{damage}. Nothing was changed.") from error
                 delete_temporary_files(folder)
-                return cls(folder, manifest, lock, study, storage, place)
+                return cls(folder, metadata, lock, study, storage, place)
         except OSError as error:
             reason = f"{error.strerror or error}. The record is intact up to there"
             raise UsageError(f"The study {name} cannot be read or written: {reason}.") from error
@@ -176,7 +176,7 @@ class StudyRecord:
     @property
     def resume_command(self) -> str:
         """The command that resumes the study."""
-        return resume_command(self.manifest["kind"], self.place)
+        return resume_command(self.metadata["kind"], self.place)
 
     @property
     def rows(self) -> Sequence[TrialRow]:
@@ -244,7 +244,7 @@ class StudyRecord:
         The reason of a FAIL, or the note that the trial collapsed, is added to what was noted before.
         """
         trial, row = self._unfinished.pop(number), self._rows[number]
-        latent_size = row.values.get("latent_size", self.manifest["reference"]["latent_size"])
+        latent_size = row.values.get("latent_size", self.metadata["reference"]["latent_size"])
         collapsed = "" if reason else collapse_reason(row, latent_size, self._least_epochs)
         reason = add_note(row.reason, reason or collapsed)
         marks: dict[str, Any] = {names.COLLAPSED: bool(collapsed), names.DIVERGED: diverged}
@@ -265,11 +265,11 @@ class StudyRecord:
         ``ended`` is when this run of the search ended, for its entry among the study's runs.
         """
         self._write_trials()
-        runs = list(self.manifest.get("runs", []))
+        runs = list(self.metadata.get("runs", []))
         if ended is not None and runs:
             runs[-1] = {**runs[-1], "ended": ended}
-        self.manifest = {**self.manifest, "status": status, "runs": runs}
-        write_json(self.folder / names.STUDY_FILE, self.manifest)
+        self.metadata = {**self.metadata, "status": status, "runs": runs}
+        write_json(self.folder / names.STUDY_FILE, self.metadata)
 
     def close(self) -> None:
         """Write and close the files, and release the lock, also when the disk is full."""
@@ -321,7 +321,7 @@ class StudyRecord:
                 listener(row)
 
     def _trial_columns(self) -> tuple[str, ...]:
-        return (*names.TRIAL_COLUMNS_BEFORE, *self.manifest["space"], *names.TRIAL_COLUMNS_AFTER)
+        return (*names.TRIAL_COLUMNS_BEFORE, *self.metadata["space"], *names.TRIAL_COLUMNS_AFTER)
 
     def _write_trials(self) -> None:
         start, self._stale = time.monotonic(), False

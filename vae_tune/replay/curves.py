@@ -30,7 +30,7 @@ from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import CURVES_FILE, DIVERGED, EPOCH, FAIL, SECONDS, STATE, TRIAL, VAL_LOSS
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.record.metadata import read_manifest, read_space
+from vae_tune.record.metadata import read_metadata, read_space
 
 Array = npt.NDArray[np.float64]
 
@@ -89,10 +89,10 @@ def load_curves(folder: Path) -> Curves:
     folder = local_copy(folder)
     if not (folder / CURVES_FILE).exists():
         return study_curves(load_study(folder))
-    manifest = read_manifest(folder)
+    metadata = read_metadata(folder)
     try:
-        reference: TrialConfig = from_dict(TrialConfig, manifest["reference"])
-        return _curves(folder, LossUnit.of(manifest["metric"]), read_space(manifest), reference, read_table(folder))
+        reference: TrialConfig = from_dict(TrialConfig, metadata["reference"])
+        return _curves(folder, LossUnit.of(metadata["metric"]), read_space(metadata), reference, read_table(folder))
     except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise UsageError(f"{original_address(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
 

@@ -80,7 +80,7 @@ def _findings(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
             found = "unknown" if np.isnan(poorest[SPEARMAN]) else f"{poorest[SPEARMAN]:.2f}"
             yield _not_enough(f"rank correlation {found} at epoch {poorest[EPOCH]:.0f}, needs {LOWEST_CORRELATION}")
             return
-    workers = study.manifest["runs"][-1].get("slots", {}).get("count", 1)
+    workers = study.metadata["runs"][-1].get("slots", {}).get("count", 1)
     source = Recorded(curves, surrogate, check)
     yield from _factors(study, source, workers)
     yield from _gain(study, source, workers)

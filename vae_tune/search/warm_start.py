@@ -16,7 +16,7 @@ from vae_tune.config.local_copies import local_copy
 from vae_tune.config.names import LIKELIHOOD, STARTED, WARM_START
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
 from vae_tune.vae.likelihoods.likelihood import likelihood_name
@@ -49,9 +49,9 @@ def refuse_repeats(folders: Sequence[Path]) -> None:
     """
     first_by_identity: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
-        manifest = read_manifest(folder)
-        begun = [run[STARTED] for run in manifest["runs"][:1]]
-        first = first_by_identity.setdefault((manifest["name"], *begun, manifest["data"]["sha256"]), folder)
+        metadata = read_metadata(folder)
+        begun = [run[STARTED] for run in metadata["runs"][:1]]
+        first = first_by_identity.setdefault((metadata["name"], *begun, metadata["data"]["sha256"]), folder)
         if first is not folder:
             also = "" if address(first) == address(folder) else f", also as {address(folder)}"
             raise UsageError(
@@ -59,7 +59,7 @@ def refuse_repeats(folders: Sequence[Path]) -> None:
             )
 
 
-def read_warm_start(folder: Path, manifest: Mapping[str, Any], space: Space, base: TrialConfig) -> WarmStart:
+def read_warm_start(folder: Path, metadata: Mapping[str, Any], space: Space, base: TrialConfig) -> WarmStart:
     """Return the trials of another study that the sampler can learn from.
 
     Their losses must be comparable: same images, metric and fixed fields, the same hyperparameters searched, and the
@@ -69,12 +69,12 @@ def read_warm_start(folder: Path, manifest: Mapping[str, Any], space: Space, bas
         UsageError: the folder is no study, or its trials cannot be compared; names the difference.
     """
     copy = local_copy(folder)
-    other = read_manifest(copy)
-    mine, theirs = (_comparable(study, manifest["space"]) for study in (manifest, other))
+    other = read_metadata(copy)
+    mine, theirs = (_comparable(study, metadata["space"]) for study in (metadata, other))
     if theirs["data"] != mine["data"]:
         there, here = (
             f"{data['train']} of {data['dataset']} to train on, checksum {data['sha256'][:8]}"
-            for data in (other["data"], manifest["data"])
+            for data in (other["data"], metadata["data"])
         )
         raise UsageError(
             f"--warm-start {address(folder)}: its trials cannot be compared: other images ({there}; here {here})."

@@ -58,7 +58,7 @@ def comparable_studies(folders: Sequence[Path]) -> Studies:
     """
     studies = load_studies(folders)
     found: dict[str, Path] = {}
-    all_data = [study.manifest["data"] for study in studies.studies]
+    all_data = [study.metadata["data"] for study in studies.studies]
     for study, data in zip(studies.studies, all_data, strict=True):
         # the checksum covers the training images too, so it only distinguishes studies that used as many of each
         alike = {other["sha256"] for other in all_data if other | {"sha256": data["sha256"]} == data}
@@ -100,10 +100,10 @@ def side_by_side(studies: Studies) -> pd.DataFrame:
 
 
 def _row(study: Study) -> dict[str, Any]:
-    ledger, best, trials = compute_cost(study), study.best, study.trials
+    cost, best, trials = compute_cost(study), study.best, study.trials
     row: dict[str, Any] = {
         names.STATUS: make_status(study)["label"],
-        names.TRAIN_IMAGES: study.manifest["data"]["train"],
+        names.TRAIN_IMAGES: study.metadata["data"]["train"],
         names.MAX_EPOCHS: study.max_epochs,
         names.TRIALS: len(trials),
         **{state: int((trials[names.STATE] == state).sum()) for state in names.STATES},
@@ -111,8 +111,8 @@ def _row(study: Study) -> dict[str, Any]:
         names.BEST_TRIAL: study.best_trial,
         names.BEST_EPOCHS: None if best is None else best[names.EPOCHS],
         **dict.fromkeys((names.VAL_LOSS, names.TEST_LOSS, names.REFERENCE_LOSS, names.FOUND_HOURS), float("nan")),
-        names.WALL_HOURS: ledger.wall_seconds / 3600,
-        **{hours: float(ledger.entries[hours].sum()) for hours in (names.CPU_HOURS, names.GPU_HOURS)},
+        names.WALL_HOURS: cost.wall_seconds / 3600,
+        **{hours: float(cost.entries[hours].sum()) for hours in (names.CPU_HOURS, names.GPU_HOURS)},
     }
     if best is not None:
         row[names.VAL_LOSS] = best[names.VAL_LOSS]
@@ -137,8 +137,8 @@ def comparison(studies: Studies) -> list[str]:
     table = table.drop(columns=unused)
     rows = dict(_numbers(str(column), table[column], unit) for column in table)
     rows |= _configurations(studies)
-    manifest = studies.studies[0].manifest
-    kind = f"Losses: negative ELBO, {unit.title} of {manifest['data']['dataset']}"
+    metadata = studies.studies[0].metadata
+    kind = f"Losses: negative ELBO, {unit.title} of {metadata['data']['dataset']}"
     return [kind, "", *_aligned({"": list(studies.names), **rows}), "", _verdict(table, unit)]
 
 

@@ -120,7 +120,7 @@ def compare(
         result.append({names.TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
     with atomic(confirmation.folder.parent / names.CONFIRMATION_FILE) as file:
-        file.write(to_csv(frame.assign(kind=confirmation.manifest["metric"]["kind"])))
+        file.write(to_csv(frame.assign(kind=confirmation.metadata["metric"]["kind"])))
     return frame
 
 
@@ -132,5 +132,5 @@ def _identity(folder: Path) -> dict[str, Any] | None:
     """Return what distinguishes the confirmation in ``folder`` from others; None if there is none."""
     if not (folder / names.STUDY_FILE).exists():
         return None
-    manifest = read_json(folder / names.STUDY_FILE)
-    return {**{name: manifest[name] for name in ("reference", "space")}, "trials": manifest["config"]["num_samples"]}
+    metadata = read_json(folder / names.STUDY_FILE)
+    return {**{name: metadata[name] for name in ("reference", "space")}, "trials": metadata["config"]["num_samples"]}

@@ -17,7 +17,7 @@ from vae_tune.config.files import address
 from vae_tune.config.names import TEST_LOSS, TRIAL, VAL_LOSS
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images, to_tensor
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.record.trials import TrialRow
 from vae_tune.vae.checkpoint import (
     DAMAGE,
@@ -71,14 +71,14 @@ def load_last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Calla
         return read_checkpoint(path, _CPU)
     except DAMAGE as error:
         say(f"{address(path)} is missing or damaged ({telling_line(error)}): trial {row.trial} is trained again.")
-    manifest = read_manifest(folder)
-    config: TrialConfig = from_dict(TrialConfig, {**manifest["reference"], **row.values})
+    metadata = read_metadata(folder)
+    config: TrialConfig = from_dict(TrialConfig, {**metadata["reference"], **row.values})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said already
         before = newest_checkpoint(place, _CPU)
     goes_on = before is not None and before.config == config and before.state.epoch < row.epochs
     state = before.state if before and goes_on else new_state(config, images.shape, _CPU)
-    with cpu_threads(manifest["config"]["resources"]["cpus_per_trial"]):
+    with cpu_threads(metadata["config"]["resources"]["cpus_per_trial"]):
         report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)
     if abs(report.val_loss - (row.val_loss or 0)) >= max(_TOLERANCE, _RELATIVE_TOLERANCE * abs(report.val_loss)):
         say(f"Trial {row.trial} now has a loss of {report.val_loss:.3f} nats, {row.val_loss:.3f} before.")

@@ -12,7 +12,7 @@ from vae_tune.config.files import named_path
 from vae_tune.config.settings import SearchConfig
 from vae_tune.config.space import Grid
 from vae_tune.record.claim import claimed
-from vae_tune.record.metadata import read_config
+from vae_tune.record.metadata import read_search_config
 from vae_tune.search.stopping import interruptible
 from vae_tune.tasks.search_finish import finish_search
 from vae_tune.tasks.search_plan import make_plan, study_place
@@ -47,4 +47,4 @@ def resume_search(folder: str | Path, *, view: View | None = None, **changes: An
 
     Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``.
     """
-    return run_search(dataclasses.replace(read_config(named_path(folder)), **changes), view=view)
+    return run_search(dataclasses.replace(read_search_config(named_path(folder)), **changes), view=view)

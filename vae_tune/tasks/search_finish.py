@@ -11,7 +11,7 @@ from vae_tune.analysis.study import Study
 from vae_tune.config import message_hints
 from vae_tune.config.errors import telling_line
 from vae_tune.config.names import INTERRUPTED, SEARCH, SEED
-from vae_tune.record.metadata import read_manifest
+from vae_tune.record.metadata import read_metadata
 from vae_tune.search.stopping import Trainings, interruptible
 from vae_tune.tasks.search_plan import Plan, open_record
 from vae_tune.tasks.search_run import train_trials
@@ -38,11 +38,11 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
             view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows, study.loss_unit)
         if stopping.reason != INTERRUPTED and study.kind == SEARCH:
             view.say("Replaying the search ...")
-            with _harmless(view, "The search could not be replayed"):
+            with _warn_on_error(view, "The search could not be replayed"):
                 from vae_tune.replay.forecast import SECONDS, write_forecast
 
                 write_forecast(study, min(SECONDS, stopping.spare_seconds))
-        with _harmless(
+        with _warn_on_error(
             view, "There is no report", f" To write it later: {message_hints.command('report', plan.place)}"
         ):
             from vae_tune.views.report.page import write_report
@@ -70,9 +70,9 @@ def _confirm(search: RunningSearch, metrics: dict[str, Any] | None) -> dict[str,
         return metrics
     used = {row.values.get(SEED, plan.base.seed) for row in record.rows}
     config, grid = confirm.plan(rows, plan.base, plan.config, record.folder, used)
-    manifest = read_manifest(config.resume) if config.resume else None
+    metadata = read_metadata(config.resume) if config.resume else None
     folder, place = (parent / str(config.study_name) for parent in (record.folder, record.place))
-    again = Plan(config, folder, place, grid.space, config.trial, grid.points, config.num_samples, manifest, grid.kind)
+    again = Plan(config, folder, place, grid.space, config.trial, grid.points, config.num_samples, metadata, grid.kind)
     asked = plan.config.confirm
     few = "" if len(rows) >= asked else f", all that are complete of the {asked} asked for,"
     each = f"{config.num_samples // len(rows)} fresh seeds each"
@@ -93,7 +93,7 @@ def _confirm(search: RunningSearch, metrics: dict[str, Any] | None) -> dict[str,
 
 
 @contextlib.contextmanager
-def _harmless(view: View, failure: str, remedy: str = "") -> Iterator[None]:
+def _warn_on_error(view: View, failure: str, remedy: str = "") -> Iterator[None]:
     """Turn an error in the block into a warning: the search itself is complete."""
     try:
         yield

@@ -22,9 +22,17 @@ from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.storage import exists
 from vae_tune.images.datasets import Images, refuse_unknown
-from vae_tune.record import metadata
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.lock import refuse_without_locks
+from vae_tune.record.metadata import (
+    new_metadata,
+    read_metadata,
+    read_space,
+    refuse_changes,
+    refuse_other_data,
+    resume_command,
+    this_run,
+)
 from vae_tune.record.recovery import is_unfinished_creation
 from vae_tune.record.remote_sync import delete_outdated_copy, update_working_copy
 from vae_tune.record.study_record import StudyRecord
@@ -53,7 +61,7 @@ class Plan:
     points: Sequence[Mapping[str, Any]]
     remaining: int
     """Trials that have not finished yet."""
-    manifest: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
     """``study.json`` of the study to resume, or None for a new one."""
     kind: str = SEARCH
     """Of a new study: see :data:`vae_tune.config.names.KINDS`."""
@@ -83,26 +91,24 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
             f"Optuna keeps the state of {config.sampler} as a pickle, which is not read.\nResume with --sampler tpe."
         )
     if (study := original_path(config.resume)) != config.resume:
-        way = metadata.resume_command(metadata.read_manifest(config.resume)["kind"], study)
+        way = resume_command(read_metadata(config.resume)["kind"], study)
         raise UsageError(
             f"{config.resume} is a working copy of a study on object storage.\nTo resume the study itself: {way}"
         )
     folder = update_working_copy(config.resume)
-    manifest = metadata.read_manifest(folder)
+    metadata = read_metadata(folder)
     try:
         refuse_without_locks(folder)
     except OSError as error:
         raise UsageError(f"The study {folder} cannot be written: {error.strerror or error}.") from error
-    recorded = from_dict(SearchConfig, manifest["config"])
+    recorded = from_dict(SearchConfig, metadata["config"])
     for name in ("results_dir", "study_name"):
         if getattr(config, name) != getattr(recorded, name):
             raise UsageError(
                 f"--resume {argument(config.resume)} names the study: leave out {message_hints.option(name)}."
             )
-    space = metadata.read_space(manifest)
-    metadata.refuse_changes(
-        manifest, config, space if config.space is None else load_space(config.space, config.trial)
-    )
+    space = read_space(metadata)
+    refuse_changes(metadata, config, space if config.space is None else load_space(config.space, config.trial))
     storage = read_study(folder)
     own = [trial for trial in trials_in(storage) if WARM_START not in trial.user_attrs]
     started = sum(trial.state != TrialState.WAITING for trial in own)
@@ -111,7 +117,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
     base = dataclasses.replace(config.trial, **space.fixed)
     _check_sampler(config, space, base)
-    return Plan(config, folder, place, space, base, [], remaining, manifest, storage=storage)
+    return Plan(config, folder, place, space, base, [], remaining, metadata, storage=storage)
 
 
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
@@ -139,7 +145,7 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
         delete_outdated_copy(place)
         for there in (folder, place):
             if exists(there / STUDY_FILE):
-                way = metadata.resume_command(metadata.read_manifest(there)["kind"], place)
+                way = resume_command(read_metadata(there)["kind"], place)
                 raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {way}")
         for taken in (folder, place):
             if (taken.exists() and not taken.is_dir()) or not is_unfinished_creation(taken):
@@ -157,28 +163,28 @@ def _new_folder(config: SearchConfig, place: Path) -> Path:
 def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRecord:
     """Create or reopen the study folder after the last checks; show which trials the sampler starts from."""
     config = to_dict(dataclasses.replace(plan.config, resume=None))
-    if plan.manifest is not None:
-        config["space"] = plan.manifest["config"]["space"]  # shows where the space is from; it is not read again
+    if plan.metadata is not None:
+        config["space"] = plan.metadata["config"]["space"]  # shows where the space is from; it is not read again
     start = {"started": now(), "num_samples": plan.config.num_samples, "slots": dataclasses.asdict(slots)}
-    entry = {**start, **metadata.this_run()}
-    if plan.manifest is not None:
-        metadata.refuse_other_data(plan.manifest, plan.config, images)
-        manifest = {**plan.manifest, "config": config, "runs": [*plan.manifest["runs"], entry]}
-        record = StudyRecord.resume(plan.folder, manifest, plan.place, plan.manifest, plan.storage)
+    entry = {**start, **this_run()}
+    if plan.metadata is not None:
+        refuse_other_data(plan.metadata, plan.config, images)
+        metadata = {**plan.metadata, "config": config, "runs": [*plan.metadata["runs"], entry]}
+        record = StudyRecord.resume(plan.folder, metadata, plan.place, plan.metadata, plan.storage)
         _warn_of_repeats(record, plan, view)
         return record
     refuse_kinds(plan.space, plan.base, images.shape[0], images.binarization)
-    manifest = metadata.new_manifest(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
-    manifest["runs"] = [entry]
+    metadata = new_metadata(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
+    metadata["runs"] = [entry]
     others = plan.config.warm_start
-    warm_starts = [read_warm_start(folder, manifest, plan.space, plan.base) for folder in others]
+    warm_starts = [read_warm_start(folder, metadata, plan.space, plan.base) for folder in others]
     initial = InitialTrials(plan.points, [trial for other in warm_starts for trial in other.trials])
     try:
         if plan.folder != plan.place and original_path(plan.folder) != plan.place:
             plan.folder.mkdir(parents=True, exist_ok=True)
             mark_copy(plan.folder, plan.place)
         record = StudyRecord.create(
-            plan.folder, manifest, lambda study: initial.enqueue(study, plan.space, plan.base), plan.place
+            plan.folder, metadata, lambda study: initial.enqueue(study, plan.space, plan.base), plan.place
         )
     except FileExistsError as error:
         raise UsageError(f"Another search has created the study {address(plan.place)} meanwhile.") from error

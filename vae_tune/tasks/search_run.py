@@ -18,7 +18,7 @@ from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import RunningRay, ray_is_alive
 from vae_tune.cluster.slots import CurrentSlots, Slots
-from vae_tune.cluster.worker_entry import train_trial
+from vae_tune.cluster.worker_entry import ray_trainable
 from vae_tune.config import names
 from vae_tune.config.errors import SearchError
 from vae_tune.config.files import absolute, address
@@ -49,7 +49,7 @@ def train_trials(search: RunningSearch) -> None:
     plan, record, images, slots = search.plan, search.record, search.images, search.slots
     ray, view, stopping = search.ray, search.view, search.stopping
     ray.log.write_to(plan.folder / names.RAY_FOLDER / names.RAY_LOG_FILE)
-    unit = LossUnit.of(record.manifest["metric"])
+    unit = LossUnit.of(record.metadata["metric"])
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows, unit)
     room = f"{slots}{cpu_note() if plan.config.resources.address is None else ''}"
     view.say(f"Study {address(plan.place)}: {room}; losses in {unit.name} ({unit.kind.words})")
@@ -83,7 +83,7 @@ def train_trials(search: RunningSearch) -> None:
         def run() -> None:
             stopping.begin()
             trainable = tune.with_parameters(  # stores the images in the Ray that runs now
-                train_trial,
+                ray_trainable,
                 images=images,
                 base=plan.base,
                 folder=absolute(plan.place),

@@ -75,7 +75,7 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
         outlasting_ray.enter_context(crash_notice(_KILLED.format(record.resume_command), release))
         if claim is not None:
             record.after_upload = outlasting_ray.enter_context(
-                uploading(record.folder, plan.place, claim, view.warn, stopping.fail, record.manifest["kind"])
+                uploading(record.folder, plan.place, claim, view.warn, stopping.fail, record.metadata["kind"])
             )
         if plan.config.confirm:
             stopping.slots = slots.count
@@ -152,7 +152,7 @@ def _most_trials(plan: Plan) -> int:
 
 def record_interruption(record: StudyRecord, view: View) -> None:
     """Record that a second Ctrl-C or SIGTERM, or one while no trial ran, ended the search; say how to resume."""
-    if record.manifest["status"] == "running":
+    if record.metadata["status"] == "running":
         with contextlib.suppress(OSError):
             record.set_status(INTERRUPTED, ended=now())
     view.warn(f"To resume: {record.resume_command}")

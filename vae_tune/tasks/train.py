@@ -128,8 +128,8 @@ def _live_curves(
 
     views, started = ViewsConfig(visdom=url), now()
     require_packages(views)
-    manifest = {"reference": {"max_epochs": config.max_epochs}, "metric": metric}
-    (view,) = open_views(views, folder, manifest, say)
+    metadata = {"reference": {"max_epochs": config.max_epochs}, "metric": metric}
+    (view,) = open_views(views, folder, metadata, say)
     try:
         yield lambda reports: view.put(TrialRow(0, {}, started, reports=tuple(reports)))
     finally:

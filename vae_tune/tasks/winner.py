@@ -93,7 +93,7 @@ class WinnerKeeper:
 
     def _write(self, best: TrialRow) -> None:
         checkpoint = load_last_checkpoint(self._record.place, best, self._images, self._say)
-        data = from_dict(DataConfig, self._record.manifest["config"]["data"])
+        data = from_dict(DataConfig, self._record.metadata["config"]["data"])
         write_model(self._folder, checkpoint.state.model, checkpoint.config, data)
         write_sheets(self._folder, checkpoint.state.model, self._images.validation)
         self._write_metrics(best, test=False)
@@ -101,7 +101,7 @@ class WinnerKeeper:
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
         at = f"at max_epochs={self._max_epochs}" if best.state == names.COMPLETE else "at the deepest epoch reached"
         metrics: dict[str, Any] = {
-            **{name: value for name, value in self._record.manifest["metric"].items() if name in _OF_THE_METRIC},
+            **{name: value for name, value in self._record.metadata["metric"].items() if name in _OF_THE_METRIC},
             "rule": f"lowest {names.VAL_LOSS} {at}" + ("" if best.state == names.COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),
         }
@@ -129,7 +129,7 @@ class WinnerKeeper:
             "trial": row.trial,
             "epochs": row.epochs,
             "hyperparameters": dict(row.values),
-            "latent_size": row.values.get("latent_size", self._record.manifest["reference"]["latent_size"]),
+            "latent_size": row.values.get("latent_size", self._record.metadata["reference"]["latent_size"]),
             "validation": {
                 "negative_elbo": report[names.VAL_LOSS],
                 "reconstruction": report[names.VAL_RECONSTRUCTION],

@@ -233,7 +233,7 @@ def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
         raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
 
 
-def read_config(path: Path) -> TrialConfig:
+def read_trial_config(path: Path) -> TrialConfig:
     """Return the configuration in a ``config.json``; raise UsageError if it is missing or damaged."""
     try:
         return from_dict(TrialConfig, read_json(path))

@@ -16,7 +16,7 @@ from vae_tune.config.errors import UsageError
 class CheckOptions(Options):
     """Find what is wrong with a cluster before it costs money.
 
-    Checks a cluster file, or with --address a running cluster. Prints one line per finding: where, what, and the
+    Checks a cluster file, or with --address a running cluster. Prints one line per problem: where, what, and the
     remedy. Exits with 1 if there is an error among them.
     """
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from vae_tune.cli.check.document import Document, Finding, Keys, advise, nearest
+from vae_tune.cli.check.document import Document, Keys, Problem, advise, nearest
 from vae_tune.cli.check.rules import declared, places
 
 _SMALLEST_DISK = 40  # GB: PyTorch with CUDA takes 6 installed, and as much while it is
 
 
-def provider(document: Document) -> Iterator[Finding]:
+def provider(document: Document) -> Iterator[Problem]:
     """Find what the rules for any provider and for this one forbid, and zones outside of the region."""
     yield from declared(document, "any")
     yield from declared(document, document.get("provider", "type"))
@@ -25,7 +25,7 @@ def provider(document: Document) -> Iterator[Finding]:
                 yield document.error(("provider", "availability_zone"), what, "Change one of them.")
 
 
-def local_hosts(document: Document) -> Iterator[Finding]:
+def local_hosts(document: Document) -> Iterator[Problem]:
     """Find repeated and public addresses of own machines, and more workers than machines."""
     if document.get("provider", "type") != "local" or document.get("provider", "coordinator_address"):
         return
@@ -72,7 +72,7 @@ def _run_instances() -> Any:
     return model.operation_model("RunInstances").input_shape
 
 
-def aws_nodes(document: Document) -> Iterator[Finding]:
+def aws_nodes(document: Document) -> Iterator[Problem]:
     """Find what EC2 would refuse in a node_config."""
     if document.get("provider", "type") != "aws":
         return
@@ -87,7 +87,7 @@ def aws_nodes(document: Document) -> Iterator[Finding]:
         yield from _against_shape(document, keys, config, shape)
 
 
-def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> Iterator[Finding]:
+def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> Iterator[Problem]:
     name = ".".join(map(str, keys[3:])) or "node_config"
     kinds = {"structure": dict, "map": dict, "list": list, "integer": int, "boolean": bool, "string": str}
     kind = kinds.get(shape.type_name)
@@ -110,7 +110,7 @@ def _against_shape(document: Document, keys: Keys, value: Any, shape: Any) -> It
         yield find(keys, f"botocore knows no {name} {value!r}.", f"Did you mean {guess!r}?" if guess else "Is it new?")
 
 
-def aws_access(document: Document) -> Iterator[Finding]:
+def aws_access(document: Document) -> Iterator[Problem]:
     """Find nodes without ssh access, or with a disk too small for PyTorch."""
     if document.get("provider", "type") != "aws":
         return

@@ -1,4 +1,4 @@
-"""Running the checks on a cluster file or a cluster, and printing the findings."""
+"""Running the checks on a cluster file or a cluster, and printing the problems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vae_tune.cli.check import clouds, kuberay, schema, security, shell_commands
-from vae_tune.cli.check.document import Document, Finding, read_document
+from vae_tune.cli.check.document import Document, Problem, read_document
 from vae_tune.cluster.auth_token import make_token
 from vae_tune.config.errors import UsageError, telling_line
 
@@ -19,27 +19,27 @@ _SSH_PORT = 22
 
 
 def check(path: Path | None, address: str | None, results_dir: str | None, offline: bool, make_token: bool) -> int:
-    """Print the findings; return 1 if there is an error among them.
+    """Print the problems; return 1 if there is an error among them.
 
     Raises:
         UsageError: the file cannot be read, is not YAML, or there is no such cluster.
     """
-    findings: list[Finding] = []
+    problems: list[Problem] = []
     if path is not None:
         document = read_document(path)
         if make_token:
             _make_token(document)
-        findings += check_document(document, results_dir)
+        problems += check_document(document, results_dir)
         if not offline:
-            findings += reachable(document)
+            problems += reachable(document)
     if address is not None:
         from vae_tune.cli.check.running_cluster import check_cluster
 
-        findings += check_cluster(address, results_dir, print)
-    for finding in findings:
-        print(finding)
-    errors = sum(finding.level == "error" for finding in findings)
-    print(f"{_count(errors, 'error')}, {_count(len(findings) - errors, 'warning')}.")
+        problems += check_cluster(address, results_dir, print)
+    for problem in problems:
+        print(problem)
+    errors = sum(problem.level == "error" for problem in problems)
+    print(f"{_count(errors, 'error')}, {_count(len(problems) - errors, 'warning')}.")
     return 1 if errors else 0
 
 
@@ -47,22 +47,22 @@ def _count(number: int, name: str) -> str:
     return f"{number or 'no'} {name}{'' if number == 1 else 's'}"
 
 
-def check_document(document: Document, results_dir: str | None = None) -> list[Finding]:
-    """Return the findings of a file, in the order of its lines."""
+def check_document(document: Document, results_dir: str | None = None) -> list[Problem]:
+    """Return the problems of a file, in the order of its lines."""
     rules = [*schema.RULES, *clouds.RULES, *shell_commands.RULES, *security.RULES]
     for_kuberay = kuberay.is_kuberay(document)
     if for_kuberay:
         rules = [schema.repeated_keys, *kuberay.RULES, shell_commands.pinned_versions, security.secrets]
-    findings = [finding for rule in rules for finding in rule(document)]
+    problems = [problem for rule in rules for problem in rule(document)]
     if not for_kuberay:
-        findings += security.results_folder(document, results_dir)
-        if not any(finding.level == "error" for finding in findings):
-            findings += rays_own(document)
+        problems += security.results_folder(document, results_dir)
+        if not any(problem.level == "error" for problem in problems):
+            problems += ray_validation(document)
     # once each: two rules may agree on a key
-    return sorted(dict.fromkeys(findings), key=lambda finding: int(finding.where.rpartition(":")[2]))
+    return sorted(dict.fromkeys(problems), key=lambda problem: int(problem.where.rpartition(":")[2]))
 
 
-def rays_own(document: Document) -> Iterator[Finding]:
+def ray_validation(document: Document) -> Iterator[Problem]:
     """Find what `ray up` refuses before it contacts the provider."""
     import copy
 
@@ -80,7 +80,7 @@ def rays_own(document: Document) -> Iterator[Finding]:
         logger.setLevel(level)
 
 
-def reachable(document: Document) -> Iterator[Finding]:
+def reachable(document: Document) -> Iterator[Problem]:
     """Find own machines that do not answer on the ssh port, and missing AWS credentials."""
     provider = document.mapping("provider")
     if provider.get("type") == "local":
@@ -108,7 +108,7 @@ def _aws_identity() -> bool:
     try:
         from botocore.session import Session
     except ImportError:
-        return True  # another finding reports that
+        return True  # another problem reports that
     return Session().get_credentials() is not None
 
 

@@ -19,7 +19,7 @@ Level = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Problem:
     """Something that is wrong (error), or that will cost money, time or safety (warning)."""
 
     level: Level
@@ -29,7 +29,7 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        """Return the finding on one line."""
+        """Return the problem on one line."""
         return f"{self.where}: {self.level}: {self.what} {self.advice}".rstrip().replace("\n", " ")
 
 
@@ -88,13 +88,13 @@ class Document:
                 return f"{self.path}:{self.lines[keys[:length]]}"
         return f"{self.path}:1"
 
-    def error(self, keys: Keys, what: str, advice: str) -> Finding:
-        """Return a finding at ``keys`` that keeps the cluster from working, or makes it unsafe."""
-        return Finding("error", self.where(*keys), what, advice)
+    def error(self, keys: Keys, what: str, advice: str) -> Problem:
+        """Return a problem at ``keys`` that keeps the cluster from working, or makes it unsafe."""
+        return Problem("error", self.where(*keys), what, advice)
 
-    def warning(self, keys: Keys, what: str, advice: str) -> Finding:
-        """Return a finding at ``keys`` that costs money, time or safety."""
-        return Finding("warning", self.where(*keys), what, advice)
+    def warning(self, keys: Keys, what: str, advice: str) -> Problem:
+        """Return a problem at ``keys`` that costs money, time or safety."""
+        return Problem("warning", self.where(*keys), what, advice)
 
 
 def read_document(path: Path) -> Document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vae_tune.cli.check.document import Document, Finding, Keys
+from vae_tune.cli.check.document import Document, Keys, Problem
 from vae_tune.cli.check.rules import declared, places
 from vae_tune.cli.check.shell_commands import wanted_versions
 
@@ -18,7 +18,7 @@ def _cluster(document: Document) -> Keys:
     return ("spec", "rayClusterSpec") if document.get("kind") == "RayJob" else ("spec",)
 
 
-def parts(document: Document) -> Iterator[Finding]:
+def parts(document: Document) -> Iterator[Problem]:
     """Find what the declared rules forbid, groups without an image, and minima above maxima."""
     cluster = _cluster(document)
     yield from declared(document, "RayJob" if document.get("kind") == "RayJob" else "RayCluster")
@@ -33,7 +33,7 @@ def parts(document: Document) -> Iterator[Finding]:
             yield document.error((*group, "minReplicas"), what, "Raise maxReplicas or lower minReplicas.")
 
 
-def versions(document: Document) -> Iterator[Finding]:
+def versions(document: Document) -> Iterator[Problem]:
     """Find a rayVersion, which the operator relies on, that differs from the constraints."""
     keys = (*_cluster(document), "rayVersion")
     version = document.get(*keys)
@@ -45,7 +45,7 @@ def versions(document: Document) -> Iterator[Finding]:
         yield document.error(keys, what, f"Write {wanted[-1]}.")
 
 
-def token(document: Document) -> Iterator[Finding]:
+def token(document: Document) -> Iterator[Problem]:
     """Find a cluster without a token."""
     cluster = _cluster(document)
     variables = places(document, "headGroupSpec.template.spec.containers.*.env.*.name", cluster)

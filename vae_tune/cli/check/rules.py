@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from vae_tune.cli.check.document import Document, Finding, Keys, advise, nearest
+from vae_tune.cli.check.document import Document, Keys, Problem, advise, nearest
 
 
 @cache
@@ -20,7 +20,7 @@ def _sections() -> dict[str, list[dict[str, Any]]]:
     return sections
 
 
-def declared(document: Document, kind: object, start: Keys = ()) -> Iterator[Finding]:
+def declared(document: Document, kind: object, start: Keys = ()) -> Iterator[Problem]:
     """Find what the rules for a provider or a kind of file forbid; their places are below ``start``."""
     for names, rules in _sections().items():
         for rule in rules if kind in names.split() else ():
@@ -28,7 +28,7 @@ def declared(document: Document, kind: object, start: Keys = ()) -> Iterator[Fin
                 for found, words in _broken(rule, document.get(*keys)):
                     advice = rule["do"].format(*words) if "do" in rule else advise(words[0], rule["known"].split())
                     what = rule["say"].format(*words, at=keys, value=document.get(*keys))
-                    yield Finding(rule.get("level", "error"), document.where(*keys, *found), what, advice)
+                    yield Problem(rule.get("level", "error"), document.where(*keys, *found), what, advice)
 
 
 def places(document: Document, pattern: str, start: Keys = ()) -> list[Keys]:

@@ -16,7 +16,7 @@ import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vae_tune.cli.check.document import Finding, Level
+from vae_tune.cli.check.document import Level, Problem
 from vae_tune.cluster.ray_runtime import running_ray
 from vae_tune.config.compat.ray import is_token_auth_enabled
 from vae_tune.config.errors import telling_line
@@ -47,8 +47,8 @@ class Probe:
     device: str
 
 
-def check_cluster(address: str, results_dir: str | None, say: Callable[[str], None]) -> list[Finding]:
-    """Join the cluster, test every node, ``say`` a line about each, and return the findings.
+def check_cluster(address: str, results_dir: str | None, say: Callable[[str], None]) -> list[Problem]:
+    """Join the cluster, test every node, ``say`` a line about each, and return the problems.
 
     Raises:
         UsageError: there is no cluster at that address.
@@ -56,10 +56,10 @@ def check_cluster(address: str, results_dir: str | None, say: Callable[[str], No
     with running_ray(ResourceConfig(address=address)):
         nodes = sorted(ray.nodes(), key=lambda node: str(node["NodeManagerAddress"]))
         alive = [node for node in nodes if node["Alive"]]
-        findings = [*lost_nodes(nodes), *no_token(is_token_auth_enabled())]
-        folder, problem = _open_storage(results_dir) if results_dir is not None else (None, None)
-        if problem:
-            findings.append(Finding("error", "this machine", f"{results_dir}: {problem}", "No search could start."))
+        problems = [*lost_nodes(nodes), *no_token(is_token_auth_enabled())]
+        folder, refusal = _open_storage(results_dir) if results_dir is not None else (None, None)
+        if refusal:
+            problems.append(Problem("error", "this machine", f"{results_dir}: {refusal}", "No search could start."))
         share = {node["NodeID"]: 0.01 if node["Resources"].get("GPU") else 0 for node in alive}
         questions = [_on(node, num_gpus=share[node["NodeID"]])(probe).remote(folder) for node in alive]  # all at once
         deadline = time.monotonic() + _TIMEOUT
@@ -69,18 +69,18 @@ def check_cluster(address: str, results_dir: str | None, say: Callable[[str], No
                 answer: Probe = ray.get(question, timeout=max(1.0, deadline - time.monotonic()))
                 skew = _skew(node)
             except Exception as error:  # whatever the node's own code raised comes with its own type
-                findings.append(no_answer(where, error))
+                problems.append(no_answer(where, error))
                 continue
             say(f"{where}: {describe(answer, skew)}")
-            findings += judge(where, answer, skew, own_versions())
+            problems += node_problems(where, answer, skew, own_versions())
         total, free = ray.cluster_resources(), ray.available_resources()
         counts = (f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
         say(f"{len(alive)} nodes, free: {', '.join(counts)}")
-        findings += capacity(total, free)
+        problems += capacity(total, free)
         if folder:
             with contextlib.suppress(OSError, ValueError):  # it was writable a moment ago
                 delete_folder(folder, QUICK)
-    return findings
+    return problems
 
 
 def _on(node: Mapping[str, Any], **options: Any) -> Any:
@@ -128,23 +128,23 @@ def describe(answer: Probe, skew: float) -> str:
     return f"{versions}; clock {skew:+.2f} s; {speed}"
 
 
-def lost_nodes(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def lost_nodes(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
     """Find nodes that Ray considers dead."""
     alive = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
     for address in sorted({str(node["NodeManagerAddress"]) for node in nodes} - alive):
         what = "Ray has lost this node."
-        yield Finding("warning", address, what, "A search continues without it; see `ray status`.")
+        yield Problem("warning", address, what, "A search continues without it; see `ray status`.")
 
 
-def no_token(enabled: bool) -> Iterator[Finding]:
+def no_token(enabled: bool) -> Iterator[Problem]:
     """Find a cluster that admits everybody, as it admitted this machine without a token."""
     if not enabled:
         what = "The cluster requires no token: whoever reaches it can run code on it."
-        yield Finding("error", "the cluster", what, "Start it with RAY_AUTH_MODE=token; see docs/security.md.")
+        yield Problem("error", "the cluster", what, "Start it with RAY_AUTH_MODE=token; see docs/security.md.")
 
 
-def no_answer(where: str, error: Exception) -> Finding:
-    """Return the finding for a node that did not answer, with the reason if it is known."""
+def no_answer(where: str, error: Exception) -> Problem:
+    """Return the problem for a node that did not answer, with the reason if it is known."""
     if isinstance(error, ray.exceptions.GetTimeoutError):
         what = f"There was no answer within {_TIMEOUT:.0f} seconds."
         advice = "Check whether the node is overloaded, or its GPU in use."
@@ -153,32 +153,32 @@ def no_answer(where: str, error: Exception) -> Finding:
     else:
         reason = error.cause if isinstance(error, ray.exceptions.RayTaskError) and error.cause else error
         what, advice = f"The trial failed: {telling_line(reason)}.", "Repair the node, or terminate it."
-    return Finding("error", where, what, advice)
+    return Problem("error", where, what, advice)
 
 
-def judge(where: str, answer: Probe, skew: float, here: Mapping[str, str]) -> Iterator[Finding]:
+def node_problems(where: str, answer: Probe, skew: float, here: Mapping[str, str]) -> Iterator[Problem]:
     """Find what is wrong with a node that answered."""
     for name, own in here.items():
         theirs = answer.versions.get(name, "none")
         if theirs != own:
             level: Level = "error" if name in ("Python", "ray", "vae-tune") else "warning"
             what = f"{name} is {theirs} there, but {own} here."
-            yield Finding(level, where, what, "Install the versions of constraints.txt on every node.")
+            yield Problem(level, where, what, "Install the versions of constraints.txt on every node.")
     if abs(skew) > _SKEW:
         level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
-        yield Finding(level, where, f"The clock is off by {skew:+.1f} s.", "Let the node use NTP (chrony).")
+        yield Problem(level, where, f"The clock is off by {skew:+.1f} s.", "Let the node use NTP (chrony).")
     if answer.storage:
-        yield Finding("error", where, f"The results cannot be written: {answer.storage}", "Checkpoints would be lost.")
+        yield Problem("error", where, f"The results cannot be written: {answer.storage}", "Checkpoints would be lost.")
 
 
-def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[Finding]:
+def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[Problem]:
     """Find a cluster on which no trial could start now."""
     if not total.get("CPU"):
         what = "There is no CPU for trials."
-        yield Finding("warning", "the cluster", what, "Wait for nodes: an autoscaled cluster starts them.")
+        yield Problem("warning", "the cluster", what, "Wait for nodes: an autoscaled cluster starts them.")
     elif not free.get("CPU"):
         what = "All CPUs are in use, so a search would wait."
-        yield Finding("warning", "the cluster", what, "Another search is running; see `ray status`.")
+        yield Problem("warning", "the cluster", what, "Another search is running; see `ray status`.")
 
 
 def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:

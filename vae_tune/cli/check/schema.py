@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from vae_tune.cli.check.document import Document, Finding, advise
+from vae_tune.cli.check.document import Document, Problem, advise
 from vae_tune.config.files import read_json
 
 
@@ -20,13 +20,13 @@ def ray_schema() -> dict[str, Any]:
     return dict(read_json(Path(str(spec.origin)).with_name("autoscaler") / "ray-schema.json"))
 
 
-def repeated_keys(document: Document) -> Iterator[Finding]:
+def repeated_keys(document: Document) -> Iterator[Problem]:
     """Find keys given twice, of which YAML silently uses the last."""
     for keys in document.repeated:
         yield document.error(keys, f"{keys[-1]!r} is given twice; only this one holds.", "Remove one of them.")
 
 
-def against_schema(document: Document) -> Iterator[Finding]:
+def against_schema(document: Document) -> Iterator[Problem]:
     """Find what the schema of Ray refuses."""
     data = dict(document.data)
     if document.get("provider", "type") == "local":
@@ -43,7 +43,7 @@ def against_schema(document: Document) -> Iterator[Finding]:
             yield document.error(keys, f"{name}: {error.message[:120]}.", "Change it.")
 
 
-def head_type(document: Document) -> Iterator[Finding]:
+def head_type(document: Document) -> Iterator[Problem]:
     """Find a head that is none of the node types."""
     types = document.mapping("available_node_types")
     head = document.get("head_node_type")
@@ -55,7 +55,7 @@ def head_type(document: Document) -> Iterator[Finding]:
         yield document.error(("head_node_type",), what, advise(head, types))
 
 
-def worker_counts(document: Document) -> Iterator[Finding]:
+def worker_counts(document: Document) -> Iterator[Problem]:
     """Find minima above maxima, and a cluster that cannot have workers."""
     types, head = document.mapping("available_node_types"), document.get("head_node_type")
     total = document.get("max_workers")
@@ -82,7 +82,7 @@ def worker_counts(document: Document) -> Iterator[Finding]:
         yield document.error(("max_workers",), what, "Raise it: the head only drives the search.")
 
 
-def idle_time(document: Document) -> Iterator[Finding]:
+def idle_time(document: Document) -> Iterator[Problem]:
     """Find a long idle timeout: an idle node costs as much as a busy one."""
     minutes = document.get("idle_timeout_minutes")
     if isinstance(minutes, int | float) and minutes > 60:

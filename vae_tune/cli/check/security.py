@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from vae_tune.cli.check.document import Document, Finding, Keys
+from vae_tune.cli.check.document import Document, Keys, Problem
 from vae_tune.cli.check.rules import places
 from vae_tune.cli.check.shell_commands import CLOUDS, SETUP, START, is_token
 from vae_tune.config import message_hints
@@ -23,7 +23,7 @@ _SECRET_KEYS = ("aws_secret_access_key", "aws_session_token", "access_key_secret
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def ssh_key(document: Document) -> Iterator[Finding]:
+def ssh_key(document: Document) -> Iterator[Problem]:
     """Find an ssh key that is missing or that ssh refuses."""
     given = document.get("auth", "ssh_private_key")
     keys: Keys = ("auth", "ssh_private_key")
@@ -40,7 +40,7 @@ def ssh_key(document: Document) -> Iterator[Finding]:
         yield document.error(keys, what, f"Run: chmod 600 {given}")
 
 
-def token(document: Document) -> Iterator[Finding]:
+def token(document: Document) -> Iterator[Problem]:
     """Find a cluster without a token, or with a token that others can read: they could run code on it."""
     mounts = document.mapping("file_mounts")
     commands = [text for keys, text in document.texts if keys[0] in (*SETUP, *START)]
@@ -59,7 +59,7 @@ def token(document: Document) -> Iterator[Finding]:
         yield from _token_file(document, ("file_mounts", target), str(mounts[target]))
 
 
-def _token_file(document: Document, keys: Keys, given: str) -> Iterator[Finding]:
+def _token_file(document: Document, keys: Keys, given: str) -> Iterator[Problem]:
     path = Path(os.path.expanduser(given))
     if not path.is_file():
         advice = f"Create one: {message_hints.command('check', document.path, '--make-token')}"
@@ -78,7 +78,7 @@ def token_source(document: Document) -> Path | None:
     return None
 
 
-def secrets(document: Document) -> Iterator[Finding]:
+def secrets(document: Document) -> Iterator[Problem]:
     """Find secrets in the file, which is shared and copied to the head."""
     for keys, text in document.texts:
         if _SECRET.search(text) or (str(keys[-1]).lower() in _SECRET_KEYS and not text.startswith("$")):
@@ -86,7 +86,7 @@ def secrets(document: Document) -> Iterator[Finding]:
             yield document.error(keys, what, "Use an instance profile, the token file or ~/.pgpass instead.")
 
 
-def open_ports(document: Document) -> Iterator[Finding]:
+def open_ports(document: Document) -> Iterator[Problem]:
     """Find security groups that admit the world, also the one that Ray creates silently."""
     group: Keys = ("provider", "security_group", "IpPermissions")
     for index, rule in enumerate(document.items(*group)):
@@ -107,7 +107,7 @@ def open_ports(document: Document) -> Iterator[Finding]:
             yield document.warning(("provider",), what, "Create one yourself and name it in security_group.GroupName.")
 
 
-def results_folder(document: Document, results_dir: str | None) -> Iterator[Finding]:
+def results_folder(document: Document, results_dir: str | None) -> Iterator[Problem]:
     """Find results on the disk of one machine, to which the other nodes cannot write."""
     if results_dir is None or "://" in results_dir:
         return

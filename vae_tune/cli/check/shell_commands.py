@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from vae_tune.cli.check.document import Document, Finding
+from vae_tune.cli.check.document import Document, Problem
 
 SETUP = ("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands")
 START = ("head_start_ray_commands", "worker_start_ray_commands")
@@ -48,7 +48,7 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def pinned_versions(document: Document) -> Iterator[Finding]:
+def pinned_versions(document: Document) -> Iterator[Problem]:
     """Find versions of packages and images that differ from the constraints."""
     for keys, text in document.texts:
         for name, version in _PIN.findall(text):
@@ -66,7 +66,7 @@ def pinned_versions(document: Document) -> Iterator[Finding]:
                 yield document.error(keys, what, f"Take -py3{_OLDEST_PYTHON + 1}.")
 
 
-def package(document: Document) -> Iterator[Finding]:
+def package(document: Document) -> Iterator[Problem]:
     """Find nodes without vae_tune, or with the nightly build of Ray that the defaults of a provider install."""
     if document.get("provider", "type") in CLOUDS and not document.items("setup_commands"):
         what = "There are no setup_commands, and those of the provider install a nightly build of Ray."
@@ -80,7 +80,7 @@ def package(document: Document) -> Iterator[Finding]:
         yield document.error(("setup_commands",), what, 'Mount the checkout and add: pip install "$HOME/vae_tune".')
 
 
-def file_mounts(document: Document) -> Iterator[Finding]:
+def file_mounts(document: Document) -> Iterator[Problem]:
     """Find sources that do not exist and targets that are not absolute, before the head costs money."""
     for target, source in document.mapping("file_mounts").items():
         keys = ("file_mounts", target)
@@ -100,7 +100,7 @@ def file_mounts(document: Document) -> Iterator[Finding]:
             yield document.warning(keys, what, "Mount only what is needed.")
 
 
-def mounted_sources(document: Document) -> Iterator[Finding]:
+def mounted_sources(document: Document) -> Iterator[Problem]:
     """Find setup commands that use a folder which no mount creates."""
     targets = [target.removeprefix("~/") for target in document.mapping("file_mounts") if target.startswith("~/")]
     for keys, text in document.texts:

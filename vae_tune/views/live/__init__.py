@@ -47,14 +47,14 @@ def require_packages(config: ViewsConfig) -> None:
 
 
 def open_views(
-    config: ViewsConfig, folder: Path, manifest: Mapping[str, Any], warn: Callable[[str], None]
+    config: ViewsConfig, folder: Path, metadata: Mapping[str, Any], warn: Callable[[str], None]
 ) -> list[BackgroundView]:
     """Start the chosen views of the study in ``folder``, each in a thread of its own."""
     views = []
     for field, view in _chosen(config).items():
         setting = getattr(config, field)
         address = str(folder / field) if setting is True else setting
-        views.append(BackgroundView(f"{view.name} at {address}", partial(view, address, folder, manifest), warn))
+        views.append(BackgroundView(f"{view.name} at {address}", partial(view, address, folder, metadata), warn))
     return views
 
 
@@ -82,7 +82,7 @@ def live_views(
 
     At the end the views have some time to catch up, less in a ``hurry``; see :func:`close_views`.
     """
-    views = open_views(config, record.folder, record.manifest, warn)
+    views = open_views(config, record.folder, record.metadata, warn)
 
     def show(row: TrialRow) -> None:
         draw_samples = samples_of(record.place, row)
@@ -96,7 +96,7 @@ def live_views(
     try:
         yield [view.name for view in views]
     finally:
-        close_views(views, record.manifest["status"], *((1.0, 2.0) if hurry else ()))
+        close_views(views, record.metadata["status"], *((1.0, 2.0) if hurry else ()))
 
 
 def _chosen(config: ViewsConfig) -> dict[str, type[LiveView]]:

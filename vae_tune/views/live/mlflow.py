@@ -54,7 +54,7 @@ class MLflow(LiveView):
     name = "MLflow"
     package = "mlflow"
 
-    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
+    def __init__(self, address: str, folder: Path, metadata: Mapping[str, Any]):
         """Connect to the tracking server or database at ``address``, and find or create the runs of the study."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
@@ -66,11 +66,11 @@ class MLflow(LiveView):
         self._entities = mlflow.entities
         self._client = MlflowClient(address)
         self._folder = folder
-        self._max_epochs = manifest["reference"]["max_epochs"]
+        self._max_epochs = metadata["reference"]["max_epochs"]
         self._rows: dict[int, TrialRow] = {}
         self._best_may_be_new = False
         self._experiment = self._find_experiment(address)
-        self._study = self._find_study(manifest)
+        self._study = self._find_study(metadata)
         self._runs: dict[int, _Run] = {}
         for run in self._search(_PARENT_TAG, self._study):
             info, tags, epochs = run.info, dict(run.data.tags), int(run.data.metrics.get(EPOCH, 0))
@@ -119,16 +119,16 @@ class MLflow(LiveView):
             location = Path(path[1:]).absolute().with_name("mlartifacts").as_uri()
         return str(self._client.create_experiment(name, artifact_location=location))
 
-    def _find_study(self, manifest: Mapping[str, Any]) -> str:
+    def _find_study(self, metadata: Mapping[str, Any]) -> str:
         """Return the id of the study's run, new or found by its tags, and set it to running."""
-        tags = {STUDY_TAG: manifest["name"], STARTED_TAG: manifest["runs"][0]["started"]}
+        tags = {STUDY_TAG: metadata["name"], STARTED_TAG: metadata["runs"][0]["started"]}
         for run in self._search(STARTED_TAG, tags[STARTED_TAG]):
-            if run.data.tags.get(STUDY_TAG) == manifest["name"]:
+            if run.data.tags.get(STUDY_TAG) == metadata["name"]:
                 self._client.update_run(run.info.run_id, "RUNNING")
                 return str(run.info.run_id)
         started = _milliseconds(tags[STARTED_TAG])
-        run = self._client.create_run(self._experiment, started, tags, run_name=manifest["name"])
-        settings = {"reference": manifest["reference"], **{key: manifest[key] for key in ("data", "space", "fixed")}}
+        run = self._client.create_run(self._experiment, started, tags, run_name=metadata["name"])
+        settings = {"reference": metadata["reference"], **{key: metadata[key] for key in ("data", "space", "fixed")}}
         self._client.log_batch(run.info.run_id, params=self._params(_flat(settings, numbers=False)))
         return str(run.info.run_id)
 

@@ -52,7 +52,7 @@ class PostgreSQL(LiveView):
     package = "psycopg"
 
     @_plain_errors()
-    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
+    def __init__(self, address: str, folder: Path, metadata: Mapping[str, Any]):
         """Connect to the database at the URL ``address``, and find or create the copy of the study in ``folder``."""
         options = {"connect_timeout": TIMEOUT_SECONDS, "application_name": "vae_tune"}
         self._storage = RDBStorage(
@@ -60,9 +60,9 @@ class PostgreSQL(LiveView):
             {"connect_args": options, "pool_pre_ping": True},  # a connection may idle for a whole epoch
         )
         self._journal = UtcStorage(Journal(folder / JOURNAL_FILE))
-        self._source = self._journal.get_study_id_from_name(manifest["name"])
-        self._copy = self._find_copy(manifest["name"], manifest["runs"][0][STARTED])
-        self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, manifest["status"])
+        self._source = self._journal.get_study_id_from_name(metadata["name"])
+        self._copy = self._find_copy(metadata["name"], metadata["runs"][0][STARTED])
+        self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, metadata["status"])
         self._copied = self._storage.get_all_trials(self._copy, deepcopy=False)
         """Each trial as the database holds it, by number."""
         self._ids = list(map(trial_id, self._copied))

@@ -27,7 +27,7 @@ class TensorBoard(LiveView):
     name = "TensorBoard"
     package = "tensorboardX"
 
-    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):  # noqa: ARG002
+    def __init__(self, address: str, folder: Path, metadata: Mapping[str, Any]):  # noqa: ARG002
         """Write below the folder ``address``."""
         from tensorboardX import summary
         from tensorboardX.event_file_writer import EventsWriter

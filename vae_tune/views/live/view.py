@@ -30,8 +30,8 @@ class LiveView(ABC):
     """The package that the view imports; the extra of vae_tune that installs it has the name of the view's module."""
 
     @abstractmethod
-    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
-        """Connect the view of the study in ``folder``; ``manifest`` is the content of its ``study.json``.
+    def __init__(self, address: str, folder: Path, metadata: Mapping[str, Any]):
+        """Connect the view of the study in ``folder``; ``metadata`` is the content of its ``study.json``.
 
         ``address`` is the value of the view's field in :class:`~vae_tune.config.settings.ViewsConfig`; of a field that
         is a flag, the folder to write to.

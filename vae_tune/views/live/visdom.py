@@ -27,10 +27,10 @@ class Visdom(LiveView):
     name = "visdom"
     package = "visdom"
 
-    def __init__(self, address: str, folder: Path, manifest: Mapping[str, Any]):
+    def __init__(self, address: str, folder: Path, metadata: Mapping[str, Any]):
         """Connect to the server at the URL ``address``."""
         self._server = _connect(address, folder.absolute().name)
-        self._max_epochs, self._unit = manifest["reference"]["max_epochs"], LossUnit.of(manifest["metric"])
+        self._max_epochs, self._unit = metadata["reference"]["max_epochs"], LossUnit.of(metadata["metric"])
         self._rows: dict[int, TrialRow] = {}
 
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:

@@ -40,13 +40,13 @@ def make_configuration(study: Study) -> dict[str, str] | None:
 
 def make_record(study: Study) -> list[tuple[str, str]]:
     """Return labeled lines: folder, data, metric, space, search settings, devices, versions, each run."""
-    manifest, config = study.manifest, study.config
-    data, metric = manifest["data"], manifest["metric"]
+    metadata, config = study.metadata, study.config
+    data, metric = metadata["data"], metadata["metric"]
     devices = [str(device) for device in study.trials[DEVICE].dropna().unique() if device]
     images = ", ".join(f"{data[split]:,} {split}" for split in ("train", "validation", "test"))
     space = [_range(axis) for axis in axes(study).values()]
-    space += [f"{name} = {value}" for name, value in manifest["fixed"].items()]
-    versions = manifest["runs"][-1]["versions"].items()
+    space += [f"{name} = {value}" for name, value in metadata["fixed"].items()]
+    versions = metadata["runs"][-1]["versions"].items()
     base, scheduler = study.reference, study.scheduler.describe()
     return [
         ("Folder", address(study.place)),
@@ -60,7 +60,7 @@ def make_record(study: Study) -> list[tuple[str, str]]:
         ),
         ("Device", ", ".join(devices) or "unknown: no trial has reported an epoch"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions if version)),
-        *((f"Run {number}", _run(run)) for number, run in enumerate(manifest["runs"], 1)),
+        *((f"Run {number}", _run(run)) for number, run in enumerate(metadata["runs"], 1)),
     ]
 
 

@@ -30,7 +30,7 @@ _LABELS = {"negative_elbo": "negative ELBO", "kl": "KL"}
 
 def make_status(study: Study) -> dict[str, str]:
     """Return the search's status: ``kind`` (a CSS class), ``label``, and ``detail`` unless it is complete."""
-    status = study.manifest.get("status", "")
+    status = study.metadata.get("status", "")
     if status == "complete":
         return {"kind": "complete", "label": "complete", "detail": ""}
     ended = f"{int((study.trials[STATE] != RUNNING).sum())} of {study.config.num_samples} trials have ended."
@@ -45,7 +45,7 @@ def make_status(study: Study) -> dict[str, str]:
 
 def make_facts(study: Study, cost: ComputeCost) -> list[str]:
     """Return the line below the title: images, trials, time and slots, start."""
-    data, runs = study.manifest["data"], study.manifest["runs"]
+    data, runs = study.metadata["data"], study.metadata["runs"]
     slots = runs[-1].get("slots")
     on_slots = f" on {slots['count']} slot{'s' if slots['count'] > 1 else ''}" if slots else ""
     return [
