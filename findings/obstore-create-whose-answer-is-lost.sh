@@ -88,4 +88,4 @@ diff "$place/output" - <<'EXPECTED'
 by-default: AlreadyExistsError after 2 requests, If-None-Match *; the object holds: mine
 without-retries: GenericError after 1 requests, If-None-Match *; the object holds: mine
 EXPECTED
-echo "as stated"
+echo "As described: obstore 0.12.1 repeats a conditional create."

@@ -79,8 +79,16 @@ def test_grey_in_three_equal_channels_is_grey_and_color_is_not():
     assert decode(encoded(nearly), Form()).shape == (4, 5, 3)
 
 
+@pytest.mark.parametrize(("mode", "key"), [("L", 200), ("RGB", (255, 0, 255))])
+def test_a_color_that_a_png_names_as_transparent_gets_the_background(mode, key):
+    # torchvision 0.29.2 reads such a file as opaque
+    data = encoded(Image.new(mode, (2, 2), key), transparency=key)
+    assert decode(data, Form(background=(1, 2, 3)))[0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])  # torchvision 0.29.2 leaves WebP as it lies in the file
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_tags_are_applied(orientation):
+def test_orientation_tags_are_applied(orientation, kind):
     upright = np.zeros((6, 10), np.uint8)
     upright[0, 0], upright[0, -1], upright[-1, 0] = 250, 150, 50
     turn = {
@@ -95,7 +103,8 @@ def test_orientation_tags_are_applied(orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(Image.fromarray(np.ascontiguousarray(turn)), exif=exif.tobytes())
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(Image.fromarray(np.ascontiguousarray(turn)), kind, exif=exif.tobytes(), **options)
     assert np.array_equal(decode(data, Form()), upright)
     assert size_of(data) == (6, 10)
 
