@@ -1,6 +1,7 @@
 """ReplayedTrial searches against schedules worked by hand, and against a recorded study."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import optuna
@@ -9,7 +10,7 @@ import pytest
 from tests.search.test_searcher import drive
 from vae_tune.analysis.loss_unit import NATS
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
-from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
+from vae_tune.config.settings import AshaConfig, SchedulerName, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
@@ -115,6 +116,21 @@ def test_ours_is_told_a_stopped_trial_as_pruned_and_stock_as_complete_with_its_l
         simulate(Given(*curves), Setting("tpe", AshaConfig(), 1, bridge), 3, 0)
     first = [(0, 8, "COMPLETE"), (1, 7, "COMPLETE")]
     assert tells == [*first, (2, None, "PRUNED"), *first, (2, 8.5, "COMPLETE")]
+
+
+@pytest.mark.parametrize("scheduler", get_args(SchedulerName))
+def test_the_states_of_a_replay_are_those_that_optuna_was_told(monkeypatch, scheduler):
+    told, tell = {}, optuna.Study.tell
+
+    def spy(study, trial, values=None, state=None, **options):
+        told[trial.number] = state.name
+        return tell(study, trial, values, state, **options)
+
+    monkeypatch.setattr(optuna.Study, "tell", spy)
+    curves = [*((1, [loss, loss - 0.5, loss - 1]) for loss in (9, 5, 8, 7, 6)), (1, [4, np.inf, 3])]
+    trials = simulate(Given(*curves), Setting("random", AshaConfig(scheduler=scheduler, reduction_factor=2), 2), 6, 0)
+    assert {trial.trial: trial.state for trial in trials} == told
+    assert set(told.values()) == {COMPLETE, FAIL} | ({PRUNED} if scheduler != "none" else set())
 
 
 @pytest.fixture(params=["tpe", "random"])

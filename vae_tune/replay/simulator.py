@@ -21,7 +21,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config.compat.optuna import trial_id
-from vae_tune.config.names import COMPLETE, DIRECTION, EPOCH, FAIL, PRUNED, RUNNING, TRIAL, VAL_LOSS, VALUES
+from vae_tune.config.names import COMPLETE, DIRECTION, EPOCH, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.optuna_logging import silence_optuna
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
@@ -33,9 +33,11 @@ from vae_tune.search.initial_trials import InitialTrials, reference_values
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
+from vae_tune.search.trial_states import after_report
 
 Suggest = Callable[[str], Any]  # returns the configuration for a free worker, or no dict if there is none now
 Report = Callable[[str, Mapping[str, Any]], bool]  # takes a worker's report; returns whether it trains another epoch
+States = Mapping[int, str]  # the final states of the trials that have one, by number
 
 
 class UnknownEpoch(Exception):
@@ -76,6 +78,7 @@ class _MemoryRecord:
         self.study = optuna.create_study(direction=DIRECTION, storage=storage, study_name="replay")
         self.sampler_view = sampler_view("replay", storage) if extrapolate else self.study
         self.rows: list[TrialRow] = []
+        self.states: dict[int, str] = {}
         self._trials: dict[int, optuna.Trial] = {}
 
     def row(self, number: int) -> TrialRow:
@@ -100,6 +103,7 @@ class _MemoryRecord:
     audit = set_aside
 
     def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:  # noqa: ARG002
+        self.states[number] = state
         trial = self._trials.pop(number)
         values = trial.storage.get_trial(trial_id(trial)).intermediate_values if state == COMPLETE else {}
         self.study.tell(trial, values[max(values)] if values else None, TrialState[state])
@@ -116,8 +120,11 @@ def simulate(
     base = replace(source.curves.reference, seed=seed)
     make_search = _stock_search if setting.bridge == "stock" else _search
     with silence_optuna():
-        suggest, report = make_search(source.curves.space, base, setting, num_samples, points)
-        return _run(suggest, report, source.curve, setting.workers)
+        suggest, report, states = make_search(source.curves.space, base, setting, num_samples, points)
+        trials = _run(suggest, report, source.curve, setting.workers)
+    for trial in trials:
+        trial.state = states[trial.trial]
+    return trials
 
 
 def _run(
@@ -149,26 +156,24 @@ def _run(
         if report(name, {EPOCH: replayed.epochs, VAL_LOSS: replayed.val_loss}):
             train(name, replayed)
             continue
-        whole = COMPLETE if replayed.epochs == len(replayed.curve.losses) else PRUNED
-        replayed.state = whole if math.isfinite(replayed.val_loss) else FAIL
         replayed.ended, replayed.spent = clock, spent
         free += 1
 
 
 def _search(
     space: Space, base: TrialConfig, setting: Setting, num_samples: int, points: Sequence[Mapping[str, Any]]
-) -> tuple[Suggest, Report]:
-    """Return how a worker asks and reports in a search of ours."""
+) -> tuple[Suggest, Report, States]:
+    """Return how a worker asks and reports in a search of ours, and the states that follow."""
     record = _MemoryRecord(extrapolate=setting.bridge == "ours")
     InitialTrials(points).enqueue(record.study, space, base)
     scheduler = make_scheduler(setting.asha, base.max_epochs, base.seed)
     searcher = StudySearcher(record, space, base, setting.sampler, Stopping(), scheduler, num_samples)
-    return searcher.suggest, searcher.trials.report
+    return searcher.suggest, searcher.trials.report, record.states
 
 
 def _stock_search(
     space: Space, base: TrialConfig, setting: Setting, num_samples: int, points: Sequence[Mapping[str, Any]]
-) -> tuple[Suggest, Report]:
+) -> tuple[Suggest, Report, States]:
     """Return the same for Ray's own OptunaSearch with its own defaults, which starts with the reference too."""
     from ray.tune.search.optuna import OptunaSearch
 
@@ -176,15 +181,19 @@ def _stock_search(
     sampler, searched = TPESampler(seed=base.seed), dict(space.distributions)
     searcher = OptunaSearch(searched, metric=VAL_LOSS, mode="min", points_to_evaluate=first, sampler=sampler)
     scheduler = make_scheduler(setting.asha, base.max_epochs, base.seed)
+    states: dict[int, str] = {}
 
     def suggest(name: str) -> Any:
         number = int(name)
         return {TRIAL: number, VALUES: searcher.suggest(name)} if number < num_samples else None
 
     def report(name: str, result: Mapping[str, Any]) -> bool:
-        goes_on = scheduler.decide(int(name), result[EPOCH], result[VAL_LOSS]).action == "continue"
+        number, epoch, loss = int(name), result[EPOCH], result[VAL_LOSS]
+        decision = scheduler.decide(number, epoch, loss)
+        states[number] = after_report(epoch, loss, decision, base.max_epochs, search_ends=False).state
+        goes_on = states[number] == RUNNING
         tell = searcher.on_trial_result if goes_on else searcher.on_trial_complete
-        tell(name, {**result, "training_iteration": result[EPOCH]})
+        tell(name, {**result, "training_iteration": epoch})
         return goes_on
 
-    return suggest, report
+    return suggest, report, states
