@@ -313,7 +313,7 @@ def test_fields_left_out_get_their_defaults():
         ({"latent": 3}, r"^SearchConfig has no field 'latent'\. Its fields: num_samples, "),
         (
             {"trial": {"latent": 3}},
-            r"^TrialConfig has no field 'latent'\. Did you mean latent_size\? Its fields: lat",
+            r"^TrialConfig has no field 'latent'\. Did you mean latent_size\? Its fields: model",
         ),
         ({"trial": 3}, r"^trial must be of type TrialConfig, but got 3\.$"),
         ({"trial": {"latent_size": 0}}, r"^latent_size must be >= 1, but got 0\.$"),

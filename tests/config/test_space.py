@@ -118,7 +118,7 @@ def test_a_range_may_be_written_in_several_lines(load):
 
 # Each bad line stands third in its file, below a comment and a good line.
 BAD_LINES = [
-    ("latent: {type: int, low: 2, high: 4}", "latent is no field of a trial; choose from latent_size, "),
+    ("latent: {type: int, low: 2, high: 4}", "latent is no field of a trial; choose from model, latent_size, "),
     ("latent: 3", "latent is no field of a trial"),
     (
         "hidden_width: {type: integer, low: 2, high: 4}",

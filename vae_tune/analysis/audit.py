@@ -15,9 +15,10 @@ from vae_tune.config.csv_tables import unescape
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json
+from vae_tune.config.hyperparameters import value_of
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import BEST_FOLDER, COMPLETE, EPOCHS_FILE, ORDER, PRUNED, RUNNING, TRIALS_FILE, VAL_LOSS
-from vae_tune.config.settings import SearchConfig
+from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.record.metadata import read_metadata
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
 from vae_tune.search.scheduler_factory import make_scheduler
@@ -131,14 +132,15 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: s
             yield f"{path} is missing, though trial {best.trial} has ended"
         return
     try:
-        metrics, written = read_json(path), dict(read_json(folder / BEST_FOLDER / names.CONFIG_FILE))
+        metrics = read_json(path)
+        written = from_dict(TrialConfig, read_json(folder / BEST_FOLDER / names.CONFIG_FILE))
         named, loss = metrics["winner"]["trial"], metrics["winner"]["validation"]["negative_elbo"]
         found = metrics["kind"]
         gains = {
             split: (gain, metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"])
             for split, gain in metrics.get("improvement", {}).items()
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         yield f"{folder / BEST_FOLDER} is damaged: {error}"
         return
     if found != kind:
@@ -152,7 +154,7 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: s
     for split, (gain, difference) in gains.items():
         if gain != difference:
             yield f"{path} says improvement on {split} {gain}, its numbers {difference}"
-    if any(written.get(name) != value for name, value in row.values.items()):
+    if any(value_of(written, name) != value for name, value in row.values.items()):
         yield f"{folder / BEST_FOLDER / names.CONFIG_FILE} is not the winner's configuration"
 
 

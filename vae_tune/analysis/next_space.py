@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from vae_tune.analysis.hyperparameters import Axis, axes, comparable
 from vae_tune.analysis.range_edges import best_trials, range_edges
 from vae_tune.analysis.study import Study, complete_trials
 from vae_tune.config.errors import UsageError
+from vae_tune.config.hyperparameters import value_of, with_values
 from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
 from vae_tune.config.space import Space
 
@@ -116,6 +116,6 @@ def _bound(study: Study, name: str, value: float, old: Any, away: Any) -> Any:
     else:
         rounded = float(f"{away(round(value / unit, 6)) * unit:.2g}")
     try:
-        return getattr(replace(study.reference, **{name: rounded}), name)
+        return value_of(with_values(study.reference, {name: rounded}), name)
     except UsageError:
         return old

@@ -6,7 +6,7 @@ of all comparable trials, and a range counts as too narrow only where that surfa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy.special import stdtrit
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
 from vae_tune.analysis.study import Study, complete_trials
 from vae_tune.config.errors import UsageError
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
 
 Array = npt.NDArray[np.float64]
@@ -165,7 +166,7 @@ def _can_be_widened(study: Study, axis: Axis, end: str) -> bool:
     step = 1 if axis.whole else 0.01 * (axis.low if axis.scale == "log" else axis.high - axis.low)
     beyond: Any = axis.low - step if end == LOW else axis.high + step
     try:
-        replace(study.reference, **{axis.name: beyond})
+        with_values(study.reference, {axis.name: beyond})
     except UsageError:
         return False
     return True

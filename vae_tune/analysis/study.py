@@ -20,7 +20,9 @@ from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address, named_path, read_json
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.local_copies import local_copy, original_address, original_path
+from vae_tune.config.model_options import PREFIX
 from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, MOMENT, STATE, STATES, STUDY, TRIAL, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
@@ -169,7 +171,8 @@ class Study:
 def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     """Return the whole configuration of each of ``trials``, given by number."""
     rows = study.trials.loc[list(trials), list(study.space.distributions)].to_dict("records")
-    return [replace(study.reference, **{str(name): value for name, value in row.items()}) for row in rows]
+    known = [{str(name): value for name, value in row.items() if pd.notna(value)} for row in rows]
+    return [with_values(study.reference, values) for values in known]
 
 
 def complete_trials(study: Study) -> pd.DataFrame:
@@ -289,10 +292,17 @@ def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, A
     table[STATE] = pd.Categorical(table[STATE], categories=STATES)
     for name, distribution in space.distributions.items():
         if isinstance(distribution, CategoricalDistribution):
-            choices = dict.fromkeys([*distribution.choices, reference[name]])  # the reference may lie outside
+            own = _of_reference(reference, name)  # it may lie outside
+            choices = dict.fromkeys([*distribution.choices, *own])
             texts = {str(choice): choice for choice in choices}
             table[name] = pd.Categorical([texts.get(text) for text in table[name]], categories=list(choices))
     return table.set_index(TRIAL)
+
+
+def _of_reference(reference: Mapping[str, Any], name: str) -> list[Any]:
+    """Return the reference's value of a hyperparameter; none where the reference does not have it."""
+    found = reference.get(name, reference.get("model_options", {}).get(name.removeprefix(PREFIX)))
+    return [] if found is None else [found]
 
 
 def _read_table(source: Path | BytesIO, types: Mapping[str, str]) -> pd.DataFrame:

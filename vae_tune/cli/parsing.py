@@ -29,6 +29,8 @@ _FIELD = re.compile(
     r"^\w+(?= must | <= | is (?!no )| \S+ cannot be | \S+ is neither )|(?<=<= )\w+(?= must )|\b\w+=(?=\d)"
 )
 """A field in a message: its subject, the other side of a rule, or with its value."""
+_PAIRS = Annotated[tuple[str, ...], tyro.conf.arg(name="model-option", metavar="NAME=VALUE")]
+"""The option in place of the one field that is a mapping: each time it is given, it adds an entry."""
 
 
 def parse(
@@ -77,6 +79,8 @@ def _as_options(info: StructTypeInfo) -> StructConstructorSpec | None:
         default = default if given is None else getattr(given, spec.name)
         docstring = partial(_docstring, info.type, spec.name)
         kind = _typed(hints[spec.name], docstring)
+        if get_origin(kind) is Mapping:
+            kind, default = _PAIRS, tuple(f"{name}={value}" for name, value in default.items())
         text = partial(_without_default, docstring)
         specs.append(StructFieldSpec(name=spec.name, type=kind, default=default, helptext=text))
     return StructConstructorSpec(instantiate=info.type, fields=tuple(specs))
@@ -148,6 +152,7 @@ def _flags(options: type[Any]) -> Iterator[tuple[str, str]]:
         if is_dataclass(bare):
             yield from _flags(bare)  # type: ignore[arg-type]
         elif tyro.conf.Positional not in extras and tyro.conf.Suppress not in extras:
+            extras = [*get_args(_PAIRS)[1:]] if get_origin(bare) is Mapping else extras
             names = [extra.name for extra in extras if getattr(extra, "name", None)]
             yield name, f"--{(names or [name])[0].replace('_', '-')}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import sys
 import warnings
@@ -20,6 +19,7 @@ from ray import tune
 from vae_tune.cluster.preemption import on_notice
 from vae_tune.config import names
 from vae_tune.config.files import is_remote
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.storage import ClaimLost, delete_folder, set_claim
 from vae_tune.images.datasets import Images
@@ -69,7 +69,7 @@ def train_trial(
     device = torch.device("cuda" if config.get(names.GPUS) else "cpu")
     if (name := _device_name(device)) is None:
         return
-    trial_config = dataclasses.replace(base, **config[names.VALUES])
+    trial_config = with_values(base, config[names.VALUES])
     checkpoints = checkpoint_folder(folder, config[names.TRIAL])
     notes: list[str] = []
 

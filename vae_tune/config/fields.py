@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
@@ -88,7 +88,7 @@ def _fitting(value: Any, hint: Any) -> Any:
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
         return tuple(_fitting(one, Path) for one in value)
     if isinstance(value, Mapping):
-        return _plain(value)
+        return value if isinstance(value, Hashable) else _plain(value)
     if isinstance(value, Path) or (isinstance(value, str) and value and _accepts(hint, Path) > _accepts(hint, str)):
         return named_path(value)
     value = plain_number(value)

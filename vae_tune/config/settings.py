@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import check_types, require
 from vae_tune.config.files import SCHEMES, address, can_be_path, is_remote
+from vae_tune.config.model_options import OptionValue, OptionValues, option_values
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -47,6 +48,10 @@ _SECRET = re.compile(
 class TrialConfig:
     """The configuration of one trial; in a search these values are the reference configuration, trial 0."""
 
+    model: str = "mlp"
+    """The network: mlp, or a class of your own as FILE.py:CLASS or MODULE:CLASS."""
+    model_options: Mapping[str, OptionValue] = field(default_factory=OptionValues)
+    """An option of the model's own, NAME=VALUE: a keyword-only argument of its class. Repeat it for more."""
     latent_size: int = 20
     """Dimensions of the latent code."""
     hidden_width: int = 400
@@ -89,7 +94,9 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         """Validate the values."""
+        object.__setattr__(self, "model_options", option_values(self.model_options))
         check_types(self)
+        require(self, "model", self.model.isprintable() and self.model.strip() != "", "the name of a model")
         counts = ("latent_size", "hidden_width", "hidden_layers", "batch_size", "iwae_samples", "max_epochs")
         for name in (*counts, "mixture_components"):
             require(self, name, getattr(self, name) >= 1, ">= 1")

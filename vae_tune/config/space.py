@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
@@ -16,7 +16,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from vae_tune.config.compat.optuna import contains
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import read_number
+from vae_tune.config.hyperparameters import MODEL, value_of
 from vae_tune.config.message_hints import did_you_mean
+from vae_tune.config.model_options import FIELDS_OF, PREFIX, Option, Signature, own_hyperparameters
 from vae_tune.config.settings import TrialConfig
 
 _RANGE_KEYS = {"type", "low", "high", "log", "step"}
@@ -27,19 +29,45 @@ _EXAMPLE = "{type: float, low: 1.0e-4, high: 1.0e-2, log: true}"
 
 @dataclass(frozen=True)
 class Space:
-    """The values that the sampler may choose, by name of a :class:`TrialConfig` field."""
+    """The values that the sampler may choose, by name of a hyperparameter: see :mod:`.hyperparameters`."""
 
     distributions: Mapping[str, BaseDistribution]
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields with the same value in all trials, including the reference."""
+    """Hyperparameters with the same value in all trials, including the reference."""
+    conditions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """The models that have a hyperparameter, where models are searched and not all have it."""
+
+    def applies(self, name: str, model: str) -> bool:
+        """Return whether trials of ``model`` have the hyperparameter ``name``."""
+        return model in self.conditions.get(name, (model,))
+
+    def active(self, model: str) -> dict[str, BaseDistribution]:
+        """Return what is searched for trials of ``model``."""
+        return {name: searched for name, searched in self.distributions.items() if self.applies(name, model)}
+
+    @property
+    def shared(self) -> dict[str, BaseDistribution]:
+        """What is searched for all trials."""
+        return {name: searched for name, searched in self.distributions.items() if name not in self.conditions}
+
+    def is_complete(self, values: Mapping[str, Any]) -> bool:
+        """Return whether ``values`` are those of a whole trial."""
+        if not self.conditions:
+            return values.keys() == self.distributions.keys()
+        return MODEL in values and values.keys() == self.active(values[MODEL]).keys()
+
+    def values(self, config: TrialConfig) -> dict[str, Any]:
+        """Return the searched hyperparameters of ``config``."""
+        return {name: value_of(config, name) for name in self.active(config.model)}
 
     def contains(self, config: TrialConfig) -> bool:
         """Return whether the sampler could have proposed ``config``."""
-        return not self.outside(config) and all(getattr(config, name) == value for name, value in self.fixed.items())
+        fixed = {name: value for name, value in self.fixed.items() if self.applies(name, config.model)}
+        return not self.outside(config) and all(value_of(config, name) == value for name, value in fixed.items())
 
     def outside(self, config: TrialConfig) -> dict[str, Any]:
         """Return the values of ``config`` that the sampler could not have proposed, by name."""
-        values = {name: getattr(config, name) for name in self.distributions}
+        values = self.values(config)
         return {name: value for name, value in values.items() if not contains(self.distributions[name], value)}
 
 
@@ -62,38 +90,76 @@ DEFAULT_SPACE = Space(
 )
 
 
-def load_space(source: Path | Mapping[str, Any] | None, base: TrialConfig) -> Space:
-    """Return the space that a YAML file or a mapping describes; without one, the built-in space.
+def load_space(
+    source: Path | Mapping[str, Any] | None,
+    base: TrialConfig,
+    read_signature: Callable[[str], Signature] = lambda _: {},
+) -> Space:
+    """Return the space that a YAML file or a mapping describes; without one, the built-in space of the model.
 
-    A field is a mapping with ``type`` int, float or categorical, ``low`` and ``high`` or ``choices``, and
-    ``log`` or ``step`` if wanted; a plain value fixes that field for all trials::
+    A field, or an option of a model with ``model.`` before its name, is a mapping with ``type`` int, float or
+    categorical, ``low`` and ``high`` or ``choices``, and ``log`` or ``step`` if wanted; a plain value fixes it for all
+    trials::
 
         latent_size: {type: int, low: 2, high: 64, log: true}
         learning_rate: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
         encoder_activation: {type: categorical, choices: [linear, relu]}
         batch_size: 256
 
-    A name without a suffix, such as ``wide``, is also that of a file in ``vae_tune/config/spaces``. A UsageError names
-    the file, the line, the field and the value at fault.
+    ``model`` may be a choice, whose options are then searched for its trials alone. ``read_signature`` returns the
+    options of a model by name. A name without a suffix, such as ``wide``, is also that of a file in
+    ``vae_tune/config/spaces``. A UsageError names the file, the line, the field and the value at fault.
     """
     if source is None:
-        return DEFAULT_SPACE
+        return _default_space(base, read_signature)
     if isinstance(source, Path):
-        where, entries = str(source), _file_entries(source, base)
+        where, entries = str(source), list(_file_entries(source, base))
     else:
-        where, entries = "space", (_Entry("space", str(name), spec, base) for name, spec in source.items())
+        where, entries = "space", [_Entry("space", str(name), spec, base) for name, spec in source.items()]
     distributions: dict[str, BaseDistribution] = {}
     fixed: dict[str, Any] = {}
-    for entry in entries:
-        if entry.name in distributions or entry.name in fixed:
+    having: dict[str, tuple[str, ...]] = {}
+    models = _models(entries, base, read_signature)
+    for entry in (dataclasses.replace(entry, models=models) for entry in entries):
+        if entry.name in having:
             entry.refuse("is there twice")
+        having[entry.name] = tuple(model for model, own in models.items() if _has(own, entry.name))
         if isinstance(entry.spec, dict):
             distributions[entry.name] = entry.distribution()
         else:
             fixed[entry.name] = entry.value(entry.spec)
     if not distributions:
         raise UsageError(f"{where}: nothing to search: every field is fixed.\nGive one a range: {_EXAMPLE}")
-    return Space(distributions, fixed)
+    return Space(distributions, fixed, {name: some for name, some in having.items() if len(some) < len(models)})
+
+
+def _default_space(base: TrialConfig, read_signature: Callable[[str], Signature]) -> Space:
+    """Return the space without ``--space``: the file of the model's name in the package, else what all models have."""
+    if base.model in FIELDS_OF:
+        return DEFAULT_SPACE
+    if (_PACKAGED / f"{base.model}.yaml").is_file():
+        return load_space(Path(base.model), base, read_signature)
+    return Space({name: searched for name, searched in DEFAULT_SPACE.distributions.items() if _has({}, name)})
+
+
+def _models(entries: Sequence[_Entry], base: TrialConfig, read_signature: Callable[[str], Signature]) -> Models:
+    """Return what each model of a space has of its own; there are several where the space has a choice of them."""
+    chosen, where = [base.model], ""
+    for entry in entries:
+        if entry.name == MODEL:
+            where, spec = f"{entry.where}: ", entry.spec
+            searched: Any = entry.distribution() if isinstance(spec, dict) else None
+            chosen = list(searched.choices) if searched else [entry.value(spec)]
+    try:
+        return {model: own_hyperparameters(model, read_signature(model)) for model in chosen}
+    except UsageError as error:
+        raise UsageError(f"{where}{error}") from error
+
+
+def _has(own: Mapping[str, Option | None], name: str) -> bool:
+    """Return whether a model with these hyperparameters of its own has the one of that name."""
+    of_a_model = name.startswith(PREFIX) or any(name in fields for fields in FIELDS_OF.values())
+    return name in own or not of_a_model
 
 
 def _file_entries(path: Path, base: TrialConfig) -> Iterator[_Entry]:
@@ -161,20 +227,27 @@ def problem(error: Exception) -> str:
     return telling_line(getattr(error, "problem", None) or error)
 
 
+Models = Mapping[str, Mapping[str, Option | None]]
+"""What each model of a space has of its own: see :func:`vae_tune.config.model_options.own_hyperparameters`."""
+
+
 @dataclass(frozen=True)
 class _Entry:
-    """One field of a space file, and where it is, for messages."""
+    """One hyperparameter of a space file, and where it is, for messages."""
 
     where: str
     name: str
     spec: Any
     base: TrialConfig
+    models: Models = dataclasses.field(default_factory=dict)
 
     def refuse(self, why: str, meant: str = "") -> NoReturn:
         raise UsageError(f"{self.where}: {self.name} {why}.{meant}")
 
     def value(self, value: Any) -> Any:
-        """Return ``value`` converted and checked by the rules of the configuration."""
+        """Return ``value`` converted and checked by the rules of the configuration, or by a model's annotation."""
+        if self.name.startswith(PREFIX):
+            return self._option_value(value)
         hint = self._hint()
         if isinstance(value, str) and hint in (int, float):  # YAML 1.1 reads 1e-4, without a dot, as a text
             try:
@@ -185,6 +258,25 @@ class _Entry:
             return getattr(dataclasses.replace(self.base, **{self.name: value}), self.name)
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from error
+
+    def _option_value(self, value: Any) -> Any:
+        for option in self._options():
+            try:
+                value = option.read(value)
+            except ValueError as error:
+                self.refuse(str(error))
+        return value
+
+    def _options(self) -> list[Option]:
+        """Return the options of this name, one per model that has it."""
+        found = [option for own in self.models.values() if (option := own.get(self.name))]
+        if not found:
+            known = [name for own in self.models.values() for name in own if name.startswith(PREFIX)]
+            offer = f"choose from {', '.join(known)}" if known else "there are none"
+            self.refuse(f"is no option of {' or '.join(self.models)}; {offer}", did_you_mean(self.name, known))
+        if len(kinds := {option.kind: option for option in found}) > 1:
+            self.refuse(f"is of different types in {' and '.join(self.models)}: {', '.join(kinds)}")
+        return found
 
     def distribution(self) -> BaseDistribution:
         hint = self._hint()
@@ -252,7 +344,15 @@ class _Entry:
         return step
 
     def _hint(self) -> Any:
-        hints = get_type_hints(TrialConfig)
+        if self.name.startswith(PREFIX):
+            return {"int": int, "float": float}.get(self._options()[0].kind, str)
+        hints = {name: hint for name, hint in get_type_hints(TrialConfig).items() if name != "model_options"}
         if self.name not in hints:
             self.refuse(f"is no field of a trial; choose from {', '.join(hints)}", did_you_mean(self.name, hints))
+        if self.models and not any(_has(own, self.name) for own in self.models.values()):
+            self.refuse(f"is not of {' or '.join(self.models)}: it is an option of {_model_of(self.name)}")
         return hints[self.name]
+
+
+def _model_of(field: str) -> str:
+    return next(model for model, fields in FIELDS_OF.items() if field in fields)

@@ -205,7 +205,8 @@ def status_label(status: str, *, is_running: bool) -> str:
 def read_space(metadata: dict[str, Any]) -> Space:
     """Return the search space of a study."""
     distributions = {name: json_to_distribution(text) for name, text in metadata["space"].items()}
-    return Space(distributions, metadata["fixed"])
+    conditions = {name: tuple(models) for name, models in metadata.get("conditions", {}).items()}
+    return Space(distributions, metadata["fixed"], conditions)
 
 
 def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space) -> None:
@@ -221,9 +222,10 @@ def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space)
             last = name.rpartition(".")[2]
             _refuse(last, old.get(name), value, f"Leave out {message_hints.option(last)} to go on")
     for part, values in space_to_dict(space).items():
-        for name in {**values, **metadata[part]}:
-            if values.get(name) != metadata[part].get(name):
-                _refuse(f"{part} {name}", metadata[part].get(name), values.get(name), "Leave out --space to go on")
+        before_this = metadata.get(part, {})
+        for name in {**values, **before_this}:
+            if values.get(name) != before_this.get(name):
+                _refuse(f"{part} {name}", before_this.get(name), values.get(name), "Leave out --space to go on")
 
 
 def refuse_other_data(metadata: Mapping[str, Any], config: SearchConfig, images: Images) -> None:
@@ -246,9 +248,14 @@ def _refuse(name: str, old: Any, new: Any, way: str) -> None:
 
 
 def space_to_dict(space: Space) -> dict[str, dict[str, Any]]:
-    """Return a space as ``study.json`` holds it."""
+    """Return a space as ``study.json`` holds it; ``conditions`` only where there are any."""
     distributions = {name: distribution_to_json(dist) for name, dist in space.distributions.items()}
-    return {"space": distributions, "fixed": dict(space.fixed)}
+    conditions = {name: list(models) for name, models in space.conditions.items()}
+    return {
+        "space": distributions,
+        "fixed": dict(space.fixed),
+        **({"conditions": conditions} if conditions else {}),
+    }
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

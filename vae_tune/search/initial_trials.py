@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import read_number
+from vae_tune.config.hyperparameters import value_of, with_values
 from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.names import TRIAL
 from vae_tune.config.settings import TrialConfig
@@ -46,7 +47,7 @@ class InitialTrials:
 
 def reference_values(space: Space, base: TrialConfig) -> dict[str, Any]:
     """Return the reference configuration's hyperparameters."""
-    return {name: getattr(base, name) for name in space.distributions}
+    return space.values(base)
 
 
 def read_points(path: Path | None, space: Space, base: TrialConfig) -> list[dict[str, Any]]:
@@ -116,7 +117,7 @@ def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig
             known = f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}."
             raise UsageError(known + did_you_mean(name, space.distributions))
         point[name] = _read(where, name, text, base)
-        if name in space.outside(replace(base, **{name: point[name]})):
+        if name in space.outside(with_values(base, {name: point[name]})):
             raise UsageError(
                 f"{where}: {name} {point[name]} lies outside of the search space ({_allowed(space, name)})."
             )
@@ -134,10 +135,10 @@ def _allowed(space: Space, name: str) -> str:
 
 def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
     """Return a value with the field's type: CSV has only texts, and in YAML 1.1 1e-4 is a text."""
-    kind = type(getattr(base, name))
+    kind = type(value_of(base, name))
     try:
         if isinstance(value, str) and kind in (int, float):
             value = read_number(value, kind)
-        return getattr(replace(base, **{name: value}), name)
+        return value_of(with_values(base, {name: value}), name)
     except (UsageError, ValueError) as error:
         raise UsageError(f"{where}: {name}: {str(error).removeprefix(f'{name} ')}") from error

@@ -69,7 +69,7 @@ class Proposals:
         )
 
     def _is_complete(self, values: Mapping[str, Any]) -> bool:
-        return values.keys() == self._space.distributions.keys()
+        return self._space.is_complete(values)
 
     def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         return configuration_key(self._space.distributions, values)

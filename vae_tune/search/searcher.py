@@ -8,12 +8,12 @@ compares losses of epoch 1 with losses of epoch 10, and loses trials with a NaN.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from vae_tune.cluster.slots import Slots
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import EPOCHS, GPUS, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.settings import NO_EARLY_STOPPING, Sampler, TrialConfig
 from vae_tune.config.space import Space
@@ -93,7 +93,7 @@ class StudySearcher(Searcher):
         while (number := self._next()) is not None:
             if not (slots and self._needs):
                 return number, 0
-            memory = self._needs(replace(self._base, **self._record.row(number).values), on_gpu)
+            memory = self._needs(with_values(self._base, self._record.row(number).values), on_gpu)
             if memory <= slots.memory_left(running):
                 return number, memory
             if memory <= (most := slots.memory_left([])):

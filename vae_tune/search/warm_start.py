@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.local_copies import local_copy
 from vae_tune.config.names import LIKELIHOOD, STARTED, WARM_START
 from vae_tune.config.settings import TrialConfig
@@ -109,7 +110,7 @@ def _comparable(study: Mapping[str, Any], searched: Collection[str]) -> dict[str
 def _is_usable(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:
     values = _values(trial)
     finished = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    return finished and set(values) == set(space.distributions) and space.contains(replace(base, **values))
+    return finished and space.is_complete(values) and space.contains(with_values(base, values))
 
 
 def _values(trial: FrozenTrial) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _with_origin(trial: FrozenTrial, folder: Path, space: Space) -> FrozenTrial:
         state=trial.state,
         value=trial.value,
         params=_values(trial),
-        distributions=dict(space.distributions),
+        distributions={name: space.distributions[name] for name in _values(trial)},
         intermediate_values=trial.intermediate_values,
         user_attrs={WARM_START: f"{address(folder)}: trial {trial.number}"},
     )

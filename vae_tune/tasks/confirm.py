@@ -18,6 +18,7 @@ from vae_tune.config import names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import atomic, read_json
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.images.datasets import Images
@@ -64,7 +65,7 @@ def plan(
     choices = {name: list(dict.fromkeys(point[name] for point in points)) for name in _values(rows[0])}
     distributions = {name: CategoricalDistribution(values) for name, values in choices.items()}
     space = Space({**distributions, names.SEED: IntDistribution(min(seeds), max(seeds))})
-    trial = replace(base, **points[0])
+    trial = with_values(base, points[0])
     wanted = {"reference": to_dict(trial), "space": space_to_dict(space)["space"], "trials": len(points)}
     folders = [names.CONFIRMATION_FOLDER, *(f"{names.CONFIRMATION_FOLDER}-{number}" for number in range(2, 1000))]
     name = next(name for name in folders if _identity(folder / name) in (None, wanted))

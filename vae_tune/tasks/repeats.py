@@ -14,6 +14,7 @@ import torch
 from vae_tune.config.errors import telling_line
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import TEST_LOSS, TRIAL, VAL_LOSS
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images, to_tensor
@@ -72,7 +73,7 @@ def load_last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Calla
     except DAMAGE as error:
         say(f"{address(path)} is missing or damaged ({telling_line(error)}): trial {row.trial} is trained again.")
     metadata = read_metadata(folder)
-    config: TrialConfig = from_dict(TrialConfig, {**metadata["reference"], **row.values})
+    config = with_values(from_dict(TrialConfig, metadata["reference"]), row.values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said already
         before = newest_checkpoint(place, _CPU)

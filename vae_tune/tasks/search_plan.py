@@ -16,6 +16,7 @@ from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, argument
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.local_copies import mark_copy, original_path, working_copy
 from vae_tune.config.names import LIKELIHOOD, SEARCH, STUDY_FILE, WARM_START
 from vae_tune.config.settings import SearchConfig, TrialConfig
@@ -41,7 +42,9 @@ from vae_tune.search.initial_trials import InitialTrials, read_points
 from vae_tune.search.sampler import SAMPLERS, configuration_key, count_configurations
 from vae_tune.search.warm_start import read_warm_start, refuse_repeats
 from vae_tune.tasks.kinds import refuse_kinds, refuse_kinds_for_all
+from vae_tune.tasks.models import with_options
 from vae_tune.vae.likelihoods.likelihood import likelihood_name
+from vae_tune.vae.networks.registry import read_signature
 from vae_tune.views.live import require_packages
 from vae_tune.views.terminal import View
 
@@ -78,8 +81,9 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
     require_packages(config.views)
     if config.resume is None:
         refuse_unknown(config.data.dataset)
-        space = grid.space if grid else load_space(config.space, config.trial)
-        base = dataclasses.replace(config.trial, **space.fixed)
+        space = grid.space if grid else load_space(config.space, config.trial, read_signature)
+        config = dataclasses.replace(config, trial=with_options(config.trial, space))
+        base = with_values(config.trial, space.fixed)
         refuse_kinds_for_all(space, base, config.data)
         points = grid.points if grid else read_points(config.points, space, base)
         _check_sampler(config, space, base)
@@ -108,14 +112,16 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
                 f"--resume {argument(config.resume)} names the study: leave out {message_hints.option(name)}."
             )
     space = read_space(metadata)
-    refuse_changes(metadata, config, space if config.space is None else load_space(config.space, config.trial))
+    config = dataclasses.replace(config, trial=with_options(config.trial, space))
+    given = space if config.space is None else load_space(config.space, config.trial, read_signature)
+    refuse_changes(metadata, config, given)
     storage = read_study(folder)
     own = [trial for trial in trials_in(storage) if WARM_START not in trial.user_attrs]
     started = sum(trial.state != TrialState.WAITING for trial in own)
     remaining = config.num_samples - sum(trial.state.is_finished() for trial in own)
     if config.num_samples < started:
         raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
-    base = dataclasses.replace(config.trial, **space.fixed)
+    base = with_values(config.trial, space.fixed)
     _check_sampler(config, space, base)
     return Plan(config, folder, place, space, base, [], remaining, metadata, storage=storage)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -22,6 +21,7 @@ from vae_tune.cluster.worker_entry import ray_trainable
 from vae_tune.config import names
 from vae_tune.config.errors import SearchError
 from vae_tune.config.files import absolute, address
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.machine_limits import cpu_note
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
@@ -162,7 +162,7 @@ def run_trials(
         RayDied: Ray has died; ``check`` raises it where that is known sooner.
         SearchError: an error ended the search.
     """
-    base = dataclasses.replace(config.trial, **space.fixed)
+    base = with_values(config.trial, space.fixed)
     scheduler = make_scheduler(config.asha, base.max_epochs, base.seed)
     searcher = StudySearcher(
         record, space, base, config.sampler, stopping, scheduler, config.num_samples, slots, needs

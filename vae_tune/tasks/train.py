@@ -26,6 +26,7 @@ from vae_tune.config.names import CHECKPOINTS_FOLDER, EPOCH, EPOCH_METRICS_FILE,
 from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import write_sheets
+from vae_tune.tasks.models import with_options
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
 from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
 from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_bytes
@@ -58,6 +59,7 @@ def train(
     """
     console = console or make_console()
     say = partial(console.print, soft_wrap=True)
+    config = with_options(config)
     if resume is not None:
         _refuse_changes(read_settings(resume), (config, data))
     folder = resume or _new_folder(output, data)

@@ -18,8 +18,8 @@ from vae_tune.vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from vae_tune.vae.likelihoods.discretized_logistic import DiscretizedLogistic, LogisticMixture
 from vae_tune.vae.likelihoods.gaussian import Gaussian
 from vae_tune.vae.likelihoods.likelihood import Likelihood, likelihood_name
-from vae_tune.vae.networks.mlp import MLP
 from vae_tune.vae.networks.network import Network
+from vae_tune.vae.networks.registry import build_network
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
@@ -116,7 +116,7 @@ def build_model(config: TrialConfig, shape: Shape) -> VAE:
     likelihood = _likelihood(config, shape[0])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # of the CPU, not those of all GPUs
-        network = MLP(shape, likelihood.outputs(shape[0]), config)
+        network = build_network(config, shape, likelihood.outputs(shape[0]))
     return VAE(network, likelihood, shape, config.latent_size)
 
 

@@ -10,6 +10,7 @@ from vae_tune.analysis.axis_ranges import loss_range, round_ticks
 from vae_tune.analysis.hyperparameters import FANOVA, PED_ANOVA, Axis
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
+from vae_tune.config.hyperparameters import value_of
 from vae_tune.config.names import COMPLETE, EPOCHS, HYPERPARAMETER, IMPORTANCE, STATE, STATE_WORDS, TRIAL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import TRIAL_HOVER, Panel, Panels, Part, axis, figure
@@ -75,7 +76,7 @@ def slices(study: Study) -> Panels:
             layout["yaxis2"] = {"domain": [0.95, 1], "visible": False, "fixedrange": True}
             y["domain"] = [0, 0.93]
         beyond = own["place"].isna().any()  # only the reference may lie outside the space
-        note = f"The reference, {getattr(study.reference, name)}, is not on this axis." if beyond else ""
+        note = f"The reference, {value_of(study.reference, name)}, is not on this axis." if beyond else ""
         panels[name] = Panel(chart.hyperparameter_axis(known), y, traces, note, layout=layout)
     return panels
 

@@ -13,6 +13,7 @@ from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import Study, trial_configs
 from vae_tune.config import message_hints
 from vae_tune.config.files import address
+from vae_tune.config.model_options import PREFIX
 from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, UNIT
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.views.formatting import format_moment, format_value
@@ -26,12 +27,14 @@ def make_configuration(study: Study) -> dict[str, str] | None:
     config = trial_configs(study, [trial])[0]
     path = study.folder / BEST_FOLDER / CONFIG_FILE
     text = path.read_text() if path.exists() else json.dumps(asdict(config), indent=2)
-    options = {name: getattr(config, name) for name in study.space.distributions} | {"epochs": config.max_epochs}
+    searched = [name for name in study.space.active(config.model) if not name.startswith(PREFIX)]
+    options = {name: getattr(config, name) for name in searched} | {"epochs": config.max_epochs}
     for given, default in ((config, TrialConfig()), (study.config.data, DataConfig())):
         for name, value in asdict(given).items():
-            if name not in options and name != "max_epochs" and value != getattr(default, name):
+            if name not in {*options, "max_epochs", "model_options"} and value != getattr(default, name):
                 options[name] = value
     words = [word for name, value in options.items() for word in (message_hints.option(name), str(value))]
+    words += [word for name, value in config.model_options.items() for word in ("--model-option", f"{name}={value}")]
     return {
         "json": text.strip(),
         "command": message_hints.command("train", "--output", f"models/{study.name}", *words),
