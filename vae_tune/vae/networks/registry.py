@@ -1,4 +1,4 @@
-"""The models by name: the built-in ones, and the classes of users."""
+"""The models by name: the built-in ones, and the classes of users, which run only where their code was admitted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.model_options import FIELDS_OF, OptionValues, Signature
 from vae_tune.config.settings import TrialConfig
+from vae_tune.vae.networks.code import Code, is_own
+from vae_tune.vae.networks.code_modules import load_class
 from vae_tune.vae.networks.signature import signature_of
 
 if TYPE_CHECKING:
@@ -33,11 +35,50 @@ BUILT_IN: Mapping[str, BuiltIn] = {
 """Every built-in model by the name that ``--model`` takes."""
 
 
+_ADMITTED: dict[str, tuple[Code, type[Any]]] = {}
+"""The classes of users that this process may run, by the name that configurations have of each."""
+
+
+def admit(code: Code, model: str | None = None) -> None:
+    """Let this process build a user's class, under the name ``model`` in a record, by default that of the code.
+
+    Call it only for code that the user has named: a name in a results folder is no such leave.
+
+    Raises:
+        UsageError: the code cannot be imported, or the class is no model.
+    """
+    from torch import nn
+
+    cls = load_class(code)
+    if not issubclass(cls, nn.Module):
+        raise UsageError(f"model {code.model} must be a subclass of torch.nn.Module.")
+    if missing := [name for name in ("encode", "decode") if not callable(getattr(cls, name, None))]:
+        raise UsageError(f"model {code.model} has no method {missing[0]}: a model has encode(x) and decode(z).")
+    signature_of(cls, code.model)
+    _ADMITTED[model or code.model] = code, cls
+
+
+def admitted_code(model: str) -> Code | None:
+    """Return the code of a user's class that this process may run; else None."""
+    return _ADMITTED[model][0] if model in _ADMITTED else None
+
+
 def network_class(model: str) -> type[nn.Module]:
-    """Return the class of a model; raise UsageError if there is none of that name."""
+    """Return the class of a model.
+
+    Raises:
+        UsageError: there is none of that name, or it is a user's, whose code was not admitted here.
+    """
     if model in BUILT_IN:
         found: type[nn.Module] = getattr(import_module(BUILT_IN[model].module), BUILT_IN[model].name)
         return found
+    if model in _ADMITTED:
+        return _ADMITTED[model][1]
+    if is_own(model):
+        raise UsageError(
+            f"its class is {model}, code of yours, which runs only from a file that you name.\n"
+            f"Name it with --model {model}, or model= in Python."
+        )
     known = f"{', '.join(BUILT_IN)}, FILE.py:CLASS or MODULE:CLASS"
     raise UsageError(f"model must be {known}, but got {model!r}.{did_you_mean(model, BUILT_IN)}")
 
