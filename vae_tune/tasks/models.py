@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.model_options import FIELDS_OF, PREFIX, OptionValues
 from vae_tune.config.settings import TrialConfig
-from vae_tune.config.space import Space
 from vae_tune.vae.networks.registry import read_options, read_signature
 
-_NOTHING = Space({})
+if TYPE_CHECKING:
+    from vae_tune.config.space import Space
 
 
-def models_of(config: TrialConfig, space: Space = _NOTHING) -> list[str]:
-    """Return the models of a search whose reference is ``config``, that of the reference first."""
+def models_of(config: TrialConfig, space: Space | None = None) -> list[str]:
+    """Return the models of a search whose reference is ``config``, that of the reference first; else its own one."""
+    if space is None:
+        return [config.model]
     searched: Any = space.distributions.get(MODEL)
     first = str(space.fixed.get(MODEL, config.model))
     return list(dict.fromkeys([first, *(searched.choices if searched else ())]))
 
 
-def with_options(config: TrialConfig, space: Space = _NOTHING) -> TrialConfig:
+def with_options(config: TrialConfig, space: Space | None = None) -> TrialConfig:
     """Return ``config`` with the options of its model typed, and the searched ones set, by default to their defaults.
 
     Raises:
@@ -31,7 +33,7 @@ def with_options(config: TrialConfig, space: Space = _NOTHING) -> TrialConfig:
     models = {model: read_signature(model) for model in models_of(config, space)}
     options = dict(read_options(config, models))
     own = next(iter(models))
-    for name in space.active(own):
+    for name in space.active(own) if space else ():
         if name.startswith(PREFIX):
             option = models[own][name.removeprefix(PREFIX)]
             options.setdefault(option.name, option.default)
