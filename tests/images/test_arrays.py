@@ -53,7 +53,7 @@ def test_floats_become_256_levels_only_where_these_are_asked_for():
 
 def test_other_shapes_are_refused():
     assert "(2, 5, 4, 5)" in refusal(np.zeros((2, 5, 4, 5), np.uint8))  # five channels
-    assert "may be (n, h, w, c) or (n, c, h, w)" in refusal(np.zeros((2, 3, 8, 3), np.uint8))
+    assert "could be (n, h, w, c) or (n, c, h, w)" in refusal(np.zeros((2, 3, 8, 3), np.uint8))
     assert "(4, 4)" in refusal(np.zeros((4, 4), np.uint8))
     assert "holds no images" in refusal(np.zeros((0, 4, 4), np.uint8))
     assert "holds no images" in refusal(np.zeros((9, 0, 4), np.uint8))
@@ -94,7 +94,7 @@ def test_python_objects_are_never_loaded(tmp_path):
     np.save(tmp_path / "a.npy", np.array([object()]), allow_pickle=True)
     np.savez(tmp_path / "b.npz", train=np.array([{}]))
     for name in ("a.npy", "b.npz"):
-        with pytest.raises(UsageError, match="holds Python objects, which are not loaded"):
+        with pytest.raises(UsageError, match="holds Python objects, which vae_tune does not load"):
             read_arrays(tmp_path / name, None)
 
 
@@ -129,7 +129,7 @@ def test_parquet_as_hugging_face_writes_it_holds_pictures_and_labels(tmp_path):
 
 
 def test_parquet_without_bytes_or_without_images_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="only paths for 2 of 2"):
+    with pytest.raises(UsageError, match="no bytes for 2 of 2"):
         parquet_sources(write_parquet(tmp_path / "a.parquet", noise(2), kept=False))
     parquet.write_table(pa.table({"x": [1]}), tmp_path / "b.parquet")
     with pytest.raises(UsageError, match="no column of images"):

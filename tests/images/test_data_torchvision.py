@@ -156,7 +156,7 @@ def test_an_idx_file_that_was_cut_is_refused_and_kept(tmp_path, offline, dataset
     path.write_bytes(path.read_bytes()[:size])
     before = path.read_bytes()
     message = refusal(DataConfig(dataset=dataset, data_dir=tmp_path))
-    assert message.startswith(f"{dataset} in {raw} cannot be read, a file is corrupt: ")
+    assert message.startswith(f"{dataset} in {raw} cannot be read, because a file is corrupt: ")
     assert message.count("\n") == 1
     assert path.read_bytes() == before
 

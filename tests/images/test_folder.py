@@ -32,7 +32,7 @@ def test_every_picture_below_it_is_listed_by_relative_path_and_the_rest_is_count
         "y.bmp",
         "z.tiff",
     ]
-    assert found.notes == [f"2 other files and 2 hidden files in {tmp_path} are left out."]
+    assert found.notes == [f"Left out 2 other files and 2 hidden files in {tmp_path}."]
     assert found.classes == []  # some pictures lie in no folder
 
 
@@ -84,23 +84,23 @@ def refusal(folder):
 
 
 def test_a_folder_without_pictures_is_refused_with_what_it_holds(tmp_path):
-    assert refusal(tmp_path).startswith(f"{tmp_path} holds no picture.\nPictures end in .bmp, .gif,")
+    assert refusal(tmp_path).startswith(f"{tmp_path} holds no pictures.\nA picture ends in .bmp, .gif,")
     (tmp_path / "a.txt").write_text("")
-    assert refusal(tmp_path).startswith(f"{tmp_path} holds no picture, but 1 other file.\n")
+    assert refusal(tmp_path).startswith(f"{tmp_path} holds no pictures, but 1 other file.\n")
 
 
 def test_pictures_beside_split_folders_are_refused(tmp_path):
     draw(tmp_path / "train" / "1.png")
     draw(tmp_path / "extra" / "2.png")
     assert refusal(tmp_path) == (
-        f"{tmp_path} has folders named as splits, and 1 pictures outside of them (extra/2.png).\n"
-        "Move them into train, validation or test."
+        f"{tmp_path} has split folders, but 1 pictures lie outside of them (extra/2.png).\n"
+        "Move these into train, validation or test."
     )
 
 
 def test_splits_without_train_and_two_folders_for_one_split_are_refused(tmp_path):
     draw(tmp_path / "test" / "1.png")
-    assert refusal(tmp_path) == f"{tmp_path} has a folder for test, but none named train or training."
+    assert refusal(tmp_path) == f"{tmp_path} has a folder for test, but no folder train or training."
     draw(tmp_path / "train" / "1.png")
     draw(tmp_path / "eval" / "1.png")
     assert refusal(tmp_path) == f"{tmp_path} has 2 folders for test: eval, test. Keep one."

@@ -85,8 +85,8 @@ def test_what_is_no_set_of_images_is_refused_and_nothing_is_kept(tmp_path):
     np.save(tmp_path / "few.npy", noise(100))
     for place, words in (
         (tmp_path / "missing", "does not exist"),
-        (tmp_path / "a.txt", "is none of .npy, .npz, .parquet"),
-        (tmp_path / "few.npy", "has 80 pictures in train"),
+        (tmp_path / "a.txt", "is neither a folder nor a file of images"),
+        (tmp_path / "few.npy", "has 80 train pictures"),
     ):
         with pytest.raises(UsageError, match=words):
             read(place)

@@ -61,7 +61,7 @@ def test_pixels_alone_decide_the_splits():
 def test_each_distinct_picture_is_used_once_and_the_duplicates_are_counted():
     images = [*noise(50), *noise(50)[:20]]
     prepared = run([source(image) for image in images])
-    assert prepared.notes == ["20 of 70 pictures are duplicates and left out."]
+    assert prepared.notes == ["Left out 20 of 70 pictures as duplicates."]
     assert rows(chain(*prepared.splits.values())) == rows(np.moveaxis(noise(50), 3, 1))
     assert sum(map(len, prepared.splits.values())) == 50
 
@@ -120,7 +120,7 @@ def test_few_unreadable_pictures_are_named_and_many_are_refused():
     sources = [source(image) for image in noise(299)]
     broken = Source("half.png", lambda: png(noise(1)[0])[:60])
     assert run([*sources, broken]).notes == [
-        "1 of 300 pictures cannot be read and are left out (half.png: image file is truncated)."
+        "Left out 1 of 300 pictures that cannot be read (half.png: image file is truncated)."
     ]
     with pytest.raises(UsageError) as raised:
         run([*sources[:50], broken])
@@ -137,12 +137,12 @@ def test_too_few_pictures_are_refused_and_few_warned_of():
     def splits(train, validation, test):
         return dict(zip(SPLITS, (np.empty((n, 1, 2, 2), np.uint8) for n in (train, validation, test)), strict=True))
 
-    for sizes, words in (((199, 50, 1), "199 pictures in train"), ((200, 49, 1), "49 pictures in validation")):
+    for sizes, words in (((199, 50, 1), "199 train pictures"), ((200, 49, 1), "49 validation pictures")):
         with pytest.raises(UsageError, match=words):
             check_sizes(splits(*sizes), "photos")
-    with pytest.raises(UsageError, match="no pictures to test"):
+    with pytest.raises(UsageError, match="has no test pictures"):
         check_sizes(splits(200, 50, 0), "photos")
-    assert check_sizes(splits(999, 50, 1), "photos").startswith("Only 999 pictures")
+    assert check_sizes(splits(999, 50, 1), "photos").startswith("Only 999 training pictures")
     assert check_sizes(splits(1000, 50, 1), "photos") is None
 
 
@@ -163,7 +163,7 @@ def test_what_was_prepared_comes_back_from_the_cache(tmp_path):
     for name in SPLITS:
         assert np.array_equal(again.splits[name], prepared.splits[name])
         assert np.array_equal(again.labels[name], prepared.labels[name])
-    assert (again.classes, again.notes) == (["a", "b"], ["1 of 31 pictures are duplicates and left out."])
+    assert (again.classes, again.notes) == (["a", "b"], ["Left out 1 of 31 pictures as duplicates."])
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
 
 

@@ -87,7 +87,7 @@ def test_emoji_are_read_each_once_on_white(emoji_folder: Path):
     assert len(found) == len(expected)
     assert found.shape[1:] == (3, 128, 136)
     assert (found[:, :, 0, 0] == 255).mean() > 0.9  # corners
-    assert notes == [f"{3926 - len(found)} of 3,926 pictures are duplicates and left out."]
+    assert notes == [f"Left out {3926 - len(found)} of 3,926 pictures as duplicates."]
     assert [len(getattr(images, name)) for name in SPLITS] == [3132, 392, 392]
 
 

@@ -132,7 +132,7 @@ def test_a_file_that_fails_the_md5_check_is_not_unpickled(root, monkeypatch):
     message = refusal(config_of("cifar10", root))
     assert message == (
         f"cifar10 in {root} cannot be read: Dataset not found or corrupted. You can use download=True to download it\n"
-        "Delete cifar-10-batches-py there: torchvision then downloads the set again."
+        "Delete cifar-10-batches-py there, and torchvision will download the set again."
     )
     assert everything_in(root) == before
 
@@ -313,11 +313,11 @@ def test_a_cache_that_holds_prepared_pictures_still_takes_mnist(tmp_path, root):
     [
         ("CIFAR11", "has no data set 'CIFAR11'. Did you mean"),
         ("ImageFolder", "it does not take train= or split="),
-        ("Kinetics", "it needs frames_per_clip as well"),
-        ("PhotoTour", "it needs name as well"),
+        ("Kinetics", "it also needs frames_per_clip"),
+        ("PhotoTour", "it also needs name"),
         ("FER2013", "torchvision does not download it"),
         ("MovingMNIST", "its items are videos"),
-        ("FashionMNIST", "goes by another name here: fashion-mnist."),
+        ("FashionMNIST", "has a short name in vae_tune. Use fashion-mnist."),
         ("VOCDetection", "it does not take train= or split="),
     ],
 )

@@ -31,7 +31,7 @@ def planned(tmp_path, space, trial=None, **data):
             ["logistic", "gaussian"],
             None,
             "auto",
-            r"levels \(logistic\); density \(gaussian\)\.\nSearch likelihoods of",
+            r"levels \(logistic\); density \(gaussian\)\.\nChoose likelihoods of",
         ),
         (["bernoulli", "logistic"], "logistic", "auto", r": grey \(bernoulli\); levels \(logistic\)\.\n"),
         (
@@ -40,7 +40,7 @@ def planned(tmp_path, space, trial=None, **data):
             "grey",
             r": grey \(bernoulli\); levels \(logistic, categorical\); the reference has bernoulli\.",
         ),
-        (["logistic"], "gaussian", "auto", r"\nTake a reference of that kind: --likelihood logistic\."),
+        (["logistic"], "gaussian", "auto", r"\nChoose a reference of the same kind: --likelihood logistic\."),
     ],
 )
 def test_likelihoods_of_different_kinds_are_refused_in_two_lines_and_nothing_is_created(

@@ -1,7 +1,7 @@
-"""The unit in which people are shown losses: nats per image, or bits per dimension where pixels are levels.
+"""The unit in which losses are shown: nats per image, or bits per dimension for pixel levels.
 
-Records, tables and Python values are in nats per image, whatever the kind of the losses. Pages, terminals and figures
-convert them here, and nowhere else.
+Records, tables and Python values are in nats per image for every kind of loss. Pages, terminals and figures convert
+them here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from vae_tune.vae.likelihoods.likelihood import Kind, kind_named
 
 @dataclass(frozen=True)
 class LossUnit:
-    """How the losses of a study, or of a model, are shown."""
+    """The unit in which the losses of a study or a model are shown."""
 
     kind: Kind
     dimensions: int | None = None
-    """Values of an image (channels x height x width) where bits per dimension are shown, else None."""
+    """Channels x height x width of an image if losses are shown in bits per dimension, otherwise None."""
 
     @classmethod
     def of(cls, metric: Mapping[str, Any]) -> LossUnit:
-        """Return the unit for ``metric`` of a ``study.json``, or for other numbers with their kind and dimensions."""
+        """Return the unit for ``metric`` of a ``study.json``, or for another mapping with a kind and dimensions."""
         kind = kind_named(str(metric["kind"]))
         return cls(kind, metric.get(DIMENSIONS) if kind.in_bits else None)
 
@@ -36,7 +36,7 @@ class LossUnit:
 
     @property
     def short(self) -> str:
-        """The unit after a number in a line: ``nats`` or ``bits/dim``."""
+        """The unit that follows a number in a sentence: ``nats`` or ``bits/dim``."""
         return "bits/dim" if self.dimensions else "nats"
 
     @property
@@ -46,22 +46,22 @@ class LossUnit:
 
     @property
     def nats(self) -> float:
-        """Nats per image in one of this unit: dimensions x ln 2, or 1."""
+        """Nats per image in one unit: dimensions x ln 2, or 1."""
         return self.dimensions * math.log(2) if self.dimensions else 1.0
 
     @property
     def digits(self) -> int:
-        """Decimals of a loss: with 3, a bit per dimension of a 32 x 32 color image has steps of 2 nats."""
+        """Decimals of a loss. With 3, one step in bits per dimension is 2 nats for a 32 x 32 color image."""
         return 3 if self.dimensions else 2
 
     def text(self, nats: float, sign: str = "", digits: int | None = None) -> str:
-        """Return a number of nats per image in this unit, without its name; ``sign`` may be ``+``."""
+        """Convert nats per image to this unit and format them, without the unit's name. ``sign`` may be ``+``."""
         return f"{nats / self.nats:{sign}.{self.digits if digits is None else digits}f}"
 
     def with_name(self, nats: float) -> str:
-        """Return a number of nats per image in this unit, with its short name: ``109.51 nats``."""
+        """Convert nats per image to this unit and format them with its short name: ``109.51 nats``."""
         return f"{self.text(nats)} {self.short}"
 
 
 NATS = LossUnit(kind_named("grey"))
-"""The unit before a study says which it is."""
+"""The unit as long as no study has set another."""

@@ -1,4 +1,4 @@
-"""Images in arrays and in one file: .npy, .npz, .parquet. Nothing in them is executed."""
+"""Read images from one file: .npy, .npz or .parquet. Nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LABELS = {"train": "train_labels", "validation": "val_labels", "test": "test_la
 def read_arrays(path: Path, levels: int | None) -> tuple[dict[str | None, Pixels], dict[str, npt.NDArray[np.int64]]]:
     """Return the images of a .npy or .npz file by split, and their labels.
 
-    Images are (n, height, width) or (n, height, width, 3). The key None stands for images that have no split yet.
+    Images are (n, height, width) or (n, height, width, 3). The key None holds images without a split.
 
     Raises:
-        UsageError: the file is damaged, holds Python objects, or no images in a layout that is read.
+        UsageError: the file is damaged, holds Python objects, or holds no images in a supported layout.
     """
     content, arrays = _load(path)
     if isinstance(content, np.ndarray):
@@ -46,7 +46,7 @@ def read_arrays(path: Path, levels: int | None) -> tuple[dict[str | None, Pixels
     single = [key for key in arrays if key in _SINGLE] or (list(arrays) if len(arrays) == 1 else [])
     if len(single) != 1:
         raise UsageError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}.\n"
+            f"{path} must hold images, but holds {', '.join(arrays) or 'nothing'}.\n"
             "Name the arrays train, validation, test (or train_images, val_images, test_images), or save one array."
         )
     return {None: as_images(arrays[single[0]], f"{path}[{single[0]!r}]", levels)}, {}
@@ -57,13 +57,13 @@ def _load(path: Path) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
     npy = path.suffix == ".npy"
     try:
         with path.open("rb") as file:
-            if not file.read(6).startswith(b"\x93NUMPY" if npy else b"PK"):  # np.load takes all else for a pickle
-                raise UsageError(f"{path} cannot be read: it is no {path.suffix} file.")
+            if not file.read(6).startswith(b"\x93NUMPY" if npy else b"PK"):  # else np.load reads a pickle
+                raise UsageError(f"{path} cannot be read: it is not a {path.suffix} file.")
         content = np.load(path, mmap_mode="r" if npy else None, allow_pickle=False)
         return content, {path.name: content} if npy else {key: content[key] for key in content.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         if "Object arrays" in str(error) or "Python objects" in str(error):
-            message = f"{path} holds Python objects, which are not loaded. Save numbers: np.stack(images)."
+            message = f"{path} holds Python objects, which vae_tune does not load. Save numbers: np.stack(images)."
             raise UsageError(message) from error
         raise UsageError(f"{path} cannot be read: {error}") from error
 
@@ -73,11 +73,12 @@ def as_images(array: npt.NDArray[Any], name: str, levels: int | None) -> Pixels:
 
     Args:
         array: (n, h, w), (n, h, w, c) or (n, c, h, w), with 1 or 3 channels c.
-        name: what messages call it.
-        levels: 256 where floats in [0, 1] are to be rounded to 256 levels.
+        name: its name in messages.
+        levels: 256 to round floats in [0, 1] to 256 levels.
 
     Raises:
-        UsageError: another layout, type or range; it names the line that converts where there is one.
+        UsageError: the layout, the type or the range is not supported. The message names the line that converts the
+            array, if there is one.
     """
     images = _last_channels(_levels(np.asarray(array), name, levels), name)
     if 0 in images.shape:
@@ -86,12 +87,12 @@ def as_images(array: npt.NDArray[Any], name: str, levels: int | None) -> Pixels:
 
 
 def parquet_sources(path: Path) -> tuple[list[Source], list[str]]:
-    """Return the pictures of a Parquet file as Hugging Face writes it, and the names of their classes.
+    """Return the pictures of a Parquet file in Hugging Face's layout, and the names of their classes.
 
-    Its image column holds ``{bytes, path}``; a column ``label`` of whole numbers holds the classes.
+    The image column holds ``{bytes, path}``. An integer column ``label`` holds the classes.
 
     Raises:
-        UsageError: the file cannot be read, or has no such column, or more than one.
+        UsageError: the file cannot be read, has no image column, or has several.
     """
     import pyarrow
     from pyarrow import parquet
@@ -102,7 +103,7 @@ def parquet_sources(path: Path) -> tuple[list[Source], list[str]]:
         if len(columns) != 1:
             has = "no column" if not columns else f"{len(columns)} columns ({', '.join(columns)})"
             raise UsageError(
-                f"{path} has {has} of images, {{bytes, path}} as Hugging Face writes them; one is needed."
+                f"{path} has {has} of images ({{bytes, path}}, as Hugging Face writes them); it needs exactly one."
             )
         labeled = "label" in schema.names and pyarrow.types.is_integer(schema.field("label").type)
         table = parquet.read_table(path, columns=[columns[0], *(["label"] if labeled else [])])
@@ -111,7 +112,7 @@ def parquet_sources(path: Path) -> tuple[list[Source], list[str]]:
     cells = table[columns[0]].combine_chunks().field("bytes")
     labels = table["label"].to_pylist() if labeled else [None] * len(cells)
     if missing := cells.null_count:
-        raise UsageError(f"{path} holds only paths for {missing:,} of {len(cells):,} images, not their bytes.")
+        raise UsageError(f"{path} holds no bytes for {missing:,} of {len(cells):,} images, only paths.")
     names = sorted({label for label in labels if label is not None})
     numbers = {label: number for number, label in enumerate(names)}
     sources = [
@@ -135,7 +136,7 @@ def _is_image(kind: Any) -> bool:
 
 
 def _levels(array: npt.NDArray[Any], name: str, levels: int | None) -> npt.NDArray[Any]:
-    """Return an array of uint8, or floats in [0, 1] rounded to 256 levels where these are asked for."""
+    """Return a uint8 array as it is. Round floats in [0, 1] to 256 levels if ``levels`` is 256."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == object:
@@ -160,20 +161,21 @@ def _levels(array: npt.NDArray[Any], name: str, levels: int | None) -> npt.NDArr
 
 
 def _last_channels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """Return images with their channels last, whichever of the three layouts they have."""
+    """Move the channels of images in any of the three layouts to the last axis."""
     if array.ndim == 3:
         return array
     if array.ndim == 4:
         last, first = array.shape[3] in (1, 3), array.shape[1] in (1, 3)
         if last and first:
             raise UsageError(
-                f"{name} has the shape {array.shape}, which may be (n, h, w, c) or (n, c, h, w).\n"
-                "Save images that are wider and higher than 3 pixels."
+                f"{name} has the shape {array.shape}, which could be (n, h, w, c) or (n, c, h, w).\n"
+                "Save images that are more than 3 pixels wide and high."
             )
         if last or first:
             return array if last else np.moveaxis(array, 1, 3)
     raise UsageError(
-        f"{name} has the shape {array.shape}. Read are (n, h, w), (n, h, w, c) and (n, c, h, w) with 1 or 3 channels."
+        f"{name} has the shape {array.shape}.\n"
+        "Images must be (n, h, w), (n, h, w, c) or (n, c, h, w), with 1 or 3 channels."
     )
 
 

@@ -1,6 +1,6 @@
-"""A yardstick for bits/dim that needs no model: how short simple codes write the test images.
+"""Code lengths of the test images without a model: a yardstick for bits/dim.
 
-A model of the 256 levels is worth something only below the histogram, and good only below PNG and lossless WebP.
+A useful model of the 256 levels needs fewer bits than the histogram, a good one fewer than PNG and lossless WebP.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.images.decoding import Pixels
 
 UNIFORM = 8.0
-"""Bits/dim where all 256 levels are equally likely."""
+"""Bits/dim if all 256 levels are equally likely."""
 SAMPLE = 1_000
-"""Pictures that are compressed at most."""
+"""Maximum number of pictures to compress."""
 _VALUES = SAMPLE * 3 * 32 * 32
-"""Values that are compressed at most: some seconds on one core."""
+"""Maximum number of values to compress: some seconds on one core."""
 _COUNTED = 1 << 28
-"""Values that a histogram counts at most: two seconds on one core."""
+"""Maximum number of values that a histogram counts: two seconds on one core."""
 _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
 class CodeLength:
-    """Code lengths of test images in bits/dim: bits per value of a pixel, all channels alike."""
+    """Code lengths of the test images in bits/dim: bits per pixel and channel."""
 
     histogram: float
-    """Each value by the frequency of its level in its channel of the training images."""
+    """Cross-entropy under the frequencies of the levels in the training images, by channel."""
     png: float
     """Whole PNG files."""
     webp: float
@@ -42,23 +42,23 @@ class CodeLength:
     smaller_file: float
     """The smaller of the two files of each picture."""
     container: float
-    """The part of ``smaller_file`` that describes the file and not the picture: signatures, lengths, checksums."""
+    """The part of ``smaller_file`` that does not encode pixels: signatures, headers, checksums."""
     pictures: int
-    """Test images that were compressed, evenly spread over all of them."""
+    """Number of test images that were compressed, spread evenly over all of them."""
     of: int
-    """Test images there are."""
+    """Number of test images."""
     uniform: float = UNIFORM
-    """256 levels that are equally likely."""
+    """256 equally likely levels."""
 
 
 def code_length(train: Pixels, test: Pixels) -> CodeLength:
-    """Measure how short ``test`` can be written.
+    """Measure the code lengths of ``test``.
 
-    This takes some seconds at most: of many or large images a sample is compressed, at most 1,000, and counted in the
-    histogram, at most 2^28 values. The samples are spread evenly. The files are compressed side by side.
+    To take only some seconds, this compresses at most 1,000 images and counts at most 2^28 values, each sample spread
+    evenly over all images. It compresses images in parallel.
 
     Args:
-        train: (n, channels, height, width), uint8; the histogram is fitted on them.
+        train: (n, channels, height, width), uint8; the histogram is fitted to them.
         test: (m, channels, height, width), uint8, of 1 or 3 channels.
     """
     per_image = int(np.prod(test.shape[1:]))
@@ -75,9 +75,9 @@ def code_length(train: Pixels, test: Pixels) -> CodeLength:
 
 
 def histogram_bits(train: Pixels, test: Pixels) -> float:
-    """Return the cross-entropy in bits/dim of ``test`` under the levels' frequencies in ``train``, by channel.
+    """Return the cross-entropy of ``test`` in bits/dim under the frequencies of the levels in ``train``, by channel.
 
-    One is added to each count, so that a level that is not in ``train`` has a finite code.
+    Each count is increased by one, so that a level that does not occur in ``train`` has a finite code.
     """
     per_image = int(np.prod(train.shape[1:]))
     train, test = (_spread(images, max(1, _COUNTED // per_image)) for images in (train, test))
@@ -87,7 +87,7 @@ def histogram_bits(train: Pixels, test: Pixels) -> float:
 
 
 def _spread(images: Pixels, most: int) -> Pixels:
-    """Return all images, or ``most`` of them, spread evenly."""
+    """Return at most ``most`` of the images, spread evenly."""
     if len(images) <= most:
         return images
     spread: Pixels = images[np.linspace(0, len(images) - 1, most).round().astype(int)]
@@ -95,9 +95,9 @@ def _spread(images: Pixels, most: int) -> Pixels:
 
 
 def _counts(images: Pixels) -> npt.NDArray[np.int64]:
-    """Return how often each level is in each channel, (channels, 256)."""
+    """Count the levels of each channel: (channels, 256)."""
     counts = np.zeros((images.shape[1], 256), np.int64)
-    rows = max(1, _CHUNK // int(np.prod(images.shape[2:])))  # np.bincount makes eight bytes of each value
+    rows = max(1, _CHUNK // int(np.prod(images.shape[2:])))  # np.bincount converts each value to eight bytes
     for channel in range(images.shape[1]):
         for start in range(0, len(images), rows):
             counts[channel] += np.bincount(images[start : start + rows, channel].ravel(), minlength=256)
@@ -105,7 +105,7 @@ def _counts(images: Pixels) -> npt.NDArray[np.int64]:
 
 
 def _file_sizes(image: Pixels) -> list[tuple[int, int]]:
-    """Return the size in bytes of an image as PNG and as lossless WebP, and how much of each is container."""
+    """Return the bytes of an image as PNG and as lossless WebP: whole file and container for each."""
     picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
     found = []
     for save, container in (
@@ -119,7 +119,7 @@ def _file_sizes(image: Pixels) -> list[tuple[int, int]]:
 
 
 def png_container(data: bytes) -> int:
-    """Return the bytes of a PNG file outside of its compressed pixels: all but the content of the chunks IDAT."""
+    """Return how many bytes of a PNG file are not compressed pixels: all but the content of its IDAT chunks."""
     position, pixels = 8, 0
     while position < len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -129,9 +129,9 @@ def png_container(data: bytes) -> int:
 
 
 def webp_container(data: bytes) -> int:
-    """Return the bytes of a lossless WebP file outside of its compressed pixels.
+    """Return how many bytes of a lossless WebP file are not compressed pixels.
 
-    These are all but the content of the chunk VP8L, and of that the five bytes with signature and size.
+    These are all bytes but the content of the VP8L chunk, plus the five bytes of that chunk's signature and size.
     """
     position, pixels = 12, 0
     while position < len(data):

@@ -1,4 +1,4 @@
-"""Images as uint8 arrays in three splits: where they come from, and how they become black and white or tensors."""
+"""Load images as uint8 arrays in three splits, binarize them, and convert them to tensors."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Images:
     validation: npt.NDArray[np.uint8]
     test: npt.NDArray[np.uint8]
     binarization: Binarization = "grey"
-    """How they were made black and white; ``dynamic``: ``train`` is gray, and drawn anew each epoch."""
+    """How pixels became black and white. With ``dynamic``, ``train`` is gray and is drawn again in each epoch."""
 
     def __post_init__(self) -> None:
-        """Refuse arrays of another layout."""
+        """Validate the layout."""
         for split in (self.train, self.validation, self.test):
             if split.ndim != 4:
                 raise ValueError(f"images must be (n, channels, height, width), but got the shape {split.shape}.")
@@ -57,7 +57,7 @@ class Images:
 
     @property
     def pixels(self) -> int:
-        """Values of one image, all channels together."""
+        """Number of values of an image: channels x height x width."""
         return math.prod(self.shape)
 
     @property
@@ -66,7 +66,7 @@ class Images:
         return self.shape if self.shape[0] > 1 else self.shape[1:]
 
     def sha256(self) -> str:
-        """Return the checksum of the images as they are used, splits included; studies of one checksum compare."""
+        """Return the checksum of the images and their splits. Losses on the same checksum can be compared."""
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             digest.update(repr((len(split), *self.recorded_shape)).encode())
@@ -75,18 +75,19 @@ class Images:
 
 
 def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _silent) -> Images:
-    """Return the images that ``config`` names: the one way to images, for all that trains, evaluates or draws.
+    """Return the images that ``config`` names. Every command loads its images here.
 
-    A 28 x 28 gray set keeps the splits of its files: the last 10,000 of the training file validate. Other sets and a
-    user's own pictures are split by their pixels where they have no split.
+    A 28 x 28 gray set keeps the splits of its files, and the last 10,000 images of the training file become the
+    validation split. Other sets, and a user's own pictures, are split by the hash of their pixels if they have no
+    splits.
 
     Args:
-        config: names them.
-        say: is told what a person should know of own pictures: duplicates, files left out.
-        progress: is told how many pictures are decoded, and of how many.
+        config: the data set and how to prepare it.
+        say: called with each note for the user: duplicates, files left out.
+        progress: called with the number of decoded pictures and the total.
 
     Raises:
-        UsageError: there are no such images, they cannot be read or used, or ``train_size`` exceeds them.
+        UsageError: the images do not exist, cannot be read or cannot be used, or ``train_size`` exceeds their number.
     """
     splits = _named(config) if config.dataset in DATASETS else _prepared(config, say, progress).splits
     train, available = splits["train"], len(splits["train"])
@@ -102,9 +103,9 @@ def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _si
 
 
 def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the labels of the validation or test images that :func:`load_images` read, and the classes' names.
+    """Return the labels of the validation or test images of :func:`load_images`, and the names of the classes.
 
-    Without classes there are no labels: all are 0, and no class has a name.
+    Without classes, all labels are 0 and the list of names is empty.
     """
     if config.dataset in DATASETS:
         return read_labels(config.dataset, config.data_dir, split)
@@ -113,10 +114,10 @@ def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], 
 
 
 def refuse_unknown(dataset: str) -> None:
-    """Refuse what is neither the name of a data set nor a path: ``mnist`` is a name, ``./mnist`` a folder.
+    """Refuse a value that is neither the name of a data set nor a path: ``mnist`` is a name, ``./mnist`` a folder.
 
     Raises:
-        UsageError: it is neither; names the data sets.
+        UsageError: it is neither. The message lists the names.
     """
     path = Path(dataset)
     if dataset in DATASETS or is_torchvision(dataset) or path.exists() or len(path.parts) > 1 or path.suffix:
@@ -127,7 +128,7 @@ def refuse_unknown(dataset: str) -> None:
 
 
 def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return the splits of a named set, brought to the size and color of ``config``."""
+    """Return the splits of a named set in the size and color of ``config``."""
     splits = dict(zip(SPLITS, read_splits(config.dataset, config.data_dir), strict=True))
     if config.size not in (None, splits["train"].shape[2:]):
         form = _options(config).form
@@ -140,12 +141,12 @@ def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
 
 
 def _prepared(config: DataConfig, say: Say, progress: Progress) -> Prepared:
-    """Return a torchvision set or a user's own images, prepared once."""
+    """Return a torchvision set or a user's own images, from the cache if possible."""
     refuse_unknown(config.dataset)
     if is_torchvision(config.dataset):
         prepared = read_torchvision(config.dataset, config.data_dir, _options(config), progress)
     elif config.data_dir is not None:
-        raise UsageError(f"data_dir is for named data sets, and {config.dataset} is a path: leave it out.")
+        raise UsageError(f"data_dir only applies to named data sets, but {config.dataset} is a path. Leave it out.")
     else:
         prepared = read_own_images(named_path(config.dataset), _options(config), config.levels, progress)
     for note in prepared.notes:
@@ -162,7 +163,7 @@ def _options(config: DataConfig) -> Options:
 def binarize(images: npt.NDArray[np.uint8], seed: Sequence[int]) -> npt.NDArray[np.uint8]:
     """Draw each pixel as 255, with probability gray value / 255, or as 0 (Salakhutdinov & Murray 2008).
 
-    Under a Bernoulli decoder the images then have a likelihood. The first images of a longer array are drawn alike.
+    Under a Bernoulli decoder, binary images have a likelihood. The first images of a longer array get the same draws.
     """
     draws = np.random.default_rng(seed).integers(0, 255, images.shape, np.uint8)
     return np.where(draws < images, np.uint8(255), np.uint8(0))
@@ -170,15 +171,15 @@ def binarize(images: npt.NDArray[np.uint8], seed: Sequence[int]) -> npt.NDArray[
 
 _Place = tuple["torch.device", int, tuple[int, ...], tuple[int, ...]]
 _ON_DEVICE: dict[_Place, tuple[npt.NDArray[np.uint8], torch.Tensor]] = {}
-"""The images that this process has brought to a GPU, by address, shape and strides. Holding them keeps the address
-theirs."""
+"""Images that this process has copied to a GPU, by address, shape and strides. A reference to each array keeps its
+address from being reused."""
 
 
 def to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
-    """Return images as a uint8 tensor of the same shape on ``device``; on the CPU it shares their memory.
+    """Return images as a uint8 tensor of the same shape on ``device``. On the CPU it shares their memory.
 
-    The arrays may be read-only (Ray's object store); nothing here writes to them. Read-only ones, which cannot change,
-    are brought to a GPU once per process, however many trials train on them there.
+    The arrays may be read-only, as in Ray's object store; nothing here writes to them. Read-only arrays cannot
+    change, so each process copies them to a GPU only once, however many trials train on them.
     """
     import warnings
 
@@ -196,7 +197,7 @@ def to_tensor(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tens
 
 
 def _is_constant(array: npt.NDArray[np.uint8]) -> bool:
-    """Whether neither ``array`` nor one that it is a view of can be written to."""
+    """Whether ``array`` and all arrays that it is a view of are read-only."""
     base: Any = array
     while isinstance(base, np.ndarray):
         if base.flags.writeable:

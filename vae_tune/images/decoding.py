@@ -1,7 +1,7 @@
-"""Turn one picture file into an array: the same way for every format, for training, evaluation and views.
+"""Decode one picture file into an array, the same way for every format, and for training, evaluation and views.
 
-The result holds colors, never palette indices. Orientation tags are applied. Transparent pixels are put onto a
-background. 16-bit gray values are scaled to 8 bits, where Pillow's own conversion cuts them off at 255.
+The result holds colors, never palette indices. Orientation tags are applied. Transparent pixels are blended with a
+background. 16-bit gray values are scaled to 8 bits; Pillow's own conversion would clip them at 255.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from vae_tune.config.settings import Fit
 
 Pixels = npt.NDArray[np.uint8]
 
-_RESAMPLING = Image.Resampling.BICUBIC  # averages over all pixels that it shrinks into one
+_RESAMPLING = Image.Resampling.BICUBIC  # when it shrinks, it averages over all source pixels
 _ORIENTATION = 0x0112
-"""EXIF tag: 1 is upright, 2 to 4 have the same sides, 5 to 8 are turned by 90 degrees."""
+"""EXIF tag: 1 is upright, 2 to 4 keep width and height, 5 to 8 swap them."""
 _DRAFT = 2
-"""A JPEG is decoded at a part of its size (1/2, 1/4, 1/8) that is at least this multiple of what is needed."""
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as long as that is at least this multiple of the target size."""
 
 
 class UnreadableError(ValueError):
-    """A picture that cannot be decoded; its text is the reason."""
+    """A picture cannot be decoded; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How pictures are brought to one form."""
+    """Size, fit and background that all pictures get."""
 
     size: tuple[int, int] | None = None
-    """Height and width in pixels; default: as they are."""
+    """Height and width in pixels; default: unchanged."""
     fit: Fit = "crop"
-    """How a picture of other proportions fills ``size``."""
+    """How a picture with another aspect ratio fills ``size``."""
     background: tuple[int, int, int] = (255, 255, 255)
     """Red, green and blue, 0..255, behind transparent pixels and around padded pictures."""
 
 
 def decode(data: bytes, form: Form) -> Pixels:
-    """Return the picture in ``data``: (height, width) where it is gray, else (height, width, 3) in red, green, blue.
+    """Return the picture in ``data``: (height, width) if it is gray, else (height, width, 3) in red, green, blue.
 
-    A picture is gray where its three channels are equal everywhere. Of an animation the first frame counts.
+    A picture is gray if its three channels are equal everywhere. An animation gives its first frame.
 
     Raises:
-        UnreadableError: ``data`` is no picture, damaged, or larger than Pillow takes for an attack.
+        UnreadableError: ``data`` is not a picture, is damaged, or has more pixels than Pillow's limit for
+            decompression bombs.
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -57,20 +58,20 @@ def decode(data: bytes, form: Form) -> Pixels:
             if form.size and picture.format == "JPEG":
                 longest = _DRAFT * max(form.size)
                 picture.draft(None, (longest, longest))
-            if picture.getexif().get(_ORIENTATION, 1) != 1:  # exif_transpose copies even where nothing is to turn
+            if picture.getexif().get(_ORIENTATION, 1) != 1:  # exif_transpose copies even an upright picture
                 return pixels(_resized(_opaque(ImageOps.exif_transpose(picture), form.background), form))
             return pixels(_resized(_opaque(picture, form.background), form))
     except UnreadableError:
         raise
-    except Exception as error:  # Pillow's readers raise nearly everything on damaged files
+    except Exception as error:  # on damaged files, Pillow's readers raise almost any exception
         raise UnreadableError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
 def size_of(data: bytes) -> tuple[int, int]:
-    """Return height and width as they are after the orientation tag is applied, from the header alone.
+    """Return height and width after the orientation tag is applied. This reads only the header.
 
     Raises:
-        UnreadableError: ``data`` is no picture, or larger than Pillow takes for an attack.
+        UnreadableError: ``data`` is not a picture, or has more pixels than Pillow's limit for decompression bombs.
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -85,12 +86,12 @@ def size_of(data: bytes) -> tuple[int, int]:
 
 
 def resize(image: Pixels, form: Form) -> Pixels:
-    """Bring an array (height, width) or (height, width, 3) to the size of ``form``, as :func:`decode` does."""
+    """Resize an array (height, width) or (height, width, 3) to the size of ``form``, like :func:`decode`."""
     return pixels(_resized(Image.fromarray(image), form))
 
 
 def pixels(picture: Image.Image) -> Pixels:
-    """Return the values of an RGB or gray picture, without channels where these are equal."""
+    """Return the values of an RGB or gray picture: (height, width) if the three channels are equal."""
     values = np.asarray(picture)
     if values.ndim == 3 and (values[..., 0] == values[..., 1]).all() and (values[..., 0] == values[..., 2]).all():
         return np.ascontiguousarray(values[..., 0])
@@ -99,7 +100,7 @@ def pixels(picture: Image.Image) -> Pixels:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back Pillow's warnings about single files while many are decoded: unreadable ones are counted."""
+    """Suppress Pillow's warnings about single files; unreadable files are counted instead."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -109,15 +110,15 @@ def quiet() -> Iterator[None]:
 def _refuse_bomb(picture: Image.Image) -> None:
     width, height = picture.size
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-        raise UnreadableError(f"{width}x{height} pixels are more than {Image.MAX_IMAGE_PIXELS:,}")
+        raise UnreadableError(f"its {width}x{height} pixels exceed {Image.MAX_IMAGE_PIXELS:,}")
 
 
 def _opaque(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Return a picture as gray values or red, green and blue, transparent pixels on ``background``."""
+    """Convert a picture to mode L or RGB, with transparent pixels on ``background``."""
     if picture.mode.startswith("I;16"):
         return Image.fromarray(((np.asarray(picture).astype(np.uint32) + 128) // 257).astype(np.uint8))
     if picture.mode in ("I", "F"):
-        raise UnreadableError("its pixels have 32 bits; 8 and 16 are read")
+        raise UnreadableError("its pixels have 32 bits; only 8 and 16 are supported")
     if picture.has_transparency_data:
         below = Image.new("RGBA", picture.size, (*background, 255))
         return Image.alpha_composite(below, picture.convert("RGBA")).convert("RGB")
@@ -128,7 +129,7 @@ def _opaque(picture: Image.Image, background: tuple[int, int, int]) -> Image.Ima
 
 
 def _resized(picture: Image.Image, form: Form) -> Image.Image:
-    """Return a picture in the size of ``form``; one that has it already stays as it is."""
+    """Resize a picture to the size of ``form``, unless it has that size."""
     if form.size is None:
         return picture
     height, width = form.size

@@ -1,4 +1,4 @@
-"""Pictures in a folder: which files are pictures, which split and which class each belongs to."""
+"""List the pictures in a folder, with the split and the class of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPLIT_FOLDERS = {
 
 @dataclass(frozen=True)
 class Listing:
-    """The pictures of a folder, sorted by relative path, and what else there is."""
+    """The pictures of a folder, sorted by relative path, their classes, and notes for the user."""
 
     sources: list[Source]
     classes: list[str]
@@ -30,16 +30,16 @@ class Listing:
 def list_folder(folder: Path) -> Listing:
     """List every picture below ``folder``.
 
-    Top folders named as splits (``train``, ``val``, ``test`` and their synonyms) are the splits. Below that, the first
-    folder of a picture is its class, where there are at least two.
+    Top-level folders with the name of a split (``train``, ``val``, ``test`` and their synonyms) are the splits. The
+    next folder on a picture's path is its class, if there are at least two such folders and every picture is in one.
 
     Raises:
-        UsageError: there is no picture, the folder cannot be read, or split folders lie beside other pictures.
+        UsageError: there is no picture, the folder cannot be read, or pictures lie outside the split folders.
     """
     pictures, other, hidden = _walk(folder)
     if not pictures:
         count = f", but {other:,} other file{'s' * (other != 1)}" if other else ""
-        raise UsageError(f"{folder} holds no picture{count}.\nPictures end in {', '.join(sorted(SUFFIXES))}.")
+        raise UsageError(f"{folder} holds no pictures{count}.\nA picture ends in {', '.join(sorted(SUFFIXES))}.")
     parts = [Path(name).parts for name in pictures]
     splits = [_SPLIT_FOLDERS.get(path[0].lower()) if len(path) > 1 else None for path in parts]
     if any(splits):
@@ -57,11 +57,11 @@ def list_folder(folder: Path) -> Listing:
     left = [
         f"{count:,} {kind} file{'s' * (count != 1)}" for count, kind in ((other, "other"), (hidden, "hidden")) if count
     ]
-    return Listing(sources, classes, [f"{' and '.join(left)} in {folder} are left out."] if left else [])
+    return Listing(sources, classes, [f"Left out {' and '.join(left)} in {folder}."] if left else [])
 
 
 def _walk(folder: Path) -> tuple[list[str], int, int]:
-    """Return the relative paths of the pictures, and how many other and hidden files there are."""
+    """Return the relative paths of the pictures, and the numbers of other and hidden files."""
     pictures, other, hidden = [], 0, 0
     for path in _files(folder):
         relative = path.relative_to(folder)
@@ -75,7 +75,7 @@ def _walk(folder: Path) -> tuple[list[str], int, int]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield every file below a folder, also below links to folders, each folder once."""
+    """Yield every file below a folder. Follow links to folders, but visit each folder once."""
     seen: set[str] = set()
 
     def refuse(error: OSError) -> None:
@@ -90,19 +90,19 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _check_splits(folder: Path, pictures: list[str], splits: list[str | None]) -> None:
-    """Refuse pictures beside split folders, two folders for one split, and splits without ``train``.
+    """Validate the split folders.
 
     Raises:
-        UsageError: names what is wrong.
+        UsageError: pictures lie outside them, a split has two folders, or there is no training split.
     """
     beside = [name for name, part in zip(pictures, splits, strict=True) if part is None]
     if beside:
         raise UsageError(
-            f"{folder} has folders named as splits, and {len(beside):,} pictures outside of them ({beside[0]}).\n"
-            "Move them into train, validation or test."
+            f"{folder} has split folders, but {len(beside):,} pictures lie outside of them ({beside[0]}).\n"
+            "Move these into train, validation or test."
         )
     if "train" not in splits:
-        raise UsageError(f"{folder} has a folder for {splits[0]}, but none named train or training.")
+        raise UsageError(f"{folder} has a folder for {splits[0]}, but no folder train or training.")
     names: dict[str, set[str]] = {}
     for name, part in zip(pictures, splits, strict=True):
         names.setdefault(part or "", set()).add(Path(name).parts[0])

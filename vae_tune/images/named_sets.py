@@ -65,7 +65,7 @@ TORCHVISION_FOLDERS = {
     *["flowers-102", "food-101", "gtsrb", "Kitti", "lfw-py", "MovingMNIST", "omniglot-py", "oxford-iiit-pet"],
     *["pcam", "rendered-sst2", "stanford_cars", "stl10_binary", "VOCdevkit"],
 }
-"""The folders that torchvision's data sets make side by side in one."""
+"""Files and folders that torchvision's data sets create side by side in one folder."""
 _IDX_FILE = re.compile(r"-idx\d-(ubyte|int)")
 """Part of the name of each file of such a set."""
 DOWNLOAD = ".vae_tune-download-"
@@ -75,11 +75,12 @@ DOWNLOAD = ".vae_tune-download-"
 def read_splits(dataset: str, data_dir: Path | None) -> tuple[Split, Split, Split]:
     """Return training, validation and test images: the last 10,000 of the training file validate.
 
-    MNIST comes with the package and is unpacked once into the cache; other sets are read from ``data_dir`` or
-    the cache, and downloaded by torchvision where they are missing.
+    MNIST ships with the package and is unpacked once into the cache. torchvision downloads a missing set into
+    ``data_dir`` or the cache.
 
     Raises:
-        UsageError: a file is corrupt, the set is neither there nor downloadable, or ``data_dir`` holds something else.
+        UsageError: a file is corrupt, the set is missing and cannot be downloaded, or ``data_dir`` holds something
+            else.
     """
     root = data_dir or cache_dir()
     if data_dir is not None:
@@ -91,12 +92,12 @@ def read_splits(dataset: str, data_dir: Path | None) -> tuple[Split, Split, Spli
         _check_mnist(root / "MNIST" / "raw")
     train, test = _read(dataset, root)
     if len(train) <= VALIDATION_SIZE:
-        raise UsageError(f"{dataset} in {root} has only {len(train)} training images; 10,000 validate.")
+        raise UsageError(f"{dataset} in {root} has only {len(train)} training images; it needs more than 10,000.")
     return train[:-VALIDATION_SIZE], train[-VALIDATION_SIZE:], test
 
 
 def read_labels(dataset: str, data_dir: Path | None, split: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the labels of the validation or test images, and the classes' names."""
+    """Return the labels of the validation or test images, and the names of the classes."""
     data = _class(dataset)(data_dir or cache_dir(), train=split == "validation", **_options(dataset))
     labels = data.targets.numpy().reshape(len(data.targets), -1)[:, 0]  # QMNIST adds columns of other facts
     names = [name.partition(" - ")[0] for name in data.classes]  # "3 - three"
@@ -104,7 +105,7 @@ def read_labels(dataset: str, data_dir: Path | None, split: str) -> tuple[npt.ND
 
 
 def _refuse_foreign(root: Path, dataset: str, what: str, option: str) -> None:
-    """Refuse a folder that lacks the set and holds other things: nothing is written there.
+    """Refuse a folder that lacks the set and holds other things, so that nothing is written there.
 
     Args:
         root: the folder that a user named.
@@ -113,7 +114,7 @@ def _refuse_foreign(root: Path, dataset: str, what: str, option: str) -> None:
         option: the option of that setting, which can be left out.
 
     Raises:
-        UsageError: names one of them.
+        UsageError: it is such a folder. The message names one of the other things.
     """
     name, raw = _folder(dataset), _raw(root, dataset)
     files = _names(raw)
@@ -134,7 +135,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _unpack_mnist(raw: Path) -> None:
-    """Unpack the embedded files that ``raw`` lacks; any number of processes may do so at once."""
+    """Unpack the embedded files that are missing in ``raw``. Several processes may do so at once."""
     packed = resources.files("vae_tune.images") / "mnist"
     try:
         for name in _MNIST_SHA256:
@@ -175,7 +176,7 @@ def _check_mnist(raw: Path) -> None:
 
 
 def _read(dataset: str, root: Path) -> tuple[Split, Split]:
-    """Return training and test file of a set, read by torchvision, downloaded first where they are missing."""
+    """Return the training and the test file of a set, read by torchvision, after a download if they are missing."""
     try:
         return _open(dataset, root, train=True), _open(dataset, root, train=False)
     except RuntimeError as error:  # torchvision: "Dataset not found"
@@ -188,14 +189,14 @@ def _read(dataset: str, root: Path) -> tuple[Split, Split]:
 
 
 def _unreadable(dataset: str, root: Path, error: Exception) -> UsageError:
-    reason = str(error).splitlines()[0] if str(error) else "it is no IDX file"
+    reason = str(error).splitlines()[0] if str(error) else "it is not an IDX file"
     return UsageError(
-        f"{dataset} in {_raw(root, dataset)} cannot be read, a file is corrupt: {reason}\nReplace the files."
+        f"{dataset} in {_raw(root, dataset)} cannot be read, because a file is corrupt: {reason}\nReplace the files."
     )
 
 
 def _download(dataset: str, root: Path) -> None:
-    """Let torchvision download a set beside its place, then move it there: all of it or nothing appears."""
+    """Let torchvision download a set into a temporary folder, then move it, so that no partial set appears."""
     raw = _raw(root, dataset)
     try:
         with created(raw), tempfile.TemporaryDirectory(dir=root, prefix=DOWNLOAD) as temporary:
@@ -224,7 +225,7 @@ def created(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         for path in missing:
-            with suppress(OSError):  # never there, or another process has put something into it
+            with suppress(OSError):  # it was never created, or another process has put something into it
                 path.rmdir()
         raise
 

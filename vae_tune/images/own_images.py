@@ -1,4 +1,4 @@
-"""A user's own images: from a folder or a file to three splits, prepared once and kept in the cache."""
+"""Read a user's own images from a folder or a file, and prepare them as three splits, once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vae_tune.images.prepare import CODE, Options, Prepared, Progress, Source, f
 
 
 def read_own_images(place: Path, options: Options, levels: int | None, progress: Progress) -> Prepared:
-    """Return the images of a folder or of a .npy, .npz or .parquet file; decoded only if the cache lacks them.
+    """Return the images of a folder or of a .npy, .npz or .parquet file, from the cache if possible.
 
     Raises:
-        UsageError: there is nothing at ``place``, it holds no usable images, or they are too few or too large.
+        UsageError: ``place`` does not exist or holds no usable images, or they are too few or too large.
     """
     sources, classes, notes = _sources(place, levels)
     with ThreadPoolExecutor(usable_cpus()) as pool:
@@ -32,19 +32,19 @@ def read_own_images(place: Path, options: Options, levels: int | None, progress:
 
 
 def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequence[str], list[str]]:
-    """Return the pictures at ``place``, the names of their classes, and what a person should know of them."""
+    """Return the pictures at ``place``, the names of their classes, and notes for the user."""
     if place.is_dir():
         listing = list_folder(place)
         return listing.sources, listing.classes, listing.notes
     if not place.exists():
         raise UsageError(
-            f"{place} does not exist: name a folder of pictures or a file ({', '.join(arrays.SUFFIXES)})."
+            f"{place} does not exist. Name a folder of pictures or a file ({', '.join(arrays.SUFFIXES)})."
         )
     if place.suffix == ".parquet":
         sources, classes = arrays.parquet_sources(place)
         return sources, classes, []
     if place.suffix not in arrays.SUFFIXES:
-        raise UsageError(f"{place} is none of {', '.join(arrays.SUFFIXES)}, and no folder of pictures.")
+        raise UsageError(f"{place} is neither a folder nor a file of images ({', '.join(arrays.SUFFIXES)}).")
     found, labels = arrays.read_arrays(place, levels)
     values = sorted({int(value) for each in labels.values() for value in each})
     numbers = {value: number for number, value in enumerate(values)}

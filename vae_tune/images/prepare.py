@@ -1,4 +1,4 @@
-"""Prepare pictures once: decoded on all cores, without duplicates, in three splits, kept in the cache."""
+"""Prepare pictures once: decode them on all cores, drop duplicates, split them, and keep them in the cache."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from vae_tune.images.decoding import Form, Pixels, UnreadableError, decode, quie
 
 SPLITS = ("train", "validation", "test")
 Progress = Callable[[int, int], None]
-"""Called with how many pictures are done, and of how many."""
+"""Called with the number of decoded pictures and the total."""
 
 CODE = f"1 pillow {PIL.__version__}"
-"""For :func:`key_of`; raise the number when the same files and options give other pixels."""
+"""For :func:`key_of`. Increase the number when the same files and options start to give other pixels."""
 _UNREADABLE_SHARE = 0.01
 _SMALLEST = {"train": 200, "validation": 50}
 _FEW = 1000
-_GROUP = 16  # pictures that a thread decodes at a time: handing over each alone takes a tenth of the time
+_GROUP = 16  # pictures per task of a thread: with one each, a tenth of the time would go into handing them over
 _NAMED = 3  # unreadable pictures whose names are shown
 
 
 @dataclass(frozen=True)
 class Source:
-    """One picture: it is read when it is decoded."""
+    """One picture, which is read only when it is decoded."""
 
     name: str
-    """As shown to people: its path in the folder, or its row."""
+    """Name in messages: its path in the folder, or its row."""
     read: Callable[[], bytes | Pixels]
     """Returns the bytes of a picture file, or an array (height, width) or (height, width, 3)."""
     split: str | None = None
-    """One of :data:`SPLITS`, or None where the product splits."""
+    """One of :data:`SPLITS`, or None if it has no split yet."""
     label: int | None = None
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything that decides what is made of the same pictures."""
+    """Everything that determines the result for given pictures."""
 
     form: Form = field(default_factory=Form)
     colour: Color = "auto"
@@ -61,26 +61,26 @@ class Options:
 
 @dataclass
 class Prepared:
-    """Three splits (n, channels, height, width), uint8, with their labels where the pictures have some."""
+    """Three splits (n, channels, height, width), uint8, and their labels if the pictures have classes."""
 
     splits: dict[str, Pixels]
     labels: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What a person should know: duplicates, pictures left out and why."""
+    """Notes for the user: duplicates, and which pictures were left out and why."""
 
 
 def prepare(
     sources: Sequence[Source], options: Options, classes: Sequence[str], workers: int, progress: Progress
 ) -> Prepared:
-    """Decode pictures side by side and split them.
+    """Decode pictures in parallel and split them.
 
-    Each distinct picture is used once. Where no split is given, the order of the pictures' SHA-256 decides, so that
-    neither a seed nor a file's name does, and the same picture never lies on both sides of a cut. A picture that lies
-    in two given splits stays in the later one of train, validation, test.
+    Each distinct picture is used once. Pictures without a split are sorted by the SHA-256 of their pixels and cut. So
+    the split depends neither on a seed nor on file names, and no picture appears on both sides of a cut. A picture
+    that occurs in two given splits stays in the later one of train, validation, test.
 
     Raises:
-        UsageError: the pictures have several sizes and ``options`` names none, or too many are unreadable.
+        UsageError: the pictures have several sizes and ``options`` sets none, or too many are unreadable.
     """
     found = _decoded(sources, options, workers, progress)
     unreadable = [
@@ -93,7 +93,7 @@ def prepare(
     splits, used = split([source.split for source, _ in pairs], images, options)
     duplicates = len(pairs) - sum(map(len, used.values()))
     if duplicates:
-        notes.append(f"{duplicates:,} of {len(pairs):,} pictures are duplicates and left out.")
+        notes.append(f"Left out {duplicates:,} of {len(pairs):,} pictures as duplicates.")
     labels = {}
     if classes:
         every = np.array([-1 if source.label is None else source.label for source, _ in pairs], np.int64)
@@ -104,12 +104,12 @@ def prepare(
 def split(
     given: Sequence[str | None], images: Sequence[Pixels], options: Options
 ) -> tuple[dict[str, Pixels], dict[str, list[int]]]:
-    """Return the images of each split, and which of ``images`` they are; each distinct image once.
+    """Return the images of each split, and their indices in ``images``. Each distinct image is used once.
 
     Args:
         given: the split of each image, or None.
         images: (channels, height, width) each, all of one shape.
-        options: the shares that are cut off for validation and test where these are not given.
+        options: the shares to cut off for validation and test if no image has that split.
     """
     digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
     rank = {name: number for number, name in enumerate(SPLITS)}
@@ -135,26 +135,26 @@ def split(
 
 
 def check_sizes(splits: dict[str, Pixels], where: str) -> str | None:
-    """Refuse too few pictures; return a warning where there are few.
+    """Refuse too few pictures; return a warning if there are few.
 
     Raises:
-        UsageError: fewer than 200 train or 50 validate.
+        UsageError: there are fewer than 200 training or 50 validation pictures, or no test pictures.
     """
     for name, least in _SMALLEST.items():
         if len(splits[name]) < least:
-            raise UsageError(f"{where} has {len(splits[name]):,} pictures in {name}; at least {least} are needed.")
+            raise UsageError(f"{where} has {len(splits[name]):,} {name} pictures; it needs at least {least}.")
     if not len(splits["test"]):
-        raise UsageError(f"{where} has no pictures to test; --test-share must be above 0.")
+        raise UsageError(f"{where} has no test pictures. Increase --test-share.")
     if len(splits["train"]) < _FEW:
-        return f"Only {len(splits['train']):,} pictures to train on: losses will differ much from seed to seed."
+        return f"Only {len(splits['train']):,} training pictures: losses will vary a lot between seeds."
     return None
 
 
 def refuse_too_large(count: int, shape: tuple[int, int, int], limit: int) -> None:
-    """Refuse images that take more memory than ``limit`` bytes, naming the size that would fit.
+    """Refuse images that need more memory than ``limit`` bytes.
 
     Raises:
-        UsageError: they do.
+        UsageError: they do. The message names a size that fits.
     """
     channels, height, width = shape
     if (needed := count * channels * height * width) <= limit:
@@ -162,23 +162,23 @@ def refuse_too_large(count: int, shape: tuple[int, int, int], limit: int) -> Non
     scale = (limit / needed) ** 0.5
     fits = f"{int(width * scale)}x{int(height * scale)}" if height != width else f"{int(height * scale)}"
     raise UsageError(
-        f"{count:,} pictures of {width}x{height} take {needed / 1e9:.1f} GB, and half of the shared memory is "
-        f"{limit / 1e9:.1f} GB.\nThis would fit: --image-size {fits}"
+        f"{count:,} pictures of {width}x{height} need {needed / 1e9:.1f} GB, but half of the shared memory is only "
+        f"{limit / 1e9:.1f} GB.\nThis size fits: --image-size {fits}"
     )
 
 
 def shared_memory_limit() -> int:
-    """Return half of what shared memory holds, in bytes."""
+    """Return half the size of the shared memory in bytes."""
     try:
         place = os.statvfs("/dev/shm")
         return place.f_blocks * place.f_frsize // 2
-    except OSError:  # macOS has no such folder: Ray's store there holds 2 GB
+    except OSError:  # macOS has no /dev/shm; Ray's store there holds 2 GB
         return 1_000_000_000
 
 
 def _decoded(sources: Sequence[Source], options: Options, workers: int, progress: Progress) -> list[Pixels | str]:
-    """Decode side by side; for a picture that cannot be read, its reason."""
-    with quiet(), ThreadPoolExecutor(workers) as pool:  # Pillow decodes and resizes without holding Python's lock
+    """Decode pictures in parallel. For an unreadable one, return the reason instead."""
+    with quiet(), ThreadPoolExecutor(workers) as pool:  # Pillow releases Python's lock to decode and resize
         if options.form.size is None:
             size = _common_size(pool.map(_size, sources))
             refuse_too_large(len(sources), (1, *size), shared_memory_limit())
@@ -208,10 +208,10 @@ def _size(source: Source) -> tuple[int, int] | None:
 
 
 def _common_size(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int]:
-    """Return the height and width that all pictures have; (0, 0) if none can be read.
+    """Return the height and width of all pictures; (0, 0) if none can be read.
 
     Raises:
-        UsageError: they have several sizes; it names the most frequent one.
+        UsageError: they have several sizes. The message names the most frequent one.
     """
     counts = Counter(size for size in sizes if size is not None)
     if not counts:
@@ -233,29 +233,29 @@ def _unreadable_notes(unreadable: Sequence[tuple[str, str]], total: int) -> list
     if len(unreadable) > _UNREADABLE_SHARE * total:
         raise UsageError(
             f"{len(unreadable):,} of {total:,} pictures cannot be read ({shown}{more}).\n"
-            f"At most {_UNREADABLE_SHARE:.0%} may be left out: mend or remove them."
+            f"vae_tune leaves out at most {_UNREADABLE_SHARE:.0%}. Repair or remove these."
         )
-    return [f"{len(unreadable):,} of {total:,} pictures cannot be read and are left out ({shown}{more})."]
+    return [f"Left out {len(unreadable):,} of {total:,} pictures that cannot be read ({shown}{more})."]
 
 
 def _channels(image: Pixels, gray: bool) -> Pixels:
-    """Return an image as (channels, height, width), one channel or three, in this order in memory."""
+    """Return an image as a contiguous array (channels, height, width) with one or three channels."""
     if image.ndim == 2:
         return image[None] if gray else np.repeat(image[None], 3, axis=0)
     if gray:
         red, green, blue = (image[..., number].astype(np.uint32) for number in range(3))
-        luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16  # ITU-R 601, rounded as Pillow does
+        luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16  # ITU-R 601, rounded like Pillow
         return luma.astype(np.uint8)[None]
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 def key_of(files: Iterable[tuple[str, bytes]], options: Options, code: str) -> str:
-    """Return the SHA-256 of files, options and the code's version: the name of prepared pictures in the cache.
+    """Return the SHA-256 of files, options and code version: the name of prepared pictures in the cache.
 
     Args:
-        files: name and SHA-256 of each.
-        options: what is made of them.
-        code: changes where the same files and options give other pixels.
+        files: the name and the SHA-256 of each.
+        options: how they are prepared.
+        code: a version that changes when the same files and options start to give other pixels.
     """
     digest = hashlib.sha256(json.dumps([asdict(options), code]).encode())
     for name, checksum in files:
@@ -276,18 +276,18 @@ def prepare_once(
     progress: Progress,
     where: str,
 ) -> Prepared:
-    """Return pictures from the cache; prepare them and write them there if they are missing.
+    """Return pictures from the cache. If they are missing, prepare them and write them there.
 
     Args:
         key: their name in the cache, from :func:`key_of`.
-        find: returns the pictures, the names of their classes, and notes for a person. It is called only if the cache
-            lacks them.
-        options: what to make of them.
-        progress: is told how many pictures are decoded.
-        where: what messages call them.
+        find: returns the pictures, the names of their classes, and notes for the user. It is called only if the
+            cache lacks the pictures.
+        options: how to prepare them.
+        progress: called with the number of decoded pictures and the total.
+        where: their name in messages.
 
     Raises:
-        UsageError: they are no usable images, too few or too large.
+        UsageError: they cannot be used, or are too few or too large.
     """
     folder, limit = cache_dir() / PREPARED_FOLDER / key, shared_memory_limit()
     if folder.exists():
@@ -305,7 +305,7 @@ def prepare_once(
 
 
 def write_prepared(folder: Path, prepared: Prepared) -> None:
-    """Write into the cache; the folder appears whole, or not at all."""
+    """Write prepared pictures into the cache. The folder appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
     try:
@@ -317,14 +317,14 @@ def write_prepared(folder: Path, prepared: Prepared) -> None:
         temporary.rename(folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
-        if not folder.exists():  # else another process was faster
+        if not folder.exists():  # otherwise another process was faster
             raise
 
 
 def read_prepared(folder: Path) -> Prepared:
-    """Read what :func:`write_prepared` wrote; the images are mapped into memory, read-only.
+    """Read prepared pictures from the cache. The images are memory-mapped and read-only.
 
-    They are plain arrays: a ``numpy.memmap`` is pickled by value, so that each worker of Ray would get its own copy.
+    They are plain arrays, because a ``numpy.memmap`` is pickled by value: each Ray worker would get its own copy.
     """
     about = json.loads((folder / "about.json").read_text())
     splits = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in SPLITS}

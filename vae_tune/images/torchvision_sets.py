@@ -1,7 +1,7 @@
-"""Data sets of torchvision other than the 28 x 28 gray ones: cifar10, svhn, celeba and any other class of pictures.
+"""Read torchvision's data sets other than the 28 x 28 gray ones: cifar10, svhn, celeba, and other picture classes.
 
-torchvision downloads the files, checks their MD5 sums and reads its formats; the pictures are then prepared as a
-user's own are, and kept in the cache.
+torchvision downloads the files, checks their MD5 sums and reads its formats. The pictures are then prepared like a
+user's own pictures, and kept in the cache.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _FILES = {
     "Omniglot": ("omniglot-py",),
     "CelebA": ("celeba",),
 }
-"""The classes that have a name of their own, and the files and folders of each."""
+"""The classes with a short name, and the files and folders of each."""
 TORCHVISION_SETS = {name.lower(): name for name in _FILES}
-"""The classes by the names of their data sets."""
+"""The classes by the short name of the data set."""
 _NO_PICTURES = {
     "MovingMNIST": "its items are videos",
     "LFWPairs": "its items are pairs of pictures",
@@ -49,7 +49,7 @@ _NO_PICTURES = {
 }
 _SPLIT_NAMES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 _HASHED = 500_000_000
-"""Bytes up to which the files of a set are hashed."""
+"""The files of a set are hashed up to this number of bytes."""
 
 
 def is_torchvision(dataset: str) -> bool:
@@ -58,25 +58,24 @@ def is_torchvision(dataset: str) -> bool:
 
 
 def read_torchvision(dataset: str, data_dir: Path | None, options: Options, progress: Progress) -> Prepared:
-    """Return the images of a torchvision data set in three splits; decoded only if the cache lacks them.
+    """Return the images of a torchvision data set in three splits, from the cache if possible.
 
-    Its own test split tests, and its own validation split validates; what it lacks is cut from the training split by
-    the SHA-256 of the pixels. Omniglot trains on its background alphabets and tests on the evaluation alphabets;
-    STL10's unlabeled pictures are not used.
+    The set keeps its own test and validation splits. A missing one is cut from the training split by the SHA-256 of
+    the pixels. Omniglot trains on its background alphabets and tests on the evaluation alphabets. STL10's unlabeled
+    pictures are not used.
 
-    The name in the cache is made of the class, the versions, the options and the set's files: of their bytes where
-    these are at most 500 MB together, else of their names, sizes and times of modification. Without ``data_dir`` the
-    files are in the cache, one folder per class; of a class without a name of its own, all files in ``data_dir``
-    count.
+    The name in the cache depends on the class, the versions, the options and the files of the set: on their bytes if
+    they have at most 500 MB together, otherwise on their names, sizes and modification times. Without ``data_dir`` the
+    files are in the cache, one folder per class. For a class without a short name, all files in ``data_dir`` count.
 
     Args:
-        dataset: a name, or ``torchvision:CLASS``.
+        dataset: a short name, or ``torchvision:CLASS``.
         data_dir: a folder in torchvision's layout, or an empty one for a download.
-        options: what to make of the pictures.
-        progress: is told how many of them are decoded.
+        options: how to prepare the pictures.
+        progress: called with the number of decoded pictures and the total.
 
     Raises:
-        UsageError: there is no such class, it has no pictures in splits, its files are neither there nor can be
+        UsageError: there is no such class, it has no pictures in splits, its files are missing and cannot be
             downloaded, or they cannot be read.
     """
     found = _Set(dataset, _class(dataset), data_dir or cache_dir() / TORCHVISION_FOLDER / _name(dataset))
@@ -89,7 +88,7 @@ def read_torchvision(dataset: str, data_dir: Path | None, options: Options, prog
 
 @dataclass(frozen=True)
 class _Set:
-    """A class of torchvision and the folder that holds its files, or is to hold them."""
+    """A torchvision class and the folder for its files."""
 
     dataset: str
     kind: Callable[..., Any]
@@ -100,14 +99,14 @@ class _Set:
         return _name(self.dataset)
 
     def is_there(self) -> bool:
-        """Whether the files of the set are there; of a class without a name of its own, whether it can be opened."""
+        """Whether the files of the set exist or, for a class without a short name, whether it can be opened."""
         if self.name in _FILES:
             return all((self.root / name).exists() for name in _FILES[self.name])
         try:
             return self.root.is_dir() and bool(self._opened)
         except (OSError, RuntimeError):  # torchvision: "Dataset not found or corrupted."
             return False
-        except Exception:  # there, and damaged: open() says how
+        except Exception:  # it exists but is damaged: open() reports how
             return True
 
     def open(self) -> dict[str, Any]:
@@ -118,11 +117,11 @@ class _Set:
         """
         try:
             return self._opened
-        except Exception as error:  # torchvision's readers raise nearly everything on damaged files
+        except Exception as error:  # on damaged files, torchvision's readers raise almost any exception
             files = " and ".join(_FILES.get(self.name, ())) or "its files"
             raise UsageError(
                 f"{self.dataset} in {self.root} cannot be read: {telling_line(error)}\n"
-                f"Delete {files} there: torchvision then downloads the set again."
+                f"Delete {files} there, and torchvision will download the set again."
             ) from error
 
     @cached_property
@@ -130,10 +129,10 @@ class _Set:
         return self._open(self.root)
 
     def download(self, *, is_cache: bool) -> None:
-        """Let torchvision download the set beside its place, then move it there.
+        """Let torchvision download the set into a temporary folder, then move it to its place.
 
         Raises:
-            UsageError: that failed, or the folder that a user named holds other things.
+            UsageError: the download failed, or the folder that a user named holds other things.
         """
         if not is_cache and (foreign := [name for name in _entries(self.root) if not _is_known(name)]):
             raise UsageError(
@@ -152,7 +151,7 @@ class _Set:
             ) from error
 
     def checksums(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the relative path of each file and what stands for its content."""
+        """Yield each file's relative path, and its SHA-256 or, for large sets, its size and modification time."""
         files = sorted(path for path in self._files() if path.is_file())
         stats = [path.stat() for path in files]
         hashed = sum(stat.st_size for stat in stats) <= _HASHED
@@ -169,7 +168,7 @@ class _Set:
 
     def _open(self, root: Path, *, download: bool = False) -> dict[str, Any]:
         parameters = inspect.signature(self.kind).parameters
-        # torchvision's own loaders make transparent pixels opaque
+        # torchvision's own loaders would drop the alpha channel
         options = {"loader": _read_bytes} if "loader" in parameters else {}
         for flag in ("train", "background"):
             if flag in parameters:
@@ -182,7 +181,7 @@ class _Set:
         return {split: opened for split, opened in found.items() if opened is not None}
 
     def _first(self, root: Path, words: Sequence[str], **options: Any) -> Any:
-        """Return the data set of the first of ``words`` that the class takes for a split, or None."""
+        """Return the data set for the first of ``words`` that the class accepts as a split, or None."""
         for word in words:
             try:
                 return self.kind(root, split=word, **options)
@@ -200,7 +199,7 @@ def _class(dataset: str) -> Callable[..., Any]:
     """Return torchvision's class of a data set.
 
     Raises:
-        UsageError: there is none, or it lacks what a search needs; it says what.
+        UsageError: there is none, or it cannot be used; the message gives the reason.
     """
     from torchvision import datasets
 
@@ -211,31 +210,31 @@ def _class(dataset: str) -> Callable[..., Any]:
         raise UsageError(message + did_you_mean(name, datasets.__all__))
     if issubclass(kind, datasets.MNIST):
         names = [known for known in DATASETS if known.replace("-", "").startswith(name.lower())]
-        raise UsageError(f"{dataset} goes by another name here: {' or '.join(names)}.")
+        raise UsageError(f"{dataset} has a short name in vae_tune. Use {' or '.join(names)}.")
     reason = _NO_PICTURES.get(name) or _lacks(inspect.signature(kind).parameters)
     if reason:
         raise UsageError(
-            f"{dataset} cannot be used: {reason}.\nIf its pictures are files in a folder, name that folder instead."
+            f"{dataset} cannot be used: {reason}.\nIf its pictures are files in a folder, use that as the data set."
         )
     return kind
 
 
 def _lacks(parameters: Any) -> str | None:
-    """Return why a class with these parameters cannot be used; None if it can."""
+    """Return the reason why a class with these parameters cannot be used, or None."""
     more = [
         name
         for name, each in parameters.items()
         if name != "root" and each.default is each.empty and each.kind is not each.VAR_KEYWORD
     ]
     if more:
-        return f"it needs {', '.join(more)} as well"
+        return f"it also needs {', '.join(more)}"
     if not {"train", "split", "background"} & set(parameters):
         return "it does not take train= or split="
     return None if "download" in parameters else "torchvision does not download it"
 
 
 def _sources(dataset: str, opened: dict[str, Any]) -> tuple[list[Source], list[str], list[str]]:
-    """Return the pictures of all splits, and the names of their classes where each has a single one."""
+    """Return the pictures of all splits, the names of the classes if each picture has one, and no notes."""
     names = {split: _labels(each) for split, each in opened.items()}
     classes = list(dict.fromkeys(name for labels in names.values() for name in labels))
     numbers = {name: number for number, name in enumerate(classes)}
@@ -253,7 +252,7 @@ def _sources(dataset: str, opened: dict[str, Any]) -> tuple[list[Source], list[s
 
 
 def _array(opened: Any, name: str) -> Pixels | None:
-    """Return the images of a data set that holds them as one array."""
+    """Return the images of a data set that holds them as one array, otherwise None."""
     data = getattr(opened, "data", None)
     if data is None or getattr(data, "dtype", None) != np.uint8:
         return None
@@ -261,11 +260,11 @@ def _array(opened: Any, name: str) -> Pixels | None:
 
 
 def _labels(opened: Any) -> Sequence[str]:
-    """Return the name of each picture's class; nothing if the pictures do not have one class each."""
+    """Return the name of each picture's class, or an empty list if the pictures do not have one class each."""
     found, classes = kept_labels(opened)
     try:
         labels: npt.NDArray[Any] = np.asarray(found)
-    except ValueError:  # lists of several lengths: annotations
+    except ValueError:  # lists of different lengths: annotations
         return []
     if labels.shape != (len(opened),) or labels.dtype.kind not in "iu":
         return []
@@ -277,11 +276,11 @@ def _check_items(dataset: str, opened: Any) -> None:
     """Refuse a data set whose items are not one picture each.
 
     Raises:
-        UsageError: says what they are.
+        UsageError: they are something else. The message names their types.
     """
     try:
         item = opened[0]
-    except OSError:  # counted as unreadable later
+    except OSError:  # later counted as unreadable
         return
     parts = item if isinstance(item, tuple) else (item,)
     if not isinstance(parts[0], (bytes, Image.Image)) or any(isinstance(part, Image.Image) for part in parts[1:]):
@@ -290,7 +289,7 @@ def _check_items(dataset: str, opened: Any) -> None:
 
 
 def _item(opened: Any, index: int) -> bytes | Pixels:
-    """Return a picture of a data set: the bytes of its file if possible, for one way of decoding."""
+    """Return a picture: the bytes of its file if possible, so that all pictures are decoded the same way."""
     item = opened[index]
     picture = item[0] if isinstance(item, tuple) else item
     if isinstance(picture, bytes):

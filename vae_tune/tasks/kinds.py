@@ -1,4 +1,4 @@
-"""Refuse a search whose trials would give losses of different kinds, which cannot be compared."""
+"""Refuse searches whose trials would have losses of different kinds, which cannot be compared."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vae_tune.vae.likelihoods.likelihood import kind_of, likelihood_name
 
 
 def refuse_kinds(space: Space, base: TrialConfig, channels: int, binarization: Binarization) -> None:
-    """Refuse likelihoods of different kinds among the choices of ``space`` and the reference ``base``.
+    """Check that all choices of ``space`` and the reference ``base`` have likelihoods of one kind.
 
     Raises:
-        UsageError: there are several kinds, or a likelihood does not fit the pixels.
+        UsageError: they have several kinds, or a likelihood does not fit the pixels.
     """
     searched: Any = space.distributions.get(LIKELIHOOD)
     choices = [] if searched is None else list(searched.choices)
@@ -30,10 +30,10 @@ def refuse_kinds(space: Space, base: TrialConfig, channels: int, binarization: B
             kinds.setdefault(kind, []).append(name)
         return kinds
 
-    kinds, way = kinds_of(choices), "Search likelihoods of one kind"
+    kinds, way = kinds_of(choices), "Choose likelihoods of one kind"
     if len(kinds) < 2:
         kinds = kinds_of([reference, *(name for name in choices if name != reference)])
-        way = f"Take a reference of that kind: --likelihood {choices[0]}" if choices else way
+        way = f"Choose a reference of the same kind: --likelihood {choices[0]}" if choices else way
     if len(kinds) > 1:
         found = "; ".join(f"{kind} ({', '.join(names)})" for kind, names in kinds.items())
         found += "" if reference in choices or len(kinds_of(choices)) > 1 else f"; the reference has {reference}"
@@ -43,7 +43,7 @@ def refuse_kinds(space: Space, base: TrialConfig, channels: int, binarization: B
 
 
 def refuse_kinds_for_all(space: Space, base: TrialConfig, data: DataConfig) -> None:
-    """Refuse before any image is read what images in gray and in color would both be refused for.
+    """Check the likelihoods before any image is read. Refuse what gray and color images would both be refused for.
 
     Raises:
         UsageError: see :func:`refuse_kinds`.

@@ -1,6 +1,6 @@
-"""Pictures from a trained model, as arrays, and their layout in one sheet.
+"""Pictures from a trained model, and their layout in one sheet.
 
-Pictures are (count, channels, height, width), uint8: the likelihood's means.
+Pictures are arrays (count, channels, height, width), uint8. They show the mean of the likelihood.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 Pictures = npt.NDArray[np.uint8]
 REACH = 3.0
-"""A traversal moves a latent by so many standard deviations of the prior to both sides."""
+"""A traversal moves a latent from minus to plus this many standard deviations of the prior."""
 _ENCODED_AT_ONCE = 4096
-_DECODED_AT_ONCE = 20_000_000  # parameters of the likelihood: 80 MB
+_DECODED_AT_ONCE = 20_000_000  # parameters of the likelihood, 80 MB
 _LABEL_SIZE = 14  # pixels
-_PAGE, _SMALL = 1300, 484  # pixels: longest side of a sheet; side to which a sheet of small pictures is enlarged
+_PAGE, _SMALL = 1300, 484  # pixels: maximum side of a sheet, and the side to which a small sheet is enlarged
 
 
 def samples(model: VAE, count: int, seed: int = 0) -> Pictures:
@@ -39,12 +39,12 @@ def samples(model: VAE, count: int, seed: int = 0) -> Pictures:
 
 
 def reconstructions(model: VAE, images: Pictures) -> Pictures:
-    """Encode ``images`` and decode their latent means; the same shape."""
+    """Encode ``images`` and decode their latent means. The result has the same shape."""
     return _decode(model, posterior(model, images)[0])
 
 
 def interpolations(model: VAE, starts: Pictures, ends: Pictures, steps: int) -> Pictures:
-    """Decode ``steps`` points on the line from each start's latent mean to its end's, one line after the other."""
+    """Decode ``steps`` points on the line between the latent means of each start and its end, line by line."""
     first, last = (posterior(model, images)[0][:, None] for images in (starts, ends))
     share = torch.linspace(0, 1, steps)[:, None]
     return _decode(model, torch.lerp(first, last, share).flatten(end_dim=1))
@@ -53,19 +53,22 @@ def interpolations(model: VAE, starts: Pictures, ends: Pictures, steps: int) -> 
 def manifold(model: VAE, size: int) -> Pictures:
     """Decode ``size`` x ``size`` codes of equal prior mass, as in Kingma & Welling's figure 4, for a square grid.
 
-    The first latent grows to the right, the second upwards. Raises UsageError if the model does not have two latents.
+    The first latent increases to the right, the second upwards.
+
+    Raises:
+        UsageError: the model does not have two latents.
     """
     if model.latent_size != 2:
-        raise UsageError(f"The manifold is drawn for latent_size=2 alone, but this model has {model.latent_size}.")
+        raise UsageError(f"The manifold needs latent_size=2, but this model has {model.latent_size}.")
     values = torch.distributions.Normal(0, 1).icdf((torch.arange(size) + 0.5) / size)
     second, first = torch.meshgrid(values.flip(0), values, indexing="ij")
     return _decode(model, torch.stack([first, second], dim=-1).flatten(end_dim=1))
 
 
 def traversals(model: VAE, image: Pictures, latents: Sequence[int], steps: int) -> Pictures:
-    """Decode the latent mean of one image (1, channels, height, width), with one latent at a time moved from -3 to 3.
+    """Decode the latent mean of one image (1, channels, height, width) while one latent at a time moves from -3 to 3.
 
-    Returns (latents * steps, channels, height, width), one latent after the other.
+    Returns (latents * steps, channels, height, width), latent by latent.
     """
     codes = posterior(model, image)[0].expand(len(latents), steps, -1).clone()
     for row, latent in enumerate(latents):
@@ -74,7 +77,7 @@ def traversals(model: VAE, image: Pictures, latents: Sequence[int], steps: int) 
 
 
 def by_information(model: VAE, images: Pictures) -> list[int]:
-    """Return the latents by the information they carry: their mean KL over ``images``, the largest first."""
+    """Return the latents in order of information: by mean KL over ``images``, the largest first."""
     nats = kl_by_latent(*posterior(model, images)).mean(dim=0)
     return [int(latent) for latent in nats.argsort(descending=True)]
 
@@ -88,9 +91,9 @@ def posterior(model: VAE, images: Pictures) -> tuple[Tensor, Tensor]:
 
 
 def principal_plane(codes: Tensor) -> tuple[npt.NDArray[np.float32], list[float]]:
-    """Project ``codes``: (images, latent_size) onto the plane in which they vary most (PCA).
+    """Project ``codes``, (images, latent_size), onto the plane of largest variance (PCA).
 
-    Returns (images, 2), and the share of the variance that each of the two axes holds.
+    Returns (images, 2), and the share of the variance along each of the two axes.
     """
     centered = codes - codes.mean(dim=0)
     _, lengths, axes = torch.linalg.svd(centered, full_matrices=False)
@@ -99,9 +102,9 @@ def principal_plane(codes: Tensor) -> tuple[npt.NDArray[np.float32], list[float]
 
 
 def grid(pictures: Pictures, columns: int, gap: int = 2) -> Pictures:
-    """Lay pictures out row by row on white, ``gap`` pixels apart.
+    """Arrange pictures row by row on white, ``gap`` pixels apart.
 
-    Returns one sheet as Pillow takes it: (height, width) of gray pictures, else (height, width, channels).
+    Returns one sheet in Pillow's layout: (height, width) for gray pictures, else (height, width, channels).
     """
     count, channels, height, width = pictures.shape
     rows = -(-count // columns)
@@ -113,9 +116,9 @@ def grid(pictures: Pictures, columns: int, gap: int = 2) -> Pictures:
 
 
 def side_by_side(originals: Pictures, copies: Pictures, columns: int) -> Pictures:
-    """Arrange rows of originals, each above the row of its copies, for :func:`grid`.
+    """Order originals and copies for :func:`grid`, so that each copy is below its original.
 
-    White pictures fill the last row, so that each copy stands below its original there too.
+    White pictures fill up the last row.
     """
     fill = ((0, -len(originals) % columns), (0, 0), (0, 0), (0, 0))
     parts = [np.pad(part, fill, constant_values=255) for part in (originals, copies)]
@@ -124,13 +127,13 @@ def side_by_side(originals: Pictures, copies: Pictures, columns: int) -> Picture
 
 
 def zoom_of(sheet: Pictures) -> int:
-    """Return how many pixels wide a page shows each pixel of a sheet: 1 if it is large, 2 or more if it is small."""
+    """Return the number of screen pixels per pixel of a sheet: 1 for large sheets, 2 or more for small ones."""
     longest = max(map(int, sheet.shape[:2]))
     return max(1, min(max(2, _SMALL // longest), _PAGE // longest))
 
 
 def fit_page(sheet: Pictures) -> Pictures:
-    """Return a sheet whose longest side is at most what a page can show; the proportions stay."""
+    """Shrink a sheet that is too large for a page. The aspect ratio stays."""
     from PIL import Image
 
     if max(sheet.shape[:2]) <= _PAGE:
@@ -148,9 +151,9 @@ def write_png(
     Args:
         path: the file.
         sheet: the sheet.
-        zoom: width of a pixel; by default :func:`zoom_of`.
-        rows: a label to the left of each row of pictures; by default none.
-        columns: a label above each column.
+        zoom: screen pixels per pixel; default: :func:`zoom_of`.
+        rows: labels to the left of the rows of pictures; default: none.
+        columns: labels above the columns; default: none.
     """
     from PIL import Image
 
@@ -164,7 +167,7 @@ def write_png(
 
 
 def _labeled(image: Image.Image, rows: Sequence[str], columns: Sequence[str]) -> Image.Image:
-    """Return a picture with a white margin to the left and above, and labels in it."""
+    """Add labels in a white margin to the left and above a picture."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(_LABEL_SIZE)
@@ -182,7 +185,7 @@ def _labeled(image: Image.Image, rows: Sequence[str], columns: Sequence[str]) ->
 
 
 def _decode(model: VAE, z: Tensor) -> Pictures:
-    """Return the mean images of latents, a part of them at a time: a likelihood may have many parameters."""
+    """Return the mean images of latents. Decode a part at a time, because a likelihood may have many parameters."""
     channels, height, width = model.shape
     rows = max(1, _DECODED_AT_ONCE // (model.likelihood.outputs(channels) * height * width))
     parts = [(model.decode(part) * 255).round().to(torch.uint8) for part in z.split(rows)]

@@ -1,1 +1,1 @@
-"""The likelihoods p(x|z), one module each; ``likelihood.py`` says what a likelihood is."""
+"""The likelihoods p(x|z), one module each; ``likelihood.py`` defines their protocol."""

@@ -1,4 +1,4 @@
-"""The Bernoulli likelihood, one logit per pixel and channel; with grey values it is a cross-entropy, no likelihood."""
+"""The Bernoulli likelihood of black and white pixels. On gray values it is a cross-entropy, not a likelihood."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _AT_ONCE = 200_000
-"""Pixels that fit into a processor's cache with all that is computed from them."""
+"""Pixels that fit into a processor's cache together with everything computed from them."""
 
 
 class Bernoulli:
-    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`; the parameters are logits."""
+    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: one logit per pixel and channel."""
 
     def outputs(self, channels: int) -> int:
         """Return one logit per channel."""
         return channels
 
     def nats(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """Return the cross-entropy of each image, (batch,); logits keep it finite where a sigmoid would round to 1."""
+        """Return the cross-entropy of each image, (batch,). Logits keep it finite where a sigmoid would round to 1."""
         logits = parameters.flatten(1)
         nats: Tensor = _CrossEntropy.apply(logits, x.flatten(1).expand_as(logits))
         return nats
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """Return the pixels' probabilities."""
+        """Return the probability of white for each pixel."""
         return torch.sigmoid(parameters)
 
 
@@ -37,10 +37,15 @@ def cross_entropy(
     """Return the cross-entropy of each image, (batch,), and the gradient of their sum in ``logits``, (batch, pixels).
 
     An image's nats are the sum of softplus(l) - x l over its pixels. A GPU, which waits for kernels rather than for
-    logarithms, computes just that. A CPU takes softplus(l) as max(l, 0) - log p, where p = max(sigmoid(l), 1 -
-    sigmoid(l)) >= 1/2 is that of the likelier value, and the logarithm of products: of up to 100 factors, which
-    float32 holds as each is at least 1/2. ``x``: (batch, pixels) lies in [0, 1]. The gradient is written into
-    ``gradient``, perhaps over the ``logits`` themselves, and ``scratch``, of the same shape, is overwritten.
+    logarithms, computes exactly that. A CPU computes softplus(l) as max(l, 0) - log p, where p = max(sigmoid(l), 1 -
+    sigmoid(l)) is the probability of the likelier value. It takes one logarithm per product of up to 100 such p:
+    float32 holds the product, because each p is at least 1/2.
+
+    Args:
+        logits: (batch, pixels).
+        x: (batch, pixels) in [0, 1].
+        gradient: receives the gradient; may be ``logits`` itself.
+        scratch: of the same shape; overwritten.
     """
     gradient = torch.empty_like(logits) if gradient is None else gradient
     if logits.device.type != "cpu":
@@ -57,12 +62,12 @@ def cross_entropy(
 
 @cache
 def _factors(pixels: int) -> int:
-    """Return how many pixels' probabilities are multiplied before their logarithm is taken."""
+    """Return how many probabilities are multiplied before one logarithm is taken."""
     return max(divisor for divisor in range(1, 101) if pixels % divisor == 0)
 
 
 def _in_cache(logits: Tensor, x: Tensor, gradient: Tensor, scratch: Tensor, factors: int) -> Tensor:
-    """Write the gradient of as many images as fit into the cache and return their nats."""
+    """Write the gradient of a part of the batch that fits into the cache, and return its nats."""
     rest = torch.clamp_min(logits, 0, out=scratch).addcmul_(x, logits, value=-1).sum(dim=-1)
     probability = torch.sigmoid(logits, out=gradient)
     likelier = torch.sub(1, probability, out=scratch)
@@ -73,7 +78,7 @@ def _in_cache(logits: Tensor, x: Tensor, gradient: Tensor, scratch: Tensor, fact
 
 
 def _in_few_kernels(logits: Tensor, x: Tensor, gradient: Tensor, scratch: Tensor) -> Tensor:
-    """Do the same with half as many operations, of which one is slow on a CPU; the gradient may go over the logits."""
+    """Do the same with half as many operations, one of them slow on a CPU. The gradient may overwrite the logits."""
     softplus: Tensor = torch.ops.aten.softplus.out(logits, out=scratch)
     nats = softplus.addcmul_(x, logits, value=-1).sum(dim=-1)
     torch.sigmoid(logits, out=gradient).sub_(x)

@@ -1,4 +1,4 @@
-"""The categorical likelihood of the 256 levels of a pixel: any distribution, by 256 parameters each."""
+"""The categorical likelihood: any distribution over the 256 levels, with 256 parameters per pixel and channel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LEVELS = 256
 
 
 class Categorical:
-    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`; a logit per level, pixel and channel."""
+    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: a logit per level and value."""
 
     def outputs(self, channels: int) -> int:
         """Return a logit per level and channel."""

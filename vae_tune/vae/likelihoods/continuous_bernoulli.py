@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 _SMALL = 0.5
-"""Logits below this in size are served by series, as the closed forms are 0 / 0 at 0."""
+"""Logits of smaller magnitude use a power series, because the closed forms are 0 / 0 at 0."""
 
 
 class ContinuousBernoulli:
-    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`; one logit per pixel and channel."""
+    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: one logit per pixel and channel."""
 
     def outputs(self, channels: int) -> int:
         """Return one logit per channel."""
         return channels
 
     def nats(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """Return -log p(x|z) of each image, (batch,): a density's, which may be negative."""
+        """Return -log p(x|z) of each image, (batch,). It may be negative, because p is a density."""
         terms = nn.functional.softplus(parameters) - x * parameters - log_normalizer(parameters)
         return terms.flatten(1).sum(dim=1)
 
@@ -29,7 +29,7 @@ class ContinuousBernoulli:
 
 
 def log_normalizer(logits: Tensor) -> Tensor:
-    """Return log C: C is l / tanh(l / 2) for a logit l, 2 at 0 (equation 7, with their lambda = sigmoid(l))."""
+    """Return log C, where C = l / tanh(l / 2) for a logit l, 2 at 0 (equation 7 with lambda = sigmoid(l))."""
     small = logits.abs() < _SMALL
     half = torch.where(small, torch.ones_like(logits), logits).abs() / 2
     closed = torch.log(half) - torch.log(torch.tanh(half))

@@ -1,7 +1,7 @@
-"""The discretized logistic likelihood of a pixel's 256 levels, and mixtures of it (arXiv:1701.05517, section 2.1).
+"""The discretized logistic likelihood of the 256 levels, and mixtures of it (arXiv:1701.05517, section 2.1).
 
-Levels 0..255 lie at -1..1, 2/255 apart. A level's probability is that of the interval around it; the first and the
-last level take the tails.
+Levels 0..255 are placed at -1..1, 2/255 apart. The probability of a level is that of the interval around it. The
+first and the last level include the tails.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MIN_LOG_SCALE = -7.0
 
 
 class DiscretizedLogistic:
-    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`; a mean and a log-scale per pixel and channel."""
+    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: a mean and a log-scale per value."""
 
     def outputs(self, channels: int) -> int:
         """Return a mean and a log-scale per channel."""
@@ -32,7 +32,7 @@ class DiscretizedLogistic:
 
 
 class LogisticMixture:
-    """A mixture of discretized logistics per pixel and channel: a weight, a mean and a log-scale per component."""
+    """A mixture of discretized logistics. Parameters: weight, mean and log-scale per value and component."""
 
     def __init__(self, components: int):
         self._components = components
@@ -55,7 +55,7 @@ class LogisticMixture:
     def _parts(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-weights, means and log-scales, (batch, channels, components, height, width) each.
 
-        The means of the components begin spread over the levels: equal components would stay equal.
+        The means of the components start spread over the levels, because equal components would stay equal.
         """
         logits, mean, log_scale = _by_channel(parameters, 3 * self._components).chunk(3, dim=2)
         count = self._components
@@ -66,8 +66,8 @@ class LogisticMixture:
 def log_probability(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
     """Return the log-probability of each level ``x``, in [0, 1], under a discretized logistic, in nats.
 
-    With a and b the ends of the level's interval in units of the scale, sigmoid(a) - sigmoid(b) is
-    sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm loses no digits where the difference would.
+    With a and b as the ends of the level's interval in units of the scale, sigmoid(a) - sigmoid(b) =
+    sigmoid(a) sigmoid(-b) (1 - exp(b - a)). The logarithm of the product keeps all digits; the difference loses them.
     """
     inverse_scale = torch.exp(-log_scale.clamp(min=_MIN_LOG_SCALE))
     center = 2 * x - 1 - mean
@@ -78,7 +78,7 @@ def log_probability(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
 
 
 def expectation(mean: Tensor, log_scale: Tensor) -> Tensor:
-    """Return the expected level, in [0, 1]: the sum over all thresholds of the probability to lie above."""
+    """Return the expected level, in [0, 1]: the sum over all thresholds of the probability of being above."""
     inverse_scale = torch.exp(-log_scale.clamp(min=_MIN_LOG_SCALE))
     total = torch.zeros_like(mean)
     for level in range(255):
@@ -88,6 +88,6 @@ def expectation(mean: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def _by_channel(parameters: Tensor, count: int) -> Tensor:
-    """Return (batch, channels * count, height, width) as (batch, channels, count, height, width)."""
+    """Reshape (batch, channels * count, height, width) to (batch, channels, count, height, width)."""
     parts: Tensor = parameters.unflatten(1, (-1, count))
     return parts

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 _MIN_LOG_SCALE = math.log(1 / 255)
-"""A scale below one level would let the density of flat areas grow without bound."""
+"""With a smaller scale than one level, the density of flat areas could grow without bound."""
 
 
 class Gaussian(nn.Module):
-    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`; one mean per pixel and channel."""
+    """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: one mean per pixel and channel."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -23,11 +23,11 @@ class Gaussian(nn.Module):
         return channels
 
     def nats(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """Return -log p(x|z) of each image, (batch,): a density's, which may be negative."""
+        """Return -log p(x|z) of each image, (batch,). It may be negative, because p is a density."""
         log_scale = self.log_scale.to(parameters.dtype).clamp(min=_MIN_LOG_SCALE).view(-1, 1, 1)
         deviation = (x - parameters) * torch.exp(-log_scale)
         return (0.5 * deviation.square() + log_scale + 0.5 * math.log(2 * math.pi)).flatten(1).sum(dim=1)
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """Return the means, cut off at 0 and 1."""
+        """Return the means, clipped to [0, 1]."""
         return parameters.clamp(0, 1)
