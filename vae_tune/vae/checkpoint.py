@@ -26,6 +26,7 @@ from vae_tune.config.files import address, delete_temporary_files, named_path, r
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.vae.flat_parameters import from_row_major, row_major
 from vae_tune.vae.model import VAE, Shape, build_model
 from vae_tune.vae.training import EpochReport, TrainingState, new_state
 
@@ -260,7 +261,8 @@ def _epoch(path: Path) -> int:
 
 def _save(tensors: dict[str, torch.Tensor], **metadata: Any) -> bytes:
     """Return a safetensors file; its metadata are texts, here JSON."""
-    return save(tensors, {name: json.dumps(value) for name, value in metadata.items()})
+    in_rows = {name: tensor.contiguous() for name, tensor in tensors.items()}  # it takes no other memory format
+    return save(in_rows, {name: json.dumps(value) for name, value in metadata.items()})
 
 
 def _load(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -277,7 +279,8 @@ def _metadata(content: bytes) -> dict[str, Any]:
 def _tensors(state: TrainingState) -> dict[str, torch.Tensor]:
     """Return the weights and Adam's moments."""
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in state.model.network.state_dict().items()}
-    return tensors | {f"{_OPTIMIZER}{name}": tensor for name, tensor in state.optimizer.moments.items()}
+    moments = state.optimizer.moments.items()
+    return tensors | {f"{_OPTIMIZER}{name}": row_major(tensor, state.model) for name, tensor in moments}
 
 
 def _state(
@@ -286,7 +289,8 @@ def _state(
     """Return a training with the weights and moments in ``tensors``."""
     state = new_state(config, _shape(metadata), device)
     state.model.network.load_state_dict(_part(tensors, _MODEL))
-    state.optimizer.load(_part(tensors, _OPTIMIZER))
+    moments = _part(tensors, _OPTIMIZER).items()
+    state.optimizer.load({name: from_row_major(tensor, state.model) for name, tensor in moments})
     return state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,61 @@ def flatten_parameters(model: nn.Module) -> nn.Parameter:
     """Move the parameters of ``model`` into one tensor, (elements,), and return it; each becomes a view of its part.
 
     The same holds for the gradients, zero at first: what is written into one is seen in the other. Weights come before
-    biases, so that two layers of which one follows the other can be used as one (see :func:`stacked`).
+    biases, so that two layers of which one follows the other can be used as one (see :func:`stacked`). A parameter in
+    channels_last stays so: an optimizer that updates the one tensor, whose moments have the same order, cannot pair
+    a weight with the moments of another.
     """
-    parameters = sorted(model.parameters(), key=lambda parameter: -parameter.ndim)
-    flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    parameters = _in_order(model)
+    flat = nn.Parameter(parameters[0].new_empty(sum(parameter.numel() for parameter in parameters)))
     flat.grad = torch.zeros_like(flat)
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, part, grad in zip(parameters, flat.detach().split(sizes), flat.grad.split(sizes), strict=True):
-        parameter.data = part.view_as(parameter)
-        parameter.grad = grad.view_as(parameter)
+    parts = zip(parameters, _parts(flat.detach(), parameters), _parts(flat.grad, parameters), strict=True)
+    for parameter, part, grad in parts:
+        part.copy_(parameter.detach())
+        parameter.data = part
+        parameter.grad = grad
     return flat
+
+
+def row_major(flat: Tensor, model: nn.Module) -> Tensor:
+    """Return the elements of ``flat``, (elements,), in an order that is the same for all memory formats.
+
+    ``flat`` is in the order of the tensor that :func:`flatten_parameters` made of the parameters of ``model``; a
+    scalar is returned as it is.
+    """
+    parameters = _in_order(model)
+    if flat.ndim != 1 or all(parameter.is_contiguous() for parameter in parameters):
+        return flat
+    return torch.cat([part.flatten() for part in _parts(flat, parameters)])
+
+
+def from_row_major(values: Tensor, model: nn.Module) -> Tensor:
+    """Return what :func:`row_major` was called with; raise RuntimeError if ``values`` have another size."""
+    parameters = _in_order(model)
+    if values.ndim != 1 or all(parameter.is_contiguous() for parameter in parameters):
+        return values
+    flat = torch.empty_like(values)
+    sources = values.split([parameter.numel() for parameter in parameters])
+    for part, source in zip(_parts(flat, parameters), sources, strict=True):
+        part.copy_(source.view(part.shape))
+    return flat
+
+
+def _in_order(model: nn.Module) -> list[nn.Parameter]:
+    return sorted(model.parameters(), key=lambda parameter: -parameter.ndim)
+
+
+def _parts(flat: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return the part of ``flat`` that each parameter has, in the shape and memory format of the parameter."""
+    sizes = [parameter.numel() for parameter in parameters]
+    return [_formatted(part, parameter) for part, parameter in zip(flat.split(sizes), parameters, strict=True)]
+
+
+def _formatted(part: Tensor, parameter: Tensor) -> Tensor:
+    """Return ``part``, (elements,), as a view in the shape of ``parameter``, and in channels_last if that is."""
+    if parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
+        outputs, inputs, height, width = parameter.shape
+        return part.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
+    return part.view(parameter.shape)
 
 
 def stacked(first: Tensor, second: Tensor) -> Tensor:
