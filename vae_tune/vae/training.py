@@ -21,6 +21,7 @@ from torch import Tensor
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images, binarize, to_tensor
 from vae_tune.vae import fused_step
+from vae_tune.vae.allocation import keep_freed_memory
 from vae_tune.vae.autograd_step import AutogradStep
 from vae_tune.vae.flat_parameters import flatten_parameters
 from vae_tune.vae.fused_step import FusedStep
@@ -115,6 +116,8 @@ def fit(
     if state is None:
         state = new_state(config, images.shape, device)
     step = make_step(state.model, config)
+    if device.type == "cpu" and isinstance(step, AutogradStep):  # the fused step allocates nothing
+        keep_freed_memory()
     for epoch in range(state.epoch + 1, config.max_epochs + 1):
         start = time.perf_counter()
         if images.binarization == "dynamic":
