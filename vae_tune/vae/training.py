@@ -27,6 +27,7 @@ from vae_tune.vae.flat_parameters import flatten_parameters
 from vae_tune.vae.fused_step import FusedStep
 from vae_tune.vae.memory_estimate import evaluation_batch
 from vae_tune.vae.model import VAE, Shape, build_model
+from vae_tune.vae.networks.mlp import MLP
 from vae_tune.vae.objective import kl
 from vae_tune.vae.optimizer import AdamW
 from vae_tune.vae.schedule import kl_weight, learning_rate
@@ -116,7 +117,7 @@ def fit(
     if state is None:
         state = new_state(config, images.shape, device)
     step = make_step(state.model, config)
-    if device.type == "cpu" and isinstance(step, AutogradStep):  # the fused step allocates nothing
+    if device.type == "cpu" and not isinstance(state.model.network, MLP):  # whose tensors are few
         keep_freed_memory()
     for epoch in range(state.epoch + 1, config.max_epochs + 1):
         start = time.perf_counter()
