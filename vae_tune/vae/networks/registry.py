@@ -31,6 +31,7 @@ class BuiltIn:
 
 BUILT_IN: Mapping[str, BuiltIn] = {
     "mlp": BuiltIn("vae_tune.vae.networks.mlp", "MLP"),
+    "conv": BuiltIn("vae_tune.vae.networks.conv", "Conv"),
 }
 """Every built-in model by the name that ``--model`` takes."""
 
