@@ -49,7 +49,7 @@ class TrialConfig:
     """The configuration of one trial; in a search these values are the reference configuration, trial 0."""
 
     model: str = "mlp"
-    """The network: mlp, or a class of your own as FILE.py:CLASS or MODULE:CLASS."""
+    """The network: mlp, conv, or a class of your own as FILE.py:CLASS or MODULE:CLASS."""
     model_options: Mapping[str, OptionValue] = field(default_factory=OptionValues)
     """An option of the model's own, NAME=VALUE: a keyword-only argument of its class. Repeat it for more."""
     latent_size: int = 20

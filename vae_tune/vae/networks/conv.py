@@ -125,8 +125,8 @@ class Halving(nn.Conv2d):
     """A 4x4 convolution of stride 2 that leaves half of each side, rounded up."""
 
     def __init__(self, channels: int, outputs: int, size: tuple[int, int]):
-        padding = tuple(_PADDING + side % 2 for side in size)  # an odd side's last pixel is seen too
-        super().__init__(channels, outputs, _KERNEL, _STRIDE, padding)
+        height, width = size  # an odd side is padded by one more, so that its last pixel is seen too
+        super().__init__(channels, outputs, _KERNEL, _STRIDE, (_PADDING + height % 2, _PADDING + width % 2))
 
 
 class Doubling(nn.Conv2d):
@@ -145,8 +145,8 @@ class Doubling(nn.Conv2d):
         """Map ``x``: (batch, channels, height, width) to (batch, outputs, *size)."""
         height, width = self._size
         doubled = F.conv_transpose2d(x, self._kernel(), _bias(self).detach(), _STRIDE, _PADDING)
-        doubled = _BiasGradient.apply(doubled, self.bias)
-        return doubled[..., :height, :width]
+        with_gradient: Tensor = _BiasGradient.apply(doubled, self.bias)
+        return with_gradient[..., :height, :width]
 
     def _kernel(self) -> Tensor:
         """Return the kernel of the transposed convolution: (channels, outputs, 4, 4)."""
@@ -179,7 +179,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, channels, height, width) to the same shape."""
-        return x + self.second(F.silu(self.first(F.silu(x))))
+        change: Tensor = self.second(F.silu(self.first(F.silu(x))))
+        return x + change
 
 
 def _check(shape: tuple[int, int, int], channels: int, residual_blocks: int) -> None:
