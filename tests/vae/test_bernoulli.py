@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.likelihoods.bernoulli import Bernoulli, _in_few_kernels, cross_entropy
-from vae_tune.vae.likelihoods.likelihood import kind_of
+from vae_tune.vae.likelihoods.registry import kind_of
 
 BERNOULLI = Bernoulli()
 

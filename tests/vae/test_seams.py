@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Laplace, Normal, kl_divergence
 
-from vae_tune.config.settings import TrialConfig
+from vae_tune.config.errors import UsageError
+from vae_tune.config.settings import LikelihoodName, TrialConfig
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.vae import training
 from vae_tune.vae.autograd_step import AutogradStep
 from vae_tune.vae.fused_step import FusedStep
 from vae_tune.vae.likelihoods.bernoulli import Bernoulli
+from vae_tune.vae.likelihoods.likelihood import DENSITY, Kind
+from vae_tune.vae.likelihoods.registry import LIKELIHOODS, Facts, build_likelihood, kind_named, kind_of
 from vae_tune.vae.model import VAE, build_model
 from vae_tune.vae.networks.mlp import MLP
 from vae_tune.vae.networks.network import Network
@@ -47,6 +51,8 @@ class Convolution(Network):
 
 class TwoSided:
     """A Laplace distribution of each value: location and log-scale."""
+
+    kinds = DENSITY
 
     def outputs(self, channels: int) -> int:
         return 2 * channels
@@ -101,6 +107,29 @@ def test_their_pictures_and_likelihoods_have_the_shape_of_the_images(colors):
     assert model.encode(colors.test).shape == (40, 2)
     x = to_tensor(colors.test[:3], CPU) / 255
     assert negative_log_likelihoods(x, model.network.encode, model.log_likelihood, 10).shape == (3,)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", get_args(LikelihoodName))
+def test_what_is_known_of_a_likelihood_without_torch_is_what_its_class_says(name, channels):
+    config, facts = replace(CONFIG, likelihood=name, mixture_components=4), LIKELIHOODS[name]
+    likelihood = build_likelihood(config, channels)
+    assert likelihood.kinds is facts.kinds
+    assert likelihood.outputs(channels) == channels * facts.outputs(config)
+    own = likelihood.parameters() if isinstance(likelihood, nn.Module) else []
+    assert sum(parameter.numel() for parameter in own) == channels * facts.own_parameters
+    step = make_step(VAE(MLP(SHAPE, likelihood.outputs(3), CONFIG), build_likelihood(config, 3), SHAPE, 2), CONFIG)
+    assert isinstance(step, FusedStep if facts.is_fused else AutogradStep)
+    assert all(kind_named(kind.name) == kind for kind in facts.kinds.values())
+
+
+def test_the_kind_of_another_likelihood_is_known_by_its_entry(monkeypatch):
+    laplace = Kind("laplace", "pixel densities around a median")
+    monkeypatch.setitem(LIKELIHOODS, "gaussian", Facts({"grey": laplace}, copies=3))
+    config = replace(CONFIG, likelihood="gaussian")
+    assert (kind_of(config, 3, "grey"), kind_named("laplace")) == (laplace, laplace)
+    with pytest.raises(UsageError, match=r"must be bernoulli for black and white pixels \(static\), but got"):
+        kind_of(config, 3, "static")
 
 
 def test_the_fused_step_computes_only_the_elbo_of_the_mlp_with_the_bernoulli_likelihood():

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vae_tune.config.names import DIMENSIONS, UNIT
-from vae_tune.vae.likelihoods.likelihood import Kind, kind_named
+from vae_tune.vae.likelihoods.likelihood import Kind
+from vae_tune.vae.likelihoods.registry import kind_named
 
 
 @dataclass(frozen=True)

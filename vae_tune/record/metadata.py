@@ -23,7 +23,8 @@ from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__
 from vae_tune.images.datasets import Images
-from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
+from vae_tune.vae.likelihoods.likelihood import metric_of
+from vae_tune.vae.likelihoods.registry import kind_of
 
 SCHEMA = 2
 """Version of the record that this code writes; it rises when older code would misread a study. Version 1 had neither

@@ -20,7 +20,7 @@ from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_metadata
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
-from vae_tune.vae.likelihoods.likelihood import likelihood_name
+from vae_tune.vae.likelihoods.registry import likelihood_name
 
 
 @dataclass(frozen=True)

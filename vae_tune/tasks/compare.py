@@ -16,7 +16,7 @@ from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
 from vae_tune.config.settings import TrialConfig
-from vae_tune.vae.likelihoods.likelihood import likelihood_name
+from vae_tune.vae.likelihoods.registry import likelihood_name
 from vae_tune.views.figures.conventions import loss_title, time_unit
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status

@@ -92,7 +92,8 @@ def _compare(
     from vae_tune.images.datasets import load_images
     from vae_tune.tasks.generate import sample_sheet
     from vae_tune.tasks.repeats import evaluate_trials, load_last_checkpoint, summarize_seeds
-    from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
+    from vae_tune.vae.likelihoods.likelihood import metric_of
+    from vae_tune.vae.likelihoods.registry import kind_of
 
     if not rows:
         raise UsageError(f"No trial of {address(place)} was trained to the end.")

@@ -10,7 +10,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import LIKELIHOOD
 from vae_tune.config.settings import Binarization, DataConfig, LikelihoodName, TrialConfig
 from vae_tune.config.space import Space
-from vae_tune.vae.likelihoods.likelihood import kind_of, likelihood_name
+from vae_tune.vae.likelihoods.registry import kind_of, likelihood_name
 
 
 def refuse_kinds(space: Space, base: TrialConfig, channels: int, binarization: Binarization) -> None:

@@ -43,7 +43,7 @@ from vae_tune.search.sampler import SAMPLERS, configuration_key, count_configura
 from vae_tune.search.warm_start import read_warm_start, refuse_repeats
 from vae_tune.tasks.kinds import refuse_kinds, refuse_kinds_for_all
 from vae_tune.tasks.models import with_options
-from vae_tune.vae.likelihoods.likelihood import likelihood_name
+from vae_tune.vae.likelihoods.registry import likelihood_name
 from vae_tune.vae.networks.registry import read_signature
 from vae_tune.views.live import require_packages
 from vae_tune.views.terminal import View

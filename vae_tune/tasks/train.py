@@ -28,7 +28,8 @@ from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.tasks.models import with_options
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
-from vae_tune.vae.likelihoods.likelihood import kind_of, metric_of
+from vae_tune.vae.likelihoods.likelihood import metric_of
+from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from vae_tune.config.errors import UsageError
-from vae_tune.config.settings import LikelihoodName, TrialConfig
-from vae_tune.vae.likelihoods.likelihood import likelihood_name, parameters_per_pixel
+from vae_tune.config.settings import TrialConfig
+from vae_tune.vae.likelihoods.registry import likelihood_facts
 
 _FLOAT = 4
 PROCESS = 400_000_000
@@ -18,15 +18,6 @@ _WRITTEN = 7
 """Numbers per parameter while a checkpoint is written or read: parameter and moments, as tensors and as a file."""
 _EVALUATED_AT_ONCE, _OUTPUTS_AT_ONCE = 500, 4_000_000
 """Images, and parameters of their pixels, that are evaluated at once: few enough for a processor's cache."""
-_COPIES: Mapping[LikelihoodName, int] = {
-    "bernoulli": 2,
-    "logistic": 7,
-    "logistic-mixture": 6,
-    "categorical": 2,
-    "continuous-bernoulli": 14,
-    "gaussian": 6,
-}
-"""Numbers for each parameter of a pixel while its likelihood is computed, as measured; twice that with a gradient."""
 
 
 def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
@@ -36,7 +27,7 @@ def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
     between = (config.hidden_layers - 1) * (width + 1) * width
     encoder = (pixels + 1) * width + between + 2 * (width + 1) * latents
     decoder = (latents + 1) * width + between + (width + 1) * outputs
-    scales = shape[0] if likelihood_name(config, shape[0]) == "gaussian" else 0
+    scales = shape[0] * likelihood_facts(config, shape[0]).own_parameters
     return encoder + decoder + scales
 
 
@@ -84,7 +75,7 @@ def in_words(count: float) -> str:
 
 def _needs_autograd(config: TrialConfig, shape: Sequence[int]) -> bool:
     """Whether a training takes the generic step, which holds what autograd keeps of a minibatch."""
-    return config.iwae_samples > 1 or config.free_bits > 0 or likelihood_name(config, shape[0]) != "bernoulli"
+    return config.iwae_samples > 1 or config.free_bits > 0 or not likelihood_facts(config, shape[0]).is_fused
 
 
 def _weights(config: TrialConfig, shape: Sequence[int]) -> int:
@@ -102,10 +93,10 @@ def _minibatch(config: TrialConfig, shape: Sequence[int]) -> int:
 
 def _activations(config: TrialConfig, shape: Sequence[int], rows: int) -> int:
     """Return the numbers that a pass over ``rows`` images holds: of images and logits, hidden layers, and latents."""
-    pixels = math.prod(shape) + _COPIES[likelihood_name(config, shape[0])] * _outputs(config, shape)
+    pixels = math.prod(shape) + likelihood_facts(config, shape[0]).copies * _outputs(config, shape)
     return rows * (pixels + 4 * config.hidden_layers * config.hidden_width + 7 * config.latent_size)
 
 
 def _outputs(config: TrialConfig, shape: Sequence[int]) -> int:
     """Return the outputs of the decoder for an image."""
-    return parameters_per_pixel(config, shape[0]) * math.prod(shape[1:])
+    return likelihood_facts(config, shape[0]).outputs(config) * math.prod(shape)

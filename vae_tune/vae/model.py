@@ -12,12 +12,8 @@ from torch import Tensor, nn
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
-from vae_tune.vae.likelihoods.bernoulli import Bernoulli
-from vae_tune.vae.likelihoods.categorical import Categorical
-from vae_tune.vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
-from vae_tune.vae.likelihoods.discretized_logistic import DiscretizedLogistic, LogisticMixture
-from vae_tune.vae.likelihoods.gaussian import Gaussian
-from vae_tune.vae.likelihoods.likelihood import Likelihood, likelihood_name
+from vae_tune.vae.likelihoods.likelihood import Likelihood
+from vae_tune.vae.likelihoods.registry import build_likelihood
 from vae_tune.vae.networks.network import Network
 from vae_tune.vae.networks.registry import build_network
 
@@ -113,28 +109,11 @@ def build_model(config: TrialConfig, shape: Shape) -> VAE:
 
     The global random state is left as it was.
     """
-    likelihood = _likelihood(config, shape[0])
+    likelihood = build_likelihood(config, shape[0])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # of the CPU, not those of all GPUs
         network = build_network(config, shape, likelihood.outputs(shape[0]))
     return VAE(network, likelihood, shape, config.latent_size)
-
-
-def _likelihood(config: TrialConfig, channels: int) -> Likelihood:
-    """Return the likelihood that ``config`` names; a further one is a module in ``likelihoods`` and a line here."""
-    match likelihood_name(config, channels):
-        case "bernoulli":
-            return Bernoulli()
-        case "logistic":
-            return DiscretizedLogistic()
-        case "logistic-mixture":
-            return LogisticMixture(config.mixture_components)
-        case "categorical":
-            return Categorical()
-        case "continuous-bernoulli":
-            return ContinuousBernoulli()
-        case "gaussian":
-            return Gaussian(channels)
 
 
 def _native(images: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vae_tune.vae.likelihoods.likelihood import CROSS_ENTROPY
+
 _AT_ONCE = 200_000
 """Pixels that fit into a processor's cache together with everything computed from them."""
 
 
 class Bernoulli:
     """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: one logit per pixel and channel."""
+
+    kinds = CROSS_ENTROPY
 
     def outputs(self, channels: int) -> int:
         """Return one logit per channel."""

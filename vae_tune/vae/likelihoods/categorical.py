@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vae_tune.vae.likelihoods.likelihood import LEVELS
+
 _LEVELS = 256
 
 
 class Categorical:
     """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: a logit per level and value."""
+
+    kinds = LEVELS
 
     def outputs(self, channels: int) -> int:
         """Return a logit per level and channel."""

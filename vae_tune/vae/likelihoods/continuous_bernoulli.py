@@ -7,12 +7,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vae_tune.vae.likelihoods.likelihood import DENSITY
+
 _SMALL = 0.5
 """Logits of smaller magnitude use a power series, because the closed forms are 0 / 0 at 0."""
 
 
 class ContinuousBernoulli:
     """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: one logit per pixel and channel."""
+
+    kinds = DENSITY
 
     def outputs(self, channels: int) -> int:
         """Return one logit per channel."""

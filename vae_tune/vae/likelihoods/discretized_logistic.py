@@ -9,12 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vae_tune.vae.likelihoods.likelihood import LEVELS
+
 _STEP = 2 / 255
 _MIN_LOG_SCALE = -7.0
 
 
 class DiscretizedLogistic:
     """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: a mean and a log-scale per value."""
+
+    kinds = LEVELS
 
     def outputs(self, channels: int) -> int:
         """Return a mean and a log-scale per channel."""
@@ -33,6 +37,8 @@ class DiscretizedLogistic:
 
 class LogisticMixture:
     """A mixture of discretized logistics. Parameters: weight, mean and log-scale per value and component."""
+
+    kinds = LEVELS
 
     def __init__(self, components: int):
         self._components = components

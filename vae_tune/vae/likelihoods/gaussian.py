@@ -7,12 +7,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vae_tune.vae.likelihoods.likelihood import DENSITY
+
 _MIN_LOG_SCALE = math.log(1 / 255)
 """With a smaller scale than one level, the density of flat areas could grow without bound."""
 
 
 class Gaussian(nn.Module):
     """See :class:`vae_tune.vae.likelihoods.likelihood.Likelihood`. Parameters: one mean per pixel and channel."""
+
+    kinds = DENSITY
 
     def __init__(self, channels: int):
         super().__init__()

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vae_tune.config.errors import UsageError
 from vae_tune.config.names import DIMENSIONS, UNIT
-from vae_tune.config.settings import Binarization, LikelihoodName, TrialConfig
+from vae_tune.config.settings import Binarization
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of loss. Losses can only be compared if they have the same kind and the same checksum of the images."""
+
+    name: str
+    words: str
+    """The pixels, as shown to users: ``grey values``."""
+    in_bits: bool = False
+    """Whether users see bits per dimension (pixel and channel). Records are in nats either way."""
+    is_likelihood: bool = True
+    """Whether p(x|z) is a likelihood of the pixels as they are, so that an NLL can be compared with published ones."""
+
+
+Kinds = Mapping[Binarization, Kind]
+"""The kind of number that a likelihood gives, by how the pixels were made; other pixels do not belong to it."""
+CROSS_ENTROPY: Kinds = {
+    "grey": Kind("grey", "grey values", is_likelihood=False),
+    "static": Kind("static", "static values"),
+    "dynamic": Kind("dynamic", "dynamic values"),
+}
+"""On gray values, the Bernoulli cross-entropy is not a likelihood."""
+LEVELS: Kinds = {"grey": Kind("levels", "pixel levels", in_bits=True)}
+DENSITY: Kinds = {"grey": Kind("density", "pixel densities")}
+
+
 class Likelihood(Protocol):
     """p(x|z), given the parameters that a network's decoder returns for each pixel."""
+
+    kinds: Kinds
+    """One of the three above, or another."""
 
     def outputs(self, channels: int) -> int:
         """Return the number of parameters per pixel of an image with ``channels`` channels."""
@@ -31,45 +59,6 @@ class Likelihood(Protocol):
         """Return the mean of p(x|z) for pictures: (batch, channels, height, width) in [0, 1]."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of loss. Losses can only be compared if they have the same kind and the same checksum of the images."""
-
-    name: str
-    words: str
-    """The pixels, as shown to users: ``grey values``."""
-    in_bits: bool = False
-    """Whether users see bits per dimension (pixel and channel). Records are in nats either way."""
-    is_likelihood: bool = True
-    """Whether p(x|z) is a likelihood of the pixels as they are, so that an NLL can be compared with published ones."""
-
-
-_LEVELS = Kind("levels", "pixel levels", in_bits=True)
-_DENSITY = Kind("density", "pixel densities")
-_KINDS = {
-    "logistic": _LEVELS,
-    "logistic-mixture": _LEVELS,
-    "categorical": _LEVELS,
-    "continuous-bernoulli": _DENSITY,
-    "gaussian": _DENSITY,
-}
-_BERNOULLI = {
-    name: Kind(name, f"{name} values", is_likelihood=name != "grey") for name in ("grey", "static", "dynamic")
-}
-"""By binarization. On gray values, the Bernoulli cross-entropy is not a likelihood."""
-
-
-def likelihood_name(config: TrialConfig, channels: int) -> LikelihoodName:
-    """Return the name of the likelihood of ``config`` for images with ``channels`` channels."""
-    return config.likelihood or ("bernoulli" if channels == 1 else "logistic")
-
-
-def parameters_per_pixel(config: TrialConfig, channels: int) -> int:
-    """Return the number of parameters per pixel of the likelihood of ``config``: the ``outputs`` of its class."""
-    per_channel = {"logistic": 2, "logistic-mixture": 3 * config.mixture_components, "categorical": 256}
-    return channels * per_channel.get(likelihood_name(config, channels), 1)
-
-
 def metric_of(kind: Kind, dimensions: int) -> dict[str, Any]:
     """Return the unit and the kind of recorded losses as JSON values.
 
@@ -78,25 +67,3 @@ def metric_of(kind: Kind, dimensions: int) -> dict[str, Any]:
         dimensions: channels x height x width, which convert nats per image into bits per dimension.
     """
     return {"unit": UNIT, "kind": kind.name} | ({DIMENSIONS: dimensions} if kind.in_bits else {})
-
-
-def kind_named(name: str) -> Kind:
-    """Return the kind with this name in ``study.json``. An unknown name gives a new kind of that name."""
-    known = {kind.name: kind for kind in (*_KINDS.values(), *_BERNOULLI.values())}
-    return known.get(name, Kind(name, f"{name} values"))
-
-
-def kind_of(config: TrialConfig, channels: int, binarization: Binarization) -> Kind:
-    """Return the kind of loss that the likelihood of ``config`` gives for such images.
-
-    Raises:
-        UsageError: the likelihood does not fit the pixels.
-    """
-    name = likelihood_name(config, channels)
-    if name == "bernoulli":
-        return _BERNOULLI[binarization]
-    if binarization != "grey":
-        raise UsageError(
-            f"likelihood must be bernoulli for black and white pixels ({binarization}), but got {name!r}."
-        )
-    return _KINDS[name]
