@@ -30,7 +30,7 @@ NAMED_ONLY_IN = {
     "replay/curves replay/forecast replay/surrogate replay/tables",
     "scipy": "analysis config/compat replay/surrogate tasks/repeats",
     "sklearn": "replay/surrogate",
-    "matplotlib": "plots views/figures tasks/compare tasks/explore tasks/generate tasks/replay",
+    "matplotlib": "plots views/figures",
     "matplotlib.pyplot": "",
     "plotly": "",  # only its JavaScript is used
     "yaml": "analysis/next_space cli/check/document cli/check/rules config/space search/initial_trials",

@@ -17,12 +17,13 @@ from vae_tune.cli.list import studies_in
 from vae_tune.config.names import VAL_LOSS
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import load_space
-from vae_tune.tasks.compare import comparable_studies, comparison, draw
+from vae_tune.tasks.compare import comparable_studies, comparison
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.views.console import make_console
 from vae_tune.views.end_summary import print_summary
 from vae_tune.views.figures import FIGURES
+from vae_tune.views.figures.comparison import draw
 from vae_tune.views.formatting import code_length_table
 from vae_tune.views.report import summary
 from vae_tune.views.report.page import render

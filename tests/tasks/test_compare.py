@@ -13,8 +13,10 @@ from tests.cli.test_main import run
 from tests.studies import hand_made, make_study
 from tests.views.test_plots import STUDIES
 from vae_tune import load_studies
+from vae_tune.analysis.progress import best_so_far_by_study
 from vae_tune.config.names import EXPLORATION
-from vae_tune.tasks.compare import comparison, curves, draw, side_by_side
+from vae_tune.tasks.compare import comparison, side_by_side
+from vae_tune.views.figures.comparison import draw
 
 RATE = {"learning_rate": 0.002}
 
@@ -77,18 +79,18 @@ def test_a_test_loss_of_an_earlier_winner_is_not_the_winners(tmp_path):
 
 
 def test_curves_have_the_incumbents_of_all(two):
-    table = curves(two)
+    table = best_so_far_by_study(two)
     assert list(table.study.unique()) == ["long", "short"]
     np.testing.assert_equal(table[table.study == "long"].best.to_numpy(), [120, 110, 110, 110])
 
 
-def test_the_drawing_shows_each_incumbent_and_the_winners_curves(two):
+def test_the_drawing_shows_each_incumbent_and_the_winners_best_so_far_by_study(two):
     figure = draw(two)
     figure.draw_without_rendering()
     marks = {
         dots.get_label(): len(dots.get_offsets()) for dots in figure.axes[0].collections if len(dots.get_offsets())
     }
-    gains = curves(two).groupby("study", sort=False)["best"].apply(lambda best: best.dropna().nunique())
+    gains = best_so_far_by_study(two).groupby("study", sort=False)["best"].apply(lambda best: best.dropna().nunique())
     assert marks == gains.to_dict()  # a mark at each gain, not at each trial
     time, epochs, winners = figure.axes
     assert [line.get_label() for line in time.lines] == ["long", "short"]

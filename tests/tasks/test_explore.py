@@ -27,10 +27,11 @@ from vae_tune.config.storage import write_bytes
 from vae_tune.record.metadata import new_metadata, read_search_config
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
-from vae_tune.tasks.explore import draw, explore, failures, plan, show
+from vae_tune.tasks.explore import explore, failures, plan, show
 from vae_tune.tasks.repeats import summarize_seeds
 from vae_tune.vae.training import fit, new_state
 from vae_tune.views.console import make_console
+from vae_tune.views.figures.latent_sizes import draw
 
 SUMMARIZED = ("test_loss", "test_reconstruction", "test_kl", "test_active_units")
 
@@ -150,7 +151,7 @@ def test_the_table_is_markdown_and_names_the_kind(sizes):
 
 
 def test_the_plot_is_a_picture(sizes, tmp_path):
-    draw(sizes, LossUnit.of({"kind": "grey"}), tmp_path / "plot.png")
+    draw(sizes, LossUnit.of({"kind": "grey"})).savefig(tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as image:
         assert image.format == "PNG"
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vae_tune.analysis.study import Study, audited_trials, paused_trials, reports_before_audit
+from vae_tune.analysis.study import Studies, Study, audited_trials, paused_trials, reports_before_audit
 from vae_tune.config import names
 from vae_tune.config.names import END, ENDED, EPOCH, EPOCHS, NODE, START, STARTED, STATE, TIME, TRIAL, VAL_LOSS, WORKER
 
@@ -48,6 +48,12 @@ def best_so_far(study: Study) -> pd.DataFrame:
             names.BEST: ended[VAL_LOSS].where(whole).cummin().ffill().to_numpy(),
         }
     )
+
+
+def best_so_far_by_study(studies: Studies) -> pd.DataFrame:
+    """Return :func:`best_so_far` of each study, stacked, with a column ``study`` in front."""
+    tables = pd.concat([best_so_far(study) for study in studies.studies], keys=studies.names, names=[names.STUDY])
+    return tables.reset_index(names.STUDY).reset_index(drop=True)
 
 
 def learning_curves(study: Study) -> pd.DataFrame:

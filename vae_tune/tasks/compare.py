@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +16,13 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
 from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.likelihoods.registry import likelihood_name
-from vae_tune.views.figures.conventions import loss_title, time_unit
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 _NONE = "-"
-_COLORS = ("complete", "winner", "unfinished", "reference", "failed", "best")
-"""Colors of the studies, by their names in :mod:`vae_tune.views.figures.conventions`."""
 _ROWS = {
     names.STATUS: "status",
     names.TRAIN_IMAGES: "training images",
@@ -76,9 +71,12 @@ def write_figure(studies: Studies, path: Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
+    from vae_tune.views.figures import comparison as comparison_figure
+
+    figure = comparison_figure.draw(studies)
     try:
         with atomic(path) as file:
-            draw(studies).savefig(file, format=path.suffix[1:])
+            figure.savefig(file, format=path.suffix[1:])
     except OSError as error:
         raise UsageError(f"The figure {path} cannot be written: {error.strerror or error}.") from error
 
@@ -196,42 +194,3 @@ def _verdict(table: pd.DataFrame, unit: LossUnit) -> str:
     text += f", {unit.text(losses.iloc[1] - losses.iloc[0])} below {losses.index[1]}." if len(found) > 1 else "."
     unequal = [name for column, name in _UNEQUAL.items() if found[column].nunique() > 1]
     return f"{text} Not on equal terms: trained with different {' and '.join(unequal)}." if unequal else text
-
-
-def curves(studies: Studies) -> pd.DataFrame:
-    """Return :func:`vae_tune.plots.best_so_far` of each study, stacked, with a column ``study`` in front."""
-    import pandas as pd
-
-    tables = pd.concat([best_so_far(study) for study in studies.studies], keys=studies.names, names=[names.STUDY])
-    return tables.reset_index(names.STUDY).reset_index(drop=True)
-
-
-def draw(studies: Studies) -> Figure:
-    """Draw the incumbent of each study against time and against epochs, and the learning curve of its winner."""
-    from vae_tune.views.figures import chart, matplotlib_renderer
-
-    studies = replace(studies, studies=tuple(study.shown for study in studies.studies))
-    loss = loss_title(studies.studies[0])
-    table = curves(studies)
-    units, unit = time_unit(table[names.HOURS].max())
-    table = table[table[names.BEST].notna()].copy()
-    table[names.HOURS], table[names.STATE] = table[names.HOURS] * units, names.COMPLETE
-    table[names.TRIAL] = table[names.STUDY] + table[names.TRIAL].astype(str)  # each study counts its trials from 0
-    losses = chart.loss_axis(table, loss, names.BEST)
-    panels = {
-        names.HOURS: chart.Panel(chart.axis(f"{unit} of searching"), losses, []),
-        names.FINISHED: chart.Panel(chart.axis("epochs trained by all trials"), losses, []),
-        names.EPOCH: chart.Panel(chart.axis("epoch of the winner"), chart.axis(loss), []),
-    }
-    styles = cycle(product(("solid", "dash", "dot"), _COLORS))
-    for study, name, (dash, color) in zip(studies.studies, studies.names, styles, strict=False):
-        own = table[table[names.STUDY] == name]
-        gains = own[own[names.BEST].diff() != 0]
-        for column in (names.HOURS, names.FINISHED):
-            step = chart.line(name, own[column], own[names.BEST], color, width=2, dash=dash, shape="hv")
-            panels[column].data.extend([step, chart.points(name, gains, column, names.BEST, color, "circle")])
-        curve = study.epochs[study.epochs[names.TRIAL] == study.best_trial]
-        learning = chart.line(name, curve[names.EPOCH], curve[names.VAL_LOSS], color, width=2, dash=dash)
-        panels[names.EPOCH].data.append(learning)
-    drawn = panels if any(trace["x"] for panel in panels.values() for trace in panel.data) else {}
-    return matplotlib_renderer.draw("Studies side by side", drawn, "No trial has reported an epoch yet.")

@@ -94,6 +94,7 @@ def _compare(
     from vae_tune.tasks.repeats import evaluate_trials, load_last_checkpoint, summarize_seeds
     from vae_tune.vae.likelihoods.likelihood import metric_of
     from vae_tune.vae.likelihoods.registry import kind_of
+    from vae_tune.views.figures import latent_sizes
 
     if not rows:
         raise UsageError(f"No trial of {address(place)} was trained to the end.")
@@ -108,7 +109,8 @@ def _compare(
     for row in {row.values[names.LATENT_SIZE]: row for row in reversed(rows)}.values():  # the first of each size
         model = load_last_checkpoint(place, row, images, say).state.model
         sample_sheet(model).write_png(folder / f"samples_{row.values[names.LATENT_SIZE]:03d}.png")
-    draw(sizes, unit, folder / names.LATENT_SIZES_PLOT)
+    with atomic(folder / names.LATENT_SIZES_PLOT) as file:
+        latent_sizes.draw(sizes, unit).savefig(file, format="png", dpi=110)
     show(sizes, unit, config.trial.max_epochs, say)
     say(
         f"{address(place)}: {names.LATENT_SIZES_FILE}, {names.LATENT_SIZES_PLOT}, {names.EXPLORED_FILE}, samples_*.png"
@@ -142,23 +144,3 @@ def failures(rows: Sequence[TrialRow]) -> list[str]:
         f"Latent size {size}: {count} of {trials[size]} trials failed and are left out; trials.csv gives the reasons."
         for size, count in failed.items()
     ]
-
-
-def draw(sizes: pd.DataFrame, unit: LossUnit, path: Path) -> None:
-    """Draw mean and 95 % interval against the latent size, as PNG."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
-
-    mean, high = (sizes[f"{names.TEST_LOSS}_{part}"] / unit.nats for part in ("mean", "high"))
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.errorbar(sizes[names.LATENT_SIZE], mean, yerr=(high - mean).fillna(0), marker="o", markersize=4, capsize=4)
-    axes.set_xscale("log")
-    axes.set_xticks(sizes[names.LATENT_SIZE].tolist())
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.set(xlabel="latent size (log)", ylabel=f"test negative ELBO, {unit.name} ({unit.kind.name})")
-    axes.set_title("Mean over seeds, with its 95 % interval")
-    with atomic(path) as file:
-        figure.savefig(file, format="png", dpi=110)

@@ -60,25 +60,9 @@ class LatentMap:
 
     def write_png(self, path: Path) -> None:
         """Draw the map, one color per class; without classes all points have the same."""
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
+        from vae_tune.views.figures import latent_map as latent_map_figure
 
-        count = len(self.classes)
-        shades = colormaps["tab10"] if count <= 10 else colormaps["nipy_spectral"].resampled(count)
-        figure = Figure(figsize=(8, 7), layout="constrained")
-        axes = figure.add_subplot()
-        style: dict[str, Any] = {"s": 6, "alpha": 0.6, "linewidths": 0}
-        # in the images' order, so that no class lies on top of the others
-        axes.scatter(self.points[:, 0], self.points[:, 1], color=shades(self.labels), **style)
-        axes.set(xlabel=self.axes[0], ylabel=self.axes[1], title=f"Latent means of {len(self.points):,} images")
-        axes.set_aspect("equal", adjustable="datalim")
-        if count:
-            for label in np.unique(self.labels):
-                axes.scatter([], [], color=shades(label), label=self.classes[label], **style)
-            how: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False}
-            legend = axes.legend(markerscale=4, ncols=1 + (count - 1) // 24, **how)
-            for handle in filter(None, legend.legend_handles):
-                handle.set_alpha(1)
+        figure = latent_map_figure.draw(self.points, self.labels, self.classes, self.axes)
         with atomic(path) as file:
             figure.savefig(file, format="png", dpi=110)
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -22,13 +22,8 @@ from vae_tune.replay.curves import Curves, Source, Tabular, load_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, UnknownEpoch, simulate
 from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
-from vae_tune.replay.tables import AT, AXIS, NEAR, REGRET, SETTING, lowest, regret_table, summary_table
+from vae_tune.replay.tables import NEAR, REGRET, SETTING, lowest, regret_table, summary_table
 from vae_tune.views.console import make_console
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_AXES = {names.EPOCHS: "epochs trained", names.HOURS: "simulated hours"}
 
 
 def replay(
@@ -188,36 +183,19 @@ def _legend(best: float, source: Source) -> str:
 
 
 def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: Source, legend: str) -> None:
+    from vae_tune.views.figures import regret as regret_figure
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in ((names.REPLAY_SUMMARY_FILE, summary), (names.REPLAY_REGRET_FILE, regret)):
             with atomic(folder / name) as file:
                 file.write(to_csv(table, float_format="%.6g"))
         with atomic(folder / names.REPLAY_PLOT_FILE) as file:
-            draw(regret).savefig(file, format="png", dpi=110)
+            regret_figure.draw(regret).savefig(file, format="png", dpi=110)
         with atomic(folder / names.REPLAY_PAGE_FILE) as file:
             file.write(_page(folder, summary, source.curves.name, legend).encode())
     except OSError as error:
         raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
-
-
-def draw(regret: pd.DataFrame) -> Figure:
-    """Draw mean regret with its interval against epochs and against simulated time, one line per setting."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    for place, (axis, label) in zip(figure.subplots(1, 2, sharey=True), _AXES.items(), strict=True):
-        for number, (setting, line) in enumerate(regret[regret[AXIS] == axis].groupby(SETTING, sort=False)):
-            style = ("-", "--", ":", "-.")[number // 10 % 4]
-            place.step(line[AT], line[REGRET].clip(lower=1e-3), style, where="post", label=setting, color=f"C{number}")
-            low, high = line[names.LOW].clip(lower=1e-3), line[names.HIGH]
-            place.fill_between(line[AT], low, high, step="post", alpha=0.15, color=f"C{number}")
-        place.set(xlabel=label, yscale="log")
-        place.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("regret, nats per image (log)")
-    if len(regret):
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    return figure
 
 
 def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
