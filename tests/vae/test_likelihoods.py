@@ -10,7 +10,7 @@ import torch
 
 from vae_tune.vae.likelihoods.categorical import Categorical
 from vae_tune.vae.likelihoods.continuous_bernoulli import ContinuousBernoulli, expectation, log_normalizer
-from vae_tune.vae.likelihoods.discretized_logistic import DiscretizedLogistic, LogisticMixture
+from vae_tune.vae.likelihoods.discretized_logistic import DiscretizedLogistic, LogisticMixture, log_probability
 from vae_tune.vae.likelihoods.gaussian import Gaussian
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 255
@@ -76,6 +76,42 @@ def test_a_discretized_logistic_is_the_difference_of_two_distribution_functions(
 def test_the_scale_of_a_logistic_is_bounded_below():
     narrow, narrower = (torch.tensor([0.1, scale]).view(1, 2, 1, 1).double() for scale in (-7.0, -20.0))
     assert torch.equal(by_level(DiscretizedLogistic(), narrow), by_level(DiscretizedLogistic(), narrower))
+
+
+@pytest.mark.parametrize("end_share", [0.0, 0.5])
+def test_a_discretized_logistic_and_its_gradient_are_those_of_autograd(end_share):
+    """In float64 against the difference of two sigmoids; in float32 against float64, cut into parts for the cache."""
+    generator = torch.Generator().manual_seed(0)
+    shape = 300, 1, 16, 16
+    x = torch.randint(0, 256, shape, generator=generator).float() / 255
+    ends = torch.rand(shape, generator=generator) < end_share
+    x = torch.where(ends, x.round(), x)
+    mean = torch.randn(shape, generator=generator)
+    log_scale = 1.5 * torch.randn(shape, generator=generator) - 3
+    log_scale[0] = -7.5  # below the bound
+
+    def found(function, dtype):
+        given = [part.to(dtype).requires_grad_() for part in (mean, log_scale)]
+        log_p = function(*given, x.to(dtype))
+        return log_p.detach().double(), *(part.double() for part in torch.autograd.grad(log_p.sum(), given))
+
+    def by_definition(mean, log_scale, x):
+        scale = log_scale.clamp(min=-7).exp()
+        distance = (2 * x - 1 - mean).abs()  # from the side on which the difference loses no digits
+        lower, upper = ((sign / 255 - distance) / scale for sign in (-1, 1))
+        tail = torch.where(x < 0.5, -1, 1) * (2 * x - 1 - mean) - 1 / 255
+        inside = torch.nn.functional.logsigmoid(upper) + torch.log1p(-(lower.sigmoid() / upper.sigmoid()))
+        return torch.where((x == 0) | (x == 1), torch.nn.functional.logsigmoid(-tail / scale), inside)
+
+    exact = found(log_probability, torch.float64)
+    near = mean.sub(2 * x - 1).abs() / log_scale.exp() < 100  # beyond, sigmoids are 0 even in float64
+    for ours, reference in zip(exact, found(by_definition, torch.float64), strict=True):
+        assert torch.allclose(ours[near], reference[near], rtol=1e-6, atol=1e-8)
+    single = found(log_probability, torch.float32)
+    for rounded, double in zip(single, exact, strict=True):  # where scales are narrow, rounding the input changes more
+        assert torch.allclose(*(part * log_scale.exp() for part in (rounded, double)), rtol=1e-4, atol=1e-4)
+    nats = [-part.flatten(1).sum(1) for part in (single[0], exact[0])]
+    assert torch.allclose(*nats, rtol=1e-6)
 
 
 def test_a_mixture_of_one_component_is_a_discretized_logistic():

@@ -6,13 +6,19 @@ first and the last level include the tails.
 
 from __future__ import annotations
 
+from itertools import repeat
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vae_tune.vae.likelihoods.likelihood import LEVELS
 
 _STEP = 2 / 255
 _MIN_LOG_SCALE = -7.0
+_AT_ONCE = 65_536
+"""Values that fit into a processor's cache with all that is computed from them."""
 
 
 class DiscretizedLogistic:
@@ -70,17 +76,70 @@ class LogisticMixture:
 
 
 def log_probability(mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
-    """Return the log-probability of each level ``x``, in [0, 1], under a discretized logistic, in nats.
+    """Return the log-probability of each level under a discretized logistic, in nats, of the shape of ``mean``.
 
-    With a and b as the ends of the level's interval in units of the scale, sigmoid(a) - sigmoid(b) =
-    sigmoid(a) sigmoid(-b) (1 - exp(b - a)). The logarithm of the product keeps all digits; the difference loses them.
+    Args:
+        mean: (batch, ...).
+        log_scale: of the same shape.
+        x: the levels, in [0, 1]; it broadcasts to this shape.
     """
-    inverse_scale = torch.exp(-log_scale.clamp(min=_MIN_LOG_SCALE))
-    center = 2 * x - 1 - mean
-    upper = nn.functional.softplus(-(center + _STEP / 2) * inverse_scale)
-    lower = nn.functional.softplus((center - _STEP / 2) * inverse_scale)
-    inside = torch.log(-torch.expm1(-_STEP * inverse_scale)) - upper - lower
-    return torch.where(x < 0.5 / 255, -upper, torch.where(x > 254.5 / 255, -lower, inside))
+    log_p: Tensor = _LogProbability.apply(mean, log_scale, x)
+    return log_p
+
+
+class _LogProbability(torch.autograd.Function):
+    """:func:`log_probability` with its gradient written out: autograd takes twice the time."""
+
+    @staticmethod
+    def forward(context: Any, mean: Tensor, log_scale: Tensor, x: Tensor) -> Tensor:
+        rows = max(1, _AT_ONCE // mean[0].numel()) if mean.device.type == "cpu" else len(mean)
+        levels = x.split(rows) if len(x) == len(mean) else repeat(x)
+        differentiate = any(context.needs_input_grad)
+        parts = zip(mean.split(rows), log_scale.split(rows), levels, strict=False)
+        log_p, *gradients = map(torch.cat, zip(*(_terms(*part, differentiate) for part in parts), strict=True))
+        context.save_for_backward(*gradients)
+        return log_p
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_mean, grad_log_scale = context.saved_tensors
+        return grad * grad_mean, grad * grad_log_scale, None
+
+
+def _terms(mean: Tensor, log_scale: Tensor, x: Tensor, differentiate: bool) -> tuple[Tensor, ...]:
+    """Return log-probabilities, and if asked their gradients in ``mean`` and ``log_scale``.
+
+    Let t be the distance of level and mean, q half a level, both in units of the scale, and s = sigmoid(t). The
+    difference of two sigmoids is sinh q / (cosh q + cosh t), which is 2 sinh(q) exp(-t) s^2 / (1 + (2 cosh q - 2) p)
+    with p = s (1 - s): one logarithm, which loses no digits where the difference would. At the ends, where t is the
+    distance by which the interval's edge misses the mean, and may be negative, the probability is sigmoid(-t). The
+    ends are told apart by factors of 0 and 1, because a CPU multiplies faster than it selects.
+    """
+    inner = (x - 0.5).abs_().mul_(-510).add_(255).clamp_(max=1)  # 1; 0 at the ends
+    outer = inner - 1  # 0; -1 at the ends
+    level = (x * 2).sub_(1)
+    end = level * outer  # 0; 1 at the lower end and -1 at the upper
+    inverse_scale = log_scale.clamp(min=_MIN_LOG_SCALE).neg_().exp_()
+    excess = mean - level
+    t = excess.abs().mul_(inner).addcmul_(end, excess).add_(outer, alpha=_STEP / 2).mul_(inverse_scale)
+    q = inverse_scale * (_STEP / 2)
+    exp_q_less_1 = torch.expm1(q)
+    part = exp_q_less_1 / (exp_q_less_1 + 1)
+    two_sinh, two_cosh_less_2 = exp_q_less_1 + part, exp_q_less_1.mul_(part)
+    s = torch.sigmoid(t.abs())
+    p = torch.addcmul(s, s, s, value=-1)
+    denominator = two_cosh_less_2.mul(p).add_(1)
+    log_p = (two_sinh * s).div_(denominator).mul_(inner).sub_(outer).mul_(s).log_().sub_(t.clamp(min=0))
+    if not differentiate:
+        return (log_p,)
+    at_end = torch.sigmoid(t)
+    slope = s.mul_(2).sub_(1).div_(denominator).sub_(at_end).mul_(inner).add_(at_end)  # -d log p / dt
+    grad_mean = excess.sign_().mul_(inner).add_(end).mul_(slope).mul_(inverse_scale).neg_()
+    coth = two_cosh_less_2.add_(2).div_(two_sinh)
+    slope_in_q = p.mul_(two_sinh).div_(denominator).neg_().add_(coth).mul_(inner)
+    grad_log_scale = slope.mul_(t).sub_(slope_in_q.mul_(q))
+    return log_p, grad_mean, torch.ops.aten.threshold_backward(grad_log_scale, log_scale, _MIN_LOG_SCALE)
 
 
 def expectation(mean: Tensor, log_scale: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ class Facts:
 
 LIKELIHOODS: Mapping[LikelihoodName, Facts] = {
     "bernoulli": Facts(CROSS_ENTROPY, copies=2, is_fused=True),
-    "logistic": Facts(LEVELS, copies=7, outputs=lambda _: 2),
-    "logistic-mixture": Facts(LEVELS, copies=6, outputs=lambda config: 3 * config.mixture_components),
+    "logistic": Facts(LEVELS, copies=3, outputs=lambda _: 2),
+    "logistic-mixture": Facts(LEVELS, copies=3, outputs=lambda config: 3 * config.mixture_components),
     "categorical": Facts(LEVELS, copies=2, outputs=lambda _: 256),
     "continuous-bernoulli": Facts(DENSITY, copies=14),
     "gaussian": Facts(DENSITY, copies=6, own_parameters=1),
