@@ -62,7 +62,7 @@ def search(workers: int) -> dict[str, float]:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
             try:
                 while process.poll() is None:
-                    trial_workers = [pid for pid in _session(process.pid) if _command(pid).startswith("ray::")]
+                    trial_workers = [pid for pid in session(process.pid) if command_of(pid).startswith("ray::")]
                     peaks["driver"] = max(peaks["driver"], own_mb(process.pid))
                     peaks["largest worker"] = max([peaks["largest worker"], *map(own_mb, trial_workers)])
                     peaks["object store"] = max(peaks["object store"], store_mb() - before)
@@ -84,7 +84,7 @@ def _field(path: Path, name: str) -> float:
     return sum(map(float, values)) / 1024
 
 
-def _session(leader: int) -> list[int]:
+def session(leader: int) -> list[int]:
     """Return the descendants of ``leader``."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -98,7 +98,7 @@ def _session(leader: int) -> list[int]:
     return sorted(found - {leader})
 
 
-def _command(pid: int) -> str:
+def command_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
