@@ -1,6 +1,7 @@
 """Losses of pixel levels are shown in bits per dimension, all others in nats per image; records hold nats."""
 
 import io
+import json
 import math
 import re
 
@@ -14,6 +15,7 @@ from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.hyperparameters import importance
 from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.cli.list import studies_in
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import VAL_LOSS
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import load_space
@@ -180,6 +182,18 @@ def test_a_comparison_of_levels_is_in_bits(levels):
     axes = draw(studies).axes
     assert axes[0].get_ylabel() == "validation loss (bits/dim)"
     assert max(axes[2].lines[0].get_ydata()) < 10
+
+
+def test_the_same_images_in_another_place_are_compared(tmp_path):
+    folders = [make_study(tmp_path / name, trials=3, likelihood="logistic", shape=SHAPE) for name in ("a", "b", "c")]
+    changes = {"dataset": "photos/"}, {"dataset": "moved/"}, {"dataset": "other/", "sha256": "0" * 64}
+    for folder, change in zip(folders, changes, strict=True):
+        written = json.loads((folder / "study.json").read_text())
+        written["data"] |= change
+        (folder / "study.json").write_text(json.dumps(written))
+    assert len(comparable_studies(folders[:2]).studies) == 2
+    with pytest.raises(UsageError, match="different validation images"):
+        comparable_studies(folders)
 
 
 def test_what_matters_grows_with_the_values_of_an_image(levels, tmp_path):

@@ -88,7 +88,7 @@ def test_what_leaves_trials_comparable_may_change(metadata, changed):
 
 def test_other_images_are_refused(metadata, tiny):
     refuse_other_data(metadata, CONFIG, tiny)
-    with pytest.raises(UsageError, match="data sha256 is"):
+    with pytest.raises(UsageError, match="mnist holds other images than mnist when this study began"):
         refuse_other_data(metadata, CONFIG, Images(tiny.train, tiny.validation, tiny.test[::-1]))
 
 

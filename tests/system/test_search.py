@@ -4,8 +4,10 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 
 import nbformat
+import numpy as np
 import optuna
 import pytest
 from mlflow import MlflowClient
@@ -19,6 +21,7 @@ from tests.test_notebook import pictures
 from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig, load_study, run_search
 from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
+from vae_tune.config.names import ARRAYS
 from vae_tune.tasks.search import resume_search
 from vae_tune.vae.checkpoint import read_model
 from vae_tune.views.figures import FIGURES
@@ -151,21 +154,24 @@ def test_python_does_what_the_command_does_with_as_many_trials_as_cpus_that_it_m
         data=DataConfig(train_size=1000),
         trial=TrialConfig(max_epochs=1, hidden_width=32),
     )
-    study = run_search(config)
+    values = np.random.default_rng(0).integers(0, 256, (1300, 7, 9), np.uint8)
+    images = {"train": values[:1100], "validation": values[1100:1200], "test": values[1200:]}
+    study = run_search(config, images=images)
     assert study.name == "py"
     assert list(study.trials.state) == ["COMPLETE", "FAIL"]
     assert study.trials.reason[1].startswith("diverged: ")
-    assert study.config == config
+    assert study.config == replace(config, data=DataConfig(train_size=1000, dataset=ARRAYS))
+    assert study.image_shape == (1, 7, 9)
     assert study.best.val_loss == study.trials.val_loss.min()
     said = capsys.readouterr().out
     assert "Winner: trial" in said
     assert f"1 trial at a time, 1 CPU each (1 of {os.cpu_count()} CPUs may be used);" in said
     assert study.metadata["runs"][0]["slots"]["count"] == 1
     with pytest.raises(UsageError, match="exists already"):
-        run_search(config)
+        run_search(config, images=images)
 
     before = table(study.folder / "trials.csv")
-    longer = resume_search(study.folder, num_samples=3, resources=ResourceConfig(max_concurrent=1))
+    longer = resume_search(study.folder, images=images, num_samples=3, resources=ResourceConfig(max_concurrent=1))
     assert table(study.folder / "trials.csv")[:2] == before
     assert len(longer.trials) == 3
     assert longer.trials.state[2] != "RUNNING"

@@ -81,6 +81,7 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint(train, tmp_pat
         write(folder, config, state, report)
 
     monkeypatch.setattr(single, "write_checkpoint", interrupted)
+    monkeypatch.setattr(cli, "_end_now", sys.exit)  # which ends this process, as an interruption does
     code, out, _ = train(*SMALL, "--epochs", 3, "--output", "parts")
     assert code == 130
     assert " train --resume parts" in out

@@ -137,5 +137,7 @@ RAY_FOLDER = "ray"
 TENSORBOARD_FOLDER = "tensorboard"
 RAY_LOG_FILE = "driver.log"
 
+ARRAYS = "arrays from Python"
+"""In place of a data set: the images were given to ``run_search``."""
 REFERENCE_TRIAL = 0
 """The number of the trial that trains the reference configuration."""

@@ -18,6 +18,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import check_types, require
 from vae_tune.config.files import SCHEMES, address, can_be_path, is_remote
 from vae_tune.config.model_options import OptionValue, OptionValues, option_values
+from vae_tune.config.names import ARRAYS
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -160,6 +161,8 @@ class DataConfig:
     @property
     def title(self) -> str:
         """The data set in the name of a study: that of a folder or file where it is a path."""
+        if self.dataset == ARRAYS:
+            return "arrays"
         return Path(self.dataset.removeprefix("torchvision:")).stem or "images"
 
     @property

@@ -1,4 +1,4 @@
-"""Read images from one file: .npy, .npz or .parquet. Nothing in a file is executed."""
+"""Read images from arrays, given from Python or in one file: .npy, .npz or .parquet. Nothing in a file is executed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
-from vae_tune.config.errors import UsageError
+from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.images.decoding import Pixels
 from vae_tune.images.prepare import SPLITS, Source
 
+Arrays = ArrayLike | Mapping[str, ArrayLike]
+"""Images given from Python: one array, or arrays by the names that a .npz file holds."""
 SUFFIXES = (".npy", ".npz", ".parquet")
 _SINGLE = ("data", "images", "arr_0")
 _MEDMNIST = {"train": "train_images", "validation": "val_images", "test": "test_images"}
@@ -21,46 +24,69 @@ _LABELS = {"train": "train_labels", "validation": "val_labels", "test": "test_la
 
 
 def read_arrays(path: Path, levels: int | None) -> tuple[dict[str | None, Pixels], dict[str, npt.NDArray[np.int64]]]:
-    """Return the images of a .npy or .npz file by split, and their labels.
-
-    Images are (n, height, width) or (n, height, width, 3). The key None holds images without a split.
+    """Return the images of a .npy or .npz file by split, and their labels, as :func:`find_arrays` does.
 
     Raises:
         UsageError: the file is damaged, holds Python objects, or holds no images in a supported layout.
     """
-    content, arrays = _load(path)
-    if isinstance(content, np.ndarray):
-        return {None: as_images(content, str(path), levels)}, {}
-    for keys in ({name: name for name in SPLITS}, _MEDMNIST):
+    return find_arrays(_load(path), str(path), levels)
+
+
+def find_arrays(
+    content: Arrays, name: str, levels: int | None
+) -> tuple[dict[str | None, Pixels], dict[str, npt.NDArray[np.int64]]]:
+    """Return images by split, and their labels.
+
+    Images are (n, height, width) or (n, height, width, 3). The key None stands for images that have no split yet.
+
+    Args:
+        content: one array, or arrays by name.
+        name: what messages call it.
+        levels: as in :func:`as_images`.
+
+    Raises:
+        UsageError: there are no images in a layout that is read.
+    """
+    if not isinstance(content, Mapping):
+        return {None: as_images(_array(content, name), name, levels)}, {}
+    arrays = {key: _array(each, f"{name}[{key!r}]") for key, each in content.items()}
+    for keys in ({split: split for split in SPLITS}, _MEDMNIST):
         if keys["train"] in arrays:
-            present = {name: key for name, key in keys.items() if key in arrays}
+            present = {split: key for split, key in keys.items() if key in arrays}
             images: dict[str | None, Pixels] = {
-                name: as_images(arrays[key], f"{path}[{key!r}]", levels) for name, key in present.items()
+                split: as_images(arrays[key], f"{name}[{key!r}]", levels) for split, key in present.items()
             }
             labels = {
-                name: arrays[key].reshape(len(arrays[key]), -1)[:, 0].astype(np.int64)
-                for name, key in _LABELS.items()
-                if key in arrays and name in present
+                split: arrays[key].reshape(len(arrays[key]), -1)[:, 0].astype(np.int64)
+                for split, key in _LABELS.items()
+                if key in arrays and split in present
             }
             return images, labels if set(labels) == set(present) else {}
     single = [key for key in arrays if key in _SINGLE] or (list(arrays) if len(arrays) == 1 else [])
     if len(single) != 1:
         raise UsageError(
-            f"{path} must hold images, but holds {', '.join(arrays) or 'nothing'}.\n"
+            f"{name} must hold images, but holds {', '.join(map(str, arrays)) or 'nothing'}.\n"
             "Name the arrays train, validation, test (or train_images, val_images, test_images), or save one array."
         )
-    return {None: as_images(arrays[single[0]], f"{path}[{single[0]!r}]", levels)}, {}
+    return {None: as_images(arrays[single[0]], f"{name}[{single[0]!r}]", levels)}, {}
 
 
-def _load(path: Path) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
-    """Return what ``np.load`` returns, and its arrays by name."""
+def _array(content: ArrayLike, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(content)
+    except (ValueError, TypeError) as error:  # lists of several lengths; a tensor on a GPU
+        raise UsageError(f"{name} is no array: {telling_line(error)}.") from error
+
+
+def _load(path: Path) -> npt.NDArray[Any] | dict[str, npt.NDArray[Any]]:
+    """Return the array of a .npy file, or those of a .npz file by name."""
     npy = path.suffix == ".npy"
     try:
         with path.open("rb") as file:
             if not file.read(6).startswith(b"\x93NUMPY" if npy else b"PK"):  # else np.load reads a pickle
                 raise UsageError(f"{path} cannot be read: it is not a {path.suffix} file.")
         content = np.load(path, mmap_mode="r" if npy else None, allow_pickle=False)
-        return content, {path.name: content} if npy else {key: content[key] for key in content.files}
+        return content if npy else {key: content[key] for key in content.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         if "Object arrays" in str(error) or "Python objects" in str(error):
             message = f"{path} holds Python objects, which vae_tune does not load. Save numbers: np.stack(images)."

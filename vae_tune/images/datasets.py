@@ -15,10 +15,12 @@ import numpy.typing as npt
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import named_path
 from vae_tune.config.message_hints import did_you_mean
+from vae_tune.config.names import ARRAYS
 from vae_tune.config.settings import Binarization, DataConfig
+from vae_tune.images.arrays import Arrays
 from vae_tune.images.decoding import Form, resize
 from vae_tune.images.named_sets import DATASETS, read_labels, read_splits
-from vae_tune.images.own_images import read_own_images
+from vae_tune.images.own_images import read_given_images, read_own_images
 from vae_tune.images.prepare import SPLITS, Options, Prepared, Progress
 from vae_tune.images.torchvision_sets import TORCHVISION_SETS, is_torchvision, read_torchvision
 
@@ -74,7 +76,9 @@ class Images:
         return digest.hexdigest()
 
 
-def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _silent) -> Images:
+def load_images(
+    config: DataConfig, say: Say = _silent, progress: Progress = _silent, arrays: Arrays | None = None
+) -> Images:
     """Return the images that ``config`` names. Every command loads its images here.
 
     A 28 x 28 gray set keeps the splits of its files, and the last 10,000 images of the training file become the
@@ -85,11 +89,12 @@ def load_images(config: DataConfig, say: Say = _silent, progress: Progress = _si
         config: the data set and how to prepare it.
         say: called with each note for the user: duplicates, files left out.
         progress: called with the number of decoded pictures and the total.
+        arrays: the images themselves, given from Python.
 
     Raises:
         UsageError: the images do not exist, cannot be read or cannot be used, or ``train_size`` exceeds their number.
     """
-    splits = _named(config) if config.dataset in DATASETS else _prepared(config, say, progress).splits
+    splits = _named(config) if config.dataset in DATASETS else _prepared(config, say, progress, arrays).splits
     train, available = splits["train"], len(splits["train"])
     if config.train_size is not None and config.train_size > available:
         raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {config.train_size}.")
@@ -113,14 +118,24 @@ def load_labels(config: DataConfig, split: str) -> tuple[npt.NDArray[np.int64], 
     return prepared.labels.get(split, np.zeros(len(prepared.splits[split]), np.int64)), prepared.classes
 
 
+def is_named(dataset: str) -> bool:
+    """Whether ``dataset`` is the name of a data set, not a path."""
+    return dataset in DATASETS or is_torchvision(dataset)
+
+
 def refuse_unknown(dataset: str) -> None:
     """Refuse a value that is neither the name of a data set nor a path: ``mnist`` is a name, ``./mnist`` a folder.
 
     Raises:
         UsageError: it is neither. The message lists the names.
     """
+    if dataset == ARRAYS:
+        raise UsageError(
+            "The images were given from Python, as arrays: use resume_search(FOLDER, images=...),\n"
+            "or name a file of the same images with --dataset."
+        )
     path = Path(dataset)
-    if dataset in DATASETS or is_torchvision(dataset) or path.exists() or len(path.parts) > 1 or path.suffix:
+    if is_named(dataset) or path.exists() or len(path.parts) > 1 or path.suffix:
         return
     names = (*DATASETS, *TORCHVISION_SETS)
     message = f"dataset must be a folder, a file or one of {', '.join(names)}, but got {dataset!r}."
@@ -140,13 +155,16 @@ def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
     return splits
 
 
-def _prepared(config: DataConfig, say: Say, progress: Progress) -> Prepared:
+def _prepared(config: DataConfig, say: Say, progress: Progress, arrays: Arrays | None = None) -> Prepared:
     """Return a torchvision set or a user's own images, from the cache if possible."""
-    refuse_unknown(config.dataset)
+    if arrays is None:
+        refuse_unknown(config.dataset)
     if is_torchvision(config.dataset):
         prepared = read_torchvision(config.dataset, config.data_dir, _options(config), progress)
     elif config.data_dir is not None:
         raise UsageError(f"data_dir only applies to named data sets, but {config.dataset} is a path. Leave it out.")
+    elif arrays is not None:
+        prepared = read_given_images(arrays, _options(config), config.levels, progress)
     else:
         prepared = read_own_images(named_path(config.dataset), _options(config), config.levels, progress)
     for note in prepared.notes:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.images import arrays
+from vae_tune.images.arrays import Arrays
 from vae_tune.images.decoding import Pixels
 from vae_tune.images.folder import list_folder
-from vae_tune.images.prepare import CODE, Options, Prepared, Progress, Source, file_sha256, key_of, prepare_once
+from vae_tune.images.prepare import (
+    CODE,
+    Options,
+    Prepared,
+    Progress,
+    Source,
+    file_sha256,
+    key_of,
+    prepare_checked,
+    prepare_once,
+)
 
 
 def read_own_images(place: Path, options: Options, levels: int | None, progress: Progress) -> Prepared:
@@ -31,6 +43,18 @@ def read_own_images(place: Path, options: Options, levels: int | None, progress:
     return prepare_once(key, lambda: (sources, classes, notes), options, progress, str(place))
 
 
+def read_given_images(images: Arrays, options: Options, levels: int | None, progress: Progress) -> Prepared:
+    """Return images that were given from Python: one array or arrays by split, as a .npz file holds them.
+
+    They are prepared as those of a file are, and not written into the cache.
+
+    Raises:
+        UsageError: they are no usable images, too few or too large.
+    """
+    sources, classes = _rows(*arrays.find_arrays(images, "images", levels))
+    return prepare_checked(sources, classes, [], options, progress, "images")
+
+
 def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequence[str], list[str]]:
     """Return the pictures at ``place``, the names of their classes, and notes for the user."""
     if place.is_dir():
@@ -45,7 +69,14 @@ def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequenc
         return sources, classes, []
     if place.suffix not in arrays.SUFFIXES:
         raise UsageError(f"{place} is neither a folder nor a file of images ({', '.join(arrays.SUFFIXES)}).")
-    found, labels = arrays.read_arrays(place, levels)
+    sources, classes = _rows(*arrays.read_arrays(place, levels))
+    return sources, classes, []
+
+
+def _rows(
+    found: Mapping[str | None, Pixels], labels: Mapping[str, npt.NDArray[np.int64]]
+) -> tuple[list[Source], list[str]]:
+    """Return the images of arrays as single pictures, and the names of their classes."""
     values = sorted({int(value) for each in labels.values() for value in each})
     numbers = {value: number for number, value in enumerate(values)}
     sources = [
@@ -58,7 +89,7 @@ def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequenc
         for split, images in found.items()
         for row, label in enumerate(labels.get(split or "", np.zeros(len(images), np.int64)))
     ]
-    return sources, [str(value) for value in values] if len(values) > 1 else [], []
+    return sources, [str(value) for value in values] if len(values) > 1 else []
 
 
 def _row(images: Pixels, row: int) -> Pixels:

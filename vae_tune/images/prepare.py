@@ -289,19 +289,38 @@ def prepare_once(
     Raises:
         UsageError: they cannot be used, or are too few or too large.
     """
-    folder, limit = cache_dir() / PREPARED_FOLDER / key, shared_memory_limit()
-    if folder.exists():
-        prepared = read_prepared(folder)
-    else:
-        sources, classes, notes = find()
-        if options.form.size:
-            refuse_too_large(len(sources), (1, *options.form.size), limit)
-        prepared = prepare(sources, options, classes, usable_cpus(), progress)
-        few = check_sizes(prepared.splits, where)
-        prepared = replace(prepared, notes=[*notes, *prepared.notes, *([few] if few else [])])
-        write_prepared(folder, prepared)
-    refuse_too_large(sum(map(len, prepared.splits.values())), prepared.splits["train"].shape[1:], limit)
+    folder = cache_dir() / PREPARED_FOLDER / key
+    if not folder.exists():
+        write_prepared(folder, prepare_checked(*find(), options, progress, where))
+    prepared = read_prepared(folder)
+    _refuse_too_large(prepared)  # this machine may have less memory than the one that prepared them
     return prepared
+
+
+def prepare_checked(
+    sources: Sequence[Source],
+    classes: Sequence[str],
+    notes: Sequence[str],
+    options: Options,
+    progress: Progress,
+    where: str,
+) -> Prepared:
+    """Prepare pictures, and refuse what cannot be searched; the arguments are as in :func:`prepare_once`.
+
+    Raises:
+        UsageError: they are no usable images, too few or too large.
+    """
+    if options.form.size:
+        refuse_too_large(len(sources), (1, *options.form.size), shared_memory_limit())
+    prepared = prepare(sources, options, classes, usable_cpus(), progress)
+    few = check_sizes(prepared.splits, where)
+    _refuse_too_large(prepared)
+    return replace(prepared, notes=[*notes, *prepared.notes, *([few] if few else [])])
+
+
+def _refuse_too_large(prepared: Prepared) -> None:
+    count, shape = sum(map(len, prepared.splits.values())), prepared.splits["train"].shape[1:]
+    refuse_too_large(count, shape, shared_memory_limit())
 
 
 def write_prepared(folder: Path, prepared: Prepared) -> None:

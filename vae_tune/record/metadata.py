@@ -22,7 +22,7 @@ from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfi
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__
-from vae_tune.images.datasets import Images
+from vae_tune.images.datasets import Images, is_named
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
 
@@ -218,8 +218,11 @@ def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space)
     """
     before: SearchConfig = from_dict(SearchConfig, metadata["config"])  # with defaults for fields newer than the study
     old, new = _flat(to_dict(before)), _flat(to_dict(config))
+    moved = {"data.data_dir"}  # whether the images are the same is decided by their checksum
+    if not (is_named(before.data.dataset) and is_named(config.data.dataset)):
+        moved.add("data.dataset")
     for name, value in new.items():
-        if name != "data.data_dir" and name.partition(".")[0] in MUST_STAY and old.get(name) != value:
+        if name not in moved and name.partition(".")[0] in MUST_STAY and old.get(name) != value:
             last = name.rpartition(".")[2]
             _refuse(last, old.get(name), value, f"Leave out {message_hints.option(last)} to go on")
     for part, values in space_to_dict(space).items():
@@ -230,15 +233,20 @@ def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space)
 
 
 def refuse_other_data(metadata: Mapping[str, Any], config: SearchConfig, images: Images) -> None:
-    """Refuse to resume on other images.
+    """Refuse to resume on other images: their checksum decides, not the place where they are.
 
     Raises:
-        UsageError: it names the difference.
+        UsageError: it names the images, those of the study, and both checksums.
     """
-    for name, value in describe_data(config, images).items():
-        if metadata["data"].get(name) != value:
-            way = "Name the folder of this study's images with --data-dir to go on"
-            _refuse(f"data {name}", metadata["data"].get(name), value, way)
+    known, found = metadata["data"], describe_data(config, images)
+    if known["sha256"] == found["sha256"]:
+        return
+    checksums = f"SHA-256 {found['sha256'][:8]}, not {known['sha256'][:8]}"
+    option = "--data-dir" if is_named(config.data.dataset) else "--dataset"
+    raise UsageError(
+        f"{found['dataset']} holds other images than {known['dataset']} when this study began ({checksums}).\n"
+        f"Name the place of this study's images with {option} to go on, or start a new study."
+    )
 
 
 def _refuse(name: str, old: Any, new: Any, way: str) -> None:

@@ -15,6 +15,7 @@ from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
 from vae_tune.config.settings import TrialConfig
+from vae_tune.images.datasets import is_named
 from vae_tune.vae.likelihoods.registry import likelihood_name
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
@@ -53,12 +54,16 @@ def comparable_studies(folders: Sequence[Path]) -> Studies:
     """
     studies = load_studies(folders)
     found: dict[str, Path] = {}
+    places: dict[str, str] = {}  # by checksum: the same images may lie in several places
     all_data = [study.metadata["data"] for study in studies.studies]
     for study, data in zip(studies.studies, all_data, strict=True):
         # the checksum covers the training images too, so it only distinguishes studies that used as many of each
         alike = {other["sha256"] for other in all_data if other | {"sha256": data["sha256"]} == data}
         checksum = f", checksum {data['sha256'][:8]}" if len(alike) > 1 else ""
-        found.setdefault(f"{data['validation']:,} of {data['dataset']}{checksum}", study.place)
+        images = f"{data['validation']:,} of {data['dataset']}{checksum}"
+        if not is_named(data["dataset"]):
+            images = places.setdefault(data["sha256"], images)
+        found.setdefault(images, study.place)
     if len(found) > 1:
         images = "; ".join(f"{address(place)}: {images}" for images, place in found.items())
         raise UsageError(f"Losses on different validation images cannot be compared ({images}).")

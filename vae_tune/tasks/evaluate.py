@@ -25,6 +25,7 @@ from vae_tune.vae.nll import SAMPLES_AT_ONCE, negative_log_likelihoods, over_ima
 from vae_tune.vae.threads import limit_threads
 from vae_tune.vae.training import evaluate
 from vae_tune.views.console import make_console
+from vae_tune.views.preparation import shown_preparation
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def load_trained_model(model: Path, other_data: Mapping[str, Any]) -> TrainedMod
     if data.data_dir is not None and not data.data_dir.exists():  # the model came from another machine
         data = replace(data, data_dir=None)
     data = replace(data, **other_data)
-    images = load_images(data)
+    with shown_preparation(make_console(stderr=True)) as progress:
+        images = load_images(data, progress=progress)
     if vae.shape != images.shape:
         wanted, found = (" x ".join(map(str, shape)) for shape in (vae.shape, images.shape))
         raise UsageError(f"The model in {folder} is for images of {wanted}, but those of {data.dataset} are {found}.")

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vae_tune.analysis.study import Study, load_study
+from vae_tune.config.errors import UsageError
 from vae_tune.config.files import named_path
-from vae_tune.config.settings import SearchConfig
+from vae_tune.config.names import ARRAYS
+from vae_tune.config.settings import DataConfig, SearchConfig
 from vae_tune.config.space import Grid
+from vae_tune.images.arrays import Arrays
 from vae_tune.record.claim import claimed
 from vae_tune.record.metadata import read_search_config
 from vae_tune.search.stopping import interruptible
@@ -21,20 +24,27 @@ from vae_tune.tasks.search_start import make_stopping, running_search
 from vae_tune.views.terminal import View, make_view
 
 
-def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | None = None) -> Study:
+def run_search(
+    config: SearchConfig, *, images: Arrays | None = None, view: View | None = None, grid: Grid | None = None
+) -> Study:
     """Run a search, new or resumed, to its end and return the study.
 
-    ``view`` shows it; by default in the terminal, or as plain lines elsewhere. ``grid`` holds the space and the points
-    of a new search, in place of the files that ``config`` names.
+    ``images`` are arrays of uint8, in place of the data set that ``config`` names: ``{"train": ..., "validation": ...,
+    "test": ...}``, or one array that is split by its pixels. Each is (n, height, width), (n, height, width, c) or
+    (n, c, height, width), with 1 or 3 channels c; all rules for .npz files hold. ``view`` shows the search; by default
+    in the terminal, or as plain lines elsewhere. ``grid`` holds the space and the points of a new search, in place of
+    the files that ``config`` names.
 
     Raises:
         UsageError: the search cannot run as configured; nothing was created or changed.
         KeyboardInterrupt: it was interrupted; the record holds all that was computed.
     """
+    if images is not None:
+        config = _of_arrays(config)
     stopping = make_stopping(config)
     place = study_place(config)
     with claimed(place, view.say if view else partial(print, flush=True)) as claim:
-        plan = make_plan(config, grid, place)
+        plan = make_plan(config, grid, place, images)
         with view or make_view() as shown, running_search(plan, claim, shown, stopping) as search:
             with interruptible(stopping):
                 train_trials(search)
@@ -42,9 +52,19 @@ def run_search(config: SearchConfig, *, view: View | None = None, grid: Grid | N
             return finish_search(search, study)
 
 
-def resume_search(folder: str | Path, *, view: View | None = None, **changes: Any) -> Study:
+def resume_search(
+    folder: str | Path, *, images: Arrays | None = None, view: View | None = None, **changes: Any
+) -> Study:
     """Resume the study in ``folder``; ``changes`` are fields of :class:`SearchConfig`.
 
-    Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``.
+    Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``. ``images`` are as
+    in :func:`run_search`; they must have the checksum of the study's.
     """
-    return run_search(dataclasses.replace(read_search_config(named_path(folder)), **changes), view=view)
+    return run_search(dataclasses.replace(read_search_config(named_path(folder)), **changes), images=images, view=view)
+
+
+def _of_arrays(config: SearchConfig) -> SearchConfig:
+    """Return ``config`` for images that are given from Python; refuse a new one that also names others."""
+    if config.resume is None and config.data.dataset not in (DataConfig().dataset, ARRAYS):
+        raise UsageError(f"images are given, but dataset is {config.data.dataset!r}: leave one out.")
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=ARRAYS))

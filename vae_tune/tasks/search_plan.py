@@ -15,14 +15,15 @@ from vae_tune.cluster.slots import Slots
 from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
-from vae_tune.config.files import address, argument
+from vae_tune.config.files import address, argument, named_path
 from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.local_copies import mark_copy, original_path, working_copy
-from vae_tune.config.names import LIKELIHOOD, SEARCH, STUDY_FILE, WARM_START
+from vae_tune.config.names import ARRAYS, LIKELIHOOD, SEARCH, STUDY_FILE, WARM_START
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.storage import exists
-from vae_tune.images.datasets import Images, refuse_unknown
+from vae_tune.images.arrays import Arrays
+from vae_tune.images.datasets import Images, is_named, refuse_unknown
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.lock import refuse_without_locks
 from vae_tune.record.metadata import (
@@ -70,17 +71,22 @@ class Plan:
     """Of a new study: see :data:`vae_tune.config.names.KINDS`."""
     storage: UtcStorage | None = None
     """The journal of the study to resume, where it was read already."""
+    arrays: Arrays | None = None
+    """The images, where they were given from Python."""
 
 
-def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
+def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arrays | None = None) -> Plan:
     """Check everything about a search that needs no Ray and no images; :func:`study_place` returns its ``place``.
+
+    ``arrays`` are its images, where they are given from Python.
 
     Raises:
         UsageError: it cannot run as configured; nothing was created or changed.
     """
     require_packages(config.views)
     if config.resume is None:
-        refuse_unknown(config.data.dataset)
+        if arrays is None:
+            refuse_unknown(config.data.dataset)
         space = grid.space if grid else load_space(config.space, config.trial, read_signature)
         config = dataclasses.replace(config, trial=with_options(config.trial, space))
         base = with_values(config.trial, space.fixed)
@@ -89,7 +95,8 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         _check_sampler(config, space, base)
         refuse_repeats(config.warm_start)
         kind = grid.kind if grid else SEARCH
-        return Plan(config, _new_folder(config, place), place, space, base, points, config.num_samples, None, kind)
+        folder = _new_folder(config, place)
+        return Plan(config, folder, place, space, base, points, config.num_samples, None, kind, arrays=arrays)
     if not SAMPLERS[config.sampler].can_resume:
         raise UsageError(
             f"Optuna keeps the state of {config.sampler} as a pickle, which is not read.\nResume with --sampler tpe."
@@ -123,7 +130,19 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path) -> Plan:
         raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
     base = with_values(config.trial, space.fixed)
     _check_sampler(config, space, base)
-    return Plan(config, folder, place, space, base, [], remaining, metadata, storage=storage)
+    if arrays is None:
+        _refuse_moved(config)
+    return Plan(config, folder, place, space, base, [], remaining, metadata, storage=storage, arrays=arrays)
+
+
+def _refuse_moved(config: SearchConfig) -> None:
+    """Refuse to resume where the images are not in their place any more, or were given from Python."""
+    dataset = config.data.dataset
+    if dataset != ARRAYS and not is_named(dataset) and not named_path(dataset).exists():
+        raise UsageError(
+            f"The images of this study are no longer at {dataset}.\nName their place with --dataset to go on."
+        )
+    refuse_unknown(dataset)
 
 
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
@@ -175,7 +194,8 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
     entry = {**start, **this_run()}
     if plan.metadata is not None:
         refuse_other_data(plan.metadata, plan.config, images)
-        metadata = {**plan.metadata, "config": config, "runs": [*plan.metadata["runs"], entry]}
+        data = {**plan.metadata["data"], "dataset": plan.config.data.dataset}
+        metadata = {**plan.metadata, "config": config, "data": data, "runs": [*plan.metadata["runs"], entry]}
         record = StudyRecord.resume(plan.folder, metadata, plan.place, plan.metadata, plan.storage)
         _warn_of_repeats(record, plan, view)
         return record

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
@@ -28,7 +27,6 @@ from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
 _KILLED_EARLY = "The search was killed before its first trial."
-_SECONDS_BETWEEN_LINES = 5.0
 _KILLED = "The search was killed, or Ray's core process ended it. Its record is intact. To resume: {}"
 
 
@@ -113,7 +111,7 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
     """
     resources = plan.config.resources
     with ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as running:
-        reading = reader.submit(load_images, plan.config.data, view.say, _progress(view))
+        reading = reader.submit(load_images, plan.config.data, view.say, view.prepare, plan.arrays)
         early = crash_notice(_KILLED_EARLY, release_command(resources.address))
         with interruptible(stopping):
             try:
@@ -130,19 +128,6 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
         if stopping.reason:
             raise KeyboardInterrupt("nothing was begun.")
         yield images, slots, ray
-
-
-def _progress(view: View) -> Callable[[int, int], None]:
-    """Return what says now and then how many pictures are decoded."""
-    next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
-
-    def show(done: int, total: int) -> None:
-        nonlocal next_line
-        if time.monotonic() >= next_line:
-            next_line += _SECONDS_BETWEEN_LINES
-            view.say(f"Prepared {done:,} of {total:,} pictures")
-
-    return show
 
 
 def _most_trials(plan: Plan) -> int:

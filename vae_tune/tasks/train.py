@@ -34,6 +34,7 @@ from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_by
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 from vae_tune.views.console import make_console
+from vae_tune.views.preparation import shown_preparation
 
 _NUMBERS = {spec.name: {"int": int, "float": float}[str(spec.type)] for spec in fields(EpochReport)}
 
@@ -64,7 +65,8 @@ def train(
     if resume is not None:
         _refuse_changes(read_settings(resume), (config, data))
     folder = resume or _new_folder(output, data)
-    images = load_images(data, say)
+    with shown_preparation(console) as progress:
+        images = load_images(data, say, progress)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
     state, reports = _open(folder, config, data, images, device, is_new=resume is None)

@@ -115,7 +115,7 @@ class WinnerKeeper:
             }
         if known := self._metrics.get(names.CODE_LENGTH):
             metrics[names.CODE_LENGTH] = known
-        elif test and names.DIMENSIONS in metrics:
+        elif test and names.DIMENSIONS in metrics and self._record.metadata["kind"] != names.CONFIRMATION:
             metrics[names.CODE_LENGTH] = asdict(code_length(self._images.train, self._images.test))
         write_json(self._folder / names.METRICS_FILE, metrics)
         self._metrics = metrics

@@ -21,6 +21,7 @@ from vae_tune.record.trials import TrialRow, winner
 from vae_tune.views.console import STATE_COLORS, make_console
 from vae_tune.views.end_summary import print_summary
 from vae_tune.views.formatting import format_duration, format_values
+from vae_tune.views.preparation import preparation_lines
 
 _NAMED_TRIALS = 4  # running trials that a status line names at most
 
@@ -66,6 +67,9 @@ class View:
         """Show what the search does besides training; a text that ends with ``...`` announces work that takes time."""
         self._message = text
 
+    def prepare(self, done: int, total: int) -> None:
+        """Show how many pictures are prepared, and of how many; any thread may call it."""
+
     def warn(self, text: str) -> None:
         """Print a warning that stays visible; any thread may call it."""
         self._print(text, style="yellow")
@@ -102,6 +106,7 @@ class PlainView(View):
         self._printed, self._stopped = threading.Event(), False
         self._message_since = time.monotonic()
         self._thread: threading.Thread | None = None
+        self._prepared_line = preparation_lines(self.say)
 
     def __enter__(self) -> Self:
         self._stopped = False
@@ -129,6 +134,10 @@ class PlainView(View):
         super().say(text)
         self._message_since = time.monotonic()
         self._print(text)
+
+    def prepare(self, done: int, total: int) -> None:
+        """Print a line every five seconds."""
+        self._prepared_line(done, total)
 
     def _print(self, text: str, style: str = "") -> None:
         super()._print(text, style)
@@ -166,6 +175,7 @@ class TerminalView(View):
         super().__init__(console, with_summary=with_summary)
         self._message = "Reading the images and starting Ray"
         self._known = 0
+        self._prepared: tuple[int, int] | None = None
         self._start = time.monotonic()
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4, transient=True)
 
@@ -177,7 +187,12 @@ class TerminalView(View):
         """Start to show trials, and the clock."""
         super().begin(num_samples, max_epochs, known, unit)
         self._known = self._finished()
+        self._prepared = None
         self._start = time.monotonic()
+
+    def prepare(self, done: int, total: int) -> None:
+        """Show a bar until all are prepared."""
+        self._prepared = (done, total) if done < total else None
 
     def _stop(self) -> None:
         self._live.stop()
@@ -185,7 +200,8 @@ class TerminalView(View):
     def _draw(self) -> RenderableType:
         rows = list(self._rows.values())
         trials = [self._progress(), self._counts(rows), self._running(rows)] if self._num_samples else []
-        return Group(*trials, *([Text(self._message, style="dim")] if self._message else []))
+        preparing = [_preparation(*self._prepared)] if self._prepared else []
+        return Group(*trials, *([Text(self._message, style="dim")] if self._message else []), *preparing)
 
     def _progress(self) -> RenderableType:
         finished, elapsed, remaining = self._finished(), time.monotonic() - self._start, ""
@@ -223,3 +239,9 @@ class TerminalView(View):
         if len(running) > lines:
             table.add_row(f"and {len(running) - lines} more")
         return table
+
+
+def _preparation(done: int, total: int) -> RenderableType:
+    line = Table.grid(padding=(0, 1))
+    line.add_row("pictures", ProgressBar(total=total, completed=done, width=30), f"{done:,}/{total:,}")
+    return line
