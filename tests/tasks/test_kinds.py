@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tests.no_ray import without_ray
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import load_space
+from vae_tune.record.trials import read_trials
 from vae_tune.tasks.kinds import refuse_kinds
-from vae_tune.tasks.search import run_search
+from vae_tune.tasks.search import resume_search, run_search
 from vae_tune.tasks.search_plan import make_plan, with_likelihood
 
 
@@ -96,3 +98,37 @@ def test_a_search_of_mixed_kinds_on_grey_images_leaves_nothing_behind(tmp_path):
     with pytest.raises(UsageError, match="different kinds"):
         run_search(config)
     assert not (tmp_path / "results").exists()
+
+
+def test_points_name_likelihoods_and_a_resume_keeps_their_kind(tmp_path, monkeypatch):
+    without_ray(monkeypatch)
+    (tmp_path / "points.yaml").write_text("- {likelihood: categorical}\n- {likelihood: logistic-mixture}\n")
+    images = np.random.default_rng(0).integers(0, 256, (700, 6, 8, 3), np.uint8)
+    config = SearchConfig(
+        num_samples=4,
+        space=of("logistic", "categorical", "logistic-mixture"),
+        points=tmp_path / "points.yaml",
+        results_dir=tmp_path,
+        study_name="s",
+    )
+    study = run_search(config, images=images)
+    waiting = [trial.system_attrs["fixed_params"] for trial in read_trials(study.folder)]
+    assert waiting == [{"likelihood": name} for name in ("logistic", "categorical", "logistic-mixture")]
+    assert study.metadata["metric"]["kind"] == "levels"
+    resume_search(study.folder, images=images, num_samples=5)
+    before = (study.folder / "study.json").read_bytes()
+    for trial in (TrialConfig(likelihood="gaussian"), TrialConfig(likelihood="categorical")):
+        with pytest.raises(UsageError, match=f"likelihood is 'logistic' in this study, but got '{trial.likelihood}'"):
+            resume_search(study.folder, images=images, trial=trial)
+    with pytest.raises(UsageError, match="colour is 'auto' in this study, but got 'grey'"):
+        resume_search(study.folder, images=images, data=DataConfig(colour="grey"))
+    with pytest.raises(UsageError, match="space likelihood is"):
+        resume_search(study.folder, images=images, space=of("logistic", "gaussian"), trial=study.config.trial)
+    assert (study.folder / "study.json").read_bytes() == before
+
+
+def test_a_point_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "points.yaml").write_text("- {likelihood: gaussian}\n")
+    config = SearchConfig(space=of("logistic", "categorical"), points=tmp_path / "points.yaml", results_dir=tmp_path)
+    with pytest.raises(UsageError, match="gaussian"):
+        make_plan(config, None, tmp_path / "s")

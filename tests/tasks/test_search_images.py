@@ -1,23 +1,19 @@
 """The images of a search: given from Python or moved between two runs, by their checksum; without Ray."""
 
-import contextlib
 import json
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.images.test_prepare import noise
+from tests.no_ray import without_ray
 from vae_tune import DataConfig, SearchConfig, UsageError, resume_search, run_search
-from vae_tune.cluster.slots import Slots
 from vae_tune.config.names import ARRAYS
 from vae_tune.images.datasets import load_images
 from vae_tune.record.metadata import read_metadata, read_search_config
-from vae_tune.tasks import search as module
-from vae_tune.tasks import search_start
 from vae_tune.tasks.evaluate import load_trained_model
 from vae_tune.vae.checkpoint import write_model
 from vae_tune.vae.model import build_model
@@ -25,23 +21,11 @@ from vae_tune.views.terminal import View, make_view
 
 
 @pytest.fixture(autouse=True)
-def without_ray(tmp_path, monkeypatch):
-    """Let searches begin without Ray, and end as soon as their record is open."""
-
-    @contextlib.contextmanager
-    def nothing(*_):
-        yield SimpleNamespace()
-
-    @contextlib.contextmanager
-    def slots(*_):
-        yield Slots(count=1, cpus=1, gpus=0)
-
+def place(tmp_path, monkeypatch):
+    """An empty folder and cache, and no Ray."""
     monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(search_start, "running_ray", nothing)
-    monkeypatch.setattr(search_start, "requested_slots", slots)
-    monkeypatch.setattr(module, "train_trials", lambda search: search.record.set_status("interrupted"))
-    monkeypatch.setattr(module, "finish_search", lambda search, study: study)
+    without_ray(monkeypatch)
 
 
 @pytest.fixture
@@ -77,15 +61,15 @@ def test_arrays_from_python_are_the_images_of_a_file_of_them(arrays, tmp_path):
 
 
 REFUSED = [
-    ({}, "images holds nothing"),
-    ({"left": noise(9), "right": noise(9)}, "images holds left, right"),
+    ({}, "images must hold images, but holds nothing"),
+    ({"left": noise(9), "right": noise(9)}, "but holds left, right"),
     (noise(300) / 255, "images holds floats"),
     ({"train": noise(300) / 255}, r"images\['train'\] holds floats"),
     (np.full((300, 4, 4), np.nan), "images holds NaN or infinity"),
     (noise(300).astype(object), "images holds Python objects"),
     ([noise(2), noise(3)], "images is no array: setting an array element with a sequence"),
     (noise(300, shape=(8, 8, 5)), r"images has the shape \(300, 8, 8, 5\)"),
-    (noise(100), "images has 80 pictures in train; at least 200 are needed"),
+    (noise(100), "images has 80 train pictures; it needs at least 200"),
     ({"train": noise(300), "test": noise(60, shape=(9, 9, 3))}, "sizes"),
 ]
 
@@ -101,7 +85,7 @@ def test_arrays_that_a_file_may_not_hold_are_refused_and_nothing_is_created(imag
 def test_images_and_a_data_set_exclude_each_other(arrays, tmp_path):
     for data, message in (
         (DataConfig(dataset="kmnist"), "images are given, but dataset is 'kmnist': leave one out"),
-        (DataConfig(data_dir=tmp_path), "data_dir is for named data sets"),
+        (DataConfig(data_dir=tmp_path), "images are given, but data_dir is "),
     ):
         with pytest.raises(UsageError, match=message):
             run_search(replace(CONFIG, data=data), images=arrays)

@@ -170,8 +170,11 @@ def _explain(event: Any, options: type[Any]) -> str:
             meant = did_you_mean(word, dict(_flags(options)).values()) or f" See {event.prog} --help."
             return f"unknown option {event.tokens[0]}.{meant}"
         case "InvalidChoice":
-            known = f"{flag} must be one of {', '.join(event.choices)}, but got {event.value!r}."
-            return known + did_you_mean(event.value, event.choices)
+            choices = list(event.choices)
+            if "None" in choices:  # of an option that may be left out, in no order
+                choices = sorted({*choices} - {"None"})
+            known = f"{flag} must be one of {', '.join(choices)}, but got {event.value!r}."
+            return known + did_you_mean(event.value, choices)
         case "BadValue":
             return f"{flag} needs a value; see {event.prog} --help."
         case "InstantiationFailure":

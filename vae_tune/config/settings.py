@@ -153,9 +153,10 @@ class DataConfig:
         require(self, "background", re.fullmatch("#[0-9a-fA-F]{6}", self.background) is not None, "like #ffffff")
         for name in ("validation_share", "test_share"):
             require(self, name, 0 < getattr(self, name) < 1, "between 0 and 1")
-        if self.validation_share + self.test_share >= 1:
-            total = self.validation_share + self.test_share
-            raise UsageError(f"validation_share + test_share < 1 must hold, but got {total:g}.")
+        left = 1 - self.validation_share
+        require(
+            self, "test_share", self.test_share < left, f"< {left:g} beside validation_share={self.validation_share:g}"
+        )
         require(self, "levels", self.levels in (None, 256), "256")
 
     @property

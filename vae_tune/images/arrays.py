@@ -171,6 +171,11 @@ def _levels(array: npt.NDArray[Any], name: str, levels: int | None) -> npt.NDArr
         if not np.isfinite(array).all():
             raise UsageError(f"{name} holds NaN or infinity. Images are 0 to 255 as uint8.")
         low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+        if -1 <= low < 0 and high <= 1:
+            raise UsageError(
+                f"{name} holds floats from {low:g} to {high:g}. "
+                "Convert, if -1 is black: ((images + 1) * 127.5).round().astype('uint8')"
+            )
         if low < 0 or high > 1:
             raise UsageError(
                 f"{name} holds floats from {low:g} to {high:g}. Convert: images.round().clip(0, 255).astype('uint8')"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +135,10 @@ def refuse_unknown(dataset: str) -> None:
             "The images were given from Python, as arrays: use resume_search(FOLDER, images=...),\n"
             "or name a file of the same images with --dataset."
         )
+    if "://" in dataset:
+        raise UsageError(f"dataset must be on this machine, but got {dataset!r}: copy the pictures here first.")
     path = Path(dataset)
-    if is_named(dataset) or path.exists() or len(path.parts) > 1 or path.suffix:
+    if is_named(dataset) or os.path.lexists(path) or "/" in dataset or path.suffix:
         return
     names = (*DATASETS, *TORCHVISION_SETS)
     message = f"dataset must be a folder, a file or one of {', '.join(names)}, but got {dataset!r}."

@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import usable_cpus
-from vae_tune.images import arrays
+from vae_tune.images import arrays, folder
 from vae_tune.images.arrays import Arrays
 from vae_tune.images.decoding import Pixels
-from vae_tune.images.folder import list_folder
 from vae_tune.images.prepare import (
     CODE,
     Options,
@@ -39,7 +38,7 @@ def read_own_images(place: Path, options: Options, levels: int | None, progress:
     with ThreadPoolExecutor(usable_cpus()) as pool:
         files = [place / source.name for source in sources] if place.is_dir() else [place]
         names = [source.name for source in sources] if place.is_dir() else ["file"]
-        key = key_of(zip(names, pool.map(file_sha256, files), strict=True), options, f"{CODE} {levels}")
+        key = key_of(zip(names, pool.map(_checksum, files), strict=True), options, f"{CODE} {levels}")
     return prepare_once(key, lambda: (sources, classes, notes), options, progress, str(place))
 
 
@@ -55,10 +54,18 @@ def read_given_images(images: Arrays, options: Options, levels: int | None, prog
     return prepare_checked(sources, classes, [], options, progress, "images")
 
 
+def _checksum(path: Path) -> bytes:
+    """Return the SHA-256 of a file; of one that cannot be read, a word: it is named when pictures are decoded."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return b"unreadable"
+
+
 def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequence[str], list[str]]:
     """Return the pictures at ``place``, the names of their classes, and notes for the user."""
     if place.is_dir():
-        listing = list_folder(place)
+        listing = folder.list_folder(place)
         return listing.sources, listing.classes, listing.notes
     if not place.exists():
         raise UsageError(
@@ -67,8 +74,13 @@ def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequenc
     if place.suffix == ".parquet":
         sources, classes = arrays.parquet_sources(place)
         return sources, classes, []
+    if place.suffix.lower() in folder.SUFFIXES:
+        raise UsageError(f"{place} is a single picture: name the folder that holds the pictures.")
     if place.suffix not in arrays.SUFFIXES:
-        raise UsageError(f"{place} is neither a folder nor a file of images ({', '.join(arrays.SUFFIXES)}).")
+        raise UsageError(
+            f"{place} is neither a folder nor a file of images ({', '.join(arrays.SUFFIXES)}). "
+            "Unpack an archive first."
+        )
     sources, classes = _rows(*arrays.read_arrays(place, levels))
     return sources, classes, []
 

@@ -183,9 +183,13 @@ def _decoded(sources: Sequence[Source], options: Options, workers: int, progress
             size = _common_size(pool.map(_size, sources))
             refuse_too_large(len(sources), (1, *size), shared_memory_limit())
         found: list[Pixels | str] = []
+        in_color = False
         groups = (sources[start : start + _GROUP] for start in range(0, len(sources), _GROUP))
         for results in pool.map(lambda group: [_decode(source, options.form) for source in group], groups):
             for result in results:
+                if not in_color and not isinstance(result, str) and result.ndim == 3 and options.colour != "grey":
+                    in_color = True  # then all have three channels
+                    refuse_too_large(len(sources), (3, *result.shape[:2]), shared_memory_limit())
                 found.append(result)
                 progress(len(found), len(sources))
     return found
@@ -313,7 +317,10 @@ def prepare_checked(
     if options.form.size:
         refuse_too_large(len(sources), (1, *options.form.size), shared_memory_limit())
     prepared = prepare(sources, options, classes, usable_cpus(), progress)
-    few = check_sizes(prepared.splits, where)
+    try:
+        few = check_sizes(prepared.splits, where)
+    except UsageError as error:  # duplicates or unreadable pictures may be why
+        raise UsageError("\n".join([str(error), *(" ".join(prepared.notes),) * bool(prepared.notes)])) from error
     _refuse_too_large(prepared)
     return replace(prepared, notes=[*notes, *prepared.notes, *([few] if few else [])])
 

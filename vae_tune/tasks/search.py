@@ -65,6 +65,8 @@ def resume_search(
 
 def _of_arrays(config: SearchConfig) -> SearchConfig:
     """Return ``config`` for images that are given from Python; refuse a new one that also names others."""
-    if config.resume is None and config.data.dataset not in (DataConfig().dataset, ARRAYS):
-        raise UsageError(f"images are given, but dataset is {config.data.dataset!r}: leave one out.")
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, dataset=ARRAYS))
+    given, usual = config.data, DataConfig()
+    for name, value in (("dataset", given.dataset), ("data_dir", given.data_dir)):
+        if config.resume is None and value not in (getattr(usual, name), ARRAYS):
+            raise UsageError(f"images are given, but {name} is {str(value)!r}: leave one out.")
+    return dataclasses.replace(config, data=dataclasses.replace(given, dataset=ARRAYS, data_dir=None))
