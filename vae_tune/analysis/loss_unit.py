@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vae_tune.config.names import DIMENSIONS, UNIT
+from vae_tune.config.metric import METRIC
+from vae_tune.config.names import DIMENSIONS
 from vae_tune.vae.likelihoods.likelihood import Kind
 from vae_tune.vae.likelihoods.registry import kind_named
 
@@ -33,7 +34,7 @@ class LossUnit:
     @property
     def name(self) -> str:
         """The unit in full: ``nats per image`` or ``bits/dim``."""
-        return "bits/dim" if self.dimensions else UNIT
+        return "bits/dim" if self.dimensions else METRIC.unit
 
     @property
     def short(self) -> str:

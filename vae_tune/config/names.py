@@ -1,16 +1,9 @@
 """Every reported key, column and file name, written once."""
 
-from typing import Final
-
-# The objective of every search
 VAL_LOSS = "val_loss"
-"""Its name: the validation negative ELBO at KL weight 1."""
-UNIT = "nats per image"
-"""Its unit, and that of every other loss."""
+"""The validation negative ELBO at KL weight 1: see :data:`vae_tune.config.metric.METRIC`."""
 DIMENSIONS = "dimensions"
 """Values of an image: nats / (dimensions x ln 2) are bits per dimension."""
-DIRECTION: Final = "minimize"
-"""As Optuna spells it."""
 
 # Keys of a report and columns of epochs.csv and trials.csv
 TRIAL, STATE, REASON = "trial", "state", "reason"

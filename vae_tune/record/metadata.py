@@ -18,6 +18,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_address
+from vae_tune.config.metric import METRIC
 from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
@@ -58,7 +59,7 @@ def new_metadata(
         "reference": to_dict(base),
         **space_to_dict(space),
         "data": describe_data(config, images),
-        "metric": {"name": names.VAL_LOSS, **metric_of(likelihood, images.pixels), "direction": names.DIRECTION},
+        "metric": {"name": METRIC.name, **metric_of(likelihood, images.pixels), "direction": METRIC.direction},
         "rungs": list(config.asha.rungs(base.max_epochs)),
         "runs": [],
         "status": "running",

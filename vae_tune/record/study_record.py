@@ -22,6 +22,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import atomic, delete_temporary_files, write_json
 from vae_tune.config.local_copies import original_address
+from vae_tune.config.metric import METRIC
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record.diagnostics import collapse_reason
 from vae_tune.record.journal import Journal, UtcStorage
@@ -121,7 +122,7 @@ class StudyRecord:
             journal = Journal(folder / names.JOURNAL_FILE)
             journal.open()
             storage = UtcStorage(journal)
-            study = optuna.create_study(storage=storage, study_name=metadata["name"], direction=names.DIRECTION)
+            study = optuna.create_study(storage=storage, study_name=metadata["name"], direction=METRIC.direction)
             if enqueue is not None:
                 with journal.transaction():
                     enqueue(study)

@@ -21,7 +21,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config.compat.optuna import trial_id
-from vae_tune.config.names import COMPLETE, DIRECTION, EPOCH, RUNNING, TRIAL, VAL_LOSS, VALUES
+from vae_tune.config.metric import METRIC
+from vae_tune.config.names import COMPLETE, EPOCH, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.optuna_logging import silence_optuna
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
@@ -75,7 +76,7 @@ class _MemoryRecord:
 
     def __init__(self, *, extrapolate: bool = True) -> None:
         storage = InMemoryStorage()
-        self.study = optuna.create_study(direction=DIRECTION, storage=storage, study_name="replay")
+        self.study = optuna.create_study(direction=METRIC.direction, storage=storage, study_name="replay")
         self.sampler_view = sampler_view("replay", storage) if extrapolate else self.study
         self.rows: list[TrialRow] = []
         self.states: dict[int, str] = {}
@@ -179,7 +180,7 @@ def _stock_search(
 
     first = [*([reference_values(space, base)] if space.contains(base) else ()), *map(dict, points)]
     sampler, searched = TPESampler(seed=base.seed), dict(space.distributions)
-    searcher = OptunaSearch(searched, metric=VAL_LOSS, mode="min", points_to_evaluate=first, sampler=sampler)
+    searcher = OptunaSearch(searched, metric=METRIC.name, mode=METRIC.mode, points_to_evaluate=first, sampler=sampler)
     scheduler = make_scheduler(setting.asha, base.max_epochs, base.seed)
     states: dict[int, str] = {}
 

@@ -18,6 +18,7 @@ from vae_tune.config import names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic, is_remote
+from vae_tune.config.metric import METRIC
 from vae_tune.replay.curves import Curves, Source, Tabular, load_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, UnknownEpoch, simulate
@@ -171,11 +172,9 @@ def _show(summary: pd.DataFrame, legend: str, console: Console) -> None:
 
 def _legend(best: float, source: Source) -> str:
     unit = source.curves.unit
-    in_bits = (
-        "" if unit.nats == 1 else f" ({unit.with_name(best)}; one {unit.name} is {unit.nats:,.2f} nats per image)"
-    )
+    in_bits = "" if unit.nats == 1 else f" ({unit.with_name(best)}; one {unit.name} is {unit.nats:,.2f} {METRIC.unit})"
     return (
-        f"Regret: nats per image above {best:.2f}{in_bits}, the lowest loss of these curves at epoch "
+        f"Regret: {METRIC.unit} above {best:.2f}{in_bits}, the lowest loss of these curves at epoch "
         f"{source.curves.max_epochs}. At equal epochs: regret when the setting with the fewest epochs ends. "
         "Epochs to: median, and share of the searches that reach that regret. Best stopped: share of the searches "
         "that stopped their best trial early."

@@ -16,6 +16,7 @@ from rich.text import Text
 from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.config import message_hints
 from vae_tune.config.files import address, is_remote
+from vae_tune.config.metric import METRIC
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, VAL_LOSS
 from vae_tune.record.diagnostics import problem_notes
 from vae_tune.record.trials import TrialRow
@@ -97,7 +98,7 @@ def _print_winner(console: Console, metrics: Mapping[str, Any], unit: LossUnit) 
         table.add_row("gain", *(unit.text(metrics["improvement"][split]) for split in splits), style="bold")
     console.print(table)
     if unit.nats != 1:
-        console.print(f"One {unit.name} is {unit.nats:,.2f} nats per image, the unit of the recorded tables.")
+        console.print(f"One {unit.name} is {unit.nats:,.2f} {METRIC.unit}, the unit of the recorded tables.")
 
 
 def _print_confirmation(console: Console, results: Sequence[Mapping[str, Any]], unit: LossUnit) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vae_tune.config.names import DIMENSIONS, UNIT
+from vae_tune.config.metric import METRIC
+from vae_tune.config.names import DIMENSIONS
 from vae_tune.config.settings import Binarization
 
 if TYPE_CHECKING:
@@ -66,4 +67,4 @@ def metric_of(kind: Kind, dimensions: int) -> dict[str, Any]:
         kind: the kind of the losses.
         dimensions: channels x height x width, which convert nats per image into bits per dimension.
     """
-    return {"unit": UNIT, "kind": kind.name} | ({DIMENSIONS: dimensions} if kind.in_bits else {})
+    return {"unit": METRIC.unit, "kind": kind.name} | ({DIMENSIONS: dimensions} if kind.in_bits else {})

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vae_tune.config import names
+from vae_tune.config.metric import METRIC
 from vae_tune.replay.tables import AT, AXIS, REGRET, SETTING
 
 _AXES = {names.EPOCHS: "epochs trained", names.HOURS: "simulated hours"}
@@ -22,7 +23,7 @@ def draw(regret: pd.DataFrame) -> Figure:
             place.fill_between(line[AT], low, high, step="post", alpha=0.15, color=f"C{number}")
         place.set(xlabel=label, yscale="log")
         place.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("regret, nats per image (log)")
+    figure.axes[0].set_ylabel(f"regret, {METRIC.unit} (log)")
     if len(regret):
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure

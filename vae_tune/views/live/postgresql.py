@@ -15,7 +15,6 @@ from typing import Any
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from vae_tune.config.compat.optuna import trial_id
@@ -91,7 +90,7 @@ class PostgreSQL(LiveView):
         try:
             copy = storage.get_study_id_from_name(name)
         except KeyError:
-            copy = storage.create_new_study([StudyDirection.MINIMIZE], name)
+            copy = storage.create_new_study(self._journal.get_study_directions(self._source), name)
         known = storage.get_study_user_attrs(copy).get(STARTED_ATTRIBUTE)
         if known is None and not storage.get_all_trials(copy, deepcopy=False):
             storage.set_study_user_attr(copy, STARTED_ATTRIBUTE, started)

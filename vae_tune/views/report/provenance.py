@@ -13,8 +13,9 @@ from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import Study, trial_configs
 from vae_tune.config import message_hints
 from vae_tune.config.files import address
+from vae_tune.config.metric import METRIC
 from vae_tune.config.model_options import PREFIX
-from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, UNIT
+from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.views.formatting import format_moment, format_value
 
@@ -69,8 +70,8 @@ def make_record(study: Study) -> list[tuple[str, str]]:
 
 def _metric(unit: LossUnit) -> str:
     """Return the unit of the record, and that of the page where it is another."""
-    shown = "" if unit.nats == 1 else f"; one {unit.name} is {unit.nats:,.2f} nats per image"
-    return f"{UNIT}, {unit.kind.words}{shown}"
+    shown = "" if unit.nats == 1 else f"; one {unit.name} is {unit.nats:,.2f} {METRIC.unit}"
+    return f"{METRIC.unit}, {unit.kind.words}{shown}"
 
 
 def _run(run: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
+from vae_tune.config.metric import METRIC
 from vae_tune.config.names import EPOCHS, REASON, SECONDS, STARTED, STATE, TRIAL, VAL_KL, VAL_LOSS, VAL_RECONSTRUCTION
 from vae_tune.views.json_values import plain
 
@@ -15,9 +16,9 @@ _TITLES = {
     TRIAL: "trial number; 0 is the reference",
     STATE: "COMPLETE: trained to max_epochs; PRUNED: stopped at a rung; FAIL: diverged or broke; RUNNING: unfinished",
     EPOCHS: "epochs trained",
-    VAL_LOSS: "validation negative ELBO, nats per image",
-    VAL_RECONSTRUCTION: "nats per image",
-    VAL_KL: "nats per image",
+    VAL_LOSS: f"validation negative ELBO, {METRIC.unit}",
+    VAL_RECONSTRUCTION: METRIC.unit,
+    VAL_KL: METRIC.unit,
     SECONDS: "training time",
     STARTED: "UTC",
 }
