@@ -139,15 +139,17 @@ class Study:
         """The winner's number, or None if there is no winner."""
         return None if self.best is None else int(str(self.best.name))
 
-    def load_model(self) -> VAE:
+    def load_model(self, model: str | None = None) -> VAE:
         """Return the winner's model on the CPU, an ``nn.Module`` in eval mode; ``encode(images)`` gives latent means.
+
+        ``model`` is FILE.py:CLASS where its network is a class of yours: code runs only from a file that you name.
 
         Raises:
             UsageError: there is no model yet, or it is damaged.
         """
         from vae_tune.vae.checkpoint import load_model
 
-        return load_model(self.folder)
+        return load_model(self.folder, model)
 
     def __repr__(self) -> str:
         """Describe the study in a few lines: kind, status, trials and winner."""

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import check_types
-from vae_tune.config.files import named_path
+from vae_tune.config.files import address, named_path
 from vae_tune.config.settings import Binarization
 
 
@@ -44,6 +45,8 @@ class ModelOptions(Options):
 
     model: Annotated[Path, tyro.conf.Positional]
     """Folder that holds model.safetensors and config.json, or a study, which stands for its best model."""
+    network: Annotated[str | None, tyro.conf.arg(name="model")] = None
+    """FILE.py:CLASS or MODULE:CLASS of a model of your own: its code runs only from a file that you name."""
     dataset: str | None = None
     """Image data set; default: the one that the model was trained on."""
     data_dir: Path | None = None
@@ -58,6 +61,14 @@ class ModelOptions(Options):
         """The options that replace settings of the data that the model was trained on."""
         given = {name: getattr(self, name) for name in ("dataset", "data_dir", "binarization")}
         return {name: value for name, value in given.items() if value is not None}
+
+
+def require_model(model: str, where: Path, arguments: Sequence[str]) -> None:
+    """Refuse to run a user's class that a record names, and the arguments do not."""
+    if ":" in model and not any(word.partition("=")[0] == "--model" for word in arguments):
+        from vae_tune.vae.networks.registry import unnamed
+
+        raise UsageError(unnamed(model, address(where)))
 
 
 def path_option(name: str, arguments: Sequence[str]) -> Path | None:

@@ -37,7 +37,12 @@ def run(options: EvaluateOptions) -> None:
     from vae_tune.tasks.evaluate import evaluate_model
 
     result = evaluate_model(
-        options.model, options.split, options.other_data, images=options.images, nll_samples=options.nll_samples
+        options.model,
+        options.split,
+        options.other_data,
+        images=options.images,
+        nll_samples=options.nll_samples,
+        network=options.network,
     )
     print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
 

@@ -54,6 +54,7 @@ def run(options: GenerateOptions) -> None:
         output=options.output,
         format=options.format,
         seed=options.seed,
+        network=options.network,
     ):
         print(path)
 

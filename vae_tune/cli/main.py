@@ -24,6 +24,7 @@ COMMANDS = (
     "explore",
     "evaluate",
     "generate",
+    "model",
     "list",
     "dashboard",
     "report",

@@ -26,6 +26,7 @@ _NO_NUMBER = re.compile(r"(int\(\) with base 10: |string to float: |matching (IN
 _DEFAULT = re.compile(r"; default: (.+?)\.(?= |$)")
 """The part of a docstring that says what holds without the option."""
 _FIELD = re.compile(
+    r"^model_options(?=: )|"
     r"^\w+(?= must | <= | is (?!no )| \S+ cannot be | \S+ is neither )|(?<=<= )\w+(?= must )|\b\w+=(?=\d)"
 )
 """A field in a message: its subject, the other side of a rule, or with its value."""

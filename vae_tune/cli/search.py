@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vae_tune.cli.command import Command, path_option
+from vae_tune.cli.command import Command, path_option, require_model
 from vae_tune.config.settings import SearchConfig
 
 
@@ -22,7 +22,9 @@ def defaults(arguments: Sequence[str]) -> SearchConfig:
         return SearchConfig()
     from vae_tune.record.metadata import read_search_config
 
-    return read_search_config(folder)
+    config = read_search_config(folder)
+    require_model(config.trial.model, folder, arguments)
+    return config
 
 
 _EXAMPLES = (

@@ -97,6 +97,9 @@ STATUS, TRAIN_IMAGES, MAX_EPOCHS = "status", "train_images", "max_epochs"
 BEST_TRIAL, BEST_EPOCHS, REFERENCE_LOSS = "best_trial", "best_epochs", "reference_loss"
 FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cpu_hours", "gpu_hours"
 
+CODE = "code"
+"""Entry of study.json with signature and hash of each user's class; folder in best/ with a copy to read."""
+
 # A study folder, and that of a single training
 STUDY_FILE = "study.json"
 JOURNAL_FILE = "optuna.journal"

@@ -112,10 +112,7 @@ def load_space(
     """
     if source is None:
         return _default_space(base, read_signature)
-    if isinstance(source, Path):
-        where, entries = str(source), list(_file_entries(source, base))
-    else:
-        where, entries = "space", [_Entry("space", str(name), spec, base) for name, spec in source.items()]
+    where, entries = _entries(source, base)
     distributions: dict[str, BaseDistribution] = {}
     fixed: dict[str, Any] = {}
     having: dict[str, tuple[str, ...]] = {}
@@ -133,6 +130,12 @@ def load_space(
     return Space(distributions, fixed, {name: some for name, some in having.items() if len(some) < len(models)})
 
 
+def read_models(source: Path | Mapping[str, Any]) -> list[str]:
+    """Return the models that a space file or a mapping names."""
+    base = TrialConfig()
+    return _chosen(_entries(source, base)[1], base)[0]
+
+
 def _default_space(base: TrialConfig, read_signature: Callable[[str], Signature]) -> Space:
     """Return the space without ``--space``: the file of the model's name in the package, else what all models have."""
     if base.model in FIELDS_OF:
@@ -144,22 +147,33 @@ def _default_space(base: TrialConfig, read_signature: Callable[[str], Signature]
 
 def _models(entries: Sequence[_Entry], base: TrialConfig, read_signature: Callable[[str], Signature]) -> Models:
     """Return what each model of a space has of its own; there are several where the space has a choice of them."""
-    chosen, where = [base.model], ""
-    for entry in entries:
-        if entry.name == MODEL:
-            where, spec = f"{entry.where}: ", entry.spec
-            searched: Any = entry.distribution() if isinstance(spec, dict) else None
-            chosen = list(searched.choices) if searched else [entry.value(spec)]
+    chosen, where = _chosen(entries, base)
     try:
         return {model: own_hyperparameters(model, read_signature(model)) for model in chosen}
     except UsageError as error:
         raise UsageError(f"{where}{error}") from error
 
 
+def _chosen(entries: Sequence[_Entry], base: TrialConfig) -> tuple[list[str], str]:
+    """Return the models of a space, and where they are named, for messages."""
+    for entry in entries:
+        if entry.name == MODEL:
+            searched: Any = entry.distribution() if isinstance(entry.spec, dict) else None
+            return list(searched.choices) if searched else [entry.value(entry.spec)], f"{entry.where}: "
+    return [base.model], ""
+
+
 def _has(own: Mapping[str, Option | None], name: str) -> bool:
     """Return whether a model with these hyperparameters of its own has the one of that name."""
     of_a_model = name.startswith(PREFIX) or any(name in fields for fields in FIELDS_OF.values())
     return name in own or not of_a_model
+
+
+def _entries(source: Path | Mapping[str, Any], base: TrialConfig) -> tuple[str, list[_Entry]]:
+    """Return the name of a space, and its entries."""
+    if isinstance(source, Path):
+        return str(source), list(_file_entries(source, base))
+    return "space", [_Entry("space", str(name), spec, base) for name, spec in source.items()]
 
 
 def _file_entries(path: Path, base: TrialConfig) -> Iterator[_Entry]:

@@ -157,11 +157,12 @@ def _kind_of_schema_1(metadata: dict[str, Any], folder: Path) -> str:
     return names.EXPLORATION if of_sizes else names.SEARCH
 
 
-def resume_command(kind: str, folder: Path) -> str:
+def resume_command(kind: str, folder: Path, model: str = "") -> str:
     """Return the command that resumes a study of that kind; a confirmation is resumed with its search."""
+    named = {"model": model} if ":" in model else {}
     if kind == names.EXPLORATION:
-        return message_hints.resume(folder, "explore")
-    return message_hints.resume(folder.parent if kind == names.CONFIRMATION else folder)
+        return message_hints.resume(folder, "explore", **named)
+    return message_hints.resume(folder.parent if kind == names.CONFIRMATION else folder, **named)
 
 
 _WORDS = {names.SEARCH: "a search", names.EXPLORATION: "an exploration", names.CONFIRMATION: "a confirmation"}

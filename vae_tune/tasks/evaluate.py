@@ -39,17 +39,18 @@ class TrainedModel:
     images: Images
 
 
-def load_trained_model(model: Path, other_data: Mapping[str, Any]) -> TrainedModel:
+def load_trained_model(model: Path, other_data: Mapping[str, Any], network: str | None = None) -> TrainedModel:
     """Load the model in a folder, or the best one of a study, and the images that it was trained on.
 
-    ``other_data`` are fields of :class:`DataConfig` that replace those of the training.
+    ``other_data`` are fields of :class:`DataConfig` that replace those of the training; ``network`` is FILE.py:CLASS
+    or MODULE:CLASS where the network is a user's class.
 
     Raises:
         UsageError: the model or the images cannot be used, or do not fit each other.
     """
     limit_threads()
     folder = find_model(model)
-    vae, config = read_model(folder)
+    vae, config = read_model(folder, network)
     data = read_data_config(folder)
     if data.data_dir is not None and not data.data_dir.exists():  # the model came from another machine
         data = replace(data, data_dir=None)
@@ -69,17 +70,18 @@ def evaluate_model(
     *,
     images: int | None = None,
     nll_samples: int | None = None,
+    network: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model and return its numbers with their kind and unit, as JSON values.
 
-    ``model`` and ``other_data`` are as in :func:`load_trained_model`, and ``split`` is ``test`` or ``validation``. Use
-    only so many ``images``, by default all; estimate the negative log-likelihood with ``nll_samples`` importance
-    samples per image, by default not at all.
+    ``model``, ``other_data`` and ``network`` are as in :func:`load_trained_model`, and ``split`` is ``test`` or
+    ``validation``. Use only so many ``images``, by default all; estimate the negative log-likelihood with
+    ``nll_samples`` importance samples per image, by default not at all.
 
     Raises:
         UsageError: the model or the images cannot be used.
     """
-    trained = load_trained_model(model, other_data or {})
+    trained = load_trained_model(model, other_data or {}, network)
     chosen, dataset = getattr(trained.images, split), trained.data.dataset
     count = images or len(chosen)
     if count > len(chosen):

@@ -130,19 +130,20 @@ def generate(
     output: Path | None = None,
     format: str = "png",  # noqa: A002
     seed: int = 0,
+    network: str | None = None,
 ) -> list[Path]:
     """Draw pictures with a model and return their files.
 
     ``model`` is a folder of a model, or a study, which stands for its best model. ``names`` are some of
     :data:`vae_tune.config.names.PICTURES`, by default all that the model allows; ``split`` is ``test`` or
-    ``validation``; ``other_data`` are as in :func:`load_trained_model`; ``output`` is by default ``pictures/`` in the
-    model's folder, or here if that is remote; ``format`` is ``png``, or ``npz`` for the arrays.
+    ``validation``; ``other_data`` and ``network`` are as in :func:`load_trained_model`; ``output`` is by default
+    ``pictures/`` in the model's folder, or here if that is remote; ``format`` is ``png``, or ``npz`` for the arrays.
 
     Raises:
         UsageError: the model or the images cannot be used, the model does not allow a picture, or the folder cannot
             be written.
     """
-    trained = load_trained_model(model, other_data or {})
+    trained = load_trained_model(model, other_data or {}, network)
     makers = _makers(trained, split, seed)
     output = output or (Path() if is_remote(model) else trained.folder) / "pictures"
     if names is None:

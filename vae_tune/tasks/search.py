@@ -9,7 +9,7 @@ from typing import Any
 
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.config.errors import UsageError
-from vae_tune.config.files import named_path
+from vae_tune.config.files import address, named_path
 from vae_tune.config.names import ARRAYS
 from vae_tune.config.settings import DataConfig, SearchConfig
 from vae_tune.config.space import Grid
@@ -21,6 +21,8 @@ from vae_tune.tasks.search_finish import finish_search
 from vae_tune.tasks.search_plan import make_plan, study_place
 from vae_tune.tasks.search_run import train_trials
 from vae_tune.tasks.search_start import make_stopping, running_search
+from vae_tune.vae.networks.code import is_own
+from vae_tune.vae.networks.registry import unnamed
 from vae_tune.views.terminal import View, make_view
 
 
@@ -53,14 +55,25 @@ def run_search(
 
 
 def resume_search(
-    folder: str | Path, *, images: Arrays | None = None, view: View | None = None, **changes: Any
+    folder: str | Path,
+    *,
+    images: Arrays | None = None,
+    view: View | None = None,
+    model: str | None = None,
+    **changes: Any,
 ) -> Study:
     """Resume the study in ``folder``; ``changes`` are fields of :class:`SearchConfig`.
 
     Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``. ``images`` are as
-    in :func:`run_search`; they must have the checksum of the study's.
+    in :func:`run_search`; they must have the checksum of the study's. A study of a user's class needs its file as
+    ``model``, FILE.py:CLASS: code runs only from a file that the caller names.
     """
-    return run_search(dataclasses.replace(read_search_config(named_path(folder)), **changes), images=images, view=view)
+    config = dataclasses.replace(read_search_config(named_path(folder)), **changes)
+    if model is not None:
+        config = dataclasses.replace(config, trial=dataclasses.replace(config.trial, model=model))
+    elif is_own(config.trial.model) and "trial" not in changes:
+        raise UsageError(unnamed(config.trial.model, address(named_path(folder))))
+    return run_search(config, images=images, view=view)
 
 
 def _of_arrays(config: SearchConfig) -> SearchConfig:

@@ -18,9 +18,9 @@ from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, argument, named_path
 from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.local_copies import mark_copy, original_path, working_copy
-from vae_tune.config.names import ARRAYS, LIKELIHOOD, SEARCH, STUDY_FILE, WARM_START
+from vae_tune.config.names import ARRAYS, CODE, LIKELIHOOD, SEARCH, STUDY_FILE, WARM_START
 from vae_tune.config.settings import SearchConfig, TrialConfig
-from vae_tune.config.space import Grid, Space, load_space
+from vae_tune.config.space import Grid, Space, load_space, read_models
 from vae_tune.config.storage import exists
 from vae_tune.images.arrays import Arrays
 from vae_tune.images.datasets import Images, is_named, refuse_unknown
@@ -43,9 +43,10 @@ from vae_tune.search.initial_trials import InitialTrials, read_points
 from vae_tune.search.sampler import SAMPLERS, configuration_key, count_configurations
 from vae_tune.search.warm_start import read_warm_start, refuse_repeats
 from vae_tune.tasks.kinds import refuse_kinds, refuse_kinds_for_all
-from vae_tune.tasks.models import with_options
+from vae_tune.tasks.models import describe_codes, models_of, signature_of_named, with_options
 from vae_tune.vae.likelihoods.registry import likelihood_name
-from vae_tune.vae.networks.registry import read_signature
+from vae_tune.vae.networks.code import is_own
+from vae_tune.vae.networks.registry import admit_again, read_signature
 from vae_tune.views.live import require_packages
 from vae_tune.views.terminal import View
 
@@ -87,7 +88,8 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
     if config.resume is None:
         if arrays is None:
             refuse_unknown(config.data.dataset)
-        space = grid.space if grid else load_space(config.space, config.trial, read_signature)
+        signature_of_named(config.trial.model)
+        space = grid.space if grid else load_space(config.space, config.trial, signature_of_named)
         config = dataclasses.replace(config, trial=with_options(config.trial, space))
         base = with_values(config.trial, space.fixed)
         refuse_kinds_for_all(space, base, config.data)
@@ -119,7 +121,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
                 f"--resume {argument(config.resume)} names the study: leave out {message_hints.option(name)}."
             )
     space = read_space(metadata)
-    config = dataclasses.replace(config, trial=with_options(config.trial, space))
+    config = _with_named_models(config, recorded, space, metadata)
     given = space if config.space is None else load_space(config.space, config.trial, read_signature)
     refuse_changes(metadata, config, given)
     storage = read_study(folder)
@@ -143,6 +145,20 @@ def _refuse_moved(config: SearchConfig) -> None:
             f"The images of this study are no longer at {dataset}.\nName their place with --dataset to go on."
         )
     refuse_unknown(dataset)
+
+
+def _with_named_models(
+    config: SearchConfig, recorded: SearchConfig, space: Space, metadata: Mapping[str, Any]
+) -> SearchConfig:
+    """Return ``config`` with the study's model, whose class it may name by another path, and typed options."""
+    models = models_of(recorded.trial, space)
+    named = [config.trial.model, *(read_models(config.space) if config.space is not None else ())]
+    digests = {model: code["sha256"] for model, code in metadata.get(CODE, {}).items()}
+    admit_again(models, digests, named, address(config.resume or Path()))
+    trial, own = config.trial, recorded.trial.model
+    if is_own(own) and trial.model.rpartition(":")[2] == own.rpartition(":")[2]:
+        trial = dataclasses.replace(trial, model=own)
+    return dataclasses.replace(config, trial=with_options(trial, space))
 
 
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
@@ -202,6 +218,8 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
     refuse_kinds(plan.space, plan.base, images.shape[0], images.binarization)
     metadata = new_metadata(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
     metadata["runs"] = [entry]
+    if codes := describe_codes(models_of(plan.base, plan.space)):
+        metadata[CODE] = codes
     others = plan.config.warm_start
     warm_starts = [read_warm_start(folder, metadata, plan.space, plan.base) for folder in others]
     initial = InitialTrials(plan.points, [trial for other in warm_starts for trial in other.trials])

@@ -32,6 +32,7 @@ from vae_tune.search.callbacks import EachStep, FailureReasons, ForgetMetrics, R
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping, explain
+from vae_tune.tasks.models import codes_of, models_of
 from vae_tune.tasks.search_start import RunningSearch
 from vae_tune.vae.memory_estimate import PROCESS, training_bytes
 
@@ -90,6 +91,7 @@ def train_trials(search: RunningSearch) -> None:
                 threads=slots.cpus,
                 spot=plan.config.resources.address is not None,
                 claim=claim_for(plan.place),
+                codes=codes_of(models_of(plan.base, plan.space)),
             )
             run_trials(trainable, plan.config, plan.space, record, now_there, stopping, ray.check, needs)
 

@@ -22,6 +22,7 @@ from vae_tune.record.trials import now
 from vae_tune.search.crash_notice import crash_notice
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks.confirm import shortage
+from vae_tune.tasks.models import probe_models
 from vae_tune.tasks.search_plan import Plan, open_record, with_likelihood
 from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
@@ -68,6 +69,8 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
     view.say(f"Reading {plan.config.data.dataset} and starting Ray ...")
     with contextlib.ExitStack() as outlasting_ray, _started(plan, view, stopping) as (images, slots, ray):
         plan = with_likelihood(plan, images.shape[0])
+        if plan.metadata is None:
+            probe_models(plan.base, plan.space, images.shape)
         record = open_record(plan, images, slots, view)
         release = release_command(plan.config.resources.address)
         outlasting_ray.enter_context(crash_notice(_KILLED.format(record.resume_command), release))

@@ -22,15 +22,16 @@ from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import atomic, read_json, write_json
 from vae_tune.config.machine_limits import available_memory
-from vae_tune.config.names import CHECKPOINTS_FOLDER, EPOCH, EPOCH_METRICS_FILE, TRAINING_FILE
+from vae_tune.config.names import CHECKPOINTS_FOLDER, CODE, EPOCH, EPOCH_METRICS_FILE, TRAINING_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import write_sheets
-from vae_tune.tasks.models import with_options
+from vae_tune.tasks.models import probe_models, signature_of_named, with_options
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_bytes
+from vae_tune.vae.networks.registry import admitted_code
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 from vae_tune.views.console import make_console
@@ -61,6 +62,7 @@ def train(
     """
     console = console or make_console()
     say = partial(console.print, soft_wrap=True)
+    signature_of_named(config.model)
     config = with_options(config)
     if resume is not None:
         _refuse_changes(read_settings(resume), (config, data))
@@ -146,8 +148,16 @@ def _open(
 ) -> tuple[TrainingState, list[dict[str, Any]]]:
     """Create or reopen the folder; return the state to start from, and the reports of the epochs before it."""
     settings = {"trial": to_dict(config), "data": to_dict(data), "sha256": images.sha256()}
+    if (code := admitted_code(config.model)) is not None:
+        settings[CODE] = code.digest
     if not is_new and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
         raise UsageError(f"The images of {data.dataset} are not those that {folder} was trained on.")
+    if not is_new and read_json(folder / TRAINING_FILE).get(CODE) != settings.get(CODE):
+        raise UsageError(
+            f"The code of {config.model} is not that of {folder}: only comments and docstrings may change."
+        )
+    if is_new:
+        probe_models(config, None, images.shape)
     newest = newest_checkpoint(folder / CHECKPOINTS_FOLDER, device)
     state = new_state(config, images.shape, device) if newest is None else newest.state
     if state.epoch > config.max_epochs:

@@ -24,10 +24,11 @@ from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, delete_temporary_files, named_path, read_json, write_json
 from vae_tune.config.local_copies import local_copy, original_address
-from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CONFIG_FILE, MODEL_FILE, STUDY_FILE
+from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CODE, CONFIG_FILE, MODEL_FILE, STUDY_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.vae.flat_parameters import from_row_major, row_major
 from vae_tune.vae.model import VAE, Shape, build_model
+from vae_tune.vae.networks.registry import admit_again, admitted_code
 from vae_tune.vae.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
@@ -191,9 +192,16 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
 
 
 def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
-    """Write ``model.safetensors``, which also names the ``data`` that it was trained on, and ``config.json``."""
-    weights = model.network.state_dict()
-    storage.write_bytes(folder / MODEL_FILE, _save(weights, data=to_dict(data or DataConfig()), shape=model.shape))
+    """Write ``model.safetensors``, which also names the ``data`` that it was trained on, and ``config.json``.
+
+    Of a user's class there is a copy of its code to read, in ``code/``, under names that Python does not import.
+    """
+    weights, code = model.network.state_dict(), admitted_code(config.model)
+    more = {} if code is None else {CODE: code.digest}
+    content = _save(weights, data=to_dict(data or DataConfig()), shape=model.shape, **more)
+    storage.write_bytes(folder / MODEL_FILE, content)
+    for module, text in code.texts.items() if code else ():
+        storage.write_bytes(folder / CODE / f"{module}.py.txt", text.encode())
     write_json(folder / CONFIG_FILE, to_dict(config))
 
 
@@ -210,26 +218,33 @@ def find_model(path: Path) -> Path:
     return named_path(path.parent) if path.name == MODEL_FILE else path
 
 
-def load_model(path: str | Path) -> VAE:
+def load_model(path: str | Path, model: str | None = None) -> VAE:
     """Return a trained model on the CPU, an ``nn.Module`` in eval mode: ``model.encode(images)`` gives latent means.
 
-    ``path`` is the folder of a model or its ``model.safetensors``, or a study, for its best model. Raises UsageError
-    if there is none, or it is damaged.
+    ``path`` is the folder of a model or its ``model.safetensors``, or a study, for its best model. ``model`` is
+    FILE.py:CLASS or MODULE:CLASS where its network is a class of yours: code runs only from a file that you name.
+    Raises UsageError if there is no model, or it is damaged, or the class is not that of the training.
     """
-    return read_model(find_model(named_path(path)))[0].eval()
+    return read_model(find_model(named_path(path)), model)[0].eval()
 
 
-def read_model(folder: Path) -> tuple[VAE, TrialConfig]:
-    """Return the model that :func:`write_model` wrote, on the CPU, and its configuration.
+def read_model(folder: Path, model: str | None = None) -> tuple[VAE, TrialConfig]:
+    """Return the model that :func:`write_model` wrote, on the CPU, and its configuration; see :func:`load_model`.
 
-    Raises UsageError if a file is missing, damaged, or does not fit the other.
+    Raises UsageError if a file is missing, damaged, or does not fit the other, or if the class is missing or another.
     """
     try:
         config = from_dict(TrialConfig, read_json(folder / CONFIG_FILE))
-        return _model(*_load((folder / MODEL_FILE).read_bytes()), config), config
+        content = (folder / MODEL_FILE).read_bytes()
+        recorded = _metadata(content).get(CODE)
     except FileNotFoundError as error:
         missing = f"{Path(error.filename).name} is missing" if folder.is_dir() else "there is no such folder"
         raise UsageError(f"No usable model in {original_address(folder)}: {missing}.") from error
+    except DAMAGE as error:
+        raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
+    admit_again([config.model], {config.model: recorded}, [] if model is None else [model], original_address(folder))
+    try:
+        return _model(*_load(content), config), config
     except DAMAGE as error:
         raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
 

@@ -1,7 +1,7 @@
 """Train one VAE, without Ray or Optuna: a generator that yields one report per epoch.
 
-All randomness of an epoch is a function of (seed, epoch): a training that goes on from a checkpoint draws the same
-batches and the same noise as one that was never interrupted.
+All randomness of an epoch is a function of (seed, epoch), and that of a step in a user's network, such as dropout, of
+(seed, epoch, step): a training that goes on from a checkpoint draws the same as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from vae_tune.vae.flat_parameters import flatten_parameters
 from vae_tune.vae.fused_step import FusedStep
 from vae_tune.vae.memory_estimate import evaluation_batch
 from vae_tune.vae.model import VAE, Shape, build_model
+from vae_tune.vae.networks.code import is_own
 from vae_tune.vae.networks.mlp import MLP
 from vae_tune.vae.objective import kl
 from vae_tune.vae.optimizer import AdamW
@@ -116,6 +117,7 @@ def fit(
     train, validation = training_images(images.train, device), to_tensor(images.validation, device)
     if state is None:
         state = new_state(config, images.shape, device)
+    state.model.train()
     step = make_step(state.model, config)
     if device.type == "cpu" and not isinstance(state.model.network, MLP):  # whose tensors are few
         keep_freed_memory()
@@ -147,15 +149,20 @@ def evaluate(model: VAE, images: Tensor, config: TrialConfig) -> Evaluation:
     """Return the negative ELBO over ``images``: (images, channels, height, width), uint8, with one noise sample each.
 
     The noise depends only on the number of images and the latent size, so trials and epochs differ by their
-    weights alone. Sums are taken in float64, and the number of threads changes no bit.
+    weights alone. Sums are taken in float64, and the number of threads changes no bit. The model is in eval mode
+    meanwhile.
     """
-    device = images.device
+    device, mode = images.device, model.training
     generator = torch.Generator(device).manual_seed(_EVALUATION_SEED)
     noise = torch.randn(len(images), model.latent_size, generator=generator, device=device)
     size = evaluation_batch(config, model.shape)
     batches = zip(images.split(size), noise.split(size), strict=True)
-    with _tf32(config):
-        parts = on_one_thread_each(partial(_evaluate_batch, model, config), batches, device)
+    model.eval()
+    try:
+        with _tf32(config):
+            parts = on_one_thread_each(partial(_evaluate_batch, model, config), batches, device)
+    finally:
+        model.train(mode)
     sums, means = zip(*parts, strict=True)
     with cpu_threads(1):
         variance = torch.cat(means).var(dim=0, correction=0)
@@ -198,6 +205,7 @@ def train_epoch(
     noise_source = torch.Generator(device).manual_seed(_epoch_seed(config.seed, epoch))
     order = torch.randperm(len(images), generator=shuffler).to(device)
     weight, rate = kl_weight(config, epoch), learning_rate(config, epoch)
+    draws_itself = is_own(config.model)
     total = state.loss if state.step else state.loss.zero_()
     for number, index in enumerate(order.split(config.batch_size), start=1):
         draws = len(index) * config.iwae_samples
@@ -205,6 +213,8 @@ def train_epoch(
         if number <= state.step:  # done before the interruption; its noise had to be drawn nevertheless
             continue
         x = _scale(images.index_select(0, index))
+        if draws_itself:  # as dropout does
+            torch.manual_seed(_epoch_seed(config.seed, epoch, number))
         loss = step(x, noise, weight)
         if config.grad_clip:
             torch.nn.utils.clip_grad_norm_(state.optimizer.parameter, config.grad_clip)
@@ -226,9 +236,9 @@ def _timed(midway: Callable[[TrainingState], None], start: float, state: Trainin
     midway(state)
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """Return a seed of its own for each (seed, epoch), in 32 bits: torch's CPU generator drops any beyond."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+def _epoch_seed(seed: int, epoch: int, *step: int) -> int:
+    """Return a seed of its own for each (seed, epoch) or step, in 32 bits: torch's CPU generator drops any beyond."""
+    return int(np.random.SeedSequence([seed, epoch, *step]).generate_state(1)[0])
 
 
 def training_images(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.model_options import FIELDS_OF, OptionValues, Signature
 from vae_tune.config.settings import TrialConfig
-from vae_tune.vae.networks.code import Code, is_own
+from vae_tune.vae.networks.code import Code, is_own, read_code
 from vae_tune.vae.networks.code_modules import load_class
 from vae_tune.vae.networks.signature import signature_of
 
@@ -64,6 +64,44 @@ def admitted_code(model: str) -> Code | None:
     return _ADMITTED[model][0] if model in _ADMITTED else None
 
 
+def admit_again(recorded: Iterable[str], digests: Mapping[str, str | None], named: Iterable[str], where: str) -> None:
+    """Admit the code of users' classes in a record, which the user has ``named`` for it, perhaps by another path.
+
+    A class whose code this process runs already need not be named again.
+
+    Args:
+        recorded: the models of the record.
+        digests: the SHA-256 of each class' code, by its name in the record.
+        named: FILE.py:CLASS or MODULE:CLASS, for classes of these names.
+        where: the record, for messages.
+
+    Raises:
+        UsageError: a class is not named, or its code is not that of the record.
+    """
+    by_class = {model.rpartition(":")[2]: model for model in named if is_own(model)}
+    for model in filter(is_own, recorded):
+        name, before = model.rpartition(":")[2], admitted_code(model)
+        if name not in by_class and before is not None and digests.get(model) == before.digest:
+            continue
+        if name not in by_class:
+            raise UsageError(unnamed(model, where))
+        code = read_code(by_class[name])
+        if digests.get(model) not in (None, code.digest):
+            raise UsageError(
+                f"The code of {by_class[name]} is not that of {where}: only comments and docstrings may change.\n"
+                f"Name the file as it was (best/code has a copy to read), or start a new study."
+            )
+        admit(code, model)
+
+
+def unnamed(model: str, where: str) -> str:
+    """Return a message that asks for the file of a user's class in a record."""
+    return (
+        f"The model of {where} is {model}, code of yours, which runs only from a file that you name.\n"
+        f"Name it with --model {model}, or model= in Python."
+    )
+
+
 def network_class(model: str) -> type[nn.Module]:
     """Return the class of a model.
 
@@ -76,10 +114,7 @@ def network_class(model: str) -> type[nn.Module]:
     if model in _ADMITTED:
         return _ADMITTED[model][1]
     if is_own(model):
-        raise UsageError(
-            f"its class is {model}, code of yours, which runs only from a file that you name.\n"
-            f"Name it with --model {model}, or model= in Python."
-        )
+        raise UsageError(unnamed(model, "it"))
     known = f"{', '.join(BUILT_IN)}, FILE.py:CLASS or MODULE:CLASS"
     raise UsageError(f"model must be {known}, but got {model!r}.{did_you_mean(model, BUILT_IN)}")
 

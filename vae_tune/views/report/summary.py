@@ -39,7 +39,7 @@ def make_status(study: Study) -> dict[str, str]:
     return {
         "kind": "failed" if status in (FAILED, "running") else "ended",
         "label": status_label(status, is_running=False),
-        "detail": f"{ended} To resume: {resume_command(study.kind, study.place)}",
+        "detail": f"{ended} To resume: {resume_command(study.kind, study.place, study.reference.model)}",
     }
 
 
