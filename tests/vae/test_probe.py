@@ -162,7 +162,7 @@ def test_a_sound_network_passes_and_its_parameters_are_counted(monkeypatch):
     [
         (
             ThreeParts,
-            r"must return mean and log-variance from encode, but returns 3 values\.\nLosses of its own, quant",
+            r"must return mean and log-variance from encode, but returns 3 values\.\nLosses of its own",
         ),
         (NoLatents, r"gives encode's mean the shape \(2, 1\), but it must be \(2, 3\)\.$"),
         (Flat, r"gives decode's result the shape \(2, 12\), but it must be \(2, 1, 4, 3\)\.$"),
