@@ -84,8 +84,9 @@ class TrialConfig:
     max_epochs: int = 10
     """Epochs of a trial that is not stopped early."""
     likelihood: LikelihoodName | None = None
-    """Distribution of a pixel: bernoulli (grey, a cross-entropy), logistic, logistic-mixture or categorical (its 256
-    levels), continuous-bernoulli or gaussian (densities); default: bernoulli for gray images, logistic for color."""
+    """Distribution of a pixel: bernoulli (for gray values a cross-entropy); logistic, logistic-mixture or categorical
+    over its 256 levels; continuous-bernoulli or gaussian, densities; default: bernoulli for gray images, logistic for
+    color."""
     mixture_components: int = 5
     """Components of logistic-mixture."""
     precision: Precision = "float32"
@@ -112,35 +113,35 @@ class DataConfig:
     """Which images are trained on."""
 
     dataset: str = "mnist"
-    """A folder of pictures, a file of images (.npy, .npz, .parquet), or the name of a data set. MNIST ships with the
-    package; torchvision downloads others where they are missing: fashion-mnist, kmnist, qmnist, emnist-balanced,
-    emnist-byclass, emnist-bymerge, emnist-digits, emnist-letters, emnist-mnist, cifar10, cifar100, svhn, stl10,
-    omniglot, celeba, or torchvision:CLASS for any other of its classes of pictures."""
+    """A folder of pictures, a file of images (.npy, .npz, .parquet), or the name of a data set. mnist ships with the
+    package. If they are missing, torchvision downloads fashion-mnist, kmnist, qmnist, emnist-balanced, emnist-byclass,
+    emnist-bymerge, emnist-digits, emnist-letters, emnist-mnist, cifar10, cifar100, svhn, stl10, omniglot, celeba, and
+    torchvision:CLASS, another of its picture classes."""
     data_dir: Path | None = None
     """Folder in torchvision's layout (DIR/FashionMNIST/raw/...), or an empty one for a download; default:
     $VAE_TUNE_CACHE, else the user's cache."""
     train_size: int | None = None
-    """Use only the first N training images, for a quick look; default: all but the last 10,000, which validate."""
+    """Train on the first N training images only, for a quick look; default: all."""
     binarization: Binarization = "grey"
-    """grey takes pixels as they are; static draws each once as black or white, with its gray value as probability;
-    dynamic draws the training images anew each epoch, the others as static does. Numbers of different kinds
-    are not comparable."""
+    """grey uses pixels as they are; static draws each one once as black or white, with its gray value as the
+    probability of white; dynamic draws the training images again in each epoch, and the others once. The losses of
+    the three cannot be compared."""
 
     image_size: str | None = None
-    """Bring pictures to this size in pixels: 64, or WIDTHxHEIGHT such as 48x64; default: as they are."""
+    """Resize pictures to this size in pixels: 64, or WIDTHxHEIGHT such as 48x64; default: no resizing."""
     fit: Fit = "crop"
-    """How a picture of other proportions fills image-size: crop cuts off what stands out, pad shows all of it on the
-    background, stretch distorts it."""
+    """How a picture with another aspect ratio fills image-size: crop cuts off both ends, pad adds margins, stretch
+    distorts it."""
     colour: Color = "auto"
-    """grey or rgb; auto is grey if every picture is."""
+    """Color of the images: auto is grey if every picture is gray, otherwise rgb."""
     background: str = "#ffffff"
-    """Color behind transparent and padded pixels, #rrggbb."""
+    """Color behind transparent pixels and in the margins of pad, as #rrggbb."""
     validation_share: float = 0.1
-    """Share of own pictures that validate, where these have no split of their own."""
+    """Share of the pictures to validate on, if they have no validation split."""
     test_share: float = 0.1
-    """Share of own pictures that test, where these have no split of their own."""
+    """Share of the pictures to test on, if they have no test split."""
     levels: int | None = None
-    """256 rounds an array of floats in 0..1 to so many levels; default: such an array is refused."""
+    """256 rounds an array of floats in 0..1 to 256 levels; default: such an array is refused."""
 
     def __post_init__(self) -> None:
         """Validate the values."""
