@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vae_tune.config.settings import TrialConfig
+from vae_tune.config.settings import LikelihoodName, TrialConfig
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.vae import fused_step, training
 from vae_tune.vae.autograd_step import AutogradStep
@@ -21,7 +22,7 @@ from vae_tune.vae.training import evaluate, fit, make_step
 
 CPU = torch.device("cpu")
 SHAPE = (3, 6, 5)
-NAMES = ["bernoulli", "logistic", "logistic-mixture", "categorical", "continuous-bernoulli", "gaussian"]
+NAMES = get_args(LikelihoodName)
 CONFIG = TrialConfig(latent_size=3, hidden_width=12, batch_size=32, encoder_activation="relu", mixture_components=3)
 
 
