@@ -4,6 +4,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from vae_tune.config.space import Space
 from vae_tune.search.sampler import configuration_key, count_configurations, make_sampler
 
 SMALL = {
@@ -15,7 +16,7 @@ SMALL = {
 
 
 def propose(study, sampler, number, known, space=SMALL):
-    study.sampler = make_sampler(sampler, 0, number, space, known)
+    study.sampler = make_sampler(sampler, 0, number, Space(space), known)
     trial = study.ask(space)
     study.tell(trial, float(number % 5))
     return trial.params
@@ -38,7 +39,7 @@ SMALLER = SMALL | {"a": CategoricalDistribution(["linear", "relu"]), "b": IntDis
 )
 def test_every_configuration_of_a_small_space_is_proposed_once_and_then_some_again(sampler, space, count):
     study, known = optuna.create_study(), set()
-    assert count_configurations(space) == count
+    assert count_configurations(Space(space)) == count
     for number in range(count):
         key = configuration_key(space, propose(study, sampler, number, known, space))
         assert key not in known

@@ -50,6 +50,14 @@ class Space:
         """What is searched for all trials."""
         return {name: searched for name, searched in self.distributions.items() if name not in self.conditions}
 
+    @property
+    def branches(self) -> list[dict[str, BaseDistribution]]:
+        """What is searched for the trials of each model; one entry where no hyperparameter has a condition."""
+        if not self.conditions:
+            return [dict(self.distributions)]
+        searched: Any = self.distributions[MODEL]
+        return [{**self.active(model), MODEL: CategoricalDistribution([model])} for model in searched.choices]
+
     def is_complete(self, values: Mapping[str, Any]) -> bool:
         """Return whether ``values`` are those of a whole trial."""
         if not self.conditions:
@@ -127,7 +135,10 @@ def load_space(
             fixed[entry.name] = entry.value(entry.spec)
     if not distributions:
         raise UsageError(f"{where}: nothing to search: every field is fixed.\nGive one a range: {_EXAMPLE}")
-    return Space(distributions, fixed, {name: some for name, some in having.items() if len(some) < len(models)})
+    conditions = {name: some for name, some in having.items() if len(some) < len(models)}
+    if conditions:  # the model comes first: what else is proposed depends on it
+        distributions = {MODEL: distributions[MODEL], **distributions}
+    return Space(distributions, fixed, conditions)
 
 
 def read_models(source: Path | Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,8 @@ def sampler_view(name: str, storage: BaseStorage, warm_start: Sequence[FrozenTri
 def store_warm_start_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
     """Store trials of other studies, all of one space and marked with their origin, for the sampler of ``study``."""
     if trials:
-        distributions = {name: distribution_to_json(known) for name, known in trials[0].distributions.items()}
+        searched = {name: known for trial in trials for name, known in trial.distributions.items()}
+        distributions = {name: distribution_to_json(known) for name, known in searched.items()}
         entries = [
             {
                 _ORIGIN: trial.user_attrs[WARM_START],
@@ -78,7 +79,7 @@ def read_warm_start_trials(study: optuna.Study) -> list[FrozenTrial]:
             state=TrialState[entry["state"]],
             value=entry["value"],
             params=entry["params"],
-            distributions=distributions,
+            distributions={name: distributions[name] for name in entry["params"]},
             intermediate_values={int(epoch): loss for epoch, loss in entry["losses"].items()},
             user_attrs={WARM_START: entry[_ORIGIN]},
         )

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 
 from vae_tune.config.compat.optuna import suggest
+from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.names import REFERENCE_TRIAL
 from vae_tune.config.settings import Sampler, TrialConfig
 from vae_tune.config.space import Space
@@ -42,7 +43,10 @@ class Proposals:
         number = len(self._record.rows)
         self._use_sampler(number)
         in_space = number != REFERENCE_TRIAL or self._space.contains(self._base)
-        trial = self._record.sampler_view.ask(dict(self._space.distributions) if in_space else {})
+        known = self._space.distributions if in_space and not self._space.conditions else {}
+        trial = self._record.sampler_view.ask(dict(known))
+        if in_space and self._space.conditions:
+            self._suggest(trial)
         self._start(trial)
         return trial.number
 
@@ -53,9 +57,15 @@ class Proposals:
         trial = self._record.optuna_trial(number)
         if number != REFERENCE_TRIAL or self._space.contains(self._base):
             self._use_sampler(number)
-            for name, distribution in self._space.distributions.items():
-                suggest(trial, name, distribution)
+            self._suggest(trial)
         self._start(trial)
+
+    def _suggest(self, trial: optuna.Trial) -> None:
+        """Give a trial what it lacks: its model first, where models are searched, then what this model has."""
+        searched = self._space.distributions
+        model = suggest(trial, MODEL, searched[MODEL]) if self._space.conditions else self._base.model
+        for name, distribution in self._space.active(model).items():
+            suggest(trial, name, distribution)
 
     def _start(self, trial: optuna.Trial) -> None:
         is_reference = trial.number == REFERENCE_TRIAL
@@ -65,7 +75,7 @@ class Proposals:
 
     def _use_sampler(self, number: int) -> None:
         self._record.sampler_view.sampler = make_sampler(
-            self._sampler, self._base.seed, number, self._space.distributions, self._tried, self._salt
+            self._sampler, self._base.seed, number, self._space, self._tried, self._salt
         )
 
     def _is_complete(self, values: Mapping[str, Any]) -> bool:

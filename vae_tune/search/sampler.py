@@ -19,7 +19,9 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import FrozenTrial
 
 from vae_tune.config.compat.optuna import contains, vectorize_tpe
+from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.settings import Sampler
+from vae_tune.config.space import Space
 
 Key = tuple[Any, ...]
 """A configuration, hashable: of each hyperparameter the index of its value; of a continuous one the value."""
@@ -38,11 +40,18 @@ class SamplerKind:
     """Whether it learns from every trial alike, so that the reference must lie in the space."""
     can_resume: bool = True
     """Whether its state follows from the study, rather than from a pickle."""
+    of_models: Callable[[int], BaseSampler] | None = None
+    """Returns it for a space with conditions, given the random stream; None if it cannot search one."""
 
 
 SAMPLERS: Mapping[Sampler, SamplerKind] = {
-    "tpe": SamplerKind(lambda _, stream: TPESampler(seed=stream, constant_liar=True)),
-    "random": SamplerKind(lambda _, stream: RandomSampler(seed=stream)),
+    "tpe": SamplerKind(
+        lambda _, stream: TPESampler(seed=stream, constant_liar=True),
+        of_models=lambda stream: TPESampler(seed=stream, constant_liar=True, multivariate=True, group=True),
+    ),
+    "random": SamplerKind(
+        lambda _, stream: RandomSampler(seed=stream), of_models=lambda stream: RandomSampler(seed=stream)
+    ),
     "qmc": SamplerKind(  # the study holds its place in the sequence; the seed of the search sets its scrambling
         lambda seed, _: QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False), learns_from_all=True
     ),
@@ -59,7 +68,7 @@ vectorize_tpe()
 
 
 def make_sampler(
-    name: Sampler, seed: int, trial: int, space: Mapping[str, BaseDistribution], tried: Collection[Key], salt: int = 0
+    name: Sampler, seed: int, trial: int, space: Space, tried: Collection[Key], salt: int = 0
 ) -> BaseSampler:
     """Return the Optuna sampler for one suggestion.
 
@@ -72,17 +81,19 @@ def make_sampler(
     stream = (seed * 1_000_003 + trial + salt) & 0xFFFFFFFF
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return cast(BaseSampler, _NoRepeats(SAMPLERS[name].make(seed, stream), space, tried, stream))
+        kind = SAMPLERS[name]
+        sampler = kind.of_models(stream) if space.conditions and kind.of_models else kind.make(seed, stream)
+        return cast(BaseSampler, _NoRepeats(sampler, space, tried, stream))
 
 
 def configuration_key(space: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> Key:
-    """Return a key that is equal for equal configurations."""
-    return tuple(_index(distribution, values[name]) for name, distribution in space.items())
+    """Return a key that is equal for equal configurations; those of another model lack some hyperparameters."""
+    return tuple(_index(searched, values[name]) if name in values else None for name, searched in space.items())
 
 
-def count_configurations(space: Mapping[str, BaseDistribution]) -> float:
+def count_configurations(space: Space) -> float:
     """Return how many configurations there are in a space; infinite where a range is continuous."""
-    return math.prod(map(_size, space.values()))
+    return sum(math.prod(map(_size, part.values())) for part in space.branches)
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ class _NoRepeats:
     """
 
     _sampler: BaseSampler
-    _space: Mapping[str, BaseDistribution]
+    _space: Space
     _tried: Collection[Key]
     _stream: int
 
@@ -104,7 +115,7 @@ class _NoRepeats:
 
     def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
         """Return the whole space: a configuration is new as a whole."""
-        return dict(self._space)
+        return dict(self._space.distributions)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, _: Any) -> dict[str, Any]:
         """Return a configuration; of a trial that has some of its values already, with those."""
@@ -113,7 +124,7 @@ class _NoRepeats:
         first: dict[str, Any] = {}
         for _ in range(tries):
             proposal = self._propose(study, trial, fixed)
-            if configuration_key(self._space, proposal) not in self._tried:
+            if configuration_key(self._space.distributions, proposal) not in self._tried:
                 return proposal
             first = first or proposal
         return self._next_untried(fixed) or first
@@ -122,8 +133,10 @@ class _NoRepeats:
         """Return the sampler's own proposal, put together as Optuna does."""
         together = self._sampler.infer_relative_search_space(study, trial)
         related = self._sampler.sample_relative(study, trial, together)
-        values = {}
-        for name, distribution in self._space.items():
+        values: dict[str, Any] = {}
+        for name, distribution in self._space.distributions.items():
+            if not self._space.applies(name, values.get(MODEL, "")):
+                continue
             if name in fixed:
                 values[name] = fixed[name]
             elif distribution.single():
@@ -136,18 +149,29 @@ class _NoRepeats:
 
     def _next_untried(self, fixed: Mapping[str, Any]) -> dict[str, Any]:
         """Return an untried configuration of a finite space; {} where all were tried, or the space is infinite."""
-        free = {name: distribution for name, distribution in self._space.items() if name not in fixed}
-        total = count_configurations(free)
-        if not math.isfinite(total):
+        parts = [
+            {name: searched for name, searched in part.items() if name not in fixed or name == MODEL}
+            for part in self._space.branches
+            if MODEL not in fixed or MODEL not in part or contains(part[MODEL], fixed[MODEL])
+        ]
+        if MODEL in fixed:
+            parts = [{name: searched for name, searched in part.items() if name != MODEL} for part in parts]
+        sizes = [math.prod(map(_size, part.values())) for part in parts]
+        if not math.isfinite(total := sum(sizes)):
             return {}
         start = random.Random(self._stream).randrange(int(total))
         for place in range(start, start + min(int(total), len(self._tried) + 1)):
-            values, rest = dict(fixed), place % int(total)
-            for name, distribution in free.items():
+            rest, number = place % int(total), 0
+            while rest >= sizes[number]:
+                rest, number = rest - int(sizes[number]), number + 1
+            values = dict(fixed)
+            for name, distribution in parts[number].items():
                 rest, index = divmod(rest, int(_size(distribution)))
                 values[name] = _value(distribution, index)
-            if configuration_key(self._space, values) not in self._tried:
-                return {name: values[name] for name in self._space}
+            known = self._space.active(values.get(MODEL, ""))
+            found = {name: values[name] for name in known if name in values}
+            if configuration_key(self._space.distributions, found) not in self._tried:
+                return found
         return {}
 
 

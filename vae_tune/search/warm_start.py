@@ -14,7 +14,8 @@ from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address
 from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.local_copies import local_copy
-from vae_tune.config.names import LIKELIHOOD, STARTED, WARM_START
+from vae_tune.config.model_options import PREFIX
+from vae_tune.config.names import CODE, LIKELIHOOD, STARTED, WARM_START
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.metadata import read_metadata
@@ -98,13 +99,16 @@ def _comparable(study: Mapping[str, Any], searched: Collection[str]) -> dict[str
     reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
     channels = ([1, *study["data"]["shape"]])[-3]  # of gray images the record holds (height, width)
     reference[LIKELIHOOD] = likelihood_name(from_dict(TrialConfig, reference), channels)
+    options = {name: value for name, value in reference["model_options"].items() if f"{PREFIX}{name}" not in searched}
+    reference["model_options"] = options
     settings = {name: value for name, value in reference.items() if name not in searched and name != "seed"}
     agreeing = {
         "kind of the losses": study["metric"]["kind"],
         "data": study["data"]["sha256"],
         "fixed": study["fixed"],
     }
-    return agreeing | settings | {"space": sorted(study["space"])}
+    codes = {model: code["sha256"] for model, code in study.get(CODE, {}).items()}
+    return agreeing | settings | {"space": sorted(study["space"]), "code of the model": codes}
 
 
 def _is_usable(trial: FrozenTrial, space: Space, base: TrialConfig) -> bool:

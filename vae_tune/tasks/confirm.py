@@ -18,7 +18,7 @@ from vae_tune.config import names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import atomic, read_json
-from vae_tune.config.hyperparameters import with_values
+from vae_tune.config.hyperparameters import MODEL, with_values
 from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.images.datasets import Images
@@ -62,9 +62,16 @@ def plan(
     following = (number % 2**32 for number in count(base.seed + 1))
     seeds = list(islice((seed for seed in following if seed not in used), config.confirm_seeds))
     points = [{**_values(row), names.SEED: seed} for seed in seeds for row in rows]
-    choices = {name: list(dict.fromkeys(point[name] for point in points)) for name in _values(rows[0])}
-    distributions = {name: CategoricalDistribution(values) for name, values in choices.items()}
-    space = Space({**distributions, names.SEED: IntDistribution(min(seeds), max(seeds))})
+    searched = dict.fromkeys(name for row in rows for name in _values(row))
+    having = {name: [point for point in points if name in point] for name in searched}
+    choices = {name: dict.fromkeys(point[name] for point in some) for name, some in having.items()}
+    distributions = {name: CategoricalDistribution(list(values)) for name, values in choices.items()}
+    conditions = {
+        name: tuple(dict.fromkeys(point[MODEL] for point in some))
+        for name, some in having.items()
+        if len(some) < len(points)
+    }
+    space = Space({**distributions, names.SEED: IntDistribution(min(seeds), max(seeds))}, conditions=conditions)
     trial = with_values(base, points[0])
     wanted = {"reference": to_dict(trial), "space": space_to_dict(space)["space"], "trials": len(points)}
     folders = [names.CONFIRMATION_FOLDER, *(f"{names.CONFIRMATION_FOLDER}-{number}" for number in range(2, 1000))]
@@ -107,9 +114,8 @@ def compare(
     if not complete:
         return pd.DataFrame()
     table = evaluate_trials(confirmation.place, complete, images, say)
-    origin = {tuple(_values(row).values()): row.trial for row in searched}
-    values = table[list(_values(searched[0]))].itertuples(index=False, name=None)
-    table["configuration"] = [origin[row] for row in values]
+    origin = {_key(row): row.trial for row in searched}
+    table["configuration"] = [origin[_key(row)] for row in complete]
     spreads = summarize_seeds(table, ["configuration"], (names.VAL_LOSS, names.TEST_LOSS)).set_index("configuration")
     result = []
     for row in searched:
@@ -127,6 +133,10 @@ def compare(
 
 def _values(row: TrialRow) -> dict[str, Any]:
     return {name: value for name, value in row.values.items() if name != names.SEED}
+
+
+def _key(row: TrialRow) -> frozenset[tuple[str, Any]]:
+    return frozenset(_values(row).items())
 
 
 def _identity(folder: Path) -> dict[str, Any] | None:

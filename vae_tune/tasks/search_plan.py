@@ -162,7 +162,13 @@ def _with_named_models(
 
 
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
-    """Refuse samplers that learn from all trials alike where the reference has no place in the space."""
+    """Refuse samplers that cannot search models' own options, or learn from a reference outside of the space."""
+    if space.conditions and SAMPLERS[config.sampler].of_models is None:
+        able = " or ".join(f"--sampler {name}" for name, kind in SAMPLERS.items() if kind.of_models)
+        raise UsageError(
+            f"--sampler {config.sampler} cannot search options that only some models have: "
+            f"{', '.join(space.conditions)}.\nTake {able}."
+        )
     if SAMPLERS[config.sampler].learns_from_all and not space.contains(base):
         outside = space.outside(base)
         values = ", ".join(f"{name} {value}" for name, value in outside.items())
@@ -258,10 +264,10 @@ def _warn_of_repeats(record: StudyRecord, plan: Plan, view: View) -> None:
         *(row.values for row in record.rows),
         *(trial.system_attrs.get("fixed_params", {}) for trial in waiting),
     ]
-    known = {configuration_key(searched, values) for values in told if values.keys() == searched.keys()}
+    known = {configuration_key(searched, values) for values in told if plan.space.is_complete(values)}
     to_come = plan.config.num_samples - len(record.rows) - len(waiting)
-    if (repeats := to_come - count_configurations(searched) + len(known)) > 0:
+    if (repeats := to_come - count_configurations(plan.space) + len(known)) > 0:
         view.warn(
-            f"The space has {count_configurations(searched):.0f} configurations, {len(known)} of them known or "
+            f"The space has {count_configurations(plan.space):.0f} configurations, {len(known)} of them known or "
             f"given already: {repeats:.0f} of the {to_come} trials to come will repeat others."
         )
