@@ -6,7 +6,7 @@ nothing. The folder is written by the real :class:`StudyRecord`.
 
 import heapq
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from PIL import Image
 from vae_tune.analysis.study import load_study
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import write_json
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING, SEARCH
 from vae_tune.config.settings import AshaConfig, DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
@@ -135,7 +136,7 @@ def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), ki
     reference's, ``node``, ``reason``, ``audited``, ``collapsed``, ``diverged``, and more columns of its reports.
     """
     base = TrialConfig(max_epochs=max_epochs)
-    reference = {name: getattr(base, name) for name in space.distributions}
+    reference = space.values(base)
     simulated = []
     for number, given in enumerate(trials):
         trial = {"losses": (), "state": COMPLETE, "started": 0.0, "node": "host", "values": {}} | given
@@ -167,9 +168,10 @@ def simulate(config, space, count, workers, failed, ended, seed):
         if len(trials) == count:
             return
         number = len(trials)
-        values = {name: getattr(config.trial, name) for name in space.distributions}
+        values = space.values(config.trial)
         if number:
             values = {name: draw(random, dist, number) for name, dist in space.distributions.items()}
+            values = {name: value for name, value in values.items() if space.applies(name, values.get("model", ""))}
         fails_at = int(random.geometric(0.6)) if number and random.random() < failed else None
         fails_at = 1 if failed >= 1 else fails_at
         trials.append(Simulated(number, values, now, workers[slot], fails_at))
@@ -256,7 +258,7 @@ def report(random, values, epoch, now, seconds, order):
 
 def frozen(trial, space, base):
     """Return what the Optuna study holds of a simulated trial."""
-    inside = space.contains(replace(base, **trial.values))
+    inside = space.contains(with_values(base, trial.values))
     attributes = {f"{REPORT_ATTRIBUTE}{report['epoch']}": report for report in trial.reports}
     attributes |= {"node": trial.node, "device": "cpu"} if trial.reports else {}
     attributes |= {"reason": trial.reason} if trial.reason else {}
@@ -271,7 +273,7 @@ def frozen(trial, space, base):
         datetime_start=START + timedelta(seconds=trial.started),
         datetime_complete=None if trial.state == RUNNING else START + timedelta(seconds=trial.ended),
         params=trial.values if inside else {},
-        distributions=dict(space.distributions) if inside else {},
+        distributions={name: space.distributions[name] for name in trial.values} if inside else {},
         user_attrs=attributes,
         system_attrs={},
         intermediate_values={report["epoch"]: report["val_loss"] for report in trial.reports},
@@ -300,7 +302,7 @@ def write_best(folder, rows, config, metric):
         metrics["code_length"] = asdict(CodeLength(5.4, 3.7, 2.7, 2.6, 0.149, 1000, 10_000))
     (folder / "best").mkdir()
     write_json(folder / "best" / "metrics.json", metrics)
-    write_json(folder / "best" / "config.json", to_dict(config.trial) | dict(best.values))
+    write_json(folder / "best" / "config.json", to_dict(with_values(config.trial, best.values)))
     for name in ("samples.png", "reconstructions.png"):
         noise = np.random.default_rng(0).integers(0, 256, (240, 240), np.uint8)
         Image.fromarray(noise).save(folder / "best" / name)

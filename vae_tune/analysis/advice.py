@@ -8,7 +8,7 @@ kind of sentence is wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from vae_tune.analysis.range_edges import LATE, RangeEdge, range_edges, slope
 from vae_tune.analysis.study import Study, audited_trials, complete_trials, reports_before_audit
 from vae_tune.config import names
 from vae_tune.config.files import read_json
+from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.names import BEST, COMPLETE, EPOCH, EPOCHS, LATENT_SIZE, REFERENCE_TRIAL, STATE, TRIAL, VAL_LOSS
 from vae_tune.record.diagnostics import latents_remedy
 
@@ -176,6 +177,15 @@ def _result(study: Study) -> Iterator[Finding]:
 
 def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
     """Report the share of each hyperparameter, and which matters most if ``docs/advice.md`` calls that clear."""
+    if MODEL in table:
+        for model, part in table.groupby(MODEL, sort=False):
+            where = f"Among the trials of {model}: " if model else ""
+            if part[names.IMPORTANCE].isna().any():
+                known = part[names.TRIALS].iloc[0]
+                yield Finding("importance", f"{where}importance is unknown: {known} trials, needs {MIN_TRIALS}.")
+            for finding in _importance(part.drop(columns=MODEL), late):
+                yield replace(finding, text=f"{where}{finding.text}")
+        return
     shares = table.pivot_table(index=names.HYPERPARAMETER, columns=names.METHOD, values=names.IMPORTANCE)
     if len(shares) < 2:
         return
@@ -201,13 +211,19 @@ def _edges(study: Study) -> Iterator[Finding]:
                 f"The best values of {name} lie at the {edge.edge} end of its range {edge.low:.4g} to {edge.high:.4g}."
                 f" The loss still falls there by {unit.with_name(edge.fall)} per tenth of the range (95 % interval "
                 f"{unit.text(edge.fall_low)} to {unit.text(edge.fall_high)}, {edge.trials} trials at epoch "
-                f"{edge.epoch}). The winner has {study.best[name]:.4g}.",
+                f"{edge.epoch}). {_winners(study, name)}",
                 f"Search {beyond} too.",
                 certain=edge.epoch == study.max_epochs,
             )
     if found and found[0].epoch >= LATE * study.max_epochs and not any(edge.crowded for edge in found):
         text = f"The best of {found[0].trials} trials at epoch {found[0].epoch} lie at neither end of any range."
         yield Finding("edges", text)
+
+
+def _winners(study: Study, name: str) -> str:
+    """Return what the winner has; a winner of another model does not have the hyperparameter."""
+    value = None if study.best is None else study.best[name]
+    return f"The winner has {value:.4g}." if pd.notna(value) else "The winner is of another model."
 
 
 def _stopping(study: Study) -> Iterator[Finding]:

@@ -18,9 +18,10 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.analysis.axis_ranges import log_ticks, round_ticks
-from vae_tune.analysis.study import Study, trial_configs
+from vae_tune.analysis.study import Study, parts_by_model, trial_configs
 from vae_tune.config import names
 from vae_tune.config.errors import UsageError
+from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS, VAL_LOSS
 from vae_tune.config.optuna_logging import silence_optuna
 
@@ -119,12 +120,14 @@ def slices(study: Study) -> pd.DataFrame:
     """Return the loss by each hyperparameter on its own.
 
     Returns:
-        One row per trial and hyperparameter: trial, state, epochs, hyperparameter, value (of the hyperparameter's own
-        type), val_loss (the trial's last, at epoch ``epochs``; NaN where there was none).
+        One row per trial and hyperparameter that it has: trial, state, epochs, hyperparameter, value (of the
+        hyperparameter's own type), val_loss (the trial's last, at epoch ``epochs``; NaN where there was none).
     """
     searched = dict.fromkeys(study.space.distributions, object)
     table = study.trials.astype(searched).reset_index()
     table = table.melt([TRIAL, STATE, EPOCHS, VAL_LOSS], [*searched], HYPERPARAMETER, names.VALUE)
+    absent = table[HYPERPARAMETER].isin(list(study.space.conditions)) & table[names.VALUE].isna()
+    table = table[~absent].reset_index(drop=True)
     return table[[TRIAL, STATE, EPOCHS, HYPERPARAMETER, names.VALUE, VAL_LOSS]]
 
 
@@ -173,7 +176,7 @@ def pair_grid(study: Study, x: str | None = None, y: str | None = None, cells: i
     for name in chosen:
         if name not in known:
             raise UsageError(f"{name!r} is not searched in {study.name}; choose from {', '.join(known)}.")
-    table = table[(table[STATE] != FAIL) & table[VAL_LOSS].notna()]
+    table = table[(table[STATE] != FAIL) & table[VAL_LOSS].notna() & table[[*chosen]].notna().all(axis=1)]
     middles, places = zip(*(_cells(known[str(name)], table[name], cells) for name in chosen), strict=True)
     table = table.assign(x=places[0], y=places[1])
     deepest = table[table[EPOCHS] == table.groupby(["x", "y"])[EPOCHS].transform("max")]
@@ -230,8 +233,12 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
     Returns:
         One row per hyperparameter and method: hyperparameter, method (ped-anova or fanova), importance (the shares of
         a method sum to 1), epoch at which the trials were compared, trials compared. No rows for fewer than
-        ``MIN_TRIALS`` trials, or where they do not differ.
+        ``MIN_TRIALS`` trials, or where they do not differ. Where models are searched that have hyperparameters of
+        their own, also model: "" for a comparison of all trials by what all have, else that of the trials that are
+        compared, whose shares sum to 1 too; the importance is NaN, unknown, where a model has too few trials.
     """
+    if study.space.conditions:
+        return pd.concat([_of_model(part, model, epoch) for model, part in parts_by_model(study).items()])
     space = dict(study.space.distributions)
     trials = comparable(study, epoch).dropna()
     inside = [study.space.contains(config) for config in trial_configs(study, trials[TRIAL])]
@@ -253,6 +260,18 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
         ]
     table = pd.DataFrame(rows, columns=[HYPERPARAMETER, names.METHOD, IMPORTANCE, EPOCH, TRIALS])
     return table.astype({HYPERPARAMETER: "str", names.METHOD: "str", IMPORTANCE: float, EPOCH: int, TRIALS: int})
+
+
+def _of_model(part: Study, model: str, epoch: int | None) -> pd.DataFrame:
+    """Return the importance in one part of a study of several models; NaN where it has too few trials."""
+    found = importance(part, epoch)
+    if found.empty:
+        pairs = [(name, method) for method in (PED_ANOVA, FANOVA) for name in part.space.distributions]
+        known = len(comparable(part, epoch))
+        found = pd.DataFrame([(*pair, math.nan, 0, known) for pair in pairs], columns=found.columns).astype(
+            found.dtypes.to_dict()
+        )
+    return found.assign(**{MODEL: model})
 
 
 def _as_logarithms(

@@ -12,9 +12,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
 from vae_tune.analysis.range_edges import best_trials, range_edges
-from vae_tune.analysis.study import Study, complete_trials
+from vae_tune.analysis.study import Study, complete_trials, parts_by_model
 from vae_tune.config.errors import UsageError
-from vae_tune.config.hyperparameters import value_of, with_values
+from vae_tune.config.hyperparameters import MODEL, value_of, with_values
 from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
 from vae_tune.config.space import Space
 
@@ -34,8 +34,11 @@ def next_space(study: Study) -> Space | None:
     choice stays if a best trial has it or fewer than 3 trials tried it. Ranges with a step stay as they are.
 
     Returns:
-        None where fewer than 10 trials can be compared.
+        None where fewer than 10 trials can be compared. What only some models have is judged by their trials alone,
+        and stays as it is where these are too few.
     """
+    if study.space.conditions:
+        return _of_models(study)
     top = best_trials(study)
     if top.empty:
         return None
@@ -58,6 +61,28 @@ def next_space(study: Study) -> Space | None:
         else:
             searched[name] = _range(study, axis, top[name].to_numpy(np.float64), narrow[name])
     return Space(searched, fixed) if searched else study.space
+
+
+def _of_models(study: Study) -> Space | None:
+    """Return the next space of a study of models with hyperparameters of their own."""
+    parts, old = parts_by_model(study), study.space
+    shared = next_space(parts.pop(""))
+    if shared is None:
+        return None
+    chosen: Any = shared.distributions.get(MODEL, CategoricalDistribution([shared.fixed.get(MODEL, "")]))
+    searched, fixed = dict(shared.distributions), dict(shared.fixed)
+    for name, models in old.conditions.items():
+        left = [model for model in models if model in chosen.choices]
+        if not left:
+            continue
+        found = next_space(parts[left[0]]) or parts[left[0]].space
+        if name in old.fixed or name in found.fixed:
+            fixed[name] = old.fixed.get(name, found.fixed.get(name))
+        else:
+            searched[name] = found.distributions[name]
+    fixed |= {name: value for name, value in old.fixed.items() if name not in old.conditions}
+    conditions = {name: models for name, models in old.conditions.items() if name in searched or name in fixed}
+    return Space(searched, fixed, conditions if len(chosen.choices) > 1 else {})
 
 
 def as_yaml(space: Space) -> str:

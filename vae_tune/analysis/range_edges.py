@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
-from vae_tune.analysis.study import Study, complete_trials
+from vae_tune.analysis.study import Study, complete_trials, parts_by_model
 from vae_tune.config.errors import UsageError
 from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
@@ -71,10 +71,15 @@ def range_edges(study: Study) -> list[RangeEdge]:
     are compared at 3 tenths of ``max_epochs`` or later, and the complete trials do not contradict it.
 
     Returns:
-        One value per hyperparameter with a range; none if fewer than 10 trials can be compared.
+        One value per hyperparameter with a range; none if fewer than 10 trials can be compared. What only some models
+        have is judged by their trials alone.
     """
+    if conditions := study.space.conditions:
+        parts = parts_by_model(study).items()
+        found = [(model, edge) for model, part in parts for edge in range_edges(part)]
+        return [edge for model, edge in found if not model or conditions.get(edge.hyperparameter, ("",))[0] == model]
     compared, top = comparable(study), best_trials(study)
-    found = []
+    edges = []
     for name, axis in axes(study).items():
         if axis.scale == "category" or compared.empty:
             continue
@@ -88,8 +93,8 @@ def range_edges(study: Study) -> list[RangeEdge]:
         best = (float(values[0]), float(places[0]), float(places.min()), float(places.max()))
         edge, falls = crowded if is_narrow else "", fall or (np.nan, np.nan, np.nan)
         epoch = int(compared[EPOCH].iloc[0])
-        found.append(RangeEdge(name, axis.low, axis.high, *best, crowded, edge, *falls, len(compared), epoch))
-    return found
+        edges.append(RangeEdge(name, axis.low, axis.high, *best, crowded, edge, *falls, len(compared), epoch))
+    return edges
 
 
 def loss_fall(study: Study, trials: pd.DataFrame, name: str, end: str) -> tuple[float, float, float] | None:

@@ -20,7 +20,7 @@ from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address, named_path, read_json
-from vae_tune.config.hyperparameters import with_values
+from vae_tune.config.hyperparameters import MODEL, with_values
 from vae_tune.config.local_copies import local_copy, original_address, original_path
 from vae_tune.config.model_options import PREFIX
 from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, MOMENT, STATE, STATES, STUDY, TRIAL, VAL_LOSS
@@ -164,7 +164,7 @@ class Study:
         if (best := self.best) is not None:
             loss = f"{unit.text(best[VAL_LOSS])} {unit.name} ({unit.kind.name})"
             lines.append(f"  best: trial {best.name}, {VAL_LOSS} {loss} after epoch {best[EPOCHS]}")
-            values = best[list(self.space.distributions)].items()
+            values = best[list(self.space.distributions)].dropna().items()
             words = [f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values]
             lines += wrap(" ".join(words), 79, initial_indent="  ", subsequent_indent="  ")
         return "\n".join(lines)
@@ -175,6 +175,31 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     rows = study.trials.loc[list(trials), list(study.space.distributions)].to_dict("records")
     known = [{str(name): value for name, value in row.items() if pd.notna(value)} for row in rows]
     return [with_values(study.reference, values) for values in known]
+
+
+def parts_by_model(study: Study) -> dict[str, Study]:
+    """Return a study as parts in which all trials have the same hyperparameters.
+
+    Returns:
+        "" for what all trials have, then each model for its trials and for what is searched of them alone; of a study
+        that does not search models with options of their own, "" for the study itself.
+    """
+    space = study.space
+    if not space.conditions:
+        return {"": study}
+    parts = {"": _part(study, space.shared, study.trials.index)}
+    searched: Any = space.distributions[MODEL]
+    for model in searched.choices:
+        own = {name: found for name, found in space.active(model).items() if name != MODEL}
+        parts[model] = _part(study, own, study.trials.index[study.trials[MODEL] == model])
+    return parts
+
+
+def _part(study: Study, searched: Mapping[str, Any], trials: pd.Index[Any]) -> Study:
+    epochs = study.epochs[study.epochs[TRIAL].isin(trials)]
+    part = replace(study, trials=study.trials.loc[trials], epochs=epochs)
+    part.__dict__["space"] = Space(searched)
+    return part
 
 
 def complete_trials(study: Study) -> pd.DataFrame:

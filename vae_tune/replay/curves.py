@@ -103,6 +103,8 @@ def study_curves(study: Study) -> Curves:
     Raises:
         UsageError: no trial has reported an epoch.
     """
+    if study.space.conditions:
+        raise UsageError(f"{study.name} cannot be replayed: its models have different hyperparameters.")
     failed = study.trials[study.trials[STATE] == FAIL]
     diverged = failed[failed[DIVERGED]]
     kept = study.trials.drop(index=failed.index.difference(diverged.index))

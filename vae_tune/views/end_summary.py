@@ -65,7 +65,8 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUni
     best = sorted(with_loss, key=lambda row: (-row.epochs, row.val_loss))[:10]
     if not best:
         return
-    names = list(rows[0].values)[: max(1, (console.width - _OTHER_COLUMNS_WIDTH) // _COLUMN_WIDTH)]
+    searched = dict.fromkeys(name for row in rows for name in row.values)
+    names = list(searched)[: max(1, (console.width - _OTHER_COLUMNS_WIDTH) // _COLUMN_WIDTH)]
     loss = VAL_LOSS if unit.nats == 1 else unit.name.replace("/", "/_")
     columns = ("trial", "state", "epochs", loss, *names, "seconds")
     table = _table(f"The best of {len(rows)} trials", *(name.replace("_", "\n") for name in columns), left="state")
@@ -75,7 +76,7 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUni
             Text(row.state, style=STATE_COLORS[row.state]),
             str(row.epochs),
             unit.text(row.val_loss or 0.0),
-            *(format_value(row.values[name]) for name in names),
+            *(format_value(row.values.get(name, "")) for name in names),
             f"{row.seconds:.0f}",
         )
     console.print(table)

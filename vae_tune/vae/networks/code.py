@@ -43,9 +43,11 @@ class Code:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of the syntax trees: comments, blank lines and docstrings may change."""
-        trees = [f"{self.module}:{self.name}"]
-        trees += [f"{module}\n{ast.unparse(_without_docstrings(self.texts[module]))}" for module in sorted(self.texts)]
+        """The SHA-256 of the syntax trees: comments, blank lines, docstrings and the name of the file may change."""
+        trees = [self.name]
+        for module in sorted(self.texts, key=lambda module: (module != self.module, module)):
+            name = module if module != self.module else ""
+            trees.append(f"{name}\n{ast.unparse(_without_docstrings(self.texts[module]))}")
         return hashlib.sha256("\0".join(trees).encode()).hexdigest()
 
 

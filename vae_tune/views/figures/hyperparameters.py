@@ -10,7 +10,7 @@ from vae_tune.analysis.axis_ranges import loss_range, round_ticks
 from vae_tune.analysis.hyperparameters import FANOVA, PED_ANOVA, Axis
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
-from vae_tune.config.hyperparameters import value_of
+from vae_tune.config.hyperparameters import MODEL, value_of
 from vae_tune.config.names import COMPLETE, EPOCHS, HYPERPARAMETER, IMPORTANCE, STATE, STATE_WORDS, TRIAL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import TRIAL_HOVER, Panel, Panels, Part, axis, figure
@@ -38,17 +38,25 @@ def importance(study: Study, table: pd.DataFrame | None = None) -> Panels:
     table = hyperparameters.importance(study) if table is None else table
     if table.empty:
         return {}
-    order = list(table.groupby(HYPERPARAMETER)[IMPORTANCE].mean().sort_values().index)
+    if MODEL in table:
+        where = table[MODEL].map(lambda model: f" ({model})" if model else "")
+        table = table.assign(**{HYPERPARAMETER: table[HYPERPARAMETER] + where})
+    if table[IMPORTANCE].isna().all():
+        return {}
+    means = table.groupby(HYPERPARAMETER)[IMPORTANCE].mean()
+    order = list(means.fillna(0).sort_values(kind="stable").index)
     traces = []
     for method, (words, color, shift) in _METHODS.items():
         shares = table[table[names.METHOD] == method].set_index(HYPERPARAMETER)[IMPORTANCE].reindex(order)
         bar = chart.bars(words, color, shares, np.arange(len(order)) + shift, orientation="h", width=0.36)
-        bar |= {"text": [f"{share:.0%}" for share in shares], "textposition": "outside"}
+        texts = ["unknown" if np.isnan(share) else f"{share:.0%}" for share in shares]
+        bar |= {"text": texts, "textposition": "outside"}
         traces.append(bar | {"hovertemplate": "%{x:.1%}<extra></extra>"})
     end = min(1.05, 1.15 * table[IMPORTANCE].max())
     x = axis("share of the importance", (0, end), {share: f"{share:.0%}" for share in round_ticks(0, end)})
     y, layout = chart.named_axis(order), {"height": max(340, 100 + 32 * len(order))}
-    note = f"From {table[names.TRIALS].iloc[0]} trials at epoch {table[names.EPOCH].iloc[0]}."
+    known = table[table[IMPORTANCE].notna()]
+    note = f"From {known[names.TRIALS].iloc[0]} trials at epoch {known[names.EPOCH].iloc[0]}."
     return {"": Panel(x, y, traces, note, layout=layout)}
 
 
@@ -139,6 +147,8 @@ def _parallel(study: Study, table: pd.DataFrame, drawn: pd.Series[bool], axes: l
     """Return a panel with upright ``axes`` and one for the loss, and lines for the ``drawn`` trials."""
     known = [own.including(table[own.name]) for own in axes]
     heights = [np.nan_to_num(own.place(own.coordinates(table[own.name])), neginf=0) for own in known]
+    for own, places in zip(known, heights, strict=True):  # a line has a gap at what its model does not have
+        places[table[own.name].isna()] = np.nan if own.name in study.space.conditions else 0
     low, high = loss_range(table[VAL_LOSS][drawn], table[STATE][drawn]) or (0, 1)
     known.append(Axis(VAL_LOSS, "linear", low, high))
     heights.append(known[-1].place(table[VAL_LOSS].clip(low, high)))
