@@ -12,7 +12,7 @@ import tyro
 from vae_tune.cli.command import Command, Options
 from vae_tune.config.fields import require
 from vae_tune.config.model_options import OptionValue, OptionValues, option_values
-from vae_tune.config.settings import TrialConfig
+from vae_tune.config.settings import LikelihoodName, TrialConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class ModelCommandOptions(Options):
     """Try the model on two made-up images, as each search does before it creates anything."""
     shape: str = "1x28x28"
     """Images as CHANNELSxHEIGHTxWIDTH."""
+    likelihood: LikelihoodName | None = None
+    """Distribution of a pixel, which sets how many values the decoder returns; default: as in a search."""
     latent_size: int = 20
     """Dimensions of the latent code."""
     model_options: Mapping[str, OptionValue] = field(default_factory=OptionValues)
@@ -50,9 +52,8 @@ def run(options: ModelCommandOptions) -> None:
     """Print a model's options and the number of its parameters."""
     from vae_tune.tasks.models import describe_model
 
-    config = TrialConfig(
-        model=options.model, latent_size=options.latent_size, model_options=dict(options.model_options)
-    )
+    names = ("model", "model_options", "latent_size", "likelihood")
+    config = TrialConfig(**{name: getattr(options, name) for name in names})
     channels, height, width = options.sizes
     print("\n".join(describe_model(config, (channels, height, width), tried=options.probe)))
 
