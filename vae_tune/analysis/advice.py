@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -178,7 +178,8 @@ def _result(study: Study) -> Iterator[Finding]:
 def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
     """Report the share of each hyperparameter, and which matters most if ``docs/advice.md`` calls that clear."""
     if MODEL in table:
-        for model, part in table.groupby(MODEL, sort=False):
+        for model in table[MODEL].drop_duplicates():
+            part = table[table[MODEL] == model]
             where = f"Among the trials of {model}: " if model else ""
             if part[names.IMPORTANCE].isna().any():
                 known = part[names.TRIALS].iloc[0]
@@ -222,8 +223,8 @@ def _edges(study: Study) -> Iterator[Finding]:
 
 def _winners(study: Study, name: str) -> str:
     """Return what the winner has; a winner of another model does not have the hyperparameter."""
-    value = None if study.best is None else study.best[name]
-    return f"The winner has {value:.4g}." if pd.notna(value) else "The winner is of another model."
+    value: Any = None if study.best is None else study.best[name]
+    return "The winner is of another model." if value is None or pd.isna(value) else f"The winner has {value:.4g}."
 
 
 def _stopping(study: Study) -> Iterator[Finding]:

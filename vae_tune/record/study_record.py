@@ -177,7 +177,7 @@ class StudyRecord:
     @property
     def resume_command(self) -> str:
         """The command that resumes the study."""
-        return resume_command(self.metadata["kind"], self.place, self.metadata["reference"].get("model", ""))
+        return resume_command(self.metadata["kind"], self.place, next(iter(self.metadata.get(names.CODE, {})), ""))
 
     @property
     def rows(self) -> Sequence[TrialRow]:

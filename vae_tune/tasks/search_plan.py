@@ -155,9 +155,9 @@ def _with_named_models(
     named = [config.trial.model, *(read_models(config.space) if config.space is not None else ())]
     digests = {model: code["sha256"] for model, code in metadata.get(CODE, {}).items()}
     admit_again(models, digests, named, address(config.resume or Path()))
-    trial, own = config.trial, recorded.trial.model
-    if is_own(own) and trial.model.rpartition(":")[2] == own.rpartition(":")[2]:
-        trial = dataclasses.replace(trial, model=own)
+    trial, classes = config.trial, {model.rpartition(":")[2] for model in filter(is_own, models)}
+    if is_own(trial.model) and trial.model.rpartition(":")[2] in classes:  # it only says where the code is
+        trial = dataclasses.replace(trial, model=recorded.trial.model)
     return dataclasses.replace(config, trial=with_options(trial, space))
 
 

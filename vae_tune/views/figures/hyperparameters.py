@@ -147,8 +147,9 @@ def _parallel(study: Study, table: pd.DataFrame, drawn: pd.Series[bool], axes: l
     """Return a panel with upright ``axes`` and one for the loss, and lines for the ``drawn`` trials."""
     known = [own.including(table[own.name]) for own in axes]
     heights = [np.nan_to_num(own.place(own.coordinates(table[own.name])), neginf=0) for own in known]
-    for own, places in zip(known, heights, strict=True):  # a line has a gap at what its model does not have
-        places[table[own.name].isna()] = np.nan if own.name in study.space.conditions else 0
+    for searched, height in zip(known, heights, strict=True):  # a line has a gap at what its model does not have
+        if searched.name in study.space.conditions:
+            height[table[searched.name].isna().to_numpy()] = np.nan
     low, high = loss_range(table[VAL_LOSS][drawn], table[STATE][drawn]) or (0, 1)
     known.append(Axis(VAL_LOSS, "linear", low, high))
     heights.append(known[-1].place(table[VAL_LOSS].clip(low, high)))
