@@ -38,7 +38,7 @@ def worker(sampler: str, trials: int, folder: Path) -> dict[str, float]:
     from vae_tune.record.study_record import StudyRecord
     from vae_tune.record.trials import TrialRow
     from vae_tune.search.stopping import Stopping
-    from vae_tune.tasks.search_run import run_trials
+    from vae_tune.search.tuner import run_trials
 
     epochs = 5
 

@@ -20,7 +20,7 @@ from vae_tune.config.space import DEFAULT_SPACE, load_space
 from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping
-from vae_tune.tasks.search_run import run_trials
+from vae_tune.search.tuner import run_trials
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("without_torch", "local_ray")]
 

@@ -28,7 +28,7 @@ from vae_tune.images.datasets import load_images
 from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping
-from vae_tune.tasks.search_run import run_trials
+from vae_tune.search.tuner import run_trials
 from vae_tune.vae.checkpoint import checkpoint_folder
 from vae_tune.vae.training import fit
 

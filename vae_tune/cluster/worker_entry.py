@@ -1,10 +1,13 @@
-"""The function that the driver gives to Ray Tune, in a module that does not import torch."""
+"""What the driver gives to Ray Tune, and Ray to its workers: in a module that imports neither torch nor Optuna."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ray import tune
+
+from vae_tune.config.names import GPUS
 from vae_tune.vae.networks.code import Code
 from vae_tune.vae.networks.registry import admit
 
@@ -19,3 +22,9 @@ def ray_trainable(config: dict[str, Any], *, codes: Mapping[str, Code], **settin
     for model, code in codes.items():
         admit(code, model)
     trainable.train_trial(config, **settings)
+
+
+def trial_resources(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """Return what Ray reserves for a trial: ``cpus`` cores, and its share of a GPU."""
+    gpu = {"GPU": config[GPUS]} if config[GPUS] else {}
+    return tune.PlacementGroupFactory([{"CPU": float(cpus), **gpu}])

@@ -184,6 +184,11 @@ class StudyRecord:
         """All trials by number, which is the order in which Optuna creates them."""
         return list(self._rows.values())
 
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return sum(row.state != names.RUNNING for row in self._rows.values())
+
     def row(self, number: int) -> TrialRow:
         """Return the trial with that number, which can differ from its index in ``rows``.
 

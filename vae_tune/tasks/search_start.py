@@ -43,6 +43,10 @@ class RunningSearch:
     view: View
     stopping: Stopping
 
+    def unfinished(self) -> int:
+        """Return how many trials have not ended."""
+        return self.plan.config.num_samples - self.record.ended
+
 
 class InterruptedInOrder(KeyboardInterrupt):
     """A search was interrupted, and ended with its report and its summary."""

@@ -1,8 +1,5 @@
 """Trials outlive the Ray that runs them, as long as they get on."""
 
-import subprocess
-import sys
-
 import pytest
 
 from tests.record.test_study_record import report
@@ -13,8 +10,8 @@ from vae_tune.config.files import read_json
 from vae_tune.config.names import FAILED, INTERRUPTED
 from vae_tune.record.metadata import read_metadata
 from vae_tune.record.study_record import StudyRecord
+from vae_tune.search.ray_restarts import run_with_restarts
 from vae_tune.search.stopping import Stopping
-from vae_tune.tasks.search_run import outliving_ray
 
 
 class Ray:
@@ -50,7 +47,7 @@ def outlive(record, ray, deaths, *, ending=None, epochs_at=()):
         if len(runs) <= deaths:
             raise RayDied("Ray has died: it had to.")
 
-    outliving_ray(run, record, ending or Stopping(), ray, said.append)
+    run_with_restarts(run, record, ending or Stopping(), ray, said.append)
     return said
 
 
@@ -130,18 +127,3 @@ def test_a_ray_that_never_starts_again_ends_the_search_with_the_way_to_go_on(rec
         outlive(record, ray, 1)
     assert ray.restarts == 3
     assert read_json(record.folder / "study.json")["status"] == FAILED
-
-
-def test_an_import_that_outlasts_the_search_says_nothing():
-    """A second Ctrl-C can end it so early; modules that register something for the end are refused then."""
-    code = """
-import threading
-from vae_tune.tasks.search_run import _import_ahead
-def late():
-    threading.main_thread().join()
-    _import_ahead(50)
-    print("tried")
-threading.Thread(target=late).start()
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("tried\n", "")

@@ -1,0 +1,62 @@
+"""The best trials of a running search are kept as trials end; what this needs is imported once it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from importlib import import_module
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from vae_tune.config.names import RUNNING
+from vae_tune.record.trials import TrialRow
+from vae_tune.tasks.search_start import RunningSearch
+
+if TYPE_CHECKING:
+    from vae_tune.tasks.winner import WinnerKeeper
+
+
+class WinnerListener(contextlib.ExitStack):
+    """A listener of the record, and a context in which it may be called.
+
+    It keeps the best of the ended trials. It imports torch only once the workers train, since they import it too.
+    """
+
+    def __init__(self, search: RunningSearch):
+        super().__init__()
+        self._search = search
+        self._importing = Thread(target=import_ahead, args=[search.plan.config.num_samples])
+
+    def __call__(self, row: TrialRow) -> None:
+        """Handle a change of one trial."""
+        if row.state != RUNNING:
+            self.keeper(row)
+        elif row.reports and self._importing.ident is None:
+            self._importing.start()
+
+    @cached_property
+    def keeper(self) -> WinnerKeeper:
+        """What writes ``best/``."""
+        from vae_tune.tasks.winner import WinnerKeeper
+        from vae_tune.vae.threads import cpu_threads
+
+        search = self._search
+        # the trials have the other cores; and as many threads as theirs give the same numbers
+        self.enter_context(cpu_threads(search.slots.cpus))
+        plan = search.plan
+        return WinnerKeeper(search.record, search.images, plan.base.max_epochs, plan.config.keep, search.view.warn)
+
+
+def import_ahead(num_samples: int) -> None:
+    """Import the modules that are first needed between two trials or at the end, where it would cost waiting.
+
+    An import that fails here fails again, with a message, where it is needed. After the end of the search some modules
+    cannot be imported any more; that is silent.
+    """
+    with contextlib.suppress(Exception):
+        for name in ("scipy.special", "vae_tune.tasks.winner", "vae_tune.replay.forecast"):
+            import_module(name)
+        from vae_tune.replay.surrogate import FEWEST
+
+        if num_samples >= FEWEST:  # from fewer there is no forecast
+            import_module("sklearn.gaussian_process")
