@@ -1,6 +1,7 @@
 """One training epoch: vae_tune, the usual way, and the matrix products alone.
 
-    python benchmarks/train.py [--runs 3]
+    python benchmarks/train.py [--model mlp] [--runs 3]
+    python benchmarks/train.py --model conv [--runs 5] [--images 6400]      # see train_conv.py
 
 The usual way (``usual.py``) is the same model on the same images as PyTorch's own VAE example trains it, layer by
 layer: ``DataLoader(MNIST, ToTensor)``, ``binary_cross_entropy`` of a sigmoid, unfused Adam, ``.item()`` per step,
@@ -20,6 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import train_conv
 from harness import alternate, publish, ratio, spread
 from usual import CPU, VAE, VALIDATION, Batches, batches, validate
 from usual import train_epoch as usual_epoch
@@ -89,8 +91,17 @@ def floor(config: TrialConfig, images: Images) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
-    runs = parser.parse_args().runs
+    parser.add_argument("--model", choices=("mlp", "conv"), default="mlp")
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--images", type=int, default=6_400, help="training images of conv; an epoch has 50,000")
+    options = parser.parse_args()
+    if options.model == "conv":
+        train_conv.main(options.runs or 5, options.images)
+    else:
+        compare_mlp(options.runs or 3)
+
+
+def compare_mlp(runs: int) -> None:
     images = load_images(DataConfig())
     rows: list[list[str]] = []
     measured: dict[str, dict[str, Any]] = {}
