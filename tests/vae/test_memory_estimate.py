@@ -47,9 +47,10 @@ print(peak() - before)
         TrialConfig(latent_size=3, hidden_width=7, likelihood="logistic-mixture", mixture_components=4),
         TrialConfig(latent_size=3, hidden_width=7, likelihood="categorical"),
         TrialConfig(latent_size=3, hidden_width=7, likelihood="gaussian"),
+        TrialConfig(latent_size=3, model="conv", model_options={"channels": 4, "residual_blocks": 1}),
     ],
 )
-@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 8, 8)])
+@pytest.mark.parametrize("shape", [(1, 9, 8), (3, 8, 8)])
 def test_the_parameters_are_those_of_the_model(config, shape):
     there = sum(parameter.numel() for parameter in build_model(config, shape).parameters())
     assert parameter_count(config, shape) == there
@@ -60,8 +61,9 @@ def test_the_parameters_are_those_of_the_model(config, shape):
     [
         TrialConfig(max_epochs=1, hidden_width=3000, hidden_layers=2),
         TrialConfig(max_epochs=1, latent_size=10_000, hidden_width=300),
+        TrialConfig(max_epochs=1, model="conv", batch_size=128, model_options={"channels": 64, "residual_blocks": 2}),
     ],
-    ids=["wide", "many latents"],
+    ids=["wide", "many latents", "conv"],
 )
 def test_a_training_takes_about_the_memory_that_is_estimated(config):
     taken = measured(config, SHAPE, EVALUATED)

@@ -15,7 +15,9 @@ import pandas as pd
 
 from vae_tune.analysis.study import Study, trial_configs
 from vae_tune.config import names
+from vae_tune.config.errors import UsageError
 from vae_tune.config.names import ACTIVE_UNITS, EPOCHS, GAP, LATENT_SIZE, ON_FRONT, PARAMETERS, STATE, TRIAL, VAL_LOSS
+from vae_tune.config.settings import TrialConfig
 from vae_tune.record.trials import ranked
 from vae_tune.vae.memory_estimate import parameter_count
 
@@ -63,13 +65,13 @@ def pareto(study: Study) -> pd.DataFrame:
     """Return the loss and the size of the models.
 
     Returns:
-        One row per trial that reported, the smallest first: trial, state, epochs, parameters of encoder and decoder,
+        One row per trial that reported, except those of a user's class that this process may not run, the smallest first: trial, state, epochs, parameters of encoder and decoder,
         val_loss, on_front (whether no trial of this size or below is as good, among those that can win,
         see :func:`vae_tune.record.trials.ranked`).
     """
     table = _newest(study)
-    sizes = [parameter_count(config, study.image_shape) for config in trial_configs(study, table[TRIAL])]
-    table[PARAMETERS] = np.array(sizes, dtype=np.int64)
+    sizes = np.array([_size(config, study) for config in trial_configs(study, table[TRIAL])], dtype=np.int64)
+    table = table.assign(**{PARAMETERS: sizes})[sizes > 0]
     table = table.sort_values([PARAMETERS, VAL_LOSS], ignore_index=True)
     rows: Any = study.trials.reset_index().itertuples()
     candidates = table[TRIAL].isin([row.trial for row in ranked(rows, study.max_epochs)])
@@ -77,6 +79,14 @@ def pareto(study: Study) -> pd.DataFrame:
     smaller = losses.cummin().ffill().shift().fillna(math.inf)
     table[ON_FRONT] = candidates & (losses < smaller)
     return table[[TRIAL, STATE, EPOCHS, PARAMETERS, VAL_LOSS, ON_FRONT]]
+
+
+def _size(config: TrialConfig, study: Study) -> int:
+    """Return the number of a model's parameters, 0 where it cannot be known here."""
+    try:
+        return parameter_count(config, study.image_shape)
+    except UsageError:
+        return 0
 
 
 def _newest(study: Study) -> pd.DataFrame:

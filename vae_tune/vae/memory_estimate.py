@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.likelihoods.registry import likelihood_facts
 
+if TYPE_CHECKING:
+    from vae_tune.vae.model_cost import ModelCost
+
+_BY_FORMULA = "mlp"
+"""The model whose cost is computed by formulas, without torch; that of any other is measured."""
 _FLOAT = 4
 PROCESS = 400_000_000
 """Private bytes of a worker before it trains, without the code of the libraries, which is in memory once."""
@@ -21,7 +27,13 @@ _EVALUATED_AT_ONCE, _OUTPUTS_AT_ONCE = 500, 4_000_000
 
 
 def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
-    """Return the number of weights and biases of the model for images of ``shape``."""
+    """Return the number of weights and biases of the model for images of ``shape``.
+
+    Raises:
+        UsageError: the model is unknown, or a user's class that this process may not run.
+    """
+    if config.model != _BY_FORMULA:
+        return _measured(config, shape).parameters
     pixels, outputs = math.prod(shape), _outputs(config, shape)
     width, latents = config.hidden_width, config.latent_size
     between = (config.hidden_layers - 1) * (width + 1) * width
@@ -59,7 +71,10 @@ def evaluation_batch(config: TrialConfig, shape: Sequence[int]) -> int:
 
 def evaluation_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
     """Return the bytes that evaluating a model on ``evaluated`` images takes, without the model and the images."""
-    return _FLOAT * (4 * evaluated * config.latent_size + _activations(config, shape, evaluation_batch(config, shape)))
+    rows = evaluation_batch(config, shape)
+    if config.model != _BY_FORMULA:  # without gradients a layer's values are free once the next has taken them
+        return 16 * evaluated * config.latent_size + rows * _measured(config, shape).saved_bytes // 4
+    return _FLOAT * (4 * evaluated * config.latent_size + _activations(config, shape, rows))
 
 
 def refuse_too_much(what: str, needed: int, there: int | None, remedy: str) -> None:
@@ -75,7 +90,16 @@ def in_words(count: float) -> str:
 
 def _needs_autograd(config: TrialConfig, shape: Sequence[int]) -> bool:
     """Whether a training takes the generic step, which holds what autograd keeps of a minibatch."""
+    if config.model != _BY_FORMULA:
+        return True
     return config.iwae_samples > 1 or config.free_bits > 0 or not likelihood_facts(config, shape[0]).is_fused
+
+
+def _measured(config: TrialConfig, shape: Sequence[int]) -> ModelCost:
+    """Return the cost of another model than the MLP, whose formulas need no torch."""
+    from vae_tune.vae.model_cost import model_cost
+
+    return model_cost(config, shape)
 
 
 def _weights(config: TrialConfig, shape: Sequence[int]) -> int:
@@ -87,6 +111,8 @@ def _weights(config: TrialConfig, shape: Sequence[int]) -> int:
 
 def _minibatch(config: TrialConfig, shape: Sequence[int]) -> int:
     """Return the bytes of a minibatch and of all that is computed from it."""
+    if config.model != _BY_FORMULA:
+        return config.batch_size * _measured(config, shape).saved_bytes
     numbers = _activations(config, shape, config.batch_size * config.iwae_samples)
     return _FLOAT * numbers * (2 if _needs_autograd(config, shape) else 1)
 
