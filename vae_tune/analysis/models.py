@@ -65,9 +65,9 @@ def pareto(study: Study) -> pd.DataFrame:
     """Return the loss and the size of the models.
 
     Returns:
-        One row per trial that reported, except those of a user's class that this process may not run, the smallest first: trial, state, epochs, parameters of encoder and decoder,
-        val_loss, on_front (whether no trial of this size or below is as good, among those that can win,
-        see :func:`vae_tune.record.trials.ranked`).
+        One row per trial that reported, except those of a user's class that this process may not run, the smallest
+        first: trial, state, epochs, parameters of encoder and decoder, val_loss, on_front (whether no trial of this
+        size or below is as good, among those that can win, see :func:`vae_tune.record.trials.ranked`).
     """
     table = _newest(study)
     sizes = np.array([_size(config, study) for config in trial_configs(study, table[TRIAL])], dtype=np.int64)
