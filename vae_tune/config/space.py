@@ -75,7 +75,8 @@ class Space:
 
     def outside(self, config: TrialConfig) -> dict[str, Any]:
         """Return the values of ``config`` that the sampler could not have proposed, by name."""
-        values = self.values(config)
+        given = self.values(config)
+        values = {name: value for name, value in given.items() if value is not None}  # None: left to the model
         return {name: value for name, value in values.items() if not contains(self.distributions[name], value)}
 
 

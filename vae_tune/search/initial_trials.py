@@ -13,11 +13,13 @@ from typing import Any
 
 import optuna
 import yaml
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from vae_tune.config.compat.optuna import contains
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import read_number
-from vae_tune.config.hyperparameters import value_of, with_values
+from vae_tune.config.hyperparameters import MODEL, value_of, with_values
 from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.names import TRIAL
 from vae_tune.config.settings import TrialConfig
@@ -116,11 +118,15 @@ def _point(where: str, entry: Mapping[str, Any], space: Space, base: TrialConfig
         if name not in space.distributions:
             known = f"{where}: {name!r} is not searched; choose from {', '.join(space.distributions)}."
             raise UsageError(known + did_you_mean(name, space.distributions))
-        point[name] = _read(where, name, text, base)
-        if name in space.outside(with_values(base, {name: point[name]})):
+        point[name] = _read(where, name, text, base, space)
+        if not contains(space.distributions[name], point[name]):
             raise UsageError(
                 f"{where}: {name} {point[name]} lies outside of the search space ({_allowed(space, name)})."
             )
+    model = point.get(MODEL)
+    for name in point:
+        if model is not None and not space.applies(name, model):
+            raise UsageError(f"{where}: {name} is not of {model}: leave it out.")
     return point
 
 
@@ -133,9 +139,10 @@ def _allowed(space: Space, name: str) -> str:
     return f"{searched.low} to {searched.high}{steps}"
 
 
-def _read(where: str, name: str, value: Any, base: TrialConfig) -> Any:
+def _read(where: str, name: str, value: Any, base: TrialConfig, space: Space) -> Any:
     """Return a value with the field's type: CSV has only texts, and in YAML 1.1 1e-4 is a text."""
-    kind = type(value_of(base, name))
+    searched = space.distributions[name]
+    kind = {IntDistribution: int, FloatDistribution: float}.get(type(searched), type(value_of(base, name)))
     try:
         if isinstance(value, str) and kind in (int, float):
             value = read_number(value, kind)

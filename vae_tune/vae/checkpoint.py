@@ -35,6 +35,8 @@ KEPT = 2
 _MIDWAY_FILE = "midway.safetensors"
 _MODEL, _OPTIMIZER, _LOSS = "model.", "optimizer.", "loss"
 """Prefixes of the names of the weights and of Adam's moments, and the name of the loss so far."""
+_LIKELIHOOD = "likelihood:"
+"""Prefix of the names of a likelihood's own parameters: no name in a network has a colon."""
 _PROGRESS = ("epoch", "step", "seconds")
 """The fields of a training state that are no tensors."""
 _OLD_SHAPE = (1, 28, 28)
@@ -144,7 +146,8 @@ def model_from_bytes(content: bytes) -> tuple[VAE, TrialConfig]:
     """Return the model in a checkpoint's bytes, on the CPU, and its configuration; raise DAMAGE at other bytes."""
     tensors, metadata = _load(content)
     config = from_dict(TrialConfig, metadata["config"])
-    return _model(_part(tensors, _MODEL), metadata, config), config
+    likelihood = {name: tensor for name, tensor in tensors.items() if name.startswith(_LIKELIHOOD)}
+    return _model(_part(tensors, _MODEL) | likelihood, metadata, config), config
 
 
 def checkpoint_folder(study: Path, trial: int) -> Path:
@@ -196,7 +199,7 @@ def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig 
 
     Of a user's class there is a copy of its code to read, in ``code/``, under names that Python does not import.
     """
-    weights, code = model.network.state_dict(), admitted_code(config.model)
+    weights, code = model.network.state_dict() | _likelihood(model), admitted_code(config.model)
     more = {} if code is None else {CODE: code.digest}
     content = _save(weights, data=to_dict(data or DataConfig()), shape=model.shape, **more)
     storage.write_bytes(folder / MODEL_FILE, content)
@@ -294,8 +297,21 @@ def _metadata(content: bytes) -> dict[str, Any]:
 def _tensors(state: TrainingState) -> dict[str, torch.Tensor]:
     """Return the weights and Adam's moments."""
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in state.model.network.state_dict().items()}
+    tensors |= _likelihood(state.model)
     moments = state.optimizer.moments.items()
     return tensors | {f"{_OPTIMIZER}{name}": row_major(tensor, state.model) for name, tensor in moments}
+
+
+def _likelihood(model: VAE) -> dict[str, torch.Tensor]:
+    """Return the parameters of the likelihood, such as the scales of a Gaussian; most have none."""
+    own = model.likelihood.state_dict() if isinstance(model.likelihood, torch.nn.Module) else {}
+    return {f"{_LIKELIHOOD}{name}": tensor for name, tensor in own.items()}
+
+
+def _load_likelihood(model: VAE, tensors: dict[str, torch.Tensor]) -> None:
+    """Load what :func:`_likelihood` returned; files before 0.2.0 have nothing of it."""
+    if isinstance(model.likelihood, torch.nn.Module) and (own := _part(tensors, _LIKELIHOOD)):
+        model.likelihood.load_state_dict(own)
 
 
 def _state(
@@ -304,6 +320,7 @@ def _state(
     """Return a training with the weights and moments in ``tensors``."""
     state = new_state(config, _shape(metadata), device)
     state.model.network.load_state_dict(_part(tensors, _MODEL))
+    _load_likelihood(state.model, tensors)
     moments = _part(tensors, _OPTIMIZER).items()
     state.optimizer.load({name: from_row_major(tensor, state.model) for name, tensor in moments})
     return state
@@ -311,7 +328,8 @@ def _state(
 
 def _model(weights: dict[str, torch.Tensor], metadata: dict[str, Any], config: TrialConfig) -> VAE:
     model = build_model(config, _shape(metadata))
-    model.network.load_state_dict(weights)
+    model.network.load_state_dict({name: found for name, found in weights.items() if _LIKELIHOOD not in name})
+    _load_likelihood(model, weights)
     return model
 
 
