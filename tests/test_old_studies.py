@@ -17,7 +17,8 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.names import CONFIRMATION, EXPLORATION, SEARCH
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import read_metadata, read_search_config
-from vae_tune.tasks.search_plan import make_plan, open_record
+from vae_tune.tasks.search_plan import make_plan
+from vae_tune.tasks.search_record import open_record
 from vae_tune.views.terminal import PlainView
 
 OLD = {"search": SEARCH, "confirmation-of-sizes": EXPLORATION, "search/confirmation": CONFIRMATION}

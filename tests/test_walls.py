@@ -21,8 +21,8 @@ NAMED_ONLY_IN = {
     "tasks/evaluate tasks/repeats tasks/train tasks/winner",
     "torchvision": "images/torchvision_sets",  # config/compat loads a part of it by name
     "optuna": "search record config/space config/optuna_logging config/compat analysis cli/dashboard "
-    "replay/curves replay/simulator tasks/confirm tasks/explore tasks/search_plan tasks/search_start "
-    "views/live/postgresql",
+    "replay/curves replay/simulator tasks/confirm tasks/explore tasks/resumed_study "
+    "tasks/search_record tasks/search_start views/live/postgresql",
     "pandas": "analysis config/csv_tables views/figures views/report "
     "views/json_values replay/curves replay/surrogate replay/tables "
     "tasks/compare tasks/confirm tasks/explore tasks/repeats tasks/replay",

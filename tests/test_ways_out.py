@@ -28,7 +28,8 @@ from vae_tune.replay.curves import load_curves, places
 from vae_tune.replay.forecast import Recorded
 from vae_tune.replay.surrogate import Surrogate
 from vae_tune.tasks.replay import replay
-from vae_tune.tasks.search_plan import make_plan, study_place
+from vae_tune.tasks.search_plan import make_plan
+from vae_tune.tasks.study_folder import study_place
 from vae_tune.views.console import make_console
 
 SETTINGS = ReplayOptions(source=Path()).settings

@@ -11,7 +11,8 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record.lock import StudyLock
 from vae_tune.record.metadata import read_search_config
-from vae_tune.tasks.search_plan import make_plan, study_place
+from vae_tune.tasks.search_plan import make_plan
+from vae_tune.tasks.study_folder import study_place
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from vae_tune.search.initial_trials import InitialTrials
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 from vae_tune.search.warm_start import read_warm_start
-from vae_tune.tasks.search_plan import make_plan, open_record
+from vae_tune.tasks.search_plan import make_plan
+from vae_tune.tasks.search_record import open_record
 
 
 def finished(folder, tiny):

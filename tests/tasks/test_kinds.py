@@ -12,7 +12,8 @@ from vae_tune.config.space import load_space
 from vae_tune.record.trials import read_trials
 from vae_tune.tasks.kinds import refuse_kinds
 from vae_tune.tasks.search import resume_search, run_search
-from vae_tune.tasks.search_plan import make_plan, with_likelihood
+from vae_tune.tasks.search_plan import make_plan
+from vae_tune.tasks.search_record import with_likelihood
 
 
 def of(*choices):

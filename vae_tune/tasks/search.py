@@ -18,9 +18,10 @@ from vae_tune.record.claim import claimed
 from vae_tune.record.metadata import read_search_config
 from vae_tune.search.stopping import interruptible
 from vae_tune.tasks.search_finish import finish_search
-from vae_tune.tasks.search_plan import make_plan, study_place
+from vae_tune.tasks.search_plan import make_plan
 from vae_tune.tasks.search_run import train_trials
 from vae_tune.tasks.search_start import make_stopping, running_search
+from vae_tune.tasks.study_folder import study_place
 from vae_tune.vae.networks.code import is_own
 from vae_tune.vae.networks.registry import unnamed
 from vae_tune.views.terminal import View, make_view

@@ -13,7 +13,8 @@ from vae_tune.config.errors import telling_line
 from vae_tune.config.names import INTERRUPTED, SEARCH, SEED
 from vae_tune.record.metadata import read_metadata
 from vae_tune.search.stopping import Trainings, interruptible
-from vae_tune.tasks.search_plan import Plan, open_record
+from vae_tune.tasks.search_plan import Plan
+from vae_tune.tasks.search_record import open_record
 from vae_tune.tasks.search_run import train_trials
 from vae_tune.tasks.search_start import InterruptedInOrder, RunningSearch, record_interruption
 from vae_tune.views.terminal import View

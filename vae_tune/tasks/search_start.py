@@ -23,7 +23,8 @@ from vae_tune.search.crash_notice import crash_notice
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks.confirm import shortage
 from vae_tune.tasks.models import probe_models
-from vae_tune.tasks.search_plan import Plan, open_record, with_likelihood
+from vae_tune.tasks.search_plan import Plan
+from vae_tune.tasks.search_record import open_record, with_likelihood
 from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
