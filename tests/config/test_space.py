@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections import UserDict
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,8 +17,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
+from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
+from vae_tune.vae.networks.registry import read_signature
 
 BASE = TrialConfig()
 SEARCHED = "latent_size: {type: int, low: 2, high: 64}\n"
@@ -368,19 +370,19 @@ def test_the_default_space_file_is_the_built_in_space():
     assert load_space(SPACES / "default.yaml", TrialConfig()) == DEFAULT_SPACE
 
 
-@pytest.mark.parametrize("name", ["wide", "color"])
+@pytest.mark.parametrize("name", ["wide", "color", "conv", "mlp-or-conv"])
 def test_a_space_of_the_package_loads_and_every_corner_of_it_is_a_configuration(name):
-    space = load_space(SPACES / f"{name}.yaml", TrialConfig())
-    base = replace(TrialConfig(), **space.fixed)
-    for end in (0, -1):
+    space = load_space(SPACES / f"{name}.yaml", TrialConfig(), read_signature)
+    base = with_values(TrialConfig(), space.fixed)
+    for end, branch in product((0, -1), space.branches):
         values = {
             name: distribution.choices[end]
             if hasattr(distribution, "choices")
             else (distribution.low, distribution.high)[end]
-            for name, distribution in space.distributions.items()
+            for name, distribution in branch.items()
         }
-        assert space.contains(replace(base, **values))
-    assert space.contains(base) == (name == "wide")  # gp and cmaes need that; color leaves out the linear encoder
+        assert space.contains(with_values(base, values))
+    assert space.contains(base) == (name != "color")  # gp and cmaes need that; color leaves out the linear encoder
 
 
 def test_a_reference_of_zero_lies_outside_of_a_logarithmic_range(load):

@@ -186,7 +186,7 @@ def test_one_latent_has_no_map(tiny):
 
 
 BAD = [
-    (3, "--what manifold", "drawn for latent_size=2 alone, but this model has 3"),
+    (3, "--what manifold", "The manifold needs latent_size=2, but this model has 3"),
     (1, "--what map", "A map needs latent_size >= 2, but this model has 1"),
     (2, "--what samples,sketches", "--what must name some of samples, reconstructions"),
     (2, "--what sample", "but got 'sample'. Did you mean samples?"),

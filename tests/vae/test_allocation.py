@@ -12,9 +12,9 @@ from vae_tune.vae.allocation import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 x = torch.ones(10_000_000)  # 40 MB, past the limit up to which glibc would learn to keep it
-for step in range(4):
+for step in range(12):
     tensors = [x + 1 for _ in range(2)]
-    if step == 1:
+    if step == 7:  # by then what small objects lie between them is settled
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     del tensors
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -22,11 +22,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str) -> int:
-    """Return how often the kernel had to provide a page in two steps."""
+    """Return how often the kernel had to provide a page in the last steps."""
     command = [sys.executable, "-c", FAULTS, how]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def test_later_steps_take_the_memory_of_the_first():
-    assert faults("keep") < 100
-    assert faults("leave") > 10_000
+def test_later_steps_take_the_memory_of_earlier_ones():
+    assert faults("keep") < faults("leave") / 10

@@ -232,7 +232,7 @@ def test_the_manifold_grows_to_the_right_and_upwards_in_steps_of_equal_prior_mas
 @pytest.mark.parametrize("latents", [1, 3])
 def test_there_is_no_manifold_of_other_than_two_latents(latents):
     model = build_model(TrialConfig(latent_size=latents, hidden_width=8), (1, 5, 7))
-    with pytest.raises(UsageError, match=f"latent_size=2 alone, but this model has {latents}"):
+    with pytest.raises(UsageError, match=f"needs latent_size=2, but this model has {latents}"):
         manifold(model, 5)
 
 

@@ -289,8 +289,11 @@ def _load(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    """Return the metadata in the header of a safetensors file: its length, then JSON."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    """Return the metadata in the header of a safetensors file: its length, then JSON. Raise ValueError without one."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except ValueError:
+        raise ValueError(f"{MODEL_FILE} does not begin with a safetensors header.") from None
     return {name: json.loads(text) for name, text in header.get("__metadata__", {}).items()}
 
 
