@@ -20,6 +20,7 @@ from vae_tune.analysis.study import load_study
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import write_json
 from vae_tune.config.hyperparameters import with_values
+from vae_tune.config.metric import Metric
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING, SEARCH
 from vae_tune.config.settings import AshaConfig, DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
@@ -28,7 +29,14 @@ from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import new_metadata, this_run
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, winner
+from vae_tune.vae.metric import UserMetric
+from vae_tune.vae.networks.code import Code
 
+SCORE = UserMetric(
+    Code("mine.py:score", "mine", {"mine": "def score(): ..."}, {"mine": "mine.py"}),
+    Metric("score", "", "maximize", ("score", "half")),
+)
+"""A metric of a user's for :func:`make_study`: ``score`` is the loss negated, so that it ranks alike."""
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
 TRAIN = 5000
 
@@ -70,6 +78,7 @@ def make_study(
     shift=0.0,
     likelihood=None,
     shape=(1, 28, 28),
+    metric=None,
 ):
     """Write a study of made-up trials into ``folder`` and return the folder.
 
@@ -77,6 +86,7 @@ def make_study(
     so many trials have ended: what is running then stays RUNNING, which goes with ``status`` running or interrupted.
     ``nodes`` each have ``slots`` workers. ``reference`` replaces the reference configuration, ``likelihood`` its
     likelihood, which sets the kind of the losses; ``shift`` is added to all losses, ``shape`` is that of the images.
+    ``metric`` ranks trials in place of the loss, which it mirrors: see :data:`SCORE`.
     """
     folder = Path(folder)
     config = SearchConfig(
@@ -93,7 +103,9 @@ def make_study(
     for report in (report for trial in simulated for report in trial.reports):
         for name in ("train_loss", "val_loss", "val_reconstruction"):
             report[name] += shift
-    options = {"space": space, "status": status, "slots": len(workers), "kind": kind, "shape": shape}
+        if metric:
+            report.update(score=-report["val_loss"], half=report["val_loss"] / 2, ranked_loss=report["val_loss"])
+    options = {"metric": metric, "space": space, "status": status, "slots": len(workers), "kind": kind, "shape": shape}
     return write_study(folder, config, simulated, **options)
 
 
@@ -108,19 +120,20 @@ def write_study(
     resumed=(),
     kind=SEARCH,
     shape=(1, 28, 28),
+    metric=None,
 ):
     """Write a study of given trials; ``resumed`` are the seconds after the start at which further runs began."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     blank = np.zeros((1, *shape), np.uint8)
-    metadata = new_metadata(folder.name, config, config.trial, space, Images(blank, blank, blank), kind)
+    metadata = new_metadata(folder.name, config, config.trial, space, Images(blank, blank, blank), kind, metric)
     metadata["data"] |= {"train": TRAIN, "validation": 10_000, "test": 10_000}
     run = {"num_samples": config.num_samples, "slots": {"count": slots, "cpus": 1, "gpus": 0}, **this_run()}
     run |= {"command": ["search.py", "--num-samples", str(config.num_samples)]}
     metadata["runs"] = [{"started": iso(seconds), **run} for seconds in (0, *resumed)]
     last = max([report["order"] for trial in simulated for report in trial.reports], default=0)
-    record = StudyRecord.create(
-        folder, metadata, lambda study: study.add_trials([frozen(trial, space, config.trial) for trial in simulated])
-    )
+    ranked_by = metadata["metric"]["name"]
+    trials = [frozen(trial, space, config.trial, ranked_by) for trial in simulated]
+    record = StudyRecord.create(folder, metadata, lambda study: study.add_trials(trials))
     write_best(folder, record.rows, config, metadata["metric"])
     seconds = max([clock(report["time"]) for t in simulated for report in t.reports if report["order"] == last] or [0])
     record.set_status(status, **({} if status == "running" else {"ended": iso(seconds + 3)}))
@@ -256,7 +269,7 @@ def report(random, values, epoch, now, seconds, order):
     }
 
 
-def frozen(trial, space, base):
+def frozen(trial, space, base, ranked_by="val_loss"):
     """Return what the Optuna study holds of a simulated trial."""
     inside = space.contains(with_values(base, trial.values))
     attributes = {f"{REPORT_ATTRIBUTE}{report['epoch']}": report for report in trial.reports}
@@ -269,20 +282,20 @@ def frozen(trial, space, base):
         number=trial.number,
         trial_id=trial.number,
         state=TrialState[trial.state],
-        value=trial.reports[-1]["val_loss"] if trial.state in (COMPLETE, PRUNED) else None,
+        value=trial.reports[-1][ranked_by] if trial.state in (COMPLETE, PRUNED) else None,
         datetime_start=START + timedelta(seconds=trial.started),
         datetime_complete=None if trial.state == RUNNING else START + timedelta(seconds=trial.ended),
         params=trial.values if inside else {},
         distributions={name: space.distributions[name] for name in trial.values} if inside else {},
         user_attrs=attributes,
         system_attrs={},
-        intermediate_values={report["epoch"]: report["val_loss"] for report in trial.reports},
+        intermediate_values={report["epoch"]: report[ranked_by] for report in trial.reports},
     )
 
 
 def write_best(folder, rows, config, metric):
     """Write ``best/`` without weights: numbers, configuration and two pictures."""
-    best = winner(rows, config.trial.max_epochs)
+    best, ranking = winner(rows, config.trial.max_epochs), Metric.of(metric)
     if best is None:
         return
     chosen = {"winner": best}
@@ -290,12 +303,12 @@ def write_best(folder, rows, config, metric):
         chosen["reference"] = rows[0]
     metrics = {
         **{name: value for name, value in metric.items() if name in ("kind", "unit", "dimensions")},
-        "rule": f"lowest val_loss at max_epochs={config.trial.max_epochs}",
-        **{who: numbers(row) for who, row in chosen.items()},
+        "rule": f"{ranking.best} {ranking.name} at max_epochs={config.trial.max_epochs}",
+        **{who: numbers(row, ranking.columns) for who, row in chosen.items()},
     }
     if "reference" in metrics:
         metrics["improvement"] = {
-            split: metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"]
+            split: ranking.improvement(metrics["reference"][split], metrics["winner"][split])
             for split in ("validation", "test")
         }
     if "dimensions" in metrics:
@@ -308,10 +321,10 @@ def write_best(folder, rows, config, metric):
         Image.fromarray(noise).save(folder / "best" / name)
 
 
-def numbers(row):
+def numbers(row, columns=()):
     last = row.reports[-1]
     elbo = {"negative_elbo": last["val_loss"], "reconstruction": last["val_reconstruction"], "kl": last["val_kl"]}
-    elbo |= {"active_units": last["active_units"]}
+    elbo |= {"active_units": last["active_units"]} | {name: last[name] for name in columns}
     test = elbo | {"negative_elbo": elbo["negative_elbo"] - 0.9, "reconstruction": elbo["reconstruction"] - 0.9}
     identity = {"trial": row.trial, "epochs": row.epochs, "hyperparameters": dict(row.values)}
     return identity | {"validation": elbo, "test": test}

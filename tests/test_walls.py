@@ -43,7 +43,7 @@ NAMED_ONLY_IN = {
     "vae_tune.images": "cli tasks replay analysis cluster record images vae/training vae/pictures",
     "vae_tune.record.study_record": "tasks record search replay views/live/__init__",
     "vae_tune.vae.model": "cli tasks analysis cluster "
-    "vae/training vae/checkpoint vae/pictures vae/fused_step vae/autograd_step vae/probe vae/model_cost",
+    "vae/training vae/metric vae/checkpoint vae/pictures vae/fused_step vae/autograd_step vae/probe vae/model_cost",
     "vae_tune.vae.objective": "tasks vae/training vae/pictures vae/autograd_step vae/probe",
 }
 """Where a library, or a part of the package, may be named at all: rooms, folders or modules."""

@@ -16,6 +16,7 @@ from vae_tune.config import storage
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EXPLORATION
 from vae_tune.record.claim import claimed
+from vae_tune.record.metadata import SCHEMA
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def results(tmp_path_factory):
     (folder / "no table" / "trials.csv").write_bytes(b"\x00")
     shutil.copytree(folder / "whole", folder / "newer")
     metadata = json.loads((folder / "whole" / "study.json").read_text())
-    (folder / "newer" / "study.json").write_text(json.dumps(metadata | {"schema": metadata["schema"] + 1}))
+    (folder / "newer" / "study.json").write_text(json.dumps(metadata | {"schema": SCHEMA + 1}))
     (folder / "pictures").mkdir()
     (folder / "notes.txt").write_text("none")
     return folder

@@ -23,6 +23,7 @@ METADATA = {
     "name": "study",
     "config": {"asha": {"grace_period": 2}},
     "reference": {"latent_size": 20},
+    "metric": {"name": "val_loss", "unit": "nats per image", "kind": "grey", "direction": "minimize"},
     "space": dict.fromkeys(DEFAULT_SPACE.distributions, ""),
     "fixed": {},
 }

@@ -17,11 +17,12 @@ from tests.view_servers import SECONDS, VALUES, Server, free_port, trial
 from vae_tune.config.names import FAIL, PRUNED
 from vae_tune.views.live import tensorboard
 
+METADATA = {"metric": {"name": "val_loss", "unit": "nats per image", "kind": "grey", "direction": "minimize"}}
 SHEET = np.arange(1200, dtype=np.uint8).reshape(30, 40)
 
 
 def open_view(folder):
-    return tensorboard.TensorBoard(folder, folder, {})
+    return tensorboard.TensorBoard(folder, folder, METADATA)
 
 
 def read(folder):

@@ -22,7 +22,7 @@ from vae_tune.analysis.study import Study, audited_trials, complete_trials, repo
 from vae_tune.config import names
 from vae_tune.config.files import read_json
 from vae_tune.config.hyperparameters import MODEL
-from vae_tune.config.names import BEST, COMPLETE, EPOCH, EPOCHS, LATENT_SIZE, REFERENCE_TRIAL, STATE, TRIAL, VAL_LOSS
+from vae_tune.config.names import BEST, COMPLETE, EPOCH, EPOCHS, LATENT_SIZE, REFERENCE_TRIAL, STATE, TRIAL
 from vae_tune.record.diagnostics import latents_remedy
 
 _SURE = 30  # trials that the statement about the most important hyperparameter needs
@@ -131,8 +131,8 @@ def stopping(study: Study) -> pd.DataFrame:
 
 
 def _rung_reviews(study: Study) -> Iterator[RungReview]:
-    losses = reports_before_audit(study).pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
-    whole = complete_trials(study)[VAL_LOSS]
+    values = reports_before_audit(study).pivot_table(index=TRIAL, columns=EPOCH, values=study.ranking.name)
+    losses, whole = study.ranking.loss(values), study.losses(complete_trials(study))
     good = set(whole[whole <= whole.median()].index)
     spared = {REFERENCE_TRIAL, *audited_trials(study).index}
     pairs = rung_correlation(study)
@@ -165,12 +165,14 @@ def _result(study: Study) -> Iterator[Finding]:
         yield Finding("result", "No trial has succeeded." if failed else text)
         return
     unit = study.loss_unit
-    loss = f"{unit.text(best[VAL_LOSS])} {unit.name}"
+    losses = study.losses(study.trials)
+    loss = f"{unit.level(losses[study.best_trial or 0])} {unit.name}"
     text = f"The best is trial {best.name}: {loss} on validation at epoch {best[EPOCHS]}"
     if best.name == REFERENCE_TRIAL:
         text += ". It is the reference"
     elif (reference := study.trials.loc[REFERENCE_TRIAL])[EPOCHS] == best[EPOCHS] and reference[STATE] == COMPLETE:
-        text += f", {unit.text(reference[VAL_LOSS] - best[VAL_LOSS])} below the reference"
+        side = "above" if study.ranking.maximize else "below"
+        text += f", {unit.text(losses[REFERENCE_TRIAL] - losses[study.best_trial or 0])} {side} the reference"
     whole = best[STATE] == COMPLETE
     yield Finding("result", text + ".", "" if whole else "No trial has been trained to the end yet.")
 
@@ -253,7 +255,8 @@ def _stopping(study: Study) -> Iterator[Finding]:
 def _trials(study: Study) -> Iterator[Finding]:
     """Report which trial brought the last improvement. That predicts nothing about more trials: ``docs/advice.md``."""
     table = best_so_far(study)
-    gains = table[table[BEST].diff() < 0]
+    falls = -study.ranking.loss(table[BEST]).diff()
+    gains = table[falls > 0]
     whole = table.dropna(subset=[BEST])
     if len(table) < MIN_TRIALS or whole.empty:
         return
@@ -261,7 +264,7 @@ def _trials(study: Study) -> Iterator[Finding]:
         first = whole[TRIAL].iloc[0]
         text = f"None of the {len(table)} trials that ended was better than trial {first}, the first complete one."
     else:
-        gain = study.loss_unit.with_name(-table[BEST].diff()[gains.index[-1]])
+        gain = study.loss_unit.with_name(falls[gains.index[-1]])
         last = _ordinal(gains[names.ORDER].iloc[-1])
         text = f"The last improvement, {gain}, came from the {last} of the {len(table)} trials that ended."
     yield Finding("trials", text)
@@ -274,11 +277,11 @@ def _epochs(study: Study) -> Iterator[Finding]:
     """
     if study.best is None or study.best[STATE] != COMPLETE:
         return
-    curve = study.epochs[study.epochs[TRIAL] == study.best_trial].set_index(EPOCH)[VAL_LOSS].sort_index()
+    curve = study.losses(study.epochs[study.epochs[TRIAL] == study.best_trial].set_index(EPOCH)).sort_index()
     window, last = max(2, len(curve) // 10), min(len(curve), max(_LAST, len(curve) // 4))
     if last < _FEW:
         return
-    mean, half = slope(np.arange(last, dtype=np.float64), curve.to_numpy(np.float64)[-last:])
+    mean, half = slope(np.arange(last, dtype=np.float64), np.asarray(curve, np.float64)[-last:])
     end = (curve.iloc[-1] - curve.iloc[-1 - window]) / window
     lowest = int(curve.argmin()) + 1
     unit, falling = study.loss_unit, study.threshold(_FALLING)

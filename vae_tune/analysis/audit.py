@@ -17,6 +17,7 @@ from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json
 from vae_tune.config.hyperparameters import value_of
 from vae_tune.config.local_copies import local_copy, original_address
+from vae_tune.config.metric import Metric, loss_of
 from vae_tune.config.names import BEST_FOLDER, COMPLETE, EPOCHS_FILE, ORDER, PRUNED, RUNNING, TRIALS_FILE, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.record.metadata import read_metadata
@@ -39,37 +40,44 @@ def audit(folder: Path) -> list[str]:
     max_epochs = metadata["reference"]["max_epochs"]
     try:
         trials = [trial for trial in read_trials(folder) if names.WARM_START not in trial.user_attrs]
-        tables = [_read_table(folder / name) for name in (TRIALS_FILE, EPOCHS_FILE)]
+        trial_lines, epoch_lines = (_read_table(folder / name) for name in (TRIALS_FILE, EPOCHS_FILE))
     except (OSError, ValueError) as error:
         raise UsageError(f"The record of {original_address(folder)} cannot be read: {error}.") from error
     rows = [row_from_trial(trial) for trial in trials if trial.state.name != "WAITING"]
-    found = [line for trial in trials for line in _compare_values(trial)]
-    found += [line for row in rows for line in _check_state(row, max_epochs)]
+    ranking = Metric.of(metadata["metric"])
+    found = [line for trial in trials for line in _compare_values(trial, ranking)]
+    found += [line for row in rows for line in _check_state(row, max_epochs, ranking)]
     found += _check_order(rows)
     found += make_scheduler(config.asha, max_epochs, metadata["reference"]["seed"]).verify(rows)
-    found += _check_tables(metadata["status"] == "running", rows, *tables)
+    found += _check_tables(metadata["status"] == "running", rows, trial_lines, epoch_lines, [*ranking.epoch_columns])
     found += _check_count(rows, metadata, config)
-    found += _check_best(folder, rows, max_epochs, metadata["metric"]["kind"])
+    found += _check_best(folder, rows, max_epochs, metadata["metric"]["kind"], ranking)
     return found
 
 
-def _compare_values(trial: FrozenTrial) -> Iterator[str]:
+def _compare_values(trial: FrozenTrial, ranking: Metric) -> Iterator[str]:
     row, values = row_from_trial(trial), trial.intermediate_values
-    reported = {report[names.EPOCH]: report[VAL_LOSS] for report in row.reports}
+    reported = {report[names.EPOCH]: report[ranking.name] for report in row.reports}
     for epoch in sorted({*reported, *values}):
         loss, value = reported.get(epoch), values.get(epoch)
         if loss != value:
             yield f"trial {row.trial} epoch {epoch}: the report says {loss}, Optuna's intermediate value {value}"
-    if row.state in (COMPLETE, PRUNED) and trial.value != row.val_loss:
-        yield f"trial {row.trial}: Optuna's value is {trial.value}, its last report {row.val_loss}"
+    last = row.reports[-1][ranking.name] if row.reports else None
+    if row.state in (COMPLETE, PRUNED) and trial.value != last:
+        yield f"trial {row.trial}: Optuna's value is {trial.value}, its last report {last}"
+    for report in row.reports:
+        if loss_of(report) != ranking.loss(report[ranking.name]):
+            epoch = report[names.EPOCH]
+            yield f"trial {row.trial} epoch {epoch}: it is ranked by {loss_of(report)}, not by its {ranking.name}"
 
 
-def _check_state(row: TrialRow, max_epochs: int) -> Iterator[str]:
+def _check_state(row: TrialRow, max_epochs: int, ranking: Metric) -> Iterator[str]:
     epochs = [report[names.EPOCH] for report in row.reports]
     if epochs != list(range(1, len(epochs) + 1)):
         yield f"trial {row.trial}: its epochs are {epochs}, not each once and in order"
-    if not all(math.isfinite(report[VAL_LOSS]) for report in row.reports):
-        yield f"trial {row.trial}: a reported {VAL_LOSS} is not finite"
+    for name in dict.fromkeys([VAL_LOSS, *ranking.columns]):
+        if not all(math.isfinite(report[name]) for report in row.reports):
+            yield f"trial {row.trial}: a reported {name} is not finite"
     if row.state == COMPLETE and row.epochs != max_epochs:
         yield f"trial {row.trial} is COMPLETE at epoch {row.epochs}, not {max_epochs}"
     if row.state == PRUNED and not 0 < row.epochs < max_epochs:
@@ -89,7 +97,11 @@ def _check_order(rows: Sequence[TrialRow]) -> Iterator[str]:
 
 
 def _check_tables(
-    live: bool, rows: Sequence[TrialRow], trials: Sequence[Mapping[str, str]], epochs: Sequence[Mapping[str, str]]
+    live: bool,
+    rows: Sequence[TrialRow],
+    trials: Sequence[Mapping[str, str]],
+    epochs: Sequence[Mapping[str, str]],
+    columns: Sequence[str],
 ) -> Iterator[str]:
     if [line.get(names.TRIAL) for line in trials] != [str(row.trial) for row in rows]:
         yield f"{TRIALS_FILE} does not list the study's trials, each once"
@@ -104,7 +116,7 @@ def _check_tables(
     reports = sorted(((row.trial, report) for row in rows for report in row.reports), key=lambda pair: pair[1][ORDER])
     for number, (line, (trial, report)) in enumerate(zip(epochs, reports, strict=False), start=2):
         known = {names.TRIAL: trial, **report}
-        wanted = {name: _text(value) for name, value in known.items() if name in names.EPOCH_COLUMNS}
+        wanted = {name: _text(value) for name, value in known.items() if name in columns}
         if line != wanted:
             name = next(name for name in wanted if line.get(name) != wanted[name])
             yield f"{EPOCHS_FILE}:{number} has {name}={line.get(name)!r}, the study {wanted[name]!r}"
@@ -123,7 +135,7 @@ def _check_count(rows: Sequence[TrialRow], metadata: Mapping[str, Any], config: 
         yield "the first trial is not the reference"
 
 
-def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: str) -> Iterator[str]:
+def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: str, ranking: Metric) -> Iterator[str]:
     best = winner([row for row in rows if row.state != RUNNING], max_epochs)
     interim = winner(rows, max_epochs)  # an interrupted search may name a trial that has not ended
     path = folder / BEST_FOLDER / names.METRICS_FILE
@@ -137,7 +149,7 @@ def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: s
         named, loss = metrics["winner"]["trial"], metrics["winner"]["validation"]["negative_elbo"]
         found = metrics["kind"]
         gains = {
-            split: (gain, metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"])
+            split: (gain, ranking.improvement(metrics["reference"][split], metrics["winner"][split]))
             for split, gain in metrics.get("improvement", {}).items()
         }
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:

@@ -18,17 +18,22 @@ _BELOW, _ABOVE, _MARGIN = 0.1, 0.3, 0.1  # of the span
 _EDGE = 0.2  # of the range, above a curve that is all in view
 
 
-def loss_range(losses: pd.Series[Any], states: pd.Series[Any]) -> tuple[float, float] | None:
+def loss_range(
+    losses: pd.Series[Any], states: pd.Series[Any], *, maximize: bool = False
+) -> tuple[float, float] | None:
     """Return the ends of an axis on which the fully trained trials can be told apart.
 
     Losses of stopped trials are from early epochs: with all of them in view the others would lie on one line. So the
     range goes from the lowest to a high quantile of the complete trials (of all, where fewer than 3 are complete),
     and no further than 5 times as far from the lowest as their median. ``states`` have the index of ``losses``, of
-    which those that are not finite do not count.
+    which those that are not finite do not count. With ``maximize``, the highest values are the best ones.
 
     Returns:
         Low and high, low < high; None where there is no finite loss.
     """
+    if maximize:
+        mirrored = loss_range(-losses, states)
+        return None if mirrored is None else (-mirrored[1], -mirrored[0])
     values = losses.replace([np.inf, -np.inf], np.nan).dropna()
     whole = values[states[values.index] == COMPLETE]
     good = whole if len(whole) >= _MIN_COMPLETE else values
@@ -41,13 +46,18 @@ def loss_range(losses: pd.Series[Any], states: pd.Series[Any]) -> tuple[float, f
     return low - _BELOW * span, min(high + _ABOVE * span, float(values.max()) + _MARGIN * span)
 
 
-def curve_range(curves: pd.DataFrame, winner: int | None) -> tuple[float, float] | None:
+def curve_range(
+    curves: pd.DataFrame, winner: int | None, column: str = VAL_LOSS, *, maximize: bool = False
+) -> tuple[float, float] | None:
     """Return :func:`loss_range` of the ends of learning curves, with the whole curve of the winner in view.
 
     ``curves`` has one row per report, by trial and epoch, as of :func:`vae_tune.analysis.progress.learning_curves`.
     """
+    if maximize:
+        mirrored = curve_range(curves.assign(**{column: -curves[column]}), winner, column)
+        return None if mirrored is None else (-mirrored[1], -mirrored[0])
     ends = curves.drop_duplicates(TRIAL, keep="last")
-    view, own = loss_range(ends[VAL_LOSS], ends[STATE]), curves.loc[curves[TRIAL] == winner, VAL_LOSS]
+    view, own = loss_range(ends[column], ends[STATE]), curves.loc[curves[TRIAL] == winner, column]
     if view is None or own.empty:
         return view
     low, high = view

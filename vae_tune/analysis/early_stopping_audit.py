@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import betaincinv, ndtr
 
 from vae_tune.analysis.study import Study, audited_trials, complete_trials
-from vae_tune.config.names import EPOCH, EPOCHS, PRUNED, STATE, TRIAL, VAL_LOSS
+from vae_tune.config.names import EPOCH, EPOCHS, PRUNED, STATE, TRIAL
 
 Array = npt.NDArray[np.float64]
 _FEWEST = 3  # trials with a final loss that a correlation or a line through them needs
@@ -48,8 +48,8 @@ def _rung_audits(study: Study) -> Iterator[RungAudit]:
     audits = audited_trials(study)
     if audits.empty:
         return
-    losses = study.epochs.pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
-    whole = complete_trials(study)[VAL_LOSS]
+    losses = study.ranking.loss(study.epochs.pivot_table(index=TRIAL, columns=EPOCH, values=study.ranking.name))
+    whole = study.losses(complete_trials(study))
     passed = whole[~whole.index.isin(audits.index)]
     audits_done = audits[audits.index.isin(whole.index)]
     stopped_at = pd.concat([study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS], audits_done])

@@ -22,7 +22,7 @@ from vae_tune.analysis.study import Study, parts_by_model, trial_configs
 from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.hyperparameters import MODEL
-from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS, VAL_LOSS
+from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS
 from vae_tune.config.optuna_logging import silence_optuna
 
 MIN_TRIALS = 10  # trials with a loss at the same epoch that a comparison of hyperparameters needs
@@ -121,23 +121,26 @@ def slices(study: Study) -> pd.DataFrame:
 
     Returns:
         One row per trial and hyperparameter that it has: trial, state, epochs, hyperparameter, value (of the
-        hyperparameter's own type), val_loss (the trial's last, at epoch ``epochs``; NaN where there was none).
+        hyperparameter's own type), val_loss (the trial's last, at epoch ``epochs``; NaN where there was none), or the
+        user's metric that ranks trials in its place.
     """
+    ranked_by = study.ranking.name
     searched = dict.fromkeys(study.space.distributions, object)
     table = study.trials.astype(searched).reset_index()
-    table = table.melt([TRIAL, STATE, EPOCHS, VAL_LOSS], [*searched], HYPERPARAMETER, names.VALUE)
+    table = table.melt([TRIAL, STATE, EPOCHS, ranked_by], [*searched], HYPERPARAMETER, names.VALUE)
     absent = table[HYPERPARAMETER].isin(list(study.space.conditions)) & table[names.VALUE].isna()
     table = table[~absent].reset_index(drop=True)
-    return table[[TRIAL, STATE, EPOCHS, HYPERPARAMETER, names.VALUE, VAL_LOSS]]
+    return table[[TRIAL, STATE, EPOCHS, HYPERPARAMETER, names.VALUE, ranked_by]]
 
 
 def parallel(study: Study) -> pd.DataFrame:
     """Return whole configurations with their losses.
 
     Returns:
-        One row per trial: trial, state, epochs, each hyperparameter by its own name, val_loss (its last).
+        One row per trial: trial, state, epochs, each hyperparameter by its own name, val_loss (its last), or
+        the user's metric that ranks trials.
     """
-    return study.trials.reset_index()[[TRIAL, STATE, EPOCHS, *study.space.distributions, VAL_LOSS]]
+    return study.trials.reset_index()[[TRIAL, STATE, EPOCHS, *study.space.distributions, study.ranking.name]]
 
 
 def pair(study: Study) -> tuple[str, str] | None:
@@ -162,30 +165,30 @@ def pair_grid(study: Study, x: str | None = None, y: str | None = None, cells: i
     Returns:
         One row per cell, all ``cells`` x ``cells`` of them: the hyperparameters by name (the cell's middle, or
         choice), trials in it, epochs (the longest that one of them trained, 0 for none), val_loss (the lowest of the
-        trials that trained so long, NaN for none).
+        trials that trained so long, NaN for none), or the best value of the user's metric that ranks trials.
 
     Raises:
         UsageError: ``x`` or ``y`` is not searched.
     """
-    chosen = (x, y) if x and y else pair(study)
+    chosen, ranked_by = (x, y) if x and y else pair(study), study.ranking.name
     table = study.trials.reset_index()
     if chosen is None or table.empty:
-        empty = pd.DataFrame(columns=[*(chosen or ()), TRIALS, EPOCHS, VAL_LOSS])
-        return empty.astype({TRIALS: int, EPOCHS: int, VAL_LOSS: float})
+        empty = pd.DataFrame(columns=[*(chosen or ()), TRIALS, EPOCHS, ranked_by])
+        return empty.astype({TRIALS: int, EPOCHS: int, ranked_by: float})
     known = axes(study)
     for name in chosen:
         if name not in known:
             raise UsageError(f"{name!r} is not searched in {study.name}; choose from {', '.join(known)}.")
-    table = table[(table[STATE] != FAIL) & table[VAL_LOSS].notna() & table[[*chosen]].notna().all(axis=1)]
+    table = table[(table[STATE] != FAIL) & table[ranked_by].notna() & table[[*chosen]].notna().all(axis=1)]
     middles, places = zip(*(_cells(known[str(name)], table[name], cells) for name in chosen), strict=True)
-    table = table.assign(x=places[0], y=places[1])
+    table = table.assign(x=places[0], y=places[1], **{names.RANKED_LOSS: study.losses(table)})
     deepest = table[table[EPOCHS] == table.groupby(["x", "y"])[EPOCHS].transform("max")]
     grid = pd.MultiIndex.from_product([range(len(middle)) for middle in middles], names=["x", "y"])
     result = pd.DataFrame(
         {
             TRIALS: table.groupby(["x", "y"]).size().reindex(grid, fill_value=0),
             EPOCHS: deepest.groupby(["x", "y"])[EPOCHS].max().reindex(grid, fill_value=0),
-            VAL_LOSS: deepest.groupby(["x", "y"])[VAL_LOSS].min().reindex(grid),
+            ranked_by: study.ranking.loss(deepest.groupby(["x", "y"])[names.RANKED_LOSS].min().reindex(grid)),
         }
     ).reset_index()
     for column, name, middle in zip(("x", "y"), chosen, middles, strict=True):
@@ -210,16 +213,18 @@ def comparable(study: Study, epoch: int | None = None) -> pd.DataFrame:
     By default ``epoch`` is the deepest that at least ``MIN_TRIALS`` trials reported.
 
     Returns:
-        One row per trial: trial, epoch, each hyperparameter by its own name, val_loss at that epoch.
+        One row per trial: trial, epoch, each hyperparameter by its own name, val_loss at that epoch, or the
+        user's metric that ranks trials.
     """
+    ranked_by = study.ranking.name
     searched = list(study.space.distributions)
     failed = study.trials.index[study.trials[STATE] == FAIL]
-    reports = study.epochs.loc[~study.epochs[TRIAL].isin(failed), [TRIAL, EPOCH, VAL_LOSS]]
+    reports = study.epochs.loc[~study.epochs[TRIAL].isin(failed), [TRIAL, EPOCH, ranked_by]]
     if epoch is None:
         counts = reports[EPOCH].value_counts()
         epoch = int(counts.index[counts >= MIN_TRIALS].max()) if (counts >= MIN_TRIALS).any() else 0
     reports = reports[reports[EPOCH] == epoch]
-    return reports.merge(study.trials[searched], left_on=TRIAL, right_index=True)[[TRIAL, EPOCH, *searched, VAL_LOSS]]
+    return reports.merge(study.trials[searched], left_on=TRIAL, right_index=True)[[TRIAL, EPOCH, *searched, ranked_by]]
 
 
 def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
@@ -241,10 +246,11 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
         return pd.concat([_of_model(part, model, epoch) for model, part in parts_by_model(study).items()])
     space = dict(study.space.distributions)
     trials = comparable(study, epoch).dropna()
+    trials = trials.assign(**{names.RANKED_LOSS: study.losses(trials)})
     inside = [study.space.contains(config) for config in trial_configs(study, trials[TRIAL])]
     trials = trials[np.array(inside, dtype=bool)]
     rows = []
-    differ = trials[VAL_LOSS].nunique() > 1 and len(trials[[*space]].drop_duplicates()) > 1
+    differ = trials[names.RANKED_LOSS].nunique() > 1 and len(trials[[*space]].drop_duplicates()) > 1
     if len(trials) >= MIN_TRIALS and differ:
         from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
@@ -292,7 +298,7 @@ def _evaluate(evaluator: Any, trials: pd.DataFrame, space: dict[str, BaseDistrib
     with silence_optuna():
         study = optuna.create_study()
         study.add_trials(
-            optuna.create_trial(value=row[VAL_LOSS], params={name: row[name] for name in space}, distributions=space)
-            for row in trials.to_dict("records")
+            optuna.create_trial(value=loss, params={name: row[name] for name in space}, distributions=space)
+            for loss, row in zip(trials[names.RANKED_LOSS].tolist(), trials.to_dict("records"), strict=True)
         )
         return optuna.importance.get_param_importances(study, evaluator=evaluator)

@@ -8,12 +8,11 @@ empty if no trial has reported. Losses are nats per image. The numbers of a tria
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from vae_tune.analysis.study import Study, trial_configs
+from vae_tune.analysis.study import Study, rows_to_rank, trial_configs
 from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import ACTIVE_UNITS, EPOCHS, GAP, LATENT_SIZE, ON_FRONT, PARAMETERS, STATE, TRIAL, VAL_LOSS
@@ -66,19 +65,20 @@ def pareto(study: Study) -> pd.DataFrame:
 
     Returns:
         One row per trial that reported, except those of a user's class that this process may not run, the smallest
-        first: trial, state, epochs, parameters of encoder and decoder, val_loss, on_front (whether no trial of this
-        size or below is as good, among those that can win, see :func:`vae_tune.record.trials.ranked`).
+        first: trial, state, epochs, parameters of encoder and decoder, val_loss, or the user's metric that ranks
+        trials, on_front (whether no trial of this size or below is as good, among those that can win, see
+        :func:`vae_tune.record.trials.ranked`).
     """
     table = _newest(study)
     sizes = np.array([_size(config, study) for config in trial_configs(study, table[TRIAL])], dtype=np.int64)
-    table = table.assign(**{PARAMETERS: sizes})[sizes > 0]
-    table = table.sort_values([PARAMETERS, VAL_LOSS], ignore_index=True)
-    rows: Any = study.trials.reset_index().itertuples()
-    candidates = table[TRIAL].isin([row.trial for row in ranked(rows, study.max_epochs)])
-    losses = table[VAL_LOSS].where(candidates)
+    table[PARAMETERS], table[names.RANKED_LOSS] = sizes, study.losses(table)
+    table = table[sizes > 0]
+    table = table.sort_values([PARAMETERS, names.RANKED_LOSS], ignore_index=True)
+    candidates = table[TRIAL].isin([row.trial for row in ranked(rows_to_rank(study), study.max_epochs)])
+    losses = table[names.RANKED_LOSS].where(candidates)
     smaller = losses.cummin().ffill().shift().fillna(math.inf)
     table[ON_FRONT] = candidates & (losses < smaller)
-    return table[[TRIAL, STATE, EPOCHS, PARAMETERS, VAL_LOSS, ON_FRONT]]
+    return table[[TRIAL, STATE, EPOCHS, PARAMETERS, study.ranking.name, ON_FRONT]]
 
 
 def _size(config: TrialConfig, study: Study) -> int:

@@ -15,7 +15,7 @@ from vae_tune.analysis.range_edges import best_trials, range_edges
 from vae_tune.analysis.study import Study, complete_trials, parts_by_model
 from vae_tune.config.errors import UsageError
 from vae_tune.config.hyperparameters import MODEL, value_of, with_values
-from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
+from vae_tune.config.names import EPOCH, HIGH, LOW
 from vae_tune.config.space import Space
 
 _MARGIN = 0.1  # of a range, kept on both sides of the best trials
@@ -44,7 +44,8 @@ def next_space(study: Study) -> Space | None:
         return None
     if top[EPOCH].iloc[0] < study.max_epochs:  # early losses may favor others than the last ones do
         whole = complete_trials(study)
-        good = whole[whole[VAL_LOSS] <= whole[VAL_LOSS].median()]
+        losses = study.losses(whole)
+        good = whole[losses <= losses.median()]
         top = pd.concat([top, good[list(study.space.distributions)]])
     narrow = {edge.hyperparameter: edge.edge for edge in range_edges(study)}
     searched: dict[str, BaseDistribution] = {}

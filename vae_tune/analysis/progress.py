@@ -30,8 +30,9 @@ def best_so_far(study: Study) -> pd.DataFrame:
         One row per ended trial, in the order they ended: trial; state; order (1 ended first); finished, the epochs
         that all trials together had trained by then; hours of searching by then, without pauses before a resume;
         val_loss, its last; best, the lowest val_loss of a trial trained to ``max_epochs`` so far (NaN before the
-        first).
+        first). Where a user's metric ranks trials, that metric in place of val_loss.
     """
+    ranking = study.ranking
     ended = study.trials[study.trials[STATE] != names.RUNNING]
     moments = _ends(study).reindex(ended.index).sort_values(kind="stable")
     ended = ended.loc[moments.index]
@@ -44,8 +45,8 @@ def best_so_far(study: Study) -> pd.DataFrame:
             names.ORDER: np.arange(1, len(ended) + 1),
             names.FINISHED: np.searchsorted(reports, moments.to_numpy(), side="right"),
             names.HOURS: SearchClock.of(study).hours(moments).to_numpy(),
-            VAL_LOSS: ended[VAL_LOSS].to_numpy(),
-            names.BEST: ended[VAL_LOSS].where(whole).cummin().ffill().to_numpy(),
+            ranking.name: ended[ranking.name].to_numpy(),
+            names.BEST: ranking.loss(study.losses(ended).where(whole).cummin().ffill()).to_numpy(),
         }
     )
 
@@ -60,10 +61,11 @@ def learning_curves(study: Study) -> pd.DataFrame:
     """Return each trial's losses by epoch.
 
     Returns:
-        One row per report, by trial and epoch: trial, epoch, val_loss, state of the trial, rung (whether this
-        epoch is one).
+        One row per report, by trial and epoch: trial, epoch, val_loss (where a user's metric ranks trials, also each
+        of its values), state of the trial, rung (whether this epoch is one).
     """
-    reports = study.epochs[[TRIAL, EPOCH, VAL_LOSS]].sort_values([TRIAL, EPOCH], ignore_index=True)
+    columns = [TRIAL, EPOCH, VAL_LOSS, *study.ranking.columns]
+    reports = study.epochs[columns].sort_values([TRIAL, EPOCH], ignore_index=True)
     reports[STATE] = study.trials[STATE].reindex(reports[TRIAL]).array
     reports[names.RUNG] = reports[EPOCH].isin(study.rungs)
     return reports
@@ -102,7 +104,7 @@ def rung_correlation(study: Study) -> pd.DataFrame:
         One row per pair of rungs, ``max_epochs`` taken as the last rung: epoch_a < epoch_b, trials that reached both,
         spearman (rank correlation of their losses, NaN for fewer than 3 trials or where all losses are equal).
     """
-    losses = study.epochs.pivot_table(index=TRIAL, columns=EPOCH, values=VAL_LOSS)
+    losses = study.epochs.pivot_table(index=TRIAL, columns=EPOCH, values=study.ranking.name)
     epochs = [epoch for epoch in (*study.rungs, study.max_epochs) if epoch in losses.columns]
     rows = []
     for first, second in combinations(epochs, 2):

@@ -18,7 +18,7 @@ from vae_tune.analysis.hyperparameters import Axis, axes, comparable
 from vae_tune.analysis.study import Study, complete_trials, parts_by_model
 from vae_tune.config.errors import UsageError
 from vae_tune.config.hyperparameters import with_values
-from vae_tune.config.names import EPOCH, HIGH, LOW, VAL_LOSS
+from vae_tune.config.names import EPOCH, HIGH, LOW
 
 Array = npt.NDArray[np.float64]
 
@@ -57,7 +57,7 @@ def best_trials(study: Study) -> pd.DataFrame:
 
     See :func:`vae_tune.analysis.hyperparameters.comparable` for the columns.
     """
-    trials = comparable(study).sort_values(VAL_LOSS, ignore_index=True)
+    trials = comparable(study).sort_values(study.ranking.name, ascending=not study.ranking.maximize, ignore_index=True)
     return trials.head(max(5, len(trials) // 4))
 
 
@@ -107,7 +107,7 @@ def loss_fall(study: Study, trials: pd.DataFrame, name: str, end: str) -> tuple[
         The fall and the ends of its 95 % interval, nats per image for a tenth of the range; None if there are too few
         trials for the surface, or if the cubic does not fall.
     """
-    own, losses, others = np.empty(0), trials[VAL_LOSS].to_numpy(np.float64), []
+    own, losses, others = np.empty(0), study.losses(trials).to_numpy(np.float64), []
     for axis in axes(study).values():
         if axis.scale == "category":
             others += [(trials[axis.name] == choice).to_numpy(np.float64) for choice in axis.choices[1:]]
@@ -155,7 +155,8 @@ def _counts(study: Study, compared: pd.DataFrame, axis: Axis, end: str) -> bool:
         return True
     whole = complete_trials(study)
     places = pd.Series(axis.place(whole[axis.name]), whole.index)
-    order = (places if end == HIGH else -places).rank().corr(whole[VAL_LOSS].rank()) if len(whole) >= _FEW else -1.0
+    losses = study.losses(whole).rank()
+    order = (places if end == HIGH else -places).rank().corr(losses) if len(whole) >= _FEW else -1.0
     return bool(epoch >= LATE * study.max_epochs and order < 0)
 
 

@@ -22,6 +22,7 @@ from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address, named_path, read_json
 from vae_tune.config.hyperparameters import MODEL, with_values
 from vae_tune.config.local_copies import local_copy, original_address, original_path
+from vae_tune.config.metric import METRIC, Metric
 from vae_tune.config.model_options import PREFIX
 from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, MOMENT, STATE, STATES, STUDY, TRIAL, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
@@ -102,13 +103,28 @@ class Study:
 
     @cached_property
     def loss_unit(self) -> LossUnit:
-        """The unit in which people are shown the losses; the tables here are in nats per image."""
+        """The unit in which people are shown what ranks the trials; the tables here are in nats per image."""
         return LossUnit.of(self.metadata["metric"])
+
+    @cached_property
+    def elbo_unit(self) -> LossUnit:
+        """The unit in which people are shown ``val_loss`` and its parts, also where a user's metric ranks."""
+        return LossUnit.of(self.metadata.get(names.LOSSES, self.metadata["metric"]))
+
+    @cached_property
+    def ranking(self) -> Metric:
+        """What ranks the trials, by its column in the tables: ``val_loss``, or a user's metric."""
+        return Metric.of(self.metadata["metric"])
+
+    def losses(self, table: pd.DataFrame) -> pd.Series[float]:
+        """Return what ranks the rows of a table, lower is better: a metric to maximize is negated."""
+        losses: pd.Series[float] = self.ranking.loss(table[self.ranking.name])
+        return losses
 
     @cached_property
     def shown(self) -> Study:
         """The study with the losses of its tables in the unit in which people are shown them, for figures."""
-        nats = self.loss_unit.nats
+        nats = self.elbo_unit.nats
         if nats == 1:
             return self
         trials = self.trials.assign(**{name: self.trials[name] / nats for name in _TRIAL_LOSSES})
@@ -124,13 +140,20 @@ class Study:
         return channels, height, width
 
     def threshold(self, nats: float) -> float:
-        """Return a difference of losses that matters, given for an image of 28 x 28 gray pixels, for an image here."""
+        """Return a difference of losses that matters, given for an image of 28 x 28 gray pixels, for an image here.
+
+        Nothing is known of the scale of a user's metric: a nat is taken as a tenth of the distance between the best
+        of the complete trials and their median, which it is about in searches on MNIST.
+        """
+        if self.ranking.is_users:
+            losses = self.losses(complete_trials(self))
+            return nats * float(losses.median() - losses.min()) / 10 if len(losses) else 0.0
         return nats * (math.prod(self.image_shape) / _USUAL_PIXELS)
 
     @cached_property
     def best(self) -> pd.Series[Any] | None:
         """The winner's row of ``trials`` (its name is the trial's number), or None if there is no winner."""
-        rows: Any = self.trials.reset_index().itertuples()
+        rows = rows_to_rank(self)
         best: Any = winner(rows, self.max_epochs)
         return None if best is None else self.trials.loc[best.trial]
 
@@ -162,8 +185,9 @@ class Study:
             else f"  0 of {self.config.num_samples} trials",
         ]
         if (best := self.best) is not None:
-            loss = f"{unit.text(best[VAL_LOSS])} {unit.name} ({unit.kind.name})"
-            lines.append(f"  best: trial {best.name}, {VAL_LOSS} {loss} after epoch {best[EPOCHS]}")
+            name, value = self.ranking.name, best[self.ranking.name]
+            loss = unit.text(value) + ("" if self.ranking.is_users else f" {unit.name} ({unit.kind.name})")
+            lines.append(f"  best: trial {best.name}, {name} {loss} after epoch {best[EPOCHS]}")
             values = best[list(self.space.distributions)].dropna().items()
             words = [f"{name}={f'{value:.3g}' if isinstance(value, float) else value}" for name, value in values]
             lines += wrap(" ".join(words), 79, initial_indent="  ", subsequent_indent="  ")
@@ -175,6 +199,11 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     rows = study.trials.loc[list(trials), list(study.space.distributions)].to_dict("records")
     known = [{str(name): value for name, value in row.items() if pd.notna(value)} for row in rows]
     return [with_values(study.reference, values) for values in known]
+
+
+def rows_to_rank(study: Study) -> Any:
+    """Return the trials with their losses as :func:`vae_tune.record.trials.ranked` takes them."""
+    return study.trials.assign(loss=study.losses(study.trials)).reset_index().itertuples()
 
 
 def parts_by_model(study: Study) -> dict[str, Study]:
@@ -240,9 +269,10 @@ def load_study(folder: str | Path) -> Study:
     try:
         content = path.read_bytes()  # before trials.csv, which then has every trial that reported
         whole_lines = content[: content.rfind(b"\n") + 1]  # the search may be in the middle of writing the next
-        epochs = _read_table(BytesIO(whole_lines), names.EPOCH_COLUMNS)
+        ranking = Metric.of(metadata["metric"])
+        epochs = _read_table(BytesIO(whole_lines), ranking.epoch_columns)
         path = folder / names.TRIALS_FILE
-        trials = trials_table(path, read_space(metadata), metadata["reference"])
+        trials = trials_table(path, read_space(metadata), metadata["reference"], ranking)
         path = folder / names.BEST_FOLDER / names.METRICS_FILE
         metrics = read_json(path) if path.exists() else None
     except (OSError, ValueError, KeyError) as error:
@@ -304,11 +334,13 @@ def _stack(tables: Sequence[pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
     return stacked
 
 
-def trials_table(source: Path | BytesIO, space: Space, reference: Mapping[str, Any]) -> pd.DataFrame:
+def trials_table(
+    source: Path | BytesIO, space: Space, reference: Mapping[str, Any], ranking: Metric = METRIC
+) -> pd.DataFrame:
     """Read ``trials.csv``, indexed by trial. A trial without a report has no losses, node and device."""
     numbers = {IntDistribution: "Int64", FloatDistribution: "float64"}
     values = {name: numbers.get(type(searched), "category") for name, searched in space.distributions.items()}
-    table = _read_table(source, names.TRIAL_COLUMNS_BEFORE | values | names.TRIAL_COLUMNS_AFTER)
+    table = _read_table(source, ranking.trial_columns_before | values | names.TRIAL_COLUMNS_AFTER)
     if unknown := set(table[STATE]) - {*STATES}:
         raise ValueError(f"{unknown.pop()!r} is no state of a trial")
     if AUDITED not in table:

@@ -63,12 +63,12 @@ class ModelOptions(Options):
         return {name: value for name, value in given.items() if value is not None}
 
 
-def require_model(model: str, where: Path, arguments: Sequence[str]) -> None:
-    """Refuse to run a user's class that a record names, and the arguments do not."""
-    if ":" in model and not any(word.partition("=")[0] == "--model" for word in arguments):
+def require_named(code: str | None, where: Path, arguments: Sequence[str], option: str = "model") -> None:
+    """Refuse to run a user's class, or ``metric``, that a record names, and the arguments do not."""
+    if ":" in (code or "") and not any(word.partition("=")[0] == f"--{option}" for word in arguments):
         from vae_tune.vae.networks.registry import unnamed
 
-        raise UsageError(unnamed(model, address(where)))
+        raise UsageError(unnamed(str(code), address(where), option))
 
 
 def path_option(name: str, arguments: Sequence[str]) -> Path | None:

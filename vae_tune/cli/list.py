@@ -75,16 +75,21 @@ def _describe(place: Path) -> tuple[str, ...]:
 
     is_running = is_being_written(place)
     metadata = read_metadata(place)
-    trials = trials_table(BytesIO(read_bytes(place / TRIALS_FILE)), read_space(metadata), metadata["reference"])
-    rows: Any = trials.reset_index().itertuples()
-    best, unit = winner(rows, metadata["reference"]["max_epochs"]), LossUnit.of(metadata["metric"])
+    unit = LossUnit.of(metadata["metric"])
+    trials = trials_table(
+        BytesIO(read_bytes(place / TRIALS_FILE)), read_space(metadata), metadata["reference"], unit.ranking
+    )
+    losses = unit.ranking.loss(trials[unit.ranking.name])
+    rows: Any = trials.assign(loss=losses).reset_index().itertuples()
+    best = winner(rows, metadata["reference"]["max_epochs"])
+    kind = "" if unit.ranking.is_users else f", {unit.kind.name}"
     started = datetime.fromisoformat(metadata["runs"][0]["started"]).astimezone(UTC)
     return (
         _shown(place),
         metadata["kind"],
         status_label(metadata["status"], is_running=is_running),
         f"{int((trials[STATE] != RUNNING).sum())}/{metadata['config']['num_samples']}",
-        "" if best is None else f"{unit.text(best.val_loss or 0.0)} {unit.name}, {unit.kind.name}",
+        "" if best is None else f"{unit.level(best.loss or 0.0)} {unit.name}{kind}",
         f"{started:%Y-%m-%d %H:%M}",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vae_tune.cli.command import Command, path_option, require_model
+from vae_tune.cli.command import Command, path_option, require_named
 from vae_tune.config.settings import SearchConfig
 
 
@@ -23,7 +23,8 @@ def defaults(arguments: Sequence[str]) -> SearchConfig:
     from vae_tune.record.metadata import read_search_config
 
     config = read_search_config(folder)
-    require_model(config.trial.model, folder, arguments)
+    require_named(config.trial.model, folder, arguments)
+    require_named(config.metric, folder, arguments, "metric")
     return config
 
 
@@ -31,6 +32,7 @@ _EXAMPLES = (
     "--num-samples 50",
     "--num-samples 6 --train-size 5000 --max-epochs 3",
     "--space wide --max-epochs 30 --time-budget 2h --confirm 3",
+    "--metric my_metric.py:sharpness --maximize",
     "--resume results/NAME --num-samples 200",
 )
 COMMAND = Command(SearchConfig, run, _EXAMPLES, defaults)

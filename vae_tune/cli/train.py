@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from vae_tune.cli.command import Command, Options, path_option, require_model
+from vae_tune.cli.command import Command, Options, path_option, require_named
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, require, to_dict
 from vae_tune.config.names import MODEL_FILE
@@ -78,12 +78,12 @@ def defaults(arguments: Sequence[str]) -> TrainOptions:
         from vae_tune.tasks.train import read_settings
 
         config, data = read_settings(resume)
-        require_model(config.model, resume, arguments)
+        require_named(config.model, resume, arguments)
     elif path is not None:
         from vae_tune.vae.checkpoint import read_data_config, read_trial_config
 
         config = read_trial_config(path)
-        require_model(config.model, path, arguments)
+        require_named(config.model, path, arguments)
         data = read_data_config(path.parent) if (path.parent / MODEL_FILE).exists() else DataConfig()
     else:
         return TrainOptions()

@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +30,7 @@ from vae_tune.vae.checkpoint import (
     store_checkpoint,
     write_midway,
 )
+from vae_tune.vae.metric import MetricFailed, UserMetric
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 
 _STOP_SECONDS = "3600"
@@ -50,6 +50,7 @@ def train_trial(
     threads: int,
     spot: bool = False,
     claim: tuple[Path, str] | None = None,
+    metric: UserMetric | None = None,
 ) -> None:
     """Train one trial and report each epoch to Ray Tune; continue from its newest checkpoint where there is one.
 
@@ -61,6 +62,7 @@ def train_trial(
         threads: of the CPU.
         spot: whether its node may be taken away after a notice.
         claim: the study on object storage that the driver has claimed, and the claim's token.
+        metric: the user's, which ranks the trials in place of the validation loss.
     """
     if claim:
         set_claim(*claim)
@@ -77,7 +79,8 @@ def train_trial(
         if notes:
             more[names.REASON] = notes.pop()
         evaluating = epoch.seconds - len(images.train) / epoch.images_per_second
-        tune.report({**asdict(epoch), names.DEVICE: name, names.EVALUATION_SECONDS: evaluating, **more})
+        own = metric.report(epoch.metrics) if metric and epoch.metrics else {}
+        tune.report({**epoch.to_dict(), **own, names.DEVICE: name, names.EVALUATION_SECONDS: evaluating, **more})
 
     try:
         with warnings.catch_warnings(record=True) as damage:
@@ -112,13 +115,19 @@ def train_trial(
                 watch()
 
         try:
-            for epoch in fit(trial_config, images, device, state, midway):
+            for epoch in fit(trial_config, images, device, state, midway, metric):
                 reporter.submit(epoch, checkpoint_bytes(trial_config, state, epoch, reports))
                 reports.append(epoch)
-        except Diverged as diverged:
+        except (Diverged, MetricFailed) as failure:
             reporter.wait()
-            failed = {names.EPOCH: diverged.epoch, names.VAL_LOSS: float("nan")}
-            tune.report(failed | {names.REASON: str(diverged), names.DEVICE: name})
+            tune.report(_failure_report(failure, state.epoch + 1) | {names.DEVICE: name})
+
+
+def _failure_report(failure: Diverged | MetricFailed, epoch: int) -> dict[str, Any]:
+    """Return the report that ends a trial as FAIL, with the reason."""
+    is_divergence = isinstance(failure, Diverged)
+    why = {names.REASON: str(failure)} if is_divergence else {names.METRIC_ERROR: f"{failure}, in epoch {epoch}"}
+    return {names.EPOCH: epoch, names.VAL_LOSS: float("nan"), **why}
 
 
 def _device_name(device: torch.device) -> str | None:

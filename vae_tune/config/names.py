@@ -4,6 +4,10 @@ VAL_LOSS = "val_loss"
 """The validation negative ELBO at KL weight 1: see :data:`vae_tune.config.metric.METRIC`."""
 DIMENSIONS = "dimensions"
 """Values of an image: nats / (dimensions x ln 2) are bits per dimension."""
+LOSSES = "losses"
+"""Entry of study.json if a user's metric ranks trials: unit and kind of ``val_loss``; else ``metric`` has them."""
+COLUMNS, FUNCTION, SHA256 = "columns", "function", "sha256"
+"""Entries of a user's metric in study.json: the names of its values, its own name, the hash of its code."""
 
 # Keys of a report and columns of epochs.csv and trials.csv
 TRIAL, STATE, REASON = "trial", "state", "reason"
@@ -15,7 +19,13 @@ IMAGES_PER_SECOND = "images_per_second"
 TIME, STARTED, ENDED = "time", "started", "ended"
 ORDER = "order"
 WARM_START = "warm_start"
-STORAGE_ERROR, GPU_ERROR = "storage_error", "gpu_error"
+STORAGE_ERROR, GPU_ERROR, METRIC_ERROR = "storage_error", "gpu_error", "metric_error"
+METRICS = "metrics"
+"""Field of an epoch's report with the values of a user's metric by name."""
+METRICS_PREFIX = f"{METRICS}/"
+"""Before the name of each value in a worker's report: Ray Tune flattens a report so."""
+RANKED_LOSS = "ranked_loss"
+"""What ranks a report, as a loss: in a report of a study with a user's metric; elsewhere it is ``val_loss``."""
 NODE, DEVICE = "node", "device"
 AUDITED, COLLAPSED, DIVERGED = "audited", "collapsed", "diverged"
 
@@ -31,7 +41,6 @@ REPORT_COLUMNS = {
     SECONDS: "float64",  # of the epoch, evaluation included
     IMAGES_PER_SECOND: "float64",  # training images, evaluation excluded
 }
-EPOCH_COLUMNS = {TRIAL: "int64", **REPORT_COLUMNS, TIME: MOMENT}
 TRIAL_COLUMNS_BEFORE = {
     TRIAL: "int64",
     STATE: "category",

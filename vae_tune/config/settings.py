@@ -302,8 +302,13 @@ class SearchConfig:
     """Resume the study in this folder; of its settings, only those that leave trials comparable may change."""
     time_budget: str | None = None
     """End everything, the final evaluation included, within this time, for instance 45m or 1h30m."""
+    metric: str | None = None
+    """Rank trials by your own function of a model and the validation images, FILE.py:FUNCTION or MODULE:FUNCTION;
+    default: the validation loss."""
+    maximize: bool = False
+    """A higher value of the metric is better; without it, a lower one is."""
     target_loss: float | None = None
-    """End when a trial trained to max-epochs has a validation loss this low, nats per image."""
+    """End when a trial trained to max-epochs has a validation loss this low, nats per image, or a metric this good."""
     points: Path | None = None
     """YAML (a list of mappings) or CSV file of configurations to try first, after the reference."""
     warm_start: tuple[Path, ...] = ()
@@ -330,6 +335,8 @@ class SearchConfig:
         require(self, "confirm", self.confirm >= 0, ">= 0")
         require(self, "confirm_seeds", self.confirm_seeds >= 1, ">= 1")
         require(self, "keep", self.keep >= 1, ">= 1")
+        if self.maximize and self.metric is None:
+            raise UsageError("maximize needs --metric: else the validation loss ranks trials, lower is better.")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
         for name, place in (("results_dir", self.results_dir), ("resume", self.resume or Path())):
             _check_place(name, place)

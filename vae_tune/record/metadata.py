@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, run
 from typing import Any
@@ -18,7 +19,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_address
-from vae_tune.config.metric import METRIC
+from vae_tune.config.metric import METRIC, Metric
 from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
@@ -26,10 +27,12 @@ from vae_tune.config.version import __version__
 from vae_tune.images.datasets import Images, is_named
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
+from vae_tune.vae.metric import UserMetric
 
-SCHEMA = 2
-"""Version of the record that this code writes; it rises when older code would misread a study. Version 1 had neither
-``schema`` nor ``kind``, and noted only in the trials' ``reason`` which were audited, collapsed or diverged."""
+SCHEMA, SCHEMA_WITHOUT_METRIC = 3, 2
+"""Versions of the record that this code writes: of a study that a user's metric ranks, and of any other. It rises when
+older code would misread a study. Version 2 is ranked by ``val_loss``. Version 1 had neither ``schema`` nor ``kind``,
+and noted only in the trials' ``reason`` which were audited, collapsed or diverged."""
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("name", "kind", "status"), str),
     "schema": int,
@@ -39,27 +42,35 @@ _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("rungs", "runs"), list),
 }
 """The required entries of a ``study.json`` and their types."""
-MUST_STAY = {"asha", "data", "points", "trial", "warm_start"}
+MUST_STAY = {"asha", "data", "maximize", "points", "trial", "warm_start"}
 """Fields that must not change in a resume, or the trials would not be comparable; ``space`` is compared by content."""
 
 
 def new_metadata(
-    name: str, config: SearchConfig, base: TrialConfig, space: Space, images: Images, kind: str = names.SEARCH
+    name: str,
+    config: SearchConfig,
+    base: TrialConfig,
+    space: Space,
+    images: Images,
+    kind: str = names.SEARCH,
+    metric: UserMetric | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``study.json`` for a new study.
 
-    ``base`` is the reference configuration; for ``kind`` see :data:`vae_tune.config.names.KINDS`.
+    ``base`` is the reference configuration; for ``kind`` see :data:`vae_tune.config.names.KINDS`. ``metric`` is the
+    user's that ranks trials in place of the validation loss.
     """
-    likelihood = kind_of(base, images.shape[0], config.data.binarization)
+    losses = metric_of(kind_of(base, images.shape[0], config.data.binarization), images.pixels)
     return {
         "name": name,
-        "schema": SCHEMA,
+        "schema": SCHEMA if metric else SCHEMA_WITHOUT_METRIC,
         "kind": kind,
         "config": to_dict(config),
         "reference": to_dict(base),
         **space_to_dict(space),
         "data": describe_data(config, images),
-        "metric": {"name": METRIC.name, **metric_of(likelihood, images.pixels), "direction": METRIC.direction},
+        "metric": metric.describe() if metric else {"name": METRIC.name, **losses, "direction": METRIC.direction},
+        **({names.LOSSES: losses} if metric else {}),
         "rungs": list(config.asha.rungs(base.max_epochs)),
         "runs": [],
         "status": "running",
@@ -232,6 +243,26 @@ def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space)
         for name in {**values, **before_this}:
             if values.get(name) != before_this.get(name):
                 _refuse(f"{part} {name}", before_this.get(name), values.get(name), "Leave out --space to go on")
+
+
+def refuse_other_metric(metadata: Mapping[str, Any], metric: UserMetric | None) -> UserMetric | None:
+    """Refuse to resume with another metric, or with other code of it; return it with the names of its values.
+
+    Raises:
+        UsageError: it names the difference.
+    """
+    known = metadata["metric"]
+    if metric is None or names.SHA256 not in known:
+        if names.SHA256 in known or metric is not None:
+            new = None if metric is None else metric.code.model
+            _refuse("metric", known.get(names.FUNCTION), new, "Leave out --metric to go on")
+        return None
+    if metric.code.digest != known[names.SHA256]:
+        raise UsageError(
+            f"metric {metric.code.model} is not the code that ranked this study, {known[names.FUNCTION]}: its trials "
+            "could not be compared.\nBring that code back to go on (comments may change), or start a new study."
+        )
+    return replace(metric, ranking=Metric.of(known))
 
 
 def refuse_other_data(metadata: Mapping[str, Any], config: SearchConfig, images: Images) -> None:

@@ -22,6 +22,7 @@ from typing import Any, cast
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from vae_tune.config.compat.optuna import set_study_system_attr, study_system_attrs
@@ -46,7 +47,9 @@ Merit = tuple[int, int, float]
 
 def sampler_view(name: str, storage: BaseStorage, warm_start: Sequence[FrozenTrial] = ()) -> optuna.Study:
     """Return the study ``name`` as presented to its sampler; trials asked of it are created in ``storage``."""
-    return optuna.load_study(study_name=name, storage=cast(BaseStorage, _ViewStorage(storage, warm_start)))
+    directions = storage.get_study_directions(storage.get_study_id_from_name(name))
+    view = _ViewStorage(storage, warm_start, maximize=directions == [StudyDirection.MAXIMIZE])
+    return optuna.load_study(study_name=name, storage=cast(BaseStorage, view))
 
 
 def store_warm_start_trials(study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
@@ -90,8 +93,9 @@ def read_warm_start_trials(study: optuna.Study) -> list[FrozenTrial]:
 class _ViewStorage:
     """A storage that answers :meth:`get_all_trials`, by which samplers learn, with the presented history."""
 
-    def __init__(self, storage: BaseStorage, warm_start: Sequence[FrozenTrial]):
+    def __init__(self, storage: BaseStorage, warm_start: Sequence[FrozenTrial], *, maximize: bool):
         self._storage = storage
+        self._sign = -1 if maximize else 1
         self._warm_start = list(warm_start)
         self._known = 0
         """Trials at the last call. A trial is identified by its place among all, those of the warm start first."""
@@ -128,9 +132,9 @@ class _ViewStorage:
             if not trials[place].state.is_finished():
                 self._unfinished.append(place)
                 if trial.state in _LEARNED:
-                    merits.append((_merit(trial), place))
+                    merits.append((_merit(trial, self._sign), place))
             elif trial.state in _LEARNED:
-                insort(self._merits, (_merit(trial), place))
+                insort(self._merits, (_merit(trial, self._sign), place))
                 insort(self._finished, place)
             else:
                 self._failed.append(place)
@@ -178,12 +182,15 @@ def _is_empty(trial: FrozenTrial) -> bool:
     return trial.state in _LEARNED and not trial.distributions
 
 
-def _merit(trial: FrozenTrial) -> Merit:
-    """Order trials as TPE does: COMPLETE ones by loss, then PRUNED ones by epochs, the most first, and by loss."""
+def _merit(trial: FrozenTrial, sign: int) -> Merit:
+    """Order trials as TPE does: COMPLETE ones by loss, then PRUNED ones by epochs, the most first, and by loss.
+
+    ``sign`` is -1 where the values are to be maximized.
+    """
     if trial.state == TrialState.COMPLETE and trial.value is not None:
-        return 0, 0, trial.value
-    epoch, loss = max(trial.intermediate_values.items(), default=(0, math.inf))
-    return 1, -epoch, loss
+        return 0, 0, sign * trial.value
+    epoch, value = max(trial.intermediate_values.items(), default=(0, sign * math.inf))
+    return 1, -epoch, sign * value
 
 
 def as_set_aside(trial: FrozenTrial) -> FrozenTrial:

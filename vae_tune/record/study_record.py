@@ -22,7 +22,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import atomic, delete_temporary_files, write_json
 from vae_tune.config.local_copies import original_address
-from vae_tune.config.metric import METRIC
+from vae_tune.config.metric import Metric
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record.diagnostics import collapse_reason
 from vae_tune.record.journal import Journal, UtcStorage
@@ -68,6 +68,7 @@ class StudyRecord:
         """Calls a function as soon as the record as it is now is safe at ``place``."""
         self.metadata = metadata
         self.listeners: list[Callable[[TrialRow], None]] = []
+        self._ranking = Metric.of(metadata["metric"])
         self._least_epochs = from_dict(SearchConfig, metadata["config"]).least_epochs
         self.study = study
         self._lock = lock
@@ -91,8 +92,8 @@ class StudyRecord:
         reports.sort(key=lambda pair: pair[1][names.ORDER])
         self._reports = len(reports)
         with atomic(folder / names.EPOCHS_FILE) as file:
-            file.write(csv_line(names.EPOCH_COLUMNS).encode())
-            file.writelines(_epochs_line(number, report).encode() for number, report in reports)
+            file.write(csv_line(self._ranking.epoch_columns).encode())
+            file.writelines(self._epochs_line(number, report).encode() for number, report in reports)
         self._epochs = (folder / names.EPOCHS_FILE).open("a", newline="", encoding="utf-8")
         self.set_status("running")
 
@@ -122,7 +123,9 @@ class StudyRecord:
             journal = Journal(folder / names.JOURNAL_FILE)
             journal.open()
             storage = UtcStorage(journal)
-            study = optuna.create_study(storage=storage, study_name=metadata["name"], direction=METRIC.direction)
+            study = optuna.create_study(
+                storage=storage, study_name=metadata["name"], direction=metadata["metric"]["direction"]
+            )
             if enqueue is not None:
                 with journal.transaction():
                     enqueue(study)
@@ -218,13 +221,16 @@ class StudyRecord:
                 return
             self._reports += 1
             report = {name: result[name] for name in names.REPORT_COLUMNS}
+            report |= {name: result[f"{names.METRICS_PREFIX}{name}"] for name in self._ranking.columns}
+            if self._ranking.columns:
+                report[names.RANKED_LOSS] = result[names.RANKED_LOSS]
             report |= {names.TIME: now(), names.ORDER: self._reports}
             for name in (names.NODE, names.DEVICE):
                 if result.get(name) not in ("", None, getattr(row, name)):
                     trial.set_user_attr(name, result[name])
             trial.set_user_attr(f"{REPORT_ATTRIBUTE}{report[names.EPOCH]}", report)
-            trial.report(report[names.VAL_LOSS], report[names.EPOCH])
-            self._update(trial, _epochs_line(number, report))
+            trial.report(report[self._ranking.name], report[names.EPOCH])
+            self._update(trial, self._epochs_line(number, report))
 
     def note(self, number: int, note: str) -> None:
         """Add a note to the ``reason`` of a trial that goes on."""
@@ -257,7 +263,8 @@ class StudyRecord:
         with self.transaction():
             for name, value in (({names.REASON: reason} if reason else {}) | marks).items():
                 trial.set_user_attr(name, value)
-            self.study.tell(trial, row.val_loss if state == names.COMPLETE else None, TrialState[state])
+            value = row.reports[-1][self._ranking.name] if state == names.COMPLETE else None
+            self.study.tell(trial, value, TrialState[state])
             self._update(trial)
 
     def refresh(self) -> None:
@@ -294,7 +301,7 @@ class StudyRecord:
             trial = self._unfinished[row.trial] = optuna.Trial(self.sampler_view, trial_id(frozen))
             for report in row.reports:
                 if report[names.EPOCH] not in frozen.intermediate_values:
-                    trial.report(report[names.VAL_LOSS], report[names.EPOCH])
+                    trial.report(report[self._ranking.name], report[names.EPOCH])
 
     def _set_row(self, frozen: FrozenTrial) -> TrialRow:
         row = row_from_trial(frozen)
@@ -326,8 +333,11 @@ class StudyRecord:
             for listener in self.listeners:
                 listener(row)
 
+    def _epochs_line(self, number: int, report: Mapping[str, Any]) -> str:
+        return csv_line(number if column == names.TRIAL else report[column] for column in self._ranking.epoch_columns)
+
     def _trial_columns(self) -> tuple[str, ...]:
-        return (*names.TRIAL_COLUMNS_BEFORE, *self.metadata["space"], *names.TRIAL_COLUMNS_AFTER)
+        return (*self._ranking.trial_columns_before, *self.metadata["space"], *names.TRIAL_COLUMNS_AFTER)
 
     def _write_trials(self) -> None:
         start, self._stale = time.monotonic(), False
@@ -345,7 +355,3 @@ def _released_on_error(lock: StudyLock) -> Iterator[StudyLock]:
     except BaseException:
         lock.release()
         raise
-
-
-def _epochs_line(number: int, report: Mapping[str, Any]) -> str:
-    return csv_line([number, *(report[column] for column in (*names.REPORT_COLUMNS, names.TIME))])

@@ -15,10 +15,13 @@ from optuna.trial import FrozenTrial
 from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.local_copies import original_address
+from vae_tune.config.metric import loss_of
 from vae_tune.record.journal import Journal, UtcStorage
 
 REPORT_ATTRIBUTE = "report:"
 """User attribute of an Optuna trial that holds the report of an epoch, whose number follows."""
+_REPORTED = {*names.REPORT_COLUMNS, names.TIME, names.ORDER, names.RANKED_LOSS}
+"""The entries of a report; any other is a value of a user's metric."""
 VALUES_ATTRIBUTE = "values"
 """User attribute that holds the hyperparameters of a reference that lies outside of the space."""
 
@@ -59,6 +62,11 @@ class TrialRow:
         return self._last(names.VAL_LOSS)
 
     @property
+    def loss(self) -> float | None:
+        """Newest loss that ranks the trial: ``val_loss``, or a user's metric as a loss, lower is better."""
+        return loss_of(self.reports[-1]) if self.reports else None
+
+    @property
     def seconds(self) -> float:
         """Time spent in this trial's epochs."""
         return math.fsum(report[names.SECONDS] for report in self.reports)
@@ -75,24 +83,25 @@ class TrialRow:
             {name: getattr(self, name, newest.get(name)) for name in columns}
             for columns in (names.TRIAL_COLUMNS_BEFORE, names.TRIAL_COLUMNS_AFTER)
         )
-        return {**before, **self.values, **after, names.SECONDS: round(self.seconds, 3)}
+        own = {name: value for name, value in newest.items() if name not in _REPORTED}
+        return {**before, **own, **self.values, **after, names.SECONDS: round(self.seconds, 3)}
 
     def _last(self, name: str) -> float | None:
         return self.reports[-1][name] if self.reports else None
 
 
 def ranked(rows: Iterable[TrialRow], max_epochs: int) -> list[TrialRow]:
-    """Return the trials that could win, the best first: COMPLETE at ``max_epochs``, by ``val_loss``.
+    """Return the trials that could win, the best first: COMPLETE at ``max_epochs``, by ``loss``.
 
     Where none is complete it is those at the deepest epoch that any trial reached; FAIL trials never win. The rows of
-    ``trials.csv`` as named tuples are ranked alike.
+    ``trials.csv`` as named tuples, with their ``loss``, are ranked alike.
     """
     candidates = [row for row in rows if row.epochs and row.state != names.FAIL]
     best = [row for row in candidates if row.state == names.COMPLETE and row.epochs == max_epochs]
     if not best and candidates:
         deepest = max(row.epochs for row in candidates)
         best = [row for row in candidates if row.epochs == deepest]
-    return sorted(best, key=lambda row: (row.val_loss or 0, row.trial))
+    return sorted(best, key=lambda row: (row.loss or 0, row.trial))
 
 
 def winner(rows: Iterable[TrialRow], max_epochs: int) -> TrialRow | None:

@@ -27,6 +27,7 @@ from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict
 from vae_tune.config.local_copies import local_copy, original_address
+from vae_tune.config.metric import Metric
 from vae_tune.config.names import CURVES_FILE, DIVERGED, EPOCH, FAIL, SECONDS, STATE, TRIAL, VAL_LOSS
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
@@ -60,7 +61,8 @@ class Curves:
     reference: TrialConfig
     unit: LossUnit  # kind of the losses, and the unit in which they are shown
     values: tuple[Mapping[str, Any], ...]  # (n,) hyperparameters of each configuration
-    losses: Array  # (n, max_epochs) nats per image; NaN after the end of the training, infinite where it diverged
+    losses: Array
+    """(n, max_epochs) nats per image, or a user's metric as a loss; NaN after the end, infinite where it diverged."""
     seconds: Array  # (n, max_epochs), NaN after the end of the training
 
     @property
@@ -92,7 +94,9 @@ def load_curves(folder: Path) -> Curves:
     metadata = read_metadata(folder)
     try:
         reference: TrialConfig = from_dict(TrialConfig, metadata["reference"])
-        return _curves(folder, LossUnit.of(metadata["metric"]), read_space(metadata), reference, read_table(folder))
+        table, ranking = read_table(folder), Metric.of(metadata["metric"])
+        table = table.assign(**{VAL_LOSS: ranking.loss(table[ranking.name])})
+        return _curves(folder, LossUnit.of(metadata["metric"]), read_space(metadata), reference, table)
     except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise UsageError(f"{original_address(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
 
@@ -108,7 +112,8 @@ def study_curves(study: Study) -> Curves:
     failed = study.trials[study.trials[STATE] == FAIL]
     diverged = failed[failed[DIVERGED]]
     kept = study.trials.drop(index=failed.index.difference(diverged.index))
-    reports = study.epochs[study.epochs[TRIAL].isin(kept.index)][[TRIAL, EPOCH, VAL_LOSS, SECONDS]]
+    reports = study.epochs[study.epochs[TRIAL].isin(kept.index)][[TRIAL, EPOCH, study.ranking.name, SECONDS]]
+    reports = reports.assign(**{VAL_LOSS: study.losses(reports)})[[TRIAL, EPOCH, VAL_LOSS, SECONDS]]
     last = reports.groupby(TRIAL)[EPOCH].max().reindex(diverged.index, fill_value=0)
     pace = reports.groupby(TRIAL)[SECONDS].mean().reindex(diverged.index).fillna(reports[SECONDS].mean())
     columns = {TRIAL: diverged.index, EPOCH: last.to_numpy() + 1, VAL_LOSS: np.inf, SECONDS: pace.to_numpy()}

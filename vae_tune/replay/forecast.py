@@ -18,7 +18,7 @@ from vae_tune.analysis.advice import Finding
 from vae_tune.analysis.study import Study
 from vae_tune.config import message_hints
 from vae_tune.config.files import write_json
-from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN, VAL_LOSS
+from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN
 from vae_tune.config.settings import AshaConfig
 from vae_tune.replay.curves import Array, Curve, Curves, study_curves
 from vae_tune.replay.setting import Setting
@@ -133,7 +133,7 @@ def _factors(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
         cost[asha] = sum(trial.epochs for trial in trials), _best(trials)
         name = make_scheduler(asha, study.max_epochs, 0).describe()
         name = f"reduction factor {asha.reduction_factor}" if asha.has_rungs else name
-        costs.append(f"{name} ({cost[asha][0]} epochs, best {unit.with_name(cost[asha][1])})")
+        costs.append(f"{name} ({cost[asha][0]} epochs, best {unit.level(cost[asha][1])} {unit.short})")
     if len({epochs for epochs, _ in cost.values()}) == 1:
         return
     spent, best = cost[own]
@@ -165,7 +165,7 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
             if len(gains) < _FEWEST_REPEATS:
                 raise
             break
-        gains.append(max(0.0, study.best[VAL_LOSS] - _best(trials)))
+        gains.append(max(0.0, study.ranking.loss(study.best[study.ranking.name]) - _best(trials)))
         epochs.append(sum(trial.epochs for trial in trials))
     mean, unit, better = float(np.mean(gains)), study.loss_unit, study.threshold(_BETTER)
     text = (

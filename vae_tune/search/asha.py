@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
-from vae_tune.config.names import EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING, VAL_LOSS
+from vae_tune.config.metric import loss_of
+from vae_tune.config.names import EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING
 from vae_tune.config.settings import AshaConfig
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, Decision
 
@@ -157,7 +158,7 @@ class PromotionAsha(Asha):
             for report in row.reports:
                 epoch = report[EPOCH]
                 decisions[row.trial] = CONTINUE if epoch < self._max_epochs else STOP
-                if not self._rungs.add(row.trial, epoch, report[VAL_LOSS]):
+                if not self._rungs.add(row.trial, epoch, loss_of(report)):
                     continue
                 if row.epochs == epoch and row.state == RUNNING and row.trial != REFERENCE_TRIAL:
                     decisions[row.trial] = PAUSE
@@ -200,5 +201,5 @@ def is_audited(seed: int, trial: int, fraction: float) -> bool:
 
 def reports_in_order(rows: Sequence[TrialRow]) -> list[tuple[int, int, float]]:
     """Return trial, epoch and loss of every report, in the order in which they were recorded."""
-    reports = [(report[ORDER], row.trial, report[EPOCH], report[VAL_LOSS]) for row in rows for report in row.reports]
+    reports = [(report[ORDER], row.trial, report[EPOCH], loss_of(report)) for row in rows for report in row.reports]
     return [(trial, epoch, loss) for _, trial, epoch, loss in sorted(reports)]

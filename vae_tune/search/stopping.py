@@ -42,7 +42,7 @@ class Stopping:
 
         Args:
             time_budget: seconds from now until everything has ended, the final evaluation included.
-            target_loss: validation negative ELBO, nats per image, of a COMPLETE trial that is good enough.
+            target_loss: the loss that ranks trials, of a COMPLETE trial that is good enough.
         """
         self.reason = ""
         self.error = ""
@@ -91,7 +91,7 @@ class Stopping:
     def listen(self, row: TrialRow) -> None:
         """Learn how long the epochs of a trial took; end the search when a COMPLETE one reaches the target."""
         self._learn(max((report[SECONDS] for report in row.reports), default=0.0))
-        if self._target_loss is not None and row.state == COMPLETE and (row.val_loss or 0) <= self._target_loss:
+        if self._target_loss is not None and row.state == COMPLETE and (row.loss or 0) <= self._target_loss:
             self.request(TARGET_LOSS)
 
     def fail(self, error: str) -> None:

@@ -22,8 +22,9 @@ from typing import Any
 
 from vae_tune.config import names
 from vae_tune.config.errors import SearchError
+from vae_tune.config.metric import loss_of
 from vae_tune.search.record_protocol import Record
-from vae_tune.search.scheduler import Decision, Scheduler
+from vae_tune.search.scheduler import STOP, Decision, Scheduler
 from vae_tune.search.stopping import Stopping
 
 READY, PAUSED = "READY", "PAUSED"
@@ -74,8 +75,8 @@ class Lifecycle:
         with record.transaction():
             for trial in list(self._states):
                 row, outcome = record.row(trial), Outcome(READY)
-                if trial in decisions and row.val_loss is not None:
-                    outcome = after_report(row.epochs, row.val_loss, decisions[trial], max_epochs, search_ends=True)
+                if trial in decisions and row.loss is not None:
+                    outcome = after_report(row.epochs, row.loss, decisions[trial], max_epochs, search_ends=True)
                     self._record_outcome(trial, row.epochs, outcome, decisions[trial])
                 self._move(trial, outcome.state)
 
@@ -168,11 +169,15 @@ class Lifecycle:
             self._stopping.fail(str(error))
 
     def _record_report(self, trial: int, result: Mapping[str, Any]) -> Outcome:
-        epoch, loss = result[names.EPOCH], result[names.VAL_LOSS]
+        epoch, loss = result[names.EPOCH], loss_of(result)
         search_ends = self._stopping.after_report(result)
         if epoch <= self._record.row(trial).epochs:  # Ray Tune reported it twice, or the trial was restored
             self._record.report(trial, result)  # which adds its note, if it has one
             return Outcome(READY if search_ends else names.RUNNING)
+        if failure := result.get(names.METRIC_ERROR):
+            outcome = Outcome(names.FAIL, failure)
+            self._record_outcome(trial, epoch, outcome, STOP)
+            return outcome
         decision = self._scheduler.decide(trial, epoch, loss)
         outcome = after_report(epoch, loss, decision, self._max_epochs, search_ends=search_ends)
         if outcome.diverged:

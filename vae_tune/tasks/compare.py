@@ -92,7 +92,8 @@ def side_by_side(studies: Studies) -> pd.DataFrame:
     Returns:
         One row per study, indexed by study: status; train_images; max_epochs; trials, and of them COMPLETE, PRUNED,
         FAIL and RUNNING; epochs trained by all of them; best_trial (missing if there is none); its best_epochs,
-        val_loss and test_loss (nats per image; NaN if unknown); reference_loss (val_loss of a search's reference,
+        val_loss and test_loss (nats per image; NaN if unknown; where a user's metric ranks trials, that metric and
+        ``test_`` with its name); reference_loss (the same of a search's reference,
         trial 0, after as many epochs, or NaN); found_hours (until the best trial ended); wall_hours; cpu_hours and
         gpu_hours.
     """
@@ -103,7 +104,8 @@ def side_by_side(studies: Studies) -> pd.DataFrame:
 
 
 def _row(study: Study) -> dict[str, Any]:
-    cost, best, trials = compute_cost(study), study.best, study.trials
+    cost, best, trials, ranking = compute_cost(study), study.best, study.trials, study.ranking
+    unknown = (ranking.name, ranking.test_name, names.REFERENCE_LOSS, names.FOUND_HOURS)
     row: dict[str, Any] = {
         names.STATUS: make_status(study)["label"],
         names.TRAIN_IMAGES: study.metadata["data"]["train"],
@@ -113,21 +115,21 @@ def _row(study: Study) -> dict[str, Any]:
         names.EPOCHS: len(study.epochs),
         names.BEST_TRIAL: study.best_trial,
         names.BEST_EPOCHS: None if best is None else best[names.EPOCHS],
-        **dict.fromkeys((names.VAL_LOSS, names.TEST_LOSS, names.REFERENCE_LOSS, names.FOUND_HOURS), float("nan")),
+        **dict.fromkeys(unknown, float("nan")),
         names.WALL_HOURS: cost.wall_seconds / 3600,
         **{hours: float(cost.entries[hours].sum()) for hours in (names.CPU_HOURS, names.GPU_HOURS)},
     }
     if best is not None:
-        row[names.VAL_LOSS] = best[names.VAL_LOSS]
+        row[ranking.name] = best[ranking.name]
         found = best_so_far(study).set_index(names.TRIAL)[names.HOURS]
         row[names.FOUND_HOURS] = found.get(study.best_trial, float("nan"))
         reference = trials.loc[names.REFERENCE_TRIAL]
         is_equal = reference[names.EPOCHS] == best[names.EPOCHS] and reference[names.STATE] != names.FAIL
         if study.kind == names.SEARCH and is_equal:
-            row[names.REFERENCE_LOSS] = reference[names.VAL_LOSS]
+            row[names.REFERENCE_LOSS] = reference[ranking.name]
         winner = (study.metrics or {}).get("winner", {})
         if winner.get("trial") == study.best_trial and "test" in winner:  # else these are numbers of an earlier winner
-            row[names.TEST_LOSS] = winner["test"]["negative_elbo"]
+            row[ranking.test_name] = winner["test"].get(ranking.key, float("nan"))
     return row
 
 
@@ -141,13 +143,21 @@ def comparison(studies: Studies) -> list[str]:
     rows = dict(_numbers(str(column), table[column], unit) for column in table)
     rows |= _configurations(studies)
     metadata = studies.studies[0].metadata
-    kind = f"Losses: negative ELBO, {unit.title} of {metadata['data']['dataset']}"
+    title = unit.title if unit.ranking.is_users else f"Losses: negative ELBO, {unit.title}"
+    kind = f"{title} of {metadata['data']['dataset']}"
     return [kind, "", *_aligned({"": list(studies.names), **rows}), "", _verdict(table, unit)]
 
 
 def _numbers(column: str, values: pd.Series[Any], unit: LossUnit) -> tuple[str, list[str]]:
     """Return a column as a row to print: its label and its cells."""
-    label = _ROWS[column]
+    ranking, label = unit.ranking, _ROWS.get(column, "")
+    if ranking.is_users:
+        own = {
+            ranking.name: "  validation",
+            ranking.test_name: "  test",
+            names.REFERENCE_LOSS: "reference: validation",
+        }
+        label = f"{own[column]} {ranking.name}" if column in own else label
     if column in (names.CPU_HOURS, names.GPU_HOURS):
         units, label = cost_unit(values.max(), label)
         values = values * units
@@ -191,11 +201,13 @@ def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:
 
 
 def _verdict(table: pd.DataFrame, unit: LossUnit) -> str:
-    found = table[table[names.VAL_LOSS].notna()].sort_values(names.VAL_LOSS)
+    ranking = unit.ranking
+    found = table[table[ranking.name].notna()].sort_values(ranking.name, ascending=not ranking.maximize)
     if found.empty:
         return "No trial has succeeded in any study."
-    losses = found[names.VAL_LOSS]
-    text = f"Lowest validation loss: {losses.index[0]}, {unit.text(losses.iloc[0])}"
-    text += f", {unit.text(losses.iloc[1] - losses.iloc[0])} below {losses.index[1]}." if len(found) > 1 else "."
+    values, side = found[ranking.name], "above" if ranking.maximize else "below"
+    text = f"{ranking.best.title()} validation {unit.noun}: {values.index[0]}, {unit.text(values.iloc[0])}"
+    ahead = f", {unit.text(abs(values.iloc[1] - values.iloc[0]))} {side} {values.index[1]}" if len(found) > 1 else ""
+    text += f"{ahead}."
     unequal = [name for column, name in _UNEQUAL.items() if found[column].nunique() > 1]
     return f"{text} Not on equal terms: trained with different {' and '.join(unequal)}." if unequal else text

@@ -19,6 +19,7 @@ from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import atomic, read_json
 from vae_tune.config.hyperparameters import MODEL, with_values
+from vae_tune.config.metric import METRIC
 from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.images.datasets import Images
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vae_tune.record.study_record import StudyRecord
+    from vae_tune.vae.metric import UserMetric
 
-SEARCHED = "searched_val_loss"
+SEARCHED = "searched_"
+"""Before the name of what ranks trials: its value in the search."""
 OPTIMISM = "optimism"
 
 
@@ -97,14 +100,19 @@ def plan(
 
 
 def compare(
-    confirmation: StudyRecord, searched: Sequence[TrialRow], images: Images, say: Callable[[str], None]
+    confirmation: StudyRecord,
+    searched: Sequence[TrialRow],
+    images: Images,
+    say: Callable[[str], None],
+    metric: UserMetric | None = None,
 ) -> pd.DataFrame:
     """Evaluate the confirmation of ``searched`` on the test images, and write its table to the folder of the search.
 
     Returns:
         One row per trial of ``searched``: its number, hyperparameters and val_loss in the search; the number of its
         repeats, and mean, deviation and 95 % interval of their val_loss and test_loss; and the optimism of the search,
-        the mean val_loss of the repeats minus that of the search. Nats per image.
+        the mean val_loss of the repeats minus that of the search. Nats per image. With a user's metric, its values
+        take the place of val_loss and test_loss, under its name; its optimism is positive where fresh seeds are worse.
     """
     import pandas as pd
 
@@ -113,18 +121,21 @@ def compare(
     complete = [row for row in confirmation.rows if row.state == names.COMPLETE]
     if not complete:
         return pd.DataFrame()
-    table = evaluate_trials(confirmation.place, complete, images, say)
+    table = evaluate_trials(confirmation.place, complete, images, say, metric)
     origin = {_key(row): row.trial for row in searched}
     table["configuration"] = [origin[_key(row)] for row in complete]
-    spreads = summarize_seeds(table, ["configuration"], (names.VAL_LOSS, names.TEST_LOSS)).set_index("configuration")
+    ranking = metric.ranking if metric else METRIC
+    columns = ranking.name, ranking.test_name
+    spreads = summarize_seeds(table, ["configuration"], columns).set_index("configuration")
     result = []
     for row in searched:
         if row.trial not in spreads.index:  # all its repeats failed
             continue
         fresh: Any = spreads.loc[row.trial].to_dict()
         fresh[names.TRIALS] = int(fresh[names.TRIALS])  # pandas made it a float
-        optimism = fresh[f"{names.VAL_LOSS}_mean"] - (row.val_loss or 0)
-        result.append({names.TRIAL: row.trial, **_values(row), SEARCHED: row.val_loss, OPTIMISM: optimism, **fresh})
+        found = {f"{SEARCHED}{ranking.name}": row.reports[-1][ranking.name]}
+        optimism = ranking.loss(fresh[f"{ranking.name}_mean"]) - (row.loss or 0)
+        result.append({names.TRIAL: row.trial, **_values(row), **found, OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
     with atomic(confirmation.folder.parent / names.CONFIRMATION_FILE) as file:
         file.write(to_csv(frame.assign(kind=confirmation.metadata["metric"]["kind"])))

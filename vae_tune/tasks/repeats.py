@@ -29,6 +29,8 @@ from vae_tune.vae.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from vae_tune.vae.metric import MetricFailed, UserMetric
+from vae_tune.vae.model import VAE
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import evaluate, fit, new_state
 
@@ -41,12 +43,17 @@ CONFIDENCE = 0.95
 
 
 def evaluate_trials(
-    folder: Path, rows: Sequence[TrialRow], images: Images, say: Callable[[str], None]
+    folder: Path,
+    rows: Sequence[TrialRow],
+    images: Images,
+    say: Callable[[str], None],
+    metric: UserMetric | None = None,
 ) -> pd.DataFrame:
     """Evaluate the last checkpoint of each trial on the test images; pass lost checkpoints to ``say``.
 
     Returns:
-        One row per trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image.
+        One row per trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image; and
+        each value of ``metric``, on the test images with ``test_`` before its name.
     """
     import pandas as pd
 
@@ -56,8 +63,22 @@ def evaluate_trials(
         checkpoint = load_last_checkpoint(folder, row, images, say)
         result = asdict(evaluate(checkpoint.state.model, test, checkpoint.config))
         numbers = {TRIAL: row.trial, **row.values, VAL_LOSS: row.val_loss, TEST_LOSS: result.pop("negative_elbo")}
+        if metric:
+            numbers |= {name: row.reports[-1][name] for name in metric.ranking.columns}
+            result |= values_on_test(metric, row, checkpoint.state.model, test, say)
         table.append({**numbers, **{f"test_{name}": value for name, value in result.items()}})
     return pd.DataFrame(table)
+
+
+def values_on_test(
+    metric: UserMetric, row: TrialRow, model: VAE, test: torch.Tensor, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Return the values of a user's metric on the test images, uint8; where it fails, none, and ``say`` why."""
+    try:
+        return metric(model, test.div(255.0))
+    except MetricFailed as failed:
+        say(f"Trial {row.trial} has no {metric.ranking.name} on the test images: {failed}.")
+        return {}
 
 
 def load_last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Callable[[str], None]) -> Checkpoint:

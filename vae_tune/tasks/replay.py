@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.config import names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.errors import UsageError
@@ -25,6 +26,8 @@ from vae_tune.replay.simulator import ReplayedTrial, UnknownEpoch, simulate
 from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.replay.tables import NEAR, REGRET, SETTING, lowest, regret_table, summary_table
 from vae_tune.views.console import make_console
+
+_NEAR_WORDS = "Epochs to: median, and share of the searches that reach that regret. "
 
 
 def replay(
@@ -63,7 +66,7 @@ def replay(
     best = lowest(searches, model.best)
     summary, regret = summary_table(searches, best), regret_table(searches, best)
     legend = _legend(best, model)
-    _show(summary, legend, console)
+    _show(summary, recorded.unit, legend, console)
     _write(folder, summary, regret, model, legend)
     each = f", {seconds / count:.2f} s each" if count > 1 else ""
     console.print(f"{_searches(count)} in {seconds:.1f} s{each}.")
@@ -89,7 +92,7 @@ def _make_source(place: Path, curves: Curves, kind: str, *, force: bool, console
     validated = [surrogate.validate(ahead=ahead) for ahead in ((False,) if curves.whole.all() else (True, False))]
     for rows in validated:
         what = "stopped curves continued an epoch" if rows is not validated[-1] else "the surrogate"
-        _show_errors(rows, what, console)
+        _show_errors(rows, what, curves.unit, console)
     console.print(f"Duration of an epoch: median error {surrogate.pace_error():.0%}.")
     if any(map(is_poor, validated)) and not force:
         alone = ", replay the recorded curves alone with --curves tabular" if curves.can_be_replayed_alone else ""
@@ -100,13 +103,15 @@ def _make_source(place: Path, curves: Curves, kind: str, *, force: bool, console
     return surrogate
 
 
-def _show_errors(validated: pd.DataFrame, what: str, console: Console) -> None:
-    title = f"Cross-validated, {what}: median error in nats, and of the best quarter"
+def _show_errors(validated: pd.DataFrame, what: str, unit: LossUnit, console: Console) -> None:
+    shown = unit.name if unit.ranking.is_users else "nats"
+    title = f"Cross-validated, {what}: median error in {shown}, and of the best quarter"
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for name in (names.EPOCH, names.TRIALS, names.SPEARMAN, ERROR, "error of best"):
         table.add_column(name, justify="right")
     for row in validated.to_dict("records"):
-        numbers = (f"{row[name]:.2f}" for name in (names.SPEARMAN, ERROR, ERROR_OF_BEST))
+        form = ".3g" if unit.ranking.is_users else ".2f"
+        numbers = (f"{row[name]:{form}}" for name in (names.SPEARMAN, ERROR, ERROR_OF_BEST))
         table.add_row(str(row[names.EPOCH]), str(row[names.TRIALS]), *numbers)
     console.print(table)
 
@@ -127,15 +132,17 @@ def _default_output(source: Path) -> Path:
     return source / names.REPLAY_FOLDER if own else Path(names.REPLAY_FOLDER)
 
 
-def _rows(summary: pd.DataFrame) -> list[list[str]]:
-    """Return the summary as text cells: a header, then one row per setting."""
+def _rows(summary: pd.DataFrame, unit: LossUnit) -> list[list[str]]:
+    """Return the summary as text cells: a header, then one row per setting. A metric's scale has no known targets."""
     header = ["setting", "epochs", "hours", "regret", "at equal epochs"]
-    header += [f"epochs to {nats:g} nat{'s' if nats != 1 else ''}" for nats in NEAR] + ["best stopped"]
+    near = [] if unit.ranking.is_users else NEAR
+    header += [f"epochs to {nats:g} nat{'s' if nats != 1 else ''}" for nats in near] + ["best stopped"]
     rows = [header]
     for row in summary.to_dict("records"):
+        form = ".4g" if unit.ranking.is_users else ".2f"
         cells = [str(row[SETTING]), f"{row[names.EPOCHS]:.0f}", f"{row[names.HOURS]:.3g}"]
-        cells += [_interval(row, name, ".2f") for name in (REGRET, f"fair_{REGRET}")]
-        for nats in NEAR:
+        cells += [_interval(row, name, form) for name in (REGRET, f"fair_{REGRET}")]
+        for nats in near:
             cells.append(f"{_interval(row, f'epochs_to_{nats:g}', '.0f')}, {row[f'reached_{nats:g}']:.0%}")
         rows.append([*cells, _interval(row, "best_stopped", ".0%")])
     return rows
@@ -160,9 +167,9 @@ def _number(value: float, form: str) -> str:
     return "never" if value == float("inf") else f"{value:{form}}"
 
 
-def _show(summary: pd.DataFrame, legend: str, console: Console) -> None:
+def _show(summary: pd.DataFrame, unit: LossUnit, legend: str, console: Console) -> None:
     runs = summary[["repeats", "trials"]].iloc[0]
-    header, *rows = _rows(summary)
+    header, *rows = _rows(summary, unit)
     more = " each, with 95 % intervals" if runs["repeats"] > 1 else ""
     lines = [f"{_searches(runs['repeats'])} of {runs['trials']} trials{more}", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
@@ -173,11 +180,14 @@ def _show(summary: pd.DataFrame, legend: str, console: Console) -> None:
 def _legend(best: float, source: Source) -> str:
     unit = source.curves.unit
     in_bits = "" if unit.nats == 1 else f" ({unit.with_name(best)}; one {unit.name} is {unit.nats:,.2f} {METRIC.unit})"
+    above, near = f"{METRIC.unit} above {best:.2f}{in_bits}, the lowest loss", _NEAR_WORDS
+    if unit.ranking.is_users:
+        side = "below" if unit.ranking.maximize else "above"
+        above, near = f"{unit.name} {side} {unit.level(best)}, the {unit.ranking.best}", ""
     return (
-        f"Regret: {METRIC.unit} above {best:.2f}{in_bits}, the lowest loss of these curves at epoch "
+        f"Regret: {above} of these curves at epoch "
         f"{source.curves.max_epochs}. At equal epochs: regret when the setting with the fewest epochs ends. "
-        "Epochs to: median, and share of the searches that reach that regret. Best stopped: share of the searches "
-        "that stopped their best trial early."
+        f"{near}Best stopped: share of the searches that stopped their best trial early."
     )
 
 
@@ -190,19 +200,19 @@ def _write(folder: Path, summary: pd.DataFrame, regret: pd.DataFrame, source: So
             with atomic(folder / name) as file:
                 file.write(to_csv(table, float_format="%.6g"))
         with atomic(folder / names.REPLAY_PLOT_FILE) as file:
-            regret_figure.draw(regret).savefig(file, format="png", dpi=110)
+            regret_figure.draw(regret, source.curves.unit).savefig(file, format="png", dpi=110)
         with atomic(folder / names.REPLAY_PAGE_FILE) as file:
-            file.write(_page(folder, summary, source.curves.name, legend).encode())
+            file.write(_page(folder, summary, source.curves, legend).encode())
     except OSError as error:
         raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
 
 
-def _page(folder: Path, summary: pd.DataFrame, name: str, legend: str) -> str:
+def _page(folder: Path, summary: pd.DataFrame, curves: Curves, legend: str) -> str:
     """Return the figure and the summary as a self-contained page."""
     import jinja2
 
     picture = base64.b64encode((folder / names.REPLAY_PLOT_FILE).read_bytes()).decode()
-    header, *rows = _rows(summary)
+    header, *rows = _rows(summary, curves.unit)
     template = jinja2.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"), autoescape=True)
-    page: str = template.render(name=name, picture=picture, header=header, rows=rows, legend=legend)
+    page: str = template.render(name=curves.name, picture=picture, header=header, rows=rows, legend=legend)
     return page + "\n"

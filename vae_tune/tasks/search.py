@@ -67,13 +67,16 @@ def resume_search(
 
     Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``. ``images`` are as
     in :func:`run_search`; they must have the checksum of the study's. A study of a user's class needs its file as
-    ``model``, FILE.py:CLASS: code runs only from a file that the caller names.
+    ``model``, FILE.py:CLASS, and one of a user's metric its ``metric``: code runs only from a file that the caller
+    names.
     """
     config = dataclasses.replace(read_search_config(named_path(folder)), **changes)
     if model is not None:
         config = dataclasses.replace(config, trial=dataclasses.replace(config.trial, model=model))
     elif is_own(config.trial.model) and "trial" not in changes:
         raise UsageError(unnamed(config.trial.model, address(named_path(folder))))
+    if config.metric is not None and "metric" not in changes:
+        raise UsageError(unnamed(config.metric, address(named_path(folder)), "metric"))
     return run_search(config, images=images, view=view)
 
 

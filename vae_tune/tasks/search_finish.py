@@ -74,6 +74,7 @@ def _confirm(search: RunningSearch, metrics: dict[str, Any] | None) -> dict[str,
     metadata = read_metadata(config.resume) if config.resume else None
     folder, place = (parent / str(config.study_name) for parent in (record.folder, record.place))
     again = Plan(config, folder, place, grid.space, config.trial, grid.points, config.num_samples, metadata, grid.kind)
+    again = replace(again, metric=plan.metric)
     asked = plan.config.confirm
     few = "" if len(rows) >= asked else f", all that are complete of the {asked} asked for,"
     each = f"{config.num_samples // len(rows)} fresh seeds each"
@@ -84,7 +85,7 @@ def _confirm(search: RunningSearch, metrics: dict[str, Any] | None) -> dict[str,
     try:
         train_trials(replace(search, plan=again, record=confirmation))
         with cpu_threads(search.slots.cpus):
-            table = confirm.compare(confirmation, rows, search.images, view.warn)
+            table = confirm.compare(confirmation, rows, search.images, view.warn, plan.metric)
     except (KeyboardInterrupt, SystemExit):
         record_interruption(confirmation, view)
         raise

@@ -16,6 +16,7 @@ from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.images.arrays import Arrays
 from vae_tune.images.datasets import refuse_unknown
 from vae_tune.record.journal import UtcStorage
+from vae_tune.record.metadata import refuse_other_metric
 from vae_tune.search.initial_trials import read_points
 from vae_tune.search.sampler import SAMPLERS
 from vae_tune.search.warm_start import refuse_repeats
@@ -23,6 +24,7 @@ from vae_tune.tasks.kinds import refuse_kinds_for_all
 from vae_tune.tasks.models import signature_of_named, with_options
 from vae_tune.tasks.resumed_study import read_resumed
 from vae_tune.tasks.study_folder import new_folder
+from vae_tune.vae.metric import UserMetric, read_metric
 from vae_tune.views.live import require_packages
 
 
@@ -49,6 +51,8 @@ class Plan:
     """The journal of the study to resume, where it was read already."""
     arrays: Arrays | None = None
     """The images, where they were given from Python."""
+    metric: UserMetric | None = None
+    """The user's, which ranks trials in place of the validation loss; of a new study, not called yet."""
 
 
 def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arrays | None = None) -> Plan:
@@ -77,6 +81,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
         metadata=study.metadata,
         storage=study.storage,
         arrays=arrays,
+        metric=refuse_other_metric(study.metadata, read_metric(study.config)),
     )
 
 
@@ -92,9 +97,9 @@ def _new_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
     points = grid.points if grid else read_points(config.points, space, base)
     _check_sampler(config, space, base)
     refuse_repeats(config.warm_start)
-    kind = grid.kind if grid else SEARCH
-    folder = new_folder(config, place)
-    return Plan(config, folder, place, space, base, points, config.num_samples, None, kind, arrays=arrays)
+    kind, metric = grid.kind if grid else SEARCH, read_metric(config)
+    folder, count = new_folder(config, place), config.num_samples
+    return Plan(config, folder, place, space, base, points, count, None, kind, arrays=arrays, metric=metric)
 
 
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:

@@ -23,6 +23,7 @@ from vae_tune.tasks.kinds import refuse_kinds
 from vae_tune.tasks.models import describe_codes, models_of
 from vae_tune.tasks.search_plan import Plan
 from vae_tune.vae.likelihoods.registry import likelihood_name
+from vae_tune.vae.metric import probe_metric
 from vae_tune.views.terminal import View
 
 
@@ -41,7 +42,7 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
         _warn_of_repeats(record, plan, view)
         return record
     refuse_kinds(plan.space, plan.base, images.shape[0], images.binarization)
-    metadata = new_metadata(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind)
+    metadata = new_metadata(plan.folder.name, plan.config, plan.base, plan.space, images, plan.kind, plan.metric)
     metadata["runs"] = [entry]
     if codes := describe_codes(models_of(plan.base, plan.space)):
         metadata[CODE] = codes
@@ -72,6 +73,18 @@ def with_likelihood(plan: Plan, channels: int) -> Plan:
     name = likelihood_name(plan.base, channels)
     trial, base = (dataclasses.replace(config, likelihood=name) for config in (plan.config.trial, plan.base))
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, trial=trial), base=base)
+
+
+def with_probed_metric(plan: Plan, images: Images) -> Plan:
+    """Return ``plan`` with the names of the values of its metric, which a new study has called for the first time.
+
+    Raises:
+        UsageError: it cannot rank trials.
+    """
+    if plan.metric is None or plan.metric.ranking.columns:
+        return plan
+    metric = probe_metric(plan.metric, plan.base, images.shape, images.validation)
+    return dataclasses.replace(plan, metric=metric)
 
 
 def _warn_of_repeats(record: StudyRecord, plan: Plan, view: View) -> None:

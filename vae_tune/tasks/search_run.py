@@ -24,6 +24,9 @@ from vae_tune.tasks.search_start import RunningSearch
 from vae_tune.tasks.winner_listener import WinnerListener
 from vae_tune.vae.memory_estimate import PROCESS, training_bytes
 
+_FLOAT = 4
+"""Bytes of a pixel of the images that a user's metric is given."""
+
 
 def train_trials(search: RunningSearch) -> None:
     """Train the trials and evaluate the winner."""
@@ -56,7 +59,7 @@ def _announce(search: RunningSearch) -> None:
     unit = LossUnit.of(record.metadata["metric"])
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows, unit)
     room = f"{search.slots}{cpu_note() if plan.config.resources.address is None else ''}"
-    view.say(f"Study {address(plan.place)}: {room}; losses in {unit.name} ({unit.kind.words})")
+    view.say(f"Study {address(plan.place)}: {room}; {unit.announcement}")
     if record.rows:
         going = len(record.rows) - record.ended
         view.say(f"Resumed: {record.ended} trials have ended, {going} unfinished ones continue.")
@@ -75,11 +78,13 @@ def _run(search: RunningSearch, slots: CurrentSlots) -> None:
         spot=plan.config.resources.address is not None,
         claim=claim_for(plan.place),
         codes=codes_of(models_of(plan.base, plan.space)),
+        metric=plan.metric,
     )
-    needs = partial(_trial_bytes, images)
+    needs = partial(_trial_bytes, images, plan.metric is not None)
     run_trials(trainable, plan.config, plan.space, search.record, slots, stopping, search.ray.check, needs)
 
 
-def _trial_bytes(images: Images, config: TrialConfig, on_gpu: bool) -> int:
-    """Return the bytes of memory that a trial needs."""
-    return PROCESS + training_bytes(config, images.shape, len(images.validation), on_gpu=on_gpu)
+def _trial_bytes(images: Images, is_measured: bool, config: TrialConfig, on_gpu: bool) -> int:
+    """Return the bytes of memory that a trial needs, and with it the images for a user's metric."""
+    scaled = _FLOAT * images.pixels * len(images.validation) if is_measured and not on_gpu else 0
+    return PROCESS + scaled + training_bytes(config, images.shape, len(images.validation), on_gpu=on_gpu)

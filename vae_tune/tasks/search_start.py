@@ -24,7 +24,7 @@ from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks.confirm import shortage
 from vae_tune.tasks.models import probe_models
 from vae_tune.tasks.search_plan import Plan
-from vae_tune.tasks.search_record import open_record, with_likelihood
+from vae_tune.tasks.search_record import open_record, with_likelihood, with_probed_metric
 from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
@@ -56,7 +56,8 @@ class InterruptedInOrder(KeyboardInterrupt):
 def make_stopping(config: SearchConfig) -> Stopping:
     """Start the clock of a search."""
     budget = None if config.time_budget is None else duration_seconds(config.time_budget)
-    return Stopping(budget, config.target_loss)
+    target = config.target_loss
+    return Stopping(budget, -target if config.maximize and target is not None else target)
 
 
 @contextlib.contextmanager
@@ -76,6 +77,7 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
         plan = with_likelihood(plan, images.shape[0])
         if plan.metadata is None:
             probe_models(plan.base, plan.space, images.shape)
+            plan = with_probed_metric(plan, images)
         record = open_record(plan, images, slots, view)
         release = release_command(plan.config.resources.address)
         outlasting_ray.enter_context(crash_notice(_KILLED.format(record.resume_command), release))

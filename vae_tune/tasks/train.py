@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import atomic, read_json, write_json
 from vae_tune.config.machine_limits import available_memory
-from vae_tune.config.names import CHECKPOINTS_FOLDER, CODE, EPOCH, EPOCH_METRICS_FILE, TRAINING_FILE
+from vae_tune.config.names import CHECKPOINTS_FOLDER, CODE, EPOCH, EPOCH_METRICS_FILE, METRICS, TRAINING_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.tasks.generate import write_sheets
@@ -37,7 +37,9 @@ from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new
 from vae_tune.views.console import make_console
 from vae_tune.views.preparation import shown_preparation
 
-_NUMBERS = {spec.name: {"int": int, "float": float}[str(spec.type)] for spec in fields(EpochReport)}
+_NUMBERS = {
+    spec.name: {"int": int, "float": float}[str(spec.type)] for spec in fields(EpochReport) if spec.name != METRICS
+}
 
 
 def train(
@@ -81,7 +83,7 @@ def train(
     try:
         with cpu_threads(threads), _live_curves(visdom, folder, config, metric, say) as show, bar:
             for report in fit(config, images, device, state):
-                reports.append(asdict(report))
+                reports.append(report.to_dict())
                 _write_reports(folder / EPOCH_METRICS_FILE, reports)
                 write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
                 show(reports)

@@ -12,14 +12,16 @@ import torch
 from vae_tune.config import names
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json, write_json
+from vae_tune.config.metric import Metric
 from vae_tune.config.settings import DataConfig
 from vae_tune.images.code_length import code_length
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow, ranked, winner
 from vae_tune.tasks.generate import write_sheets
-from vae_tune.tasks.repeats import load_last_checkpoint
+from vae_tune.tasks.repeats import load_last_checkpoint, values_on_test
 from vae_tune.vae.checkpoint import discard_checkpoints, trials_with_checkpoints, write_model
+from vae_tune.vae.metric import UserMetric
 from vae_tune.vae.training import evaluate
 
 _OF_THE_METRIC = ("kind", "unit", names.DIMENSIONS)
@@ -33,13 +35,23 @@ class WinnerKeeper:
     reference, which is evaluated at the end; afterwards the last checkpoint of each of the best ``keep``.
     """
 
-    def __init__(self, record: StudyRecord, images: Images, max_epochs: int, keep: int, say: Callable[[str], None]):
+    def __init__(
+        self,
+        record: StudyRecord,
+        images: Images,
+        max_epochs: int,
+        keep: int,
+        say: Callable[[str], None],
+        metric: UserMetric | None = None,
+    ):
         """Continue with the ``best/`` of an earlier run; pass lost checkpoints to ``say``."""
         self._record = record
         self._images = images
         self._max_epochs = max_epochs
         self._keep = keep
         self._say = say
+        self._metric = metric
+        self._ranking = Metric.of(record.metadata["metric"])
         self._folder = record.folder / names.BEST_FOLDER
         present = trials_with_checkpoints(record.place)
         self._discarded = {
@@ -100,18 +112,19 @@ class WinnerKeeper:
 
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
         at = f"at max_epochs={self._max_epochs}" if best.state == names.COMPLETE else "at the deepest epoch reached"
+        rule = f"{self._ranking.best} {self._ranking.name} {at}"
         metrics: dict[str, Any] = {
             **{name: value for name, value in self._record.metadata["metric"].items() if name in _OF_THE_METRIC},
-            "rule": f"lowest {names.VAL_LOSS} {at}" + ("" if best.state == names.COMPLETE else ", none is complete"),
+            "rule": rule + ("" if best.state == names.COMPLETE else ", none is complete"),
             "winner": self._numbers(best, test=test),
         }
         reference = self._record.rows[names.REFERENCE_TRIAL]
         if reference.epochs == best.epochs and reference.state != names.FAIL:
             metrics["reference"] = self._numbers(reference, test=test)
             metrics["improvement"] = {
-                split: metrics["reference"][split]["negative_elbo"] - metrics["winner"][split]["negative_elbo"]
+                split: self._ranking.improvement(metrics["reference"][split], metrics["winner"][split])
                 for split in ("validation", "test")
-                if split in metrics["winner"] and split in metrics["reference"]
+                if all(self._ranking.key in metrics[who].get(split, {}) for who in ("winner", "reference"))
             }
         if known := self._metrics.get(names.CODE_LENGTH):
             metrics[names.CODE_LENGTH] = known
@@ -135,12 +148,15 @@ class WinnerKeeper:
                 "reconstruction": report[names.VAL_RECONSTRUCTION],
                 "kl": report[names.VAL_KL],
                 "active_units": report[names.ACTIVE_UNITS],
+                **{name: report[name] for name in self._ranking.columns},
             },
         }
         if test:
             checkpoint = load_last_checkpoint(self._record.place, row, self._images, self._say)
-            result = evaluate(checkpoint.state.model, to_tensor(self._images.test, _CPU), checkpoint.config)
-            numbers["test"] = asdict(result)
+            images = to_tensor(self._images.test, _CPU)
+            numbers["test"] = asdict(evaluate(checkpoint.state.model, images, checkpoint.config))
+            if self._metric:
+                numbers["test"] |= values_on_test(self._metric, row, checkpoint.state.model, images, self._say)
         return numbers
 
     def _discard_checkpoints(self, row: TrialRow, *, keep: int) -> None:

@@ -44,7 +44,8 @@ class WinnerListener(contextlib.ExitStack):
         # the trials have the other cores; and as many threads as theirs give the same numbers
         self.enter_context(cpu_threads(search.slots.cpus))
         plan = search.plan
-        return WinnerKeeper(search.record, search.images, plan.base.max_epochs, plan.config.keep, search.view.warn)
+        limits = plan.base.max_epochs, plan.config.keep
+        return WinnerKeeper(search.record, search.images, *limits, search.view.warn, plan.metric)
 
 
 def import_ahead(num_samples: int) -> None:

@@ -11,7 +11,6 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +65,7 @@ def checkpoint_bytes(
     config: TrialConfig, state: TrainingState, report: EpochReport, earlier: Sequence[EpochReport] = ()
 ) -> bytes:
     """Return the content of a checkpoint."""
-    reports = {"report": asdict(report), "earlier": [asdict(one) for one in earlier]}
+    reports = {"report": report.to_dict(), "earlier": [one.to_dict() for one in earlier]}
     return _save(_tensors(state), config=to_dict(config), shape=state.model.shape, **reports)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial, reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,12 @@ class EpochReport:
     """The whole epoch, validation included."""
     images_per_second: float
     """Training images over the seconds spent training."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The values of a user's metric on the validation images, by name; none without."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers by name; ``metrics`` only where there are any."""
+        return {name: value for name, value in asdict(self).items() if name != "metrics" or value}
 
 
 @dataclass(frozen=True)
@@ -107,12 +114,16 @@ def fit(
     device: torch.device,
     state: TrainingState | None = None,
     midway: Callable[[TrainingState], None] | None = None,
+    metric: Callable[[VAE, Tensor], Mapping[str, float]] | None = None,
 ) -> Iterator[EpochReport]:
     """Train up to ``config.max_epochs`` and yield a report after each epoch.
 
     Pass a ``state`` to checkpoint it between reports, or to go on from one. ``midway`` is called with the state after
     every step. It may checkpoint it too, and a training that goes on from there gives the same numbers; or it may end
-    the training by an exception. Raises Diverged as soon as a loss is not finite (on a GPU at the end of the epoch).
+    the training by an exception. ``metric`` is called with the model and the validation images in [0, 1] after every
+    epoch, and its values are reported.
+
+    Raises Diverged as soon as a loss is not finite (on a GPU at the end of the epoch).
     """
     train, validation = training_images(images.train, device), to_tensor(images.validation, device)
     if state is None:
@@ -132,6 +143,7 @@ def fit(
         result = evaluate(state.model, validation, config)
         if not math.isfinite(result.negative_elbo):
             raise Diverged(epoch, "validation loss")
+        metrics = metric(state.model, _scale(validation)) if metric else {}
         state.epoch, state.step, state.seconds = epoch, 0, 0.0
         yield EpochReport(
             epoch=epoch,
@@ -142,6 +154,7 @@ def fit(
             active_units=result.active_units,
             seconds=time.perf_counter() - start,
             images_per_second=len(train) / (trained - start),
+            metrics=metrics,
         )
 
 

@@ -17,7 +17,7 @@ from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.config import message_hints
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.metric import METRIC
-from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, VAL_LOSS
+from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING
 from vae_tune.record.diagnostics import problem_notes
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import STATE_COLORS
@@ -61,13 +61,13 @@ def print_summary(
 
 
 def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUnit) -> None:
-    with_loss = (row for row in rows if row.val_loss is not None and row.state != FAIL)
-    best = sorted(with_loss, key=lambda row: (-row.epochs, row.val_loss))[:10]
+    with_loss = (row for row in rows if row.loss is not None and row.state != FAIL)
+    best = sorted(with_loss, key=lambda row: (-row.epochs, row.loss))[:10]
     if not best:
         return
     searched = dict.fromkeys(name for row in rows for name in row.values)
     names = list(searched)[: max(1, (console.width - _OTHER_COLUMNS_WIDTH) // _COLUMN_WIDTH)]
-    loss = VAL_LOSS if unit.nats == 1 else unit.name.replace("/", "/_")
+    loss = unit.ranking.name if unit.nats == 1 else unit.name.replace("/", "/_")
     columns = ("trial", "state", "epochs", loss, *names, "seconds")
     table = _table(f"The best of {len(rows)} trials", *(name.replace("_", "\n") for name in columns), left="state")
     for row in best:
@@ -75,7 +75,7 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUni
             f"ref. {row.trial}" if row.trial == REFERENCE_TRIAL else str(row.trial),
             Text(row.state, style=STATE_COLORS[row.state]),
             str(row.epochs),
-            unit.text(row.val_loss or 0.0),
+            unit.level(row.loss or 0.0),
             *(format_value(row.values.get(name, "")) for name in names),
             f"{row.seconds:.0f}",
         )
@@ -87,16 +87,17 @@ def _print_winner(console: Console, metrics: Mapping[str, Any], unit: LossUnit) 
     words = f"Winner: trial {best['trial']} ({format_values(best['hyperparameters'])}), {metrics['rule']}."
     console.print(words, soft_wrap=True)
     splits = [split for split in ("validation", "test") if split in best]
-    parts = ["test reconstruction", "test KL"] if "test" in best else []
-    table = _table(f"Negative ELBO, {unit.title}", "", *splits, *parts, left="")
+    parts = ["test reconstruction", "test KL"] if "test" in best and not unit.ranking.is_users else []
+    title = f"{unit.name}: {unit.title}" if unit.ranking.is_users else f"Negative ELBO, {unit.title}"
+    table = _table(title, "", *splits, *parts, left="")
     for who in ("reference", "winner"):
         if who in metrics:
             test = metrics[who].get("test", {})
-            numbers = [metrics[who][split]["negative_elbo"] for split in splits]
-            numbers += [test[part] for part in ("reconstruction", "kl") if part in test]
-            table.add_row(who, *map(unit.text, numbers))
-    if "improvement" in metrics:
-        table.add_row("gain", *(unit.text(metrics["improvement"][split]) for split in splits), style="bold")
+            numbers = [metrics[who][split].get(unit.ranking.key) for split in splits]
+            numbers += [test[part] for part in ("reconstruction", "kl") if part in test][: len(parts)]
+            table.add_row(who, *("" if number is None else unit.text(number) for number in numbers))
+    if gains := metrics.get("improvement"):
+        table.add_row("gain", *(unit.text(gains[split]) if split in gains else "" for split in splits), style="bold")
     console.print(table)
     if unit.nats != 1:
         console.print(f"One {unit.name} is {unit.nats:,.2f} {METRIC.unit}, the unit of the recorded tables.")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vae_tune.analysis.loss_unit import LossUnit
-from vae_tune.config.names import CODE_LENGTH, TEST_LOSS, TRIAL, TRIALS, VAL_LOSS
+from vae_tune.config.names import CODE_LENGTH, TRIAL, TRIALS
 
 
 def format_values(values: Mapping[str, Any]) -> str:
@@ -45,10 +45,11 @@ def confirmation_table(results: Iterable[Mapping[Any, Any]], plus_minus: str, un
         mean, high = row[f"{name}_mean"], row[f"{name}_high"]
         return unit.text(mean) if math.isnan(high) else f"{unit.text(mean)} {plus_minus} {unit.text(high - mean)}"
 
-    rows = []
+    rows, ranking = [], unit.ranking
     for row in results:
-        searched, optimism = unit.text(row["searched_val_loss"]), unit.text(row["optimism"], "+")
-        cells = [searched, interval(row, VAL_LOSS), optimism, interval(row, TEST_LOSS), f"{row[TRIALS]:.0f}"]
+        searched, optimism = unit.text(row[f"searched_{ranking.name}"]), unit.text(row["optimism"], "+")
+        cells = [searched, interval(row, ranking.name), optimism, interval(row, ranking.test_name)]
+        cells.append(f"{row[TRIALS]:.0f}")
         rows.append({"label": f"trial {row[TRIAL]}", "cells": cells})
     columns = ["in the search", "validation", "optimism", "test", "trainings"]
     return {"title": f"mean with its 95 % interval, {unit.name}", "columns": columns, "rows": rows}

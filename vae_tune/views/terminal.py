@@ -90,7 +90,7 @@ class View:
         """Show no more progress."""
 
     def _loss(self, row: TrialRow) -> str:
-        return "" if row.val_loss is None else self._unit.with_name(row.val_loss)
+        return "" if row.loss is None else f"{self._unit.level(row.loss)} {self._unit.short}"
 
     def _finished(self) -> int:
         return sum(row.state != RUNNING for row in self._rows.values())
@@ -121,7 +121,7 @@ class PlainView(View):
         if row.state == RUNNING:
             return
         width = len(str(self._num_samples))
-        loss = "" if row.val_loss is None else f" {self._unit.text(row.val_loss):>8} {self._unit.short}"
+        loss = "" if row.loss is None else f" {self._unit.level(row.loss):>8} {self._unit.short}"
         mark = "  best so far" if winner(self._rows.values(), self._max_epochs) is row else ""
         reason = f"  {row.reason}" if row.reason else ""
         self._print(
@@ -233,7 +233,7 @@ class TerminalView(View):
             table.add_row(
                 Text(f"trial {row.trial}", style=STATE_COLORS[RUNNING]),
                 f"epoch {row.epochs}/{self._max_epochs}",
-                Text("" if row.val_loss is None else self._unit.text(row.val_loss), justify="right"),
+                Text("" if row.loss is None else self._unit.level(row.loss), justify="right"),
                 format_values(row.values),
             )
         if len(running) > lines:

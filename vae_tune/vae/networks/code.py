@@ -1,8 +1,8 @@
-"""The code of a user's model as text: read once where the user named it, run from the text anywhere.
+"""The code of a user's model or metric as text: read once where the user named it, run from the text anywhere.
 
-A class travels to workers and to other hosts as the text of its file, and of what that file imports from its own
-folder: never as a pickle, and never from a results folder. Its modules are made from the text under a package name of
-their own, so that they hide no other module and two versions can be there at once.
+A class or a function travels to workers and to other hosts as the text of its file, and of what that file imports
+from its own folder: never as a pickle, and never from a results folder. Its modules are made from the text under a
+package name of their own, so that they hide no other module and two versions can be there at once.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from pathlib import Path
 
 from vae_tune.config.errors import UsageError, telling_line
 
-_FORM = "model must be FILE.py:CLASS or MODULE:CLASS"
+_FORMS = {
+    "model": "model must be FILE.py:CLASS or MODULE:CLASS",
+    "metric": "metric must be FILE.py:FUNCTION or MODULE:FUNCTION",
+}
+"""What a user may name, by the option that names it."""
 _NOT_TAKEN = {"vae_tune"}
 """Names of modules that are never taken from a user's folder, such as a checkout of this project."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """A class, and the text of its module and of those that it imports from the same folder."""
+    """A class or a function, and the text of its module and of those that it imports from the same folder."""
 
     model: str
-    """FILE.py:CLASS or MODULE:CLASS, as the user named it."""
+    """FILE.py:CLASS or MODULE:CLASS, or with a function, as the user named it."""
     module: str
-    """The dotted name of the module that has the class, in the folder."""
+    """The dotted name of the module that has it, in the folder."""
     texts: Mapping[str, str] = field(repr=False)
     """The text of each module by its dotted name; of a package that of ``__init__.py``, which may be missing."""
     paths: Mapping[str, str] = field(repr=False)
@@ -38,7 +42,7 @@ class Code:
 
     @property
     def name(self) -> str:
-        """The name of the class."""
+        """The name of the class or the function."""
         return self.model.rpartition(":")[2]
 
     @property
@@ -56,24 +60,25 @@ def is_own(model: str) -> bool:
     return ":" in model
 
 
-def read_code(model: str) -> Code:
-    """Return the code of FILE.py:CLASS or MODULE:CLASS, without running it.
+def read_code(model: str, option: str = "model") -> Code:
+    """Return the code of FILE.py:CLASS or MODULE:CLASS, without running it; of a function for the option ``metric``.
 
     Of a file, all that it imports from its own folder is taken too; of a module, all from its own package.
 
     Raises:
         UsageError: a file is missing, or is no Python; names it, and the line.
     """
+    form = _FORMS[option]
     place, _, name = model.rpartition(":")
     if not name.isidentifier() or not place:
-        raise UsageError(f"{_FORM}, but got {model!r}.")
+        raise UsageError(f"{form}, but got {model!r}.")
     if place.endswith(".py"):
         path = Path(place).expanduser()
         if not path.is_file():
-            raise UsageError(f"{_FORM}, but there is no file {place}.")
+            raise UsageError(f"{form}, but there is no file {place}.")
         root, module, only = path.parent, path.stem, None
     else:
-        root, module, only = _root_of(place), place, place.partition(".")[0]
+        root, module, only = _root_of(place, form), place, place.partition(".")[0]
         path = None
     texts: dict[str, str] = {}
     paths: dict[str, str] = {}
@@ -95,7 +100,7 @@ def read_code(model: str) -> Code:
                 waiting += _with_parents(imported)
     if module not in texts:
         raise UsageError(
-            f"{_FORM}, but there is no module {place}. Name a file to take it from there: my_vae.py:{name}."
+            f"{form}, but there is no module {place}. Name a file to take it from there: my_{option}.py:{name}."
         )
     return Code(model, module, texts, paths, frozenset(packages))
 
@@ -115,13 +120,13 @@ def where(error: BaseException, code: Code) -> str:
     return f"{place or code.model}: {type(error).__name__}: {telling_line(error)}".rstrip(".")
 
 
-def _root_of(module: str) -> Path:
+def _root_of(module: str, form: str) -> Path:
     """Return the folder on Python's path that has the module, without importing it."""
     top = module.partition(".")[0]
     for folder in map(Path, sys.path):
         if _file_of(folder, top) is not None:
             return folder
-    raise UsageError(f"{_FORM}, but there is no module {module} on Python's path.")
+    raise UsageError(f"{form}, but there is no module {module} on Python's path.")
 
 
 def _file_of(root: Path, module: str) -> Path | None:

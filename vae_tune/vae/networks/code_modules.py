@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import linecache
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -27,6 +28,21 @@ def load_class(code: Code) -> type[Any]:
     Raises:
         UsageError: the module raises an error, or has no such class; names the line.
     """
+    found: type[Any] = _load(code, "model", "class", inspect.isclass)
+    return found
+
+
+def load_function(code: Code) -> Callable[..., Any]:
+    """Return the function, from modules made from the text; the same one each time in a process.
+
+    Raises:
+        UsageError: the module raises an error, or has no such function; names the line.
+    """
+    found: Callable[..., Any] = _load(code, "metric", "function", inspect.isroutine)
+    return found
+
+
+def _load(code: Code, option: str, what: str, fits: Callable[[Any], bool]) -> Any:
     package = f"{_PREFIX}{hashlib.sha256(repr(sorted(code.texts.items())).encode()).hexdigest()[:16]}"
     if package not in _FINDER.codes:
         _FINDER.codes[package] = code
@@ -35,11 +51,11 @@ def load_class(code: Code) -> type[Any]:
     try:
         module = import_module(f"{package}.{code.module}")
     except Exception as error:
-        raise UsageError(f"model {code.model} cannot be imported: {where(error, code)}.") from error
+        raise UsageError(f"{option} {code.model} cannot be imported: {where(error, code)}.") from error
     found = getattr(module, code.name, None)
-    if not isinstance(found, type):
-        meant = did_you_mean(code.name, [name for name, value in vars(module).items() if isinstance(value, type)])
-        raise UsageError(f"{code.paths[code.module]} has no class {code.name!r}.{meant}")
+    if not fits(found):
+        meant = did_you_mean(code.name, [name for name, value in vars(module).items() if fits(value)])
+        raise UsageError(f"{code.paths[code.module]} has no {what} {code.name!r}.{meant}")
     return found
 
 

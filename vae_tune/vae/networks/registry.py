@@ -94,11 +94,11 @@ def admit_again(recorded: Iterable[str], digests: Mapping[str, str | None], name
         admit(code, model)
 
 
-def unnamed(model: str, where: str) -> str:
-    """Return a message that asks for the file of a user's class in a record."""
+def unnamed(code: str, where: str, option: str = "model") -> str:
+    """Return a message that asks for the file of a user's class, or ``metric``, in a record."""
     return (
-        f"The model of {where} is {model}, code of yours, which runs only from a file that you name.\n"
-        f"Name it with --model {model}, or model= in Python."
+        f"The {option} of {where} is {code}, code of yours, which runs only from a file that you name.\n"
+        f"Name it with --{option} {code}, or {option}= in Python."
     )
 
 

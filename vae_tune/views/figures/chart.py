@@ -21,7 +21,7 @@ from vae_tune.analysis.axis_ranges import loss_range
 from vae_tune.analysis.hyperparameters import Axis
 from vae_tune.analysis.study import Study
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS, TRIAL, VAL_LOSS
-from vae_tune.views.figures.conventions import REFERENCE, WINNER
+from vae_tune.views.figures.conventions import REFERENCE, WINNER, loss_title
 from vae_tune.views.json_values import number, plain
 
 Part = dict[str, Any]  # a trace, an axis, a shape or an annotation of plotly
@@ -209,9 +209,14 @@ def view_of(drawn: Part) -> tuple[float, float]:
     return (10**low, 10**high) if drawn.get("type") == "log" else (low, high)
 
 
-def loss_axis(table: pd.DataFrame, title: str, column: str = VAL_LOSS) -> Part:
+def loss_axis(table: pd.DataFrame, title: str, column: str = VAL_LOSS, *, maximize: bool = False) -> Part:
     """Return an axis of losses that begins with the view of :func:`vae_tune.analysis.axis_ranges.loss_range`."""
-    return axis(title, loss_range(table[column], table[STATE]))
+    return axis(title, loss_range(table[column], table[STATE], maximize=maximize))
+
+
+def ranked_axis(study: Study, table: pd.DataFrame) -> Part:
+    """Return an axis of what ranks the trials of a study that is shown."""
+    return loss_axis(table, loss_title(study), study.ranking.name, maximize=study.ranking.maximize)
 
 
 def hyperparameter_axis(known: Axis) -> Part:

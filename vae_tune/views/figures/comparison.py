@@ -26,7 +26,8 @@ def draw(studies: Studies) -> Figure:
     table = table[table[names.BEST].notna()].copy()
     table[names.HOURS], table[names.STATE] = table[names.HOURS] * units, names.COMPLETE
     table[names.TRIAL] = table[names.STUDY] + table[names.TRIAL].astype(str)  # each study counts its trials from 0
-    losses = chart.loss_axis(table, loss, names.BEST)
+    ranking = studies.studies[0].ranking
+    losses = chart.loss_axis(table, loss, names.BEST, maximize=ranking.maximize)
     panels = {
         names.HOURS: chart.Panel(chart.axis(f"{unit} of searching"), losses, []),
         names.FINISHED: chart.Panel(chart.axis("epochs trained by all trials"), losses, []),
@@ -40,7 +41,7 @@ def draw(studies: Studies) -> Figure:
             step = chart.line(name, own[column], own[names.BEST], color, width=2, dash=dash, shape="hv")
             panels[column].data.extend([step, chart.points(name, gains, column, names.BEST, color, "circle")])
         curve = study.epochs[study.epochs[names.TRIAL] == study.best_trial]
-        learning = chart.line(name, curve[names.EPOCH], curve[names.VAL_LOSS], color, width=2, dash=dash)
+        learning = chart.line(name, curve[names.EPOCH], curve[ranking.name], color, width=2, dash=dash)
         panels[names.EPOCH].data.append(learning)
     drawn = panels if any(trace["x"] for panel in panels.values() for trace in panel.data) else {}
     return matplotlib_renderer.draw("Studies side by side", drawn, "No trial has reported an epoch yet.")

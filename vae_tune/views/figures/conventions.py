@@ -30,8 +30,14 @@ lower the loss, the darker the color.
 
 
 def loss_title(study: Study) -> str:
-    """Return the title of an axis of losses of :attr:`vae_tune.analysis.study.Study.shown`."""
-    return f"validation loss ({study.loss_unit.name})"
+    """Return the title of an axis of what ranks the trials of :attr:`vae_tune.analysis.study.Study.shown`."""
+    ranking = study.ranking
+    return f"{ranking.name} (validation)" if ranking.is_users else elbo_title(study)
+
+
+def elbo_title(study: Study) -> str:
+    """Return the title of an axis of validation losses of :attr:`vae_tune.analysis.study.Study.shown`."""
+    return f"validation loss ({study.elbo_unit.name})"
 
 
 def time_unit(hours: float) -> tuple[float, str]:

@@ -11,7 +11,7 @@ from vae_tune.analysis.hyperparameters import FANOVA, PED_ANOVA, Axis
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
 from vae_tune.config.hyperparameters import MODEL, value_of
-from vae_tune.config.names import COMPLETE, EPOCHS, HYPERPARAMETER, IMPORTANCE, STATE, STATE_WORDS, TRIAL, VAL_LOSS
+from vae_tune.config.names import COMPLETE, EPOCHS, HYPERPARAMETER, IMPORTANCE, STATE, STATE_WORDS, TRIAL
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import TRIAL_HOVER, Panel, Panels, Part, axis, figure
 from vae_tune.views.figures.conventions import loss_title
@@ -67,19 +67,20 @@ def importance(study: Study, table: pd.DataFrame | None = None) -> Panels:
 )
 def slices(study: Study) -> Panels:
     """Describe the loss against each hyperparameter; pruned trials, with losses of early epochs, are ticks above."""
-    table = hyperparameters.slices(study).dropna(subset=[VAL_LOSS])
+    ranked_by = study.ranking.name
+    table = hyperparameters.slices(study).dropna(subset=[ranked_by])
     panels = {}
     for name, searched in hyperparameters.axes(study).items() if len(table) else ():
         own = table[table[HYPERPARAMETER] == name]
         known = searched.including(own[names.VALUE])
         own = own.assign(place=known.coordinates(own[names.VALUE], spread=0.18), above=0)
-        pruned, y = own[own[STATE] == names.PRUNED], chart.loss_axis(own, loss_title(study))
-        traces = chart.trial_points(study, own[own[STATE] != names.PRUNED], "place", VAL_LOSS, _LOSS)
+        pruned, y = own[own[STATE] == names.PRUNED], chart.ranked_axis(study, own)
+        traces = chart.trial_points(study, own[own[STATE] != names.PRUNED], "place", ranked_by, _LOSS)
         layout = {}
         if len(pruned):
             word = STATE_WORDS[names.PRUNED]
             ticks = chart.points(word, pruned, "place", "above", word, "line-ns-open", 9, TRIAL_HOVER)
-            unseen = chart.points("", pruned, "place", VAL_LOSS, word, "circle-open") | {"visible": False}
+            unseen = chart.points("", pruned, "place", ranked_by, word, "circle-open") | {"visible": False}
             traces = [ticks | {"yaxis": "y2"}, unseen, *traces]
             layout["yaxis2"] = {"domain": [0.95, 1], "visible": False, "fixedrange": True}
             y["domain"] = [0, 0.93]
@@ -92,22 +93,26 @@ def slices(study: Study) -> Panels:
 @figure(
     hyperparameters.pair_grid,
     "Where good trials are",
-    "The color is the lowest loss among the trials in the cell that trained longest, the number is their epochs. "
-    "Circles are complete trials.",
+    "The color is the best of the trials in the cell that trained longest, darker is better; the number is their "
+    "epochs. Circles are complete trials.",
     "At least two searched hyperparameters and a trial with a loss are needed.",
 )
 def pair_grid(study: Study, x: str | None = None, y: str | None = None) -> Panels:
     """Describe how good the trials in each cell of a plane of two hyperparameters were."""
-    table = hyperparameters.pair_grid(study, x, y)
-    if table[VAL_LOSS].isna().all():
+    table, ranked_by = hyperparameters.pair_grid(study, x, y), study.ranking.name
+    if table[ranked_by].isna().all():
         return {}
     pair = [hyperparameters.axes(study)[str(name)] for name in table.columns[:2]]
     shape = [table[known.name].nunique() for known in pair]
-    losses, epochs, counts = (table[column].to_numpy().reshape(shape).T for column in (VAL_LOSS, EPOCHS, names.TRIALS))
+    columns = ranked_by, EPOCHS, names.TRIALS
+    losses, epochs, counts = (table[column].to_numpy().reshape(shape).T for column in columns)
     unit = study.loss_unit
-    limits = loss_range(study.trials[VAL_LOSS], study.trials[STATE]) or (0, 1)
+    maximize = study.ranking.maximize
+    limits = loss_range(study.trials[ranked_by], study.trials[STATE], maximize=maximize) or (0, 1)
     how: Part = {"colorscale": "@scale", "customdata": np.dstack([epochs, counts]).tolist()}
-    loss = f"%{{z:.{unit.digits}f}} {unit.short}"
+    how |= {"reversescale": True} if maximize else {}
+    form = ".4g" if study.ranking.is_users else f".{unit.digits}f"
+    loss = f"%{{z:{form}}} {unit.short}"
     how["hovertemplate"] = f"best of %{{customdata[1]}} trials: {loss}, epoch %{{customdata[0]}}<extra></extra>"
     texts = [[str(count or "") for count in row] for row in epochs]
     grid = chart.cells(pair[0].edges(10), pair[1].edges(10), losses, texts, loss_title(study), limits, **how)
@@ -130,13 +135,13 @@ def pair_grid(study: Study, x: str | None = None, y: str | None = None) -> Panel
 @figure(
     hyperparameters.parallel,
     "Whole configurations",
-    "One line per trial; the darker the line, the lower the loss. Where the best lines spread out on an axis, several "
-    "values work; where they meet, one value works best.",
+    "One line per trial; the darker the line, the better the trial. Where the best lines spread out on an axis, "
+    "several values work; where they meet, one value works best.",
 )
 def parallel(study: Study) -> Panels:
     """Describe each configuration as a line across all hyperparameters to its loss."""
     table = hyperparameters.parallel(study)
-    known = table[VAL_LOSS].notna()
+    known = table[study.ranking.name].notna()
     complete, usual = known & (table[STATE] == COMPLETE), known & (table[STATE] != names.FAIL)
     axes = list(hyperparameters.axes(study).values())
     views = {"complete trials": (complete, axes), "all": (usual, [*axes, Axis(EPOCHS, "linear", 0, study.max_epochs)])}
@@ -150,21 +155,26 @@ def _parallel(study: Study, table: pd.DataFrame, drawn: pd.Series[bool], axes: l
     for searched, height in zip(known, heights, strict=True):  # a line has a gap at what its model does not have
         if searched.name in study.space.conditions:
             height[table[searched.name].isna().to_numpy()] = np.nan
-    low, high = loss_range(table[VAL_LOSS][drawn], table[STATE][drawn]) or (0, 1)
-    known.append(Axis(VAL_LOSS, "linear", low, high))
-    heights.append(known[-1].place(table[VAL_LOSS].clip(low, high)))
+    values, maximize = table[study.ranking.name], study.ranking.maximize
+    low, high = loss_range(values[drawn], table[STATE][drawn], maximize=maximize) or (0, 1)
+    known.append(Axis(study.ranking.name, "linear", low, high))
+    heights.append(known[-1].place(values.clip(low, high)))
     places, width = np.column_stack(heights), len(known)
     labels = [
         chart.label(text, x + 0.02, float(own.place(tick)))
         for x, own in enumerate(known)
         for tick, text in own.ticks.items()
     ]
-    if (table[VAL_LOSS][drawn] > high).any():
+    if maximize and (values[drawn] < low).any():
+        labels = [words for words in labels if words["x"] < width - 1 or words["y"] > _ROOM]
+        labels.append(chart.label(f"{low:.4g}, less", width - 0.98, 0))
+    if not maximize and (values[drawn] > high).any():
         labels = [words for words in labels if words["x"] < width - 1 or words["y"] < 1 - _ROOM]
         labels.append(chart.label(f"{high:.4g}, more", width - 0.98, 1))
     special = chart.special_lines(study)
     usual = drawn & ~table[TRIAL].isin(list(special))
-    bins = np.ceil(table[VAL_LOSS].where(drawn).rank(method="first") / drawn.sum() * _BINS)  # 1 holds the best trials
+    ranks = study.losses(table).where(drawn).rank(method="first")
+    bins = np.ceil(ranks / drawn.sum() * _BINS)  # 1 holds the best trials
     groups: list[tuple[pd.Series[bool], Part]] = [(~drawn, {"name": "", "color": "soft"})]
     for part in range(_BINS, 0, -1):
         groups.append((usual & (bins == part), {"name": "", "color": f"scale-{part - 1}", "opacity": 0.8}))

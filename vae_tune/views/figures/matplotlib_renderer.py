@@ -160,6 +160,7 @@ def _cells(ax: Any, trace: Part) -> None:
     usual = [(step / 4, f"@scale-{step}") for step in range(5)]
     scale = usual if trace["colorscale"] == "@scale" else trace["colorscale"]
     colors = LinearSegmentedColormap.from_list("", [(place, _COLORS[name]) for place, name in scale])
+    colors = colors.reversed() if trace.get("reversescale") else colors
     low, high = trace["zmin"], trace["zmax"]
     mesh = ax.pcolormesh(x, y, z, cmap=colors, vmin=low, vmax=high, edgecolors="white", linewidth=1.5, zorder=1)
     middle_x = np.sqrt(x[1:] * x[:-1]) if ax.get_xscale() == "log" else (x[1:] + x[:-1]) / 2
@@ -169,7 +170,10 @@ def _cells(ax: Any, trace: Part) -> None:
         dark = np.dot(colors((z[row, column] - low) / (high - low))[:3], (0.3, 0.6, 0.1)) < 0.55
         how["color"] = "white" if dark else _COLORS["@ink"]
         ax.text(middle_x[column], middle_y[row], as_text(trace["text"][row][column]), **how)
-    bar = ax.figure.colorbar(mesh, ax=ax, shrink=0.92, extend="max" if z[np.isfinite(z)].max() > high else "neither")
+    known = z[np.isfinite(z)]
+    end = "min" if trace.get("reversescale") else "max"
+    beyond = known.min() < low if end == "min" else known.max() > high
+    bar = ax.figure.colorbar(mesh, ax=ax, shrink=0.92, extend=end if beyond else "neither")
     bar.set_label(trace["colorbar"]["title"]["text"], size=9.5)
     bar.ax.tick_params(colors="#444444", labelsize=_SMALL)
     bar.outline.set_visible(False)

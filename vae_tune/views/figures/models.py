@@ -14,7 +14,7 @@ from vae_tune.config import names
 from vae_tune.config.names import ACTIVE_UNITS, GAP, LATENT_SIZE, PARAMETERS, TRIAL, VAL_KL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import Panel, Panels, axis, figure
-from vae_tune.views.figures.conventions import loss_title
+from vae_tune.views.figures.conventions import elbo_title
 
 _APART = (0.12, 0.06)  # of the panel, between two labels
 
@@ -31,7 +31,7 @@ def loss_parts(study: Study) -> Panels:
     if table.empty:
         return {}
     x, y = (
-        chart.loss_axis(table, f"{word} ({study.loss_unit.name})", column)
+        chart.loss_axis(table, f"{word} ({study.elbo_unit.name})", column)
         for word, column in (("KL", VAL_KL), ("reconstruction", names.VAL_RECONSTRUCTION))
     )
     (left, right), (bottom, top) = chart.view_of(x), chart.view_of(y)
@@ -83,11 +83,11 @@ def train_validation_gap(study: Study) -> Panels:
     table = models.train_validation_gap(study).dropna(subset=[GAP])
     if table.empty:
         return {}
-    title = f"validation - training loss ({study.loss_unit.name})"
+    title = f"validation - training loss ({study.elbo_unit.name})"
     low, high = chart.view_of(chart.loss_axis(table, title, GAP))
     y = axis(title, (min(-0.05 * high, low), max(0, high)))
     traces, zero = chart.trial_points(study, table, VAL_LOSS, GAP), chart.rule(y=0, dash="dash")
-    x = chart.loss_axis(table, loss_title(study))
+    x = chart.loss_axis(table, elbo_title(study))
     return {"": Panel(x, y, traces, layout={"shapes": [zero]})}
 
 
@@ -103,16 +103,17 @@ def pareto(study: Study) -> Panels:
         return {}
     low, high = table[PARAMETERS].min() / 1.15, table[PARAMETERS].max() * 1.25
     x = axis("parameters (log)", (low, high), log_ticks(low, high), log=True)
-    y = chart.loss_axis(table, loss_title(study))
+    y, ranked_by = chart.ranked_axis(study, table), study.ranking.name
     front = table[table[names.ON_FRONT]]
-    joined = chart.line("front", front[PARAMETERS], front[VAL_LOSS], "best", width=2, shape="hv")
+    joined = chart.line("front", front[PARAMETERS], front[ranked_by], "best", width=2, shape="hv")
     traces = [joined] if len(front) else []
-    traces += chart.trial_points(study, table, PARAMETERS, VAL_LOSS)
+    traces += chart.trial_points(study, table, PARAMETERS, ranked_by)
     bottom, top = chart.view_of(y)
     labels: list[chart.Part] = []
-    for trial, size, loss in front[[TRIAL, PARAMETERS, VAL_LOSS]][::-1].itertuples(index=False):  # the best first
+    for trial, size, loss in front[[TRIAL, PARAMETERS, ranked_by]][::-1].itertuples(index=False):  # the best first
         here = chart.label(f"trial {trial}", math.log10(size), loss, yanchor="bottom")
         last = labels[-1] if labels else {"x": math.inf, "y": -math.inf}
-        if last["x"] - here["x"] > _APART[0] * math.log10(high / low) or loss - last["y"] > _APART[1] * (top - bottom):
+        apart = abs(loss - last["y"]) > _APART[1] * (top - bottom)
+        if last["x"] - here["x"] > _APART[0] * math.log10(high / low) or apart:
             labels.append(here)
     return {"": Panel(x, y, traces, layout={"annotations": labels})}

@@ -14,7 +14,7 @@ from vae_tune.config import names
 from vae_tune.config.names import COMPLETE, EPOCH, HOURS, PRUNED, STATE, STATE_WORDS, TRIAL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import Panel, Panels, Part, axis, figure
-from vae_tune.views.figures.conventions import loss_title, time_unit
+from vae_tune.views.figures.conventions import elbo_title, loss_title, time_unit
 from vae_tune.views.json_values import plain
 
 _SHORTEST_IDLE = 1 / 2000  # of the search: below it an idle time is not drawn
@@ -23,14 +23,14 @@ _SHORTEST_IDLE = 1 / 2000  # of the search: below it an idle time is not drawn
 @figure(
     progress.best_so_far,
     "Best so far",
-    "The line is the lowest loss of a trial trained to the end.",
+    "The line is the best of the trials trained to the end.",
     "No trial has ended with a loss yet.",
 )
 def best_so_far(study: Study) -> Panels:
     """Describe the incumbent against trials, epochs and time, with each ended trial's last loss."""
-    table = progress.best_so_far(study)
+    table, ranked_by = progress.best_so_far(study), study.ranking.name
     units, unit = time_unit(table[HOURS].max())
-    table = table.assign(**{HOURS: table[HOURS] * units})[table[VAL_LOSS].notna()]
+    table = table.assign(**{HOURS: table[HOURS] * units})[table[ranked_by].notna()]
     titles = {
         names.ORDER: "trials ended",
         names.FINISHED: "epochs trained by all trials",
@@ -40,16 +40,15 @@ def best_so_far(study: Study) -> Panels:
     for label, column in zip(("trials", "epochs", "time"), titles if len(table) else (), strict=False):
         best = chart.line("best so far", table[column], table[names.BEST], "best", width=2, shape="hv")
         x = axis(titles[column], (0, 1.04 * table[column].max()), whole=column != HOURS)
-        panels[label] = Panel(
-            x, chart.loss_axis(table, loss_title(study)), [best, *chart.trial_points(study, table, column, VAL_LOSS)]
-        )
+        points = chart.trial_points(study, table, column, ranked_by)
+        panels[label] = Panel(x, chart.ranked_axis(study, table), [best, *points])
     return panels
 
 
 @figure(
     progress.learning_curves,
     "Learning curves",
-    "Validation loss by epoch; at a rung (dotted) the poorer trials are stopped.",
+    "Validation loss, or what else ranks trials, by epoch; at a rung (dotted) the poorer trials are stopped.",
 )
 def learning_curves(study: Study) -> Panels:
     """Describe each trial's loss by epoch: the winner's whole curve, and the later half of the good ones."""
@@ -60,28 +59,33 @@ def learning_curves(study: Study) -> Panels:
         part = table[table[EPOCH] >= first]
         margin = 0.03 * (last - first) or 0.5
         x = axis("epoch", (first - margin, last + margin), whole=True)
-        y = axis(loss_title(study), curve_range(part, study.best_trial))
         rungs = [chart.rule("rung", x=rung) for rung in study.rungs if rung >= first]
         label = f"from epoch {first}" if first > 1 else "all epochs"
-        panels[label] = Panel(x, y, _curves(study, part), layout={"shapes": rungs})
+        ranked_by, maximize = study.ranking.name, study.ranking.maximize
+        y = axis(loss_title(study), curve_range(part, study.best_trial, ranked_by, maximize=maximize))
+        panels[label] = Panel(x, y, _curves(study, part, ranked_by), layout={"shapes": rungs})
+        for column in (*study.ranking.columns[1:], VAL_LOSS) if first == 1 and study.ranking.is_users else ():
+            title = elbo_title(study) if column == VAL_LOSS else f"{column} (validation)"
+            y = axis(title, curve_range(part, study.best_trial, column, maximize=maximize and column != VAL_LOSS))
+            panels[column] = Panel(x, y, _curves(study, part, column), layout={"shapes": rungs})
     return panels
 
 
-def _curves(study: Study, table: pd.DataFrame) -> list[Part]:
+def _curves(study: Study, table: pd.DataFrame, column: str) -> list[Part]:
     """Return the curves of each state, with marks where trials stopped, and those of the reference and the winner."""
     special = chart.special_lines(study)
     traces = []
     for state, symbol in chart.SYMBOLS.items():
         own, word = table[(table[STATE] == state) & ~table[TRIAL].isin(list(special))], STATE_WORDS[state]
         if len(own):
-            traces.append(chart.curves(word, word, own[EPOCH], own[VAL_LOSS], own[TRIAL], opacity=0.7))
+            traces.append(chart.curves(word, word, own[EPOCH], own[column], own[TRIAL], opacity=0.7))
             if state != COMPLETE:
                 ends = own.drop_duplicates(TRIAL, keep="last")
-                traces.append(chart.points(word, ends, EPOCH, VAL_LOSS, word, symbol, 4))
+                traces.append(chart.points(word, ends, EPOCH, column, word, symbol, 4))
     for trial, style in special.items():
         own = table[table[TRIAL] == trial]
         if len(own):
-            traces.append(chart.curves(x=own[EPOCH], y=own[VAL_LOSS], trials=own[TRIAL], **style))
+            traces.append(chart.curves(x=own[EPOCH], y=own[column], trials=own[TRIAL], **style))
     return traces
 
 

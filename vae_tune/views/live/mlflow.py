@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from vae_tune.config import names
 from vae_tune.config.files import read_json
+from vae_tune.config.metric import Metric
 from vae_tune.config.names import BEST_FOLDER, COMPLETE, DEVICE, EPOCH, FAIL, FAILED, METRICS_FILE, NODE, RUNNING, TIME
 from vae_tune.record.trials import TrialRow, now, winner
 from vae_tune.views.live.view import DrawSamples, LiveView
@@ -67,6 +68,7 @@ class MLflow(LiveView):
         self._client = MlflowClient(address)
         self._folder = folder
         self._max_epochs = metadata["reference"]["max_epochs"]
+        self._ranking = Metric.of(metadata["metric"])
         self._rows: dict[int, TrialRow] = {}
         self._best_may_be_new = False
         self._experiment = self._find_experiment(address)
@@ -145,7 +147,7 @@ class MLflow(LiveView):
         metrics = [
             self._entities.Metric(name, float(report[name]), _milliseconds(report[TIME]), report[EPOCH])
             for report in reports
-            for name in names.REPORT_COLUMNS
+            for name in self._ranking.report_columns
         ]
         new_tags = [self._entities.RunTag(name, text) for name, text in tags.items()]
         for start in range(0, max(len(metrics), len(tags)), _MAX_BATCH):
@@ -157,8 +159,9 @@ class MLflow(LiveView):
 
     def _log_best(self) -> None:
         if (best := self._best()) is not None:
+            name = self._ranking.name
             ended = sum(row.state != RUNNING for row in self._rows.values())
-            metric = self._entities.Metric(f"best_{names.VAL_LOSS}", best.val_loss, _milliseconds(now()), ended)
+            metric = self._entities.Metric(f"best_{name}", best.reports[-1][name], _milliseconds(now()), ended)
             tag = self._entities.RunTag(_BEST_TAG, str(best.trial))
             self._client.log_batch(self._study, metrics=[metric], tags=[tag])
 

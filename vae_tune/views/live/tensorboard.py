@@ -11,7 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vae_tune.config.names import EPOCH, FAIL, REPORT_COLUMNS, RUNNING, TIME, VAL_LOSS
+from vae_tune.config.metric import Metric
+from vae_tune.config.names import EPOCH, FAIL, RUNNING, TIME
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView
 
@@ -34,6 +35,7 @@ class TensorBoard(LiveView):
         from tensorboardX.proto.event_pb2 import Event
 
         self._folder = Path(address)
+        self._ranking = Metric.of(metadata["metric"])
         self._summary, self._new_writer, self._new_event = summary, EventsWriter, Event
         self._writers: dict[int, Any] = {}
         self._written: dict[int, int] = {}  # epochs, by trial
@@ -51,7 +53,7 @@ class TensorBoard(LiveView):
             for summary in self._hparams(row)[:2]:  # the experiment and the start of its session
                 self._write(row, summary)
         for report in row.reports[self._written[row.trial] :]:
-            for name in REPORT_COLUMNS:
+            for name in self._ranking.report_columns:
                 if name != EPOCH:
                     self._write(row, self._summary.scalar(name, report[name]), report)
             self._written[row.trial] += 1
@@ -74,7 +76,7 @@ class TensorBoard(LiveView):
         (folder / _COMPLETE_MARKER).touch()
 
     def _hparams(self, row: TrialRow) -> tuple[Any, Any, Any]:
-        parts: tuple[Any, Any, Any] = self._summary.hparams(dict(row.values), {VAL_LOSS: None})
+        parts: tuple[Any, Any, Any] = self._summary.hparams(dict(row.values), {self._ranking.name: None})
         return parts
 
     def _write(self, row: TrialRow, summary: Any, report: Any = None) -> None:

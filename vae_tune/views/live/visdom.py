@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from vae_tune.analysis.loss_unit import LossUnit
-from vae_tune.config.names import EPOCH, TRAIN_LOSS, VAL_LOSS
+from vae_tune.config.names import EPOCH, LOSSES, TRAIN_LOSS, VAL_LOSS
 from vae_tune.record.trials import TrialRow, winner
 from vae_tune.views.formatting import format_values
 from vae_tune.views.live.view import DrawSamples, LiveView
@@ -31,6 +31,7 @@ class Visdom(LiveView):
         """Connect to the server at the URL ``address``."""
         self._server = _connect(address, folder.absolute().name)
         self._max_epochs, self._unit = metadata["reference"]["max_epochs"], LossUnit.of(metadata["metric"])
+        self._elbo_unit = LossUnit.of(metadata.get(LOSSES, metadata["metric"]))
         self._rows: dict[int, TrialRow] = {}
 
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
@@ -41,7 +42,7 @@ class Visdom(LiveView):
             from vae_tune.vae.pictures import zoom_of
 
             (height, width), zoom = sheet.shape[:2], zoom_of(sheet)
-            loss = f"{self._unit.text(row.val_loss or 0.0)} {self._unit.name}"
+            loss = f"{self._unit.level(row.loss or 0.0)} {self._unit.name}"
             caption = f"{loss} at epoch {row.epochs}: {format_values(row.values)}"
             options: dict[str, Any] = {"title": f"samples of trial {row.trial}", "caption": caption}
             options |= {"width": zoom * width, "height": zoom * height}
@@ -53,9 +54,11 @@ class Visdom(LiveView):
         if not rows:
             return
         labels = np.concatenate([np.full(len(row.reports), number) for number, row in enumerate(rows, 1)])
-        for column, title in _CURVES.items():
-            points = [[report[EPOCH], report[column] / self._unit.nats] for row in rows for report in row.reports]
-            options: dict[str, Any] = {"title": title, "xlabel": "epoch", "ylabel": self._unit.name}
+        own = {name: (name, "", self._unit) for name in self._unit.ranking.columns}
+        losses = {name: (title, self._elbo_unit.name, self._elbo_unit) for name, title in _CURVES.items()}
+        for column, (title, label, unit) in (own | losses).items():
+            points = [[report[EPOCH], report[column] / unit.nats] for row in rows for report in row.reports]
+            options: dict[str, Any] = {"title": title, "xlabel": "epoch", "ylabel": label}
             options |= {"mode": "lines+markers", "markersize": 4}
             options["legend"] = [f"trial {row.trial}" for row in rows]
             self._server.scatter(np.array(points, float), labels, win=column, opts=options)

@@ -14,7 +14,7 @@ from vae_tune.analysis import models, progress
 from vae_tune.analysis.hyperparameters import Axis, axes, pair
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
-from vae_tune.config.names import ACTIVE_UNITS, COMPLETE, EPOCH, GAP, IMPORTANCE, PARAMETERS, STATE, TRIAL, VAL_LOSS
+from vae_tune.config.names import ACTIVE_UNITS, COMPLETE, EPOCH, GAP, IMPORTANCE, PARAMETERS, STATE, TRIAL
 from vae_tune.views.figures import FIGURES
 from vae_tune.views.figures.chart import Panels
 from vae_tune.views.formatting import format_value
@@ -115,11 +115,13 @@ def _notes(study: Study) -> dict[str, str]:
         found = f"The winner, trial {best}, was number {order[best]} of {len(order)} to finish."
     if best is not None and best in active.index:
         used = f"The winner uses {active[ACTIVE_UNITS][best]} of {active['latent_size'][best]} latents."
-        overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {unit.text(gap[GAP][best], '+')} {unit.short}."
-        close = sizes[(sizes[STATE] == COMPLETE) & (sizes[VAL_LOSS] <= sizes[VAL_LOSS][best] + near)]
+        elbo = study.elbo_unit
+        overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {elbo.text(gap[GAP][best], '+')} {elbo.short}."
+        losses = study.losses(sizes)
+        close = sizes[(sizes[STATE] == COMPLETE) & (losses <= losses[best] + near)]
         if len(close) and close.index[0] != best:
             share = close[PARAMETERS].iloc[0] / sizes[PARAMETERS][best]
-            within = f"{near:g} nat" if near == 1 else unit.with_name(near)
+            within = f"{near:g} nat" if near == 1 and not study.ranking.is_users else unit.with_name(near)
             smaller = f"Trial {close.index[0]} is within {within} of the winner at {share:.0%} of its size."
     survivors = f"{reached} of {len(study.trials)} reached epoch {study.max_epochs}."
     about_models = {"active_units": used, "train_validation_gap": overfit, "pareto": smaller}

@@ -15,7 +15,7 @@ from vae_tune.config import message_hints
 from vae_tune.config.files import address
 from vae_tune.config.metric import METRIC
 from vae_tune.config.model_options import PREFIX
-from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE
+from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, FUNCTION, VAL_LOSS
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.views.formatting import format_moment, format_value
 
@@ -51,12 +51,14 @@ def make_record(study: Study) -> list[tuple[str, str]]:
     space = [_range(axis) for axis in axes(study).values()]
     space += [f"{name} = {value}" for name, value in metadata["fixed"].items()]
     versions = metadata["runs"][-1]["versions"].items()
+    elbo = _metric(study.elbo_unit)
     base, scheduler = study.reference, study.scheduler.describe()
     return [
         ("Folder", address(study.place)),
         ("Data", f"{data['dataset']}: {images}; {' x '.join(map(str, data['shape']))} pixels"),
         ("SHA-256 of the data", data["sha256"]),
-        ("Metric", f"{metric['name']}: validation negative ELBO, {_metric(study.loss_unit)}"),
+        *([("Metric", f"{metric[FUNCTION]}: {metric['kind']}")] if study.ranking.is_users else []),
+        ("Validation loss" if study.ranking.is_users else "Metric", f"{VAL_LOSS}: validation negative ELBO, {elbo}"),
         ("Space", "; ".join(space)),
         (
             "Search",

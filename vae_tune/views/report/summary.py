@@ -63,14 +63,17 @@ def make_tiles(study: Study, cost: ComputeCost) -> list[tuple[str, str, str]]:
     if metrics := study.metrics:
         splits = [split for split in ("test", "validation") if split in metrics["winner"]]
         for split in splits:
-            loss, trial = metrics["winner"][split]["negative_elbo"], metrics["winner"]["trial"]
-            tiles.append((f"{split.title()} loss", unit.text(loss), f"negative ELBO of trial {trial}, {unit.title}"))
-        if "improvement" in metrics:
-            gain = metrics["improvement"][splits[0]]
-            tiles.append(("Gain", unit.text(gain, "+"), f"{unit.name} on {splits[0]}, over the reference"))
+            loss, trial = metrics["winner"][split].get(unit.ranking.key), metrics["winner"]["trial"]
+            what = "" if unit.ranking.is_users else "negative ELBO of "
+            text = "unknown" if loss is None else unit.text(loss)
+            tiles.append((f"{split.title()} {unit.noun}", text, f"{what}trial {trial}, {unit.title}"))
+        if metrics.get("improvement"):
+            split = next(split for split in splits if split in metrics["improvement"])
+            gain = unit.text(metrics["improvement"][split], "+")
+            tiles.append(("Gain", gain, f"{unit.name} on {split}, over the reference"))
     elif (best := study.best) is not None:
         detail = f"{unit.name} on validation; trial {best.name}, epoch {best[EPOCHS]}"
-        tiles.append(("Best so far", unit.text(best[names.VAL_LOSS]), detail))
+        tiles.append(("Best so far", unit.text(best[study.ranking.name]), detail))
     counts = Counter(study.trials[STATE])
     states = [state for state in names.STATES if state != RUNNING or counts[state]]
     words = ", ".join(f"{counts[state]} {STATE_WORDS[state]}" for state in states)
@@ -91,7 +94,7 @@ def make_findings(study: Study, importance: pd.DataFrame) -> list[Finding]:
         return findings
     best = study.metrics["winner"]
     text = f"Trial {best['trial']} wins ({format_values(best['hyperparameters'])}): {study.metrics['rule']}."
-    if "improvement" in study.metrics:
+    if study.metrics.get("improvement"):
         split = "test" if "test" in study.metrics["improvement"] else "validation"
         gain = study.metrics["improvement"][split]
         compared = "better than" if gain > 0 else "worse than" if gain < 0 else "as good as"
@@ -105,26 +108,29 @@ def make_comparison(study: Study) -> dict[str, Any] | None:
     """Return reference and winner as a table of all numbers in ``best/metrics.json``; None if there is no winner."""
     if not (metrics := study.metrics):
         return None
-    unit, who = study.loss_unit, [name for name in ("reference", "winner") if name in metrics]
+    unit, who = study.elbo_unit, [name for name in ("reference", "winner") if name in metrics]
     rows = []
     for split in ("test", "validation"):
         for name, value in metrics["winner"].get(split, {}).items():
             if isinstance(value, int | float):
                 numbers = [metrics[entry].get(split, {}).get(name) for entry in who]
                 change = value - numbers[0] if len(who) == 2 and numbers[0] is not None else None
+                shown = study.loss_unit if name in study.ranking.columns else unit
                 label = f"{split} {_LABELS.get(name, name.replace('_', ' '))}"
-                cells = [*(_cell(number, unit) for number in numbers), _cell(change, unit, "+")]
+                cells = [*(_cell(number, shown) for number in numbers), _cell(change, shown, "+")]
                 rows.append({"label": label, "cells": cells})
     known = unit.kind
     kind = known.words if known.is_likelihood else f"a cross-entropy of {known.words}, which is no likelihood"
     columns = [f"{name}, trial\u00a0{metrics[name]['trial']}" for name in who]
     title = f"{unit.name}; {kind}; a lower negative ELBO is better"
+    if study.ranking.is_users:
+        title = f"{study.loss_unit.kind.words}; other numbers: {title}"
     return {"title": title, "columns": [*columns, "change"], "rows": rows}
 
 
 def make_code_length(study: Study) -> dict[str, Any] | None:
     """Return the code length of the test images as a table; None where pixels are no levels, or before the end."""
-    return code_length_table(study.metrics or {}, study.loss_unit)
+    return code_length_table(study.metrics or {}, study.elbo_unit)
 
 
 def make_confirmation(study: Study) -> dict[str, Any] | None:

@@ -33,7 +33,8 @@ def make_table(study: Study) -> dict[str, Any]:
     searched = list(study.space.distributions)
     trials = study.trials.reset_index()
     trials[STARTED] = trials[STARTED].dt.strftime("%Y-%m-%d %H:%M:%S")
-    shown = [TRIAL, STATE, EPOCHS, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, *searched, SECONDS, STARTED]
+    own = list(study.ranking.columns)
+    shown = [TRIAL, STATE, EPOCHS, *own, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, *searched, SECONDS, STARTED]
     shown += [name for name in (names.NODE, names.DEVICE) if len({*trials[name].dropna()} - {""}) > 1]
     shown += [REASON] if (trials[REASON] != "").any() else []
     columns = [
