@@ -59,7 +59,7 @@ class Worker:
     def after_first_epoch(self, go_on: Callable[[Callable[[TrainingState], None], TrainingState], None]) -> None:
         """Let ``go_on`` follow the first epoch: it gets what is shown the state between two steps, and the state."""
 
-        def one(config, images, device, state, midway) -> Iterator[Any]:
+        def one(config, images, device, state, midway, metric=None) -> Iterator[Any]:
             yield next(fit(config, images, device, state))
             go_on(midway, state)
 
