@@ -14,8 +14,11 @@ from tests.studies import hand_made, make_study
 from tests.views.test_plots import STUDIES
 from vae_tune import load_studies
 from vae_tune.analysis.progress import best_so_far_by_study
+from vae_tune.config.errors import UsageError
+from vae_tune.config.files import read_json, write_json
 from vae_tune.config.names import EXPLORATION
-from vae_tune.tasks.compare import comparison, side_by_side
+from vae_tune.config.settings import DataConfig
+from vae_tune.tasks.compare import comparable_studies, comparison, side_by_side
 from vae_tune.views.figures.comparison import draw
 
 RATE = {"learning_rate": 0.002}
@@ -121,6 +124,40 @@ def test_trial_0_of_an_exploration_is_no_reference(tmp_path):
     studies = load_studies(folders)
     assert side_by_side(studies)["reference_loss"].isna().all()
     assert "reference" not in "\n".join(comparison(studies))
+
+
+def own(folder, train_size=None, **changes):
+    """Write a study of a user's pictures, with other counts, shape or checksum in its record."""
+    hand_made(folder, {"losses": (3, 2, 1)}, data=DataConfig(dataset="photos", train_size=train_size))
+    metadata = read_json(folder / "study.json")
+    write_json(folder / "study.json", metadata | {"data": metadata["data"] | changes})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (
+            {"sha256": "c" * 64, "shape": [14, 14]},
+            "(DIR/a: 10,000 of photos, 1 x 28 x 28; DIR/b: 10,000 of photos, 1 x 14 x 14)",
+        ),
+        (
+            {"sha256": "c" * 64, "shape": [3, 28, 28]},
+            "(DIR/a: 10,000 of photos, 1 x 28 x 28; DIR/b: 10,000 of photos, 3 x 28 x 28)",
+        ),
+        ({"sha256": "c" * 64, "train": 5004}, "; DIR/b: 10,000 of photos, checksum cccccccc)"),  # pictures were added
+        ({"sha256": "c" * 64, "test": 5000}, "; DIR/b: 10,000 of photos, checksum cccccccc)"),  # and so a larger share
+        ({"sha256": "c" * 64, "train": 300, "train_size": 300}, None),
+    ],
+)
+def test_size_channels_and_checksum_decide_whether_images_are_the_same(other, words, tmp_path):
+    folders = [own(tmp_path / "a"), own(tmp_path / "b", **other)]
+    if words is None:
+        assert len(comparable_studies(folders).studies) == 2
+        return
+    with pytest.raises(UsageError) as caught:
+        comparable_studies(folders)
+    assert words in str(caught.value).replace(str(tmp_path), "DIR")
 
 
 CHANGES = {

@@ -55,12 +55,17 @@ def comparable_studies(folders: Sequence[Path]) -> Studies:
     studies = load_studies(folders)
     found: dict[str, Path] = {}
     places: dict[str, str] = {}  # by checksum: the same images may lie in several places
-    all_data = [study.metadata["data"] for study in studies.studies]
-    for study, data in zip(studies.studies, all_data, strict=True):
-        # the checksum covers the training images too, so it only distinguishes studies that used as many of each
-        alike = {other["sha256"] for other in all_data if other | {"sha256": data["sha256"]} == data}
-        checksum = f", checksum {data['sha256'][:8]}" if len(alike) > 1 else ""
-        images = f"{data['validation']:,} of {data['dataset']}{checksum}"
+    checksums: dict[tuple[Any, ...], set[str]] = {}
+    for study in studies.studies:
+        checksums.setdefault(_drawn_alike(study), set()).add(study.metadata["data"]["sha256"])
+    shapes = {tuple(study.metadata["data"]["shape"]) for study in studies.studies}
+    for study in studies.studies:
+        data = study.metadata["data"]
+        images = f"{data['validation']:,} of {data['dataset']}"
+        if len(shapes) > 1:
+            images += f", {' x '.join(map(str, study.image_shape))}"
+        if len(checksums[_drawn_alike(study)]) > 1:
+            images += f", checksum {data['sha256'][:8]}"
         if not is_named(data["dataset"]):
             images = places.setdefault(data["sha256"], images)
         found.setdefault(images, study.place)
@@ -68,6 +73,15 @@ def comparable_studies(folders: Sequence[Path]) -> Studies:
         images = "; ".join(f"{address(place)}: {images}" for images, place in found.items())
         raise UsageError(f"Losses on different validation images cannot be compared ({images}).")
     return studies
+
+
+def _drawn_alike(study: Study) -> tuple[Any, ...]:
+    """Return what studies have in common whose checksums are the same if their validation images are.
+
+    The checksum covers the training images too, so it says nothing about studies with different ``train_size``.
+    """
+    data = study.metadata["data"]
+    return data["dataset"], data["validation"], study.image_shape, study.config.data.train_size
 
 
 def write_figure(studies: Studies, path: Path) -> None:
