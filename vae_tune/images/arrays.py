@@ -208,17 +208,3 @@ def _last_channels(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
         f"{name} has the shape {array.shape}.\n"
         "Images must be (n, h, w), (n, h, w, c) or (n, c, h, w), with 1 or 3 channels."
     )
-
-
-def array_splits(images: Mapping[str | None, Pixels]) -> None:
-    """Refuse splits of different shapes.
-
-    Raises:
-        UsageError: names two of them.
-    """
-    shapes = {name: array.shape[1:] for name, array in images.items()}
-    if len(set(shapes.values())) > 1:
-        raise UsageError(
-            "The splits have images of different shapes: "
-            + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        )
