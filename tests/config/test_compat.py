@@ -22,6 +22,8 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers._tpe import _truncnorm
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
+from ray.tune.experiment import Trial
 
 import vae_tune
 from vae_tune.config.compat import optuna as private_optuna
@@ -33,6 +35,8 @@ PACKAGE = Path(vae_tune.__file__).parent
 ROOT = PACKAGE.parent
 RAY_INTERNAL = ("ray.air", "ray.tune.execution")
 """Parts of Ray that their names do not mark as private."""
+UNMARKED = {"fixed_params", "run_metadata"}
+"""Keys and attributes that are private although their names do not say so."""
 
 
 def private(name):
@@ -64,6 +68,9 @@ def private_parts_of_others(source):
             case ast.Attribute(value=value, attr=name):
                 found = private(name) and name not in own and ast.unparse(value) not in ("self", "cls")
                 found = found and ast.unparse(node) != "os._exit"  # documented, in spite of its name
+                found = found or name in UNMARKED
+            case ast.Constant(value=str(text)):
+                found = text in UNMARKED
             case ast.keyword(arg=str(name)):
                 found = private(name)
             case ast.Call(func=ast.Name(id="getattr" | "setattr"), args=[_, ast.Constant(value=str(name)), *_]):
@@ -91,6 +98,8 @@ def test_no_other_module_names_a_private_part_of_a_library():
         "from unittest import mock",
         "from ray.air._internal import usage",
         "study._storage.get_all_studies()",
+        "trial.system_attrs['fixed_params']",
+        "trial.run_metadata.metric_analysis.clear()",
         "ray.init(_temp_dir='a')",
         "getattr(study, '_study_id')",
         "sys.modules['torchvision'] = None",
@@ -183,6 +192,43 @@ def test_what_ray_knows_of_itself_is_asked_for_by_these_names(monkeypatch):
     assert callable(private_ray.services._get_gcs_client_options)
 
 
+@pytest.fixture
+def trial(tmp_path, monkeypatch):
+    """A trial of Ray Tune; a running Ray would give it its folder."""
+    monkeypatch.setattr(Trial, "local_path", str(tmp_path))
+    return Trial("any", stub=True)
+
+
+def test_a_trial_of_tune_forgets_its_metrics(trial):
+    trial.update_last_result({"training_iteration": 1, "val_loss": 3.0})
+    metadata = trial.run_metadata
+    assert metadata.metric_n_steps["val_loss"]
+    assert metadata.metric_analysis["val_loss"]["last"] == 3.0
+    kept_before = {name for name, value in vars(metadata).items() if "3.0" in repr(value)}
+    private_ray.forget_metrics(trial)
+    assert metadata.metric_n_steps == metadata.metric_analysis == {}
+    assert kept_before == {"metric_n_steps", "metric_analysis", "last_result"}
+
+
+@pytest.mark.parametrize(
+    ("error", "line", "worker_died"),
+    [
+        (ActorDiedError(), "The actor died unexpectedly before finishing this task.", True),
+        (ActorUnavailableError("RpcError", None), "The actor None is unavailable: RpcError.", True),
+        (OutOfMemoryError("2 workers killed due to the node running low on memory."), "2 workers killed", False),
+        (RayTaskError("train", "Traceback\n  File\nValueError: no", ValueError("no")), "Traceback", False),
+    ],
+)
+def test_tune_writes_the_newest_failure_of_a_trial_in_this_form(trial, error, line, worker_died):
+    assert private_ray.last_failure(trial) == ["failed without a message"]
+    for each in (ValueError("earlier"), error):
+        trial.handle_error(each)
+    failure = private_ray.last_failure(trial)
+    assert failure[0].startswith(line)
+    assert private_ray.is_worker_death(failure) is worker_died
+    assert private_ray.is_out_of_memory(failure) is isinstance(error, OutOfMemoryError)
+
+
 def test_ray_validates_the_configuration_of_a_cluster():
     config = yaml.safe_load((ROOT / "cluster" / "local.yaml").read_text())
     private_ray.validate_cluster_config(copy.deepcopy(config))
@@ -199,6 +245,16 @@ def test_attributes_of_a_study_and_ids_of_its_trials_are_those_of_its_storage():
     assert private_optuna.study_system_attrs(study) == {"key": {"a": 1}}
     trial = study.ask()
     assert private_optuna.trial_id(trial) == private_optuna.trial_id(study.trials[0]) == 0
+
+
+def test_an_enqueued_trial_has_its_fixed_values_before_and_after_it_starts():
+    study = optuna.create_study()
+    study.enqueue_trial({"given": 7})
+    assert private_optuna.fixed_params(study.trials[0]) == {"given": 7}
+    study.ask()
+    assert private_optuna.fixed_params(study.trials[0]) == {"given": 7}
+    study.ask()
+    assert private_optuna.fixed_params(study.trials[1]) == {}
 
 
 def test_a_value_is_suggested_once_and_kept():

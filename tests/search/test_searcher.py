@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from optuna.samplers._tpe import _truncnorm
+from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
-from ray.tune.trainable.metadata import _TrainingRunMetadata
 
 from tests.record.test_study_record import METADATA
 from vae_tune.cluster.ray_processes import RayDied
@@ -261,12 +261,12 @@ def test_a_worker_that_died_with_ray_is_no_failure_of_its_trial_and_ray_is_not_w
 
 
 def test_an_ended_trial_keeps_no_metrics_in_the_driver():
-    metadata = _TrainingRunMetadata()
+    trial = Trial("any", stub=True)
     for value in (3.0, 2.0):
-        metadata.update_metric("val_loss", value)
-    assert metadata.metric_n_steps
-    ForgetMetrics().on_trial_complete(0, [], SimpleNamespace(run_metadata=metadata))
-    assert metadata.metric_n_steps == metadata.metric_analysis == {}
+        trial.update_last_result({"training_iteration": 1, "val_loss": value})
+    assert trial.metric_analysis
+    ForgetMetrics().on_trial_complete(0, [], trial)
+    assert trial.metric_analysis == {}
 
 
 def with_memory(record, memory, need):

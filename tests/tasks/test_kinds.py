@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.no_ray import without_ray
+from vae_tune.config.compat.optuna import fixed_params
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import load_space
@@ -113,7 +114,7 @@ def test_points_name_likelihoods_and_a_resume_keeps_their_kind(tmp_path, monkeyp
         study_name="s",
     )
     study = run_search(config, images=images)
-    waiting = [trial.system_attrs["fixed_params"] for trial in read_trials(study.folder)]
+    waiting = [fixed_params(trial) for trial in read_trials(study.folder)]
     assert waiting == [{"likelihood": name} for name in ("logistic", "categorical", "logistic-mixture")]
     assert study.metadata["metric"]["kind"] == "levels"
     resume_search(study.folder, images=images, num_samples=5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ray.tune.callback import Callback
@@ -13,14 +12,13 @@ from ray.tune.stopper import Stopper
 
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import ray_is_alive
+from vae_tune.config.compat.ray import forget_metrics, is_out_of_memory, is_worker_death, last_failure
 from vae_tune.config.names import TRIAL
 from vae_tune.search.stopping import Stopping
 from vae_tune.search.trial_states import Lifecycle
 
 _WAITING = (Trial.PENDING, Trial.PAUSED)
 """States of Ray Tune's trials that may start; the first before the second."""
-_LOW_MEMORY = "killed due to the node running low on memory"
-"""Ray's memory monitor begins its message about a killed worker with this; pages of advice follow."""
 
 
 class _PicklesToNothing:
@@ -81,9 +79,8 @@ class FailureReasons(_PicklesToNothing, Callback):
         Raises:
             RayDied: Ray no longer runs tasks.
         """
-        lines = _last_error(trial)
-        out_of_memory = _LOW_MEMORY in lines[0]
-        worker_died = lines[0].startswith("The actor ")  # else the trial's own code raised
+        lines = last_failure(trial)
+        out_of_memory, worker_died = is_out_of_memory(lines), is_worker_death(lines)
         if self._stopping.error:
             return
         if worker_died:
@@ -109,16 +106,8 @@ class EachStep(_PicklesToNothing, Callback):
 
 
 class ForgetMetrics(Callback):
-    """Deletes what Ray Tune keeps of each metric of an ended trial for its own tables: most of its memory here."""
+    """Deletes what Ray Tune keeps of each metric of an ended trial."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Delete the trial's metrics, which the record holds."""
-        trial.run_metadata.metric_n_steps.clear()
-        trial.run_metadata.metric_analysis.clear()
-
-
-def _last_error(trial: Trial) -> list[str]:
-    """Return the lines that Ray Tune wrote about a trial's newest failure."""
-    text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-    lines = text.rpartition("Failure # ")[2].splitlines()[1:]
-    return [line.strip() for line in lines if line.strip()] or ["failed without a message"]
+        forget_metrics(trial)

@@ -18,7 +18,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from vae_tune.config.compat.optuna import contains, vectorize_tpe
+from vae_tune.config.compat.optuna import contains, fixed_params, vectorize_tpe
 from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.settings import Sampler
 from vae_tune.config.space import Space
@@ -119,7 +119,7 @@ class _NoRepeats:
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, _: Any) -> dict[str, Any]:
         """Return a configuration; of a trial that has some of its values already, with those."""
-        fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        fixed = {**fixed_params(trial), **trial.params}
         tries = _TRIES if math.isfinite(count_configurations(self._space)) else len(self._tried) + 1
         first: dict[str, Any] = {}
         for _ in range(tries):

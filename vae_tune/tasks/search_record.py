@@ -7,6 +7,7 @@ import dataclasses
 from optuna.trial import TrialState
 
 from vae_tune.cluster.slots import Slots
+from vae_tune.config.compat.optuna import fixed_params
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import address
@@ -94,7 +95,7 @@ def _warn_of_repeats(record: StudyRecord, plan: Plan, view: View) -> None:
     told = [
         *(trial.params for trial in record.warm_start_trials),
         *(row.values for row in record.rows),
-        *(trial.system_attrs.get("fixed_params", {}) for trial in waiting),
+        *map(fixed_params, waiting),
     ]
     known = {configuration_key(searched, values) for values in told if plan.space.is_complete(values)}
     to_come = plan.config.num_samples - len(record.rows) - len(waiting)

@@ -26,6 +26,12 @@ def set_study_system_attr(study: optuna.Study, key: str, value: Any) -> None:
     storage.set_study_system_attr(storage.get_study_id_from_name(study.study_name), key, value)
 
 
+def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the values that ``Study.enqueue_trial`` gave a trial."""
+    values: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return values
+
+
 def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
     """Return the value of a hyperparameter that the trial has, or else the one that its sampler proposes."""
     return trial._suggest(name, distribution)

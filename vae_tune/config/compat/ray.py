@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import ray
@@ -20,6 +21,9 @@ from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication import authentication_utils
 from ray._private.state import GlobalState, state
 from ray.exceptions import RaySystemError
+
+if TYPE_CHECKING:
+    from ray.tune.experiment import Trial
 
 _POLL_SECONDS = 0.05
 
@@ -110,6 +114,29 @@ def lean_tune(*, local: bool) -> Iterator[None]:
     no_environment = mock.patch.multiple(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=frozenset())
     with mock.patch.object(usage, "tag_callbacks", return_value=False), no_environment if local else nullcontext():
         yield
+
+
+def forget_metrics(trial: Trial) -> None:
+    """Delete what Tune keeps of each metric of a trial for its own tables: most of its memory here."""
+    trial.run_metadata.metric_n_steps.clear()
+    trial.run_metadata.metric_analysis.clear()
+
+
+def last_failure(trial: Trial) -> list[str]:
+    """Return the lines that Tune wrote about a trial's newest failure; at least one."""
+    text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
+    lines = text.rpartition("Failure # ")[2].splitlines()[1:]
+    return [line.strip() for line in lines if line.strip()] or ["failed without a message"]
+
+
+def is_worker_death(failure: Sequence[str]) -> bool:
+    """Return whether a trial failed because its worker died; else the trial's own code raised an error."""
+    return failure[0].startswith("The actor ")
+
+
+def is_out_of_memory(failure: Sequence[str]) -> bool:
+    """Return whether Ray's memory monitor killed the worker of a trial; pages of advice follow the first line."""
+    return "killed due to the node running low on memory" in failure[0]
 
 
 def validate_cluster_config(config: dict[str, Any]) -> None:
