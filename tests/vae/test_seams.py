@@ -125,7 +125,7 @@ def test_what_is_known_of_a_likelihood_without_torch_is_what_its_class_says(name
 
 def test_the_kind_of_another_likelihood_is_known_by_its_entry(monkeypatch):
     laplace = Kind("laplace", "pixel densities around a median")
-    monkeypatch.setitem(LIKELIHOODS, "gaussian", Facts({"grey": laplace}, copies=3))
+    monkeypatch.setitem(LIKELIHOODS, "gaussian", Facts("module:Laplace", {"grey": laplace}, copies=3))
     config = replace(CONFIG, likelihood="gaussian")
     assert (kind_of(config, 3, "grey"), kind_named("laplace")) == (laplace, laplace)
     with pytest.raises(UsageError, match=r"must be bernoulli for black and white pixels \(static\), but got"):
