@@ -19,10 +19,18 @@ from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.names import ARRAYS
 from vae_tune.config.settings import Binarization, DataConfig
 from vae_tune.images.arrays import Arrays
-from vae_tune.images.decoding import Form, resize
+from vae_tune.images.decoding import Form
 from vae_tune.images.named_sets import DATASETS, read_labels, read_splits
 from vae_tune.images.own_images import read_given_images, read_own_images
-from vae_tune.images.prepare import SPLITS, Options, Prepared, Progress
+from vae_tune.images.prepare import (
+    SPLITS,
+    Options,
+    Prepared,
+    Progress,
+    refuse_too_large,
+    resize_once,
+    shared_memory_limit,
+)
 from vae_tune.images.torchvision_sets import TORCHVISION_SETS, is_torchvision, read_torchvision
 
 if TYPE_CHECKING:
@@ -95,7 +103,9 @@ def load_images(
     Raises:
         UsageError: the images do not exist, cannot be read or cannot be used, or ``train_size`` exceeds their number.
     """
-    splits = _named(config) if config.dataset in DATASETS else _prepared(config, say, progress, arrays).splits
+    splits = (
+        _named(config, progress) if config.dataset in DATASETS else _prepared(config, say, progress, arrays).splits
+    )
     train, available = splits["train"], len(splits["train"])
     if config.train_size is not None and config.train_size > available:
         raise UsageError(f"train_size must be <= {available} for {config.dataset}, but got {config.train_size}.")
@@ -145,15 +155,14 @@ def refuse_unknown(dataset: str) -> None:
     raise UsageError(message + did_you_mean(dataset, names))
 
 
-def _named(config: DataConfig) -> dict[str, npt.NDArray[np.uint8]]:
+def _named(config: DataConfig, progress: Progress) -> dict[str, npt.NDArray[np.uint8]]:
     """Return the splits of a named set in the size and color of ``config``."""
     splits = dict(zip(SPLITS, read_splits(config.dataset, config.data_dir), strict=True))
-    if config.size not in (None, splits["train"].shape[2:]):
-        form = _options(config).form
-        splits = {
-            name: np.stack([resize(image[0], form)[None] for image in images]) for name, images in splits.items()
-        }
+    height, width = splits["train"].shape[2:]
+    if config.size not in (None, (height, width)):
+        return resize_once(splits, _options(config), progress)
     if config.colour == "rgb":
+        refuse_too_large(sum(map(len, splits.values())), (3, height, width), shared_memory_limit())
         splits = {name: np.repeat(images, 3, axis=1) for name, images in splits.items()}
     return splits
 

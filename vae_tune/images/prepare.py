@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +89,7 @@ def prepare(
     ]
     notes = _unreadable_notes(unreadable, len(sources))
     pairs = [(source, image) for source, image in zip(sources, found, strict=True) if not isinstance(image, str)]
-    gray = options.colour == "grey" or (options.colour == "auto" and all(image.ndim == 2 for _, image in pairs))
-    images = [_channels(image, gray) for _, image in pairs]
+    images = _same_channels([image for _, image in pairs], options.colour)
     splits, used = split([source.split for source, _ in pairs], images, options)
     duplicates = len(pairs) - sum(map(len, used.values()))
     if duplicates:
@@ -242,6 +242,12 @@ def _unreadable_notes(unreadable: Sequence[tuple[str, str]], total: int) -> list
     return [f"Left out {len(unreadable):,} of {total:,} pictures that cannot be read ({shown}{more})."]
 
 
+def _same_channels(images: Sequence[Pixels], color: Color) -> list[Pixels]:
+    """Return images as arrays (channels, height, width), all with one or all with three channels."""
+    gray = color == "grey" or (color == "auto" and all(image.ndim == 2 for image in images))
+    return [_channels(image, gray) for image in images]
+
+
 def _channels(image: Pixels, gray: bool) -> Pixels:
     """Return an image as a contiguous array (channels, height, width) with one or three channels."""
     if image.ndim == 2:
@@ -299,6 +305,33 @@ def prepare_once(
     prepared = read_prepared(folder)
     _refuse_too_large(prepared)  # this machine may have less memory than the one that prepared them
     return prepared
+
+
+def resize_once(splits: dict[str, Pixels], options: Options, progress: Progress) -> dict[str, Pixels]:
+    """Return gray images in the size and color of ``options``, resized in parallel, from the cache if possible.
+
+    Every image keeps its place, duplicates too, so that the labels of a data set still belong to its images.
+
+    Args:
+        splits: the images of each split, (n, 1, height, width).
+        options: how to prepare them, with a size.
+        progress: called with the number of resized images and the total.
+
+    Raises:
+        UsageError: they need more than half of the shared memory.
+    """
+    count = sum(map(len, splits.values()))
+    height, width = options.form.size or next(iter(splits.values())).shape[2:]
+    refuse_too_large(count, (3 if options.colour == "rgb" else 1, height, width), shared_memory_limit())
+    checksums = ((name, hashlib.sha256(np.ascontiguousarray(images).data).digest()) for name, images in splits.items())
+    folder = cache_dir() / PREPARED_FOLDER / key_of(checksums, options, f"{CODE} in place")
+    if not folder.exists():
+        sources = [Source(name, partial(np.squeeze, image, 0)) for name, images in splits.items() for image in images]
+        found = [each for each in _decoded(sources, options, usable_cpus(), progress) if not isinstance(each, str)]
+        resized = np.stack(_same_channels(found, options.colour))
+        ends = np.cumsum([len(images) for images in splits.values()])[:-1]
+        write_prepared(folder, Prepared(dict(zip(splits, np.split(resized, ends), strict=True))))
+    return read_prepared(folder).splits
 
 
 def prepare_checked(
