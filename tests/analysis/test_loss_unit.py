@@ -149,6 +149,8 @@ def test_models_are_shown_beside_codes_that_need_none(levels):
         assert cells[who] == pytest.approx(levels.metrics[who]["test"]["negative_elbo"] / BIT, abs=5e-4)
     assert {**cells, "winner": 0, "reference": 0} == {
         "PNG or WebP": 2.6,
+        "WebP": 2.7,
+        "PNG": 3.7,
         "winner": 0,
         "reference": 0,
         "histogram": 5.4,
@@ -159,11 +161,11 @@ def test_models_are_shown_beside_codes_that_need_none(levels):
     console = make_console(file=io.StringIO(), width=100)
     print_summary(console, [], 30, 9, levels.metrics, levels.folder, (), levels.loss_unit)
     text = console.file.getvalue()
-    note = "mean of 1,000 of the 10,000 test images; 0.149 of it is container."
+    note = "mean of 1,000 of the 10,000 test images. PNG or WebP: the smaller file of each; 0.149 of it is container."
     for shown in (page, text):
         assert "Code length of the test images" in shown
         assert note in shown
-    assert re.search(r"PNG or WebP +2\.600 *\n +winner", text)
+    assert re.search(r"PNG or WebP +2\.600 *\n +WebP +2\.700 *\n +PNG +3\.700 *\n +winner", text)
 
 
 def test_only_levels_have_a_code_length(levels, tmp_path):

@@ -66,14 +66,15 @@ def code_length_table(metrics: Mapping[str, Any], unit: LossUnit) -> dict[str, A
         return None
     models = {who: metrics[who]["test"] for who in ("reference", "winner") if "test" in metrics.get(who, {})}
     bits = {who: test["negative_elbo"] / unit.nats for who, test in models.items()}
-    bits |= {"PNG or WebP": lengths["smaller_file"], "histogram": lengths["histogram"], "uniform": lengths["uniform"]}
+    bits |= {"PNG": lengths["png"], "WebP": lengths["webp"], "PNG or WebP": lengths["smaller_file"]}
+    bits |= {name: lengths[name] for name in ("histogram", "uniform")}
     count, every = lengths["pictures"], lengths["of"]
     pictures = f"all {every:,} test images" if count == every else f"{count:,} of the {every:,} test images"
     return {
         "title": "Code length of the test images",
         "columns": ["bits/dim"],
         "rows": [{"label": name, "cells": [f"{bits[name]:.3f}"]} for name in sorted(bits, key=bits.__getitem__)],
-        "note": f"PNG or WebP: the smaller lossless file of each picture, mean of {pictures}; "
+        "note": f"PNG, WebP: lossless files, mean of {pictures}. PNG or WebP: the smaller file of each; "
         f"{lengths['container']:.3f} of it is container.\n"
         "Histogram: how often each level is in the training images, by channel. Uniform: all 256 levels alike.",
     }
