@@ -90,6 +90,33 @@ def test_named_arrays_are_the_splits_with_their_labels(tmp_path):
     assert labels["train"].tolist() == [0, 1, 2, 3, 4]
 
 
+def test_a_synonym_of_a_split_names_it_and_its_labels(tmp_path):
+    images, numbers = noise(9), np.arange(9)
+    np.savez(tmp_path / "a.npz", Train=images[:4], val=images[4:7], Eval=images[7:], about=np.zeros((2, 2)))
+    found, labels = read_arrays(tmp_path / "a.npz", None)
+    assert {split: len(each) for split, each in found.items()} == {"train": 4, "validation": 3, "test": 2}
+    assert labels == {}
+    np.savez(tmp_path / "b.npz", dev=images[4:], dev_labels=numbers[4:], train=images[:4], train_labels=numbers[:4])
+    found, labels = read_arrays(tmp_path / "b.npz", None)
+    assert [labels[split].tolist() for split in found] == [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (("train", "holdout", "test"), "also holds holdout, which may be images"),
+        (("train", "test", "data"), "also holds data,"),
+        (("images", "masks"), "also holds masks,"),
+        (("train", "val", "valid"), "holds 2 arrays for validation: val, valid. Keep one."),
+        (("train", "train_images"), "holds 2 arrays for train: train, train_images."),
+    ],
+)
+def test_no_array_of_images_is_dropped_silently(keys, words, tmp_path):
+    np.savez(tmp_path / "a.npz", **dict.fromkeys(keys, noise(3)))
+    with pytest.raises(UsageError, match=words):
+        read_arrays(tmp_path / "a.npz", None)
+
+
 def test_python_objects_are_never_loaded(tmp_path):
     np.save(tmp_path / "a.npy", np.array([object()]), allow_pickle=True)
     np.savez(tmp_path / "b.npz", train=np.array([{}]))

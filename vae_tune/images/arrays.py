@@ -13,14 +13,13 @@ from numpy.typing import ArrayLike
 
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.images.decoding import Pixels
-from vae_tune.images.prepare import SPLITS, Source
+from vae_tune.images.prepare import SPLIT_NAMES, SPLITS, Source
 
 Arrays = ArrayLike | Mapping[str, ArrayLike]
 """Images given from Python: one array, or arrays by the names that a .npz file holds."""
 SUFFIXES = (".npy", ".npz", ".parquet")
 _SINGLE = ("data", "images", "arr_0")
-_MEDMNIST = {"train": "train_images", "validation": "val_images", "test": "test_images"}
-_LABELS = {"train": "train_labels", "validation": "val_labels", "test": "test_labels"}
+_IMAGES, _LABELS = "_images", "_labels"  # as MedMNIST names them: train_images, train_labels
 
 
 def read_arrays(path: Path, levels: int | None) -> tuple[dict[str | None, Pixels], dict[str, npt.NDArray[np.int64]]]:
@@ -50,25 +49,59 @@ def find_arrays(
     if not isinstance(content, Mapping):
         return {None: as_images(_array(content, name), name, levels)}, {}
     arrays = {key: _array(each, f"{name}[{key!r}]") for key, each in content.items()}
-    for keys in ({split: split for split in SPLITS}, _MEDMNIST):
-        if keys["train"] in arrays:
-            present = {split: key for split, key in keys.items() if key in arrays}
-            images: dict[str | None, Pixels] = {
-                split: as_images(arrays[key], f"{name}[{key!r}]", levels) for split, key in present.items()
-            }
-            labels = {
-                split: arrays[key].reshape(len(arrays[key]), -1)[:, 0].astype(np.int64)
-                for split, key in _LABELS.items()
-                if key in arrays and split in present
-            }
-            return images, labels if set(labels) == set(present) else {}
+    keys = _keys_by_split(arrays, name)
+    if "train" in keys:
+        _refuse_left_out(arrays, set(keys.values()), name)
+        images: dict[str | None, Pixels] = {
+            split: as_images(arrays[key], f"{name}[{key!r}]", levels) for split, key in keys.items()
+        }
+        labels = {
+            split: array.reshape(len(array), -1)[:, 0].astype(np.int64)
+            for key, array in arrays.items()
+            if str(key).lower().endswith(_LABELS) and (split := SPLIT_NAMES.get(_without(_LABELS, key))) in keys
+        }
+        return images, labels if set(labels) == set(keys) else {}
     single = [key for key in arrays if key in _SINGLE] or (list(arrays) if len(arrays) == 1 else [])
     if len(single) != 1:
         raise UsageError(
             f"{name} must hold images, but holds {', '.join(map(str, arrays)) or 'nothing'}.\n"
             "Name the arrays train, validation, test (or train_images, val_images, test_images), or save one array."
         )
+    _refuse_left_out(arrays, set(single), name)
     return {None: as_images(arrays[single[0]], f"{name}[{single[0]!r}]", levels)}, {}
+
+
+def _keys_by_split(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> dict[str, str]:
+    """Return the key of each split's images, in the order of :data:`SPLITS`.
+
+    Raises:
+        UsageError: two arrays are the same split.
+    """
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for key in arrays:
+        if (split := SPLIT_NAMES.get(_without(_IMAGES, key))) is not None:
+            found[split].append(key)
+    for split, keys in found.items():
+        if len(keys) > 1:
+            raise UsageError(f"{name} holds {len(keys)} arrays for {split}: {', '.join(keys)}. Keep one.")
+    return {split: keys[0] for split, keys in found.items() if keys}
+
+
+def _refuse_left_out(arrays: Mapping[str, npt.NDArray[Any]], used: set[str], name: str) -> None:
+    """Refuse arrays that may be images and are not used.
+
+    Raises:
+        UsageError: names them.
+    """
+    if left := [str(key) for key, array in arrays.items() if key not in used and array.ndim >= 3]:
+        raise UsageError(
+            f"{name} also holds {', '.join(left)}, which may be images but name no split.\n"
+            "Name the arrays of images train, validation, test, and leave out the others."
+        )
+
+
+def _without(suffix: str, key: str) -> str:
+    return str(key).lower().removesuffix(suffix)
 
 
 def _array(content: ArrayLike, name: str) -> npt.NDArray[Any]:

@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vae_tune.config.errors import UsageError
-from vae_tune.images.prepare import Source
+from vae_tune.images.prepare import SPLIT_NAMES, Source
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-_SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval"), "test"),
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ def list_folder(folder: Path) -> Listing:
         count = f", but {other:,} other file{'s' * (other != 1)}" if other else ""
         raise UsageError(f"{folder} holds no pictures{count}.\nA picture ends in {', '.join(sorted(SUFFIXES))}.")
     parts = [Path(name).parts for name in pictures]
-    splits = [_SPLIT_FOLDERS.get(path[0].lower()) if len(path) > 1 else None for path in parts]
+    splits = [SPLIT_NAMES.get(path[0].lower()) if len(path) > 1 else None for path in parts]
     if any(splits):
         _check_splits(folder, pictures, splits)
         parts = [path[1:] for path in parts]

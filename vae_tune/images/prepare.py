@@ -25,10 +25,16 @@ from vae_tune.config.settings import Color
 from vae_tune.images.decoding import Form, Pixels, UnreadableError, decode, quiet, resize, size_of
 
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+}
+"""The split that the name of a folder or of an array stands for, in small letters."""
 Progress = Callable[[int, int], None]
 """Called with the number of decoded pictures and the total."""
 
-CODE = f"1 pillow {PIL.__version__}"
+CODE = f"2 pillow {PIL.__version__}"
 """For :func:`key_of`. Increase the number when the same files and options start to give other pixels."""
 _UNREADABLE_SHARE = 0.01
 _SMALLEST = {"train": 200, "validation": 50}
