@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.images.test_arrays import write_parquet
 from tests.images.test_prepare import noise, rows
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import DataConfig
-from vae_tune.images import prepare
+from vae_tune.images import arrays, prepare
 from vae_tune.images.datasets import load_images
 from vae_tune.images.decoding import Form
 from vae_tune.images.own_images import read_own_images
@@ -41,6 +42,22 @@ def test_the_second_reading_decodes_nothing_and_gives_the_same(photos, monkeypat
         assert np.array_equal(first.splits[name], second.splits[name])
     with pytest.raises(TypeError):
         read(photos, Options(Form((2, 2))))  # other options are prepared anew
+
+
+def test_the_second_reading_of_a_file_does_not_open_it_as_images(tmp_path, monkeypatch):
+    images = noise(1300)
+    np.savez_compressed(tmp_path / "a.npz", images)
+    write_parquet(tmp_path / "b.parquet", images)
+    files = [tmp_path / "a.npz", tmp_path / "b.parquet"]
+    first = [read(file) for file in files]
+    monkeypatch.setattr(arrays, "read_arrays", None)
+    monkeypatch.setattr(arrays, "parquet_sources", None)
+    for file, prepared in zip(files, first, strict=True):
+        again = read(file)
+        for name in SPLITS:
+            assert np.array_equal(again.splits[name], prepared.splits[name])
+        with pytest.raises(TypeError):
+            read(file, levels=256)  # other options are prepared anew
 
 
 def test_a_changed_file_is_prepared_anew(photos):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,12 +34,18 @@ def read_own_images(place: Path, options: Options, levels: int | None, progress:
     Raises:
         UsageError: ``place`` does not exist or holds no usable images, or they are too few or too large.
     """
-    sources, classes, notes = _sources(place, levels)
+    code = f"{CODE} {levels}"
+    if not place.is_dir():
+        _check_file(place)
+        key = key_of([(place.suffix, _checksum(place))], options, code)
+        return prepare_once(key, lambda: (*_sources(place, levels), []), options, progress, str(place))
+    listing = folder.list_folder(place)
+    names = [source.name for source in listing.sources]
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        files = [place / source.name for source in sources] if place.is_dir() else [place]
-        names = [source.name for source in sources] if place.is_dir() else ["file"]
-        key = key_of(zip(names, pool.map(_checksum, files), strict=True), options, f"{CODE} {levels}")
-    return prepare_once(key, lambda: (sources, classes, notes), options, progress, str(place))
+        checksums = pool.map(_checksum, [place / name for name in names])
+        key = key_of(zip(names, checksums, strict=True), options, code)
+    found = listing.sources, listing.classes, listing.notes
+    return prepare_once(key, lambda: found, options, progress, str(place))
 
 
 def read_given_images(images: Arrays, options: Options, levels: int | None, progress: Progress) -> Prepared:
@@ -62,18 +68,16 @@ def _checksum(path: Path) -> bytes:
         return b"unreadable"
 
 
-def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequence[str], list[str]]:
-    """Return the pictures at ``place``, the names of their classes, and notes for the user."""
-    if place.is_dir():
-        listing = folder.list_folder(place)
-        return listing.sources, listing.classes, listing.notes
+def _check_file(place: Path) -> None:
+    """Refuse what is neither a folder nor a file of images.
+
+    Raises:
+        UsageError: it does not exist, or has the suffix of another kind of file.
+    """
     if not place.exists():
         raise UsageError(
             f"{place} does not exist. Name a folder of pictures or a file ({', '.join(arrays.SUFFIXES)})."
         )
-    if place.suffix == ".parquet":
-        sources, classes = arrays.parquet_sources(place)
-        return sources, classes, []
     if place.suffix.lower() in folder.SUFFIXES:
         raise UsageError(f"{place} is a single picture: name the folder that holds the pictures.")
     if place.suffix not in arrays.SUFFIXES:
@@ -81,8 +85,13 @@ def _sources(place: Path, levels: int | None) -> tuple[Sequence[Source], Sequenc
             f"{place} is neither a folder nor a file of images ({', '.join(arrays.SUFFIXES)}). "
             "Unpack an archive first."
         )
-    sources, classes = _rows(*arrays.read_arrays(place, levels))
-    return sources, classes, []
+
+
+def _sources(file: Path, levels: int | None) -> tuple[list[Source], list[str]]:
+    """Return the pictures in a file, and the names of their classes."""
+    if file.suffix == ".parquet":
+        return arrays.parquet_sources(file)
+    return _rows(*arrays.read_arrays(file, levels))
 
 
 def _rows(
