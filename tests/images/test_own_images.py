@@ -1,5 +1,8 @@
 """Own images from a folder or a file are prepared once and come back from the cache."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,6 +45,17 @@ def test_the_second_reading_decodes_nothing_and_gives_the_same(photos, monkeypat
         assert np.array_equal(first.splits[name], second.splits[name])
     with pytest.raises(TypeError):
         read(photos, Options(Form((2, 2))))  # other options are prepared anew
+
+
+def test_what_is_left_out_is_named_as_the_folder_is_now(photos):
+    Image.fromarray(noise(1)[0]).save(photos / "copy.png")
+    (photos / "loop.png").symlink_to("loop.png")
+    duplicates = "Left out 1 of 1,301 pictures as duplicates."
+    unreadable = f"Left out 1 of 1,302 pictures that cannot be read (loop.png: {os.strerror(errno.ELOOP)})."
+    assert read(photos).notes == [unreadable, duplicates]
+    (photos / "notes.txt").touch()
+    moved = photos.rename(photos.with_name("moved"))
+    assert read(moved).notes == [f"Left out 1 other file in {moved}.", unreadable, duplicates]
 
 
 def test_the_second_reading_of_a_file_does_not_open_it_as_images(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -38,14 +39,14 @@ def read_own_images(place: Path, options: Options, levels: int | None, progress:
     if not place.is_dir():
         _check_file(place)
         key = key_of([(place.suffix, _checksum(place))], options, code)
-        return prepare_once(key, lambda: (*_sources(place, levels), []), options, progress, str(place))
+        return prepare_once(key, lambda: _sources(place, levels), options, progress, str(place))
     listing = folder.list_folder(place)
     names = [source.name for source in listing.sources]
     with ThreadPoolExecutor(usable_cpus()) as pool:
         checksums = pool.map(_checksum, [place / name for name in names])
         key = key_of(zip(names, checksums, strict=True), options, code)
-    found = listing.sources, listing.classes, listing.notes
-    return prepare_once(key, lambda: found, options, progress, str(place))
+    prepared = prepare_once(key, lambda: (listing.sources, listing.classes), options, progress, str(place))
+    return replace(prepared, notes=[*listing.notes, *prepared.notes])  # the files beside them are not in the key
 
 
 def read_given_images(images: Arrays, options: Options, levels: int | None, progress: Progress) -> Prepared:
@@ -57,7 +58,7 @@ def read_given_images(images: Arrays, options: Options, levels: int | None, prog
         UsageError: they are no usable images, too few or too large.
     """
     sources, classes = _rows(*arrays.find_arrays(images, "images", levels))
-    return prepare_checked(sources, classes, [], options, progress, "images")
+    return prepare_checked(sources, classes, options, progress, "images")
 
 
 def _checksum(path: Path) -> bytes:

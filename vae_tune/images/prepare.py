@@ -205,7 +205,9 @@ def _decode(source: Source, form: Form) -> Pixels | str:
     try:
         content = source.read()
         return decode(content, form) if isinstance(content, bytes) else resize(content, form)
-    except (UnreadableError, OSError) as error:
+    except OSError as error:
+        return error.strerror or str(error)  # without the path: a note may outlive it
+    except UnreadableError as error:
         return str(error)
 
 
@@ -287,7 +289,7 @@ def file_sha256(path: Path) -> bytes:
 
 def prepare_once(
     key: str,
-    find: Callable[[], tuple[Sequence[Source], Sequence[str], list[str]]],
+    find: Callable[[], tuple[Sequence[Source], Sequence[str]]],
     options: Options,
     progress: Progress,
     where: str,
@@ -296,8 +298,7 @@ def prepare_once(
 
     Args:
         key: their name in the cache, from :func:`key_of`.
-        find: returns the pictures, the names of their classes, and notes for the user. It is called only if the
-            cache lacks the pictures.
+        find: returns the pictures and the names of their classes. It is called only if the cache lacks the pictures.
         options: how to prepare them.
         progress: called with the number of decoded pictures and the total.
         where: their name in messages.
@@ -343,7 +344,6 @@ def resize_once(splits: dict[str, Pixels], options: Options, progress: Progress)
 def prepare_checked(
     sources: Sequence[Source],
     classes: Sequence[str],
-    notes: Sequence[str],
     options: Options,
     progress: Progress,
     where: str,
@@ -361,7 +361,7 @@ def prepare_checked(
     except UsageError as error:  # duplicates or unreadable pictures may be why
         raise UsageError("\n".join([str(error), *(" ".join(prepared.notes),) * bool(prepared.notes)])) from error
     _refuse_too_large(prepared)
-    return replace(prepared, notes=[*notes, *prepared.notes, *([few] if few else [])])
+    return replace(prepared, notes=[*prepared.notes, *([few] if few else [])])
 
 
 def _refuse_too_large(prepared: Prepared) -> None:

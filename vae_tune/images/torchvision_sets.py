@@ -233,8 +233,8 @@ def _lacks(parameters: Any) -> str | None:
     return None if "download" in parameters else "torchvision does not download it"
 
 
-def _sources(dataset: str, opened: dict[str, Any]) -> tuple[list[Source], list[str], list[str]]:
-    """Return the pictures of all splits, the names of the classes if each picture has one, and no notes."""
+def _sources(dataset: str, opened: dict[str, Any]) -> tuple[list[Source], list[str]]:
+    """Return the pictures of all splits, and the names of the classes if each picture has one."""
     names = {split: _labels(each) for split, each in opened.items()}
     classes = list(dict.fromkeys(name for labels in names.values() for name in labels))
     numbers = {name: number for number, name in enumerate(classes)}
@@ -248,7 +248,7 @@ def _sources(dataset: str, opened: dict[str, Any]) -> tuple[list[Source], list[s
             read = partial(_item, each, index) if images is None else partial(np.ascontiguousarray, images[index])
             label = numbers[names[split][index]] if labeled else None
             sources.append(Source(f"{split} {index}", read, split, label))
-    return sources, classes if labeled else [], []
+    return sources, classes if labeled else []
 
 
 def _array(opened: Any, name: str) -> Pixels | None:

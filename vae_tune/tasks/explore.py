@@ -98,7 +98,7 @@ def _compare(
 
     if not rows:
         raise UsageError(f"No trial of {address(place)} was trained to the end.")
-    images = load_images(config.data, say)
+    images = load_images(config.data)  # the search has said its notes
     kind = kind_of(config.trial, images.shape[0], images.binarization)
     unit = LossUnit.of(metric_of(kind, images.pixels))
     table = evaluate_trials(place, rows, images, say)
