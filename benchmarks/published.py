@@ -1,6 +1,6 @@
 """Published numbers of VAEs on MNIST, and what this code reaches in the same setting.
 
-    python benchmarks/published.py [--rows pytorch,start,burda-1] [--epochs N] [--seed 0] [--repeats 1] [--threads 1]
+    python benchmarks/published.py [--rows pytorch,start,burda-1,conv] [--epochs N] [--seed 0] [--repeats 1] [--threads 1]
 
 Prints a Markdown table; each row says how many epochs it was trained. As in the sources, all 60,000 images of MNIST's
 training file are trained on and the 10,000 of the test file are tested on, so nothing is chosen by the test images:
@@ -84,7 +84,7 @@ ROWS |= {
     )
     for name, samples, nats in (("VAE", 1, 86.76), ("IWAE, k = 5", 5, 85.54), ("IWAE, k = 50", 50, 84.78))
 }
-ROWS["kingma"] = Row(
+ROWS["conv"] = Row(
     "Kingma et al. 2016, table 1 and appendix B",
     "convolutional VAE, 32 latents",
     TrialConfig(
