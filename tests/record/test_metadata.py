@@ -7,9 +7,10 @@ import pytest
 
 from vae_tune import __version__
 from vae_tune.cli import main as cli
+from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import to_dict
-from vae_tune.config.names import KINDS
+from vae_tune.config.names import EXPLORATION, KINDS
 from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig, ViewsConfig
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
 from vae_tune.images.datasets import Images
@@ -22,6 +23,7 @@ from vae_tune.record.metadata import (
     read_space,
     refuse_changes,
     refuse_other_data,
+    resume_command,
 )
 
 CONFIG = SearchConfig()
@@ -90,6 +92,17 @@ def test_other_images_are_refused(metadata, tiny):
     refuse_other_data(metadata, CONFIG, tiny)
     with pytest.raises(UsageError, match="mnist holds other images than mnist when this study began"):
         refuse_other_data(metadata, CONFIG, Images(tiny.train, tiny.validation, tiny.test[::-1]))
+
+
+def test_the_command_that_resumes_names_the_code_of_users_classes(metadata):
+    folder, begin = Path("results/s"), f"{message_hints.command('search')} --resume results/s"
+    assert resume_command(metadata, folder, num_samples=60) == f"{begin} --num-samples 60"
+    one = metadata | {"code": {"my_vae.py:MyVAE": {"sha256": ""}}}
+    assert resume_command(one, folder, num_samples=60) == f"{begin} --model my_vae.py:MyVAE --num-samples 60"
+    explore = f"{message_hints.command('explore')} --resume results/s --model my_vae.py:MyVAE"
+    assert resume_command(one | {"kind": EXPLORATION}, folder) == explore
+    searched = {"config": metadata["config"] | {"space": "s.yaml"}, "code": {"a.py:A": {}, "b.py:B": {}}}
+    assert resume_command(metadata | searched, folder) == f"{begin} --model a.py:A --space s.yaml"
 
 
 def test_a_study_gives_back_its_space_and_its_settings(metadata, tmp_path):

@@ -188,7 +188,7 @@ def test_who_won_and_where_the_record_is_are_lines_to_search_for_however_narrow_
 
 def test_an_unfinished_search_says_how_to_go_on(tmp_path):
     target = console()
-    print_summary(target, [trial(0, "RUNNING", 130.0)], 12, 2, None, tmp_path)
+    print_summary(target, [trial(0, "RUNNING", 130.0)], 12, 2, None, tmp_path, resume=f"search.py --resume {tmp_path}")
     assert f"--resume {tmp_path}" in text_of(target)
 
 

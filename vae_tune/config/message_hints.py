@@ -88,11 +88,13 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def resume(folder: Path, name: str = "search", **changes: object) -> str:
+def resume(folder: Path, name: str = "search", *, model: str = "", **changes: object) -> str:
     """Return the command line that resumes what is in ``folder``; in a notebook or at Python's prompt, a call.
 
-    ``name`` is the command that made it; ``changes`` are options to set, by the names of their fields.
+    ``name`` is the command that made it; ``changes`` are options to set, by the names of their fields. ``model`` is
+    named if it is a user's class, whose code runs only where the user names it.
     """
+    changes = ({"model": model} if ":" in model else {}) | changes
     if hasattr(sys, "ps1") and name == "search":
         settings = [f"{key}={value!r}" for key, value in changes.items()]
         return f"resume_search({', '.join([json.dumps(address(folder), ensure_ascii=False), *settings])})"

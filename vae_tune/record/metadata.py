@@ -28,6 +28,7 @@ from vae_tune.images.datasets import Images, is_named
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.vae.metric import UserMetric
+from vae_tune.vae.networks.registry import admitted_code
 
 SCHEMA, SCHEMA_WITHOUT_METRIC = 3, 2
 """Versions of the record that this code writes: of a study that a user's metric ranks, and of any other. It rises when
@@ -168,12 +169,21 @@ def _kind_of_schema_1(metadata: dict[str, Any], folder: Path) -> str:
     return names.EXPLORATION if of_sizes else names.SEARCH
 
 
-def resume_command(kind: str, folder: Path, model: str = "") -> str:
-    """Return the command that resumes a study of that kind; a confirmation is resumed with its search."""
-    named = {"model": model} if ":" in model else {}
+def resume_command(metadata: Mapping[str, Any], folder: Path, **changes: object) -> str:
+    """Return the command that resumes the study in ``folder``; a confirmation is resumed with its search.
+
+    It names the code of a user's class, where this process has it from if it does; several by their space file too.
+    ``changes`` are options to set, by the names of their fields.
+    """
+    kind, own = metadata["kind"], list(metadata.get(names.CODE, {}))
+    code = admitted_code(own[0]) if own else None
+    model = code.model if code else "".join(own[:1])
+    space = metadata["config"]["space"] if len(own) > 1 else None
+    named: dict[str, Any] = {"space": space} if isinstance(space, str) else {}
     if kind == names.EXPLORATION:
-        return message_hints.resume(folder, "explore", **named)
-    return message_hints.resume(folder.parent if kind == names.CONFIRMATION else folder, **named)
+        return message_hints.resume(folder, "explore", model=model)
+    place = folder.parent if kind == names.CONFIRMATION else folder
+    return message_hints.resume(place, model=model, **{**named, **changes})
 
 
 _WORDS = {names.SEARCH: "a search", names.EXPLORATION: "an exploration", names.CONFIRMATION: "a confirmation"}
@@ -203,7 +213,7 @@ def read_search_config(folder: Path, kind: str = names.SEARCH) -> SearchConfig:
     if metadata["kind"] != kind:
         raise UsageError(
             f"{address(folder)} is {_WORDS[metadata['kind']]}, not {_WORDS[kind]}.\n"
-            f"Go on with: {resume_command(metadata['kind'], folder)}"
+            f"Go on with: {resume_command(metadata, folder)}"
         )
     config: SearchConfig = from_dict(SearchConfig, metadata["config"] | {"resume": str(folder), "space": None})
     return config

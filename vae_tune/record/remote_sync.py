@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vae_tune.config import message_hints
 from vae_tune.config.errors import SearchError, UsageError
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import download, mark_copy, record_files, uploaded_files, working_copy
-from vae_tune.config.names import JOURNAL_FILE, SEARCH, STUDY_FILE
+from vae_tune.config.names import JOURNAL_FILE, STUDY_FILE
 from vae_tune.config.storage import PATIENCE, QUICK, exists, list_remote_files, read_bytes, reason, write_bytes
 from vae_tune.record.claim import Claim
 from vae_tune.record.lock import is_being_written
-from vae_tune.record.metadata import resume_command
 
 _PERIOD_SECONDS = 5.0
 """Minimum time between two uploads."""
@@ -96,12 +96,12 @@ def uploading(
     claim: Claim,
     warn: Callable[[str], None],
     fail: Callable[[str], None],
-    kind: str = SEARCH,
+    resume: str | None = None,
 ) -> Iterator[Callable[[Callable[[], None]], None]]:
     """Upload a study's working copy as it grows, until the block has ended and the rest is uploaded too.
 
-    ``warn`` is called once per outage, with a message, and ``fail`` if it makes no sense to go on. For ``kind`` see
-    :data:`vae_tune.config.names.KINDS`.
+    ``warn`` is called once per outage, with a message, and ``fail`` if it makes no sense to go on. ``resume`` is the
+    command that resumes the study; default: that of a search.
 
     Yields:
         A function that takes an action, such as a deletion, and runs it after the next upload.
@@ -123,7 +123,7 @@ def uploading(
         except OSError as error:
             raise SearchError(
                 f"The record could not be uploaded: {error}. It is complete on this machine, in {folder}.\n"
-                f"Once the storage is back, go on from there, on this machine: {resume_command(kind, study)}"
+                f"Once the storage is back, go on from there, on this machine: {resume or message_hints.resume(study)}"
             ) from error
 
 

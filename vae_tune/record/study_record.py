@@ -180,7 +180,7 @@ class StudyRecord:
     @property
     def resume_command(self) -> str:
         """The command that resumes the study."""
-        return resume_command(self.metadata["kind"], self.place, next(iter(self.metadata.get(names.CODE, {})), ""))
+        return resume_command(self.metadata, self.place)
 
     @property
     def rows(self) -> Sequence[TrialRow]:

@@ -16,10 +16,10 @@ import numpy as np
 
 from vae_tune.analysis.advice import Finding
 from vae_tune.analysis.study import Study
-from vae_tune.config import message_hints
 from vae_tune.config.files import write_json
 from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN
 from vae_tune.config.settings import AshaConfig
+from vae_tune.record.metadata import resume_command
 from vae_tune.replay.curves import Array, Curve, Curves, study_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, simulate
@@ -173,7 +173,7 @@ def _gain(study: Study, source: Recorded, workers: int) -> Iterator[Finding]:
         f"({unit.text(min(gains))} to {unit.text(max(gains))} in "
         f"{len(gains)} replays) for about {np.mean(epochs):.0f} epochs."
     )
-    more = f"To go on: {message_hints.resume(study.place, num_samples=len(study.trials) + MORE)}"
+    more = f"To go on: {resume_command(study.metadata, study.place, num_samples=len(study.trials) + MORE)}"
     certain = bool(min(gains) >= better or max(gains) < better)
     yield Finding("trials", text, more if mean >= better else "They are not worth it.", certain)
 

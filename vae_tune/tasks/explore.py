@@ -67,18 +67,19 @@ def explore(config: SearchConfig, grid: Grid | None = None, console: Console | N
     console = console or make_console()
     say = partial(console.print, soft_wrap=True)
     folder = config.resume or config.results_dir / str(config.study_name)
+    resume = message_hints.resume(folder, "explore", model=config.trial.model)
     try:
         study = run_search(config, view=make_view(console, with_summary=False), grid=grid)
     except KeyboardInterrupt:
         if exists(folder / names.STUDY_FILE):
-            say(f"To continue: {message_hints.resume(folder, 'explore')}")
+            say(f"To continue: {resume}")
         raise
     trials = read_trials(study.folder)
     rows = [row_from_trial(trial) for trial in trials if trial.state != TrialState.WAITING]
     with contextlib.ExitStack() as held:
         claim = held.enter_context(claimed(folder, say))
         if claim is not None:  # held until everything is uploaded; the next write reports its loss
-            held.enter_context(uploading(study.folder, folder, claim, say, lambda _: None, names.EXPLORATION))
+            held.enter_context(uploading(study.folder, folder, claim, say, lambda _: None, resume))
         sizes = _compare(study.folder, folder, [row for row in rows if row.state == names.COMPLETE], config, say)
     for line in failures(rows):
         say(line)

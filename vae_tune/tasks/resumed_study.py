@@ -58,7 +58,7 @@ def read_resumed(config: SearchConfig, resume: Path, arrays: Arrays | None) -> R
             f"Optuna keeps the state of {config.sampler} as a pickle, which is not read.\nResume with --sampler tpe."
         )
     if (study := original_path(resume)) != resume:
-        way = resume_command(read_metadata(resume)["kind"], study)
+        way = resume_command(read_metadata(resume), study)
         raise UsageError(
             f"{resume} is a working copy of a study on object storage.\nTo resume the study itself: {way}"
         )

@@ -11,7 +11,7 @@ from vae_tune.analysis.study import Study
 from vae_tune.config import message_hints
 from vae_tune.config.errors import telling_line
 from vae_tune.config.names import INTERRUPTED, SEARCH, SEED
-from vae_tune.record.metadata import read_metadata
+from vae_tune.record.metadata import read_metadata, resume_command
 from vae_tune.search.stopping import Trainings, interruptible
 from vae_tune.tasks.search_plan import Plan
 from vae_tune.tasks.search_record import open_record
@@ -49,7 +49,8 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
             from vae_tune.views.report.page import write_report
 
             write_report(record.folder)
-        view.end(record.rows, metrics, plan.place, [str(finding) for finding in final_findings(study)])
+        findings = [str(finding) for finding in final_findings(study)]
+        view.end(record.rows, metrics, plan.place, findings, record.resume_command)
     if stopping.reason == INTERRUPTED:
         raise InterruptedInOrder
     return study
@@ -66,7 +67,7 @@ def _confirm(search: RunningSearch, metrics: dict[str, Any] | None) -> dict[str,
         view.warn("No confirmation: no trial is complete.")
         return metrics
     if search.stopping.refuses_new_trials():
-        later = message_hints.resume(plan.place, num_samples=len(record.rows), time_budget=None)
+        later = resume_command(record.metadata, plan.place, num_samples=len(record.rows), time_budget=None)
         view.warn(f"No confirmation: no time is left for it. To confirm now: {later}")
         return metrics
     used = {row.values.get(SEED, plan.base.seed) for row in record.rows}

@@ -83,7 +83,7 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
         outlasting_ray.enter_context(crash_notice(_KILLED.format(record.resume_command), release))
         if claim is not None:
             record.after_upload = outlasting_ray.enter_context(
-                uploading(record.folder, plan.place, claim, view.warn, stopping.fail, record.metadata["kind"])
+                uploading(record.folder, plan.place, claim, view.warn, stopping.fail, record.resume_command)
             )
         if plan.config.confirm:
             stopping.slots = slots.count

@@ -32,7 +32,7 @@ def new_folder(config: SearchConfig, place: Path) -> Path:
         delete_outdated_copy(place)
         for there in (folder, place):
             if exists(there / STUDY_FILE):
-                way = resume_command(read_metadata(there)["kind"], place)
+                way = resume_command(read_metadata(there), place)
                 raise UsageError(f"The study {address(place)} exists already.\nTo go on with it: {way}")
         for taken in (folder, place):
             if (taken.exists() and not taken.is_dir()) or not is_unfinished_creation(taken):

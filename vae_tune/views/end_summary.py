@@ -35,10 +35,12 @@ def print_summary(
     folder: Path,
     advice: Sequence[str] = (),
     unit: LossUnit = NATS,
+    resume: str = "",
 ) -> None:
     """Print the result of a search, the sentences of ``advice`` and the next steps.
 
     ``metrics`` is the content of ``best/metrics.json``, with the rows of ``--confirm`` as ``confirmation``.
+    ``resume`` is the command that resumes the search, which is shown if trials are missing or unfinished.
     """
     _print_best_trials(console, rows, unit)
     counts = Counter(row.state for row in rows)
@@ -57,7 +59,8 @@ def print_summary(
             _print_confirmation(console, confirmation, unit)
     for line in [*problem_notes(rows), *advice]:
         console.print(line, soft_wrap=True)
-    _print_next_steps(console, folder, unfinished=len(rows) < num_samples or counts[RUNNING] > 0)
+    unfinished = len(rows) < num_samples or counts[RUNNING] > 0
+    _print_next_steps(console, folder, resume if unfinished else "")
 
 
 def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUnit) -> None:
@@ -121,16 +124,15 @@ def _print_shared(console: Console, title: str, table: Mapping[str, Any]) -> Non
     console.print(drawn)
 
 
-def _print_next_steps(console: Console, folder: Path, *, unfinished: bool) -> None:
+def _print_next_steps(console: Console, folder: Path, resume: str) -> None:
     study = address(folder)
     if is_remote(folder) or (folder / REPORT_FILE).is_file():
         console.print(f"Report: {address(folder / REPORT_FILE)}", soft_wrap=True)
     files = "best/, trials.csv, epochs.csv, optuna.journal, study.json"
     console.print(f"Record: {study}   ({files})", soft_wrap=True)
-    console.print("Resume, or explore the study:" if unfinished else "Explore the study:")
+    console.print("Resume, or explore the study:" if resume else "Explore the study:")
     code = f"from vae_tune import load_study; print(load_study({json.dumps(study)}).trials)"
-    resume = [message_hints.resume(folder)] if unfinished else []
-    for command in (*resume, message_hints.python(code), message_hints.command("dashboard", folder)):
+    for command in (*filter(None, [resume]), message_hints.python(code), message_hints.command("dashboard", folder)):
         console.print(f"  {command}", soft_wrap=True)
 
 

@@ -75,13 +75,18 @@ class View:
         self._print(text, style="yellow")
 
     def end(
-        self, rows: Sequence[TrialRow], metrics: Mapping[str, Any] | None, folder: Path, advice: Sequence[str] = ()
+        self,
+        rows: Sequence[TrialRow],
+        metrics: Mapping[str, Any] | None,
+        folder: Path,
+        advice: Sequence[str] = (),
+        resume: str = "",
     ) -> None:
-        """Print the summary; ``metrics`` are those of ``best/metrics.json``, with the rows of ``--confirm``."""
+        """Print the summary; the arguments are as in :func:`vae_tune.views.end_summary.print_summary`."""
         self._stop()
         if self._with_summary:
             counts = self._num_samples, self._max_epochs
-            print_summary(self._console, rows, *counts, metrics, folder, advice, self._unit)
+            print_summary(self._console, rows, *counts, metrics, folder, advice, self._unit, resume)
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style, soft_wrap=True)

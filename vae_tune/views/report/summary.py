@@ -13,7 +13,7 @@ from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
 from vae_tune.config.csv_tables import read_csv
-from vae_tune.config.names import CODE, CONFIRMATION_FILE, EPOCHS, FAILED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS
+from vae_tune.config.names import CONFIRMATION_FILE, EPOCHS, FAILED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS
 from vae_tune.record.lock import is_being_written
 from vae_tune.record.metadata import resume_command, status_label
 from vae_tune.views.formatting import (
@@ -36,11 +36,10 @@ def make_status(study: Study) -> dict[str, str]:
     ended = f"{int((study.trials[STATE] != RUNNING).sum())} of {study.config.num_samples} trials have ended."
     if status == "running" and is_being_written(study.folder):
         return {"kind": "running", "label": "running", "detail": f"The search is still running: {ended}"}
-    code = next(iter(study.metadata.get(CODE, {})), "")
     return {
         "kind": "failed" if status in (FAILED, "running") else "ended",
         "label": status_label(status, is_running=False),
-        "detail": f"{ended} To resume: {resume_command(study.kind, study.place, code)}",
+        "detail": f"{ended} To resume: {resume_command(study.metadata, study.place)}",
     }
 
 
