@@ -71,6 +71,32 @@ def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(
     assert searched == [replace(config, resume=tmp_path / "e", resources=rooms)]
 
 
+def test_a_resumed_exploration_needs_the_place_of_a_users_class_and_no_other_option(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config, grid = plan(SearchConfig(), [2, 10], 2)
+    own = replace(config.trial, model="my_vae.py:MyVAE")
+    make_study(tmp_path / "e", trials=4, space=grid.space, scheduler="none", kind=grid.kind, reference=own)
+    searched = []
+
+    def run_search(config, **_):
+        searched.append(config.trial.model)
+        raise UsageError("It searches.")
+
+    monkeypatch.setattr("vae_tune.tasks.explore.run_search", run_search)
+
+    def explored(*words):
+        monkeypatch.setattr(sys, "argv", ["vae-tune", "--resume", "e", *words])
+        with pytest.raises(SystemExit):
+            cli.main(["explore"])
+        return capsys.readouterr().err
+
+    assert "The model of e is my_vae.py:MyVAE, code of yours" in explored()
+    assert "--resume takes no options but --model" in explored("--model", "moved.py:MyVAE", "--batch-size", "64")
+    assert searched == []
+    assert "It searches." in explored("--model", "moved.py:MyVAE")
+    assert searched == ["moved.py:MyVAE"]
+
+
 def test_what_follows_an_exploration_on_object_storage_is_written_under_its_claim(tmp_path, tiny, monkeypatch):
     trial = TrialConfig(hidden_width=4, batch_size=20, max_epochs=1)
     config, grid = plan(SearchConfig(study_name="e", results_dir=Path(f"s3://{BUCKET}"), trial=trial), [2], 1)

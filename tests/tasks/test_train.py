@@ -3,18 +3,21 @@
 import csv
 import json
 import re
+import shlex
 import sys
 
 import numpy as np
 import pytest
 import torch
 
+from tests.test_models_document import CLASSES
 from vae_tune.cli import main as cli
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import load_images, to_tensor
 from vae_tune.tasks import train as single
 from vae_tune.vae.checkpoint import checkpoint_file, read_data_config, read_model, write_model
 from vae_tune.vae.model import build_model
+from vae_tune.vae.networks import registry
 from vae_tune.vae.training import evaluate
 from vae_tune.views.live.visdom import Visdom
 
@@ -89,6 +92,39 @@ def test_an_interrupted_training_goes_on_from_its_last_checkpoint(train, tmp_pat
     monkeypatch.setattr(single, "write_checkpoint", write)
     assert train("--resume", "parts")[0] == 0
     assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+
+
+def test_a_class_of_the_users_goes_on_from_another_place_as_the_commands_that_it_prints_say(
+    train, tmp_path, monkeypatch
+):
+    def said(out, name):
+        return shlex.split(re.search(rf"(?<= {name} ).*?(?=,|$)", out, re.MULTILINE)[0])
+
+    def as_new():
+        monkeypatch.setattr(registry, "_ADMITTED", {})
+
+    as_new()
+    (tmp_path / "my_vae.py").write_text(CLASSES["my_vae.py"])
+    small = ("--train-size", 100, "--latent-size", 2, "--epochs", 1, "--output", "a", "--model")
+    code, out, errors = train(*small, "my_vae.py:MyVAE")
+    assert code == 0, errors
+    assert said(out, "evaluate") == said(out, "generate") == ["a", "--model", "my_vae.py:MyVAE"]
+    assert "--resume a --model my_vae.py:MyVAE\n" in train(*small, "my_vae.py:MyVAE")[2]
+    (tmp_path / "my_vae.py").rename(tmp_path / "moved.py")
+    as_new()
+    code, out, errors = train("--resume", "a", "--model", "moved.py:MyVAE", "--epochs", 2)
+    assert code == 0, errors
+    assert said(out, "evaluate") == ["a", "--model", "moved.py:MyVAE"]
+    assert [row["epoch"] for row in numbers(tmp_path / "a")] == ["1", "2"]
+    (tmp_path / "moved.py").write_text(CLASSES["my_vae.py"].replace("256", "255"))
+    for model, message in (
+        ("moved.py:MyVAE", "The code of moved.py:MyVAE is not that of a: "),
+        ("mlp", "--model is "),
+    ):
+        as_new()
+        code, _, errors = train("--resume", "a", "--model", model, "--epochs", 3)
+        assert (code, message in errors) == (2, True), errors
+    assert [row["epoch"] for row in numbers(tmp_path / "a")] == ["1", "2"]
 
 
 def test_an_ended_training_that_is_resumed_trains_no_more(train, tmp_path):

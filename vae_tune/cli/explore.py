@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from vae_tune.cli.command import Command, Options
+from vae_tune.cli.command import Command, Options, path_option, require_named
 from vae_tune.cli.train import TrainedConfig
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import require
@@ -39,7 +40,7 @@ class ExploreOptions(Options):
     results_dir: Path = Path("results")
     """Folder that holds the studies."""
     resume: Path | None = None
-    """Continue the exploration in this folder with its settings."""
+    """Continue the exploration in this folder with its settings. Name a model of your own with --model again."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     trial: ExploredConfig = field(default_factory=ExploredConfig)
@@ -76,10 +77,27 @@ def run(options: ExploreOptions) -> None:
         return
     from vae_tune.record.metadata import read_search_config
 
-    config = read_search_config(options.resume, EXPLORATION)
-    if options != ExploreOptions(resume=options.resume, resources=options.resources):
-        raise UsageError("--resume takes no options but those of resources: it continues with the study's settings.")
-    explore(replace(config, resources=options.resources))
+    config, model = read_search_config(options.resume, EXPLORATION), options.trial.model
+    if options != ExploreOptions(
+        resume=options.resume, resources=options.resources, trial=ExploredConfig(model=model)
+    ):
+        raise UsageError(
+            "--resume takes no options but --model and those of resources: it continues with the study's settings."
+        )
+    explore(replace(config, resources=options.resources, trial=replace(config.trial, model=model)))
 
 
-COMMAND = Command(ExploreOptions, run, ("--latent-size 2,5,10,20 --repeats 3 --epochs 5", "--resume results/NAME"))
+def defaults(arguments: Sequence[str]) -> ExploreOptions:
+    """Return the model of the study that ``--resume`` names, else the defaults."""
+    folder = path_option("resume", arguments)
+    if folder is None:
+        return ExploreOptions()
+    from vae_tune.record.metadata import read_search_config
+
+    model = read_search_config(folder, EXPLORATION).trial.model
+    require_named(model, folder, arguments)
+    return ExploreOptions(resume=folder, trial=ExploredConfig(model=model))
+
+
+_EXAMPLES = ("--latent-size 2,5,10,20 --repeats 3 --epochs 5", "--resume results/NAME")
+COMMAND = Command(ExploreOptions, run, _EXAMPLES, defaults)

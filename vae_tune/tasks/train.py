@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,8 @@ from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_m
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_bytes
-from vae_tune.vae.networks.registry import admitted_code
+from vae_tune.vae.networks.code import is_own
+from vae_tune.vae.networks.registry import admit_again, admitted_code
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 from vae_tune.views.console import make_console
@@ -55,7 +56,8 @@ def train(
     """Train a configuration, or continue its training, and return the folder of the training.
 
     ``output`` is a new folder, by default one in ``models/``; ``resume`` is that of a training to continue, which may
-    differ in ``max_epochs`` and ``data_dir`` alone; ``visdom`` is the URL of a server that shows the loss curves.
+    differ in ``max_epochs``, ``data_dir`` and the file of a user's class; ``visdom`` is the URL of a server that shows
+    the loss curves.
 
     Raises:
         UsageError: it cannot be trained as configured; nothing was created or changed.
@@ -64,8 +66,8 @@ def train(
     """
     console = console or make_console()
     say = partial(console.print, soft_wrap=True)
-    signature_of_named(config.model)
-    config = with_options(config)
+    named = config.model
+    config = with_options(_with_admitted_model(config, resume))
     if resume is not None:
         _refuse_changes(read_settings(resume), (config, data))
     folder = resume or _new_folder(output, data)
@@ -96,12 +98,13 @@ def train(
         raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
     except OSError as error:
         reason = error.strerror or error
-        raise SearchError(f"{folder} cannot be written: {reason}. {_how_to_continue(folder)}") from error
+        raise SearchError(f"{folder} cannot be written: {reason}. {_how_to_continue(folder, named)}") from error
     except KeyboardInterrupt:
-        say(_how_to_continue(folder))
+        say(_how_to_continue(folder, named))
         raise
     say(f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
-    evaluate, generate = (message_hints.command(name, folder) for name in ("evaluate", "generate"))
+    code = ("--model", named) if is_own(named) else ()
+    evaluate, generate = (message_hints.command(name, folder, *code) for name in ("evaluate", "generate"))
     say(f"Next: {evaluate}, {generate}")
     return folder
 
@@ -154,10 +157,6 @@ def _open(
         settings[CODE] = code.digest
     if not is_new and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
         raise UsageError(f"The images of {data.dataset} are not those that {folder} was trained on.")
-    if not is_new and read_json(folder / TRAINING_FILE).get(CODE) != settings.get(CODE):
-        raise UsageError(
-            f"The code of {config.model} is not that of {folder}: only comments and docstrings may change."
-        )
     if is_new:
         probe_models(config, None, images.shape)
     newest = newest_checkpoint(folder / CHECKPOINTS_FOLDER, device)
@@ -184,10 +183,25 @@ def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device)
 def _new_folder(output: Path | None, data: DataConfig) -> Path:
     folder = output or Path("models") / f"{data.title}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
-        raise UsageError(f"The training {folder} exists already.\n{_how_to_continue(folder)}")
+        model = read_settings(folder)[0].model
+        raise UsageError(f"The training {folder} exists already.\n{_how_to_continue(folder, model)}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already and is no training.\nChoose another --output.")
     return folder
+
+
+def _with_admitted_model(config: TrialConfig, resume: Path | None) -> TrialConfig:
+    """Admit the model of ``config``; return ``config`` with the name that the training to resume has for its class.
+
+    Raises:
+        UsageError: the model is none, or its code is not that of the training.
+    """
+    recorded = config.model if resume is None else read_settings(resume)[0].model
+    if resume is None or not is_own(recorded) or config.model.rpartition(":")[2] != recorded.rpartition(":")[2]:
+        signature_of_named(config.model)
+        return config  # of a training to resume, another model is refused with the other changes
+    admit_again([recorded], {recorded: read_json(resume / TRAINING_FILE).get(CODE)}, [config.model], str(resume))
+    return replace(config, model=recorded)
 
 
 def _refuse_changes(before: tuple[TrialConfig, DataConfig], now: tuple[TrialConfig, DataConfig]) -> None:
@@ -232,5 +246,5 @@ def _line(report: EpochReport, config: TrialConfig, unit: LossUnit) -> str:
     )
 
 
-def _how_to_continue(folder: Path) -> str:
-    return f"To continue: {message_hints.resume(folder, 'train')}"
+def _how_to_continue(folder: Path, model: str) -> str:
+    return f"To continue: {message_hints.resume(folder, 'train', model=model)}"
