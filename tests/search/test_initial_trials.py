@@ -1,11 +1,12 @@
 import pytest
+from optuna.distributions import IntDistribution
 
 from tests.studies import make_study
 from vae_tune.analysis.study import load_study
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import TRIAL, VALUES
 from vae_tune.config.settings import SearchConfig, TrialConfig
-from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.config.space import DEFAULT_SPACE, Space
 from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.initial_trials import InitialTrials, read_points
@@ -14,6 +15,13 @@ from vae_tune.search.stopping import Stopping
 
 BASE = TrialConfig()
 CONFIG = SearchConfig()
+CONV = Space(
+    {
+        "latent_size": IntDistribution(2, 64, log=True),
+        "model.channels": IntDistribution(1, 64, log=True),
+        "model.residual_blocks": IntDistribution(0, 2),
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +102,22 @@ def test_a_bad_point_is_named(tmp_path, text, message):
     with pytest.raises(UsageError, match=message) as error:
         read_points(path, DEFAULT_SPACE, BASE)
     assert len(str(error.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("value", ["[2]", "{a: 1}", "2020-01-01", "true", "1.5", "[null]", ".inf"])
+@pytest.mark.parametrize("name", ["model.channels", "model.residual_blocks", "latent_size"])
+def test_what_is_no_number_is_refused_of_options_of_models_too(tmp_path, name, value):
+    path = tmp_path / "points.yaml"
+    path.write_text(f"- {{{name}: {value}}}\n")
+    with pytest.raises(UsageError, match=f"point 1: {name}: must be a whole number, but got "):
+        read_points(path, CONV, TrialConfig(model="conv"))
+
+
+def test_an_option_of_a_model_that_is_null_is_proposed_and_a_whole_float_is_a_whole_number(tmp_path):
+    (tmp_path / "p.yaml").write_text("- {model.channels: null, model.residual_blocks: 1.0}\n")
+    (point,) = read_points(tmp_path / "p.yaml", CONV, TrialConfig(model="conv"))
+    assert point == {"model.residual_blocks": 1}
+    assert type(point["model.residual_blocks"]) is int
 
 
 def study(folder, tiny, prior=None, config=CONFIG, space=DEFAULT_SPACE):

@@ -144,8 +144,8 @@ def _read(where: str, name: str, value: Any, base: TrialConfig, space: Space) ->
     searched = space.distributions[name]
     kind = {IntDistribution: int, FloatDistribution: float}.get(type(searched), type(value_of(base, name)))
     try:
-        if isinstance(value, str) and kind in (int, float):
-            value = read_number(value, kind)
+        if kind in (int, float):
+            value = read_number(str(value), kind)
         return value_of(with_values(base, {name: value}), name)
     except (UsageError, ValueError) as error:
         raise UsageError(f"{where}: {name}: {str(error).removeprefix(f'{name} ')}") from error
