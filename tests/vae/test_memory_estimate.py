@@ -8,7 +8,8 @@ import pytest
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
-from vae_tune.vae.memory_estimate import evaluation_batch, gpu_bytes, parameter_count, refuse_too_much, training_bytes
+from vae_tune.vae.evaluation_batch import evaluation_batch
+from vae_tune.vae.memory_estimate import gpu_bytes, parameter_count, refuse_too_much, training_bytes
 from vae_tune.vae.model import build_model
 
 SHAPE, EVALUATED = (1, 28, 28), 2000

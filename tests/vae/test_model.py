@@ -11,6 +11,7 @@ import torch
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.model import VAE, build_model
+from vae_tune.vae.pictures import posterior
 
 SHAPE = (1, 5, 7)
 
@@ -103,6 +104,18 @@ def test_more_images_than_are_taken_at_once_come_out_in_their_order():
     expected = model.network.encode(torch.from_numpy(images))[0]
     assert torch.allclose(model.encode(images), expected, atol=1e-5)
     assert model.encode(images[:0]).shape == (0, 2)
+
+
+def test_of_the_mlp_4096_images_are_encoded_at_once_and_fewer_of_large_ones():
+    model = build_model(TrialConfig(latent_size=2, hidden_width=3), (1, 28, 28))
+    images = torch.rand(4097, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    expected = [model.network.encode(part) for part in images.split(4096)]  # to the last bit as in version 0.1.0
+    assert torch.equal(model.encode(images), torch.cat([mean for mean, _ in expected]))
+    pixels = images.mul(255).round().to(torch.uint8)
+    found = posterior(model, pixels.numpy())
+    expected = [model.network.encode(part / 255) for part in pixels.split(4096)]
+    assert all(map(torch.equal, found, map(torch.cat, zip(*expected, strict=True))))
+    assert build_model(TrialConfig(latent_size=2, hidden_width=3), (3, 64, 64)).at_once == 1627
 
 
 def test_images_in_black_and_white_may_be_truth_values():

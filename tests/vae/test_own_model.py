@@ -17,6 +17,7 @@ from vae_tune.vae.checkpoint import read_midway, write_checkpoint, write_midway,
 from vae_tune.vae.networks import registry
 from vae_tune.vae.networks.code import read_code
 from vae_tune.vae.networks.registry import admit
+from vae_tune.vae.pictures import reconstructions
 from vae_tune.vae.probe import probe
 from vae_tune.vae.training import fit, new_state
 
@@ -111,6 +112,18 @@ def test_it_is_evaluated_in_eval_mode_and_trained_in_training_mode(config, image
     list(fit(replace(config, max_epochs=1), images, CPU, state))
     assert modes == [True] * 5 + [False]
     assert state.model.training
+
+
+def test_it_is_given_as_many_images_at_once_as_in_an_evaluation(config, images, monkeypatch):
+    monkeypatch.setattr("vae_tune.vae.model.evaluation_batch", lambda *_: 40)
+    model, given = new_state(config, images.shape, CPU).model.eval(), []
+    for name in ("encode", "decode"):
+        plain = getattr(model.network, name)
+        monkeypatch.setattr(model.network, name, lambda x, plain=plain: given.append(len(x)) or plain(x))
+    expected = model.network.encode(torch.from_numpy(images.train) / 255)[0]
+    assert torch.allclose(model.encode(images.train), expected, atol=1e-6)
+    assert reconstructions(model, images.train).shape == images.train.shape
+    assert given == [70, *[40, 30] * 3]
 
 
 def test_the_probe_finds_nothing_against_it(config):

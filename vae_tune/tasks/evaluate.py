@@ -17,9 +17,10 @@ from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import Images, load_images, to_tensor
 from vae_tune.vae.checkpoint import find_model, read_data_config, read_model
+from vae_tune.vae.evaluation_batch import evaluation_batch
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
-from vae_tune.vae.memory_estimate import evaluation_batch, evaluation_bytes, refuse_too_much
+from vae_tune.vae.memory_estimate import evaluation_bytes, refuse_too_much
 from vae_tune.vae.model import VAE
 from vae_tune.vae.nll import SAMPLES_AT_ONCE, negative_log_likelihoods, over_images
 from vae_tune.vae.threads import limit_threads

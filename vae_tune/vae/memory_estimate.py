@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
+from vae_tune.vae.evaluation_batch import decoder_outputs, evaluation_batch
 from vae_tune.vae.likelihoods.registry import likelihood_facts
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ _TRAINED = 4
 """Numbers per parameter: itself, its gradient, and Adam's two moments."""
 _WRITTEN = 7
 """Numbers per parameter while a checkpoint is written or read: parameter and moments, as tensors and as a file."""
-_EVALUATED_AT_ONCE, _OUTPUTS_AT_ONCE = 500, 4_000_000
-"""Images, and parameters of their pixels, that are evaluated at once: few enough for a processor's cache."""
 
 
 def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
@@ -34,7 +33,7 @@ def parameter_count(config: TrialConfig, shape: Sequence[int]) -> int:
     """
     if config.model != _BY_FORMULA:
         return _measured(config, shape).parameters
-    pixels, outputs = math.prod(shape), _outputs(config, shape)
+    pixels, outputs = math.prod(shape), decoder_outputs(config, shape)
     width, latents = config.hidden_width, config.latent_size
     between = (config.hidden_layers - 1) * (width + 1) * width
     encoder = (pixels + 1) * width + between + 2 * (width + 1) * latents
@@ -62,11 +61,6 @@ def gpu_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
     """Return the bytes of a GPU's memory that training ``config`` takes, without the data set."""
     trained = _weights(config, shape) + _minibatch(config, shape)
     return trained + evaluation_bytes(config, shape, evaluated)
-
-
-def evaluation_batch(config: TrialConfig, shape: Sequence[int]) -> int:
-    """Return how many images are evaluated at once: fewer where the likelihood has many parameters per pixel."""
-    return min(_EVALUATED_AT_ONCE, max(1, _OUTPUTS_AT_ONCE // _outputs(config, shape)))
 
 
 def evaluation_bytes(config: TrialConfig, shape: Sequence[int], evaluated: int) -> int:
@@ -119,10 +113,5 @@ def _minibatch(config: TrialConfig, shape: Sequence[int]) -> int:
 
 def _activations(config: TrialConfig, shape: Sequence[int], rows: int) -> int:
     """Return the numbers that a pass over ``rows`` images holds: of images and logits, hidden layers, and latents."""
-    pixels = math.prod(shape) + likelihood_facts(config, shape[0]).copies * _outputs(config, shape)
+    pixels = math.prod(shape) + likelihood_facts(config, shape[0]).copies * decoder_outputs(config, shape)
     return rows * (pixels + 4 * config.hidden_layers * config.hidden_width + 7 * config.latent_size)
-
-
-def _outputs(config: TrialConfig, shape: Sequence[int]) -> int:
-    """Return the outputs of the decoder for an image."""
-    return likelihood_facts(config, shape[0]).outputs(config) * math.prod(shape)

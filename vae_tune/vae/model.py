@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
+from vae_tune.vae.evaluation_batch import evaluation_batch
 from vae_tune.vae.likelihoods.likelihood import Likelihood
 from vae_tune.vae.likelihoods.registry import build_likelihood
 from vae_tune.vae.networks.network import Network
-from vae_tune.vae.networks.registry import build_network
+from vae_tune.vae.networks.registry import BUILT_IN, build_network
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
-_CHUNK = 4096
-"""Images that :meth:`VAE.encode` encodes at once."""
+_IMAGES_AT_ONCE, _PIXELS_AT_ONCE = 4096, 20_000_000
+"""Images that a built-in network is given at once without gradients, and their values: 80 MB."""
 
 
 class Output(NamedTuple):
@@ -40,8 +41,12 @@ class VAE(nn.Module):
     The objectives take the parts, ``network`` and ``likelihood``; :meth:`encode` and :meth:`decode` are for users.
     """
 
-    def __init__(self, network: Network, likelihood: Likelihood, shape: Shape, latent_size: int):
+    def __init__(
+        self, network: Network, likelihood: Likelihood, shape: Shape, latent_size: int, at_once: int = _IMAGES_AT_ONCE
+    ):
+        """Join the parts; ``at_once`` images are encoded or decoded together where no gradient is needed."""
         super().__init__()
+        self.at_once = at_once
         self.network = network
         self.likelihood: Likelihood = likelihood  # a submodule where it has parameters of its own
         self.shape = shape
@@ -72,7 +77,7 @@ class VAE(nn.Module):
         pictures = self._checked(images)
         weight = next(self.parameters())
         means = [torch.empty(0, self.latent_size, dtype=weight.dtype, device=weight.device)]
-        for chunk in pictures.reshape(len(pictures), *self.shape).split(_CHUNK):
+        for chunk in pictures.reshape(len(pictures), *self.shape).split(self.at_once):
             x = chunk.to(weight) / (255 if chunk.dtype == torch.uint8 else 1)
             means.append(self.network.encode(x)[0])
         return torch.cat(means)
@@ -113,7 +118,17 @@ def build_model(config: TrialConfig, shape: Shape) -> VAE:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # of the CPU, not those of all GPUs
         network = build_network(config, shape, likelihood.outputs(shape[0]))
-    return VAE(network, likelihood, shape, config.latent_size)
+    return VAE(network, likelihood, shape, config.latent_size, _images_at_once(config, shape))
+
+
+def _images_at_once(config: TrialConfig, shape: Shape) -> int:
+    """Return how many images a network is given without gradients: of a user's class no more than in an evaluation.
+
+    What a user's class keeps of an image is not known; a built-in network keeps little, or takes them in parts.
+    """
+    if config.model in BUILT_IN:
+        return min(_IMAGES_AT_ONCE, max(1, _PIXELS_AT_ONCE // math.prod(shape)))
+    return evaluation_batch(config, shape)
 
 
 def _native(images: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 Pictures = npt.NDArray[np.uint8]
 REACH = 3.0
 """A traversal moves a latent from minus to plus this many standard deviations of the prior."""
-_ENCODED_AT_ONCE = 4096
 _DECODED_AT_ONCE = 20_000_000  # parameters of the likelihood, 80 MB
 _LABEL_SIZE = 14  # pixels
 _PAGE, _SMALL = 1300, 484  # pixels: maximum side of a sheet, and the side to which a small sheet is enlarged
@@ -85,7 +84,7 @@ def by_information(model: VAE, images: Pictures) -> list[int]:
 @torch.no_grad()
 def posterior(model: VAE, images: Pictures) -> tuple[Tensor, Tensor]:
     """Return mean and log-variance of q(z|x): (images, latent_size) each."""
-    parts = to_tensor(images, torch.device("cpu")).split(_ENCODED_AT_ONCE)
+    parts = to_tensor(images, torch.device("cpu")).split(model.at_once)
     means, log_variances = zip(*(model.network.encode(part / 255) for part in parts), strict=True)
     return torch.cat(means), torch.cat(log_variances)
 
@@ -188,6 +187,7 @@ def _decode(model: VAE, z: Tensor) -> Pictures:
     """Return the mean images of latents. Decode a part at a time, because a likelihood may have many parameters."""
     channels, height, width = model.shape
     rows = max(1, _DECODED_AT_ONCE // (model.likelihood.outputs(channels) * height * width))
+    rows = min(rows, model.at_once)
     parts = [(model.decode(part) * 255).round().to(torch.uint8) for part in z.split(rows)]
     pictures: Pictures = torch.cat(parts).numpy()
     return pictures

@@ -24,9 +24,9 @@ from vae_tune.images.datasets import Images, binarize, to_tensor
 from vae_tune.vae import fused_step
 from vae_tune.vae.allocation import keep_freed_memory
 from vae_tune.vae.autograd_step import AutogradStep
+from vae_tune.vae.evaluation_batch import evaluation_batch
 from vae_tune.vae.flat_parameters import flatten_parameters
 from vae_tune.vae.fused_step import FusedStep
-from vae_tune.vae.memory_estimate import evaluation_batch
 from vae_tune.vae.model import VAE, Shape, build_model
 from vae_tune.vae.networks.code import is_own
 from vae_tune.vae.networks.mlp import MLP
