@@ -101,6 +101,8 @@ def test_the_command_that_resumes_names_the_code_of_users_classes(metadata):
     assert resume_command(one, folder, num_samples=60) == f"{begin} --model my_vae.py:MyVAE --num-samples 60"
     explore = f"{message_hints.command('explore')} --resume results/s --model my_vae.py:MyVAE"
     assert resume_command(one | {"kind": EXPLORATION}, folder) == explore
+    ranked = metadata | {"config": metadata["config"] | {"metric": "my_metric.py:psnr"}}
+    assert resume_command(ranked, folder) == f"{begin} --metric my_metric.py:psnr"
     searched = {"config": metadata["config"] | {"space": "s.yaml"}, "code": {"a.py:A": {}, "b.py:B": {}}}
     assert resume_command(metadata | searched, folder) == f"{begin} --model a.py:A --space s.yaml"
 

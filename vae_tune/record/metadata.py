@@ -172,14 +172,15 @@ def _kind_of_schema_1(metadata: dict[str, Any], folder: Path) -> str:
 def resume_command(metadata: Mapping[str, Any], folder: Path, **changes: object) -> str:
     """Return the command that resumes the study in ``folder``; a confirmation is resumed with its search.
 
-    It names the code of a user's class, where this process has it from if it does; several by their space file too.
-    ``changes`` are options to set, by the names of their fields.
+    It names the code of a user's class, from where this process has it; several by their space file too. It names
+    that of a user's metric. ``changes`` are options to set, by the names of their fields.
     """
     kind, own = metadata["kind"], list(metadata.get(names.CODE, {}))
     code = admitted_code(own[0]) if own else None
     model = code.model if code else "".join(own[:1])
-    space = metadata["config"]["space"] if len(own) > 1 else None
-    named: dict[str, Any] = {"space": space} if isinstance(space, str) else {}
+    config = metadata["config"]
+    also = {"metric": config.get("metric"), "space": config["space"] if len(own) > 1 else None}
+    named: dict[str, Any] = {name: path for name, path in also.items() if isinstance(path, str)}
     if kind == names.EXPLORATION:
         return message_hints.resume(folder, "explore", model=model)
     place = folder.parent if kind == names.CONFIRMATION else folder
