@@ -1,6 +1,6 @@
 """Published numbers of VAEs on MNIST, and what this code reaches in the same setting.
 
-    python benchmarks/published.py [--rows pytorch,start,burda-1,conv] [--epochs N] [--seed 0] [--repeats 1] [--threads 1]
+    python benchmarks/published.py [--rows pytorch,start,burda-1,conv] [--epochs N] [--seed 0] [--repeats 1]
 
 Prints a Markdown table; each row says how many epochs it was trained. As in the sources, all 60,000 images of MNIST's
 training file are trained on and the 10,000 of the test file are tested on, so nothing is chosen by the test images:
