@@ -168,6 +168,12 @@ def test_models_are_shown_beside_codes_that_need_none(levels):
     assert re.search(r"PNG or WebP +2\.600 *\n +WebP +2\.700 *\n +PNG +3\.700 *\n +winner", text)
 
 
+def test_images_too_long_for_webp_have_no_code_length_there(levels):
+    known = levels.metrics | {"code_length": levels.metrics["code_length"] | {"webp": None}}
+    rows = code_length_table(known, levels.loss_unit)["rows"]
+    assert rows[-1] == {"label": "WebP", "cells": ["-"]}
+
+
 def test_only_levels_have_a_code_length(levels, tmp_path):
     unfinished = {name: value for name, value in levels.metrics.items() if name != "code_length"}
     assert code_length_table(unfinished, levels.loss_unit) is None

@@ -103,6 +103,16 @@ def test_a_sample_of_many_pictures_is_compressed_spread_over_all(monkeypatch, va
     assert found.png == 8 * np.mean([len(saved(image, format="PNG", optimize=True)) for image in chosen]) / 16
 
 
+@pytest.mark.parametrize("axis", [2, 3])
+def test_images_that_are_too_long_for_webp_are_compressed_as_png_alone(axis):
+    images = np.moveaxis(noise(2, (1, 1, 16_384)), 3, axis)
+    found = code_length(images, images)
+    assert (found.webp, found.smaller_file) == (None, found.png)
+    assert found.container * 16_384 / 8 in (57, 69)  # in one chunk or in two
+    shorter = images.take(range(16_383), axis)
+    assert code_length(shorter, shorter).webp
+
+
 def test_images_may_be_read_only():
     images = noise(5)
     images.setflags(write=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ _VALUES = SAMPLE * 3 * 32 * 32
 _COUNTED = 1 << 28
 """Maximum number of values that a histogram counts: two seconds on one core."""
 _CHUNK = 1 << 22
+WEBP_SIDE = 16_383
+"""Maximum width and height of a WebP in pixels (RFC 9649, section 3.4)."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,10 @@ class CodeLength:
     """Cross-entropy under the frequencies of the levels in the training images, by channel."""
     png: float
     """Whole PNG files."""
-    webp: float
-    """Whole lossless WebP files."""
+    webp: float | None
+    """Whole lossless WebP files; None for images that are too wide or too high for WebP."""
     smaller_file: float
-    """The smaller of the two files of each picture."""
+    """The smaller of the two files of each picture; the PNG file where there is no WebP."""
     container: float
     """The part of ``smaller_file`` that does not encode pixels: signatures, headers, checksums."""
     pictures: int
@@ -68,10 +71,10 @@ def code_length(train: Pixels, test: Pixels) -> CodeLength:
         sizes = np.array(list(pool.map(_file_sizes, chosen)))  # (pictures, formats, file and container)
     files = sizes[..., 0]
     smaller = sizes[np.arange(count), files.argmin(1)]
-    png, webp, smaller_file, container = (
-        8 * float(each.mean()) / per_image for each in (files[:, 0], files[:, 1], smaller[:, 0], smaller[:, 1])
-    )
-    return CodeLength(histogram_bits(train, test), png, webp, smaller_file, container, count, len(test))
+    png, *webp = (8 * float(each.mean()) / per_image for each in files.T)
+    smaller_file, container = (8 * float(each.mean()) / per_image for each in smaller.T)
+    histogram = histogram_bits(train, test)
+    return CodeLength(histogram, png, webp[0] if webp else None, smaller_file, container, count, len(test))
 
 
 def histogram_bits(train: Pixels, test: Pixels) -> float:
@@ -105,13 +108,15 @@ def _counts(images: Pixels) -> npt.NDArray[np.int64]:
 
 
 def _file_sizes(image: Pixels) -> list[tuple[int, int]]:
-    """Return the bytes of an image as PNG and as lossless WebP: whole file and container for each."""
+    """Return the bytes of an image as PNG and, if it is small enough, as lossless WebP: whole file and container."""
     picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+    ways: list[tuple[Callable[[io.BytesIO], None], Callable[[bytes], int]]] = [
+        (partial(picture.save, format="PNG", optimize=True), png_container)
+    ]
+    if max(picture.size) <= WEBP_SIDE:
+        ways.append((partial(picture.save, format="WEBP", lossless=True), webp_container))
     found = []
-    for save, container in (
-        (partial(picture.save, format="PNG", optimize=True), png_container),
-        (partial(picture.save, format="WEBP", lossless=True), webp_container),
-    ):
+    for save, container in ways:
         file = io.BytesIO()
         save(file)
         found.append((len(file.getvalue()), container(file.getvalue())))

@@ -59,21 +59,23 @@ def code_length_table(metrics: Mapping[str, Any], unit: LossUnit) -> dict[str, A
     """Return what the test images cost by the models and by codes without a model, the shortest code first.
 
     ``metrics`` is the content of ``best/metrics.json``. The result has ``title``, ``columns`` and ``rows`` as in
-    :func:`confirmation_table`, and a ``note``; it is None where pixels are no levels, or the search has not ended.
+    :func:`confirmation_table` (``-`` for a code that cannot hold the images), and a ``note``; it is None where pixels
+    are no levels, or the search has not ended.
     """
     lengths = metrics.get(CODE_LENGTH)
     if not lengths or "test" not in metrics["winner"]:
         return None
     models = {who: metrics[who]["test"] for who in ("reference", "winner") if "test" in metrics.get(who, {})}
-    bits = {who: test["negative_elbo"] / unit.nats for who, test in models.items()}
+    bits: dict[str, float | None] = {who: test["negative_elbo"] / unit.nats for who, test in models.items()}
     bits |= {"PNG": lengths["png"], "WebP": lengths["webp"], "PNG or WebP": lengths["smaller_file"]}
     bits |= {name: lengths[name] for name in ("histogram", "uniform")}
+    ordered = sorted(bits.items(), key=lambda row: math.inf if row[1] is None else row[1])
     count, every = lengths["pictures"], lengths["of"]
     pictures = f"all {every:,} test images" if count == every else f"{count:,} of the {every:,} test images"
     return {
         "title": "Code length of the test images",
         "columns": ["bits/dim"],
-        "rows": [{"label": name, "cells": [f"{bits[name]:.3f}"]} for name in sorted(bits, key=bits.__getitem__)],
+        "rows": [{"label": name, "cells": ["-" if bit is None else f"{bit:.3f}"]} for name, bit in ordered],
         "note": f"PNG, WebP: lossless files, mean of {pictures}. PNG or WebP: the smaller file of each; "
         f"{lengths['container']:.3f} of it is container.\n"
         "Histogram: how often each level is in the training images, by channel. Uniform: all 256 levels alike.",
