@@ -140,6 +140,18 @@ def test_a_gaussian_is_that_of_torch_with_a_scale_per_channel():
     assert torch.allclose(gaussian.nats(given, x), -narrowest.log_prob(x).flatten(1).sum(1))
 
 
+@pytest.mark.parametrize(("log_scale", "spread", "passes"), [(-5.0, 0.1, True), (-6.0, 0.1, True), (-6.0, 0.0, False)])
+def test_a_scale_of_a_gaussian_returns_from_below_its_bound_and_falls_no_further(log_scale, spread, passes):
+    gaussian, x = Gaussian(3).double(), images()
+    torch.nn.init.constant_(gaussian.log_scale, log_scale)
+    given = x + spread * parameters(gaussian)
+    gaussian.nats(given, x).sum().backward()
+    bound = max(log_scale, -math.log(255))
+    expected = (1 - ((x - given) * math.exp(-bound)).square()).sum(dim=(0, 2, 3))  # d/ds of s + r^2 exp(-2 s) / 2
+    assert (expected < 0).all() == passes
+    assert torch.allclose(gaussian.log_scale.grad, expected * passes, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("logit", [-100.0, -3.0, -0.21, -0.19, -1e-3, 0.0, 1e-6, 0.1, 0.2, 2.0, 40.0])
 def test_a_continuous_bernoulli_integrates_to_1_and_has_its_mean(logit):
     def density(x):
