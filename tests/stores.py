@@ -23,11 +23,13 @@ class _Quiet(WSGIRequestHandler):
 
 
 class S3:
-    """moto's S3 server in this process; it keeps its objects while nothing listens."""
+    """moto's S3 server in this process, empty at first; it keeps its objects while nothing listens."""
 
     def __init__(self):
+        from moto.backends import get_backend
         from moto.server import DomainDispatcherApplication, create_backend_app
 
+        get_backend("s3").reset()  # all servers of a process have one content
         self._app = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
         self.every = 0
