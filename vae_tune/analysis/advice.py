@@ -142,7 +142,7 @@ def _rung_reviews(study: Study) -> Iterator[RungReview]:
         if epoch == study.max_epochs:
             continue
         ranks = losses[epoch].dropna().rank(method="min")
-        quota = max(1, len(ranks) // study.config.asha.reduction_factor)
+        quota = study.scheduler.quota(len(ranks))
         lucky = set(ranks[ranks > quota].index) & set(whole.index) - spared
         yield RungReview(
             epoch=epoch,

@@ -3,6 +3,9 @@
 The recorded trials are replayed in their order, each with its own curve, which the surrogate continues where training
 was stopped. For more trials the study's own sampler and scheduler go on from there; a new trial's curve is the
 expected one times the noise of a recorded one.
+
+The comparison of reduction factors is specific to the rungs of ``AshaConfig``: it compares a scheduler without rungs
+with the default one, and a scheduler with other rungs needs settings of its own in ``_compared``.
 """
 
 from __future__ import annotations

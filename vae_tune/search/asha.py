@@ -38,11 +38,14 @@ class Rungs:
         losses[trial] = loss
         return True
 
+    def quota(self, reached: int, at_least: int = 0) -> int:
+        """Return how many of ``reached`` trials are the best ``reached // reduction_factor``."""
+        return max(at_least, reached // self._reduction_factor)
+
     def best(self, epoch: int, at_least: int = 0) -> list[int]:
         """Return the best ``n // reduction_factor`` of the n trials at a rung, the best first."""
         losses = self.losses[epoch]
-        quota = max(at_least, len(losses) // self._reduction_factor)
-        return sorted(losses, key=lambda trial: (losses[trial], trial))[:quota]
+        return sorted(losses, key=lambda trial: (losses[trial], trial))[: self.quota(len(losses), at_least)]
 
 
 class Asha:
@@ -82,6 +85,10 @@ class Asha:
             self._audited[trial] = epoch
             return Decision("continue", epoch)
         return STOP
+
+    def quota(self, reached: int) -> int:
+        """Return how many of ``reached`` trials pass a rung: ``reached // reduction_factor``, at least one."""
+        return self._rungs.quota(reached, at_least=1)
 
     def next_paused(self) -> int | None:
         """Return None: no trial pauses."""

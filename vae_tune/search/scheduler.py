@@ -45,6 +45,9 @@ class Scheduler(Protocol):
         ``max_epochs`` and one whose loss is not finite, whatever the decision.
         """
 
+    def quota(self, reached: int) -> int:
+        """Return how many of the ``reached`` trials of a rung pass it; called only if the settings have rungs."""
+
     def next_paused(self) -> int | None:
         """Return the paused trial that a free worker resumes, or None where it takes a new configuration instead."""
 

@@ -14,7 +14,6 @@ from ray.tune.search import Searcher
 
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.hyperparameters import with_values
-from vae_tune.config.metric import METRIC
 from vae_tune.config.names import EPOCHS, GPUS, TRIAL, VALUES
 from vae_tune.config.settings import NO_EARLY_STOPPING, Sampler, TrialConfig
 from vae_tune.config.space import Space
@@ -47,7 +46,7 @@ class StudySearcher(Searcher):
         ``slots`` returns how many trials may run now, and on what; ``needs`` the bytes of memory that a configuration
         takes, with or without a GPU. By default all trials train on, Ray Tune counts and limits them, and each fits.
         """
-        super().__init__(metric=METRIC.name, mode=METRIC.mode)
+        super().__init__()  # without a metric, which Ray Tune does not use: the lifecycle ranks the trials
         scheduler = scheduler or make_scheduler(NO_EARLY_STOPPING, base.max_epochs, base.seed)
         self.trials = Lifecycle(record, scheduler, stopping, base.max_epochs)
         self._proposals = Proposals(record, space, base, sampler)
