@@ -1,4 +1,4 @@
-"""What a study shows, in sentences: the public names of :mod:`vae_tune.analysis.advice`."""
+"""Conclusions from a study, in sentences: the public names of :mod:`vae_tune.analysis.advice`."""
 
 from vae_tune.analysis.advice import Finding, about, conclusions, edges, final_findings, read_forecast, stopping
 

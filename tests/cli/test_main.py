@@ -156,7 +156,7 @@ BAD = [
     ("--resume study --max-epochs 9", "--max-epochs is 10 in this study, but got 9"),
     ("--resume study --space order.yaml", "latent_size"),
     ("--resume study --space narrow.yaml", "space latent_size is"),
-    ("--resume study --num-samples 1", "--num-samples must be >= 2, the trials begun already, but got 1"),
+    ("--resume study --num-samples 1", "--num-samples must be >= 2, the trials started already, but got 1"),
     ("--resume study --study-name other", "--resume study names the study: leave out --study-name"),
     ("--resume study --results-dir other", "--resume study names the study: leave out --results-dir"),
     ("--resume mangled", "mangled is no study: study.json is damaged (it lacks 'name')"),

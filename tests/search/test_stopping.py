@@ -210,7 +210,7 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monke
     monkeypatch.setattr(search_start, "running_ray", ray)
     monkeypatch.setattr(search_start, "load_images", lambda *_: tiny)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
+    with pytest.raises(KeyboardInterrupt, match="nothing was started"):
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
     assert happened == ["up"]
     assert signal.getsignal(signal.SIGINT) is before
@@ -226,7 +226,7 @@ def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, ti
     monkeypatch.setattr(search_start, "load_images", lambda *_: tiny)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.raises(KeyboardInterrupt, match="nothing was begun"):
+        with pytest.raises(KeyboardInterrupt, match="nothing was started"):
             tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
     finally:
         signal.signal(signal.SIGTERM, before)

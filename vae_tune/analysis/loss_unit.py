@@ -50,7 +50,7 @@ class LossUnit:
 
     @property
     def noun(self) -> str:
-        """What the numbers are: ``loss``, or the name of a user's metric."""
+        """The noun for the numbers: ``loss``, or the name of a user's metric."""
         return self.ranking.name if self.ranking.is_users else "loss"
 
     @property
@@ -60,7 +60,7 @@ class LossUnit:
 
     @property
     def announcement(self) -> str:
-        """What ranks trials: ``losses in nats per image (grey values)``."""
+        """The numbers that rank trials, in words: ``losses in nats per image (grey values)``."""
         if self.ranking.is_users:
             return f"trials are ranked by {self.kind.words}"
         return f"losses in {self.name} ({self.kind.words})"

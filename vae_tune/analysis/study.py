@@ -113,11 +113,11 @@ class Study:
 
     @cached_property
     def ranking(self) -> Metric:
-        """What ranks the trials, by its column in the tables: ``val_loss``, or a user's metric."""
+        """The metric that ranks the trials: ``val_loss``, or a user's metric; its name is a column of the tables."""
         return Metric.of(self.metadata["metric"])
 
     def losses(self, table: pd.DataFrame) -> pd.Series[float]:
-        """Return what ranks the rows of a table, lower is better: a metric to maximize is negated."""
+        """Return the numbers that rank the rows of a table, lower is better: a metric to maximize is negated."""
         losses: pd.Series[float] = self.ranking.loss(table[self.ranking.name])
         return losses
 

@@ -156,7 +156,7 @@ def requested_slots(
     try:
         while (slots := nodes.slots()) is None:
             if stopped():
-                raise KeyboardInterrupt("nothing was begun.")
+                raise KeyboardInterrupt("nothing was started.")
             time.sleep(_POLL_SECONDS)
         yield slots
     finally:

@@ -1,4 +1,4 @@
-"""What the driver gives to Ray Tune, and Ray to its workers: in a module that imports neither torch nor Optuna."""
+"""The trainable that Ray Tune starts in its workers, and its resources; imports neither torch nor Optuna."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ METRICS = "metrics"
 METRICS_PREFIX = f"{METRICS}/"
 """Before the name of each value in a worker's report: Ray Tune flattens a report so."""
 RANKED_LOSS = "ranked_loss"
-"""What ranks a report, as a loss: in a report of a study with a user's metric; elsewhere it is ``val_loss``."""
+"""The loss that ranks a report, in a study with a user's metric; in other studies ``val_loss`` ranks it."""
 NODE, DEVICE = "node", "device"
 AUDITED, COLLAPSED, DIVERGED = "audited", "collapsed", "diverged"
 

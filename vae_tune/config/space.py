@@ -42,17 +42,17 @@ class Space:
         return model in self.conditions.get(name, (model,))
 
     def active(self, model: str) -> dict[str, BaseDistribution]:
-        """Return what is searched for trials of ``model``."""
+        """Return the hyperparameters searched for trials of ``model``."""
         return {name: searched for name, searched in self.distributions.items() if self.applies(name, model)}
 
     @property
     def shared(self) -> dict[str, BaseDistribution]:
-        """What is searched for all trials."""
+        """The hyperparameters searched for all trials, with their ranges."""
         return {name: searched for name, searched in self.distributions.items() if name not in self.conditions}
 
     @property
     def branches(self) -> list[dict[str, BaseDistribution]]:
-        """What is searched for the trials of each model; one entry where no hyperparameter has a condition."""
+        """The same for the trials of each model; one entry if no hyperparameter has a condition."""
         if not self.conditions:
             return [dict(self.distributions)]
         searched: Any = self.distributions[MODEL]
@@ -254,7 +254,7 @@ def problem(error: Exception) -> str:
 
 
 Models = Mapping[str, Mapping[str, Option | None]]
-"""What each model of a space has of its own: see :func:`vae_tune.config.model_options.own_hyperparameters`."""
+"""The own options of each model of a space: see :func:`vae_tune.config.model_options.own_hyperparameters`."""
 
 
 @dataclass(frozen=True)

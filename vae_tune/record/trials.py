@@ -37,7 +37,7 @@ class TrialRow:
     """UTC, ISO 8601."""
     state: str = names.RUNNING
     reason: str = ""
-    """Why it failed, and what else there is to note of it: apart by ``; ``."""
+    """Why it failed, and other notes, separated by ``; ``."""
     reports: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """One per epoch, in order: the columns of ``epochs.csv`` without the trial."""
     ended: str = ""

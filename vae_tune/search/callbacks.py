@@ -64,7 +64,7 @@ class StopsAll(_PicklesToNothing, Stopper):
 class FailureReasons(_PicklesToNothing, Callback):
     """Records why a trial failed, which Ray Tune tells callbacks but not searchers.
 
-    Where Ray itself has died the trial is not to blame: it stays RUNNING.
+    If Ray itself has died, the trial did not cause it: it stays RUNNING.
     """
 
     def __init__(self, trials: Lifecycle, stopping: Stopping, check: Callable[[], None] = lambda: None):

@@ -96,7 +96,7 @@ class Lifecycle:
     def report(self, lease: str, result: Mapping[str, Any]) -> bool:
         """Record a worker's report and what follows from it; return whether the worker trains another epoch.
 
-        Where it cannot be recorded, or tells of an error that no trial is to blame for, the search ends.
+        If it cannot be recorded, or contains an error not caused by a trial, the search ends.
         """
         if lease not in self.leases:
             return False
@@ -213,7 +213,7 @@ class Lifecycle:
 
 
 def _error_of_search(result: Mapping[str, Any]) -> OSError | SearchError | None:
-    """Return the error of a report that no trial is to blame for."""
+    """Return the error in a report that was not caused by a trial, if any."""
     if names.STORAGE_ERROR in result:
         return OSError(result[names.STORAGE_ERROR])
     if names.GPU_ERROR in result:

@@ -86,7 +86,7 @@ def run_trials(
             with contextlib.suppress(OSError):
                 record.set_status(names.FAILED, ended=now())
             raise
-        raise RayDied(NO_TASK) from error  # whatever Tune stumbled over is a consequence
+        raise RayDied(NO_TASK) from error  # Ray's death caused the error that Tune raised
     finally:
         _clear_ray_state(record.folder / names.RAY_FOLDER)
     if stopping.error:

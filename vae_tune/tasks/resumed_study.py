@@ -35,7 +35,7 @@ class ResumedStudy:
     """A study that a search can resume."""
 
     config: SearchConfig
-    """The configuration to go on with."""
+    """The settings to resume it with."""
     folder: Path
     """Where the driver writes: the study itself, or the working copy of one on object storage."""
     metadata: Mapping[str, Any]
@@ -48,7 +48,7 @@ class ResumedStudy:
 
 
 def read_resumed(config: SearchConfig, resume: Path, arrays: Arrays | None) -> ResumedStudy:
-    """Return the study in ``resume``, to go on with as ``config`` says.
+    """Return the study in ``resume``, with the settings to resume it with, taken from ``config``.
 
     Raises:
         UsageError: it cannot be resumed so; nothing was changed.
@@ -81,7 +81,9 @@ def read_resumed(config: SearchConfig, resume: Path, arrays: Arrays | None) -> R
     started = sum(trial.state != TrialState.WAITING for trial in own)
     remaining = config.num_samples - sum(trial.state.is_finished() for trial in own)
     if config.num_samples < started:
-        raise UsageError(f"num_samples must be >= {started}, the trials begun already, but got {config.num_samples}.")
+        raise UsageError(
+            f"num_samples must be >= {started}, the trials started already, but got {config.num_samples}."
+        )
     if arrays is None:
         _refuse_moved(config)
     return ResumedStudy(config, folder, metadata, space, storage, remaining)

@@ -92,12 +92,12 @@ def _warn_of_repeats(record: StudyRecord, plan: Plan, view: View) -> None:
     """Warn where the space has fewer configurations than there are trials to come."""
     searched = plan.space.distributions
     waiting = record.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    told = [
+    known_values = [
         *(trial.params for trial in record.warm_start_trials),
         *(row.values for row in record.rows),
         *map(fixed_params, waiting),
     ]
-    known = {configuration_key(searched, values) for values in told if plan.space.is_complete(values)}
+    known = {configuration_key(searched, values) for values in known_values if plan.space.is_complete(values)}
     to_come = plan.config.num_samples - len(record.rows) - len(waiting)
     if (repeats := to_come - count_configurations(plan.space) + len(known)) > 0:
         view.warn(

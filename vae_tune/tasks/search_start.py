@@ -127,7 +127,7 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
             try:
                 ray = running.enter_context(running_ray(resources, view.warn))
             except SystemExit as exited:  # of SIGTERM, for which Ray has handlers of its own as it starts
-                raise KeyboardInterrupt("nothing was begun.") from exited
+                raise KeyboardInterrupt("nothing was started.") from exited
         with interruptible(stopping), early:  # once more: Ray has put a handler of its own in its place
             while not (stopping.reason or reading.done()):
                 wait([reading], timeout=0.1)
@@ -136,7 +136,7 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
                 free = requested_slots(resources, _most_trials(plan), view.say, lambda: bool(stopping.reason))
                 slots = running.enter_context(free)
         if stopping.reason:
-            raise KeyboardInterrupt("nothing was begun.")
+            raise KeyboardInterrupt("nothing was started.")
         yield images, slots, ray
 
 

@@ -36,7 +36,7 @@ class WinnerListener(contextlib.ExitStack):
 
     @cached_property
     def keeper(self) -> WinnerKeeper:
-        """What writes ``best/``."""
+        """The writer of ``best/``."""
         from vae_tune.tasks.winner import WinnerKeeper
         from vae_tune.vae.threads import cpu_threads
 

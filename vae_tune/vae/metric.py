@@ -79,7 +79,7 @@ class UserMetric:
 
     @property
     def kind(self) -> str:
-        """The kind of number: that of another function, of other code or of the other direction is another one."""
+        """The kind of number; it differs if the function, its code or the direction differs."""
         name, better = self.ranking.name, "higher" if self.ranking.maximize else "lower"
         origin = "" if name == self.code.name else f" of {self.code.name}"
         return f"{name}{origin} ({better} is better, code {self.code.digest[:8]})"

@@ -20,7 +20,7 @@ _FORMS = {
     "model": "model must be FILE.py:CLASS or MODULE:CLASS",
     "metric": "metric must be FILE.py:FUNCTION or MODULE:FUNCTION",
 }
-"""What a user may name, by the option that names it."""
+"""The form of a name of a user's code, by the option that takes it."""
 _NOT_TAKEN = {"vae_tune"}
 """Names of modules that are never taken from a user's folder, such as a checkout of this project."""
 

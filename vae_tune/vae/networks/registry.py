@@ -43,7 +43,7 @@ _ADMITTED: dict[str, tuple[Code, type[Any]]] = {}
 def admit(code: Code, model: str | None = None) -> None:
     """Let this process build a user's class, under the name ``model`` in a record, by default that of the code.
 
-    Call it only for code that the user has named: a name in a results folder is no such leave.
+    Call it only for code that the user has named: a name in a results folder does not grant permission.
 
     Raises:
         UsageError: the code cannot be imported, or the class is no model.
