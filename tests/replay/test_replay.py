@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.curves import write_curves
 from tests.studies import hand_made, make_study
-from vae_tune.analysis.loss_unit import NATS
+from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.cli.replay import ReplayOptions
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED
@@ -25,6 +25,7 @@ from vae_tune.replay.surrogate import ERROR, Surrogate, is_poor
 from vae_tune.replay.tables import bootstrap, lowest, regret_table, summary_table
 from vae_tune.tasks.replay import replay
 from vae_tune.views.console import make_console
+from vae_tune.views.figures import regret as regret_figure
 
 TABLE = Path(__file__).parents[1] / "curves"
 SETTING = Setting("random", AshaConfig(), 1)
@@ -312,6 +313,30 @@ def test_table_and_page_tell_of_one_zero_of_regret(tmp_path, monkeypatch):
     _, text = command(sampler="random", scheduler="none", output=tmp_path / "out")
     for page in (text, (tmp_path / "out" / "replay.html").read_text()):
         assert "nats per image above 12.34, the lowest" in page
+
+
+def test_a_target_is_larger_for_larger_images(tmp_path):
+    row = summary_table({SETTING: [FIRST, SECOND]}, best=3.0, size_factor=2.0).iloc[0]
+    assert (row["epochs_to_0.5"], row["epochs_to_0.5_high"]) == (2, 5)  # within 1 nat
+    study = make_study(tmp_path / "s", trials=3, shape=(3, 32, 32))
+    assert load_curves(study).size_factor == 3 * 32 * 32 / 784
+
+
+def test_regret_of_levels_is_shown_in_bits_and_written_in_nats(tmp_path, monkeypatch):
+    unit = LossUnit.of({"kind": "levels", "dimensions": 3072})
+    curves = replace(load_curves(TABLE), unit=unit, size_factor=3072 / 784)
+    monkeypatch.setattr("vae_tune.tasks.replay.load_curves", lambda _: curves)
+    summary, text = command(sampler="random", scheduler="none", repeats=1, output=tmp_path, force=True)
+    assert "median error in bits/dim" in " ".join(text.split())
+    assert "| regret | at equal epochs | epochs to 0.00092 bits/dim | epochs to 0.0018 bits/dim |" in text
+    assert f"| {summary['regret'][0] / unit.nats:.4f} | {summary['fair_regret'][0] / unit.nats:.4f} |" in text
+    assert "Regret: bits/dim above 0." in text
+    table = pd.read_csv(tmp_path / "regret.csv")
+    assert table["regret"].iloc[-1] == pytest.approx(summary["regret"][0], rel=1e-5)
+    axes = regret_figure.draw(table, unit).axes[0]
+    assert axes.get_ylabel() == "regret, bits/dim (log)"
+    drawn = axes.lines[0].get_ydata()
+    assert drawn[0] == pytest.approx(table["regret"].iloc[0] / unit.nats)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1 / 3.1, 1 / 3.3])

@@ -136,8 +136,7 @@ class Study:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width; of gray images the record holds (height, width)."""
-        channels, height, width = [1, *map(int, self.metadata["data"]["shape"])][-3:]
-        return channels, height, width
+        return image_shape(self.metadata)
 
     def threshold(self, nats: float) -> float:
         """Return a difference of losses that matters, given for an image of 28 x 28 gray pixels, for an image here.
@@ -148,7 +147,7 @@ class Study:
         if self.ranking.is_users:
             losses = self.losses(complete_trials(self))
             return nats * float(losses.median() - losses.min()) / 10 if len(losses) else 0.0
-        return nats * (math.prod(self.image_shape) / _USUAL_PIXELS)
+        return nats * size_factor(self.image_shape)
 
     @cached_property
     def best(self) -> pd.Series[Any] | None:
@@ -229,6 +228,17 @@ def _part(study: Study, searched: Mapping[str, Any], trials: pd.Index[Any]) -> S
     part = replace(study, trials=study.trials.loc[trials], epochs=epochs)
     part.__dict__["space"] = Space(searched)
     return part
+
+
+def image_shape(metadata: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return channels, height and width of the images of a ``study.json``, which has (height, width) of gray ones."""
+    channels, height, width = [1, *map(int, metadata["data"]["shape"])][-3:]
+    return channels, height, width
+
+
+def size_factor(shape: tuple[int, int, int]) -> float:
+    """Return the values of an image of this shape, relative to those of 28 x 28 gray pixels."""
+    return math.prod(shape) / _USUAL_PIXELS
 
 
 def complete_trials(study: Study) -> pd.DataFrame:

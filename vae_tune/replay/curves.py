@@ -22,7 +22,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from vae_tune.analysis.hyperparameters import Axis
 from vae_tune.analysis.loss_unit import LossUnit
-from vae_tune.analysis.study import Study, load_study
+from vae_tune.analysis.study import Study, image_shape, load_study, size_factor
 from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict
@@ -64,6 +64,8 @@ class Curves:
     losses: Array
     """(n, max_epochs) nats per image, or a user's metric as a loss; NaN after the end, infinite where it diverged."""
     seconds: Array  # (n, max_epochs), NaN after the end of the training
+    size_factor: float = 1.0
+    """Values of an image, relative to 28 x 28 gray pixels: by this, a difference of losses that matters is larger."""
 
     @property
     def max_epochs(self) -> int:
@@ -96,7 +98,8 @@ def load_curves(folder: Path) -> Curves:
         reference: TrialConfig = from_dict(TrialConfig, metadata["reference"])
         table, ranking = read_table(folder), Metric.of(metadata["metric"])
         table = table.assign(**{VAL_LOSS: ranking.loss(table[ranking.name])})
-        return _curves(folder, LossUnit.of(metadata["metric"]), read_space(metadata), reference, table)
+        size = size_factor(image_shape(metadata))
+        return _curves(folder, LossUnit.of(metadata["metric"]), read_space(metadata), reference, table, size)
     except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise UsageError(f"{original_address(folder / CURVES_FILE)} cannot be read: {telling_line(error)}.") from error
 
@@ -120,10 +123,13 @@ def study_curves(study: Study) -> Curves:
     ends = pd.DataFrame(columns)
     reports = pd.concat([reports, ends]) if len(ends) else reports
     table = reports.merge(kept[list(study.space.distributions)].reset_index(), on=TRIAL)
-    return _curves(study.folder, study.loss_unit, study.space, study.reference, table)
+    size = size_factor(study.image_shape)
+    return _curves(study.folder, study.loss_unit, study.space, study.reference, table, size)
 
 
-def _curves(folder: Path, unit: LossUnit, space: Space, reference: TrialConfig, table: pd.DataFrame) -> Curves:
+def _curves(
+    folder: Path, unit: LossUnit, space: Space, reference: TrialConfig, table: pd.DataFrame, size: float
+) -> Curves:
     """Return the curves in a table with one row per epoch of a trial."""
     if table.empty:
         raise UsageError(f"{original_address(folder)} has no learning curve: no trial has reported an epoch.")
@@ -136,7 +142,7 @@ def _curves(folder: Path, unit: LossUnit, space: Space, reference: TrialConfig, 
         table.pivot(index=TRIAL, columns=EPOCH, values=name).reindex(columns=epochs).to_numpy(np.float64)
         for name in (VAL_LOSS, SECONDS)
     )
-    return Curves(folder.name, space, reference, unit, values, losses, seconds)
+    return Curves(folder.name, space, reference, unit, values, losses, seconds, size)
 
 
 def _choice(cell: Any, space: Space, name: str) -> Any:

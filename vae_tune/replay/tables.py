@@ -17,7 +17,8 @@ from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial
 
 SETTING, AXIS, AT, REGRET = "setting", "axis", "at", "regret"
-NEAR = (0.5, 1.0)  # nats above the best loss: the targets of epochs_to_X
+NEAR = (0.5, 1.0)
+"""Nats above the best loss for an image of 28 x 28 gray pixels: X, the targets of ``epochs_to_X``."""
 _RESAMPLES = 1000
 _POINTS = 200  # of a regret curve
 _MOMENTS: dict[str, Callable[[ReplayedTrial], float]] = {
@@ -57,8 +58,10 @@ def regret_table(searches: Searches, best: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[SETTING, AXIS, AT, REGRET, LOW, HIGH])
 
 
-def summary_table(searches: Searches, best: float) -> pd.DataFrame:
+def summary_table(searches: Searches, best: float, size_factor: float = 1.0) -> pd.DataFrame:
     """Return one row per setting.
+
+    The targets X are multiplied by ``size_factor``, the values of an image relative to 28 x 28 gray pixels.
 
     Returns:
         setting; repeats; trials, epochs, hours of a search (means); ``regret`` at the end and ``fair_regret`` at the
@@ -71,7 +74,7 @@ def summary_table(searches: Searches, best: float) -> pd.DataFrame:
     rows = []
     for setting, runs in searches.items():
         ends = np.array([[_at(run, np.inf, best), _at(run, fair, best)] for run in runs])
-        near = np.array([[_reached(run, best + nats) for nats in NEAR] for run in runs])
+        near = np.array([[_reached(run, best + nats * size_factor) for nats in NEAR] for run in runs])
         stopped = np.array([[_stopped_the_best(run)] for run in runs])
         row: dict[str, object] = {SETTING: str(setting), "repeats": len(runs), "trials": len(runs[0])}
         row |= {axis: float(np.mean([_end(run, axis) for run in runs])) for axis in _MOMENTS}

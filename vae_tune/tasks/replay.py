@@ -64,9 +64,9 @@ def replay(
     count = len(searches) * len(seeds)
     seconds = time.perf_counter() - began
     best = lowest(searches, model.best)
-    summary, regret = summary_table(searches, best), regret_table(searches, best)
+    summary, regret = summary_table(searches, best, recorded.size_factor), regret_table(searches, best)
     legend = _legend(best, model)
-    _show(summary, recorded.unit, legend, console)
+    _show(summary, recorded, legend, console)
     _write(folder, summary, regret, model, legend)
     each = f", {seconds / count:.2f} s each" if count > 1 else ""
     console.print(f"{_searches(count)} in {seconds:.1f} s{each}.")
@@ -104,15 +104,15 @@ def _make_source(place: Path, curves: Curves, kind: str, *, force: bool, console
 
 
 def _show_errors(validated: pd.DataFrame, what: str, unit: LossUnit, console: Console) -> None:
-    shown = unit.name if unit.ranking.is_users else "nats"
-    title = f"Cross-validated, {what}: median error in {shown}, and of the best quarter"
+    title = f"Cross-validated, {what}: median error in {unit.short}, and of the best quarter"
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=SIMPLE_HEAD)
     for name in (names.EPOCH, names.TRIALS, names.SPEARMAN, ERROR, "error of best"):
         table.add_column(name, justify="right")
     for row in validated.to_dict("records"):
-        form = ".3g" if unit.ranking.is_users else ".2f"
-        numbers = (f"{row[name]:{form}}" for name in (names.SPEARMAN, ERROR, ERROR_OF_BEST))
-        table.add_row(str(row[names.EPOCH]), str(row[names.TRIALS]), *numbers)
+        form = ".3g" if unit.ranking.is_users else _difference_form(unit)
+        errors = (f"{row[name] / unit.nats:{form}}" for name in (ERROR, ERROR_OF_BEST))
+        correlation = f"{row[names.SPEARMAN]:{'.3g' if unit.ranking.is_users else '.2f'}}"
+        table.add_row(str(row[names.EPOCH]), str(row[names.TRIALS]), correlation, *errors)
     console.print(table)
 
 
@@ -132,24 +132,31 @@ def _default_output(source: Path) -> Path:
     return source / names.REPLAY_FOLDER if own else Path(names.REPLAY_FOLDER)
 
 
-def _rows(summary: pd.DataFrame, unit: LossUnit) -> list[list[str]]:
+def _difference_form(unit: LossUnit) -> str:
+    """Return the format of a difference of losses: 0.0001 bits/dim is 0.2 nats for a 32 x 32 color image."""
+    return ".2f" if unit.nats == 1 else ".4f"
+
+
+def _rows(summary: pd.DataFrame, curves: Curves) -> list[list[str]]:
     """Return the summary as text cells: a header, then one row per setting. A metric's scale has no known targets."""
+    unit = curves.unit
     header = ["setting", "epochs", "hours", "regret", "at equal epochs"]
     near = [] if unit.ranking.is_users else NEAR
-    header += [f"epochs to {nats:g} nat{'s' if nats != 1 else ''}" for nats in near] + ["best stopped"]
+    targets = [f"{nats * curves.size_factor / unit.nats:.2g}" for nats in near]
+    header += [f"epochs to {target} {'nat' if target == '1' else unit.short}" for target in targets] + ["best stopped"]
     rows = [header]
     for row in summary.to_dict("records"):
-        form = ".4g" if unit.ranking.is_users else ".2f"
+        form = ".4g" if unit.ranking.is_users else _difference_form(unit)
         cells = [str(row[SETTING]), f"{row[names.EPOCHS]:.0f}", f"{row[names.HOURS]:.3g}"]
-        cells += [_interval(row, name, form) for name in (REGRET, f"fair_{REGRET}")]
+        cells += [_interval(row, name, form, unit.nats) for name in (REGRET, f"fair_{REGRET}")]
         for nats in near:
             cells.append(f"{_interval(row, f'epochs_to_{nats:g}', '.0f')}, {row[f'reached_{nats:g}']:.0%}")
         rows.append([*cells, _interval(row, "best_stopped", ".0%")])
     return rows
 
 
-def _interval(row: Any, name: str, form: str) -> str:
-    value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+def _interval(row: Any, name: str, form: str, nats: float = 1.0) -> str:
+    value, low, high = (row[key] / nats for key in (name, f"{name}_low", f"{name}_high"))
     if pd.isna(value):
         return "not known"
     if low == float("inf"):
@@ -167,9 +174,9 @@ def _number(value: float, form: str) -> str:
     return "never" if value == float("inf") else f"{value:{form}}"
 
 
-def _show(summary: pd.DataFrame, unit: LossUnit, legend: str, console: Console) -> None:
+def _show(summary: pd.DataFrame, curves: Curves, legend: str, console: Console) -> None:
     runs = summary[["repeats", "trials"]].iloc[0]
-    header, *rows = _rows(summary, unit)
+    header, *rows = _rows(summary, curves)
     more = " each, with 95 % intervals" if runs["repeats"] > 1 else ""
     lines = [f"{_searches(runs['repeats'])} of {runs['trials']} trials{more}", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
@@ -179,8 +186,8 @@ def _show(summary: pd.DataFrame, unit: LossUnit, legend: str, console: Console) 
 
 def _legend(best: float, source: Source) -> str:
     unit = source.curves.unit
-    in_bits = "" if unit.nats == 1 else f" ({unit.with_name(best)}; one {unit.name} is {unit.nats:,.2f} {METRIC.unit})"
-    above, near = f"{METRIC.unit} above {best:.2f}{in_bits}, the lowest loss", _NEAR_WORDS
+    in_nats = "" if unit.nats == 1 else f" (one {unit.name} is {unit.nats:,.2f} {METRIC.unit})"
+    above, near = f"{unit.name} above {unit.text(best)}{in_nats}, the lowest loss", _NEAR_WORDS
     if unit.ranking.is_users:
         side = "below" if unit.ranking.maximize else "above"
         above, near = f"{unit.name} {side} {unit.level(best)}, the {unit.ranking.best}", ""
@@ -212,7 +219,7 @@ def _page(folder: Path, summary: pd.DataFrame, curves: Curves, legend: str) -> s
     import jinja2
 
     picture = base64.b64encode((folder / names.REPLAY_PLOT_FILE).read_bytes()).decode()
-    header, *rows = _rows(summary, curves.unit)
+    header, *rows = _rows(summary, curves)
     template = jinja2.Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"), autoescape=True)
     page: str = template.render(name=curves.name, picture=picture, header=header, rows=rows, legend=legend)
     return page + "\n"
