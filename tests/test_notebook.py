@@ -1,5 +1,6 @@
 """The notebook: its cells run on any study. That Jupyter runs it on a real one, tests/system/test_search.py shows."""
 
+import base64
 import re
 
 import nbformat
@@ -15,9 +16,20 @@ BOOK = nbformat.read(NOTEBOOK, as_version=4)
 CODE = [cell for cell in BOOK.cells if cell.cell_type == "code"]
 
 
-def pictures(book):
-    outputs = (output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs)
-    return sum("image/png" in output.get("data", {}) for output in outputs)
+def figures(book):
+    """Count the drawn figures."""
+    return len(_pictures(book, "plots.draw_"))
+
+
+def winner_pictures(book):
+    """Return the shown pictures of the winner: the bytes of PNG files."""
+    return [base64.b64decode(picture) for picture in _pictures(book, "Image(")]
+
+
+def _pictures(book, call):
+    cells = (cell for cell in book.cells if cell.cell_type == "code" and call in cell.source)
+    shown = (output.get("data", {}).get("image/png") for cell in cells for output in cell.outputs)
+    return [picture for picture in shown if picture]
 
 
 @pytest.mark.parametrize("condition", STUDIES)
@@ -27,7 +39,9 @@ def test_the_cells_run_on_every_study(condition, tmp_path, capsys):
     for cell in CODE:
         source = re.sub("^%.*$", "", cell.source, flags=re.MULTILINE)
         exec(f"STUDY = {str(study)!r}" if PARAMETERS in cell.metadata.get("tags", []) else source, names)
-    assert "s: " in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "s: " in output
+    assert output.count("<IPython.core.display.Image object>") == 2 * (study / "best").exists()
 
 
 def test_a_folder_that_is_no_study_is_refused_before_a_kernel_starts(tmp_path):
@@ -41,7 +55,7 @@ def test_cells_are_short_and_explained():
 
 
 def test_what_is_committed_was_run_and_is_small():
-    assert pictures(BOOK) == len(FIGURES)
+    assert figures(BOOK) == len(FIGURES)
     assert [cell.execution_count for cell in CODE] == list(range(1, len(CODE) + 1))
     assert not [output for cell in CODE for output in cell.outputs if output.output_type == "error"]
     assert NOTEBOOK.stat().st_size < 1_500_000

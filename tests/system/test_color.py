@@ -12,7 +12,7 @@ from analysis.run import execute
 from tests.cli.test_main import run
 from tests.real_pictures import photo_patches
 from tests.system.conftest import is_whole
-from tests.test_notebook import pictures
+from tests.test_notebook import figures, winner_pictures
 from vae_tune import load_study
 from vae_tune.views.figures import FIGURES
 
@@ -67,7 +67,9 @@ def test_every_command_works_on_pictures_in_color_that_are_not_square(search, tm
     assert json.loads(book)
     import nbformat
 
-    assert pictures(nbformat.reads(book, as_version=4)) == len(FIGURES)
+    shown = nbformat.reads(book, as_version=4)
+    assert figures(shown) == len(FIGURES)
+    assert len(winner_pictures(shown)) == 2
 
     words = ("--latent-size", "2,3", "--repeats", 1, "--epochs", 1, "--study-name", "e", *data)
     code, output = search(*words, program=("-m", "vae_tune", "explore")).wait()

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from analysis.run import execute
 from tests.system.conftest import is_whole, table
-from tests.test_notebook import pictures
+from tests.test_notebook import figures, winner_pictures
 from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig, load_study, run_search
 from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
@@ -65,7 +65,10 @@ def tells_what_it_found(folder, best, reports, output):
     assert len(study.epochs) == reports
     execute(folder, output)
     shown = nbformat.read(output, as_version=4)
-    assert pictures(shown) == len(FIGURES)
+    assert figures(shown) == len(FIGURES)
+    assert winner_pictures(shown) == [
+        (folder / "best" / name).read_bytes() for name in ("samples.png", "reconstructions.png")
+    ]
     assert f"The best is trial {best}:" in json.dumps(shown)
     assert '"name": "stderr"' not in json.dumps(shown)
 
