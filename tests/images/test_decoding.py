@@ -1,6 +1,8 @@
 """Pictures of every kind become the colors that a person sees."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -84,6 +86,34 @@ def test_a_color_that_a_png_names_as_transparent_gets_the_background(mode, key):
     # torchvision 0.29.2 reads such a file as opaque
     data = encoded(Image.new(mode, (2, 2), key), transparency=key)
     assert decode(data, Form(background=(1, 2, 3)))[0, 0].tolist() == [1, 2, 3]
+
+
+def png(rows, bits, kind, key):
+    """A PNG file one pixel high; ``kind`` is 0 for gray and 2 for RGB, ``key`` is what it names as transparent."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    width = len(rows) * 8 // bits // (3 if kind else 1)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, kind, 0, 0, 0))
+    transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key))
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + transparent + chunk(b"IDAT", zlib.compress(b"\0" + rows)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "bits", "kind", "key", "expected"),
+    [
+        (bytes([0b10000000]), 1, 0, [1], [[1, 2, 3], *[[0, 0, 0]] * 7]),
+        (bytes([0b11100100]), 2, 0, [2], [[255, 255, 255], [1, 2, 3], [85, 85, 85], [0, 0, 0]]),
+        (bytes([0xF3]), 4, 0, [15], [[1, 2, 3], [51, 51, 51]]),
+        (struct.pack(">3H", 1000, 1001, 60000), 16, 0, [1000], [[1, 2, 3], [4, 4, 4], [233, 233, 233]]),
+        (struct.pack(">6H", 1000, 0, 60000, 1000, 0, 0), 16, 2, [1000, 0, 60000], [[1, 2, 3], [3, 0, 0]]),
+    ],
+)
+def test_what_a_png_names_as_transparent_is_in_its_own_bits(rows, bits, kind, key, expected):
+    assert decode(png(rows, bits, kind, key), Form(background=(1, 2, 3))).tolist() == [expected]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])  # torchvision 0.29.2 leaves WebP as it lies in the file

@@ -23,6 +23,8 @@ Pixels = npt.NDArray[np.uint8]
 _RESAMPLING = Image.Resampling.BICUBIC  # when it shrinks, it averages over all source pixels
 _ORIENTATION = 0x0112
 """EXIF tag: 1 is upright, 2 to 4 keep width and height, 5 to 8 swap them."""
+_PNG_DEPTH = 24
+"""Position of the bits per channel in a PNG file."""
 _DRAFT = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, as long as that is at least this multiple of the target size."""
 
@@ -55,6 +57,8 @@ def decode(data: bytes, form: Form) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             _refuse_bomb(picture)
+            if picture.format == "PNG":
+                _scale_transparency(picture, data[_PNG_DEPTH])
             if form.size and picture.format == "JPEG":
                 longest = _DRAFT * max(form.size)
                 picture.draft(None, (longest, longest))
@@ -113,10 +117,26 @@ def _refuse_bomb(picture: Image.Image) -> None:
         raise UnreadableError(f"its {width}x{height} pixels exceed {Image.MAX_IMAGE_PIXELS:,}")
 
 
+def _scale_transparency(picture: Image.Image, bits: int) -> None:
+    """Scale the gray value or color that a PNG names as transparent to 8 bits, as Pillow scales the pixels.
+
+    Pillow 13.0.0 leaves it in the ``bits`` of the file, so that no pixel or a wrong one has it.
+    """
+    key = picture.info.get("transparency")
+    if picture.mode == "L" and bits < 8 and isinstance(key, int):
+        picture.info["transparency"] = key * 255 // (2**bits - 1)
+    elif picture.mode == "RGB" and bits == 16 and isinstance(key, tuple):
+        picture.info["transparency"] = tuple(value >> 8 for value in key)  # Pillow drops the low bytes of pixels
+
+
 def _opaque(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """Convert a picture to mode L or RGB, with transparent pixels on ``background``."""
     if picture.mode.startswith("I;16"):
-        return Image.fromarray(((np.asarray(picture).astype(np.uint32) + 128) // 257).astype(np.uint8))
+        values = np.asarray(picture)
+        gray = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if (key := picture.info.get("transparency")) is None:
+            return Image.fromarray(gray)
+        return Image.fromarray(np.where((values == key)[..., None], np.array(background, np.uint8), gray[..., None]))
     if picture.mode in ("I", "F"):
         raise UnreadableError("its pixels have 32 bits; only 8 and 16 are supported")
     if picture.has_transparency_data:

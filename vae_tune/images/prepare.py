@@ -34,7 +34,7 @@ SPLIT_NAMES = {
 Progress = Callable[[int, int], None]
 """Called with the number of decoded pictures and the total."""
 
-CODE = f"2 pillow {PIL.__version__}"
+CODE = f"3 pillow {PIL.__version__}"
 """For :func:`key_of`. Increase the number when the same files and options start to give other pixels."""
 _UNREADABLE_SHARE = 0.01
 _SMALLEST = {"train": 200, "validation": 50}
