@@ -4,10 +4,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.images.test_prepare import noise
 from tests.studies import make_study
 from vae_tune.cli import main as cli
 from vae_tune.config.settings import DataConfig, TrialConfig
@@ -96,6 +98,27 @@ def test_a_folder_of_images_that_is_gone_is_replaced_by_the_default(model, monke
     write_model(model, build_model(CONFIG, (1, 28, 28)), CONFIG, DataConfig(data_dir=Path("/nowhere/at/all")))
     code, _, errors = run(monkeypatch, capsys, model, "--images", 1)
     assert code == 0, errors
+
+
+@pytest.mark.parametrize("command", ["evaluate", "generate"])
+def test_images_that_have_changed_since_the_training_are_told_unless_they_are_named(
+    tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    images, data = noise(1100), DataConfig(dataset="a.npy")
+    np.save("a.npy", images[:1000])
+    trained_on = load_images(data)
+    model = build_model(CONFIG, trained_on.shape)
+    write_model(tmp_path / "model", model, CONFIG, data, trained_on.sha256())
+    quiet = run(monkeypatch, capsys, "model", command=command)
+    np.save("a.npy", images)
+    warned = run(monkeypatch, capsys, "model", command=command)
+    named = run(monkeypatch, capsys, "model", "--dataset", "a.npy", command=command)
+    assert (quiet[0], warned[0], named[0]) == (0, 0, 0)
+    assert warned[2].startswith("Warning: the images of a.npy have changed since the training:")
+    assert len(warned[2].splitlines()) == 1
+    assert quiet[2] == named[2] == ""
 
 
 BAD = [

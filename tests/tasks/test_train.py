@@ -15,7 +15,7 @@ from vae_tune.cli import main as cli
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import load_images, to_tensor
 from vae_tune.tasks import train as single
-from vae_tune.vae.checkpoint import checkpoint_file, read_data_config, read_model, write_model
+from vae_tune.vae.checkpoint import checkpoint_file, read_data, read_data_config, read_model, write_model
 from vae_tune.vae.model import build_model
 from vae_tune.vae.networks import registry
 from vae_tune.vae.training import evaluate
@@ -56,7 +56,7 @@ def test_a_training_leaves_model_configuration_numbers_and_pictures(train, tmp_p
     model, config = read_model(tmp_path / "a")
     data = DataConfig(train_size=200, binarization="static")
     assert (config.latent_size, config.max_epochs) == (2, 2)
-    assert read_data_config(tmp_path / "a") == data
+    assert read_data(tmp_path / "a") == (data, load_images(data).sha256())
     result = evaluate(model, to_tensor(load_images(data).validation, torch.device("cpu")), config)
     rows = numbers(tmp_path / "a")
     assert [row["epoch"] for row in rows] == ["1", "2"]

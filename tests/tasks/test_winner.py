@@ -14,7 +14,7 @@ from vae_tune.record.metadata import new_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.tasks import winner
 from vae_tune.tasks.winner import WinnerKeeper
-from vae_tune.vae.checkpoint import checkpoint_folder, write_checkpoint
+from vae_tune.vae.checkpoint import checkpoint_folder, read_data, write_checkpoint
 from vae_tune.vae.training import fit, new_state
 
 CPU = torch.device("cpu")
@@ -80,6 +80,7 @@ def test_a_damaged_summary_of_the_best_is_written_again(record, tiny):
     record.listeners.append(keeper)
     train(record, tiny, 1e-3)
     path = record.folder / "best" / "metrics.json"
+    assert read_data(path.parent) == (SearchConfig().data, tiny.sha256())
     whole = path.read_text()
     path.write_text(whole[:50])
     WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)

@@ -16,7 +16,7 @@ from vae_tune.config.files import address, is_remote
 from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import Images, load_images, to_tensor
-from vae_tune.vae.checkpoint import find_model, read_data_config, read_model
+from vae_tune.vae.checkpoint import find_model, read_data, read_model
 from vae_tune.vae.evaluation_batch import evaluation_batch
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
@@ -27,6 +27,11 @@ from vae_tune.vae.threads import limit_threads
 from vae_tune.vae.training import evaluate
 from vae_tune.views.console import make_console
 from vae_tune.views.preparation import shown_preparation
+
+_CHANGED = (
+    "Warning: the images of {} have changed since the training: its training images may now be validation or test "
+    "images. Name images that the model has not seen with --dataset."
+)
 
 
 @dataclass(frozen=True)
@@ -46,21 +51,27 @@ def load_trained_model(model: Path, other_data: Mapping[str, Any], network: str 
     ``other_data`` are fields of :class:`DataConfig` that replace those of the training; ``network`` is FILE.py:CLASS
     or MODULE:CLASS where the network is a user's class.
 
+    Prints a warning if the images are not those of the training any more.
+
     Raises:
         UsageError: the model or the images cannot be used, or do not fit each other.
     """
     limit_threads()
     folder = find_model(model)
     vae, config = read_model(folder, network)
-    data = read_data_config(folder)
+    data, checksum = read_data(folder)
     if data.data_dir is not None and not data.data_dir.exists():  # the model came from another machine
         data = replace(data, data_dir=None)
     data = replace(data, **other_data)
-    with shown_preparation(make_console(stderr=True)) as progress:
+    console = make_console(stderr=True)
+    with shown_preparation(console) as progress:
         images = load_images(data, progress=progress)
     if vae.shape != images.shape:
         wanted, found = (" x ".join(map(str, shape)) for shape in (vae.shape, images.shape))
         raise UsageError(f"The model in {folder} is for images of {wanted}, but those of {data.dataset} are {found}.")
+    is_chosen = {"dataset", "binarization"} & other_data.keys()  # other images on purpose
+    if checksum is not None and not is_chosen and images.sha256() != checksum:
+        console.print(_CHANGED.format(data.dataset), style="yellow", soft_wrap=True)
     return TrainedModel(folder, vae, config, data, images)
 
 

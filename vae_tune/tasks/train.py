@@ -93,7 +93,7 @@ def train(
                 say(_line(report, config, unit))
         model = state.model.cpu()
         write_sheets(folder, model, images.validation)
-        write_model(folder, model, config, data)
+        write_model(folder, model, config, data, images.sha256())
     except Diverged as diverged:
         raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
     except OSError as error:

@@ -106,7 +106,8 @@ class WinnerKeeper:
     def _write(self, best: TrialRow) -> None:
         checkpoint = load_last_checkpoint(self._record.place, best, self._images, self._say)
         data = from_dict(DataConfig, self._record.metadata["config"]["data"])
-        write_model(self._folder, checkpoint.state.model, checkpoint.config, data)
+        checksum = self._record.metadata["data"][names.SHA256]
+        write_model(self._folder, checkpoint.state.model, checkpoint.config, data, checksum)
         write_sheets(self._folder, checkpoint.state.model, self._images.validation)
         self._write_metrics(best, test=False)
 

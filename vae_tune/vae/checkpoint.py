@@ -23,7 +23,7 @@ from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, delete_temporary_files, named_path, read_json, write_json
 from vae_tune.config.local_copies import local_copy, original_address
-from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CODE, CONFIG_FILE, MODEL_FILE, STUDY_FILE
+from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CODE, CONFIG_FILE, MODEL_FILE, SHA256, STUDY_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.vae.flat_parameters import from_row_major, row_major
 from vae_tune.vae.model import VAE, Shape, build_model
@@ -193,13 +193,17 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
             storage.delete(path)
 
 
-def write_model(folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None) -> None:
+def write_model(
+    folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None, images: str | None = None
+) -> None:
     """Write ``model.safetensors``, which also names the ``data`` that it was trained on, and ``config.json``.
 
+    ``images`` is the checksum of the images of ``data``, see :meth:`vae_tune.images.datasets.Images.sha256`.
     Of a user's class there is a copy of its code to read, in ``code/``, under names that Python does not import.
     """
     weights, code = model.network.state_dict() | _likelihood(model), admitted_code(config.model)
     more = {} if code is None else {CODE: code.digest}
+    more |= {} if images is None else {SHA256: images}
     content = _save(weights, data=to_dict(data or DataConfig()), shape=model.shape, **more)
     storage.write_bytes(folder / MODEL_FILE, content)
     for module, text in code.texts.items() if code else ():
@@ -265,8 +269,17 @@ def read_data_config(folder: Path) -> DataConfig:
 
     Raises UsageError if the file is missing or damaged.
     """
+    return read_data(folder)[0]
+
+
+def read_data(folder: Path) -> tuple[DataConfig, str | None]:
+    """Return what :func:`read_data_config` does, and the checksum of the images; None if the file does not say.
+
+    Raises UsageError if the file is missing or damaged.
+    """
     try:
-        return from_dict(DataConfig, _metadata((folder / MODEL_FILE).read_bytes()).get("data", {}))
+        metadata = _metadata((folder / MODEL_FILE).read_bytes())
+        return from_dict(DataConfig, metadata.get("data", {})), metadata.get(SHA256)
     except DAMAGE as error:
         raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
 
