@@ -308,7 +308,8 @@ class SearchConfig:
     maximize: bool = False
     """A higher value of the metric is better; without it, a lower one is."""
     target_loss: float | None = None
-    """End when a trial trained to max-epochs has a validation loss this low, nats per image, or a metric this good."""
+    """End when a trial trained to max-epochs has a validation loss this low, or a metric this good. The loss is in
+    nats per image, also where bits/dim are shown: these times channels x height x width x ln 2."""
     points: Path | None = None
     """YAML (a list of mappings) or CSV file of configurations to try first, after the reference."""
     warm_start: tuple[Path, ...] = ()

@@ -12,8 +12,10 @@ from vae_tune.cluster.worker_entry import ray_trainable
 from vae_tune.config import names
 from vae_tune.config.files import absolute, address
 from vae_tune.config.machine_limits import cpu_note
+from vae_tune.config.metric import METRIC
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.storage import claim_for
+from vae_tune.images.code_length import UNIFORM
 from vae_tune.images.datasets import Images
 from vae_tune.record.trials import now
 from vae_tune.search.ray_restarts import run_with_restarts
@@ -60,9 +62,32 @@ def _announce(search: RunningSearch) -> None:
     view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows, unit)
     room = f"{search.slots}{cpu_note() if plan.config.resources.address is None else ''}"
     view.say(f"Study {address(plan.place)}: {room}; {unit.announcement}")
+    if (target := plan.config.target_loss) is not None:
+        view.say(target_line(target, unit))
+        if warning := target_in_bits_warning(target, unit):
+            view.warn(warning)
     if record.rows:
         going = len(record.rows) - record.ended
         view.say(f"Resumed: {record.ended} trials have ended, {going} unfinished ones continue.")
+
+
+def target_line(target: float, unit: LossUnit) -> str:
+    """Return which value of ``target_loss`` ends the search, with its unit; nats per image are converted."""
+    comparison = ">=" if unit.ranking.maximize else "<="
+    if unit.ranking.is_users:
+        return f"Target: {unit.ranking.name} {comparison} {target:g}"
+    converted = "" if unit.nats == 1 else f" ({target / unit.nats:.3g} {unit.name})"
+    return f"Target: validation loss {comparison} {target:g} {METRIC.unit}{converted}"
+
+
+def target_in_bits_warning(target: float, unit: LossUnit) -> str | None:
+    """Return a warning if ``target`` is probably in bits per dimension, of which a uniform decoder needs 8."""
+    if unit.nats == 1 or not 0 < target <= UNIFORM:
+        return None
+    return (
+        f"target_loss is in {METRIC.unit}, and {target:g} is out of reach. "
+        f"For {target:g} {unit.name}: --target-loss {target * unit.nats:.1f}"
+    )
 
 
 def _run(search: RunningSearch, slots: CurrentSlots) -> None:
