@@ -97,6 +97,25 @@ def test_a_resumed_exploration_needs_the_place_of_a_users_class_and_no_other_opt
     assert searched == ["moved.py:MyVAE"]
 
 
+def test_a_resumed_exploration_finds_its_images_where_they_are_now(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, grid = plan(SearchConfig(), [2, 10], 2)
+    make_study(tmp_path / "e", trials=4, space=grid.space, scheduler="none", kind=grid.kind)
+    recorded, searched = read_search_config(tmp_path / "e", EXPLORATION).data, []
+
+    def run_search(config, **_):
+        searched.append(config.data)
+        raise UsageError("It searches.")
+
+    monkeypatch.setattr("vae_tune.tasks.explore.run_search", run_search)
+    for words in ((), ("--dataset", "moved"), ("--data-dir", "sets"), ("--dataset", "moved", "--image-size", "8")):
+        monkeypatch.setattr(sys, "argv", ["vae-tune", "--resume", "e", *words])
+        with pytest.raises(SystemExit):
+            cli.main(["explore"])
+    assert searched == [recorded, replace(recorded, dataset="moved"), replace(recorded, data_dir=Path("sets"))]
+    assert "--resume takes no options but --model, --dataset, --data-dir" in capsys.readouterr().err
+
+
 def test_what_follows_an_exploration_on_object_storage_is_written_under_its_claim(tmp_path, tiny, monkeypatch):
     trial = TrialConfig(hidden_width=4, batch_size=20, max_epochs=1)
     config, grid = plan(SearchConfig(study_name="e", results_dir=Path(f"s3://{BUCKET}"), trial=trial), [2], 1)

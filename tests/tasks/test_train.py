@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.images.test_prepare import noise
 from tests.test_models_document import CLASSES
 from vae_tune.cli import main as cli
 from vae_tune.config.settings import DataConfig, TrialConfig
@@ -125,6 +126,22 @@ def test_a_class_of_the_users_goes_on_from_another_place_as_the_commands_that_it
         code, _, errors = train("--resume", "a", "--model", model, "--epochs", 3)
         assert (code, message in errors) == (2, True), errors
     assert [row["epoch"] for row in numbers(tmp_path / "a")] == ["1", "2"]
+
+
+def test_a_training_finds_its_images_where_they_are_now_and_their_checksum_decides(train, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
+    np.save("a.npy", noise(1100))
+    small = ("--latent-size", 2, "--hidden-width", 4, "--epochs", 1)
+    code, _, errors = train("--dataset", "a.npy", *small, "--output", "m")
+    assert code == 0, errors
+    (tmp_path / "a.npy").rename("b.npy")
+    code, _, errors = train("--resume", "m", "--dataset", "b.npy", "--epochs", 2)
+    assert code == 0, errors
+    assert read_data_config(tmp_path / "m").dataset == "b.npy"
+    np.save("b.npy", noise(1100, seed=1))
+    code, _, errors = train("--resume", "m", "--epochs", 3)
+    assert (code, errors) == (2, "vae-tune: The images of b.npy are not those that m was trained on.\n")
+    assert len(numbers(tmp_path / "m")) == 2
 
 
 def test_an_ended_training_that_is_resumed_trains_no_more(train, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -40,7 +40,8 @@ class ExploreOptions(Options):
     results_dir: Path = Path("results")
     """Folder that holds the studies."""
     resume: Path | None = None
-    """Continue the exploration in this folder with its settings. Name a model of your own with --model again."""
+    """Continue the exploration in this folder with its settings. Name a model of your own with --model again, and
+    the place of your own images with --dataset if they have moved."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     trial: ExploredConfig = field(default_factory=ExploredConfig)
@@ -77,26 +78,33 @@ def run(options: ExploreOptions) -> None:
         return
     from vae_tune.record.metadata import read_search_config
 
-    config, model = read_search_config(options.resume, EXPLORATION), options.trial.model
+    recorded, model = read_search_config(options.resume, EXPLORATION), options.trial.model
+    place: dict[str, Any] = {"dataset": options.data.dataset, "data_dir": options.data.data_dir}
     if options != ExploreOptions(
-        resume=options.resume, resources=options.resources, trial=ExploredConfig(model=model)
+        resume=options.resume,
+        resources=options.resources,
+        data=DataConfig(**place),
+        trial=ExploredConfig(model=model),
     ):
         raise UsageError(
-            "--resume takes no options but --model and those of resources: it continues with the study's settings."
+            "--resume takes no options but --model, --dataset, --data-dir and those of resources:\n"
+            "it continues with the study's settings."
         )
-    explore(replace(config, resources=options.resources, trial=replace(config.trial, model=model)))
+    data, trial = replace(recorded.data, **place), replace(recorded.trial, model=model)
+    explore(replace(recorded, resources=options.resources, data=data, trial=trial))
 
 
 def defaults(arguments: Sequence[str]) -> ExploreOptions:
-    """Return the model of the study that ``--resume`` names, else the defaults."""
+    """Return the model and the place of the images of the study that ``--resume`` names, else the defaults."""
     folder = path_option("resume", arguments)
     if folder is None:
         return ExploreOptions()
     from vae_tune.record.metadata import read_search_config
 
-    model = read_search_config(folder, EXPLORATION).trial.model
-    require_named(model, folder, arguments)
-    return ExploreOptions(resume=folder, trial=ExploredConfig(model=model))
+    recorded = read_search_config(folder, EXPLORATION)
+    require_named(recorded.trial.model, folder, arguments)
+    data = DataConfig(dataset=recorded.data.dataset, data_dir=recorded.data.data_dir)
+    return ExploreOptions(resume=folder, data=data, trial=ExploredConfig(model=recorded.trial.model))
 
 
 _EXAMPLES = ("--latent-size 2,5,10,20 --repeats 3 --epochs 5", "--resume results/NAME")

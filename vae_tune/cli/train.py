@@ -39,8 +39,8 @@ class TrainOptions(Options):
     """A model's config.json, such as best/config.json of a study. Its values, and the data of the model beside it,
     replace the defaults of the options below."""
     resume: Path | None = None
-    """Continue the training in this folder. Only --epochs, --data-dir, --visdom and --threads may differ from it, and
-    the place of the code that --model names."""
+    """Continue the training in this folder. Only --epochs, --visdom and --threads may differ from it, the place of the
+    images (--dataset, --data-dir), and that of the code that --model names."""
     visdom: str | None = None
     """URL of a visdom server that shows the loss curves, for instance http://127.0.0.1:8097."""
     threads: int = 1

@@ -24,7 +24,7 @@ from vae_tune.config.files import atomic, read_json, write_json
 from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.names import CHECKPOINTS_FOLDER, CODE, EPOCH, EPOCH_METRICS_FILE, METRICS, TRAINING_FILE
 from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
-from vae_tune.images.datasets import Images, load_images
+from vae_tune.images.datasets import Images, is_named, load_images
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.tasks.models import probe_models, signature_of_named, with_options
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
@@ -56,8 +56,8 @@ def train(
     """Train a configuration, or continue its training, and return the folder of the training.
 
     ``output`` is a new folder, by default one in ``models/``; ``resume`` is that of a training to continue, which may
-    differ in ``max_epochs``, ``data_dir`` and the file of a user's class; ``visdom`` is the URL of a server that shows
-    the loss curves.
+    differ in ``max_epochs``, the place of the images and the file of a user's class; ``visdom`` is the URL of a
+    server that shows the loss curves.
 
     Raises:
         UsageError: it cannot be trained as configured; nothing was created or changed.
@@ -207,6 +207,8 @@ def _with_admitted_model(config: TrialConfig, resume: Path | None) -> TrialConfi
 def _refuse_changes(before: tuple[TrialConfig, DataConfig], now: tuple[TrialConfig, DataConfig]) -> None:
     # with the cosine schedule, another last epoch changes the learning rate of all epochs before it
     may_change = {"data_dir"} if before[0].lr_schedule == "cosine" else {"data_dir", "max_epochs"}
+    if not (is_named(before[1].dataset) and is_named(now[1].dataset)):
+        may_change.add("dataset")  # the images may have moved: their checksum decides
     for old, new in zip(map(to_dict, before), map(to_dict, now), strict=True):
         for name in old:
             if name not in may_change and old[name] != new[name]:
