@@ -19,18 +19,18 @@ from PIL import Image
 from vae_tune.analysis.study import load_study
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import write_json
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.metric import Metric
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REPORT_COLUMNS, RUNNING, SEARCH
 from vae_tune.config.settings import AshaConfig, DataConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.config.trial_values import with_values
 from vae_tune.images.code_length import CodeLength
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import new_metadata, this_run
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import REPORT_ATTRIBUTE, VALUES_ATTRIBUTE, winner
-from vae_tune.vae.metric import UserMetric
 from vae_tune.vae.networks.code import Code
+from vae_tune.vae.user_metric import UserMetric
 
 SCORE = UserMetric(
     Code("mine.py:score", "mine", {"mine": "def score(): ..."}, {"mine": "mine.py"}),

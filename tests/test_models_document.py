@@ -11,7 +11,7 @@ import yaml
 
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import load_space
-from vae_tune.tasks.models import signature_of_named
+from vae_tune.tasks.model_code import signature_of_named
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "models.md").read_text()

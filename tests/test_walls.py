@@ -42,8 +42,8 @@ NAMED_ONLY_IN = {
     "optuna_dashboard": "cli/dashboard",
     "vae_tune.images": "cli tasks replay analysis cluster record images vae/training vae/pictures",
     "vae_tune.record.study_record": "tasks record search replay views/live/__init__",
-    "vae_tune.vae.model": "cli tasks analysis cluster "
-    "vae/training vae/metric vae/checkpoint vae/pictures vae/fused_step vae/autograd_step vae/probe vae/model_cost",
+    "vae_tune.vae.model": "cli tasks analysis cluster vae/training "
+    "vae/user_metric vae/checkpoint vae/pictures vae/fused_step vae/autograd_step vae/probe vae/model_cost",
     "vae_tune.vae.objective": "tasks vae/training vae/pictures vae/autograd_step vae/probe",
 }
 """Where a library, or a part of the package, may be named at all: rooms, folders or modules."""

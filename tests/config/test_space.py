@@ -17,9 +17,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE, Space, load_space
+from vae_tune.config.trial_values import with_values
 from vae_tune.vae.networks.registry import read_signature
 
 BASE = TrialConfig()

@@ -6,10 +6,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from vae_tune.config.errors import UsageError
-from vae_tune.config.hyperparameters import value_of, with_values
 from vae_tune.config.model_options import Option
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE, load_space
+from vae_tune.config.trial_values import value_of, with_values
 
 SIGNATURES = {
     "mlp": {},

@@ -21,8 +21,8 @@ from vae_tune.analysis.range_edges import LATE, RangeEdge, range_edges, slope
 from vae_tune.analysis.study import Study, audited_trials, complete_trials, reports_before_audit
 from vae_tune.config import names
 from vae_tune.config.files import read_json
-from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.names import BEST, COMPLETE, EPOCH, EPOCHS, LATENT_SIZE, REFERENCE_TRIAL, STATE, TRIAL
+from vae_tune.config.trial_values import MODEL
 from vae_tune.record.diagnostics import latents_remedy
 
 _SURE = 30  # trials that the statement about the most important hyperparameter needs

@@ -15,11 +15,11 @@ from vae_tune.config.csv_tables import unescape
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json
-from vae_tune.config.hyperparameters import value_of
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.metric import Metric, loss_of
 from vae_tune.config.names import BEST_FOLDER, COMPLETE, EPOCHS_FILE, ORDER, PRUNED, RUNNING, TRIALS_FILE, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
+from vae_tune.config.trial_values import value_of
 from vae_tune.record.metadata import read_metadata
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
 from vae_tune.search.scheduler_factory import make_scheduler

@@ -21,9 +21,9 @@ from vae_tune.analysis.axis_ranges import log_ticks, round_ticks
 from vae_tune.analysis.study import Study, parts_by_model, trial_configs
 from vae_tune.config import names
 from vae_tune.config.errors import UsageError
-from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS
 from vae_tune.config.optuna_logging import silence_optuna
+from vae_tune.config.trial_values import MODEL
 
 MIN_TRIALS = 10  # trials with a loss at the same epoch that a comparison of hyperparameters needs
 PED_ANOVA, FANOVA = "ped-anova", "fanova"

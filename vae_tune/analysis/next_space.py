@@ -14,9 +14,9 @@ from vae_tune.analysis.hyperparameters import Axis, axes, comparable
 from vae_tune.analysis.range_edges import best_trials, range_edges
 from vae_tune.analysis.study import Study, complete_trials, parts_by_model
 from vae_tune.config.errors import UsageError
-from vae_tune.config.hyperparameters import MODEL, value_of, with_values
 from vae_tune.config.names import EPOCH, HIGH, LOW
 from vae_tune.config.space import Space
+from vae_tune.config.trial_values import MODEL, value_of, with_values
 
 _MARGIN = 0.1  # of a range, kept on both sides of the best trials
 _BEYOND = 0.25  # of a range, added past an end that was too narrow

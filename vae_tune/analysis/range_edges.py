@@ -17,8 +17,8 @@ from scipy.special import stdtrit
 from vae_tune.analysis.hyperparameters import Axis, axes, comparable
 from vae_tune.analysis.study import Study, complete_trials, parts_by_model
 from vae_tune.config.errors import UsageError
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import EPOCH, HIGH, LOW
+from vae_tune.config.trial_values import with_values
 
 Array = npt.NDArray[np.float64]
 

@@ -20,13 +20,13 @@ from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address, named_path, read_json
-from vae_tune.config.hyperparameters import MODEL, with_values
 from vae_tune.config.local_copies import local_copy, original_address, original_path
 from vae_tune.config.metric import METRIC, Metric
 from vae_tune.config.model_options import PREFIX
 from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, MOMENT, STATE, STATES, STUDY, TRIAL, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
+from vae_tune.config.trial_values import MODEL, with_values
 from vae_tune.record.metadata import read_metadata, read_space
 from vae_tune.record.trials import marks_of_schema_1, winner
 from vae_tune.search.scheduler import Scheduler

@@ -50,7 +50,7 @@ class ModelCommandOptions(Options):
 
 def run(options: ModelCommandOptions) -> None:
     """Print a model's options and the number of its parameters."""
-    from vae_tune.tasks.models import describe_model
+    from vae_tune.tasks.model_code import describe_model
 
     names = ("model", "model_options", "latent_size", "likelihood")
     config = TrialConfig(**{name: getattr(options, name) for name in names})

@@ -18,9 +18,9 @@ from ray import tune
 from vae_tune.cluster.preemption import on_notice
 from vae_tune.config import names
 from vae_tune.config.files import is_remote
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.storage import ClaimLost, delete_folder, set_claim
+from vae_tune.config.trial_values import with_values
 from vae_tune.images.datasets import Images
 from vae_tune.vae.checkpoint import (
     checkpoint_bytes,
@@ -30,8 +30,8 @@ from vae_tune.vae.checkpoint import (
     store_checkpoint,
     write_midway,
 )
-from vae_tune.vae.metric import MetricFailed, UserMetric
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
+from vae_tune.vae.user_metric import MetricFailed, UserMetric
 
 _STOP_SECONDS = "3600"
 """The longest time that Ray waits for a stopped trial to end its step or evaluation.

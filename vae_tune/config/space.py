@@ -16,10 +16,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from vae_tune.config.compat.optuna import contains
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import read_number
-from vae_tune.config.hyperparameters import MODEL, value_of
 from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.model_options import FIELDS_OF, PREFIX, Option, Signature, own_hyperparameters
 from vae_tune.config.settings import TrialConfig
+from vae_tune.config.trial_values import MODEL, value_of
 
 _RANGE_KEYS = {"type", "low", "high", "log", "step"}
 _KEYS = {"int": _RANGE_KEYS, "float": _RANGE_KEYS, "categorical": {"type", "choices"}}

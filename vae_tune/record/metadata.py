@@ -27,8 +27,8 @@ from vae_tune.config.version import __version__
 from vae_tune.images.datasets import Images, is_named
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
-from vae_tune.vae.metric import UserMetric
 from vae_tune.vae.networks.registry import admitted_code
+from vae_tune.vae.user_metric import UserMetric
 
 SCHEMA, SCHEMA_WITHOUT_METRIC = 3, 2
 """Versions of the record that this code writes: of a study that a user's metric ranks, and of any other. It rises when

@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial
 from vae_tune.config.compat.optuna import contains
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import read_number
-from vae_tune.config.hyperparameters import MODEL, value_of, with_values
 from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.names import TRIAL
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space, construct, line_of, problem, repeated
+from vae_tune.config.trial_values import MODEL, value_of, with_values
 from vae_tune.record.sampler_view import store_warm_start_trials
 
 _NOT_GIVEN = {"", "nan", "na", "<na>", "n/a", "null", "none"}

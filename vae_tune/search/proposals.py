@@ -10,10 +10,10 @@ from typing import Any
 import optuna
 
 from vae_tune.config.compat.optuna import suggest
-from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.names import REFERENCE_TRIAL
 from vae_tune.config.settings import Sampler, TrialConfig
 from vae_tune.config.space import Space
+from vae_tune.config.trial_values import MODEL
 from vae_tune.search.initial_trials import InitialTrials, reference_values
 from vae_tune.search.record_protocol import Record
 from vae_tune.search.sampler import configuration_key, make_sampler

@@ -19,9 +19,9 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import FrozenTrial
 
 from vae_tune.config.compat.optuna import contains, fixed_params, vectorize_tpe
-from vae_tune.config.hyperparameters import MODEL
 from vae_tune.config.settings import Sampler
 from vae_tune.config.space import Space
+from vae_tune.config.trial_values import MODEL
 
 Key = tuple[Any, ...]
 """A configuration, hashable: of each hyperparameter the index of its value; of a continuous one the value."""

@@ -13,10 +13,10 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from vae_tune.cluster.slots import Slots
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import EPOCHS, GPUS, TRIAL, VALUES
 from vae_tune.config.settings import NO_EARLY_STOPPING, Sampler, TrialConfig
 from vae_tune.config.space import Space
+from vae_tune.config.trial_values import with_values
 from vae_tune.search.proposals import Proposals
 from vae_tune.search.record_protocol import Record
 from vae_tune.search.scheduler import Scheduler

@@ -16,9 +16,9 @@ from vae_tune.cluster.ray_runtime import ray_is_alive
 from vae_tune.cluster.slots import Slots
 from vae_tune.cluster.worker_entry import trial_resources
 from vae_tune.config import names
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
+from vae_tune.config.trial_values import with_values
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now
 from vae_tune.search.callbacks import EachStep, FailureReasons, ForgetMetrics, ReportsToLifecycle, StopsAll

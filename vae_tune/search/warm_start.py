@@ -12,12 +12,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.local_copies import local_copy
 from vae_tune.config.model_options import PREFIX
 from vae_tune.config.names import CODE, LIKELIHOOD, STARTED, WARM_START
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
+from vae_tune.config.trial_values import with_values
 from vae_tune.record.metadata import read_metadata
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials

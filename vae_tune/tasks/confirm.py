@@ -18,10 +18,10 @@ from vae_tune.config import names
 from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import atomic, read_json
-from vae_tune.config.hyperparameters import MODEL, with_values
 from vae_tune.config.metric import METRIC
 from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space
+from vae_tune.config.trial_values import MODEL, with_values
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import space_to_dict
 from vae_tune.record.trials import TrialRow, ranked
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vae_tune.record.study_record import StudyRecord
-    from vae_tune.vae.metric import UserMetric
+    from vae_tune.vae.user_metric import UserMetric
 
 SEARCHED = "searched_"
 """Before the name of what ranks trials: its value in the search."""

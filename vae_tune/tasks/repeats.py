@@ -14,9 +14,9 @@ import torch
 from vae_tune.config.errors import telling_line
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import TEST_LOSS, TRIAL, VAL_LOSS
 from vae_tune.config.settings import TrialConfig
+from vae_tune.config.trial_values import with_values
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.record.metadata import read_metadata
 from vae_tune.record.trials import TrialRow
@@ -29,10 +29,10 @@ from vae_tune.vae.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from vae_tune.vae.metric import MetricFailed, UserMetric
 from vae_tune.vae.model import VAE
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import evaluate, fit, new_state
+from vae_tune.vae.user_metric import MetricFailed, UserMetric
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,7 +25,7 @@ from vae_tune.record.metadata import read_metadata, read_space, refuse_changes, 
 from vae_tune.record.remote_sync import update_working_copy
 from vae_tune.record.trials import read_study, trials_in
 from vae_tune.search.sampler import SAMPLERS
-from vae_tune.tasks.models import models_of, with_options
+from vae_tune.tasks.model_code import models_of, with_options
 from vae_tune.vae.networks.code import is_own
 from vae_tune.vae.networks.registry import admit_again, read_signature
 

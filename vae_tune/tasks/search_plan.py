@@ -9,10 +9,10 @@ from typing import Any
 
 from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
-from vae_tune.config.hyperparameters import with_values
 from vae_tune.config.names import SEARCH
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space, load_space
+from vae_tune.config.trial_values import with_values
 from vae_tune.images.arrays import Arrays
 from vae_tune.images.datasets import refuse_unknown
 from vae_tune.record.journal import UtcStorage
@@ -21,10 +21,10 @@ from vae_tune.search.initial_trials import read_points
 from vae_tune.search.sampler import SAMPLERS
 from vae_tune.search.warm_start import refuse_repeats
 from vae_tune.tasks.kinds import refuse_kinds_for_all
-from vae_tune.tasks.models import signature_of_named, with_options
+from vae_tune.tasks.model_code import signature_of_named, with_options
 from vae_tune.tasks.resumed_study import read_resumed
 from vae_tune.tasks.study_folder import new_folder
-from vae_tune.vae.metric import UserMetric, read_metric
+from vae_tune.vae.user_metric import UserMetric, read_metric
 from vae_tune.views.live import require_packages
 
 

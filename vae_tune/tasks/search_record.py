@@ -21,10 +21,10 @@ from vae_tune.search.initial_trials import InitialTrials
 from vae_tune.search.sampler import configuration_key, count_configurations
 from vae_tune.search.warm_start import read_warm_start
 from vae_tune.tasks.kinds import refuse_kinds
-from vae_tune.tasks.models import describe_codes, models_of
+from vae_tune.tasks.model_code import describe_codes, models_of
 from vae_tune.tasks.search_plan import Plan
 from vae_tune.vae.likelihoods.registry import likelihood_name
-from vae_tune.vae.metric import probe_metric
+from vae_tune.vae.user_metric import probe_metric
 from vae_tune.views.terminal import View
 
 

@@ -21,7 +21,7 @@ from vae_tune.record.trials import now
 from vae_tune.search.ray_restarts import run_with_restarts
 from vae_tune.search.stopping import explain
 from vae_tune.search.tuner import run_trials
-from vae_tune.tasks.models import codes_of, models_of
+from vae_tune.tasks.model_code import codes_of, models_of
 from vae_tune.tasks.search_start import RunningSearch
 from vae_tune.tasks.winner_listener import WinnerListener
 from vae_tune.vae.memory_estimate import PROCESS, training_bytes

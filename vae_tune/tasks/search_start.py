@@ -22,7 +22,7 @@ from vae_tune.record.trials import now
 from vae_tune.search.crash_notice import crash_notice
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks.confirm import shortage
-from vae_tune.tasks.models import probe_models
+from vae_tune.tasks.model_code import probe_models
 from vae_tune.tasks.search_plan import Plan
 from vae_tune.tasks.search_record import open_record, with_likelihood, with_probed_metric
 from vae_tune.views.live import live_views

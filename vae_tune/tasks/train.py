@@ -26,7 +26,7 @@ from vae_tune.config.names import CHECKPOINTS_FOLDER, CODE, EPOCH, EPOCH_METRICS
 from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 from vae_tune.images.datasets import Images, is_named, load_images
 from vae_tune.tasks.generate import write_sheets
-from vae_tune.tasks.models import probe_models, signature_of_named, with_options
+from vae_tune.tasks.model_code import probe_models, signature_of_named, with_options
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of

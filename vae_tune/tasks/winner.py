@@ -21,8 +21,8 @@ from vae_tune.record.trials import TrialRow, ranked, winner
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.tasks.repeats import load_last_checkpoint, values_on_test
 from vae_tune.vae.checkpoint import discard_checkpoints, trials_with_checkpoints, write_model
-from vae_tune.vae.metric import UserMetric
 from vae_tune.vae.training import evaluate
+from vae_tune.vae.user_metric import UserMetric
 
 _OF_THE_METRIC = ("kind", "unit", names.DIMENSIONS)
 _CPU = torch.device("cpu")

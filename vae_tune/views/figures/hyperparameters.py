@@ -10,8 +10,8 @@ from vae_tune.analysis.axis_ranges import loss_range, round_ticks
 from vae_tune.analysis.hyperparameters import FANOVA, PED_ANOVA, Axis
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
-from vae_tune.config.hyperparameters import MODEL, value_of
 from vae_tune.config.names import COMPLETE, EPOCHS, HYPERPARAMETER, IMPORTANCE, STATE, STATE_WORDS, TRIAL
+from vae_tune.config.trial_values import MODEL, value_of
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import TRIAL_HOVER, Panel, Panels, Part, axis, figure
 from vae_tune.views.figures.conventions import loss_title

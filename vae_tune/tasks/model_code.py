@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vae_tune.config.errors import UsageError
-from vae_tune.config.hyperparameters import MODEL, with_values
 from vae_tune.config.model_options import FIELDS_OF, PREFIX, OptionValues, Signature, signature_to_dict
 from vae_tune.config.settings import TrialConfig
+from vae_tune.config.trial_values import MODEL, with_values
 from vae_tune.vae.networks.code import Code, is_own, read_code
 from vae_tune.vae.networks.registry import admit, admitted_code, read_options, read_signature
 

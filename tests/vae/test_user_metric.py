@@ -11,9 +11,9 @@ import torch
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import SearchConfig, TrialConfig
-from vae_tune.vae.metric import MetricFailed, probe_metric, read_metric
 from vae_tune.vae.model import build_model
 from vae_tune.vae.training import fit, new_state
+from vae_tune.vae.user_metric import MetricFailed, probe_metric, read_metric
 
 SMALL = TrialConfig(latent_size=3, hidden_width=8, max_epochs=2, batch_size=16)
 CPU = torch.device("cpu")
