@@ -29,6 +29,11 @@ class Metric:
     """All values of a user's metric, ``name`` the first; none of the validation loss."""
 
     @classmethod
+    def of_users(cls, name: str, *, maximize: bool) -> Self:
+        """Return the metric that a function of the user's computes; what it returns is not known yet."""
+        return cls(name, "", "maximize" if maximize else "minimize")
+
+    @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Self:
         """Return the metric that ``metric`` of a ``study.json`` describes."""
         columns = tuple(recorded.get(names.COLUMNS, ()))

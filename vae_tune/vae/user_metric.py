@@ -113,7 +113,7 @@ def read_metric(config: SearchConfig) -> UserMetric | None:
         return None
     code = read_code(config.metric, "metric")
     load_function(code)
-    return UserMetric(code, Metric(code.name, "", "maximize" if config.maximize else "minimize"))
+    return UserMetric(code, Metric.of_users(code.name, maximize=config.maximize))
 
 
 def probe_metric(metric: UserMetric, config: TrialConfig, shape: tuple[int, int, int], images: Any) -> UserMetric:
