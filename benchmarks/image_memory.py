@@ -15,17 +15,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from harness import publish
-from memory import ROOT, command_of, own_mb, session, store_mb
+from memory import own_mb, store_mb, watch_search
 
 from vae_tune.config.cache_folder import CACHE_VARIABLE
 from vae_tune.config.settings import DataConfig, TrialConfig
@@ -61,19 +57,12 @@ def search(*options: object) -> dict[str, float]:
     before = store_mb()
     with tempfile.TemporaryDirectory() as place:
         fixed = ["--num-samples", 1, "--max-epochs", 2, "--max-concurrent", 1, "--results-dir", place]
-        command = [sys.executable, str(ROOT / "search.py"), *map(str, [*fixed, *options])]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
-            try:
-                while process.poll() is None:
-                    workers = [pid for pid in session(process.pid) if command_of(pid).startswith("ray::")]
-                    peaks["worker"] = max([peaks["worker"], *map(own_mb, workers)])
-                    peaks["object store"] = max(peaks["object store"], store_mb() - before)
-                    time.sleep(0.05)
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-            if process.returncode:
-                raise RuntimeError(f"exit code {process.returncode}: {' '.join(command)}")
+
+        def look(_: int, workers: list[int]) -> None:
+            peaks["worker"] = max([peaks["worker"], *map(own_mb, workers)])
+            peaks["object store"] = max(peaks["object store"], store_mb() - before)
+
+        watch_search([*fixed, *options], look, every=0.05)
     return peaks
 
 

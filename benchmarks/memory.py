@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness import publish
 
@@ -58,21 +60,29 @@ def search(workers: int) -> dict[str, float]:
             "--results-dir",
             place,
         ]
-        command = [sys.executable, str(ROOT / "search.py"), *map(str, options)]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
-            try:
-                while process.poll() is None:
-                    trial_workers = [pid for pid in session(process.pid) if command_of(pid).startswith("ray::")]
-                    peaks["driver"] = max(peaks["driver"], own_mb(process.pid))
-                    peaks["largest worker"] = max([peaks["largest worker"], *map(own_mb, trial_workers)])
-                    peaks["object store"] = max(peaks["object store"], store_mb() - before)
-                    time.sleep(0.5)
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-            if process.returncode:
-                raise RuntimeError(f"exit code {process.returncode}: {' '.join(command)}")
+
+        def look(driver: int, workers: list[int]) -> None:
+            peaks["driver"] = max(peaks["driver"], own_mb(driver))
+            peaks["largest worker"] = max([peaks["largest worker"], *map(own_mb, workers)])
+            peaks["object store"] = max(peaks["object store"], store_mb() - before)
+
+        watch_search(options, look, every=0.5)
     return peaks
+
+
+def watch_search(options: Sequence[Any], look: Callable[[int, list[int]], None], every: float) -> None:
+    """Run a search, and call ``look`` with the ids of its driver and its workers ``every`` so many seconds."""
+    command = [sys.executable, str(ROOT / "search.py"), *map(str, options)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            while process.poll() is None:
+                look(process.pid, [pid for pid in session(process.pid) if command_of(pid).startswith("ray::")])
+                time.sleep(every)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode:
+            raise RuntimeError(f"exit code {process.returncode}: {' '.join(command)}")
 
 
 def _field(path: Path, name: str) -> float:
