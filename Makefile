@@ -31,9 +31,10 @@ notebook-run: setup      ## run the notebook on STUDY=results/NAME and save its 
 chaos: setup             ## kill -9 a search 30 times at random moments, and audit its record
 	$(BIN)/python -m tests.system.chaos --kills 30
 
-bench: setup             ## measure all speeds again, compared with the usual alternatives (about 33 minutes)
+bench: setup             ## measure all speeds again, compared with the usual alternatives (about 40 minutes)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	for name in train compiled start memory scale; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in train compiled start memory scale images image_memory; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/train.py --model conv
 	$(BIN)/python benchmarks/search.py --same-size --short
 	$(BIN)/python benchmarks/search.py --same-size --peers optuna+ours
 	$(BIN)/python benchmarks/harness.py

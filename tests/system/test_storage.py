@@ -17,6 +17,7 @@ from vae_tune.views.report.page import write_report
 pytestmark = pytest.mark.system
 
 SMALL = ("--train-size", 3000, "--max-epochs", 4, "--reduction-factor", 2)
+LONGER = ("--train-size", 10_000, "--max-epochs", 12, "--grace-period", 6)  # much is left to do after the first report
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_driver_that_slept_overwrites_nothing_of_its_successor_whose_storage_i
     place = Path(f"s3://{BUCKET}/vae/away")
     heads = [{"VAE_TUNE_CACHE": str(tmp_path / name)} for name in ("head", "other")]
     where = ("--results-dir", f"s3://{BUCKET}/vae", "--study-name", "away")
-    sleeper = search("--num-samples", 4, *SMALL, *where, environment=heads[0])
+    sleeper = search("--num-samples", 4, *LONGER, *where, environment=heads[0])
     wait_for(lambda: reports(server, place), sleeper)
     sleeper.kill(signal.SIGSTOP)
     before = reports(server, place)
