@@ -1,7 +1,6 @@
 """Pictures are decoded once, used once, and split by their pixels alone."""
 
 import io
-import pickle
 import random
 from itertools import chain
 
@@ -11,17 +10,7 @@ from PIL import Image
 
 from vae_tune.config.errors import UsageError
 from vae_tune.images.decoding import Form
-from vae_tune.images.prepare import (
-    SPLITS,
-    Options,
-    Source,
-    check_sizes,
-    key_of,
-    prepare,
-    read_prepared,
-    refuse_too_large,
-    write_prepared,
-)
+from vae_tune.images.prepare import SPLITS, Options, Source, check_sizes, prepare, refuse_too_large
 
 
 def png(array):
@@ -151,40 +140,3 @@ def test_more_than_shared_memory_holds_is_refused_with_a_size_that_fits():
     with pytest.raises(UsageError, match=r"image-size 14x7$"):
         refuse_too_large(100, (3, 10, 20), 30_000)
     refuse_too_large(100, (3, 7, 14), 30_000)
-
-
-def test_what_was_prepared_comes_back_from_the_cache(tmp_path):
-    prepared = run(
-        [source(image, label=number % 2) for number, image in enumerate([*noise(30), noise(1)[0]])], classes=["a", "b"]
-    )
-    write_prepared(tmp_path / "cache" / "key", prepared)
-    write_prepared(tmp_path / "cache" / "key", prepared)  # another process was faster
-    again = read_prepared(tmp_path / "cache" / "key")
-    for name in SPLITS:
-        assert np.array_equal(again.splits[name], prepared.splits[name])
-        assert np.array_equal(again.labels[name], prepared.labels[name])
-    assert (again.classes, again.notes) == (["a", "b"], ["Left out 1 of 31 pictures as duplicates."])
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
-
-
-def test_prepared_images_are_pickled_without_their_pixels_so_that_workers_share_them(tmp_path):
-    prepared = run([source(image) for image in noise(30)])
-    write_prepared(tmp_path / "key", prepared)
-    for splits in (prepared.splits, read_prepared(tmp_path / "key").splits):
-        beside: list[pickle.PickleBuffer] = []
-        pickled = pickle.dumps(splits, protocol=5, buffer_callback=beside.append)
-        assert len(pickled) < 1000
-        assert [buffer.raw().nbytes for buffer in beside] == [images.nbytes for images in splits.values()]
-        assert all(images.flags.c_contiguous for images in splits.values())
-
-
-def test_the_key_is_that_of_the_bytes_names_options_and_code():
-    files = [("a.png", b"12"), ("b.png", b"3")]
-    keys = {
-        key_of(files, Options(), "1"),
-        key_of([("a.png", b"1"), ("b.png", b"23")], Options(), "1"),
-        key_of([("a.png", b"12"), ("c.png", b"3")], Options(), "1"),
-        key_of(files, Options(Form((8, 8))), "1"),
-        key_of(files, Options(), "2"),
-    }
-    assert len(keys) == 5

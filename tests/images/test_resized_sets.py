@@ -44,7 +44,7 @@ def test_a_resized_named_set_may_be_in_color(few_digits, change):
 def test_a_named_set_that_grows_too_large_is_refused_before_it_is_resized(
     few_digits, tmp_path, monkeypatch, change, size
 ):
-    for module in ("datasets", "prepare"):
+    for module in ("datasets", "prepared_cache"):
         monkeypatch.setattr(f"vae_tune.images.{module}.shared_memory_limit", lambda: 81 * 28 * 28)
     assert refusal(DataConfig(**change)).startswith(f"81 pictures of {size} need ")
     assert not everything_in(tmp_path)

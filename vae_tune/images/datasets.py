@@ -22,15 +22,8 @@ from vae_tune.images.arrays import Arrays
 from vae_tune.images.decoding import Form
 from vae_tune.images.named_sets import DATASETS, read_labels, read_splits
 from vae_tune.images.own_images import read_given_images, read_own_images
-from vae_tune.images.prepare import (
-    SPLITS,
-    Options,
-    Prepared,
-    Progress,
-    refuse_too_large,
-    resize_once,
-    shared_memory_limit,
-)
+from vae_tune.images.prepare import SPLITS, Options, Prepared, Progress, refuse_too_large, shared_memory_limit
+from vae_tune.images.prepared_cache import resize_once
 from vae_tune.images.torchvision_sets import TORCHVISION_SETS, is_torchvision, read_torchvision
 
 if TYPE_CHECKING:

@@ -16,17 +16,8 @@ from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.images import arrays, folder
 from vae_tune.images.arrays import Arrays
 from vae_tune.images.decoding import Pixels
-from vae_tune.images.prepare import (
-    CODE,
-    Options,
-    Prepared,
-    Progress,
-    Source,
-    file_sha256,
-    key_of,
-    prepare_checked,
-    prepare_once,
-)
+from vae_tune.images.prepare import Options, Prepared, Progress, Source, prepare_checked
+from vae_tune.images.prepared_cache import CODE, file_sha256, key_of, prepare_once
 
 
 def read_own_images(place: Path, options: Options, levels: int | None, progress: Progress) -> Prepared:

@@ -1,24 +1,18 @@
-"""Prepare pictures once: decode them on all cores, drop duplicates, split them, and keep them in the cache."""
+"""Prepare pictures: decode them on all cores, drop duplicates, and split them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import PIL
 
-from vae_tune.config.cache_folder import PREPARED_FOLDER, cache_dir
 from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.config.settings import Color
@@ -34,8 +28,6 @@ SPLIT_NAMES = {
 Progress = Callable[[int, int], None]
 """Called with the number of decoded pictures and the total."""
 
-CODE = f"3 pillow {PIL.__version__}"
-"""For :func:`key_of`. Increase the number when the same files and options start to give other pixels."""
 _UNREADABLE_SHARE = 0.01
 _SMALLEST = {"train": 200, "validation": 50}
 _FEW = 1000
@@ -107,6 +99,51 @@ def prepare(
     return Prepared(splits, labels, list(classes), notes)
 
 
+def prepare_checked(
+    sources: Sequence[Source],
+    classes: Sequence[str],
+    options: Options,
+    progress: Progress,
+    where: str,
+) -> Prepared:
+    """Prepare pictures, and refuse what cannot be searched.
+
+    Args:
+        sources: the pictures.
+        classes: the names of their classes.
+        options: how to prepare them.
+        progress: called with the number of decoded pictures and the total.
+        where: their name in messages.
+
+    Raises:
+        UsageError: they are no usable images, too few or too large.
+    """
+    if options.form.size:
+        refuse_too_large(len(sources), (1, *options.form.size), shared_memory_limit())
+    prepared = prepare(sources, options, classes, usable_cpus(), progress)
+    try:
+        few = check_sizes(prepared.splits, where)
+    except UsageError as error:  # duplicates or unreadable pictures may be why
+        raise UsageError("\n".join([str(error), *(" ".join(prepared.notes),) * bool(prepared.notes)])) from error
+    check_memory(prepared)
+    return replace(prepared, notes=[*prepared.notes, *([few] if few else [])])
+
+
+def resize_in_place(splits: dict[str, Pixels], options: Options, progress: Progress) -> Prepared:
+    """Return gray images in the size and color of ``options``, resized in parallel. Each keeps its place.
+
+    Args:
+        splits: the images of each split, (n, 1, height, width).
+        options: how to prepare them, with a size.
+        progress: called with the number of resized images and the total.
+    """
+    sources = [Source(name, partial(np.squeeze, image, 0)) for name, images in splits.items() for image in images]
+    found = [each for each in _decoded(sources, options, usable_cpus(), progress) if not isinstance(each, str)]
+    resized = np.stack(_same_channels(found, options.colour))
+    ends = np.cumsum([len(images) for images in splits.values()])[:-1]
+    return Prepared(dict(zip(splits, np.split(resized, ends), strict=True)))
+
+
 def split(
     given: Sequence[str | None], images: Sequence[Pixels], options: Options
 ) -> tuple[dict[str, Pixels], dict[str, list[int]]]:
@@ -154,6 +191,16 @@ def check_sizes(splits: dict[str, Pixels], where: str) -> str | None:
     if len(splits["train"]) < _FEW:
         return f"Only {len(splits['train']):,} training pictures: losses will vary a lot between seeds."
     return None
+
+
+def check_memory(prepared: Prepared) -> None:
+    """Refuse prepared pictures that are too large for this machine.
+
+    Raises:
+        UsageError: they need more than half of the shared memory.
+    """
+    count, shape = sum(map(len, prepared.splits.values())), prepared.splits["train"].shape[1:]
+    refuse_too_large(count, shape, shared_memory_limit())
 
 
 def refuse_too_large(count: int, shape: tuple[int, int, int], limit: int) -> None:
@@ -265,134 +312,3 @@ def _channels(image: Pixels, gray: bool) -> Pixels:
         luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16  # ITU-R 601, rounded like Pillow
         return luma.astype(np.uint8)[None]
     return np.ascontiguousarray(image.transpose(2, 0, 1))
-
-
-def key_of(files: Iterable[tuple[str, bytes]], options: Options, code: str) -> str:
-    """Return the SHA-256 of files, options and code version: the name of prepared pictures in the cache.
-
-    Args:
-        files: the name and the SHA-256 of each.
-        options: how they are prepared.
-        code: a version that changes when the same files and options start to give other pixels.
-    """
-    digest = hashlib.sha256(json.dumps([asdict(options), code]).encode())
-    for name, checksum in files:
-        digest.update(f"{len(name)}:{name}:".encode() + checksum)
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> bytes:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def prepare_once(
-    key: str,
-    find: Callable[[], tuple[Sequence[Source], Sequence[str]]],
-    options: Options,
-    progress: Progress,
-    where: str,
-) -> Prepared:
-    """Return pictures from the cache. If they are missing, prepare them and write them there.
-
-    Args:
-        key: their name in the cache, from :func:`key_of`.
-        find: returns the pictures and the names of their classes. It is called only if the cache lacks the pictures.
-        options: how to prepare them.
-        progress: called with the number of decoded pictures and the total.
-        where: their name in messages.
-
-    Raises:
-        UsageError: they cannot be used, or are too few or too large.
-    """
-    folder = cache_dir() / PREPARED_FOLDER / key
-    if not folder.exists():
-        write_prepared(folder, prepare_checked(*find(), options, progress, where))
-    prepared = read_prepared(folder)
-    _refuse_too_large(prepared)  # this machine may have less memory than the one that prepared them
-    return prepared
-
-
-def resize_once(splits: dict[str, Pixels], options: Options, progress: Progress) -> dict[str, Pixels]:
-    """Return gray images in the size and color of ``options``, resized in parallel, from the cache if possible.
-
-    Every image keeps its place, duplicates too, so that the labels of a data set still belong to its images.
-
-    Args:
-        splits: the images of each split, (n, 1, height, width).
-        options: how to prepare them, with a size.
-        progress: called with the number of resized images and the total.
-
-    Raises:
-        UsageError: they need more than half of the shared memory.
-    """
-    count = sum(map(len, splits.values()))
-    height, width = options.form.size or next(iter(splits.values())).shape[2:]
-    refuse_too_large(count, (3 if options.colour == "rgb" else 1, height, width), shared_memory_limit())
-    checksums = ((name, hashlib.sha256(np.ascontiguousarray(images).data).digest()) for name, images in splits.items())
-    folder = cache_dir() / PREPARED_FOLDER / key_of(checksums, options, f"{CODE} in place")
-    if not folder.exists():
-        sources = [Source(name, partial(np.squeeze, image, 0)) for name, images in splits.items() for image in images]
-        found = [each for each in _decoded(sources, options, usable_cpus(), progress) if not isinstance(each, str)]
-        resized = np.stack(_same_channels(found, options.colour))
-        ends = np.cumsum([len(images) for images in splits.values()])[:-1]
-        write_prepared(folder, Prepared(dict(zip(splits, np.split(resized, ends), strict=True))))
-    return read_prepared(folder).splits
-
-
-def prepare_checked(
-    sources: Sequence[Source],
-    classes: Sequence[str],
-    options: Options,
-    progress: Progress,
-    where: str,
-) -> Prepared:
-    """Prepare pictures, and refuse what cannot be searched; the arguments are as in :func:`prepare_once`.
-
-    Raises:
-        UsageError: they are no usable images, too few or too large.
-    """
-    if options.form.size:
-        refuse_too_large(len(sources), (1, *options.form.size), shared_memory_limit())
-    prepared = prepare(sources, options, classes, usable_cpus(), progress)
-    try:
-        few = check_sizes(prepared.splits, where)
-    except UsageError as error:  # duplicates or unreadable pictures may be why
-        raise UsageError("\n".join([str(error), *(" ".join(prepared.notes),) * bool(prepared.notes)])) from error
-    _refuse_too_large(prepared)
-    return replace(prepared, notes=[*prepared.notes, *([few] if few else [])])
-
-
-def _refuse_too_large(prepared: Prepared) -> None:
-    count, shape = sum(map(len, prepared.splits.values())), prepared.splits["train"].shape[1:]
-    refuse_too_large(count, shape, shared_memory_limit())
-
-
-def write_prepared(folder: Path, prepared: Prepared) -> None:
-    """Write prepared pictures into the cache. The folder appears complete or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
-    try:
-        for name, images in prepared.splits.items():
-            np.save(temporary / f"{name}.npy", images)
-            if name in prepared.labels:
-                np.save(temporary / f"{name}-labels.npy", prepared.labels[name])
-        (temporary / "about.json").write_text(json.dumps({"classes": prepared.classes, "notes": prepared.notes}))
-        temporary.rename(folder)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not folder.exists():  # otherwise another process was faster
-            raise
-
-
-def read_prepared(folder: Path) -> Prepared:
-    """Read prepared pictures from the cache. The images are memory-mapped and read-only.
-
-    They are plain arrays, because a ``numpy.memmap`` is pickled by value: each Ray worker would get its own copy.
-    """
-    about = json.loads((folder / "about.json").read_text())
-    splits = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in SPLITS}
-    paths = {name: folder / f"{name}-labels.npy" for name in SPLITS}
-    labels = {name: np.load(path, allow_pickle=False) for name, path in paths.items() if path.exists()}
-    return Prepared(splits, labels, about["classes"], about["notes"])

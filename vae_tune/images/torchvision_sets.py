@@ -28,7 +28,8 @@ from vae_tune.config.message_hints import did_you_mean
 from vae_tune.images.arrays import as_images
 from vae_tune.images.decoding import Pixels
 from vae_tune.images.named_sets import DATASETS, DOWNLOAD, TORCHVISION_FOLDERS, created
-from vae_tune.images.prepare import CODE, Options, Prepared, Progress, Source, file_sha256, key_of, prepare_once
+from vae_tune.images.prepare import Options, Prepared, Progress, Source
+from vae_tune.images.prepared_cache import CODE, file_sha256, key_of, prepare_once
 
 PREFIX = "torchvision:"
 _FILES = {
