@@ -11,6 +11,7 @@ from tests.images.test_prepare import noise
 from tests.no_ray import without_ray
 from vae_tune.config.settings import DataConfig
 from vae_tune.images.datasets import load_images
+from vae_tune.tasks import search_start
 
 
 def write(folder, images, first=0):
@@ -28,6 +29,11 @@ def make_text(place):
 def make_mixed(place):
     write(place / "pictures", noise(300))
     write(place / "pictures", noise(3, (9, 7, 3)), first=300)
+
+
+def make_alternating(place):
+    for number, images in enumerate(zip(noise(300), noise(300, (9, 7, 3)), strict=True)):
+        write(place / "pictures", images, first=2 * number)
 
 
 def make_truncated(place):
@@ -78,6 +84,7 @@ WRONG = [
     ("no picture", lambda place: (place / "pictures").mkdir(), PICTURES, "pictures holds no pictures."),
     ("text files", make_text, PICTURES, "pictures holds no pictures, but 1 other file."),
     ("mixed sizes", make_mixed, PICTURES, "The pictures have 2 sizes, most often 5x4 (300 pictures).\nChoose one: "),
+    ("many sizes", make_alternating, PICTURES, "The pictures have 2 sizes, most often "),
     ("a truncated PNG", make_truncated, PICTURES, "1 of 60 pictures cannot be read (7.png: "),
     ("an object array", array(np.array([[1], [2, 3]], object)), NPY, "images.npy holds Python objects"),
     ("NaN", array(np.full((300, 4, 4), np.nan)), NPY, "images.npy holds NaN or infinity."),
@@ -123,6 +130,24 @@ WRONG = [
 ]
 
 
+AT_ONCE = {
+    "no picture",
+    "text files",
+    "many sizes",
+    "an object array",
+    "NaN",
+    "five channels",
+    "zero images",
+    "a size of 0",
+    "a missing folder",
+    "a loop of links",
+    "a picture",
+    "floats",
+    "floats about 0",
+}
+"""Cases that a short look shows."""
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A working folder with a cache in it."""
@@ -143,6 +168,28 @@ def test_wrong_images_are_refused_in_two_lines_and_nothing_is_created(
     assert message in errors
     assert 1 <= len(errors.strip().splitlines()) <= 2
     assert everything_below(place) == before
+
+
+@pytest.mark.parametrize("case", [case for case in WRONG if case[0] in AT_ONCE], ids=lambda case: case[0])
+def test_what_a_short_look_shows_is_refused_before_ray_starts(place, monkeypatch, capsys, case):
+    _, make, words, message = case
+    make(place)
+    monkeypatch.setattr(search_start, "running_ray", lambda *_: pytest.fail("Ray is started."))
+    code, _, errors = run(monkeypatch, capsys, *words.split())
+    assert code == 2
+    assert message in errors
+
+
+def test_a_resume_whose_pictures_are_gone_is_refused_before_ray_starts(place, monkeypatch, capsys):
+    without_ray(monkeypatch)
+    write(place / "pictures", noise(600))
+    run(monkeypatch, capsys, *PICTURES.split(), "--study-name", "s")
+    for picture in (place / "pictures").iterdir():
+        picture.unlink()
+    monkeypatch.setattr(search_start, "running_ray", lambda *_: pytest.fail("Ray is started."))
+    code, _, errors = run(monkeypatch, capsys, "--resume", "results/s")
+    assert code == 2
+    assert errors.startswith("search.py: pictures holds no pictures.")
 
 
 def test_a_folder_without_permission_is_refused_by_the_command_itself(place):

@@ -18,10 +18,10 @@ from vae_tune.config.files import named_path
 from vae_tune.config.message_hints import did_you_mean
 from vae_tune.config.names import ARRAYS
 from vae_tune.config.settings import Binarization, DataConfig
-from vae_tune.images.arrays import Arrays
+from vae_tune.images import own_images
+from vae_tune.images.arrays import Arrays, find_arrays
 from vae_tune.images.decoding import Form
 from vae_tune.images.named_sets import DATASETS, read_labels, read_splits
-from vae_tune.images.own_images import read_given_images, read_own_images
 from vae_tune.images.prepare import SPLITS, Options, Prepared, Progress, refuse_too_large, shared_memory_limit
 from vae_tune.images.prepared_cache import resize_once
 from vae_tune.images.torchvision_sets import TORCHVISION_SETS, is_torchvision, read_torchvision
@@ -148,6 +148,28 @@ def refuse_unknown(dataset: str) -> None:
     raise UsageError(message + did_you_mean(dataset, names))
 
 
+def refuse_at_once(config: DataConfig, arrays: Arrays | None = None) -> None:
+    """Refuse a user's own images if a short look shows that they cannot be used: before anything is started.
+
+    Raises:
+        UsageError: as :func:`load_images` would, which may refuse them later for what only a closer look shows.
+    """
+    if arrays is not None:
+        if config.levels is None:  # then floats are refused, and of other arrays no pixel is read
+            find_arrays(arrays, "images", None)
+        return
+    refuse_unknown(config.dataset)
+    if not is_named(config.dataset):
+        own_images.refuse_at_once(_place(config), _options(config), config.levels)
+
+
+def _place(config: DataConfig) -> Path:
+    """Return the path of a user's own images."""
+    if config.data_dir is not None:
+        raise UsageError(f"data_dir only applies to named data sets, but {config.dataset} is a path. Leave it out.")
+    return named_path(config.dataset)
+
+
 def _named(config: DataConfig, progress: Progress) -> dict[str, npt.NDArray[np.uint8]]:
     """Return the splits of a named set in the size and color of ``config``."""
     splits = dict(zip(SPLITS, read_splits(config.dataset, config.data_dir), strict=True))
@@ -166,12 +188,10 @@ def _prepared(config: DataConfig, say: Say, progress: Progress, arrays: Arrays |
         refuse_unknown(config.dataset)
     if is_torchvision(config.dataset):
         prepared = read_torchvision(config.dataset, config.data_dir, _options(config), progress)
-    elif config.data_dir is not None:
-        raise UsageError(f"data_dir only applies to named data sets, but {config.dataset} is a path. Leave it out.")
     elif arrays is not None:
-        prepared = read_given_images(arrays, _options(config), config.levels, progress)
+        prepared = own_images.read_given_images(arrays, _options(config), config.levels, progress)
     else:
-        prepared = read_own_images(named_path(config.dataset), _options(config), config.levels, progress)
+        prepared = own_images.read_own_images(_place(config), _options(config), config.levels, progress)
     for note in prepared.notes:
         say(note)
     return prepared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from vae_tune.config.errors import UsageError
@@ -55,18 +56,31 @@ def list_folder(folder: Path) -> Listing:
     return Listing(sources, classes, [f"Left out {' and '.join(left)} in {folder}."] if left else [])
 
 
+def first_pictures(folder: Path, count: int) -> list[Source]:
+    """Return some pictures below ``folder``, at most ``count``, in the order of the file system.
+
+    Raises:
+        UsageError: there is no picture, or the folder cannot be read.
+    """
+    files = ((path, path.relative_to(folder)) for path in _files(folder))
+    pictures = (Source(name.as_posix(), path.read_bytes) for path, name in files if _kind(name) == "picture")
+    return list(islice(pictures, count)) or list_folder(folder).sources
+
+
 def _walk(folder: Path) -> tuple[list[str], int, int]:
     """Return the relative paths of the pictures, and the numbers of other and hidden files."""
-    pictures, other, hidden = [], 0, 0
+    found: dict[str, list[str]] = {"picture": [], "other": [], "hidden": []}
     for path in _files(folder):
         relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts):
-            hidden += 1
-        elif path.suffix.lower() in SUFFIXES:
-            pictures.append(relative.as_posix())
-        else:
-            other += 1
-    return sorted(pictures), other, hidden
+        found[_kind(relative)].append(relative.as_posix())
+    return sorted(found["picture"]), len(found["other"]), len(found["hidden"])
+
+
+def _kind(path: Path) -> str:
+    """Return whether the file at a relative path is hidden, a picture or another file."""
+    if any(part.startswith(".") for part in path.parts):
+        return "hidden"
+    return "picture" if path.suffix.lower() in SUFFIXES else "other"
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -16,8 +16,10 @@ from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.images import arrays, folder
 from vae_tune.images.arrays import Arrays
 from vae_tune.images.decoding import Pixels
-from vae_tune.images.prepare import Options, Prepared, Progress, Source, prepare_checked
+from vae_tune.images.prepare import Options, Prepared, Progress, Source, common_size, count_sizes, prepare_checked
 from vae_tune.images.prepared_cache import CODE, file_sha256, key_of, prepare_once
+
+_COMPARED = 16  # pictures whose sizes a short look compares
 
 
 def read_own_images(place: Path, options: Options, levels: int | None, progress: Progress) -> Prepared:
@@ -50,6 +52,25 @@ def read_given_images(images: Arrays, options: Options, levels: int | None, prog
     """
     sources, classes = _rows(*arrays.find_arrays(images, "images", levels))
     return prepare_checked(sources, classes, options, progress, "images")
+
+
+def refuse_at_once(place: Path, options: Options, levels: int | None) -> None:
+    """Refuse a folder or a file of images if a short look shows that it cannot be used.
+
+    This reads a few pictures, or the shape and the type of a .npy file. What it lets pass may still be refused by
+    :func:`read_own_images`.
+
+    Raises:
+        UsageError: as there, with the same message.
+    """
+    if not place.is_dir():
+        _check_file(place)
+        if place.suffix == ".npy" and levels is None:  # then floats are refused, and of other arrays no pixel is read
+            arrays.read_arrays(place, None)
+        return
+    first = folder.first_pictures(place, _COMPARED)
+    if options.form.size is None and len(count_sizes(first, 1)) > 1:
+        common_size(count_sizes(folder.list_folder(place).sources, usable_cpus()))
 
 
 def _checksum(path: Path) -> bytes:

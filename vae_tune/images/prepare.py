@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -229,12 +229,34 @@ def shared_memory_limit() -> int:
         return 1_000_000_000
 
 
+def count_sizes(sources: Sequence[Source], workers: int) -> Counter[tuple[int, int]]:
+    """Return how many of the readable pictures have each height and width; at most their headers are decoded."""
+    with quiet(), ThreadPoolExecutor(workers) as pool:
+        return Counter(size for size in pool.map(_size, sources) if size is not None)
+
+
+def common_size(counts: Counter[tuple[int, int]]) -> tuple[int, int]:
+    """Return the height and width of all pictures, given by :func:`count_sizes`; (0, 0) if none can be read.
+
+    Raises:
+        UsageError: they have several sizes. The message names the most frequent one.
+    """
+    if not counts:
+        return 0, 0
+    (((height, width), number),) = counts.most_common(1)
+    if len(counts) == 1:
+        return height, width
+    raise UsageError(
+        f"The pictures have {len(counts):,} sizes, most often {width}x{height} ({number:,} pictures).\n"
+        f"Choose one: --image-size {min(64, height, width)}"
+    )
+
+
 def _decoded(sources: Sequence[Source], options: Options, workers: int, progress: Progress) -> list[Pixels | str]:
     """Decode pictures in parallel. For an unreadable one, return the reason instead."""
+    if options.form.size is None:
+        refuse_too_large(len(sources), (1, *common_size(count_sizes(sources, workers))), shared_memory_limit())
     with quiet(), ThreadPoolExecutor(workers) as pool:  # Pillow releases Python's lock to decode and resize
-        if options.form.size is None:
-            size = _common_size(pool.map(_size, sources))
-            refuse_too_large(len(sources), (1, *size), shared_memory_limit())
         found: list[Pixels | str] = []
         in_color = False
         groups = (sources[start : start + _GROUP] for start in range(0, len(sources), _GROUP))
@@ -264,24 +286,6 @@ def _size(source: Source) -> tuple[int, int] | None:
         return size_of(content) if isinstance(content, bytes) else content.shape[:2]
     except (UnreadableError, OSError):
         return None
-
-
-def _common_size(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int]:
-    """Return the height and width of all pictures; (0, 0) if none can be read.
-
-    Raises:
-        UsageError: they have several sizes. The message names the most frequent one.
-    """
-    counts = Counter(size for size in sizes if size is not None)
-    if not counts:
-        return 0, 0
-    (((height, width), number),) = counts.most_common(1)
-    if len(counts) == 1:
-        return height, width
-    raise UsageError(
-        f"The pictures have {len(counts):,} sizes, most often {width}x{height} ({number:,} pictures).\n"
-        f"Choose one: --image-size {min(64, height, width)}"
-    )
 
 
 def _unreadable_notes(unreadable: Sequence[tuple[str, str]], total: int) -> list[str]:

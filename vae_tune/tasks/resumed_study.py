@@ -18,7 +18,7 @@ from vae_tune.config.names import ARRAYS, CODE, WARM_START
 from vae_tune.config.settings import SearchConfig
 from vae_tune.config.space import Space, load_space, read_models
 from vae_tune.images.arrays import Arrays
-from vae_tune.images.datasets import is_named, refuse_unknown
+from vae_tune.images.datasets import is_named, refuse_at_once
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.lock import refuse_without_locks
 from vae_tune.record.metadata import read_metadata, read_space, refuse_changes, resume_command
@@ -96,7 +96,7 @@ def _refuse_moved(config: SearchConfig) -> None:
         raise UsageError(
             f"The images of this study are no longer at {dataset}.\nName their place with --dataset to go on."
         )
-    refuse_unknown(dataset)
+    refuse_at_once(config.data)
 
 
 def _with_named_models(

@@ -14,7 +14,7 @@ from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Grid, Space, load_space
 from vae_tune.config.trial_values import with_values
 from vae_tune.images.arrays import Arrays
-from vae_tune.images.datasets import refuse_unknown
+from vae_tune.images.datasets import refuse_at_once
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.metadata import refuse_other_metric
 from vae_tune.search.initial_trials import read_points
@@ -87,8 +87,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
 
 def _new_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arrays | None) -> Plan:
     """Return the plan of a new search."""
-    if arrays is None:
-        refuse_unknown(config.data.dataset)
+    refuse_at_once(config.data, arrays)
     signature_of_named(config.trial.model)
     space = grid.space if grid else load_space(config.space, config.trial, signature_of_named)
     config = dataclasses.replace(config, trial=with_options(config.trial, space))
