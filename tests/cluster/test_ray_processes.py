@@ -6,14 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from vae_tune.cluster import ray_processes as module
-from vae_tune.cluster.ray_processes import RayProcesses, short_temp_dir
-from vae_tune.config.errors import UsageError
+from vae_tune.cluster.ray_processes import RayProcesses
 
 pytestmark = pytest.mark.skipif(not module.detect_fate_sharing_support(), reason="there Ray needs our process group")
 
@@ -101,26 +99,3 @@ def test_an_agent_without_which_a_raylet_ends_is_named_before_that_has_ended(sta
     said = f"Ray did not start: its some_agent ended.\nSee {tmp_path}/some_agent.log, which ends with: xxx"
     assert found.start_error().startswith(said)
     assert len(found.start_error()) < len(said) + 200
-
-
-def deep(tmp_path, length):
-    path = f"{tmp_path}/{'é' * 200}".encode()[:length].decode(errors="ignore")
-    return path + "x" * (length - len(path.encode()))
-
-
-def test_a_folder_too_deep_for_sockets_is_replaced_by_a_short_one_of_ours(tmp_path, monkeypatch):
-    said = []
-    most = module._SOCKET_BYTES - len(f"/ray/{module._SOCKET}")
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix, dir: f"{dir}/{prefix}a")  # noqa: A006
-    for length, folder in ((most, None), (most + 1, "/tmp/ray-a")):
-        monkeypatch.setenv("RAY_TMPDIR", deep("/tmp", length))
-        assert short_temp_dir(said.append) == folder
-    assert len(said) == 1
-    assert f"at most {most} bytes, but got {deep('/tmp', most + 1)}: Ray uses /tmp/ray-a." in said[0]
-
-
-def test_without_any_short_folder_two_lines_say_what_to_set(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 80)
-    monkeypatch.setattr(module, "_SHORT", tmp_path / "missing")
-    with pytest.raises(UsageError, match=r"No such file or directory\.\nSet RAY_TMPDIR to a shorter one\.$"):
-        short_temp_dir(pytest.fail)

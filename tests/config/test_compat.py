@@ -138,9 +138,10 @@ def test_rays_start_is_given_its_private_options(monkeypatch, tmp_path):
 
     source = inspect.getsource(ray.init)
     monkeypatch.setattr(ray, "init", init)
-    private_ray.start_local(2, str(tmp_path), ["os"], print, len)
+    private_ray.start_local(private_ray.NodeResources(2, None, 7), str(tmp_path), ["os"], print, len)
     assert (given["process"], given["node"]) == (print, len)
     assert (given["params"].no_monitor, given["params"].include_log_monitor) == (True, False)
+    assert (given["num_cpus"], given["num_gpus"], given["object_store_memory"]) == (2, None, 7)
     for name in ("_node_ip_address", "_temp_dir", "_system_config"):
         assert given[name]
         assert f'"{name}"' in source
@@ -167,23 +168,22 @@ def test_tune_counts_no_callbacks_and_gives_actors_of_this_machine_no_environmen
 
 def test_gpus_that_are_hidden_do_not_count(monkeypatch):
     monkeypatch.setattr(NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 4)
-    for visible, count in (("0,2", 2), ("", 0), (None, 4)):
+    for visible, count in (("0,2", 2), ("", 0), ("-1", 0), ("MIG-a,MIG-b,MIG-c,MIG-d,MIG-e", 5), (None, 4)):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert private_ray.visible_gpus() == count
+    monkeypatch.setattr(NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 0)
+    assert private_ray.visible_gpus() is None
 
 
-def test_an_address_is_found_as_ray_finds_it(monkeypatch):
-    assert private_ray.bootstrap_address("10.0.0.1:6379") == "10.0.0.1:6379"
-    assert private_ray.bootstrap_address("ray://head:10001") == "head:10001"
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
-    assert private_ray.bootstrap_address("auto") == "10.0.0.2:6379"
+def test_the_object_store_is_a_share_of_the_memory_that_there_is_and_no_smaller_than_ray_allows():
+    assert private_ray.object_store_bytes(2 * 10**9) == 6 * 10**8
+    smallest = private_ray.object_store_bytes(10**6)
+    assert smallest == private_ray.ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES
 
 
 def test_what_ray_knows_of_itself_is_asked_for_by_these_names(monkeypatch):
-    monkeypatch.setenv("RAY_TMPDIR", "/somewhere")
-    assert private_ray.get_default_system_temp_dir() == "/somewhere"
     assert private_ray.detect_fate_sharing_support() is (sys.platform == "linux")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert private_ray.is_token_auth_enabled() is False

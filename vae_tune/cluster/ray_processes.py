@@ -1,4 +1,4 @@
-"""The processes of a Ray that this machine starts: their process groups, exits, logs and temporary folder."""
+"""The processes of a Ray that this machine starts: their process groups, exits and logs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,17 +15,11 @@ from typing import Any
 
 from vae_tune.config.compat.ray import (
     detect_fate_sharing_support,
-    get_default_system_temp_dir,
     get_node,
     wait_for_node,
 )
-from vae_tune.config.errors import SearchError, UsageError
+from vae_tune.config.errors import SearchError
 
-_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
-"""The longest path of a Unix socket."""
-_SOCKET = f"session_2026-11-30_05-13-42_123456_{os.getpid()}/sockets/plasma_store"
-"""The longest path of a socket in Ray's folder."""
-_SHORT = Path("/tmp")
 _AGENT = re.compile(r"because one Ray agent failed, agent_name = (\w+)")
 """A raylet logs this before it exits too, which can take 15 seconds."""
 _LOGS = "--log_dir="
@@ -134,25 +126,6 @@ class RayProcesses:
                 how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 return name, how
         return None
-
-
-def short_temp_dir(say: Callable[[str], None]) -> str | None:
-    """Return a new temporary folder for Ray if the path of its own is too long for sockets, else None.
-
-    Raises UsageError if no short folder can be made.
-    """
-    parent = get_default_system_temp_dir()
-    most = _SOCKET_BYTES - len(f"/ray/{_SOCKET}")
-    if len(os.fsencode(parent)) <= most:
-        return None
-    too_long = f"Ray needs a temporary folder whose path has at most {most} bytes, but got {parent}"
-    try:
-        folder = tempfile.mkdtemp(prefix="ray-", dir=_SHORT)
-    except OSError as error:
-        unusable = f"{_SHORT} cannot be used: {error.strerror or error}."
-        raise UsageError(f"{too_long}; {unusable}\nSet RAY_TMPDIR to a shorter one.") from error
-    say(f"{too_long}: Ray uses {folder}.")
-    return folder
 
 
 def _read(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import threading
@@ -18,11 +17,19 @@ import ray
 import ray.exceptions
 
 from vae_tune.cluster.auth_token import ensure_private_token
-from vae_tune.cluster.ray_processes import RayDied, RayProcesses, short_temp_dir
+from vae_tune.cluster.ray_folder import RayFolder, create_ray_folder
+from vae_tune.cluster.ray_processes import RayDied, RayProcesses
 from vae_tune.cluster.slots import count_slots
-from vae_tune.config.compat.ray import bootstrap_address, lean_tune, start_local, visible_gpus
+from vae_tune.config.compat.ray import (
+    NodeResources,
+    bootstrap_address,
+    lean_tune,
+    object_store_bytes,
+    start_local,
+    visible_gpus,
+)
 from vae_tune.config.errors import SearchError, UsageError, telling_line
-from vae_tune.config.machine_limits import usable_cpus
+from vae_tune.config.machine_limits import available_memory, usable_cpus
 from vae_tune.config.settings import ResourceConfig
 
 _PRELOAD = "vae_tune.cluster.worker_preload"
@@ -51,9 +58,9 @@ _ENVIRONMENT = {
 def running_ray(config: ResourceConfig, say: Callable[[str], None] = lambda _: None) -> Iterator[RunningRay]:
     """Start Ray on this machine, bound to loopback, or join the cluster at ``config.address``.
 
-    A Ray that this process already runs is used, and left running. ``say`` gets a line about a cluster to join, and
-    about anything unusual. Raises UsageError if there is no cluster at that address, or no folder for a Ray of this
-    machine, SearchError if Ray does not start.
+    A Ray that this process already runs is used, and left running. ``say`` gets a line about a cluster to join.
+    Raises UsageError if there is no cluster at that address, or no folder for a Ray of this machine, SearchError if
+    Ray does not start.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -64,16 +71,21 @@ def running_ray(config: ResourceConfig, say: Callable[[str], None] = lambda _: N
         return
     with ExitStack() as running:
         if config.address is None:
-            folder = short_temp_dir(say)
+            folder = create_ray_folder()
+            running.push(partial(_delete_unless_failed, folder))
             started = RunningRay(partial(_start, config, folder))
-            if folder:  # kept after a failed start, for its logs
-                running.callback(shutil.rmtree, folder, ignore_errors=True)
         else:
             started = RunningRay()
             _join(config.address, say)
         running.callback(_shut_down)
         running.enter_context(lean_tune(local=config.address is None))
         yield started
+
+
+def _delete_unless_failed(folder: RayFolder, kind: type[BaseException] | None, *_: object) -> None:
+    """Delete the folder of a Ray; keep it, for its logs, if Ray did not start or a search failed."""
+    if kind is None or issubclass(kind, (UsageError, KeyboardInterrupt, SystemExit)):
+        folder.delete()
 
 
 class RunningRay:
@@ -112,21 +124,23 @@ class RunningRay:
                     signal.signal(signal.SIGTERM, handler)
 
 
-def _start(config: ResourceConfig, folder: str | None) -> RayProcesses:
+def _start(config: ResourceConfig, folder: RayFolder) -> RayProcesses:
     """Start Ray; try again if the half minute that Ray allows was too short for a busy machine.
 
     Ray gets no more CPUs than the trials use, and starts one worker per CPU before any is requested. If each of these
     workers will train, it imports all that a trial needs at once, while this process still prepares the study.
     """
     ensure_private_token()
-    cpus = usable_cpus()
-    trials = count_slots([{"CPU": cpus, "GPU": visible_gpus()}], config).count  # if 0, find_slots reports it later
+    cpus, gpus, memory = usable_cpus(), visible_gpus(), available_memory()
+    trials = count_slots([{"CPU": cpus, "GPU": gpus or 0}], config).count  # if 0, find_slots reports it later
     cpus = trials * config.cpus_per_trial or cpus
+    store = None if memory is None else object_store_bytes(memory)
+    resources = NodeResources(cpus, gpus, store)
     preload = [_PRELOAD] if trials == cpus else []
     for _ in range(_STARTS):
         processes = RayProcesses()
         try:
-            start_local(cpus, folder, preload, processes.start, processes.get_node)
+            start_local(resources, str(folder.path), preload, processes.start, processes.get_node)
         except Exception as error:  # Ray raises nothing more specific
             message = processes.start_error()
             processes.kill()
@@ -148,7 +162,7 @@ def _join(address: str, say: Callable[[str], None]) -> None:
         found = bootstrap_address(address)
         say(f"Joining the Ray cluster at {found} ...")
         _check_server(found)
-        ray.init(address, log_to_driver=False, runtime_env=_OWN_CODE)
+        ray.init(address if "://" in address else found, log_to_driver=False, runtime_env=_OWN_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"No Ray cluster at address {address!r}: {telling_line(error)}") from error
 

@@ -1,10 +1,12 @@
-"""The CPUs and the memory that this process may use; CPU affinity and control groups can limit them."""
+"""The CPUs and the memory that this process may use; CPU affinity, control groups and Slurm can limit them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+from vae_tune.config.slurm_job import job_cpus, job_memory_left
 
 
 def cpu_count() -> int:
@@ -15,8 +17,8 @@ def cpu_count() -> int:
 def usable_cpus(root: Path = Path("/")) -> int:
     """Return how many CPUs this process may use, at least 1, rounded down."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cpu_count()
-    quotas = (_cpu_quota(group) for group in control_groups("cpu", root))
-    return max(1, int(min([affinity, *(quota for quota in quotas if quota is not None)])))
+    limits = [job_cpus(os.environ), *(_cpu_quota(group) for group in control_groups("cpu", root))]
+    return max(1, int(min([affinity, *(limit for limit in limits if limit is not None)])))
 
 
 def cpu_note() -> str:
@@ -28,15 +30,15 @@ def cpu_note() -> str:
 def available_memory(root: Path = Path("/")) -> int | None:
     """Return the bytes of memory that this process can still allocate, None if the system does not report them.
 
-    This is the minimum over the machine and each control group. Cached files count as available, in a group as in the
-    machine: Linux drops them when memory is needed.
+    This is the minimum over the machine, each control group and the Slurm job. Cached files count as available, in a
+    group as in the machine: Linux drops them when memory is needed.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
         return None
     amounts = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    left = (_memory_left(group) for group in control_groups("memory", root))
+    left = [job_memory_left(os.environ, root), *(_memory_left(group) for group in control_groups("memory", root))]
     return max(0, min([*amounts, *(amount for amount in left if amount is not None)], default=0)) if amounts else None
 
 

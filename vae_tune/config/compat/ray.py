@@ -6,8 +6,10 @@ those in tests/system too: these start Ray in each of the ways in which a search
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -15,20 +17,22 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import ray
-from ray._common import utils as common_utils
 from ray._private import parameter, ray_constants, services, utils, worker
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication import authentication_utils
 from ray._private.state import GlobalState, state
 from ray.exceptions import RaySystemError
 
+from vae_tune.config.cuda_devices import visible_devices
+
 if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 _POLL_SECONDS = 0.05
+_GCS_ADDRESS = "--gcs-address="
+"""Option of a raylet."""
 
 detect_fate_sharing_support: Callable[[], bool] = utils.detect_fate_sharing_support
-get_default_system_temp_dir: Callable[[], str] = common_utils.get_default_system_temp_dir
 is_token_auth_enabled: Callable[[], bool] = authentication_utils.is_token_auth_enabled
 get_node: Callable[[str, str], dict[str, Any]] = services.get_node
 """Return what the Ray at an address knows of a node; wait for up to half a minute for it."""
@@ -41,27 +45,74 @@ def draining_nodes() -> Mapping[str, int]:
 
 
 def bootstrap_address(address: str) -> str:
-    """Return the host:port that ``ray.init`` would connect to, given for instance "auto"; RAY_ADDRESS replaces that.
+    """Return the host:port of the Ray at an address, given for instance "auto"; RAY_ADDRESS replaces that.
 
-    Raises ValueError if the address is malformed, OSError if no Ray was found or the host is unknown.
+    For "auto", Ray would take the one that was started last, of any user: here only those of this user count. Raises
+    ValueError if the address is malformed, OSError if no Ray was found or the host is unknown.
     """
     if address.startswith("ray://"):
         return address.removeprefix("ray://")
+    if address == "auto" and not os.environ.get(ray_constants.RAY_ADDRESS_ENVIRONMENT_VARIABLE):
+        address = _own_address()
     found: str = services.canonicalize_bootstrap_address_or_die(address)
     return found
 
 
-def visible_gpus() -> int:
-    """Return how many NVIDIA GPUs Ray will find on this machine; of other makes it finds more."""
-    visible = NvidiaGPUAcceleratorManager.get_current_process_visible_accelerator_ids()
+def _own_address() -> str:
+    """Return the address of this user's Ray on this machine, of several that of the last ``ray start``."""
+    owners: dict[str, set[int]] = {}
+    for process in services.psutil.process_iter(["cmdline", "uids"]):  # type: ignore[attr-defined]
+        command = process.info["cmdline"] or []
+        if services._is_raylet_process(command) and process.info["uids"]:
+            for word in command:
+                if word.startswith(_GCS_ADDRESS):
+                    owners.setdefault(word.removeprefix(_GCS_ADDRESS), set()).add(process.info["uids"].real)
+    own = sorted(address for address, users in owners.items() if os.getuid() in users)
+    if own:
+        last = None
+        with suppress(OSError):  # another user's file
+            last = utils.read_ray_address()
+        return last if last in own else own[0]
+    if owners:
+        raise OSError(f"{', '.join(sorted(owners))} belongs to another user.")
+    raise OSError("no Ray runs on this machine.")
+
+
+def visible_gpus() -> int | None:
+    """Return how many NVIDIA GPUs, or instances of partitioned ones, this process may use; None if there are none.
+
+    Ray finds GPUs of other makes by itself. Of NVIDIA's, it would also count what CUDA ignores, such as "-1", and of
+    the instances of a partitioned GPU only one.
+    """
     installed = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
-    return installed if visible is None else min(installed, len(visible))
+    variable = os.environ.get(NvidiaGPUAcceleratorManager.get_visible_accelerator_ids_env_var())
+    return len(visible_devices(variable, installed)) if installed else None
+
+
+def object_store_bytes(memory: int) -> int:
+    """Return the size of the object store on a machine with so many bytes of memory to use: by default 30% of them."""
+    size: int = utils.resolve_object_store_memory(memory)
+    return max(size, ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES)
+
+
+@dataclass(frozen=True)
+class NodeResources:
+    """What Ray may use of a machine; None: what it finds itself."""
+
+    cpus: int
+    gpus: int | None
+    store: int | None
+    """Bytes of the object store."""
 
 
 def start_local(
-    cpus: int, folder: str | None, preload: Sequence[str], start_process: Callable[..., Any], get_node: Any
+    resources: NodeResources,
+    folder: str,
+    preload: Sequence[str],
+    start_process: Callable[..., Any],
+    get_node: Any,
 ) -> None:
-    """Start Ray on this machine and connect to it; ``folder`` is for its files, None for Ray's default.
+    """Start Ray on this machine and connect to it. It keeps its files in ``folder``.
 
     It starts without the autoscaler's monitor (there are no nodes to add), the log monitor (nobody reads its lines)
     and the dashboard with its agents: each is a Python process that takes a core while the first trials start. And it
@@ -82,7 +133,9 @@ def start_local(
             "local",
             include_dashboard=False,
             log_to_driver=False,
-            num_cpus=cpus,
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            object_store_memory=resources.store,
             _node_ip_address="127.0.0.1",
             _temp_dir=folder,
             _system_config={"preload_python_modules": list(preload)} if preload else None,
