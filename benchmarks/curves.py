@@ -8,46 +8,43 @@ The table in benchmarks/curves/mnist was made with these two commands, which tak
 """
 
 import argparse
-import gzip
 from pathlib import Path
 
 from vae_tune.analysis.study import load_study
-from vae_tune.config.csv_tables import to_csv
 from vae_tune.config.errors import UsageError
-from vae_tune.config.files import address, atomic, write_json
+from vae_tune.config.files import address
 from vae_tune.config.names import (
     COMPLETE,
-    CURVES_FILE,
+    DIVERGED,
     EPOCH,
     SECONDS,
     STATE,
-    STUDY_FILE,
     TRIAL,
     VAL_KL,
     VAL_LOSS,
     VAL_RECONSTRUCTION,
 )
+from vae_tune.replay.curves import recorded_reports, write_table
 
 
 def write_curves(study: Path, output: Path) -> Path:
-    """Write the curves of a study's COMPLETE trials as a table into the folder ``output``; return its file.
+    """Write the curves of a study's COMPLETE and diverged trials as a table into the folder ``output``.
+
+    Returns:
+        The file of the curves.
 
     Raises:
         UsageError: the folder is not a study, or has no complete trial.
     """
     loaded = load_study(study)
-    complete = loaded.trials[loaded.trials[STATE] == COMPLETE]
-    if complete.empty:
+    complete = loaded.trials[STATE] == COMPLETE
+    if not complete.any():
         raise UsageError(f"{address(study)} has no complete trial, and so no curve to publish.")
+    kept = loaded.trials[complete | loaded.trials[DIVERGED]]
     names = list(loaded.space.distributions)
-    reports = loaded.epochs[[TRIAL, EPOCH, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS]].round(4)
-    table = complete[names].merge(reports, left_index=True, right_on=TRIAL).sort_values([TRIAL, EPOCH])
-    columns = [TRIAL, EPOCH, *names, VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS]
-    output.mkdir(parents=True, exist_ok=True)
-    with atomic(output / CURVES_FILE) as file:
-        file.write(gzip.compress(to_csv(table[columns]), mtime=0))
-    write_json(output / STUDY_FILE, loaded.metadata)
-    return output / CURVES_FILE
+    losses = [VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, *loaded.ranking.columns]
+    table = kept[names].merge(recorded_reports(loaded), left_index=True, right_on=TRIAL)
+    return write_table(table[[TRIAL, EPOCH, *names, *losses, SECONDS]], loaded.metadata, output)
 
 
 if __name__ == "__main__":

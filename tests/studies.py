@@ -154,7 +154,9 @@ def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), ki
     for number, given in enumerate(trials):
         trial = {"losses": (), "state": COMPLETE, "started": 0.0, "node": "host", "values": {}} | given
         times = trial.get("times") or [trial["started"] + epoch for epoch, _ in enumerate(trial["losses"], start=1)]
-        made = Simulated(number, reference | trial["values"], trial["started"], trial["node"], None)
+        values = reference | trial["values"]
+        values = {name: value for name, value in values.items() if space.applies(name, values.get("model", ""))}
+        made = Simulated(number, values, trial["started"], trial["node"], None)
         made.state, made.ended = trial["state"], trial.get("ended", max([trial["started"], *times]))
         for name in ("reason", "audited", "collapsed", "diverged"):
             setattr(made, name, trial.get(name, getattr(made, name)))

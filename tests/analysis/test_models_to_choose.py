@@ -15,9 +15,7 @@ from vae_tune.analysis.hyperparameters import FANOVA, importance, pair_grid, par
 from vae_tune.analysis.next_space import as_yaml, next_space
 from vae_tune.analysis.range_edges import range_edges
 from vae_tune.analysis.study import load_study, parts_by_model, trial_configs
-from vae_tune.config.errors import UsageError
 from vae_tune.config.space import Space
-from vae_tune.replay.curves import study_curves
 from vae_tune.views.report.page import write_report
 
 
@@ -105,11 +103,6 @@ def test_the_report_with_every_figure_is_drawn(folder, study):
     write_report(folder)
     assert "model.channels" in (folder / "report.html").read_text()
     assert repr(study)
-
-
-def test_it_cannot_be_replayed(study):
-    with pytest.raises(UsageError, match="cannot be replayed: its models have different hyperparameters"):
-        study_curves(study)
 
 
 def test_a_space_in_which_all_models_share_everything_is_one_part(study):

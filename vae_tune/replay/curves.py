@@ -23,14 +23,28 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from vae_tune.analysis.hyperparameters import Axis
 from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import Study, image_shape, load_study, size_factor
-from vae_tune.config.csv_tables import read_csv
+from vae_tune.config.csv_tables import read_csv, to_csv
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict
+from vae_tune.config.files import atomic, write_json
 from vae_tune.config.local_copies import local_copy, original_address
 from vae_tune.config.metric import Metric
-from vae_tune.config.names import CURVES_FILE, DIVERGED, EPOCH, FAIL, SECONDS, STATE, TRIAL, VAL_LOSS
+from vae_tune.config.names import (
+    CURVES_FILE,
+    DIVERGED,
+    EPOCH,
+    FAIL,
+    SECONDS,
+    STATE,
+    STUDY_FILE,
+    TRIAL,
+    VAL_KL,
+    VAL_LOSS,
+    VAL_RECONSTRUCTION,
+)
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
+from vae_tune.config.trial_values import MODEL
 from vae_tune.record.metadata import read_metadata, read_space
 
 Array = npt.NDArray[np.float64]
@@ -110,21 +124,26 @@ def study_curves(study: Study) -> Curves:
     Raises:
         UsageError: no trial has reported an epoch.
     """
-    if study.space.conditions:
-        raise UsageError(f"{study.name} cannot be replayed: its models have different hyperparameters.")
-    failed = study.trials[study.trials[STATE] == FAIL]
-    diverged = failed[failed[DIVERGED]]
-    kept = study.trials.drop(index=failed.index.difference(diverged.index))
-    reports = study.epochs[study.epochs[TRIAL].isin(kept.index)][[TRIAL, EPOCH, study.ranking.name, SECONDS]]
+    reports = recorded_reports(study)
     reports = reports.assign(**{VAL_LOSS: study.losses(reports)})[[TRIAL, EPOCH, VAL_LOSS, SECONDS]]
-    last = reports.groupby(TRIAL)[EPOCH].max().reindex(diverged.index, fill_value=0)
-    pace = reports.groupby(TRIAL)[SECONDS].mean().reindex(diverged.index).fillna(reports[SECONDS].mean())
-    columns = {TRIAL: diverged.index, EPOCH: last.to_numpy() + 1, VAL_LOSS: np.inf, SECONDS: pace.to_numpy()}
-    ends = pd.DataFrame(columns)
-    reports = pd.concat([reports, ends]) if len(ends) else reports
-    table = reports.merge(kept[list(study.space.distributions)].reset_index(), on=TRIAL)
+    table = reports.merge(study.trials[list(study.space.distributions)].reset_index(), on=TRIAL)
     size = size_factor(study.image_shape)
     return _curves(study.folder, study.loss_unit, study.space, study.reference, table, size)
+
+
+def recorded_reports(study: Study) -> pd.DataFrame:
+    """Return the rows of ``study.epochs`` without the trials that failed for another reason than divergence.
+
+    A diverged trial has one more row, of the epoch in which it diverged, with an infinite loss.
+    """
+    failed = study.trials[study.trials[STATE] == FAIL]
+    diverged = failed[failed[DIVERGED]]
+    reports = study.epochs[~study.epochs[TRIAL].isin(failed.index.difference(diverged.index))]
+    last = reports.groupby(TRIAL)[EPOCH].max().reindex(diverged.index, fill_value=0)
+    pace = reports.groupby(TRIAL)[SECONDS].mean().reindex(diverged.index).fillna(reports[SECONDS].mean())
+    loss = study.ranking.loss(np.inf)
+    columns = {TRIAL: diverged.index, EPOCH: last.to_numpy() + 1, study.ranking.name: loss, SECONDS: pace.to_numpy()}
+    return pd.concat([reports, pd.DataFrame(columns)]) if len(diverged) else reports
 
 
 def _curves(
@@ -136,7 +155,9 @@ def _curves(
     if not table[EPOCH].between(1, reference.max_epochs).all():
         raise ValueError(f"an epoch is not in 1..{reference.max_epochs}")
     first = table.drop_duplicates(TRIAL).sort_values(TRIAL)[list(space.distributions)].to_dict("records")
-    values = tuple({str(name): _choice(value, space, str(name)) for name, value in row.items()} for row in first)
+    values = tuple(
+        {str(name): _value(cell, space, str(name)) for name, cell in row.items() if pd.notna(cell)} for row in first
+    )
     epochs = range(1, reference.max_epochs + 1)
     losses, seconds = (
         table.pivot(index=TRIAL, columns=EPOCH, values=name).reindex(columns=epochs).to_numpy(np.float64)
@@ -145,9 +166,12 @@ def _curves(
     return Curves(folder.name, space, reference, unit, values, losses, seconds, size)
 
 
-def _choice(cell: Any, space: Space, name: str) -> Any:
-    """Return a cell as the space holds it: a choice by its text."""
-    choices = getattr(space.distributions[name], "choices", ())
+def _value(cell: Any, space: Space, name: str) -> Any:
+    """Return a cell as the space holds it: a choice by its text, a whole number as one beside empty cells too."""
+    searched = space.distributions[name]
+    if isinstance(searched, IntDistribution):
+        return int(cell)
+    choices = getattr(searched, "choices", ())
     return next((choice for choice in choices if str(choice) == str(cell)), cell)
 
 
@@ -156,19 +180,39 @@ def read_table(folder: Path) -> pd.DataFrame:
     return read_csv(BytesIO(gzip.decompress((folder / CURVES_FILE).read_bytes())))
 
 
+def write_table(table: pd.DataFrame, metadata: Mapping[str, Any], folder: Path) -> Path:
+    """Write a table of curves and its ``study.json`` into ``folder``; return the file of the curves.
+
+    Losses in nats and seconds are rounded to four decimals.
+    """
+    digits = dict.fromkeys((VAL_LOSS, VAL_RECONSTRUCTION, VAL_KL, SECONDS), 4)
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic(folder / CURVES_FILE) as file:
+        file.write(gzip.compress(to_csv(table.round(digits).sort_values([TRIAL, EPOCH])), mtime=0))
+    write_json(folder / STUDY_FILE, metadata)
+    return folder / CURVES_FILE
+
+
 class Tabular:
     """The recorded curves alone: a recorded configuration gets its own curve, which may end early.
 
-    Another configuration gets the nearest whole curve, by Euclidean distance in the unit cube of the space.
+    Another configuration gets the nearest curve that was not stopped early, of the same model, by Euclidean distance
+    in the unit cube of the space. It diverges where that curve does.
     """
 
     def __init__(self, curves: Curves):
         self.curves = curves
         self._places = places(curves.space, curves.values)
-        self._whole = np.flatnonzero(~np.isnan(curves.losses).any(axis=1))
-        if not len(self._whole):
-            raise UsageError(f"{curves.name} has no whole curve, which a replay needs.")
-        self.best = float(curves.losses[self._whole, -1].min())
+        self._diverged = np.asarray(np.isinf(curves.losses).any(axis=1))
+        self._ended = np.flatnonzero(curves.whole | self._diverged)
+        branches = np.array([_branch(curves.space, values) for values in curves.values])
+        searched: Any = curves.space.distributions.get(MODEL)
+        self._lent: dict[str, npt.NDArray[np.intp]] = {}
+        for model in searched.choices if curves.space.conditions else ("",):
+            if not (curves.whole & (branches == model)).any():
+                raise UsageError(f"{curves.name} has no whole curve{model and f' of {model}'}, which a replay needs.")
+            self._lent[model] = self._ended[branches[self._ended] == model]
+        self.best = float(curves.losses[curves.whole, -1].min())
         """The lowest recorded loss at ``max_epochs``."""
 
     def curve(self, values: Mapping[str, Any]) -> Curve:
@@ -176,23 +220,32 @@ class Tabular:
         distances = np.linalg.norm(self._places - places(self.curves.space, [values]), axis=1)
         nearest = int(distances.argmin())
         if distances[nearest] > 1e-9:
-            nearest = int(self._whole[distances[self._whole].argmin()])
-        seconds = self.curves.seconds[nearest]
-        return Curve(self.curves.losses[nearest], np.where(np.isnan(seconds), np.nanmean(seconds), seconds))
+            lent = self._lent.get(_branch(self.curves.space, values), self._ended)
+            nearest = int(lent[distances[lent].argmin()])
+        losses, seconds = self.curves.losses[nearest], self.curves.seconds[nearest]
+        if self._diverged[nearest]:
+            losses = np.where(np.logical_or.accumulate(np.isinf(losses)), np.inf, losses)
+        return Curve(losses, np.where(np.isnan(seconds), np.nanmean(seconds), seconds))
+
+
+def _branch(space: Space, values: Mapping[str, Any]) -> str:
+    """Return the model of a configuration where models have hyperparameters of their own, otherwise an empty text."""
+    return str(values[MODEL]) if space.conditions else ""
 
 
 def places(space: Space, values: Sequence[Mapping[str, Any]]) -> Array:
     """Return configurations as points: (n, d), a number in 0..1 on its own scale, each choice a column of 0 or 1.
 
     The reference may lie outside of the space, and so outside of 0..1. A value that a logarithmic scale cannot hold,
-    such as a weight decay of 0, is placed at the low end.
+    such as a weight decay of 0, is placed at the low end. A number that the configuration's model does not have is
+    placed in the middle, and is none of the choices.
     """
     columns: list[Any] = []
     for name, searched in space.distributions.items():
-        cells = [one[name] for one in values]
+        cells: list[Any] = [one.get(name) for one in values]
         if isinstance(searched, CategoricalDistribution):
             columns += [[float(cell == choice) for cell in cells] for choice in searched.choices]
         elif isinstance(searched, IntDistribution | FloatDistribution):
             axis = Axis(name, "log" if searched.log else "linear", searched.low, searched.high)
-            columns.append(np.nan_to_num(axis.place(cells), neginf=0.0))
+            columns.append(np.nan_to_num(axis.place(cells), nan=0.5, neginf=0.0))
     return np.array(columns, np.float64).T

@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from optuna.trial import FrozenTrial
 
 from vae_tune.config.compat.optuna import contains, fixed_params, vectorize_tpe
+from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import Sampler
 from vae_tune.config.space import Space
 from vae_tune.config.trial_values import MODEL
@@ -84,6 +85,20 @@ def make_sampler(
         kind = SAMPLERS[name]
         sampler = kind.of_models(stream) if space.conditions and kind.of_models else kind.make(seed, stream)
         return cast(BaseSampler, _NoRepeats(sampler, space, tried, stream))
+
+
+def refuse_conditions(name: Sampler, space: Space) -> None:
+    """Refuse a sampler for a space that it cannot search.
+
+    Raises:
+        UsageError: models of the space have options of their own, which the sampler does not support.
+    """
+    if space.conditions and SAMPLERS[name].of_models is None:
+        able = " or ".join(f"--sampler {name}" for name, kind in SAMPLERS.items() if kind.of_models)
+        raise UsageError(
+            f"--sampler {name} cannot search options that only some models have: "
+            f"{', '.join(space.conditions)}.\nTake {able}."
+        )
 
 
 def configuration_key(space: Mapping[str, BaseDistribution], values: Mapping[str, Any]) -> Key:

@@ -25,6 +25,7 @@ from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, UnknownEpoch, simulate
 from vae_tune.replay.surrogate import ERROR, ERROR_OF_BEST, FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.replay.tables import NEAR, REGRET, SETTING, lowest, regret_table, summary_table
+from vae_tune.search.sampler import refuse_conditions
 from vae_tune.views.console import make_console
 
 _NEAR_WORDS = "Epochs to: median, and share of the searches that reach that regret. "
@@ -56,6 +57,9 @@ def replay(
     recorded = load_curves(source)
     model = _make_source(source, recorded, curves, force=force, console=console)
     for setting in settings:
+        refuse_conditions(setting.sampler, recorded.space)
+        if recorded.space.conditions and setting.bridge == "stock":
+            raise UsageError("--bridge stock cannot search options that only some models have. Use ours or pruned.")
         if setting.asha.has_rungs and setting.asha.grace_period > recorded.max_epochs:
             epochs = f"the {recorded.max_epochs} epochs of these curves"
             raise UsageError(f"grace_period must be at most {epochs}, but got {setting.asha.grace_period}.")

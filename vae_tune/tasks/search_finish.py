@@ -37,7 +37,7 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
         if confirming:
             metrics = _confirm(replace(search, stopping=stopping), metrics)
             view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows, study.loss_unit)
-        if stopping.reason != INTERRUPTED and study.kind == SEARCH and not study.space.conditions:
+        if stopping.reason != INTERRUPTED and study.kind == SEARCH:
             view.say("Replaying the search ...")
             with _warn_on_error(view, "The search could not be replayed"):
                 from vae_tune.replay.forecast import SECONDS, write_forecast

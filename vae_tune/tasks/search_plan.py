@@ -18,7 +18,7 @@ from vae_tune.images.datasets import refuse_at_once
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.metadata import refuse_other_metric
 from vae_tune.search.initial_trials import read_points
-from vae_tune.search.sampler import SAMPLERS
+from vae_tune.search.sampler import SAMPLERS, refuse_conditions
 from vae_tune.search.warm_start import refuse_repeats
 from vae_tune.tasks.kinds import refuse_kinds_for_all
 from vae_tune.tasks.model_code import signature_of_named, with_options
@@ -103,12 +103,7 @@ def _new_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
 
 def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
     """Refuse samplers that cannot search models' own options, or learn from a reference outside of the space."""
-    if space.conditions and SAMPLERS[config.sampler].of_models is None:
-        able = " or ".join(f"--sampler {name}" for name, kind in SAMPLERS.items() if kind.of_models)
-        raise UsageError(
-            f"--sampler {config.sampler} cannot search options that only some models have: "
-            f"{', '.join(space.conditions)}.\nTake {able}."
-        )
+    refuse_conditions(config.sampler, space)
     if SAMPLERS[config.sampler].learns_from_all and not space.contains(base):
         outside = space.outside(base)
         values = ", ".join(f"{name} {value}" for name, value in outside.items())
