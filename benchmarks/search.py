@@ -23,6 +23,7 @@ import argparse
 import csv
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def main() -> None:
                     epochs = peer(program, kernel or "usual", Path(place), *sizes)
                 wall = time.time() - start
             training = sum(epoch["seconds"] for epoch in epochs)
-            best = min(epoch["val_loss"] for epoch in epochs)
+            best = min(epoch["val_loss"] for epoch in epochs if math.isfinite(epoch["val_loss"]))
             runs.append({"wall": wall, "epochs": len(epochs), "training": training, "best": best})
             print(f"  {name}: {runs[-1]}", flush=True)
     rows, mine = [], found["vae_tune"]

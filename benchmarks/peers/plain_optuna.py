@@ -1,8 +1,12 @@
 """One of two processes that search with Optuna alone: a journal file between them, SuccessiveHalvingPruner.
 
+A trial that diverges has failed, and the search goes on: by ``catch`` where the training raises an exception, by
+Optuna's handling of NaN where it reports the loss.
+
 python plain_optuna.py KERNEL FOLDER NUM_SAMPLES TRAIN_SIZE MAX_EPOCHS
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
+
+from vae_tune.vae.training import Diverged
 
 
 def main() -> None:
@@ -28,6 +34,8 @@ def main() -> None:
         loss = float("inf")
         losses = train(kernel, values, int(train_size), int(max_epochs))
         for epoch, loss in logged(folder, trial.number, losses):
+            if not math.isfinite(loss):
+                return math.nan
             trial.report(loss, epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned
@@ -39,8 +47,8 @@ def main() -> None:
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
         load_if_exists=True,
     )
-    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    study.optimize(objective, callbacks=[MaxTrialsCallback(int(num_samples), states=states)])
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING)
+    study.optimize(objective, catch=(Diverged,), callbacks=[MaxTrialsCallback(int(num_samples), states=states)])
 
 
 if __name__ == "__main__":

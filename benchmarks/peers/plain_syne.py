@@ -31,6 +31,7 @@ def main() -> None:
         scheduler=asha,
         stop_criterion=StoppingCriterion(max_num_trials_started=int(num_samples)),
         n_workers=2,
+        max_failures=int(num_samples),  # a trial that diverges has failed, and the search goes on
         wait_trial_completion_when_stopping=True,
     )
     tuner.run()
