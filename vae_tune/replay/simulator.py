@@ -28,7 +28,7 @@ from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.record.sampler_view import SET_ASIDE, sampler_view
 from vae_tune.record.trials import TrialRow
-from vae_tune.replay.curves import Curve, Source
+from vae_tune.replay.curves import Curve, Curves, Source
 from vae_tune.replay.setting import Setting
 from vae_tune.search.initial_trials import InitialTrials, reference_values
 from vae_tune.search.scheduler_factory import make_scheduler
@@ -118,14 +118,21 @@ def simulate(
     Raises:
         UnknownEpoch: a trial trains past the end of its recorded curve.
     """
-    base = replace(source.curves.reference, seed=seed)
-    make_search = _stock_search if setting.bridge == "stock" else _search
     with silence_optuna():
-        suggest, report, states = make_search(source.curves.space, base, setting, num_samples, points)
+        suggest, report, states = new_search(source.curves, setting, num_samples, seed, points)
         trials = _run(suggest, report, source.curve, setting.workers)
     for trial in trials:
         trial.state = states[trial.trial]
     return trials
+
+
+def new_search(
+    curves: Curves, setting: Setting, num_samples: int, seed: int, points: Sequence[Mapping[str, Any]] = ()
+) -> tuple[Suggest, Report, States]:
+    """Return how a worker asks and reports in a new search of the curves' space, and the states that follow."""
+    base = replace(curves.reference, seed=seed)
+    make_search = _stock_search if setting.bridge == "stock" else _search
+    return make_search(curves.space, base, setting, num_samples, points)
 
 
 def _run(
