@@ -124,6 +124,12 @@ BROKEN = {
         "--port=6379",
         "without the address of the head",
     ),
+    "nice workers": (
+        "cluster.yaml",
+        "RAY_worker_niceness=0; ~/vae/bin/ray start --address",
+        "A=b; ~/vae/bin/ray start --address",
+        "niceness 15",
+    ),
     "provider's own start": (
         "cluster.yaml",
         "head_start_ray_commands",

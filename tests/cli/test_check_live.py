@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import ray.exceptions
 
@@ -37,6 +39,12 @@ def test_another_version_is_found_and_counts_by_what_it_breaks(name, level):
 @pytest.mark.parametrize(("skew", "levels"), [(1.0, []), (-3.0, ["warning"]), (3.0, ["warning"]), (-90.0, ["error"])])
 def test_a_clock_that_is_off_is_found(skew, levels):
     assert [problem.level for problem in node_problems("10.0.0.5", GOOD, skew, HERE)] == levels
+
+
+@pytest.mark.parametrize(("niceness", "levels"), [(0, []), (15, ["warning"])])
+def test_workers_that_leave_the_cpus_to_others_are_found(niceness, levels):
+    answer = replace(GOOD, niceness=niceness)
+    assert [problem.level for problem in node_problems("10.0.0.5", answer, 0.0, HERE)] == levels
 
 
 def test_storage_that_a_node_cannot_write_is_an_error():

@@ -43,6 +43,7 @@ SMALL = ("--train-size", 3000, "--max-epochs", 4, "--scheduler", "none", "--resu
 def cluster(monkeypatch):
     """A head without CPUs, as in cluster.yaml."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "5")  # unlike that of a search
     monkeypatch.setenv("RAY_health_check_period_ms", "500")
     monkeypatch.setenv("RAY_health_check_timeout_ms", "2000")
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -124,8 +125,11 @@ def mark(path, **changes):
 
 
 def test_a_node_gets_the_images_once_and_the_code_of_the_driver(cluster, search, tmp_path):
-    """Two workers on it. They have the package of this checkout; the driver has another, which only it can see."""
-    node = cluster.add_node(num_cpus=2)
+    """Two workers on it. They have the package of this checkout; the driver has another, which only it can see.
+
+    It also says that they have a higher niceness than it has itself.
+    """
+    node, own = cluster.add_node(num_cpus=2), os.getpriority(os.PRIO_PROCESS, 0)
     other = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "vae_tune", other / "vae_tune", ignore=shutil.ignore_patterns("__pycache__"))
     training = other / "vae_tune" / "vae" / "training.py"
@@ -140,6 +144,7 @@ def test_a_node_gets_the_images_once_and_the_code_of_the_driver(cluster, search,
     assert size <= stored_bytes(node) < 1.5 * size
     code, output = running.wait()
     assert code == 0, output
+    assert f"workers have niceness {own + 5}, this command has {own}" in output
     is_whole(folder, trials=2)
     assert all(int(row["active_units"]) >= 1000 for row in table(folder / "epochs.csv"))
 

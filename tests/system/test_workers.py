@@ -30,3 +30,12 @@ def test_trials_take_the_workers_that_ray_started_before_them_and_that_have_impo
     assert imported
     assert pid in waiting or len(waiting) < SLOTS.count  # not all had come up when they were listed
     assert ray.get_runtime_context().runtime_env == {}
+
+
+def test_a_trial_has_the_niceness_of_the_command_that_started_the_search():
+    class Trial:
+        def niceness(self):
+            return os.getpriority(os.PRIO_PROCESS, 0)
+
+    actor = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
+    assert ray.get(actor.niceness.remote()) == os.getpriority(os.PRIO_PROCESS, 0)

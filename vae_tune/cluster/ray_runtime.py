@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from logging.handlers import MemoryHandler
@@ -29,7 +30,7 @@ from vae_tune.config.compat.ray import (
     visible_gpus,
 )
 from vae_tune.config.errors import SearchError, UsageError, telling_line
-from vae_tune.config.machine_limits import available_memory, usable_cpus
+from vae_tune.config.machine_limits import available_memory, niceness, usable_cpus
 from vae_tune.config.settings import ResourceConfig
 
 _PRELOAD = "vae_tune.cluster.worker_preload"
@@ -47,6 +48,7 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # vae_tune prints its own progress
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # added to that of this command; Ray adds 15, and any other program goes first
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # vae_tune writes its own record
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own state is never read: a resume reads the study
@@ -165,6 +167,22 @@ def _join(address: str, say: Callable[[str], None]) -> None:
         ray.init(address if "://" in address else found, log_to_driver=False, runtime_env=_OWN_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"No Ray cluster at address {address!r}: {telling_line(error)}") from error
+    _compare_niceness(say)
+
+
+def _compare_niceness(say: Callable[[str], None]) -> None:
+    """Have ``say`` get a line, as soon as a worker answers, if workers have a higher niceness than this process."""
+    own = niceness()
+
+    def compare(answer: Future[int]) -> None:
+        if answer.exception() is None and answer.result() > own:
+            say(
+                f"The cluster's workers have niceness {answer.result()}, this command has {own}: "
+                "on a shared machine, other programs get the CPUs first.\n"
+                "To change that, start Ray on each node with RAY_worker_niceness=0."
+            )
+
+    ray.remote(num_cpus=0)(niceness).remote().future().add_done_callback(compare)
 
 
 def _check_server(address: str) -> None:

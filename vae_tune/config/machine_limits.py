@@ -1,4 +1,4 @@
-"""The CPUs and the memory that this process may use; CPU affinity, control groups and Slurm can limit them."""
+"""The CPUs and the memory that this process may use (affinity, control groups and Slurm limit them), and its niceness."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def cpu_note() -> str:
     """Return for instance " (1 of 2 CPUs may be used)", or "" if there is no limit."""
     usable, there = usable_cpus(), cpu_count()
     return f" ({usable} of {there} CPUs may be used)" if usable < there else ""
+
+
+def niceness() -> int:
+    """Return the niceness of this process: 0 by default, up to 19 for one that leaves busy CPUs to others."""
+    return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def available_memory(root: Path = Path("/")) -> int | None:

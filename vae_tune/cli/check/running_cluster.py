@@ -21,6 +21,7 @@ from vae_tune.cluster.ray_runtime import running_ray
 from vae_tune.config.compat.ray import is_token_auth_enabled
 from vae_tune.config.errors import telling_line
 from vae_tune.config.files import absolute, named_path
+from vae_tune.config.machine_limits import niceness
 from vae_tune.config.settings import ResourceConfig
 from vae_tune.config.storage import QUICK, delete_folder, exists, write_bytes
 
@@ -45,6 +46,7 @@ class Probe:
     """Why it cannot use the storage; None if it can, or if none was named."""
     images_per_second: float
     device: str
+    niceness: int = 0
 
 
 def check_cluster(address: str, results_dir: str | None, say: Callable[[str], None]) -> list[Problem]:
@@ -111,7 +113,7 @@ def probe(folder: Path | None) -> Probe:
 
     images_per_second, device = one_second_trial(bool(ray.get_gpu_ids()))
     storage = None if folder is None else _try_storage(folder)
-    return Probe(own_versions(), storage, images_per_second, device)
+    return Probe(own_versions(), storage, images_per_second, device, niceness())
 
 
 def own_versions() -> dict[str, str]:
@@ -167,6 +169,9 @@ def node_problems(where: str, answer: Probe, skew: float, here: Mapping[str, str
     if abs(skew) > _SKEW:
         level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
         yield Problem(level, where, f"The clock is off by {skew:+.1f} s.", "Let the node use NTP (chrony).")
+    if answer.niceness > 0:
+        what = f"Trials have niceness {answer.niceness}: any other program there gets the CPUs first."
+        yield Problem("warning", where, what, "Start Ray there with RAY_worker_niceness=0.")
     if answer.storage:
         yield Problem("error", where, f"The results cannot be written: {answer.storage}", "Checkpoints would be lost.")
 
