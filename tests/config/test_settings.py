@@ -87,6 +87,7 @@ BAD_VALUES = [
     *((SearchConfig, "resume", value) for value in (3, True)),
     *((SearchConfig, "time_budget", value) for value in ("", "soon", "0s", "-5m", "45", "1.5h", "m", 45, True)),
     *((SearchConfig, "target_loss", value) for value in (math.nan, math.inf, -math.inf, "100", True)),
+    *((SearchConfig, "notify", value) for value in ("", " ", 3, True)),
     *((SearchConfig, "sampler", value) for value in ("grid", None, True)),
     *((SearchConfig, "asha", value) for value in (None, 3, {"grace_period": 1}, TrialConfig())),
     *((SearchConfig, "trial", value) for value in (None, {}, AshaConfig())),

@@ -24,6 +24,7 @@ from vae_tune.record.metadata import (
     refuse_changes,
     refuse_other_data,
     resume_command,
+    this_run,
 )
 
 CONFIG = SearchConfig()
@@ -189,10 +190,27 @@ def test_a_study_says_what_it_is(metadata, tmp_path):
         read_search_config(tmp_path)
 
 
+def test_a_command_to_notify_with_is_neither_recorded_nor_taken_from_a_record(tiny, tmp_path, monkeypatch):
+    config = replace(CONFIG, notify="curl https://chat/secret")
+    metadata = new_metadata("s", config, CONFIG.trial, DEFAULT_SPACE, tiny)
+    assert "secret" not in json.dumps(metadata)
+    metadata["config"]["notify"] = "touch written-by-somebody"
+    (tmp_path / "study.json").write_text(json.dumps(metadata))
+    assert read_search_config(tmp_path).notify is None
+    for given, kept in (
+        (["--notify", "curl secret", "--keep", "2"], ["--notify", "...", "--keep", "2"]),
+        (["--notify=curl secret"], ["--notify=..."]),
+        (["--keep", "2"], ["--keep", "2"]),
+    ):
+        monkeypatch.setattr("sys.argv", ["search.py", *given])
+        assert this_run()["command"] == ["search.py", *kept]
+
+
 def test_of_each_setting_it_is_decided_whether_a_resume_may_change_it():
     """A new field fails here until it is on one side: trials must stay comparable."""
     may_change = {"num_samples", "resources", "resume", "results_dir", "study_name", "time_budget", "target_loss"}
     may_change |= {
+        "notify",
         "keep",
         "sampler",
         "views",

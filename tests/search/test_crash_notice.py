@@ -21,3 +21,12 @@ def test_only_a_process_that_ends_in_the_block_is_spoken_for(ending):
     code = f"import os, sys\n{notice}\nwith crash_notice('Resume it.'):\n    {ending}\n"
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == ENDINGS[ending]
+
+
+def test_commands_run_after_the_message_one_after_another(tmp_path):
+    notice = "from vae_tune.search.crash_notice import crash_notice"
+    code = (
+        f"import os\n{notice}\nwith crash_notice('Resume it.', ['false'], [], ['touch', {str(tmp_path / 'a b')!r}]):"
+    )
+    subprocess.run([sys.executable, "-c", f"{code}\n    os._exit(1)\n"], stderr=subprocess.PIPE, check=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a b"]

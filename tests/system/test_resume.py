@@ -15,6 +15,14 @@ pytestmark = pytest.mark.system
 SMALL = ("--train-size", 5000, "--max-epochs", 3, "--results-dir", "out")
 
 
+def is_told(path, status, report):
+    """The command of --notify was given the end of the search."""
+    message = json.loads(path.read_text())
+    assert message["status"] == status
+    assert (message["resume"] is None) == (status == "complete")
+    assert (message["report"] or "").endswith(report)
+
+
 def interrupt_in_order(running, folder):
     """Send SIGTERM to the process group, as ``timeout`` does, and to each process of Ray, as Slurm and systemd do."""
     os.killpg(running.process.pid, signal.SIGTERM)
@@ -45,9 +53,10 @@ def interrupt_at_once(running, folder):
 
 def test_interruptions_keep_everything_and_the_resume_completes_it(search, tmp_path):
     folder, epochs = tmp_path / "out" / "cut", tmp_path / "out" / "cut" / "epochs.csv"
-    running = search("--num-samples", 6, "--study-name", "cut", *SMALL)
+    running = search("--num-samples", 6, "--study-name", "cut", "--notify", "cat > told.json", *SMALL)
     wait_for(lambda: len(table(epochs)) >= 2, running)
     interrupt_in_order(running, folder)
+    is_told(tmp_path / "told.json", "interrupted", "out/cut/report.html")
     before = table(epochs)
     assert json.loads((folder / "study.json").read_text())["status"] == "interrupted"
 
@@ -78,14 +87,17 @@ def test_interruptions_keep_everything_and_the_resume_completes_it(search, tmp_p
 
 def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken_search(search, tmp_path):
     one_at_a_time = ("--num-samples", 4, "--max-concurrent", 1, *SMALL)
-    whole = search("--study-name", "whole", *one_at_a_time)
+    whole = search("--study-name", "whole", "--notify", "cat > whole.json", *one_at_a_time)
     code, output = whole.wait()
     assert code == 0, output
     assert "Report: out/whole/report.html" in output
+    is_told(tmp_path / "whole.json", "complete", "out/whole/report.html")
     assert "Not enough data for a forecast: " in output  # of so few trials
     assert "Winner and reference" in (tmp_path / "out" / "whole" / "report.html").read_text()
 
-    running = search("--study-name", "killed", *one_at_a_time)
+    running = search(
+        "--study-name", "killed", "--notify", "cat > killed.tmp; mv killed.tmp killed.json", *one_at_a_time
+    )
     folder = tmp_path / "out" / "killed"
     for reports in (0, 1, 3):  # none: the study is there, and nothing reported
         wait_for((folder / "study.json").exists, running)
@@ -93,6 +105,7 @@ def test_a_killed_driver_loses_no_trial_and_the_numbers_are_those_of_an_unbroken
         running.kill(signal.SIGKILL)
         running.wait()
         running = search("--resume", folder)
+    is_told(wait_for(lambda: [*tmp_path.glob("killed.json")])[0], "killed", "")
     running.wait_for_line("Evaluating the winner")
     running.kill(signal.SIGKILL)
     running.wait()

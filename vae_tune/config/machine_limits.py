@@ -1,4 +1,4 @@
-"""The CPUs and the memory that this process may use (affinity, control groups and Slurm limit them), and its niceness."""
+"""The CPUs and the memory that this process may use: affinity, control groups and Slurm limit them; its niceness."""
 
 from __future__ import annotations
 

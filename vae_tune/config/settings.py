@@ -323,6 +323,9 @@ class SearchConfig:
     loss is biased, since it is the best of many."""
     confirm_seeds: int = 3
     """Fresh seeds of each configuration to confirm."""
+    notify: str | None = None
+    """Shell command to run once when the search ends, fails or pauses, with a JSON message on its standard input. It
+    is not recorded: name it again with --resume."""
     asha: AshaConfig = field(default_factory=AshaConfig)
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
@@ -338,6 +341,7 @@ class SearchConfig:
         require(self, "keep", self.keep >= 1, ">= 1")
         if self.maximize and self.metric is None:
             raise UsageError("maximize needs --metric: else the validation loss ranks trials, lower is better.")
+        require(self, "notify", self.notify is None or self.notify.strip() != "", "a command")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
         for name, place in (("results_dir", self.results_dir), ("resume", self.resume or Path())):
             _check_place(name, place)

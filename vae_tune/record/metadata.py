@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, run
@@ -66,7 +66,7 @@ def new_metadata(
         "name": name,
         "schema": SCHEMA if metric else SCHEMA_WITHOUT_METRIC,
         "kind": kind,
-        "config": to_dict(config),
+        "config": to_dict(replace(config, notify=None)),
         "reference": to_dict(base),
         **space_to_dict(space),
         "data": describe_data(config, images),
@@ -97,7 +97,14 @@ def this_run() -> dict[str, Any]:
     except OSError:
         git = ""
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"command": sys.argv, "versions": {"python": sys.version.split()[0], **versions, "git": git}}
+    return {"command": _recorded(sys.argv), "versions": {"python": sys.version.split()[0], **versions, "git": git}}
+
+
+def _recorded(words: Sequence[str]) -> list[str]:
+    """Return a command line without the command of ``--notify``, which may name a secret address."""
+    option = message_hints.option("notify")
+    words = [f"{option}=..." if word.startswith(f"{option}=") else word for word in words]
+    return ["..." if before == option else word for before, word in zip(["", *words], words, strict=False)]
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -206,6 +213,8 @@ def _check(values: Any, shape: Mapping[str, Any], where: str = "it") -> None:
 def read_search_config(folder: Path, kind: str = names.SEARCH) -> SearchConfig:
     """Return the configuration with which to resume the study in ``folder``; its space is the recorded one.
 
+    It notifies nobody: no command of a record is run.
+
     Raises:
         UsageError: the folder is no study, or a study of another kind. More trials of an exploration would only
             repeat those that are there.
@@ -216,7 +225,9 @@ def read_search_config(folder: Path, kind: str = names.SEARCH) -> SearchConfig:
             f"{address(folder)} is {_WORDS[metadata['kind']]}, not {_WORDS[kind]}.\n"
             f"Go on with: {resume_command(metadata, folder)}"
         )
-    config: SearchConfig = from_dict(SearchConfig, metadata["config"] | {"resume": str(folder), "space": None})
+    config: SearchConfig = from_dict(
+        SearchConfig, metadata["config"] | {"resume": str(folder), "space": None, "notify": None}
+    )
     return config
 
 

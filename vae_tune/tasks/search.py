@@ -17,6 +17,7 @@ from vae_tune.images.arrays import Arrays
 from vae_tune.record.claim import claimed
 from vae_tune.record.metadata import read_search_config
 from vae_tune.search.stopping import interruptible
+from vae_tune.tasks.notification import notifying
 from vae_tune.tasks.search_finish import finish_search
 from vae_tune.tasks.search_plan import make_plan
 from vae_tune.tasks.search_run import train_trials
@@ -48,7 +49,11 @@ def run_search(
     place = study_place(config)
     with claimed(place, view.say if view else partial(print, flush=True)) as claim:
         plan = make_plan(config, grid, place, images)
-        with view or make_view() as shown, running_search(plan, claim, shown, stopping) as search:
+        with (
+            view or make_view() as shown,
+            notifying(config.notify, plan.folder, shown.warn),
+            running_search(plan, claim, shown, stopping) as search,
+        ):
             with interruptible(stopping):
                 train_trials(search)
                 study = load_study(search.record.folder)

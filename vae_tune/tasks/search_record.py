@@ -30,7 +30,7 @@ from vae_tune.views.terminal import View
 
 def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRecord:
     """Create or reopen the study folder after the last checks; show which trials the sampler starts from."""
-    config = to_dict(dataclasses.replace(plan.config, resume=None))
+    config = to_dict(dataclasses.replace(plan.config, resume=None, notify=None))
     if plan.metadata is not None:
         config["space"] = plan.metadata["config"]["space"]  # shows where the space is from; it is not read again
     start = {"started": now(), "num_samples": plan.config.num_samples, "slots": dataclasses.asdict(slots)}

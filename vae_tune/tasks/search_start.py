@@ -23,6 +23,7 @@ from vae_tune.search.crash_notice import crash_notice
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks.confirm import shortage
 from vae_tune.tasks.model_code import probe_models
+from vae_tune.tasks.notification import killed_command
 from vae_tune.tasks.search_plan import Plan
 from vae_tune.tasks.search_record import open_record, with_likelihood, with_probed_metric
 from vae_tune.views.live import live_views
@@ -80,7 +81,8 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
             plan = with_probed_metric(plan, images)
         record = open_record(plan, images, slots, view)
         release = release_command(plan.config.resources.address)
-        outlasting_ray.enter_context(crash_notice(_KILLED.format(record.resume_command), release))
+        killed = killed_command(plan.config.notify, plan.folder)
+        outlasting_ray.enter_context(crash_notice(_KILLED.format(record.resume_command), release, killed))
         if claim is not None:
             record.after_upload = outlasting_ray.enter_context(
                 uploading(record.folder, plan.place, claim, view.warn, stopping.fail, record.resume_command)
