@@ -106,13 +106,22 @@ def images_of(data: str) -> Images:
 
 
 def train(base: TrialConfig, data: str, task: tuple[Path, dict[str, Any]]) -> Path:
-    """Train a configuration, given with the file to write its curve to, to the end; return the file."""
+    """Train a configuration, given with the file to write its curve to, to the end; return the file.
+
+    Seconds are those of this process on its processor: they change less than the clock where other programs run.
+    """
     file, values = task
     torch.set_num_threads(1)
+    images = images_of(data)
     curve: dict[str, Any] = {"values": values, "reports": [], "diverged": None}
+    start = time.process_time()
     try:
-        for report in fit(with_values(base, values), images_of(data), torch.device("cpu")):
-            curve["reports"].append([report.to_dict()[name] for name in REPORTED])
+        for report in fit(with_values(base, values), images, torch.device("cpu")):
+            end = time.process_time()
+            curve["reports"].append(
+                [report.epoch, report.val_loss, report.val_reconstruction, report.val_kl, end - start]
+            )
+            start = end
     except Diverged as diverged:
         curve["diverged"] = diverged.epoch
     write_json(file, curve)
@@ -153,6 +162,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of the curves that have been recorded")
     parser.add_argument("--dataset", help="folder of the pictures")
     parser.add_argument("--processes", type=int, default=usable_cpus())
+    parser.add_argument("--output", type=Path, help="folder of the table; default: benchmarks/curves/TABLE")
+    parser.add_argument("--now", action="store_true", help="train nothing; write the table of the curves so far")
     parser.add_argument("--count", type=int, help="record so many configurations only, for a try: no table is written")
     parser.add_argument("--seed", type=int, default=0, help="of configurations and weights; another one is for a try")
     options = parser.parse_args()
@@ -163,13 +174,15 @@ def main() -> None:
     config = replace(config, data=data, num_samples=count, trial=replace(config.trial, seed=options.seed))
     recording = Recording.of(config)
     options.folder.mkdir(parents=True, exist_ok=True)
-    record(recording, options.folder, options.processes)
+    if not options.now:
+        record(recording, options.folder, options.processes)
     if tries:
         return
     images = load_images(recording.config.data)
     metadata = new_metadata(options.table, recording.config, recording.base, recording.space, images)
     metadata |= {"runs": [this_run()], "status": "complete"}
-    path = write_table(table_of(recording, options.folder), metadata, FOLDER / "curves" / options.table)
+    output = options.output or FOLDER / "curves" / options.table
+    path = write_table(table_of(recording, options.folder), metadata, output)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -30,11 +30,12 @@ MODELS = Space(
         "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
         "hidden_width": IntDistribution(64, 1024, log=True),
         "model.channels": IntDistribution(8, 64),
+        "model.blocks": IntDistribution(0, 2),
     },
-    conditions={"hidden_width": ("mlp",), "model.channels": ("conv",)},
+    conditions={"hidden_width": ("mlp",), "model.channels": ("conv",), "model.blocks": ("conv",)},
 )
 MLP = {"model": "mlp", "learning_rate": 1e-3, "hidden_width": 400}
-CONV = {"model": "conv", "learning_rate": 1e-3, "model.channels": 36}
+CONV = {"model": "conv", "learning_rate": 1e-3, "model.channels": 36, "model.blocks": 1}
 
 
 def conv(channels, losses, **more):
@@ -61,10 +62,14 @@ def test_a_place_has_its_middle_where_the_model_has_no_such_hyperparameter():
 
 
 def test_a_configuration_gets_a_curve_of_its_own_model(tmp_path):
-    far = {"losses": [6.0, 6.0, 6.0], "values": {"learning_rate": 1e-2, "hidden_width": 1024}}
-    study = mixed(tmp_path / "s", far, conv(16, [5.0, 4.0, 3.0]))
+    fast = {"losses": [6.0, 6.0, 6.0], "values": {**MLP, "learning_rate": 1e-2, "hidden_width": 256}}
+    slow = {**CONV, "learning_rate": 1e-4, "model.channels": 8, "model.blocks": 0}
+    study = mixed(tmp_path / "s", fast, {"losses": [5.0, 4.0, 3.0], "values": slow})
     source = Tabular(load_curves(study.folder))
-    assert source.curve({**CONV, "learning_rate": 1e-4, "model.channels": 64}).losses.tolist() == [5, 4, 3]
+    largest = {**CONV, "learning_rate": 1e-2, "model.channels": 64, "model.blocks": 2}
+    mlp, conv = (np.linalg.norm(np.diff(places(MODELS, [largest, other]), axis=0)) for other in (fast["values"], slow))
+    assert mlp < conv
+    assert source.curve(largest).losses.tolist() == [5, 4, 3]
     assert source.curve({**MLP, "learning_rate": 9e-3, "hidden_width": 900}).losses.tolist() == [6, 6, 6]
 
 
