@@ -17,12 +17,12 @@ import pytest
 import torch
 from ray.tune.trainable import FunctionTrainable, function_trainable
 
-from vae_tune.cluster import trainable
+from vae_tune.cluster import preemption, trainable
 from vae_tune.cluster.trainable import train_trial
 from vae_tune.config.names import EPOCH, EPOCHS, GPU_ERROR, GPUS, REASON, STORAGE_ERROR, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images
-from vae_tune.vae.checkpoint import checkpoint_folder, checkpoints
+from vae_tune.vae.checkpoint import checkpoint_folder, checkpoints, read_midway
 from vae_tune.vae.training import Diverged, TrainingState, fit, new_state
 
 SMALL = TrialConfig(latent_size=3, hidden_width=8, batch_size=16, max_epochs=3, learning_rate=1e-2)
@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, folder: Path, images: Images, monkeypatch: pytest.MonkeyPatch):
         self.answer: Callable[[dict[str, Any]], None] = lambda report: None
         self.reports: list[dict[str, Any]] = []
-        self.spot = False
+        self.is_notified = False
         self.values: dict[str, Any] = {}
         self.known_epochs = 0
         self.gpus = 0.0
@@ -53,7 +53,7 @@ class Worker:
             base=SMALL,
             folder=self._study,
             threads=1,
-            spot=self.spot,
+            is_notified=self.is_notified,
         )
 
     def after_first_epoch(self, go_on: Callable[[Callable[[TrainingState], None], TrainingState], None]) -> None:
@@ -244,10 +244,27 @@ def test_what_is_saved_in_an_epoch_is_saved_after_the_checkpoint_that_it_rests_o
     monkeypatch.setattr(trainable, "store_checkpoint", slow)
     monkeypatch.setattr(trainable, "write_midway", save)
     monkeypatch.setattr(trainable, "on_notice", lambda save: save)  # this node is about to be taken away
-    worker.spot = True
+    worker.is_notified = True
     worker.after_first_epoch(lambda midway, state: midway(state))
     worker.train()
     assert written == ["checkpoint", "midway"]
+
+
+def test_a_trial_saves_itself_and_ends_where_the_search_pauses(worker, tiny, monkeypatch):
+    """It goes on in the middle of its epoch later, with the numbers of a training that nothing interrupted."""
+    paused = iter([False, False, True])
+    monkeypatch.setattr(preemption.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "here"))
+    monkeypatch.setattr(preemption, "draining_nodes", dict)
+    monkeypatch.setattr(preemption, "read_mark", lambda name: next(paused, False))
+    monkeypatch.setattr(preemption, "_POLL_SECONDS", 0.0)
+    worker.is_notified = True
+    worker.train()
+    assert worker.epochs == []
+    assert (worker.folder / "midway.safetensors").exists()
+    assert read_midway(worker.folder, SMALL, 0, torch.device("cpu")).step == 3
+    worker.train()
+    expected = [report.val_loss for report in fit(SMALL, tiny, torch.device("cpu"))]
+    assert [report[VAL_LOSS] for report in worker.reports] == expected
 
 
 def test_ray_waits_for_the_step_of_a_stopped_trial_however_long_it_takes(worker, monkeypatch):

@@ -150,7 +150,23 @@ def test_rays_start_is_given_its_private_options(monkeypatch, tmp_path):
 
 
 def test_ray_knows_the_options_of_its_start():
-    assert {"no_monitor", "include_log_monitor"} <= set(inspect.signature(private_ray.parameter.RayParams).parameters)
+    known = set(inspect.signature(private_ray.parameter.RayParams).parameters)
+    assert {"no_monitor", "include_log_monitor", "gcs_address", "node_ip_address", "num_cpus", "temp_dir"} <= known
+    assert {"head", "shutdown_at_exit", "spawn_reaper"} <= set(inspect.signature(private_ray.Node).parameters)
+
+
+def test_a_mark_is_read_as_it_was_written(monkeypatch):
+    kept = {}
+    store = private_ray.internal_kv
+    assert {"overwrite"} <= set(inspect.signature(store._internal_kv_put).parameters)
+    monkeypatch.setattr(
+        store, "_internal_kv_put", lambda name, value, overwrite: kept.update({name: str(value).encode()})
+    )
+    monkeypatch.setattr(store, "_internal_kv_get", kept.get)
+    assert not private_ray.read_mark("a")
+    for value in (True, False):
+        private_ray.write_mark("a", value)
+        assert private_ray.read_mark("a") is value
 
 
 @pytest.mark.parametrize("local", [True, False])

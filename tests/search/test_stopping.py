@@ -2,14 +2,16 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from queue import SimpleQueue
 
 import pytest
 
 from tests.record.test_study_record import row
+from vae_tune.cluster.pause_signal import hold_pause
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.files import read_json
-from vae_tune.config.names import INTERRUPTED, TARGET_LOSS, TIME_BUDGET
+from vae_tune.config.names import INTERRUPTED, PAUSED, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks import search as tuning
@@ -68,6 +70,40 @@ def test_the_first_signal_tells_at_once_what_a_second_one_does():
     with interruptible(stopping.with_same_deadline()):
         os.kill(os.getpid(), signal.SIGTERM)
         assert "A second SIGTERM ends it at once" in told.get()
+
+
+def test_a_pause_ends_the_search_soon_and_a_later_interruption_at_once(monkeypatch):
+    before = signal.getsignal(signal.SIGUSR1)
+    told, stopping, now = SimpleQueue(), Stopping(), time.monotonic()
+    stopping.warn = told.put
+    with interruptible(stopping):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert (stopping.reason, stopping.stop_all()) == (PAUSED, False)
+        assert "the search is pausing" in told.get()
+        assert stopping.was_asked
+        assert stopping.refuses_new_trials()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 100)  # a trial does not save itself
+        assert stopping.stop_all()
+    assert signal.getsignal(signal.SIGUSR1) is before
+    stopping.interrupt()
+    assert stopping.reason == INTERRUPTED
+    assert told.empty()
+
+
+def test_a_pause_that_is_asked_for_before_the_search_can_pause_waits_for_it():
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        held = hold_pause()
+        stopping = Stopping()
+        with interruptible(stopping):
+            assert not stopping.reason
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with interruptible(stopping):
+            assert stopping.reason == PAUSED
+        assert signal.getsignal(signal.SIGUSR1) is held
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_nothing_ends_a_search_without_a_reason():

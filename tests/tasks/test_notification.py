@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.studies import SCORE, make_study
-from vae_tune.config.errors import SearchError
+from vae_tune.config.errors import SearchError, SearchPaused
 from vae_tune.tasks import notification
 from vae_tune.tasks.notification import killed_command, make_message, notify, notifying
 
@@ -86,6 +86,7 @@ def test_a_record_that_cannot_be_read_is_told_of(tmp_path):
     [
         (None, "complete", ""),
         (KeyboardInterrupt("the record keeps all"), "interrupted", ""),
+        (SearchPaused("the record keeps all"), "paused", ""),
         (SystemExit(143), "interrupted", ""),
         (SearchError("Ray has died.\nSee driver.log"), "failed", "Ray has died."),
         (RuntimeError(), "failed", "RuntimeError"),

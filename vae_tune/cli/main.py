@@ -15,7 +15,7 @@ from typing import NoReturn
 from vae_tune.cli.command import Command
 from vae_tune.cli.parsing import as_typed, parse
 from vae_tune.config import message_hints
-from vae_tune.config.errors import SearchError, UsageError
+from vae_tune.config.errors import SearchError, SearchPaused, UsageError
 from vae_tune.config.version import __version__
 
 COMMANDS = (
@@ -35,6 +35,7 @@ COMMANDS = (
 )
 """Each names a module beside this one, which defines ``COMMAND``."""
 _INTERRUPTED = 128 + signal.SIGINT
+_PAUSED = 128 + signal.SIGUSR1
 _TERMINATED = 128 + signal.SIGTERM
 _BAD_INPUT = 2
 _FAILED = 1
@@ -63,6 +64,9 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     except BrokenPipeError:  # the reader of the output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails again as it exits
         sys.exit(_FAILED)
+    except SearchPaused as pause:
+        print(f"Paused; {pause}", file=sys.stderr)
+        _end_now(_PAUSED)
     except KeyboardInterrupt as interruption:
         print(f"Interrupted; {interruption}" if interruption.args else "Interrupted.", file=sys.stderr)
         _end_now(_INTERRUPTED)

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vae_tune.cli.command import Command, path_option, require_named
-from vae_tune.config.settings import SearchConfig
+from vae_tune.config.settings import SLURM, SearchConfig
 
 
 def run(config: SearchConfig) -> int:
     """Run a search; return 1 if no trial succeeded."""
+    if config.resources.address == SLURM:
+        from vae_tune.cluster.pause_signal import hold_pause
+
+        hold_pause()  # Slurm may send it while the following imports take some seconds
+        from vae_tune.tasks.slurm_job import run_in_job
+
+        return run_in_job(config)
     from vae_tune.tasks.search import run_search
 
     return 0 if run_search(config).best is not None else 1

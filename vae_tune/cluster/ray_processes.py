@@ -39,7 +39,7 @@ class RayDied(BaseException):
 
 
 class _IsolatedProcess(subprocess.Popen[bytes]):
-    """A process that does not receive this process's SIGTERM or Ctrl-C.
+    """A process that does not receive this process's SIGTERM, SIGUSR1 or Ctrl-C.
 
     ``timeout`` and a terminal send these to the process group, Slurm and systemd to every process of a control group;
     and Ray's core ends this process at once if its raylet obeys one. So only SIGKILL ends it; sent to its group, since
@@ -48,7 +48,7 @@ class _IsolatedProcess(subprocess.Popen[bytes]):
 
     def __init__(self, command: list[str], preexec_fn: Callable[[], None] | None = None, **options: Any):
         def block() -> None:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
             if preexec_fn:
                 preexec_fn()
 

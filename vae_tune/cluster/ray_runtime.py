@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -18,20 +19,19 @@ import ray
 import ray.exceptions
 
 from vae_tune.cluster.auth_token import ensure_private_token
+from vae_tune.cluster.node_resources import own_resources
 from vae_tune.cluster.ray_folder import RayFolder, create_ray_folder
 from vae_tune.cluster.ray_processes import RayDied, RayProcesses
 from vae_tune.cluster.slots import count_slots
+from vae_tune.cluster.slurm import NodeSteps, noticed_cancel, own_address, this_job, use_own_token
 from vae_tune.config.compat.ray import (
-    NodeResources,
     bootstrap_address,
     lean_tune,
-    object_store_bytes,
     start_local,
-    visible_gpus,
 )
 from vae_tune.config.errors import SearchError, UsageError, telling_line
-from vae_tune.config.machine_limits import available_memory, niceness, usable_cpus
-from vae_tune.config.settings import ResourceConfig
+from vae_tune.config.machine_limits import niceness
+from vae_tune.config.settings import SLURM, ResourceConfig
 
 _PRELOAD = "vae_tune.cluster.worker_preload"
 _STARTS = 3
@@ -57,12 +57,17 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def running_ray(config: ResourceConfig, say: Callable[[str], None] = lambda _: None) -> Iterator[RunningRay]:
+def running_ray(
+    config: ResourceConfig,
+    say: Callable[[str], None] = lambda _: None,
+    interrupt: Callable[[], None] = lambda: None,
+) -> Iterator[RunningRay]:
     """Start Ray on this machine, bound to loopback, or join the cluster at ``config.address``.
 
-    A Ray that this process already runs is used, and left running. ``say`` gets a line about a cluster to join.
-    Raises UsageError if there is no cluster at that address, or no folder for a Ray of this machine, SearchError if
-    Ray does not start.
+    The address "slurm" starts Ray on all nodes of this Slurm job; ``interrupt`` is called when the job is ended.
+    A Ray that this process already runs is used, and left running. ``say`` gets a line about a cluster to join, and
+    about nodes that are lost. Raises UsageError if there is no cluster at that address, or no folder for a Ray of this
+    machine, SearchError if Ray does not start.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -76,11 +81,13 @@ def running_ray(config: ResourceConfig, say: Callable[[str], None] = lambda _: N
             folder = create_ray_folder()
             running.push(partial(_delete_unless_failed, folder))
             started = RunningRay(partial(_start, config, folder))
+        elif config.address == SLURM:
+            started = running.enter_context(_ray_of_job(config, say, interrupt))
         else:
             started = RunningRay()
             _join(config.address, say)
         running.callback(_shut_down)
-        running.enter_context(lean_tune(local=config.address is None))
+        running.enter_context(lean_tune(local=config.address in (None, SLURM)))
         yield started
 
 
@@ -88,6 +95,27 @@ def _delete_unless_failed(folder: RayFolder, kind: type[BaseException] | None, *
     """Delete the folder of a Ray; keep it, for its logs, if Ray did not start or a search failed."""
     if kind is None or issubclass(kind, (UsageError, KeyboardInterrupt, SystemExit)):
         folder.delete()
+
+
+@contextmanager
+def _ray_of_job(
+    config: ResourceConfig, say: Callable[[str], None], interrupt: Callable[[], None]
+) -> Iterator[RunningRay]:
+    """Start Ray on this node of a Slurm job and let the others join; what it needs is the job's own."""
+    job = this_job()
+    use_own_token()
+    ip, steps, folder = own_address(job), NodeSteps(job, say), create_ray_folder()
+
+    def start() -> RayProcesses:
+        processes = _start_here(config, folder, ip)
+        steps.join(ray.get_runtime_context().gcs_address)
+        return processes
+
+    with ExitStack() as running:
+        running.push(partial(_delete_unless_failed, folder))
+        running.enter_context(noticed_cancel(job, interrupt))
+        running.callback(steps.end)
+        yield RunningRay(start)
 
 
 class RunningRay:
@@ -127,22 +155,25 @@ class RunningRay:
 
 
 def _start(config: ResourceConfig, folder: RayFolder) -> RayProcesses:
+    """Start a Ray that only this machine can reach."""
+    ensure_private_token()
+    return _start_here(config, folder, "127.0.0.1")
+
+
+def _start_here(config: ResourceConfig, folder: RayFolder, ip: str) -> RayProcesses:
     """Start Ray; try again if the half minute that Ray allows was too short for a busy machine.
 
     Ray gets no more CPUs than the trials use, and starts one worker per CPU before any is requested. If each of these
     workers will train, it imports all that a trial needs at once, while this process still prepares the study.
     """
-    ensure_private_token()
-    cpus, gpus, memory = usable_cpus(), visible_gpus(), available_memory()
-    trials = count_slots([{"CPU": cpus, "GPU": gpus or 0}], config).count  # if 0, find_slots reports it later
-    cpus = trials * config.cpus_per_trial or cpus
-    store = None if memory is None else object_store_bytes(memory)
-    resources = NodeResources(cpus, gpus, store)
-    preload = [_PRELOAD] if trials == cpus else []
+    own = own_resources()
+    trials = count_slots([{"CPU": own.cpus, "GPU": own.gpus or 0}], config).count  # if 0, find_slots reports it later
+    resources = replace(own, cpus=trials * config.cpus_per_trial or own.cpus)
+    preload = [_PRELOAD] if trials == resources.cpus else []
     for _ in range(_STARTS):
         processes = RayProcesses()
         try:
-            start_local(resources, str(folder.path), preload, processes.start, processes.get_node)
+            start_local(resources, str(folder.path), preload, processes.start, processes.get_node, ip)
         except Exception as error:  # Ray raises nothing more specific
             message = processes.start_error()
             processes.kill()

@@ -16,7 +16,7 @@ from ray.autoscaler.sdk import request_resources
 from vae_tune.config.compat.ray import draining_nodes
 from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import available_memory, cpu_note
-from vae_tune.config.settings import ResourceConfig
+from vae_tune.config.settings import SLURM, ResourceConfig
 
 _PATIENCE_SECONDS = 1200.0
 """How long to wait for a node of an autoscaled cluster: some clouds take long to find a GPU."""
@@ -199,8 +199,8 @@ class _Nodes:
 
 
 def release_command(address: str | None) -> list[str]:
-    """Return a command that releases the nodes of a cluster if the search is killed; an empty one for this machine."""
-    return [] if address is None else [sys.executable, "-c", _RELEASE, address]
+    """Return a command that releases the nodes of a cluster if the search is killed; [] without an autoscaler."""
+    return [] if address in (None, SLURM) else [sys.executable, "-c", _RELEASE, address]
 
 
 @dataclass

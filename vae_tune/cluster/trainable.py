@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from ray import tune
 
-from vae_tune.cluster.preemption import on_notice
+from vae_tune.cluster.preemption import Paused, on_notice
 from vae_tune.config import names
 from vae_tune.config.files import is_remote
 from vae_tune.config.settings import TrialConfig
@@ -48,7 +48,7 @@ def train_trial(
     base: TrialConfig,
     folder: Path,
     threads: int,
-    spot: bool = False,
+    is_notified: bool = True,
     claim: tuple[Path, str] | None = None,
     metric: UserMetric | None = None,
 ) -> None:
@@ -60,7 +60,7 @@ def train_trial(
         base: the reference configuration; the hyperparameters replace its fields.
         folder: the study, on disk or object storage, where the checkpoints go.
         threads: of the CPU.
-        spot: whether its node may be taken away after a notice.
+        is_notified: whether to save the trial in the middle of an epoch when its node is taken away, or at a pause.
         claim: the study on object storage that the driver has claimed, and the claim's token.
         metric: the user's, which ranks the trials in place of the validation loss.
     """
@@ -107,7 +107,7 @@ def train_trial(
                 report(done)
     state = read_midway(checkpoints, trial_config, state.epoch, device) or state
     with _Reporter(checkpoints, report) as reporter:
-        watch = on_notice(partial(reporter.save_midway, trial_config, state)) if spot else None
+        watch = on_notice(partial(reporter.save_midway, trial_config, state)) if is_notified else None
 
         def midway(_: TrainingState) -> None:
             reporter.raise_if_stopped()
@@ -158,10 +158,14 @@ class _Reporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Wait for the last answer; where it ends the trial, an error in the following epoch does not matter."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        """Wait for the last answer; where it ends the trial, an error in the following epoch does not matter.
+
+        A pause ends the block without an error: the trial goes on when the search is resumed.
+        """
         self._thread.shutdown()
         self.raise_if_stopped()
+        return kind is Paused
 
     def submit(self, epoch: EpochReport, content: bytes) -> None:
         """Store and report an epoch as soon as the one before is reported."""

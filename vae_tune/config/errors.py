@@ -11,6 +11,10 @@ class SearchError(Exception):
     """A search that had to stop: what happened, and how to resume it."""
 
 
+class SearchPaused(KeyboardInterrupt):
+    """A search that was paused, as SIGUSR1 asks: its trials saved themselves in the middle of their epochs."""
+
+
 def telling_line(error: object) -> str:
     """Return the first line of an error that does not merely announce the next, as ``Error(s) in x:`` does."""
     lines = [line.strip() for line in str(error).splitlines()]

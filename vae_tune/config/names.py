@@ -85,6 +85,7 @@ KINDS = (SEARCH, EXPLORATION, CONFIRMATION)
 
 # What became of a search, beside "running" and "complete"
 INTERRUPTED = "interrupted"
+PAUSED = "paused"
 TIME_BUDGET = "time budget used"
 TARGET_LOSS = "target loss reached"
 FAILED = "failed"

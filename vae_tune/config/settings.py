@@ -223,6 +223,10 @@ NO_EARLY_STOPPING = AshaConfig(scheduler="none")
 """Every trial is trained to the end."""
 
 
+SLURM = "slurm"
+"""The address that stands for all nodes of the Slurm job that runs the search."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResourceConfig:
     """Where trials run and what each one gets."""
@@ -234,7 +238,8 @@ class ResourceConfig:
     max_concurrent: int | None = None
     """Maximum number of trials side by side; default: as many as fit."""
     address: str | None = None
-    """Join a running Ray cluster, for instance auto; default: start Ray on this machine."""
+    """Join a running Ray cluster, for instance auto; slurm starts Ray on all nodes of the Slurm job that runs this;
+    default: start Ray on this machine."""
 
     def __post_init__(self) -> None:
         """Validate the resources."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.cluster.ray_runtime import RunningRay
 from vae_tune.config.errors import SearchError
-from vae_tune.config.names import FAILED, INTERRUPTED
+from vae_tune.config.names import FAILED
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now
 from vae_tune.search.stopping import Stopping
@@ -34,7 +34,7 @@ def run_with_restarts(
             run()
             return
         except RayDied as died:
-            if stopping.reason == INTERRUPTED:
+            if stopping.was_asked:
                 return
             has_died = True
             epochs = sum(row.epochs for row in record.rows)

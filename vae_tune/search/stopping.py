@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from vae_tune.config.names import COMPLETE, EVALUATION_SECONDS, FAILED, INTERRUPTED, SECONDS, TARGET_LOSS, TIME_BUDGET
+from vae_tune.cluster.pause_signal import HeldPause
+from vae_tune.config.names import (
+    COMPLETE,
+    EVALUATION_SECONDS,
+    FAILED,
+    INTERRUPTED,
+    PAUSED,
+    SECONDS,
+    TARGET_LOSS,
+    TIME_BUDGET,
+)
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record.trials import TrialRow
 
@@ -24,6 +34,8 @@ _MARGIN = 1.25
 """An epoch may take this much longer than the one before it."""
 _CLOSING_SECONDS = 8.0
 """Reserved for the report and for ending Ray, besides two evaluations (winner and reference) as long as measured."""
+_PAUSE_SECONDS = 60.0
+"""Time for the trials to save themselves at a pause; the epochs of those that have not are lost."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,7 @@ class Stopping:
         self._warned = ""
         self._target_loss = target_loss
         self._at_once = False
+        self._pause_deadline = math.inf
         self._longest_epoch = self._longest_evaluation = self._start_seconds = 0.0
         self._began: float | None = None
 
@@ -80,7 +93,7 @@ class Stopping:
         """Return whether to end everything now, epochs in flight included."""
         if self._deadline is not None and time.monotonic() > self._deadline - self.closing_seconds:
             self.request(TIME_BUDGET, at_once=True)
-        return self._at_once
+        return self._at_once or time.monotonic() > self._pause_deadline
 
     def refuses_new_trials(self) -> bool:
         """Return whether it is too late for the first epoch of another trial."""
@@ -98,6 +111,20 @@ class Stopping:
         """End the search at once: what it would go on to compute would be lost."""
         self.error = self.error or error
         self.request(FAILED, at_once=True)
+
+    def pause(self) -> None:
+        """End the search soon: the trials save themselves in the middle of their epochs."""
+        self.request(PAUSED)
+        self._pause_deadline = min(self._pause_deadline, time.monotonic() + _PAUSE_SECONDS)
+
+    def interrupt(self) -> None:
+        """End the search at once, as a person or the system asks."""
+        self.request(INTERRUPTED, at_once=True)
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether a person or the system ended the search or paused it: it does nothing more than close the record."""
+        return self.reason in (INTERRUPTED, PAUSED)
 
     def request(self, reason: str, *, at_once: bool = False) -> None:
         """End the search after the running epochs, or at once. An interruption overrides an earlier reason."""
@@ -176,31 +203,42 @@ def explain(status: str, config: SearchConfig, left: int) -> str:
 def interruptible(stopping: Stopping) -> Iterator[None]:
     """Turn the first Ctrl-C or SIGTERM into an orderly end, and say so at once; a second one ends this process.
 
-    Its exit code is 130 then, or 143. ``stopping`` knows which signal was the first, so a search may be interruptible
-    in several blocks, one after another or one within another.
+    Its exit code is 130 then, or 143. SIGUSR1 pauses the search. ``stopping`` knows which signal was the first, so a
+    search may be interruptible in several blocks, one after another or one within another.
     """
     in_thread = threading.current_thread() is not threading.main_thread()
     if in_thread or stopping.handles_signals or stopping.reason == INTERRUPTED:
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
 
-    def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        stopping.request(INTERRUPTED, at_once=True)
+    def say(text: str) -> None:
+        threading.Thread(target=stopping.warn, args=[text]).start()  # this one may be in the middle of a line
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stopping.interrupt()
         # Ray ends a process with another exit code than shells do
         end = before[signal.SIGINT] if number == signal.SIGINT else lambda *_: sys.exit(128 + number)
         signal.signal(number, end)
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        text = f"{name}: the search is ending, which takes some seconds. A second {name} ends it at once."
-        threading.Thread(target=stopping.warn, args=[text]).start()  # this one may be in the middle of a line
+        say(f"{name}: the search is ending, which takes some seconds. A second {name} ends it at once.")
 
-    for number in before:
-        signal.signal(number, request)
+    def pause(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if not stopping.reason:
+            say("SIGUSR1: the search is pausing; its trials save their state.")
+        stopping.pause()
+
+    handlers = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt, signal.SIGUSR1: pause}
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    held = before[signal.SIGUSR1]
+    if isinstance(held, HeldPause) and held.asked:
+        pause(signal.SIGUSR1, None)
     stopping.handles_signals = True
     try:
         yield
     finally:
         stopping.handles_signals = False
-        for number, handler in before.items():
-            if signal.getsignal(number) is request:  # else Ray has put its own there, as it starts
-                signal.signal(number, handler)
+        for number, previous in before.items():
+            if signal.getsignal(number) is handlers[number]:  # else Ray has put its own there, as it starts
+                signal.signal(number, previous)

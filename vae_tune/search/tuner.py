@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import tune
 
+from vae_tune.cluster.preemption import ask_to_pause
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import ray_is_alive
 from vae_tune.cluster.slots import Slots
@@ -58,6 +59,7 @@ def run_trials(
     grows = config.resources.address is not None
     most = min(to_run, config.resources.max_concurrent or to_run) if grows else slots().count
     each_step = partial(_each_step, record, stopping, slots, check)
+    ask_to_pause(pausing=False)
     tuner = tune.Tuner(
         tune.with_resources(trainable, partial(trial_resources, slots().cpus)),
         tune_config=tune.TuneConfig(
@@ -98,6 +100,8 @@ def _each_step(record: StudyRecord, stopping: Stopping, slots: Callable[[], Slot
     record.refresh()
     stopping.slots = slots().count  # it looks at the nodes, also when no more trials are handed out
     check()
+    if stopping.reason == names.PAUSED:
+        ask_to_pause(pausing=True)
 
 
 def _clear_ray_state(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_tune.analysis.study import Study, load_study
-from vae_tune.config.errors import UsageError, telling_line
+from vae_tune.config.errors import SearchPaused, UsageError, telling_line
 from vae_tune.config.fields import plain_number
 from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_path
@@ -24,6 +24,7 @@ from vae_tune.config.names import (
     FAILED,
     INTERRUPTED,
     METRICS,
+    PAUSED,
     REPORT_FILE,
     RUNNING,
     STATE,
@@ -52,8 +53,10 @@ def notifying(command: str | None, folder: Path, warn: Callable[[str], None]) ->
     try:
         yield
     except BaseException as error:
-        is_interruption = isinstance(error, KeyboardInterrupt | SystemExit)
-        status, reason = (INTERRUPTED, "") if is_interruption else (FAILED, telling_line(error))
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            status = PAUSED if isinstance(error, SearchPaused) else INTERRUPTED
+        else:
+            status, reason = FAILED, telling_line(error)
         raise
     finally:
         if command is not None:

@@ -41,7 +41,7 @@ def run_search(
 
     Raises:
         UsageError: the search cannot run as configured; nothing was created or changed.
-        KeyboardInterrupt: it was interrupted; the record holds all that was computed.
+        KeyboardInterrupt: it was interrupted; the record holds all that was computed. SearchPaused: it was paused.
     """
     if images is not None:
         config = _of_arrays(config)

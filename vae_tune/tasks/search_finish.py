@@ -9,8 +9,8 @@ from typing import Any
 
 from vae_tune.analysis.study import Study
 from vae_tune.config import message_hints
-from vae_tune.config.errors import telling_line
-from vae_tune.config.names import INTERRUPTED, SEARCH, SEED
+from vae_tune.config.errors import SearchPaused, telling_line
+from vae_tune.config.names import PAUSED, SEARCH, SEED
 from vae_tune.record.metadata import read_metadata, resume_command
 from vae_tune.search.stopping import Trainings, interruptible
 from vae_tune.tasks.search_plan import Plan
@@ -25,10 +25,11 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
 
     Raises:
         InterruptedInOrder: the search was interrupted, and has ended in order.
+        SearchPaused: it was paused.
     """
     plan, record, view, stopping = search.plan, search.record, search.view, search.stopping
     metrics = study.metrics
-    confirming = plan.config.confirm and stopping.reason != INTERRUPTED
+    confirming = plan.config.confirm and not stopping.was_asked
     if confirming:
         stopping = stopping.with_same_deadline()
     with interruptible(stopping):
@@ -37,7 +38,7 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
         if confirming:
             metrics = _confirm(replace(search, stopping=stopping), metrics)
             view.begin(plan.config.num_samples, plan.base.max_epochs, record.rows, study.loss_unit)
-        if stopping.reason != INTERRUPTED and study.kind == SEARCH:
+        if not stopping.was_asked and study.kind == SEARCH:
             view.say("Replaying the search ...")
             with _warn_on_error(view, "The search could not be replayed"):
                 from vae_tune.replay.forecast import SECONDS, write_forecast
@@ -51,8 +52,8 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
             write_report(record.folder)
         findings = [str(finding) for finding in final_findings(study)]
         view.end(record.rows, metrics, plan.place, findings, record.resume_command)
-    if stopping.reason == INTERRUPTED:
-        raise InterruptedInOrder
+    if stopping.was_asked:
+        raise SearchPaused if stopping.reason == PAUSED else InterruptedInOrder
     return study
 
 

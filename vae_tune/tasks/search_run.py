@@ -46,7 +46,7 @@ def train_trials(search: RunningSearch) -> None:
             status = names.TIME_BUDGET if unfinished > 0 else "complete"
         if why := explain(status, plan.config, unfinished):
             view.warn(why)
-        if stopping.reason == names.INTERRUPTED:
+        if stopping.was_asked:
             winner.keeper.pause()
         else:
             view.say("Evaluating the winner on the test images ...")
@@ -100,7 +100,6 @@ def _run(search: RunningSearch, slots: CurrentSlots) -> None:
         base=plan.base,
         folder=absolute(plan.place),
         threads=search.slots.cpus,
-        spot=plan.config.resources.address is not None,
         claim=claim_for(plan.place),
         codes=codes_of(models_of(plan.base, plan.space)),
         metric=plan.metric,

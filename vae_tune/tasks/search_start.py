@@ -11,7 +11,7 @@ import optuna
 
 from vae_tune.cluster.ray_runtime import RunningRay, running_ray
 from vae_tune.cluster.slots import Slots, release_command, requested_slots
-from vae_tune.config.errors import SearchError
+from vae_tune.config.errors import SearchError, SearchPaused
 from vae_tune.config.names import INTERRUPTED
 from vae_tune.config.settings import SearchConfig, duration_seconds
 from vae_tune.images.datasets import Images, load_images
@@ -29,6 +29,7 @@ from vae_tune.tasks.search_record import open_record, with_likelihood, with_prob
 from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
+_NOTHING = "nothing was started."
 _KILLED_EARLY = "The search was killed before its first trial."
 _KILLED = "The search was killed, or Ray's core process ended it. Its record is intact. To resume: {}"
 
@@ -98,9 +99,10 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
                     view.say(f"Live view: {name}")
                 yield RunningSearch(plan, record, images, slots, ray, view, stopping)
         except KeyboardInterrupt as interruption:
-            if not isinstance(interruption, InterruptedInOrder):
+            if not isinstance(interruption, InterruptedInOrder | SearchPaused):
                 record_interruption(record, view)
-            raise KeyboardInterrupt("the record keeps all that was computed.") from None
+            kind = SearchPaused if isinstance(interruption, SearchPaused) else KeyboardInterrupt
+            raise kind("the record keeps all that was computed.") from None
         except SystemExit:
             record_interruption(record, view)
             raise
@@ -127,9 +129,9 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
         early = crash_notice(_KILLED_EARLY, release_command(resources.address))
         with interruptible(stopping):
             try:
-                ray = running.enter_context(running_ray(resources, view.warn))
+                ray = running.enter_context(running_ray(resources, view.warn, stopping.interrupt))
             except SystemExit as exited:  # of SIGTERM, for which Ray has handlers of its own as it starts
-                raise KeyboardInterrupt("nothing was started.") from exited
+                raise KeyboardInterrupt(_NOTHING) from exited
         with interruptible(stopping), early:  # once more: Ray has put a handler of its own in its place
             while not (stopping.reason or reading.done()):
                 wait([reading], timeout=0.1)
@@ -138,7 +140,7 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
                 free = requested_slots(resources, _most_trials(plan), view.say, lambda: bool(stopping.reason))
                 slots = running.enter_context(free)
         if stopping.reason:
-            raise KeyboardInterrupt("nothing was started.")
+            raise KeyboardInterrupt(_NOTHING)
         yield images, slots, ray
 
 

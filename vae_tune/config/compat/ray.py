@@ -20,8 +20,10 @@ import ray
 from ray._private import parameter, ray_constants, services, utils, worker
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication import authentication_utils
+from ray._private.node import Node
 from ray._private.state import GlobalState, state
 from ray.exceptions import RaySystemError
+from ray.experimental import internal_kv
 
 from vae_tune.config.cuda_devices import visible_devices
 
@@ -42,6 +44,16 @@ def draining_nodes() -> Mapping[str, int]:
     """Return the deadlines, by node ID, of the nodes that are about to be taken away."""
     nodes: Mapping[str, int] = state.get_draining_nodes()
     return nodes
+
+
+def write_mark(name: str, value: bool) -> None:
+    """Set a mark that every process of this Ray can read."""
+    internal_kv._internal_kv_put(name, str(value), overwrite=True)
+
+
+def read_mark(name: str) -> bool:
+    """Return whether a mark is set."""
+    return bool(internal_kv._internal_kv_get(name) == b"True")
 
 
 def bootstrap_address(address: str) -> str:
@@ -111,22 +123,22 @@ def start_local(
     preload: Sequence[str],
     start_process: Callable[..., Any],
     get_node: Any,
+    ip: str = "127.0.0.1",
 ) -> None:
     """Start Ray on this machine and connect to it. It keeps its files in ``folder``.
 
     It starts without the autoscaler's monitor (there are no nodes to add), the log monitor (nobody reads its lines)
     and the dashboard with its agents: each is a Python process that takes a core while the first trials start. And it
     starts on loopback: where Ray supports clusters, so not on macOS, it replaces a loopback address by the machine's
-    own, and its servers then listen on every address. ``start_process`` and ``get_node`` replace Ray's own functions;
-    each worker imports the modules in ``preload`` before its first task.
+    own, and its servers then listen on every address. Other nodes can join if ``ip`` is another address of this
+    machine. ``start_process`` and ``get_node`` replace Ray's own functions; each worker imports the modules in
+    ``preload`` before its first task.
     """
     lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     with (
-        mock.patch.multiple(services, ConsolePopen=start_process, get_node=get_node),
+        _few_processes(start_process, get_node),
         mock.patch.object(services, "start_api_server", return_value=("", None)),  # its address and its process
         mock.patch.object(parameter, "RayParams", lean),
-        mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
-        mock.patch.object(utils, "get_dashboard_dependency_error", return_value=ImportError("unused")),
         mock.patch.object(worker, "listen_error_messages", return_value=None),  # a dying raylet prints through it
     ):
         ray.init(
@@ -136,10 +148,37 @@ def start_local(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
             object_store_memory=resources.store,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address=ip,
             _temp_dir=folder,
             _system_config={"preload_python_modules": list(preload)} if preload else None,
         )
+
+
+def start_node(
+    address: str, ip: str, resources: NodeResources, folder: str, start_process: Callable[..., Any], get_node: Any
+) -> None:
+    """Start Ray on this machine as a further node of the Ray at ``address``, as lean as :func:`start_local`."""
+    params = parameter.RayParams(
+        gcs_address=address,
+        node_ip_address=ip,
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        object_store_memory=resources.store,
+        temp_dir=folder,
+        include_log_monitor=False,  # type: ignore[arg-type]
+    )
+    with _few_processes(start_process, get_node):
+        Node(params, head=False, shutdown_at_exit=False, spawn_reaper=True)
+
+
+@contextmanager
+def _few_processes(start_process: Callable[..., Any], get_node: Any) -> Iterator[None]:
+    with (
+        mock.patch.multiple(services, ConsolePopen=start_process, get_node=get_node),
+        mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        mock.patch.object(utils, "get_dashboard_dependency_error", return_value=ImportError("unused")),
+    ):
+        yield
 
 
 def wait_for_node(address: str, node: str, found: Event, canceled: Event) -> None:

@@ -108,7 +108,7 @@ class MLflow(LiveView):
             metrics = [self._entities.Metric(name, float(value), moment, 0) for name, value in numbers.items()]
             self._client.log_batch(self._study, metrics=metrics)
             self._client.log_artifacts(self._study, str(best), BEST_FOLDER)
-        ends = {names.INTERRUPTED: "KILLED", FAILED: "FAILED", "running": "FAILED"}
+        ends = {names.INTERRUPTED: "KILLED", names.PAUSED: "KILLED", FAILED: "FAILED", "running": "FAILED"}
         self._client.set_terminated(self._study, ends.get(status, "FINISHED"))
 
     def _find_experiment(self, uri: str) -> str:

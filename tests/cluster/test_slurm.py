@@ -1,0 +1,120 @@
+"""What is read of a Slurm job, and the commands that it is given; tests/system/test_slurm.py has a real one."""
+
+import os
+import threading
+
+import pytest
+
+from vae_tune.cluster import slurm
+from vae_tune.cluster.slurm import address_towards, cpus_per_node, noticed_cancel, requeue, step_command, this_job
+from vae_tune.config.errors import SearchError, UsageError
+
+JOB = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_JOB_NODELIST": "n[1-3]",
+    "SLURMD_NODENAME": "n1",
+    "SLURM_JOB_CPUS_PER_NODE": "4(x2),8",
+}
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Write a program of Slurm's name that is found first."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def write(name, text):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"), [("4", [4]), ("4(x2)", [4, 4]), ("4(x2),8", [4, 4, 8]), ("1,2(x1),3", [1, 2, 3])]
+)
+def test_the_cpus_of_each_node(text, counts):
+    assert cpus_per_node(text) == counts
+
+
+def test_a_job_knows_its_nodes_and_how_often_it_was_restarted(program):
+    program("scontrol", '[ "$*" = "show hostnames n[1-3]" ] && printf "n1\\nn2\\nn3\\n"')
+    job = this_job(JOB)
+    assert (job.job, job.node, job.restarts, job.label) == ("17", "n1", 0, "17")
+    assert job.cpus == {"n1": 4, "n2": 4, "n3": 8}
+    assert job.others == ["n2", "n3"]
+    task = {"SLURM_RESTART_COUNT": "2", "SLURM_ARRAY_JOB_ID": "15", "SLURM_ARRAY_TASK_ID": "3"}
+    assert (this_job(JOB | task).restarts, this_job(JOB | task).label) == (2, "15_3")
+
+
+@pytest.mark.parametrize("missing", JOB)
+def test_outside_of_a_job_the_way_into_one_is_named(missing):
+    environ = {name: value for name, value in JOB.items() if name != missing}
+    with pytest.raises(UsageError, match=rf"job of Slurm only \({missing} is not set\)\.\nSubmit one: sbatch"):
+        this_job(environ)
+
+
+def test_a_command_of_slurm_that_fails_is_named_with_its_reason(program):
+    program("scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
+    with pytest.raises(SearchError, match=r"scontrol show failed: Requested operation is presently disabled"):
+        slurm.slurm("scontrol", "show")
+
+
+def test_a_step_gets_all_of_a_node_and_the_environment():
+    words = step_command("n2", 4, "program", "word")
+    assert words[0] == "srun"
+    assert words[-2:] == ["program", "word"]
+    assert {"--overlap", "--nodelist=n2", "--cpus-per-task=4", "--mem=0", "--export=ALL"} <= set(words)
+
+
+def test_the_address_towards_a_host_is_on_the_same_network():
+    assert address_towards("127.0.0.1") == "127.0.0.1"
+    with pytest.raises(SearchError, match=r"node nowhere\.invalid cannot be reached"):
+        address_towards("nowhere.invalid")
+
+
+def test_the_token_is_the_jobs_own_and_goes_by_the_environment(monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "another")
+    slurm.use_own_token()
+    first = os.environ["RAY_AUTH_TOKEN"]
+    slurm.use_own_token()
+    assert len(first) == 64
+    assert os.environ["RAY_AUTH_TOKEN"] != first
+    assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+
+
+def job_on(*nodes):
+    return slurm.SlurmJob("17", nodes[0], dict.fromkeys(nodes, 1), 0, "17")
+
+
+def test_the_end_of_the_step_that_waits_tells_of_a_cancel(program):
+    noticed = threading.Event()
+    program("srun", "kill -TERM $$")
+    with noticed_cancel(job_on("n1"), noticed.set):
+        assert noticed.wait(10)
+
+
+def test_no_cancel_is_told_of_a_step_that_was_killed_or_that_the_search_ends(program, tmp_path):
+    noticed, started = threading.Event(), tmp_path / "started"
+    program("srun", f"echo >> {started}; kill -KILL $$")
+    with noticed_cancel(job_on("n1"), noticed.set):
+        while not started.exists():
+            pass
+    program("srun", "exec sleep 60")
+    with noticed_cancel(job_on("n1"), noticed.set):
+        pass
+    assert not noticed.is_set()
+
+
+def test_a_job_is_put_back_in_the_queue_by_its_id(program):
+    program("scontrol", '[ "$*" = "requeue 17" ]')
+    assert requeue(job_on("n1")) == "Job 17 is in the queue again, and goes on with the search."
+
+
+def test_nodes_that_are_alone_are_reached_on_loopback_only():
+    assert slurm.own_address(job_on("n1")) == "127.0.0.1"
+
+
+def test_the_address_of_a_node_is_where_slurm_reaches_it(program):
+    program("scontrol", '[ "$*" = "--oneliner show node n2" ] && echo "NodeName=n2 NodeAddr=127.0.0.1 NodeHostName=x"')
+    assert slurm.own_address(job_on("n1", "n2")) == "127.0.0.1"

@@ -1,0 +1,94 @@
+"""Searches as jobs of a real Slurm: on two nodes, over a pause, a cancel, lost steps and lost nodes."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import is_whole, table, wait_for
+from tests.system.slurm import running_slurm
+from vae_tune.config.files import read_json
+
+pytestmark = pytest.mark.system
+
+SMALL = ("--train-size", 2000, "--max-epochs", 3, "--scheduler", "none", "--results-dir", "out")
+LONG = ("--train-size", 20_000, "--batch-size", 8, "--hidden-width", 64, "--results-dir", "out")
+"""An epoch takes some seconds."""
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    with running_slurm() as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def submit(slurm, tmp_path):
+    """Submit searches that write into ``tmp_path``; what is left of them at the end is killed."""
+    jobs = []
+
+    def start(*words, options=()):
+        jobs.append(slurm.submit(*words, options=options, cwd=tmp_path))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        slurm.run("scancel", "--signal=KILL", "--full", job, check=False)
+        slurm.run("scancel", job, check=False)
+    wait_for(lambda: not slurm.run("squeue", "--noheader"))
+
+
+def status(folder):
+    path = folder / "study.json"
+    return read_json(path)["status"] if path.exists() else ""
+
+
+def epochs(folder):
+    return [(int(row["trial"]), int(row["epoch"])) for row in table(folder / "epochs.csv")]
+
+
+def losses(folder):
+    return [(row["trial"], row["epoch"], row["train_loss"], row["val_loss"]) for row in table(folder / "epochs.csv")]
+
+
+def test_a_search_uses_both_nodes_keeps_its_token_and_leaves_nothing_behind(slurm, submit, tmp_path):
+    folder = tmp_path / "out" / "two"
+    job = submit("--num-samples", 8, "--study-name", "two", *SMALL, options=("--nodes=2",))
+    place = slurm.wait_for(lambda: temporary_folder(slurm, job), job, tmp_path)
+    token = slurm.wait_for(lambda: token_of(slurm, job), job, tmp_path)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and token in command(pid)]
+    state, output = slurm.wait(job, tmp_path)
+    assert state == "COMPLETED", output
+    assert "now has room for 2 trials side by side" in output
+    is_whole(folder, trials=8)
+    assert status(folder) == "complete"
+    assert token not in output
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+    assert slurm.processes(SLURM_JOB_ID=job) == []
+    assert not place.exists()
+    assert slurm.job(job)["ExitCode"] == "0:0"
+
+
+def command(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def token_of(slurm, job):
+    """The token of the job's Ray, which the step on the other node was given."""
+    for pid in slurm.processes(SLURM_JOB_ID=job):
+        if "slurm_node" in command(pid):
+            entries = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            return dict(entry.partition("=")[::2] for entry in entries)["RAY_AUTH_TOKEN"]
+    return None
+
+
+def temporary_folder(slurm, job):
+    """The folder of the job's Ray."""
+    words = [word for pid in slurm.processes(SLURM_JOB_ID=job) for word in command(pid).split()]
+    found = [word.partition("=")[2] for word in words if word.startswith("--log_dir=")]
+    return Path(found[0]).parents[2] if found else None
