@@ -82,6 +82,11 @@ def test_options_of_a_model_are_searched_and_fixed_by_their_names():
         ),
         (
             "model.act",
+            {"type": "int", "low": 1, "high": 2},
+            r"model\.act must be relu, silu, which int does not fit: take categorical\.$",
+        ),
+        (
+            "model.act",
             {"type": "categorical", "choices": ["silu", "tanh"]},
             r"model\.act must be one of relu, silu, but",
         ),
@@ -120,6 +125,15 @@ def test_an_option_that_all_models_have_has_no_condition():
     models = {"type": "categorical", "choices": ["layers", "deep"]}
     space = load({"model": models, "model.depth": {"type": "int", "low": 1, "high": 4}, "model.act": "relu"})
     assert space.conditions == {"model.act": ("layers",)}
+
+
+def test_an_option_that_the_reference_alone_lacks_has_a_condition():
+    models = {"type": "categorical", "choices": ["layers", "deep"]}
+    source = {"model": models, "latent_size": BOTH["latent_size"], "model.depth": {"type": "int", "low": 1, "high": 4}}
+    space = load(source, TrialConfig())
+    assert space.conditions == {"model.depth": ("layers", "deep")}
+    assert space.values(TrialConfig()) == {"model": "mlp", "latent_size": 20}
+    assert load(source).conditions == {}
 
 
 def test_an_option_of_two_types_is_refused():

@@ -35,7 +35,7 @@ class Space:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Hyperparameters with the same value in all trials, including the reference."""
     conditions: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    """The models that have a hyperparameter, where models are searched and not all have it."""
+    """The models that have a hyperparameter, where models are searched and not all have it, nor the reference."""
 
     def applies(self, name: str, model: str) -> bool:
         """Return whether trials of ``model`` have the hyperparameter ``name``."""
@@ -78,6 +78,17 @@ class Space:
         given = self.values(config)
         values = {name: value for name, value in given.items() if value is not None}  # None: left to the model
         return {name: value for name, value in values.items() if not contains(self.distributions[name], value)}
+
+    def with_models(self, names: Mapping[str, str]) -> Space:
+        """Return the space with other names for some of its models: ``names`` has the new one by the old one."""
+        distributions, fixed = dict(self.distributions), dict(self.fixed)
+        if MODEL in fixed:
+            fixed[MODEL] = names.get(fixed[MODEL], fixed[MODEL])
+        if MODEL in distributions:
+            searched: Any = distributions[MODEL]
+            distributions[MODEL] = CategoricalDistribution([names.get(model, model) for model in searched.choices])
+        having = self.conditions.items()
+        return Space(distributions, fixed, {name: tuple(names.get(one, one) for one in some) for name, some in having})
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,9 @@ def load_space(
             fixed[entry.name] = entry.value(entry.spec)
     if not distributions:
         raise UsageError(f"{where}: nothing to search: every field is fixed.\nGive one a range: {_EXAMPLE}")
-    conditions = {name: some for name, some in having.items() if len(some) < len(models)}
+    alien = MODEL in distributions and base.model not in models  # the reference, which then has no option of theirs
+    own = [name for name, some in having.items() if len(some) < len(models) or (alien and name.startswith(PREFIX))]
+    conditions = {name: having[name] for name in own}
     if conditions:  # the model comes first: what else is proposed depends on it
         distributions = {MODEL: distributions[MODEL], **distributions}
     return Space(distributions, fixed, conditions)
@@ -326,6 +339,8 @@ class _Entry:
                 self.refuse(f"has the choice {twice[0]!r} twice")
             return CategoricalDistribution(values)
         if hint is not {"int": int, "float": float}[kind]:
+            if self.name.startswith(PREFIX) and (words := self._options()[0].words) != hint.__name__:
+                self.refuse(f"must be {words}, which {kind} does not fit: take categorical")
             self.refuse(f"is of type {getattr(hint, '__name__', 'text')}, which {kind} does not fit")
         return self._range(kind)
 

@@ -73,8 +73,11 @@ def read_resumed(config: SearchConfig, resume: Path, arrays: Arrays | None) -> R
         if getattr(config, name) != getattr(recorded, name):
             raise UsageError(f"--resume {argument(resume)} names the study: leave out {message_hints.option(name)}.")
     space = read_space(metadata)
-    config = _with_named_models(config, recorded, space, metadata)
-    given = space if config.space is None else load_space(config.space, config.trial, read_signature)
+    config, names = _with_named_models(config, recorded, space, metadata)
+    given = space
+    if config.space is not None:
+        given = load_space(config.space, config.trial, lambda model: read_signature(names.get(model, model)))
+        given = given.with_models(names)
     refuse_changes(metadata, config, given)
     storage = read_study(folder)
     own = [trial for trial in trials_in(storage) if WARM_START not in trial.user_attrs]
@@ -101,13 +104,18 @@ def _refuse_moved(config: SearchConfig) -> None:
 
 def _with_named_models(
     config: SearchConfig, recorded: SearchConfig, space: Space, metadata: Mapping[str, Any]
-) -> SearchConfig:
-    """Return ``config`` with the study's model, whose class it may name by another path, and typed options."""
+) -> tuple[SearchConfig, dict[str, str]]:
+    """Return ``config`` with the study's model, whose class it may name by another path, and typed options.
+
+    Also return the study's name of each class of a user's that ``config`` names.
+    """
     models = models_of(recorded.trial, space)
     named = [config.trial.model, *(read_models(config.space) if config.space is not None else ())]
     digests = {model: code["sha256"] for model, code in metadata.get(CODE, {}).items()}
-    admit_again(models, digests, named, address(config.resume or Path()))
-    trial, classes = config.trial, {model.rpartition(":")[2] for model in filter(is_own, models)}
-    if is_own(trial.model) and trial.model.rpartition(":")[2] in classes:  # it only says where the code is
+    names = admit_again(models, digests, named, address(config.resume or Path()))
+    trial = config.trial
+    if trial.model in names:  # it only says where the code is
         trial = dataclasses.replace(trial, model=recorded.trial.model)
-    return dataclasses.replace(config, trial=with_options(trial, space))
+    elif is_own(trial.model) and trial.model not in models:
+        return config, names  # another model is refused with the other changes
+    return dataclasses.replace(config, trial=with_options(trial, space)), names

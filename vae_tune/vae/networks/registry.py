@@ -64,10 +64,13 @@ def admitted_code(model: str) -> Code | None:
     return _ADMITTED[model][0] if model in _ADMITTED else None
 
 
-def admit_again(recorded: Iterable[str], digests: Mapping[str, str | None], named: Iterable[str], where: str) -> None:
+def admit_again(
+    recorded: Iterable[str], digests: Mapping[str, str | None], named: Iterable[str], where: str
+) -> dict[str, str]:
     """Admit the code of users' classes in a record, which the user has ``named`` for it, perhaps by another path.
 
-    A class whose code this process runs already need not be named again.
+    A class whose code this process runs already need not be named again. Of several classes of one name, each is that
+    whose code is the record's.
 
     Args:
         recorded: the models of the record.
@@ -75,23 +78,45 @@ def admit_again(recorded: Iterable[str], digests: Mapping[str, str | None], name
         named: FILE.py:CLASS or MODULE:CLASS, for classes of these names.
         where: the record, for messages.
 
+    Returns:
+        The name in the record of each class that is named.
+
     Raises:
         UsageError: a class is not named, or its code is not that of the record.
     """
-    by_class = {model.rpartition(":")[2]: model for model in named if is_own(model)}
-    for model in filter(is_own, recorded):
-        name, before = model.rpartition(":")[2], admitted_code(model)
-        if name not in by_class and before is not None and digests.get(model) == before.digest:
+    own, codes = list(filter(is_own, recorded)), [read_code(model) for model in dict.fromkeys(named) if is_own(model)]
+    names: dict[str, str] = {}
+    for model in own:
+        digest, before = digests.get(model), admitted_code(model)
+        alike = [code for code in codes if code.name == model.rpartition(":")[2]]
+        same = [code for code in alike if digest in (None, code.digest)]
+        if same:
+            found = next((code for code in same if code.model == model), same[0])
+            admit(found, model)
+            names[found.model] = model
             continue
-        if name not in by_class:
-            raise UsageError(unnamed(model, where))
-        code = read_code(by_class[name])
-        if digests.get(model) not in (None, code.digest):
+        if changed := [code.model for code in alike if code.digest not in digests.values()]:
             raise UsageError(
-                f"The code of {by_class[name]} is not that of {where}: only comments and docstrings may change.\n"
+                f"The code of {changed[0]} is not that of {where}: only comments and docstrings may change.\n"
                 f"Name the file as it was (best/code has a copy to read), or start a new study."
             )
-        admit(code, model)
+        if before is None or digest != before.digest:
+            raise UsageError(unnamed(model, where) if len(own) < 2 else _several_unnamed(own, where))
+    return names
+
+
+def admit_named(digests: Mapping[str, str], named: Iterable[str], where: str) -> None:
+    """Admit the classes of a record whose files the user has ``named``, perhaps by other paths; the others not.
+
+    ``digests`` and ``where`` are as in :func:`admit_again`. Raises UsageError if a file has other code.
+    """
+    for model in named:
+        code = read_code(model)
+        same = [recorded for recorded, digest in digests.items() if digest == code.digest]
+        if not same:
+            raise UsageError(f"The code of {model} is not that of a model of {where}: only comments may change.")
+        for recorded in same:
+            admit(code, recorded)
 
 
 def unnamed(code: str, where: str, option: str = "model") -> str:
@@ -99,6 +124,14 @@ def unnamed(code: str, where: str, option: str = "model") -> str:
     return (
         f"The {option} of {where} is {code}, code of yours, which runs only from a file that you name.\n"
         f"Name it with --{option} {code}, or {option}= in Python."
+    )
+
+
+def _several_unnamed(models: Iterable[str], where: str) -> str:
+    """Return a message that asks for the files of several classes, of which ``--model`` could name one."""
+    return (
+        f"The models of {where} are {' and '.join(models)}, code of yours, which runs only from files that you name.\n"
+        f"Name all of them in a space file, with --space, or space= in Python."
     )
 
 
