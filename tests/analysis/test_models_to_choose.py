@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from optuna.importance import FanovaImportanceEvaluator
 
 from tests.search.test_sampler_of_models import CONDITIONS, MODELS, WIDE
 from tests.studies import make_study
@@ -16,6 +17,7 @@ from vae_tune.analysis.next_space import as_yaml, next_space
 from vae_tune.analysis.range_edges import range_edges
 from vae_tune.analysis.study import load_study, parts_by_model, trial_configs
 from vae_tune.config.space import Space
+from vae_tune.views.figures import FIGURES
 from vae_tune.views.report.page import write_report
 
 
@@ -67,7 +69,34 @@ def test_importance_is_unknown_where_a_model_has_too_few_trials(tmp_path):
     few = study.trials["model"].value_counts().idxmin()
     table = importance(study)
     assert table[table["model"] == few]["importance"].isna().all()
-    assert any(f"Among the trials of {few}: importance is unknown: " in str(found) for found in conclusions(study))
+    known = study.trials["model"].value_counts()[few]
+    assert (table[table["model"] == few]["trials"] == known).all()
+    said = f"Among the trials of {few}: importance is unknown: {known} trials, needs 10."
+    assert said in map(str, conclusions(study))
+    panel = FIGURES["importance"].panels(study)[""]
+    other = "mlp" if few == "conv" else "conv"
+    assert f"from 16 trials of all models at epoch 9, {16 - known} trials of {other} at epoch 9." in panel.note
+    assert f"Unknown for {few} ({known} trials): needs 10 trials that differ" in panel.note
+    texts = {name: text for trace in panel.data for name, text in zip(panel.y["ticktext"], trace["text"], strict=True)}
+    assert {name for name, text in texts.items() if text == "unknown"} == {name for name in texts if few in name}
+
+
+def test_importance_is_unknown_where_trials_do_not_differ(study):
+    same = study.epochs.assign(val_loss=100.0)
+    alike = replace(study, epochs=same)
+    alike.__dict__["space"] = study.space
+    assert importance(alike)["importance"].isna().all()
+    assert FIGURES["importance"].panels(alike) == {}
+    assert any("Among the trials of conv: importance is unknown: its" in str(each) for each in conclusions(alike))
+
+
+def test_an_importance_that_optuna_cannot_compute_is_not_made_up_of_equal_shares(study, monkeypatch):
+    class Blind(FanovaImportanceEvaluator):
+        def evaluate(self, *arguments, **options):
+            return dict.fromkeys(super().evaluate(*arguments, **options), 0.0)
+
+    monkeypatch.setattr("optuna.importance.FanovaImportanceEvaluator", Blind)
+    assert importance(study)["importance"].isna().all()
 
 
 def test_slices_and_cells_have_the_trials_that_have_the_hyperparameter(study):

@@ -185,7 +185,12 @@ def _importance(table: pd.DataFrame, late: float) -> Iterator[Finding]:
             where = f"Among the trials of {model}: " if model else ""
             if part[names.IMPORTANCE].isna().any():
                 known = part[names.TRIALS].iloc[0]
-                yield Finding("importance", f"{where}importance is unknown: {known} trials, needs {MIN_TRIALS}.")
+                why = (
+                    f"{known} trials, needs {MIN_TRIALS}"
+                    if known < MIN_TRIALS
+                    else f"its {known} trials do not differ"
+                )
+                yield Finding("importance", f"{where}importance is unknown: {why}.")
             for finding in _importance(part.drop(columns=MODEL), late):
                 yield replace(finding, text=f"{where}{finding.text}")
         return

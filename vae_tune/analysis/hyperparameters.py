@@ -240,7 +240,8 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
         a method sum to 1), epoch at which the trials were compared, trials compared. No rows for fewer than
         ``MIN_TRIALS`` trials, or where they do not differ. Where models are searched that have hyperparameters of
         their own, also model: "" for a comparison of all trials by what all have, else that of the trials that are
-        compared, whose shares sum to 1 too; the importance is NaN, unknown, where a model has too few trials.
+        compared, whose shares sum to 1 too; the importance is NaN, unknown, where a model has too few trials, or they
+        do not differ: epoch is then 0, and trials are those with a loss.
     """
     if study.space.conditions:
         return pd.concat([_of_model(part, model, epoch) for model, part in parts_by_model(study).items()])
@@ -261,7 +262,7 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
         }
         rows = [
             (name, method, share, trials[EPOCH].iloc[0], len(trials))
-            for method, by_name in shares.items()
+            for method, by_name in (shares.items() if all(shares.values()) else ())
             for name, share in by_name.items()
         ]
     table = pd.DataFrame(rows, columns=[HYPERPARAMETER, names.METHOD, IMPORTANCE, EPOCH, TRIALS])
@@ -269,11 +270,11 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
 
 
 def _of_model(part: Study, model: str, epoch: int | None) -> pd.DataFrame:
-    """Return the importance in one part of a study of several models; NaN where it has too few trials."""
+    """Return the importance in one part of a study of several models; NaN where it is unknown."""
     found = importance(part, epoch)
     if found.empty:
         pairs = [(name, method) for method in (PED_ANOVA, FANOVA) for name in part.space.distributions]
-        known = len(comparable(part, epoch))
+        known = len(comparable(part, epoch or 1))
         found = pd.DataFrame([(*pair, math.nan, 0, known) for pair in pairs], columns=found.columns).astype(
             found.dtypes.to_dict()
         )
@@ -294,11 +295,16 @@ def _as_logarithms(
 
 
 def _evaluate(evaluator: Any, trials: pd.DataFrame, space: dict[str, BaseDistribution]) -> dict[str, float]:
-    """Return each hyperparameter's share, the greatest first; all equal if no share can be computed."""
+    """Return each hyperparameter's share, the greatest first; none if no share can be computed.
+
+    Optuna would then give all equal shares.
+    """
     with silence_optuna():
         study = optuna.create_study()
         study.add_trials(
             optuna.create_trial(value=loss, params={name: row[name] for name in space}, distributions=space)
             for loss, row in zip(trials[names.RANKED_LOSS].tolist(), trials.to_dict("records"), strict=True)
         )
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        found = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+    total = sum(found.values())
+    return {name: value / total for name, value in found.items()} if total > 0 else {}

@@ -24,6 +24,9 @@ class ReportOptions(Options):
     """Folder of the study."""
     output: Path | None = None
     """File to write; default: report.html in the folder."""
+    model: tuple[str, ...] = ()
+    """FILE.py:CLASS of a model of your own, to include its trials in the figure of quality against size. Repeat it for
+    more."""
     open: bool = False
     """Open the report in the browser."""
 
@@ -38,7 +41,7 @@ def run(options: ReportOptions) -> None:
     """Write the report, print its path and open it if requested."""
     from vae_tune.views.report.page import write_report
 
-    path = write_report(options.folder, options.output)
+    path = write_report(options.folder, options.output, options.model)
     print(address(path))
     if options.open:
         import webbrowser
@@ -46,4 +49,4 @@ def run(options: ReportOptions) -> None:
         webbrowser.open(path.absolute().as_uri())
 
 
-COMMAND = Command(ReportOptions, run, ("results/NAME --open", "results/NAME --output report.html"))
+COMMAND = Command(ReportOptions, run, ("results/NAME --open", "results/NAME --model my_vae.py:MyVAE"))

@@ -68,8 +68,10 @@ def check_types(config: Any) -> None:
         if isinstance(value, int) and (bits := value.bit_length()) > 63:  # repr(), float() or torch would fail on it
             raise UsageError(f"{spec.name} must be a number of at most 63 bits, but got one of {bits}.")
         if get_origin(hint) is tuple:
-            paths = isinstance(value, tuple) and all(isinstance(path, Path) for path in value)
-            require(config, spec.name, paths and all(can_be_path(path) for path in value), "a list of paths")
+            kind, words = get_args(hint)[0], "paths" if get_args(hint)[0] is Path else "texts"
+            whole = isinstance(value, tuple) and all(isinstance(one, kind) for one in value)
+            fits = whole and all(can_be_path(one) for one in value if isinstance(one, Path))
+            require(config, spec.name, fits, f"a list of {words}")
         elif (choices := _choices(hint)) and (value is not None or not _accepts(hint, type(None))):
             if value not in choices:
                 known = f"{spec.name} must be one of {', '.join(map(str, choices))}, but got {value!r}."
@@ -86,7 +88,7 @@ def check_types(config: Any) -> None:
 def _fitting(value: Any, hint: Any) -> Any:
     """Return ``value`` converted to the type ``hint`` if that loses nothing, else unchanged."""
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-        return tuple(_fitting(one, Path) for one in value)
+        return tuple(_fitting(one, get_args(hint)[0]) for one in value)
     if isinstance(value, Mapping):
         return value if isinstance(value, Hashable) else _plain(value)
     if isinstance(value, Path) or (isinstance(value, str) and value and _accepts(hint, Path) > _accepts(hint, str)):

@@ -19,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.autograd_step import AutogradStep
 from vae_tune.vae.model import build_model
+from vae_tune.vae.networks.registry import network_class
 
 _IMAGES = 2
 """Enough for a network whose numbers depend on the batch, which one image may break."""
@@ -41,11 +42,12 @@ def model_cost(config: TrialConfig, shape: Sequence[int]) -> ModelCost:
     """
     channels, height, width = shape
     same = replace(config, learning_rate=1e-3, batch_size=_IMAGES, max_epochs=1, seed=0, precision="float32")
-    return _measured(same, (channels, height, width))
+    return _measured(same, (channels, height, width), id(network_class(config.model)))
 
 
 @cache
-def _measured(config: TrialConfig, shape: tuple[int, int, int]) -> ModelCost:
+def _measured(config: TrialConfig, shape: tuple[int, int, int], _: int) -> ModelCost:
+    """Return the cost; a user's class whose file has changed is another one, of the same name."""
     model = build_model(config, shape)
     x, noise = torch.zeros(_IMAGES, *shape), torch.zeros(_IMAGES * config.iwae_samples, config.latent_size)
     saved = _Saved(model)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
 from vae_tune.analysis import hyperparameters
 from vae_tune.analysis.axis_ranges import loss_range, round_ticks
-from vae_tune.analysis.hyperparameters import FANOVA, PED_ANOVA, Axis
+from vae_tune.analysis.hyperparameters import FANOVA, MIN_TRIALS, PED_ANOVA, Axis
 from vae_tune.analysis.study import Study
 from vae_tune.config import names
 from vae_tune.config.names import COMPLETE, EPOCHS, HYPERPARAMETER, IMPORTANCE, STATE, STATE_WORDS, TRIAL
@@ -38,11 +40,12 @@ def importance(study: Study, table: pd.DataFrame | None = None) -> Panels:
     table = hyperparameters.importance(study) if table is None else table
     if table.empty:
         return {}
+    if table[IMPORTANCE].isna().all():
+        return {}
+    note = _compared(table)
     if MODEL in table:
         where = table[MODEL].map(lambda model: f" ({model})" if model else "")
         table = table.assign(**{HYPERPARAMETER: table[HYPERPARAMETER] + where})
-    if table[IMPORTANCE].isna().all():
-        return {}
     means = table.groupby(HYPERPARAMETER)[IMPORTANCE].mean()
     order = list(means.fillna(0).sort_values(kind="stable").index)
     traces = []
@@ -55,9 +58,23 @@ def importance(study: Study, table: pd.DataFrame | None = None) -> Panels:
     end = min(1.05, 1.15 * table[IMPORTANCE].max())
     x = axis("share of the importance", (0, end), {share: f"{share:.0%}" for share in round_ticks(0, end)})
     y, layout = chart.named_axis(order), {"height": max(340, 100 + 32 * len(order))}
-    known = table[table[IMPORTANCE].notna()]
-    note = f"From {known[names.TRIALS].iloc[0]} trials at epoch {known[names.EPOCH].iloc[0]}."
     return {"": Panel(x, y, traces, note, layout=layout)}
+
+
+def _compared(table: pd.DataFrame) -> str:
+    """Return sentences that say from which trials the importance is, and which models have too few."""
+    if MODEL not in table:
+        return f"From {table[names.TRIALS].iloc[0]} trials at epoch {table[names.EPOCH].iloc[0]}."
+    known, unknown = [], []
+    for row in table.drop_duplicates(MODEL).to_dict("records"):
+        if math.isnan(row[IMPORTANCE]):
+            unknown.append(f"{row[MODEL] or 'all models'} ({row[names.TRIALS]} trials)")
+        else:
+            of = f"of {row[MODEL]}" if row[MODEL] else "of all models"
+            known.append(f"{row[names.TRIALS]} trials {of} at epoch {row[names.EPOCH]}")
+    words = f"What only some models have is judged by their own trials: from {', '.join(known)}."
+    needed = f"needs {MIN_TRIALS} trials that differ, with a loss at the same epoch"
+    return words + (f" Unknown for {', '.join(unknown)}: {needed}." if unknown else "")
 
 
 @figure(

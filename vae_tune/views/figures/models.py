@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 
 from vae_tune.analysis import models
 from vae_tune.analysis.axis_ranges import log_ticks, round_ticks
 from vae_tune.analysis.hyperparameters import Axis, axes
-from vae_tune.analysis.study import Study
-from vae_tune.config import names
+from vae_tune.analysis.study import Study, trial_configs
+from vae_tune.config import message_hints, names
 from vae_tune.config.names import ACTIVE_UNITS, GAP, LATENT_SIZE, PARAMETERS, TRIAL, VAL_KL, VAL_LOSS
 from vae_tune.views.figures import chart
 from vae_tune.views.figures.chart import Panel, Panels, axis, figure
@@ -95,6 +96,8 @@ def train_validation_gap(study: Study) -> Panels:
     models.pareto,
     "Quality against size",
     "The line joins the models that no other model beats in both size and loss.",
+    "No trial has reported an epoch yet; or the models are classes of yours, whose size needs their code: name them "
+    "with --model of vae-tune report.",
 )
 def pareto(study: Study) -> Panels:
     """Describe the loss against the number of parameters, with the front."""
@@ -116,4 +119,16 @@ def pareto(study: Study) -> Panels:
         apart = abs(loss - last["y"]) > _APART[1] * (top - bottom)
         if last["x"] - here["x"] > _APART[0] * math.log10(high / low) or apart:
             labels.append(here)
-    return {"": Panel(x, y, traces, layout={"annotations": labels})}
+    return {"": Panel(x, y, traces, _left_out(study, table), layout={"annotations": labels})}
+
+
+def _left_out(study: Study, table: pd.DataFrame) -> str:
+    """Return a sentence on the trials that are missing in ``table``, as their class was not named; else ""."""
+    reported = study.epochs[TRIAL].drop_duplicates()
+    missing = trial_configs(study, reported[~reported.isin(table[TRIAL])])
+    if not missing:
+        return ""
+    models = list(dict.fromkeys(config.model for config in missing))
+    command = message_hints.command("report", study.place, *(word for model in models for word in ("--model", model)))
+    trials = "trial" if len(missing) == 1 else "trials"
+    return f"Left out: {len(missing)} {trials} of {', '.join(models)}, whose size needs your code: {command}"

@@ -78,7 +78,7 @@ def _card(name: str, panels: Panels, note: str = "", *, wide: bool = False) -> C
 
 def _by_importance(study: Study, importance: pd.DataFrame) -> list[str]:
     """Return the searched hyperparameters, the one that matters most first."""
-    shares = importance.groupby(names.HYPERPARAMETER)[IMPORTANCE].mean()
+    shares = importance.groupby(names.HYPERPARAMETER)[IMPORTANCE].mean().dropna()
     return sorted(axes(study), key=lambda name: -shares.get(name, 0))
 
 
@@ -117,6 +117,7 @@ def _notes(study: Study) -> dict[str, str]:
         used = f"The winner uses {active[ACTIVE_UNITS][best]} of {active['latent_size'][best]} latents."
         elbo = study.elbo_unit
         overfit = "" if math.isnan(gap[GAP][best]) else f"The winner: {elbo.text(gap[GAP][best], '+')} {elbo.short}."
+    if best is not None and best in sizes.index:
         losses = study.losses(sizes)
         close = sizes[(sizes[STATE] == COMPLETE) & (losses <= losses[best] + near)]
         if len(close) and close.index[0] != best:
@@ -133,5 +134,6 @@ def _range(study: Study, axis: Axis) -> str:
     searched = f"From {format_value(axis.low)} to {format_value(axis.high)}{', log' if axis.scale == 'log' else ''}."
     if axis.scale == "category":
         searched = f"One of {', '.join(map(str, axis.choices))}."
-    best = "" if study.best is None else f" The winner: {format_value(study.best[axis.name])}."
-    return f"{searched}{best}"
+    best = None if study.best is None else study.best[axis.name]
+    known = best is not None and pd.notna(best)  # the winner's model may not have it
+    return f"{searched} The winner: {format_value(best)}." if known else searched

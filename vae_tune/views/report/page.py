@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ from vae_tune.config.files import address, named_path
 from vae_tune.config.names import BEST_FOLDER, RECONSTRUCTIONS_FILE, REPLAY_FOLDER, REPLAY_PAGE_FILE, REPORT_FILE
 from vae_tune.config.object_stores import Changed
 from vae_tune.config.storage import folder_exists, prepare_write
+from vae_tune.vae.networks.registry import admit_named
 from vae_tune.views.figures.conventions import COLORS
 
 if TYPE_CHECKING:
@@ -31,21 +33,26 @@ _PICTURES = {
 }
 
 
-def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
+def write_report(folder: str | Path, output: str | Path | None = None, models: Iterable[str] = ()) -> Path:
     """Write the report of the study in ``folder``, whatever its state, and return the path of the page.
 
     That is ``output``, by default ``report.html`` in the study folder. On object storage it replaces the page that was
-    there when it began, and no other. A search that is still writing the study replaces it at its end.
+    there when it began, and no other. A search that is still writing the study replaces it at its end. ``models`` are
+    classes of a user's that the study has, FILE.py:CLASS: the sizes of models need their code, which runs only from a
+    file that is named.
 
     Raises:
-        UsageError: the folder is not a study, or the file cannot be written.
+        UsageError: the folder is not a study, a class is not one of its models, or the file cannot be written.
     """
     from vae_tune.analysis.study import load_study
 
     path = named_path(output) if output is not None else named_path(folder) / REPORT_FILE
     try:
         write = prepare_write(path)
-        page = render(load_study(folder))
+        study = load_study(folder)
+        codes = study.metadata.get(names.CODE, {})
+        admit_named({model: code[names.SHA256] for model, code in codes.items()}, models, address(study.place))
+        page = render(study)
         if not folder_exists(path.parent):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         write(page.encode())
@@ -79,7 +86,7 @@ def render(study: Study) -> str:
     colors = f":root {{ {' '.join(f'--{name}: {color};' for name, color in COLORS.items())} }}"
     return environment.from_string(read_resource("page.html")).render(
         name=study.name,
-        command=message_hints.command("report", study.place),
+        command=message_hints.command("report", study.place, *_named_models(study)),
         status=summary.make_status(study),
         facts=summary.make_facts(study, cost),
         tiles=summary.make_tiles(study, cost),
@@ -101,6 +108,11 @@ def render(study: Study) -> str:
         script_hashes=raw(" ".join(_csp_hash(text) for text in (plotly, script))),
         data=raw(_script_json({**make_table(study), "cards": cards})),
     )
+
+
+def _named_models(study: Study) -> list[str]:
+    """Return the options of the command that name the classes of a user's."""
+    return [word for model in study.metadata.get(names.CODE, {}) for word in ("--model", model)]
 
 
 def read_resource(name: str) -> str:
