@@ -9,13 +9,20 @@ import pytest
 from tests.system.conftest import ROOT, alive, descendants, table, wait_for
 from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.analysis.audit import audit
+from vae_tune.config.files import read_json
 from vae_tune.tasks.explore import explore, plan
 
 pytestmark = pytest.mark.system
 
 
+CONTRAST = "def contrast(model, images):\n    return model.decode(model.encode(images)).std()\n"
+
+
 def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path):
+    (tmp_path / "mine.py").write_text(CONTRAST)
     config = SearchConfig(
+        metric=f"{tmp_path}/mine.py:contrast",
+        maximize=True,
         study_name="e",
         results_dir=tmp_path,
         data=DataConfig(train_size=300),
@@ -35,6 +42,10 @@ def test_an_exploration_trains_its_grid_and_compares_the_sizes_on_test(tmp_path)
     assert [(row["latent_size"], row["seed"]) for row in rows] == [("2", "0"), ("5", "0"), ("2", "1"), ("5", "1")]
     mean = sum(float(row["test_loss"]) for row in rows if row["latent_size"] == "2") / 2
     assert sizes["test_loss_mean"][0] == pytest.approx(mean)
+    assert sizes["test_contrast_mean"][0] == pytest.approx(sum(float(row["test_contrast"]) for row in rows[::2]) / 2)
+    best = max(table(folder / "trials.csv"), key=lambda row: float(row["contrast"] or 0))
+    assert read_json(folder / "best" / "metrics.json")["winner"]["trial"] == int(best["trial"])
+    assert (folder / "best" / "metric_code" / "mine.py.txt").read_text() == CONTRAST
     for name in ("latent_sizes.csv", "latent_sizes.png", "samples_002.png", "samples_005.png"):
         assert (folder / name).exists()
     goes_on_after_a_kill(tmp_path, folder)
@@ -44,7 +55,8 @@ def goes_on_after_a_kill(place, unbroken):
     """The same exploration from the command line, killed in the middle, ends with the same table."""
     command = [Path(sys.executable).with_name("vae-tune"), "explore"]
     small = "--latent-size 2,5,1000000000 --repeats 2 --train-size 300 --hidden-width 16 --epochs 2 --max-concurrent 1"
-    words = [*command, *small.split(), "--study-name", "killed", "--results-dir", str(place)]
+    metric = ("--metric", f"{place}/mine.py:contrast")
+    words = [*command, *small.split(), *metric, "--maximize", "--study-name", "killed", "--results-dir", str(place)]
     with (place / "log").open("w") as log:
         running = subprocess.Popen(words, cwd=ROOT, stdout=log)
         folder = place / "killed"
@@ -53,7 +65,9 @@ def goes_on_after_a_kill(place, unbroken):
         running.kill()
         running.wait()
     wait_for(lambda: not [pid for pid, words in children.items() if "ray::Implicit" in words and alive(pid)])
-    done = subprocess.run([*command, "--resume", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
+    resume = [*command, "--resume", str(folder), *metric]
+    done = subprocess.run(resume, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "| test contrast | 95 % interval |" in done.stdout
     assert audit(folder) == []
     assert (folder / "latent_sizes.csv").read_text() == (unbroken / "latent_sizes.csv").read_text()

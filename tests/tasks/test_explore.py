@@ -13,18 +13,19 @@ import torch
 from PIL import Image
 
 from tests.stores import BUCKET, s3
-from tests.studies import iso, make_study
+from tests.studies import SCORE, iso, make_study
 from vae_tune.analysis.loss_unit import LossUnit
 from vae_tune.analysis.study import load_study
 from vae_tune.cli import main as cli
 from vae_tune.cli.explore import ExploreOptions, run
 from vae_tune.config import message_hints
 from vae_tune.config.errors import UsageError
+from vae_tune.config.files import read_json, write_json
 from vae_tune.config.local_copies import mark_copy, record_files, working_copy
 from vae_tune.config.names import COMPLETE, DEVICE, EXPLORATION, FAIL, LOCK_FILE, NODE
 from vae_tune.config.settings import ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.config.storage import write_bytes
-from vae_tune.record.metadata import new_metadata, read_search_config
+from vae_tune.record.metadata import new_metadata, read_metadata, read_search_config, resume_command
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow
 from vae_tune.tasks.explore import explore, failures, plan, show
@@ -97,6 +98,35 @@ def test_a_resumed_exploration_needs_the_place_of_a_users_class_and_no_other_opt
     assert searched == ["moved.py:MyVAE"]
 
 
+def test_a_resumed_exploration_needs_the_place_of_a_users_metric(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config, grid = plan(SearchConfig(metric="mine.py:f", maximize=True), [2, 10], 2)
+    folder = make_study(tmp_path / "e", trials=4, space=grid.space, scheduler="none", kind=grid.kind, metric=SCORE)
+    metadata = read_json(folder / "study.json")
+    write_json(
+        folder / "study.json", metadata | {"config": metadata["config"] | {"metric": "mine.py:f", "maximize": True}}
+    )
+    searched = []
+
+    def run_search(config, **_):
+        searched.append((config.metric, config.maximize))
+        raise UsageError("It searches.")
+
+    monkeypatch.setattr("vae_tune.tasks.explore.run_search", run_search)
+
+    def explored(*words):
+        monkeypatch.setattr(sys, "argv", ["vae-tune", "--resume", "e", *words])
+        with pytest.raises(SystemExit):
+            cli.main(["explore"])
+        return capsys.readouterr().err
+
+    assert "The metric of e is mine.py:f, code of yours" in explored()
+    assert "It searches." in explored("--metric", "moved.py:f")
+    assert searched == [("moved.py:f", True)]
+    assert resume_command(read_metadata(folder), folder).endswith(f"explore --resume {folder} --metric mine.py:f")
+    assert config.maximize
+
+
 def test_a_resumed_exploration_finds_its_images_where_they_are_now(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     _, grid = plan(SearchConfig(), [2, 10], 2)
@@ -113,7 +143,7 @@ def test_a_resumed_exploration_finds_its_images_where_they_are_now(tmp_path, mon
         with pytest.raises(SystemExit):
             cli.main(["explore"])
     assert searched == [recorded, replace(recorded, dataset="moved"), replace(recorded, data_dir=Path("sets"))]
-    assert "--resume takes no options but --model, --dataset, --data-dir" in capsys.readouterr().err
+    assert "--resume takes no options but --model, --metric, --dataset, --data-dir" in capsys.readouterr().err
 
 
 def test_what_follows_an_exploration_on_object_storage_is_written_under_its_claim(tmp_path, tiny, monkeypatch):

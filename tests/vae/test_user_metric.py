@@ -30,7 +30,7 @@ def metric(tmp_path, monkeypatch):
     def read(body, *, probed=True, maximize=False, more=""):
         text = f"{more}\nimport torch\ndef f(model, images):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
         (tmp_path / "mine.py").write_text(text)
-        found = read_metric(SearchConfig(metric="mine.py:f", maximize=maximize))
+        found = read_metric("mine.py:f", maximize=maximize)
         return probe_metric(found, SMALL, SHAPE, PAIR) if probed else found
 
     return read
@@ -140,7 +140,7 @@ def test_the_example_of_the_documents_ranks(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     (tmp_path / "my_metric.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
-    found = probe_metric(read_metric(SearchConfig(metric="my_metric.py:psnr", maximize=True)), SMALL, SHAPE, PAIR)
+    found = probe_metric(read_metric("my_metric.py:psnr", maximize=True), SMALL, SHAPE, PAIR)
     assert found.ranking.columns == ("psnr", "worst_psnr")
     values = found(build_model(SMALL, SHAPE), torch.rand(5, *SHAPE))
     assert values["worst_psnr"] < values["psnr"]
@@ -157,4 +157,4 @@ def test_the_example_of_the_documents_ranks(tmp_path, monkeypatch):
 )
 def test_what_is_no_function_is_refused(metric, given, message):
     metric("return 1.0", probed=False)
-    assert message in refused(lambda: read_metric(SearchConfig(**given)))
+    assert message in refused(lambda: read_metric(SearchConfig(**given).metric))

@@ -21,6 +21,8 @@ class EvaluateOptions(ModelOptions):
     """Use only the first N images; default: all."""
     nll_samples: int | None = None
     """Also estimate the negative log-likelihood, with this many importance samples per image (Burda et al.: 5000)."""
+    metric: str | None = None
+    """Also compute your own function of the model and the images, FILE.py:FUNCTION or MODULE:FUNCTION."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -43,6 +45,7 @@ def run(options: EvaluateOptions) -> None:
         images=options.images,
         nll_samples=options.nll_samples,
         network=options.network,
+        metric=options.metric,
     )
     print(json.dumps(result, indent=2) if options.json else "\n".join(_lines(result)))
 
@@ -66,6 +69,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
         if not unit.kind.is_likelihood:
             note = "Grey values have no likelihood: do not compare this NLL with one of binary images."
             lines.append(f"  {note} See --binarization.")
+    if own := result.get("metrics"):
+        width = max(map(len, own))
+        lines += [f"By {result['metric']}:", *(f"  {name:{width}}  {value:.6g}" for name, value in own.items())]
     return [*lines, f"{result['active_units']} of {result['latent_size']} latents active"]
 
 

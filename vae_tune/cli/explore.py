@@ -40,8 +40,13 @@ class ExploreOptions(Options):
     results_dir: Path = Path("results")
     """Folder that holds the studies."""
     resume: Path | None = None
-    """Continue the exploration in this folder with its settings. Name a model of your own with --model again, and
-    the place of your own images with --dataset if they have moved."""
+    """Continue the exploration in this folder with its settings. Name a model of your own with --model again, your
+    own function with --metric, and the place of your own images with --dataset if they have moved."""
+    metric: str | None = None
+    """Also compare the sizes by your own function of a model and images, FILE.py:FUNCTION or MODULE:FUNCTION; it
+    chooses the model in best/."""
+    maximize: bool = False
+    """A higher value of the metric is better; without it, a lower one is."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     data: DataConfig = field(default_factory=DataConfig)
     trial: ExploredConfig = field(default_factory=ExploredConfig)
@@ -70,6 +75,8 @@ def run(options: ExploreOptions) -> None:
         config = SearchConfig(
             study_name=options.study_name,
             results_dir=options.results_dir,
+            metric=options.metric,
+            maximize=options.maximize,
             resources=options.resources,
             data=options.data,
             trial=options.trial.plain(),
@@ -82,16 +89,18 @@ def run(options: ExploreOptions) -> None:
     place: dict[str, Any] = {"dataset": options.data.dataset, "data_dir": options.data.data_dir}
     if options != ExploreOptions(
         resume=options.resume,
+        metric=options.metric,
+        maximize=recorded.maximize,
         resources=options.resources,
         data=DataConfig(**place),
         trial=ExploredConfig(model=model),
     ):
         raise UsageError(
-            "--resume takes no options but --model, --dataset, --data-dir and those of resources:\n"
+            "--resume takes no options but --model, --metric, --dataset, --data-dir and those of resources:\n"
             "it continues with the study's settings."
         )
     data, trial = replace(recorded.data, **place), replace(recorded.trial, model=model)
-    explore(replace(recorded, resources=options.resources, data=data, trial=trial))
+    explore(replace(recorded, metric=options.metric, resources=options.resources, data=data, trial=trial))
 
 
 def defaults(arguments: Sequence[str]) -> ExploreOptions:
@@ -103,8 +112,10 @@ def defaults(arguments: Sequence[str]) -> ExploreOptions:
 
     recorded = read_search_config(folder, EXPLORATION)
     require_named(recorded.trial.model, folder, arguments)
+    require_named(recorded.metric, folder, arguments, "metric")
     data = DataConfig(dataset=recorded.data.dataset, data_dir=recorded.data.data_dir)
-    return ExploreOptions(resume=folder, data=data, trial=ExploredConfig(model=recorded.trial.model))
+    trial = ExploredConfig(model=recorded.trial.model)
+    return ExploreOptions(resume=folder, maximize=recorded.maximize, data=data, trial=trial)
 
 
 _EXAMPLES = ("--latent-size 2,5,10,20 --repeats 3 --epochs 5", "--resume results/NAME")

@@ -40,9 +40,12 @@ class TrainOptions(Options):
     replace the defaults of the options below."""
     resume: Path | None = None
     """Continue the training in this folder. Only --epochs, --visdom and --threads may differ from it, the place of the
-    images (--dataset, --data-dir), and that of the code that --model names."""
+    images (--dataset, --data-dir), and that of the code that --model and --metric name."""
     visdom: str | None = None
     """URL of a visdom server that shows the loss curves, for instance http://127.0.0.1:8097."""
+    metric: str | None = None
+    """Compute your own function of the model and the validation images after each epoch too, FILE.py:FUNCTION or
+    MODULE:FUNCTION."""
     threads: int = 1
     """CPU threads. One thread reproduces the numbers of a trial of a search; more only help if cores are idle."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -69,6 +72,7 @@ def run(options: TrainOptions) -> None:
         resume=options.resume,
         visdom=options.visdom,
         threads=options.threads,
+        metric=options.metric,
     )
 
 
@@ -76,10 +80,11 @@ def defaults(arguments: Sequence[str]) -> TrainOptions:
     """Return the settings of the training that ``--resume`` names, or of the model that ``--config`` names."""
     resume, path = (path_option(name, arguments) for name in ("resume", "config"))
     if resume is not None:
-        from vae_tune.tasks.train import read_settings
+        from vae_tune.tasks.train import read_metric_name, read_settings
 
         config, data = read_settings(resume)
         require_named(config.model, resume, arguments)
+        require_named(read_metric_name(resume), resume, arguments, "metric")
     elif path is not None:
         from vae_tune.vae.checkpoint import read_data_config, read_trial_config
 

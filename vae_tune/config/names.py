@@ -109,6 +109,9 @@ FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cp
 
 CODE = "code"
 """Entry of study.json with signature and hash of each user's class; folder in best/ with a copy to read."""
+METRIC, METRIC_CODE = "metric", "metric_code"
+"""Entry of training.json and of the header of model.safetensors with a user's metric; folder in best/ with a copy of
+its code to read."""
 
 # A study folder, and that of a single training
 STUDY_FILE = "study.json"

@@ -189,7 +189,7 @@ def resume_command(metadata: Mapping[str, Any], folder: Path, **changes: object)
     also = {"metric": config.get("metric"), "space": config["space"] if len(own) > 1 else None}
     named: dict[str, Any] = {name: path for name, path in also.items() if isinstance(path, str)}
     if kind == names.EXPLORATION:
-        return message_hints.resume(folder, "explore", model=model)
+        return message_hints.resume(folder, "explore", model=model, **named)
     place = folder.parent if kind == names.CONFIRMATION else folder
     return message_hints.resume(place, model=model, **{**named, **changes})
 
@@ -282,7 +282,8 @@ def refuse_other_metric(metadata: Mapping[str, Any], metric: UserMetric | None) 
     if metric.code.digest != known[names.SHA256]:
         raise UsageError(
             f"metric {metric.code.model} is not the code that ranked this study, {known[names.FUNCTION]}: its trials "
-            "could not be compared.\nBring that code back to go on (comments may change), or start a new study."
+            "could not be compared.\n"
+            "Name the file as it was (best/metric_code has a copy to read), or start a new study."
         )
     return replace(metric, ranking=Metric.of(known))
 

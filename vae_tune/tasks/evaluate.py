@@ -16,7 +16,7 @@ from vae_tune.config.files import address, is_remote
 from vae_tune.config.machine_limits import available_memory
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import Images, load_images, to_tensor
-from vae_tune.vae.checkpoint import find_model, read_data, read_model
+from vae_tune.vae.checkpoint import find_model, read_data, read_metric_code, read_model
 from vae_tune.vae.evaluation_batch import evaluation_batch
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
@@ -25,6 +25,7 @@ from vae_tune.vae.model import VAE
 from vae_tune.vae.nll import SAMPLES_AT_ONCE, negative_log_likelihoods, over_images
 from vae_tune.vae.threads import limit_threads
 from vae_tune.vae.training import evaluate
+from vae_tune.vae.user_metric import MetricFailed, UserMetric, read_metric
 from vae_tune.views.console import make_console
 from vae_tune.views.preparation import shown_preparation
 
@@ -83,17 +84,24 @@ def evaluate_model(
     images: int | None = None,
     nll_samples: int | None = None,
     network: str | None = None,
+    metric: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model and return its numbers with their kind and unit, as JSON values.
 
     ``model``, ``other_data`` and ``network`` are as in :func:`load_trained_model`, and ``split`` is ``test`` or
     ``validation``. Use only so many ``images``, by default all; estimate the negative log-likelihood with
-    ``nll_samples`` importance samples per image, by default not at all.
+    ``nll_samples`` importance samples per image, by default not at all; ``metric`` is a user's function to compute
+    too, FILE.py:FUNCTION or MODULE:FUNCTION.
+
+    Says on standard error what of the training's own metric is not computed, or has other code now.
 
     Raises:
-        UsageError: the model or the images cannot be used.
+        UsageError: the model, the images or the metric cannot be used.
     """
+    own = read_metric(metric)
     trained = load_trained_model(model, other_data or {}, network)
+    if note := _metric_note(trained.folder, own):
+        make_console(stderr=True).print(note, style="yellow", soft_wrap=True)
     chosen, dataset = getattr(trained.images, split), trained.data.dataset
     count = images or len(chosen)
     if count > len(chosen):
@@ -117,7 +125,24 @@ def evaluate_model(
     if nll_samples is not None:
         at_once = min(SAMPLES_AT_ONCE, 2 * evaluation_batch(trained.config, vae.shape))
         result["nll"] = _likelihood(vae, tensor, nll_samples, at_once)
+    if own:
+        try:
+            result |= {"metric": own.code.model, "metrics": own(vae.eval(), tensor.div(255.0))}
+        except MetricFailed as failed:
+            raise UsageError(f"metric {own.code.model} fails: {failed}.") from failed
     return result
+
+
+def _metric_note(folder: Path, metric: UserMetric | None) -> str:
+    """Return what differs from the metric of the training: it is not named, or has other code now; else ""."""
+    recorded = read_metric_code(folder)
+    if recorded is None:
+        return ""
+    name, digest = recorded
+    if metric is None:
+        return f"Without {name}, the metric of the training. To compute it too: --metric {name}"
+    is_same = metric.code.name != name.rpartition(":")[2] or metric.code.digest == digest
+    return "" if is_same else f"Warning: {metric.code.model} is not the code of the training's metric {name}."
 
 
 def _likelihood(model: VAE, images: torch.Tensor, samples: int, at_once: int) -> dict[str, Any]:

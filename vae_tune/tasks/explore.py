@@ -24,6 +24,7 @@ from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig
 from vae_tune.config.space import Grid, Space
 from vae_tune.config.storage import exists
 from vae_tune.record.claim import claimed
+from vae_tune.record.metadata import read_metadata, refuse_other_metric
 from vae_tune.record.remote_sync import uploading
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial
 from vae_tune.tasks.search import run_search
@@ -67,7 +68,8 @@ def explore(config: SearchConfig, grid: Grid | None = None, console: Console | N
     console = console or make_console()
     say = partial(console.print, soft_wrap=True)
     folder = config.resume or config.results_dir / str(config.study_name)
-    resume = message_hints.resume(folder, "explore", model=config.trial.model)
+    named = {} if config.metric is None else {"metric": config.metric}
+    resume = message_hints.resume(folder, "explore", model=config.trial.model, **named)
     try:
         study = run_search(config, view=make_view(console, with_summary=False), grid=grid)
     except KeyboardInterrupt:
@@ -95,6 +97,7 @@ def _compare(
     from vae_tune.tasks.repeats import evaluate_trials, load_last_checkpoint, summarize_seeds
     from vae_tune.vae.likelihoods.likelihood import metric_of
     from vae_tune.vae.likelihoods.registry import kind_of
+    from vae_tune.vae.user_metric import read_metric
     from vae_tune.views.figures import latent_sizes
 
     if not rows:
@@ -102,8 +105,10 @@ def _compare(
     images = load_images(config.data)  # the search has said its notes
     kind = kind_of(config.trial, images.shape[0], images.binarization)
     unit = LossUnit.of(metric_of(kind, images.pixels))
-    table = evaluate_trials(place, rows, images, say)
-    sizes = summarize_seeds(table, [names.LATENT_SIZE], _SUMMARIZED)
+    metric = refuse_other_metric(read_metadata(folder), read_metric(config.metric, maximize=config.maximize))
+    own = [f"test_{name}" for name in metric.ranking.columns] if metric else []
+    table = evaluate_trials(place, rows, images, say, metric)
+    sizes = summarize_seeds(table, [names.LATENT_SIZE], [*_SUMMARIZED, *own])
     for name, frame in ((names.EXPLORED_FILE, table), (names.LATENT_SIZES_FILE, sizes)):
         with atomic(folder / name) as file:
             file.write(to_csv(frame.assign(kind=kind.name)))
@@ -112,27 +117,33 @@ def _compare(
         sample_sheet(model).write_png(folder / f"samples_{row.values[names.LATENT_SIZE]:03d}.png")
     with atomic(folder / names.LATENT_SIZES_PLOT) as file:
         latent_sizes.draw(sizes, unit).savefig(file, format="png", dpi=110)
-    show(sizes, unit, config.trial.max_epochs, say)
+    show(sizes, unit, config.trial.max_epochs, say, own[:1])
     say(
         f"{address(place)}: {names.LATENT_SIZES_FILE}, {names.LATENT_SIZES_PLOT}, {names.EXPLORED_FILE}, samples_*.png"
     )
     return sizes
 
 
-def show(sizes: pd.DataFrame, unit: LossUnit, epochs: int, say: Callable[[str], None]) -> None:
-    """Print the table as Markdown, ready to paste."""
+def show(
+    sizes: pd.DataFrame, unit: LossUnit, epochs: int, say: Callable[[str], None], own: Sequence[str] = ()
+) -> None:
+    """Print the table as Markdown, ready to paste; ``own`` are columns of a user's metric, shown with intervals."""
+    more = "".join(f" {name.replace('_', ' ', 1)} | 95 % interval |" for name in own)
     lines = [
         f"Test negative ELBO by latent size after {epochs} epoch{'s' * (epochs > 1)}, {unit.title}",
         "",
-        "| latent size | trials | mean | sd | 95 % interval | reconstruction | KL | active |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| latent size | trials | mean | sd | 95 % interval | reconstruction | KL | active |{more}",
+        f"|---|---|---|---|---|---|---|---|{'---|---|' * len(own)}",
     ]
     for row in sizes.to_dict("records"):
         mean, sd, low, high = (row[f"{names.TEST_LOSS}_{part}"] for part in ("mean", "sd", "low", "high"))
         certain = (unit.text(sd), f"{unit.text(low)} to {unit.text(high)}") if row["trials"] > 1 else ("", "")
         parts = (unit.text(row[f"test_{part}_mean"], digits=unit.digits - 1) for part in ("reconstruction", "kl"))
         active = f"{row['test_active_units_mean']:.1f}"
-        cells = (str(row[names.LATENT_SIZE]), str(row["trials"]), unit.text(mean), *certain, *parts, active)
+        cells = [str(row[names.LATENT_SIZE]), str(row["trials"]), unit.text(mean), *certain, *parts, active]
+        for name in own:
+            spread = f"{row[f'{name}_low']:.4g} to {row[f'{name}_high']:.4g}" if row["trials"] > 1 else ""
+            cells += [f"{row[f'{name}_mean']:.4g}", spread]
         lines.append(f"| {' | '.join(cells)} |")
     say("\n".join(lines))
 

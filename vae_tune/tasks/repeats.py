@@ -53,7 +53,7 @@ def evaluate_trials(
 
     Returns:
         One row per trial: its number, hyperparameters, val_loss, and test_loss with its parts, in nats per image; and
-        each value of ``metric``, on the test images with ``test_`` before its name.
+        each value of ``metric``, on the test images with ``test_`` before its name, NaN where the metric fails.
     """
     import pandas as pd
 
@@ -65,7 +65,8 @@ def evaluate_trials(
         numbers = {TRIAL: row.trial, **row.values, VAL_LOSS: row.val_loss, TEST_LOSS: result.pop("negative_elbo")}
         if metric:
             numbers |= {name: row.reports[-1][name] for name in metric.ranking.columns}
-            result |= values_on_test(metric, row, checkpoint.state.model, test, say)
+            missing = dict.fromkeys(metric.ranking.columns, math.nan)
+            result |= missing | values_on_test(metric, row, checkpoint.state.model, test, say)
         table.append({**numbers, **{f"test_{name}": value for name, value in result.items()}})
     return pd.DataFrame(table)
 

@@ -70,6 +70,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
     study = read_resumed(config, config.resume, arrays)
     base = with_values(study.config.trial, study.space.fixed)
     _check_sampler(study.config, study.space, base)
+    metric = read_metric(study.config.metric, maximize=study.config.maximize)
     return Plan(
         study.config,
         study.folder,
@@ -81,7 +82,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
         metadata=study.metadata,
         storage=study.storage,
         arrays=arrays,
-        metric=refuse_other_metric(study.metadata, read_metric(study.config)),
+        metric=refuse_other_metric(study.metadata, metric),
     )
 
 
@@ -96,8 +97,8 @@ def _new_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
     points = grid.points if grid else read_points(config.points, space, base)
     _check_sampler(config, space, base)
     refuse_repeats(config.warm_start)
-    kind, metric = grid.kind if grid else SEARCH, read_metric(config)
-    folder, count = new_folder(config, place), config.num_samples
+    metric = read_metric(config.metric, maximize=config.maximize)
+    kind, count, folder = grid.kind if grid else SEARCH, config.num_samples, new_folder(config, place)
     return Plan(config, folder, place, space, base, points, count, None, kind, arrays=arrays, metric=metric)
 
 

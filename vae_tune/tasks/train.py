@@ -22,7 +22,18 @@ from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import atomic, read_json, write_json
 from vae_tune.config.machine_limits import available_memory
-from vae_tune.config.names import CHECKPOINTS_FOLDER, CODE, EPOCH, EPOCH_METRICS_FILE, METRICS, TRAINING_FILE
+from vae_tune.config.metric import Metric
+from vae_tune.config.names import (
+    CHECKPOINTS_FOLDER,
+    CODE,
+    EPOCH,
+    EPOCH_METRICS_FILE,
+    FUNCTION,
+    METRIC,
+    METRICS,
+    SHA256,
+    TRAINING_FILE,
+)
 from vae_tune.config.settings import DataConfig, TrialConfig, ViewsConfig
 from vae_tune.images.datasets import Images, is_named, load_images
 from vae_tune.tasks.generate import write_sheets
@@ -35,6 +46,7 @@ from vae_tune.vae.networks.code import is_own
 from vae_tune.vae.networks.registry import admit_again, admitted_code
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
+from vae_tune.vae.user_metric import MetricFailed, UserMetric, probe_metric, read_metric
 from vae_tune.views.console import make_console
 from vae_tune.views.preparation import shown_preparation
 
@@ -51,13 +63,15 @@ def train(
     resume: Path | None = None,
     visdom: str | None = None,
     threads: int = 1,
+    metric: str | None = None,
     console: Console | None = None,
 ) -> Path:
     """Train a configuration, or continue its training, and return the folder of the training.
 
     ``output`` is a new folder, by default one in ``models/``; ``resume`` is that of a training to continue, which may
-    differ in ``max_epochs``, the place of the images and the file of a user's class; ``visdom`` is the URL of a
-    server that shows the loss curves.
+    differ in ``max_epochs``, the place of the images, and the files of a user's class and of a metric; ``visdom`` is
+    the URL of a server that shows the loss curves; ``metric`` is a function of a user's that is computed after each
+    epoch, FILE.py:FUNCTION or MODULE:FUNCTION.
 
     Raises:
         UsageError: it cannot be trained as configured; nothing was created or changed.
@@ -67,7 +81,7 @@ def train(
     console = console or make_console()
     say = partial(console.print, soft_wrap=True)
     named = config.model
-    config = with_options(_with_admitted_model(config, resume))
+    config, own = with_options(_with_admitted_model(config, resume)), _read_metric(metric, resume)
     if resume is not None:
         _refuse_changes(read_settings(resume), (config, data))
     folder = resume or _new_folder(output, data)
@@ -75,17 +89,20 @@ def train(
         images = load_images(data, say, progress)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
-    state, reports = _open(folder, config, data, images, device, is_new=resume is None)
-    metric = metric_of(kind_of(config, images.shape[0], images.binarization), images.pixels)
-    unit = LossUnit.of(metric)
+    if resume is None:
+        probe_models(config, None, images.shape)
+        own = own and probe_metric(own, config, images.shape, images.validation)
+    state, reports = _open(folder, config, data, images, device, own, is_new=resume is None)
+    losses = metric_of(kind_of(config, images.shape[0], images.binarization), images.pixels)
+    unit = LossUnit.of(losses)
     say(f"{folder}: {data.dataset}, {unit.kind.words}, on {device.type}")
     columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=config.max_epochs, completed=state.epoch)
     try:
-        with cpu_threads(threads), _live_curves(visdom, folder, config, metric, say) as show, bar:
-            for report in fit(config, images, device, state):
-                reports.append(report.to_dict())
+        with cpu_threads(threads), _live_curves(visdom, folder, config, losses, say) as show, bar:
+            for report in fit(config, images, device, state, metric=own):
+                reports.append({name: getattr(report, name) for name in _NUMBERS} | dict(report.metrics))
                 _write_reports(folder / EPOCH_METRICS_FILE, reports)
                 write_checkpoint(folder / CHECKPOINTS_FOLDER, config, state, report)
                 show(reports)
@@ -93,19 +110,25 @@ def train(
                 say(_line(report, config, unit))
         model = state.model.cpu()
         write_sheets(folder, model, images.validation)
-        write_model(folder, model, config, data, images.sha256())
+        write_model(folder, model, config, data, images.sha256(), own.code if own else None)
     except Diverged as diverged:
         raise SearchError(f"{diverged}. Try a lower --learning-rate than {config.learning_rate:g}.") from diverged
+    except MetricFailed as failed:
+        raise SearchError(
+            f"The metric fails in epoch {state.epoch + 1}: {failed}. Mend it, and train again with another --output."
+        ) from failed
     except OSError as error:
         reason = error.strerror or error
-        raise SearchError(f"{folder} cannot be written: {reason}. {_how_to_continue(folder, named)}") from error
+        raise SearchError(
+            f"{folder} cannot be written: {reason}. {_how_to_continue(folder, named, metric)}"
+        ) from error
     except KeyboardInterrupt:
-        say(_how_to_continue(folder, named))
+        say(_how_to_continue(folder, named, metric))
         raise
     say(f"{folder}: model.safetensors, config.json, metrics.csv, samples.png, reconstructions.png")
-    code = ("--model", named) if is_own(named) else ()
-    evaluate, generate = (message_hints.command(name, folder, *code) for name in ("evaluate", "generate"))
-    say(f"Next: {evaluate}, {generate}")
+    code, function = ("--model", named) if is_own(named) else (), () if metric is None else ("--metric", metric)
+    evaluate = message_hints.command("evaluate", folder, *code, *function)
+    say(f"Next: {evaluate}, {message_hints.command('generate', folder, *code)}")
     return folder
 
 
@@ -122,6 +145,12 @@ def read_settings(folder: Path) -> tuple[TrialConfig, DataConfig]:
         raise UsageError(f"{folder} is no training: {TRAINING_FILE} is missing.") from error
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise UsageError(f"{folder} is no training: {TRAINING_FILE} is damaged ({telling_line(error)}).") from error
+
+
+def read_metric_name(folder: Path) -> str | None:
+    """Return the user's metric of the training in ``folder`` as it was named, None without; after the settings."""
+    name: str | None = read_json(folder / TRAINING_FILE).get(METRIC, {}).get(FUNCTION)
+    return name
 
 
 @contextmanager
@@ -148,17 +177,44 @@ def _live_curves(
         close_views([view], "complete")
 
 
+def _read_metric(function: str | None, resume: Path | None) -> UserMetric | None:
+    """Return a user's metric that a new training takes, or that of the training to resume.
+
+    Raises:
+        UsageError: there is no such function, or it is not that of the training.
+    """
+    metric = read_metric(function)
+    if resume is None:
+        return metric
+    recorded = read_json(resume / TRAINING_FILE).get(METRIC, {})
+    if (metric.code.digest if metric else None) == recorded.get(SHA256):
+        return metric and replace(metric, ranking=Metric.of(recorded))
+    before = f"computes {recorded[FUNCTION]}" if recorded else "computes no metric"
+    now = "none" if metric is None else metric.code.model + (" with other code" if recorded else "")
+    way = "Name the function as it was" if recorded else "Leave out --metric"
+    raise UsageError(
+        f"The training {resume} {before}, but got {now}.\n{way}, or train from the start with another --output."
+    )
+
+
 def _open(
-    folder: Path, config: TrialConfig, data: DataConfig, images: Images, device: torch.device, *, is_new: bool
+    folder: Path,
+    config: TrialConfig,
+    data: DataConfig,
+    images: Images,
+    device: torch.device,
+    metric: UserMetric | None,
+    *,
+    is_new: bool,
 ) -> tuple[TrainingState, list[dict[str, Any]]]:
     """Create or reopen the folder; return the state to start from, and the reports of the epochs before it."""
     settings = {"trial": to_dict(config), "data": to_dict(data), "sha256": images.sha256()}
     if (code := admitted_code(config.model)) is not None:
         settings[CODE] = code.digest
+    if metric is not None:
+        settings[METRIC] = metric.describe()
     if not is_new and read_json(folder / TRAINING_FILE).get("sha256") != settings["sha256"]:
         raise UsageError(f"The images of {data.dataset} are not those that {folder} was trained on.")
-    if is_new:
-        probe_models(config, None, images.shape)
     newest = newest_checkpoint(folder / CHECKPOINTS_FOLDER, device)
     state = new_state(config, images.shape, device) if newest is None else newest.state
     if state.epoch > config.max_epochs:
@@ -168,7 +224,8 @@ def _open(
         write_json(folder / TRAINING_FILE, settings)
     except OSError as error:
         raise UsageError(f"output {folder} cannot be written: {error.strerror or error}.") from error
-    return state, _read_reports(folder / EPOCH_METRICS_FILE, state.epoch)
+    columns = metric.ranking.columns if metric else ()
+    return state, _read_reports(folder / EPOCH_METRICS_FILE, state.epoch, columns)
 
 
 def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device) -> None:
@@ -183,8 +240,8 @@ def _refuse_too_large(config: TrialConfig, images: Images, device: torch.device)
 def _new_folder(output: Path | None, data: DataConfig) -> Path:
     folder = output or Path("models") / f"{data.title}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if (folder / TRAINING_FILE).exists():
-        model = read_settings(folder)[0].model
-        raise UsageError(f"The training {folder} exists already.\n{_how_to_continue(folder, model)}")
+        continued = _how_to_continue(folder, read_settings(folder)[0].model, read_metric_name(folder))
+        raise UsageError(f"The training {folder} exists already.\n{continued}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already and is no training.\nChoose another --output.")
     return folder
@@ -221,18 +278,22 @@ def _refuse_changes(before: tuple[TrialConfig, DataConfig], now: tuple[TrialConf
 
 def _write_reports(path: Path, reports: Sequence[dict[str, Any]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(_NUMBERS), lineterminator="\n")
+    writer = csv.DictWriter(text, list(reports[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(reports)
     with atomic(path) as file:
         file.write(text.getvalue().encode())
 
 
-def _read_reports(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """Return the rows of the first ``epochs`` epochs; a crash may have left one more than was checkpointed."""
+def _read_reports(path: Path, epochs: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of the first ``epochs`` epochs; a crash may have left one more than was checkpointed.
+
+    ``columns`` are those of a user's metric.
+    """
+    types = _NUMBERS | dict.fromkeys(columns, float)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [{name: _NUMBERS[name](text) for name, text in row.items()} for row in csv.DictReader(file)]
+            rows = [{name: types[name](text) for name, text in row.items()} for row in csv.DictReader(file)]
         return [row for row in rows if row[EPOCH] <= epochs]
     except (FileNotFoundError, KeyError, ValueError):
         return []  # deleted or damaged by hand: start a new table
@@ -241,12 +302,14 @@ def _read_reports(path: Path, epochs: int) -> list[dict[str, Any]]:
 def _line(report: EpochReport, config: TrialConfig, unit: LossUnit) -> str:
     width, text = len(str(config.max_epochs)), unit.text
     name = f" {unit.name}" if unit.nats != 1 else ""
+    own = "".join(f"  {column} {value:.4g}" for column, value in report.metrics.items())
     return (
         f"epoch {report.epoch:{width}d}/{config.max_epochs}  train {text(report.train_loss):>7}"
         f"  validation {text(report.val_loss):>7} = {text(report.val_reconstruction)} + KL {text(report.val_kl)}{name}"
-        f"  active {report.active_units}/{config.latent_size}  {report.seconds:.1f} s"
+        f"{own}  active {report.active_units}/{config.latent_size}  {report.seconds:.1f} s"
     )
 
 
-def _how_to_continue(folder: Path, model: str) -> str:
-    return f"To continue: {message_hints.resume(folder, 'train', model=model)}"
+def _how_to_continue(folder: Path, model: str, metric: str | None) -> str:
+    own = {} if metric is None else {METRIC: metric}
+    return f"To continue: {message_hints.resume(folder, 'train', model=model, **own)}"

@@ -107,7 +107,8 @@ class WinnerKeeper:
         checkpoint = load_last_checkpoint(self._record.place, best, self._images, self._say)
         data = from_dict(DataConfig, self._record.metadata["config"]["data"])
         checksum = self._record.metadata["data"][names.SHA256]
-        write_model(self._folder, checkpoint.state.model, checkpoint.config, data, checksum)
+        code = self._metric.code if self._metric else None
+        write_model(self._folder, checkpoint.state.model, checkpoint.config, data, checksum, code)
         write_sheets(self._folder, checkpoint.state.model, self._images.validation)
         self._write_metrics(best, test=False)
 

@@ -23,10 +23,22 @@ from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address, delete_temporary_files, named_path, read_json, write_json
 from vae_tune.config.local_copies import local_copy, original_address
-from vae_tune.config.names import BEST_FOLDER, CHECKPOINTS_FOLDER, CODE, CONFIG_FILE, MODEL_FILE, SHA256, STUDY_FILE
+from vae_tune.config.names import (
+    BEST_FOLDER,
+    CHECKPOINTS_FOLDER,
+    CODE,
+    CONFIG_FILE,
+    FUNCTION,
+    METRIC,
+    METRIC_CODE,
+    MODEL_FILE,
+    SHA256,
+    STUDY_FILE,
+)
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.vae.flat_parameters import from_row_major, row_major
 from vae_tune.vae.model import VAE, Shape, build_model
+from vae_tune.vae.networks.code import Code
 from vae_tune.vae.networks.registry import admit_again, admitted_code
 from vae_tune.vae.training import EpochReport, TrainingState, new_state
 
@@ -194,20 +206,28 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
 
 
 def write_model(
-    folder: Path, model: VAE, config: TrialConfig, data: DataConfig | None = None, images: str | None = None
+    folder: Path,
+    model: VAE,
+    config: TrialConfig,
+    data: DataConfig | None = None,
+    images: str | None = None,
+    metric: Code | None = None,
 ) -> None:
     """Write ``model.safetensors``, which also names the ``data`` that it was trained on, and ``config.json``.
 
-    ``images`` is the checksum of the images of ``data``, see :meth:`vae_tune.images.datasets.Images.sha256`.
-    Of a user's class there is a copy of its code to read, in ``code/``, under names that Python does not import.
+    ``images`` is the checksum of the images of ``data``, see :meth:`vae_tune.images.datasets.Images.sha256`;
+    ``metric`` is the user's, if there is one. Of its code, and of that of a user's class, there are copies to read, in
+    ``metric_code/`` and ``code/``, under names that Python does not import.
     """
     weights, code = model.network.state_dict() | _likelihood(model), admitted_code(config.model)
-    more = {} if code is None else {CODE: code.digest}
+    more: dict[str, Any] = {} if code is None else {CODE: code.digest}
     more |= {} if images is None else {SHA256: images}
+    more |= {} if metric is None else {METRIC: {FUNCTION: metric.model, SHA256: metric.digest}}
     content = _save(weights, data=to_dict(data or DataConfig()), shape=model.shape, **more)
     storage.write_bytes(folder / MODEL_FILE, content)
-    for module, text in code.texts.items() if code else ():
-        storage.write_bytes(folder / CODE / f"{module}.py.txt", text.encode())
+    for name, copied in ((CODE, code), (METRIC_CODE, metric)):
+        for module, text in copied.texts.items() if copied else ():
+            storage.write_bytes(folder / name / f"{module}.py.txt", text.encode())
     write_json(folder / CONFIG_FILE, to_dict(config))
 
 
@@ -282,6 +302,15 @@ def read_data(folder: Path) -> tuple[DataConfig, str | None]:
         return from_dict(DataConfig, metadata.get("data", {})), metadata.get(SHA256)
     except DAMAGE as error:
         raise UsageError(f"No usable model in {original_address(folder)}: {telling_line(error)}") from error
+
+
+def read_metric_code(folder: Path) -> tuple[str, str] | None:
+    """Return the user's metric of the training whose model is in ``folder``: its name, and the hash of its code.
+
+    Returns None if it had none.
+    """
+    recorded = _metadata((folder / MODEL_FILE).read_bytes()).get(METRIC)
+    return None if recorded is None else (str(recorded[FUNCTION]), str(recorded[SHA256]))
 
 
 def _epoch(path: Path) -> int:

@@ -20,7 +20,7 @@ from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import plain_number
 from vae_tune.config.metric import Metric
-from vae_tune.config.settings import SearchConfig, TrialConfig
+from vae_tune.config.settings import TrialConfig
 from vae_tune.vae.networks.code import Code, read_code, where
 from vae_tune.vae.networks.code_modules import load_function
 
@@ -103,17 +103,17 @@ class UserMetric:
         return values
 
 
-def read_metric(config: SearchConfig) -> UserMetric | None:
-    """Return the metric that a search names, before it was called; None where the validation loss ranks.
+def read_metric(function: str | None, *, maximize: bool = False) -> UserMetric | None:
+    """Return the metric FILE.py:FUNCTION or MODULE:FUNCTION, before it was called; None for None.
 
     Raises:
         UsageError: there is no such function, or its module cannot be imported.
     """
-    if config.metric is None:
+    if function is None:
         return None
-    code = read_code(config.metric, "metric")
+    code = read_code(function, "metric")
     load_function(code)
-    return UserMetric(code, Metric.of_users(code.name, maximize=config.maximize))
+    return UserMetric(code, Metric.of_users(code.name, maximize=maximize))
 
 
 def probe_metric(metric: UserMetric, config: TrialConfig, shape: tuple[int, int, int], images: Any) -> UserMetric:
