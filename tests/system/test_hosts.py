@@ -14,6 +14,8 @@ import yaml
 
 from tests.system.conftest import ROOT, is_whole, table, wait_for
 from tests.system.lab import running_lab
+from tests.test_models_document import CLASSES
+from vae_tune.config.files import read_json
 
 pytestmark = pytest.mark.system
 
@@ -58,8 +60,14 @@ def write_cluster(lab):
     return path
 
 
-def test_ray_up_brings_all_hosts_and_a_search_uses_each_worker(lab, tmp_path, record_property):
+def test_ray_up_brings_all_hosts_and_each_worker_trains_a_class_whose_file_only_the_head_has(
+    lab, tmp_path, record_property
+):
     lab.start(HEAD, FIRST, SECOND, token=False)
+    file = lab.home(HEAD) / "my_vae.py"
+    file.write_text(CLASSES[file.name])
+    for host in (FIRST, SECOND):  # the hosts of the lab share the disk, but not what is mounted
+        lab.ssh(host, f"mount -t tmpfs tmpfs {file.parent} && ! test -e {file}").succeed()
     lab.start(LAPTOP)
     cluster = write_cluster(lab)
 
@@ -73,10 +81,11 @@ def test_ray_up_brings_all_hosts_and_a_search_uses_each_worker(lab, tmp_path, re
     assert "hosts that joined: 3" in ray("submit", cluster, lab.folder / "joined.py")
     record_property("seconds until all hosts joined", time.monotonic() - begun)
 
-    small = "--num-samples 6 --train-size 500 --max-epochs 2 --study-name small"
+    small = f"--num-samples 6 --train-size 500 --max-epochs 2 --study-name small --model {file.name}:MyVAE"
     ray("submit", cluster, "search.py --", "--address auto", small, "--results-dir", tmp_path / "results")
     ray("down", "--yes", cluster)
     is_whole(tmp_path / "results" / "small", trials=6)
+    assert "my_vae.py:MyVAE" in read_json(tmp_path / "results" / "small" / "study.json")["code"]
     nodes = [row["node"] for row in table(tmp_path / "results" / "small" / "trials.csv")]
     record_property("trials on each host", {node: nodes.count(node) for node in nodes})
     assert set(nodes) == {"host1", "host2"}
