@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import ray.exceptions
 
-from vae_tune.cli.check import running_cluster
+from vae_tune.cli.check import node_tests
+from vae_tune.cli.check.node_tests import own_versions
 from vae_tune.cli.check.node_trial import one_second_trial
 from vae_tune.cli.check.running_cluster import (
     Probe,
@@ -17,7 +18,6 @@ from vae_tune.cli.check.running_cluster import (
     no_answer,
     no_token,
     node_problems,
-    own_versions,
 )
 
 HERE = {"Python": "3.12.3", "ray": "2.60.0", "torch": "2.15.0", "vae-tune": "0.1.0"}
@@ -53,15 +53,15 @@ def test_storage_that_a_node_cannot_write_is_an_error():
 
 
 def test_a_folder_of_the_drivers_own_disk_is_told_from_a_shared_one(tmp_path):
-    folder, problem = running_cluster._open_storage(str(tmp_path))
+    folder, problem = node_tests.open_storage(str(tmp_path))
     assert problem is None
-    assert running_cluster._try_storage(folder) is None
-    assert "not the one that the driver sees" in running_cluster._try_storage(tmp_path / "elsewhere")
+    assert node_tests.try_storage(folder) is None
+    assert "not the one that the driver sees" in node_tests.try_storage(tmp_path / "elsewhere")
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    folder, problem = running_cluster._open_storage(str(tmp_path / "file"))
+    folder, problem = node_tests.open_storage(str(tmp_path / "file"))
     assert folder is None
     assert "Not a directory" in problem or "not a directory" in problem
 
@@ -109,5 +109,5 @@ def test_the_short_trial_trains():
 
 
 def test_a_package_that_is_missing_is_told_as_such(monkeypatch):
-    monkeypatch.setattr(running_cluster, "_PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(node_tests, "_PACKAGES", ("no-such-package",))
     assert own_versions()["no-such-package"] == "none"

@@ -28,6 +28,8 @@ class Command:
     """Options and arguments that may follow the command, for its help."""
     defaults: Callable[[Sequence[str]], Any] | None = None
     """Returns the defaults that hold for the given arguments; without it, those of ``options`` hold."""
+    split: Callable[[Sequence[str]], tuple[Sequence[str], Sequence[str]]] | None = None
+    """Returns the arguments of the command itself, and those for another program, joined in the field ``others``."""
 
 
 @dataclass(frozen=True, kw_only=True)

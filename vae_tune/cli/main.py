@@ -6,9 +6,11 @@ import atexit
 import gc
 import inspect
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import NoReturn
 
@@ -102,12 +104,13 @@ def _run(arguments: Sequence[str], prog: str, *, shown: bool) -> int:
         raise UsageError(f"unknown command {name!r}.{meant} Commands: {', '.join(COMMANDS)}.")
     if "" in arguments:  # an unset variable, most likely; as a path it would be the current folder
         raise UsageError(f"{arguments[arguments.index('') - 1]} needs a value, but got an empty one.")
-    command, words = load_command(name), arguments[1:]
+    command = load_command(name)
+    words, others = command.split(arguments[1:]) if command.split else (arguments[1:], ())
     examples = [f"{message_hints.command(name)} {example}" for example in command.examples]
     try:
         default = command.defaults(words) if command.defaults else None
         options = parse(command.options, words, f"{prog} {name}" if shown else prog, default, examples)
-        return command.run(options) or 0
+        return command.run(replace(options, others=shlex.join(others)) if others else options) or 0
     except UsageError as error:
         raise UsageError(as_typed(str(error), command.options)) from error
 

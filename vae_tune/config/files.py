@@ -59,6 +59,15 @@ def can_be_path(path: Path) -> bool:
     return not _NO_TEXT.search(str(path)) and all(len(part.encode()) <= LONGEST_NAME for part in path.parts)
 
 
+def is_script(path: Path) -> bool:
+    """Return whether a path is a file that names its interpreter in the first line."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"#!"
+    except OSError:
+        return False
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that replaces it when the block ends without an error."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,26 +12,33 @@ import tyro
 
 from vae_tune.cli.command import Command, Options
 from vae_tune.config.errors import UsageError
+from vae_tune.config.files import is_script
+
+_WITH_VALUE = ("--address", "--results-dir")
+_FLAGS = ("--offline", "--make-token", "--help", "-h")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions(Options):
-    """Find what is wrong with a cluster before it costs money.
+    """Find what is wrong with a cluster, or a job for Slurm, before it costs money or time.
 
-    Checks a cluster file, or with --address a running cluster. Prints one line per problem: where, what, and the
-    remedy. Exits with 1 if there is an error among them.
+    Checks a cluster file, a script for Slurm followed by the options of sbatch, or with --address a running cluster.
+    Prints one line per problem: where, what, and the remedy. Exits with 1 if there is an error among them.
     """
 
     file: Annotated[Path | None, tyro.conf.Positional] = None
-    """File for `ray up` or KubeRay; default: cluster.yaml here, or none with --address."""
+    """File for `ray up` or KubeRay, or a script for Slurm; default: cluster.yaml here, or none with --address."""
     address: str | None = None
     """Join this running cluster, for instance auto, and test each node: versions, clock, storage, a short trial."""
     results_dir: str | None = None
-    """Folder for the results, as in the search: also check that each node can write to it."""
+    """Folder for the results, as in the search: also check that each node can write to it. With Slurm, a node is
+    tested; default: the current folder."""
     offline: bool = False
-    """Skip the checks that need the network."""
+    """Skip the checks that need the network, or the commands of Slurm."""
     make_token: bool = False
     """Create the token that the file copies to the nodes, readable by you alone, if it is missing."""
+    others: Annotated[str, tyro.conf.Suppress] = ""
+    """Options for sbatch, as for a shell."""
 
     def __post_init__(self) -> None:
         """Refuse options that exclude each other."""
@@ -45,11 +54,34 @@ class CheckOptions(Options):
         return self.file or (None if self.address else Path("cluster.yaml"))
 
 
+def split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the arguments of check itself, and those for sbatch: all others that follow a script."""
+    start = next((index for index, word in enumerate(words) if is_script(Path(word))), len(words))
+    own, others = list(words[: start + 1]), list[str]()
+    rest = iter(words[start + 1 :])
+    for word in rest:
+        name, equals, _ = word.partition("=")
+        name = name.replace("_", "-")
+        (own if name in (*_WITH_VALUE, *_FLAGS) else others).append(word)
+        if name in _WITH_VALUE and not equals:
+            own += [value for value in [next(rest, None)] if value is not None]
+    return own, others
+
+
 def run(options: CheckOptions) -> int:
     """Print what is wrong with a cluster; return 1 if that includes errors."""
-    from vae_tune.cli.check.command import check
+    from vae_tune.cli.check.command import check, check_job
 
+    if options.file is not None and is_script(options.file):
+        if options.address or options.make_token:
+            raise UsageError(f"{options.file} is a script for Slurm: leave out --address and --make-token.")
+        return check_job(options.file, shlex.split(options.others), options.results_dir, options.offline)
     return check(options.path, options.address, options.results_dir, options.offline, options.make_token)
 
 
-COMMAND = Command(CheckOptions, run, ("cluster.yaml --offline", "--address auto --results-dir s3://BUCKET/vae"))
+_EXAMPLES = (
+    "cluster.yaml --offline",
+    "--address auto --results-dir s3://BUCKET/vae",
+    "cluster/slurm.sh --results-dir /shared/results --nodes 4 --time 4:00:00",
+)
+COMMAND = Command(CheckOptions, run, _EXAMPLES, split=split)

@@ -6,7 +6,8 @@ import contextlib
 import io
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from vae_tune.cli.check import clouds, kuberay, schema, security, shell_commands
@@ -36,6 +37,23 @@ def check(path: Path | None, address: str | None, results_dir: str | None, offli
         from vae_tune.cli.check.running_cluster import check_cluster
 
         problems += check_cluster(address, results_dir, print)
+    return _print(problems)
+
+
+def check_job(path: Path, options: Sequence[str], results_dir: str | None, offline: bool) -> int:
+    """Print the problems of a script for Slurm with these options of sbatch; return 1 if there is an error among them.
+
+    Raises:
+        UsageError: the script cannot be read, or the commands of Slurm are missing.
+    """
+    from vae_tune.cli.check.slurm import check_script
+    from vae_tune.cli.check.slurm_script import read_script
+
+    return _print(check_script(read_script(path, options), results_dir, offline, partial(print, flush=True)))
+
+
+def _print(problems: Sequence[Problem]) -> int:
+    """Print the problems and their number; return 1 if there is an error among them."""
     for problem in problems:
         print(problem)
     errors = sum(problem.level == "error" for problem in problems)

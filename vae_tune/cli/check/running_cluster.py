@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +14,20 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vae_tune.cli.check.document import Level, Problem
+from vae_tune.cli.check.node_tests import open_storage, own_versions, try_storage, version_problems
 from vae_tune.cluster.ray_runtime import running_ray
 from vae_tune.config.compat.ray import is_token_auth_enabled
 from vae_tune.config.errors import telling_line
-from vae_tune.config.files import absolute, named_path
 from vae_tune.config.machine_limits import niceness
 from vae_tune.config.settings import ResourceConfig
-from vae_tune.config.storage import QUICK, delete_folder, exists, write_bytes
+from vae_tune.config.storage import QUICK, delete_folder
 
-_PACKAGES = ("vae-tune", "ray", "torch", "optuna", "numpy", "safetensors")
-"""Packages whose objects or files the driver and its workers exchange."""
 _TIMEOUT = 120.0
 """Seconds that a node has to answer; the first import of PyTorch may take half of them."""
 _SKEW = 2.0
 _LARGEST_SKEW = 60.0
 """Seconds by which a clock may be off before times in the record mislead, and before storage may refuse it."""
 _TRIPS = 3
-_MARK = "driver"
-_CONTENT = b"vae-tune check\n"
 
 
 @dataclass(frozen=True)
@@ -59,7 +52,7 @@ def check_cluster(address: str, results_dir: str | None, say: Callable[[str], No
         nodes = sorted(ray.nodes(), key=lambda node: str(node["NodeManagerAddress"]))
         alive = [node for node in nodes if node["Alive"]]
         problems = [*lost_nodes(nodes), *no_token(is_token_auth_enabled())]
-        folder, refusal = _open_storage(results_dir) if results_dir is not None else (None, None)
+        folder, refusal = open_storage(results_dir) if results_dir is not None else (None, None)
         if refusal:
             problems.append(Problem("error", "this machine", f"{results_dir}: {refusal}", "No search could start."))
         share = {node["NodeID"]: 0.01 if node["Resources"].get("GPU") else 0 for node in alive}
@@ -112,15 +105,8 @@ def probe(folder: Path | None) -> Probe:
     from vae_tune.cli.check.node_trial import one_second_trial
 
     images_per_second, device = one_second_trial(bool(ray.get_gpu_ids()))
-    storage = None if folder is None else _try_storage(folder)
+    storage = None if folder is None else try_storage(folder)
     return Probe(own_versions(), storage, images_per_second, device, niceness())
-
-
-def own_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that matter, on this machine."""
-    installed = {name: next(iter(Distribution.discover(name=name)), None) for name in _PACKAGES}
-    found = {name: package.version if package else "none" for name, package in installed.items()}
-    return {"Python": platform.python_version(), **found}
 
 
 def describe(answer: Probe, skew: float) -> str:
@@ -160,14 +146,9 @@ def no_answer(where: str, error: Exception) -> Problem:
 
 def node_problems(where: str, answer: Probe, skew: float, here: Mapping[str, str]) -> Iterator[Problem]:
     """Find what is wrong with a node that answered."""
-    for name, own in here.items():
-        theirs = answer.versions.get(name, "none")
-        if theirs != own:
-            level: Level = "error" if name in ("Python", "ray", "vae-tune") else "warning"
-            what = f"{name} is {theirs} there, but {own} here."
-            yield Problem(level, where, what, "Install the versions of constraints.txt on every node.")
+    yield from version_problems(where, answer.versions, here)
     if abs(skew) > _SKEW:
-        level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
+        level: Level = "error" if abs(skew) > _LARGEST_SKEW else "warning"
         yield Problem(level, where, f"The clock is off by {skew:+.1f} s.", "Let the node use NTP (chrony).")
     if answer.niceness > 0:
         what = f"Trials have niceness {answer.niceness}: any other program there gets the CPUs first."
@@ -184,24 +165,3 @@ def capacity(total: Mapping[str, float], free: Mapping[str, float]) -> Iterator[
     elif not free.get("CPU"):
         what = "All CPUs are in use, so a search would wait."
         yield Problem("warning", "the cluster", what, "Another search is running; see `ray status`.")
-
-
-def _open_storage(results_dir: str) -> tuple[Path | None, str | None]:
-    """Create a folder to test the storage in; return it, or what went wrong."""
-    folder = absolute(named_path(results_dir)) / f".check-{uuid.uuid4().hex}"
-    try:
-        write_bytes(folder / _MARK, _CONTENT, QUICK)
-    except (OSError, ValueError) as error:
-        return None, telling_line(error)
-    return folder, None
-
-
-def _try_storage(folder: Path) -> str | None:
-    """Read what the driver wrote, and write something; return what went wrong."""
-    try:
-        if not exists(folder / _MARK):
-            return "it is another folder on this node, not the one that the driver sees."
-        write_bytes(folder / uuid.uuid4().hex, _CONTENT, QUICK)
-    except (OSError, ValueError) as error:
-        return telling_line(error)
-    return None
