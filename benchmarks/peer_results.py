@@ -75,6 +75,14 @@ class Results:
         searches = (outcome.search for outcome in self.outcomes.values() if outcome.search)
         return min([known, *(loss for search in searches for _, _, loss in search.completed)])
 
+    def epochs(self, method: str, workers: int, limits: Limits) -> float:
+        """Return the median number of epochs at which the searches of a method ended."""
+        return median(
+            outcome.search.epochs
+            for case, outcome in self.outcomes.items()
+            if outcome.search and (case.method, case.workers, case.limits) == (method, workers, limits)
+        )
+
 
 class Comparison:
     """The searches with one limit, judged on one scale.

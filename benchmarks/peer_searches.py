@@ -19,9 +19,7 @@ import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -128,6 +126,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/peers"))
     parser.add_argument("--publish", action="store_true", help="write benchmarks/tables/peers_*.json")
     options = parser.parse_args()
+    methods = options.methods.split(",")
+    if unknown := [method for method in methods if method not in PEERS and method.partition(":")[0] != OURS]:
+        parser.error(f"no method is called {unknown[0]}: {OURS}, {OURS}:SCHEDULER/FACTOR, {', '.join(PEERS)}")
 
     curves = load_curves(options.table)
     known: Surrogate | Tabular = Surrogate(curves) if options.curves == "surrogate" else Tabular(curves)
@@ -138,28 +139,16 @@ def main() -> None:
     default = Limits(DEFAULT_SAMPLES * curves.max_epochs, DEFAULT_SAMPLES)
     counts = [int(workers) for workers in options.workers.split(",")]
 
-    def run(method: str, end: Limits) -> None:
-        cases = [Case(method, workers, end, seed) for workers in counts for seed in range(options.searches)]
-        if missing := [case for case in cases if case not in results.outcomes]:
-            run_cases(missing, source, options.envs, results)
-
     with silence_optuna():
-        run(OURS, default)
-        for method in options.methods.split(","):
-            run(method, limits)
+        for method, end in [(OURS, default), *((method, limits) for method in methods)]:
+            cases = [Case(method, workers, end, seed) for workers in counts for seed in range(options.searches)]
+            if missing := [case for case in cases if case not in results.outcomes]:
+                run_cases(missing, source, options.envs, results)
 
-    @cache
-    def then(workers: int) -> float:
-        searches = [
-            outcome.search
-            for case, outcome in results.outcomes.items()
-            if (case.method, case.workers, case.limits) == (OURS, workers, default)
-        ]
-        return median(search.epochs for search in searches if search)
-
+    then = {workers: results.epochs(OURS, workers, default) for workers in counts}
     final = curves.losses[curves.whole, -1]
     scale = Scale.of(results.lowest(known.best), float(np.median(final)), options.near)
-    comparison = Comparison(results, limits, scale, {workers: then(workers) for workers in counts})
+    comparison = Comparison(results, limits, scale, then)
     samples = f" and {limits.num_samples} configurations" if limits.num_samples else ""
     title = f"Searches of up to {limits.epochs} epochs{samples} on {curves.name}, {options.curves}"
     title += f"; near is within {scale.near - scale.best:.2f} of the best loss, {scale.best:.2f}"

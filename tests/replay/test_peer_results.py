@@ -71,6 +71,7 @@ def test_results_are_read_back(results, tmp_path):
     again = Results(tmp_path / "new" / "results.jsonl")
     assert list(again.outcomes) == list(results.outcomes)
     assert again.outcomes[Case("smac", 2, WHOLE, 0)].search.trials == 9
+    assert again.epochs("ours", 2, CAPPED) == 40
     assert (again.lowest(100.0), again.lowest(98.0)) == (99.0, 98.0)
 
 
