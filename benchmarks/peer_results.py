@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 from peer_measures import Scale, Search, cost_to_near, interval, is_near, paired_ratio, regret
@@ -124,7 +124,7 @@ class Comparison:
             ]
 
     def remarks(self) -> Iterator[str]:
-        """Say when *then* is, and compare each method of ours with the peer whose median of epochs is the lowest."""
+        """Say when *then* is, and compare each of our methods with the peer of the lowest median, then mean."""
         costs = {
             group: {seed: float(cost_to_near(run, self._scale, "epochs")) for seed, run in runs.items()}
             for group, runs in sorted(self._runs.items())
@@ -134,7 +134,7 @@ class Comparison:
             here = {method: cost for (of, method), cost in costs.items() if of == workers}
             peers = {method: cost for method, cost in here.items() if not method.startswith(OURS)}
             if peers:
-                best = min(peers, key=lambda method: median(peers[method].values()))
+                best = min(peers, key=lambda method: (median(peers[method].values()), mean(peers[method].values())))
                 for method in sorted(here.keys() - peers.keys()):
                     found = _in_words(paired_ratio(here[method], peers[best]), 2)
                     sentences.append(f"Epochs to near, {method} / {best} (the best peer): {found}.")
