@@ -186,6 +186,12 @@ def test_who_won_and_where_the_record_is_are_lines_to_search_for_however_narrow_
     assert f"Record: {tmp_path}   (best/, trials.csv, epochs.csv, optuna.journal, study.json)" in lines
 
 
+def test_the_option_of_a_model_breaks_at_its_dot_in_the_table_of_the_best_trials(tmp_path):
+    target = console()
+    print_summary(target, [replace(trial(1, "COMPLETE", 109.0), values={"model.width": 8})], 1, 2, METRICS, tmp_path)
+    assert re.search(r" model\. .*\n.* width ", text_of(target))
+
+
 def test_an_unfinished_search_says_how_to_go_on(tmp_path):
     target = console()
     print_summary(target, [trial(0, "RUNNING", 130.0)], 12, 2, None, tmp_path, resume=f"search.py --resume {tmp_path}")

@@ -17,6 +17,7 @@ from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.config import message_hints
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.metric import METRIC
+from vae_tune.config.model_options import PREFIX
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING
 from vae_tune.record.diagnostics import problem_notes
 from vae_tune.record.trials import TrialRow
@@ -71,7 +72,7 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUni
     searched = dict.fromkeys(name for row in rows for name in row.values)
     names = list(searched)[: max(1, (console.width - _OTHER_COLUMNS_WIDTH) // _COLUMN_WIDTH)]
     loss = unit.ranking.name if unit.nats == 1 else unit.name.replace("/", "/_")
-    columns = ("trial", "state", "epochs", loss, *names, "seconds")
+    columns = [name.replace(PREFIX, f"{PREFIX}_") for name in ("trial", "state", "epochs", loss, *names, "seconds")]
     table = _table(f"The best of {len(rows)} trials", *(name.replace("_", "\n") for name in columns), left="state")
     for row in best:
         table.add_row(
