@@ -21,6 +21,7 @@ from vae_tune.tasks.repeats import evaluate_trials, load_last_checkpoint, mean_a
 from vae_tune.vae.checkpoint import checkpoint_file, checkpoint_folder, read_checkpoint, write_checkpoint
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import evaluate, fit, new_state
+from vae_tune.vae.user_metric import read_metric
 
 CPU = torch.device("cpu")
 
@@ -72,6 +73,22 @@ def test_test_numbers_are_those_of_each_trials_last_checkpoint(tiny, tmp_path):
     assert table["test_loss"].tolist() == [result.negative_elbo for result in expected]
     assert table["test_kl"].tolist() == [result.kl for result in expected]
     assert table["val_loss"].tolist() == [row.val_loss for row in rows]
+
+
+def test_a_metric_that_fails_on_test_has_no_value_there(tiny, tmp_path):
+    (tmp_path / "mine.py").write_text("def f(model, images):\n    return 1 / (len(images) - 30)\n")
+    metric = read_metric(f"{tmp_path}/mine.py:f")
+    metric = replace(metric, ranking=replace(metric.ranking, columns=("f",)))
+    config = TrialConfig(hidden_width=4, max_epochs=1, batch_size=20)
+    state, said = new_state(config, tiny.shape, CPU), []
+    (report,) = fit(config, tiny, CPU, state, metric=metric)
+    write_checkpoint(checkpoint_folder(tmp_path, 0), config, state, report)
+    rows = [TrialRow(0, {"latent_size": 20}, "", reports=(asdict(report) | report.metrics,))]
+    table = evaluate_trials(tmp_path, rows, tiny, said.append, metric)
+    assert table["f"].tolist() == [0.1]
+    where = f"{tmp_path}/mine.py:2 in f"
+    assert said == [f"Trial 0 has no f on the test images: {where}: ZeroDivisionError: division by zero."]
+    assert math.isnan(summarize_seeds(table, ["latent_size"], ["test_f"])["test_f_mean"].iloc[0])
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut", "all lost"])
