@@ -91,6 +91,13 @@ def test_who_waits_for_a_node_hears_of_a_death_while_the_server_does_not_answer(
     assert "Ray did not start: its false ended with exit code 1." in done.stdout, done.stderr
 
 
+def test_an_agent_that_a_raylet_waited_for_in_vain_was_too_slow(started, tmp_path):
+    found, _ = started
+    assert not found.were_too_slow()
+    (tmp_path / "raylet.err").write_text("Check failed: Timed out waiting for file /tmp/ray/metrics_agent_port_1\n")
+    assert found.were_too_slow()
+
+
 def test_an_agent_without_which_a_raylet_ends_is_named_before_that_has_ended(started, tmp_path):
     found, _ = started
     (tmp_path / "raylet.err").write_text("The raylet exited because one Ray agent failed, agent_name = some_agent.\n")

@@ -39,17 +39,19 @@ def test_the_cpus_of_each_node(text, counts):
 def test_a_job_knows_its_nodes_and_how_often_it_was_restarted(program):
     program("scontrol", '[ "$*" = "show hostnames n[1-3]" ] && printf "n1\\nn2\\nn3\\n"')
     job = this_job(JOB)
-    assert (job.job, job.node, job.restarts, job.label) == ("17", "n1", 0, "17")
+    assert (job.job, job.node, job.goes_on, job.label) == ("17", "n1", False, "17")
     assert job.cpus == {"n1": 4, "n2": 4, "n3": 8}
     assert job.others == ["n2", "n3"]
     task = {"SLURM_RESTART_COUNT": "2", "SLURM_ARRAY_JOB_ID": "15", "SLURM_ARRAY_TASK_ID": "3"}
-    assert (this_job(JOB | task).restarts, this_job(JOB | task).label) == (2, "15_3")
+    assert (this_job(JOB | task).goes_on, this_job(JOB | task).label) == (True, "15_3")
+    successor = this_job(JOB | {"VAE_TUNE_JOB": "15_3"})
+    assert (successor.goes_on, successor.label) == (True, "15_3")
 
 
 @pytest.mark.parametrize("missing", JOB)
 def test_outside_of_a_job_the_way_into_one_is_named(missing):
     environ = {name: value for name, value in JOB.items() if name != missing}
-    with pytest.raises(UsageError, match=rf"job of Slurm only \({missing} is not set\)\.\nSubmit one: sbatch"):
+    with pytest.raises(UsageError, match=rf"job of Slurm only \({missing} is not set\)\.\nSubmit one, sbatch"):
         this_job(environ)
 
 
@@ -84,7 +86,7 @@ def test_the_token_is_the_jobs_own_and_goes_by_the_environment(monkeypatch):
 
 
 def job_on(*nodes):
-    return slurm.SlurmJob("17", nodes[0], dict.fromkeys(nodes, 1), 0, "17")
+    return slurm.SlurmJob("17", nodes[0], dict.fromkeys(nodes, 1), False, "15")
 
 
 def test_the_end_of_the_step_that_waits_tells_of_a_cancel(program):
@@ -109,6 +111,32 @@ def test_no_cancel_is_told_of_a_step_that_was_killed_or_that_the_search_ends(pro
 def test_a_job_is_put_back_in_the_queue_by_its_id(program):
     program("scontrol", '[ "$*" = "requeue 17" ]')
     assert requeue(job_on("n1")) == "Job 17 is in the queue again, and goes on with the search."
+
+
+SHOWN = (
+    "JobId=17 JobName=vae-tune UserId=a(1) Account=(null) QOS=N/A TimeLimit=01:00:00 Partition=main NumNodes=2 "
+    "NumCPUs=8 NumTasks=2 CPUs/Task=4 ReqTRES=cpu=8,node=2 MinCPUsNode=4 MinMemoryNode=2G TresPerNode=gres:gpu:2 "
+    "Command=/home/a/slurm.sh --num-samples 5 WorkDir=/home/a StdErr=/home/a/17.log StdOut=/home/a/17.log"
+)
+
+
+def test_a_job_that_may_not_be_requeued_is_submitted_again_as_it_was(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    program("scontrol", f'[ "$1" = requeue ] && echo "slurm_requeue error: disabled." >&2 && exit 1; echo "{SHOWN}"')
+    program("sbatch", f'for word in "$@"; do echo "$word"; done > {tmp_path}/words; env > {tmp_path}/env; echo 18')
+    said = requeue(job_on("n1"), ["--num-samples", "5", "a b"])
+    assert said == "scontrol requeue failed: slurm_requeue error: disabled. So job 18 goes on with the search."
+    given = (tmp_path / "words").read_text().splitlines()
+    assert given[:2] == ["--parsable", "--dependency=afterany:17"]
+    assert given[-4:] == ["/home/a/slurm.sh", "--num-samples", "5", "a b"]
+    expected = {"nodes=2", "cpus-per-task=4", "mem=2G", "gres=gpu:2", "time=01:00:00", "partition=main"}
+    expected |= {"job-name=vae-tune", "chdir=/home/a", "output=/home/a/17.log"}
+    assert set(given[2:-4]) == {f"--{option}" for option in expected}
+    variables = (tmp_path / "env").read_text().splitlines()
+    assert {"VAE_TUNE_JOB=15", "SLURM_CONF=/etc/slurm.conf"} <= set(variables)
+    assert not [line for line in variables if "secret" in line or "SLURM_MEM" in line]
 
 
 def test_nodes_that_are_alone_are_reached_on_loopback_only():

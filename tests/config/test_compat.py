@@ -5,6 +5,7 @@ import copy
 import importlib
 import inspect
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -170,13 +171,17 @@ def test_a_mark_is_read_as_it_was_written(monkeypatch):
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_tune_counts_no_callbacks_and_gives_actors_of_this_machine_no_environment(local):
+def test_tune_counts_no_callbacks_takes_no_signal_and_gives_actors_of_this_machine_no_environment(local):
     from ray.air._internal import usage
+    from ray.tune import tune
     from ray.tune.execution import class_cache
 
     before = class_cache.DEFAULT_ENV_VARS
     with private_ray.lean_tune(local=local):
         assert usage.tag_callbacks([object()]) is False
+        handler = signal.getsignal(signal.SIGUSR1)
+        assert not tune._setup_signal_catching().is_set()
+        assert signal.getsignal(signal.SIGUSR1) is handler
         assert ({} if local else before) == class_cache.DEFAULT_ENV_VARS
         assert bool(class_cache.ENV_VARS_TO_PROPAGATE) is not local
     assert class_cache.DEFAULT_ENV_VARS is before != {}

@@ -117,12 +117,12 @@ class Slurm:
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, job, cwd, timeout=240):
+    def wait(self, job, cwd, timeout=600):
         """Wait for the end of a job, and return its state and all that it printed."""
         state = wait_for(lambda: (found := self.job(job)["JobState"]) in ENDED and found, timeout=timeout)
         return state, self.output(job, cwd)
 
-    def wait_for(self, condition, job, cwd, timeout=120):
+    def wait_for(self, condition, job, cwd, timeout=300):
         """Wait until ``condition()`` is true and return what it returned; not beyond the end of the job."""
         deadline = time.monotonic() + timeout
         while True:

@@ -1,6 +1,7 @@
 """A search in a Slurm job is named after it, and goes on with its study when the job starts again."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,8 +13,8 @@ from vae_tune.tasks import slurm_job
 from vae_tune.tasks.slurm_job import config_in_job, run_in_job
 
 
-def job(restarts=0):
-    return SlurmJob("17", "n1", {"n1": 1}, restarts, "15_3")
+def job(goes_on=False):
+    return SlurmJob("17", "n1", {"n1": 1}, goes_on, "15_3")
 
 
 def test_a_new_study_has_the_name_of_the_data_and_of_the_job(tmp_path):
@@ -25,14 +26,14 @@ def test_a_new_study_has_the_name_of_the_data_and_of_the_job(tmp_path):
 def test_a_job_that_starts_again_resumes_its_study(tmp_path):
     make_study(tmp_path / "mnist-15_3", trials=4)
     config = SearchConfig(results_dir=tmp_path)
-    assert config_in_job(config, job(restarts=1)).resume == tmp_path / "mnist-15_3"
+    assert config_in_job(config, job(goes_on=True)).resume == tmp_path / "mnist-15_3"
     assert config_in_job(config, job()).resume is None  # so the search refuses a study of that name
-    assert config_in_job(SearchConfig(results_dir=tmp_path / "empty"), job(restarts=1)).resume is None
+    assert config_in_job(SearchConfig(results_dir=tmp_path / "empty"), job(goes_on=True)).resume is None
 
 
 def test_a_study_that_the_user_names_is_resumed_each_time():
-    for restarts in (0, 1):
-        config = config_in_job(SearchConfig(resume=Path("results/a")), job(restarts))
+    for goes_on in (False, True):
+        config = config_in_job(SearchConfig(resume=Path("results/a")), job(goes_on))
         assert (config.resume, config.study_name) == (Path("results/a"), None)
 
 
@@ -45,10 +46,23 @@ def test_a_pause_puts_the_job_back_in_the_queue(monkeypatch, capsys):
 
     monkeypatch.setattr(slurm_job, "this_job", job)
     monkeypatch.setattr(slurm_job, "run_search", run_search)
-    monkeypatch.setattr(slurm_job, "requeue", lambda asked: f"requeued {asked.job}")
+    monkeypatch.setattr(slurm_job, "requeue", lambda asked, words: f"requeued {asked.job} with {words}")
+    monkeypatch.setattr("sys.argv", ["vae-tune", "search", "--address", "slurm", "--num-samples", "5"])
     assert run_in_job(SearchConfig(resources=ResourceConfig(address="slurm"))) == 0
     assert ran[0].study_name == "mnist-15_3"
-    assert capsys.readouterr().out == "requeued 17\n"
+    assert capsys.readouterr().out == "requeued 17 with ['--num-samples', '5']\n"
+
+
+def test_a_job_that_starts_again_waits_for_the_lock_of_a_lost_node(tmp_path, monkeypatch, capsys):
+    make_study(tmp_path / "mnist-15_3", trials=4)
+    written = iter([True, True, False])
+    monkeypatch.setattr(slurm_job, "this_job", lambda: job(goes_on=True))
+    monkeypatch.setattr(slurm_job, "is_being_written", lambda study: next(written))
+    monkeypatch.setattr(slurm_job, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(slurm_job, "run_search", lambda config: SimpleNamespace(best=object()))
+    assert run_in_job(SearchConfig(results_dir=tmp_path)) == 0
+    assert next(written, "all asked") == "all asked"
+    assert capsys.readouterr().out == f"Waiting until the lock of {tmp_path / 'mnist-15_3'} is free ...\n"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -58,6 +72,6 @@ def test_a_cancel_does_not(monkeypatch, error):
 
     monkeypatch.setattr(slurm_job, "this_job", job)
     monkeypatch.setattr(slurm_job, "run_search", run_search)
-    monkeypatch.setattr(slurm_job, "requeue", lambda asked: pytest.fail("requeued"))
+    monkeypatch.setattr(slurm_job, "requeue", lambda asked, words: pytest.fail("requeued"))
     with pytest.raises(error):
         run_in_job(SearchConfig())

@@ -22,6 +22,7 @@ from vae_tune.config.errors import SearchError
 
 _AGENT = re.compile(r"because one Ray agent failed, agent_name = (\w+)")
 """A raylet logs this before it exits too, which can take 15 seconds."""
+_TOO_SLOW = "Timed out waiting for file"
 _LOGS = "--log_dir="
 _LONGEST_LINE = 160
 _START_SECONDS = 30.0
@@ -112,6 +113,10 @@ class RayProcesses:
         last = (_read(log).strip().splitlines() or ["nothing"])[-1].strip()
         last = f"{last[:_LONGEST_LINE]}{'...' if len(last) > _LONGEST_LINE else ''}"
         return f"Ray did not start: its {name} {how}.\nSee {log}, which ends with: {last}"
+
+    def were_too_slow(self) -> bool:
+        """Return whether the raylet ended because an agent that it needs took too long to start."""
+        return _TOO_SLOW in _read(self._logs / "raylet.err")
 
     def kill(self) -> None:
         """Kill what is left of a failed start."""

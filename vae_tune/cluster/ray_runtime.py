@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -84,8 +84,7 @@ def running_ray(
         elif config.address == SLURM:
             started = running.enter_context(_ray_of_job(config, say, interrupt))
         else:
-            started = RunningRay()
-            _join(config.address, say)
+            started = RunningRay(servers=_join(config.address, say))
         running.callback(_shut_down)
         running.enter_context(lean_tune(local=config.address in (None, SLURM)))
         yield started
@@ -121,8 +120,12 @@ def _ray_of_job(
 class RunningRay:
     """The Ray that a search runs on."""
 
-    def __init__(self, start: Callable[[], RayProcesses] | None = None):
-        """Start it by calling ``start``, which can be repeated; without it, use one that runs already."""
+    def __init__(self, start: Callable[[], RayProcesses] | None = None, servers: Sequence[str] = ()):
+        """Start it by calling ``start``, which can be repeated; without it, use one that runs already.
+
+        ``servers`` are the addresses, host:port, without which a Ray that was joined is of no use.
+        """
+        self._servers = servers
         self.log = RayLog()
         self._start = start
         self._processes = start() if start else None
@@ -131,6 +134,15 @@ class RunningRay:
     def can_restart(self) -> bool:
         """Whether this process started it: a cluster that it joined is not its own to restart."""
         return self._start is not None
+
+    def answers(self) -> bool:
+        """Return whether the servers of a cluster that was joined still accept connections."""
+        try:
+            for server in self._servers:
+                _check_server(server)
+        except OSError:
+            return False
+        return True
 
     def check(self) -> None:
         """Raise RayDied if one of the processes of a Ray of this machine has exited. This costs next to nothing."""
@@ -175,22 +187,25 @@ def _start_here(config: ResourceConfig, folder: RayFolder, ip: str) -> RayProces
         try:
             start_local(resources, str(folder.path), preload, processes.start, processes.get_node, ip)
         except Exception as error:  # Ray raises nothing more specific
-            message = processes.start_error()
+            message, too_slow = processes.start_error(), processes.were_too_slow()
             processes.kill()
-            if message or isinstance(error, OSError):
+            if not too_slow and (message or isinstance(error, OSError)):
                 raise SearchError(message or f"Ray did not start: {error}.") from error
-            if _TOO_SLOW not in str(error):
+            if not too_slow and _TOO_SLOW not in str(error):
                 raise
         else:
             return processes
     raise SearchError(
-        f"Ray did not start, {_STARTS} times, within the 30 seconds that it waits: this machine is too busy.\n"
+        f"Ray did not start, {_STARTS} times, within the time that it waits: this machine is too busy.\n"
         "End other work, and try again."
     )
 
 
-def _join(address: str, say: Callable[[str], None]) -> None:
-    """Connect to a cluster if a server answers there: if none does, Ray retries and prints lines for minutes."""
+def _join(address: str, say: Callable[[str], None]) -> list[str]:
+    """Connect to a cluster if a server answers there: if none does, Ray retries and prints lines for minutes.
+
+    Return the addresses of the servers that this process depends on.
+    """
     try:
         found = bootstrap_address(address)
         say(f"Joining the Ray cluster at {found} ...")
@@ -199,6 +214,11 @@ def _join(address: str, say: Callable[[str], None]) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"No Ray cluster at address {address!r}: {telling_line(error)}") from error
     _compare_niceness(say)
+    if "://" in address:
+        return [found]
+    own = ray.get_runtime_context().get_node_id()
+    here = [node for node in ray.nodes() if node["NodeID"] == own]
+    return [found, *(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in here)]
 
 
 def _compare_niceness(say: Callable[[str], None]) -> None:

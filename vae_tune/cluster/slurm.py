@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM
@@ -26,6 +26,25 @@ _MOST_STARTS = 5
 """Starts of a node's step in a row that last less than a minute, before it is given up."""
 _LONG_ENOUGH = 60.0
 _POLL_SECONDS = 0.2
+_LABEL = "VAE_TUNE_JOB"
+"""The variable that gives a job the label of the one that it succeeds."""
+_OF_THIS_JOB = ("SLURM_", "SLURMD_", "RAY_")
+"""Variables that describe this job, or hold its token."""
+_OPTIONS = {
+    "job-name": "JobName",
+    "partition": "Partition",
+    "account": "Account",
+    "qos": "QOS",
+    "nodes": "NumNodes",
+    "cpus-per-task": "CPUs/Task",
+    "mem": "MinMemoryNode",
+    "mem-per-cpu": "MinMemoryCPU",
+    "gres": "TresPerNode",
+    "time": "TimeLimit",
+    "chdir": "WorkDir",
+    "output": "StdOut",
+}
+"""Options of ``sbatch``, with the names of their values in ``scontrol show job``."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +57,8 @@ class SlurmJob:
     """The node of this process, the first one."""
     cpus: Mapping[str, int]
     """CPUs of the job on each of its nodes."""
-    restarts: int
-    """How often the job was put back in the queue."""
+    goes_on: bool
+    """Whether the job, or one that it succeeds, ran before."""
     label: str
     """A name that stays the same over all restarts: the id, or of a job array that of the array and the task."""
 
@@ -57,13 +76,14 @@ def this_job(environ: Mapping[str, str] = os.environ) -> SlurmJob:
     except KeyError as error:
         raise UsageError(
             f"--address {SLURM} works in a job of Slurm only ({error.args[0]} is not set).\n"
-            "Submit one: sbatch cluster/slurm.sh with the options of the search."
+            "Submit one, sbatch cluster/slurm.sh with the options of the search; or search here, with --address None."
         ) from error
     names = slurm("scontrol", "show", "hostnames", nodes).split()
-    array = environ.get("SLURM_ARRAY_JOB_ID")
-    label = f"{array}_{environ.get('SLURM_ARRAY_TASK_ID')}" if array else job
+    array, predecessor = environ.get("SLURM_ARRAY_JOB_ID"), environ.get(_LABEL)
+    label = predecessor or (f"{array}_{environ.get('SLURM_ARRAY_TASK_ID')}" if array else job)
     cpus = dict(zip(names, cpus_per_node(counts), strict=True))
-    return SlurmJob(job, node, cpus, int(environ.get("SLURM_RESTART_COUNT", 0)), label)
+    goes_on = predecessor is not None or int(environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    return SlurmJob(job, node, cpus, goes_on, label)
 
 
 def cpus_per_node(text: str) -> list[int]:
@@ -72,14 +92,14 @@ def cpus_per_node(text: str) -> list[int]:
     return [int(count) for count, times in found for _ in range(int(times or 1))]
 
 
-def slurm(*words: str) -> str:
+def slurm(*words: str, env: Mapping[str, str] | None = None) -> str:
     """Run a command of Slurm and return what it prints; raise SearchError if it fails."""
     try:
-        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        done = subprocess.run(words, check=False, capture_output=True, text=True, env=env)
     except OSError as error:
         raise SearchError(f"{words[0]} cannot be run on this node: {error.strerror or error}.") from error
     if done.returncode:
-        raise SearchError(f"{' '.join(words)} failed: {telling_line(done.stderr)}")
+        raise SearchError(f"{' '.join(words[:2])} failed: {telling_line(done.stderr).rstrip('.')}.")
     return done.stdout
 
 
@@ -236,7 +256,32 @@ def noticed_cancel(job: SlurmJob, interrupt: Callable[[], None]) -> Iterator[Non
         thread.join()
 
 
-def requeue(job: SlurmJob) -> str:
-    """Put this job back in the queue, to go on with its search, and say so; raise SearchError if that is refused."""
-    slurm("scontrol", "requeue", job.job)
+def requeue(job: SlurmJob, words: Sequence[str] = ()) -> str:
+    """Put this job back in the queue, to go on with its search, and return a line about it.
+
+    Where the site or ``--no-requeue`` forbids that, submit a successor with the same script, its arguments ``words``
+    and what the job was given.
+
+    Raises:
+        SearchError: that is refused too.
+    """
+    try:
+        slurm("scontrol", "requeue", job.job)
+    except SearchError as refused:
+        shown = slurm("scontrol", "--oneliner", "show", "job", job.job)
+        command = ["sbatch", "--parsable", f"--dependency=afterany:{job.job}", *_options(shown), *words]
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(_OF_THIS_JOB)}
+        known = {"SLURM_CONF": os.environ["SLURM_CONF"]} if "SLURM_CONF" in os.environ else {}
+        successor = slurm(*command, env={**outside, **known, _LABEL: job.label}).strip()
+        return f"{refused} So job {successor} goes on with the search."
     return f"Job {job.job} is in the queue again, and goes on with the search."
+
+
+def _options(shown: str) -> Iterator[str]:
+    """Yield the options of ``sbatch`` that a job was submitted with, and its script, from ``scontrol show job``."""
+    fields = dict(re.findall(r"(?:^| )([A-Z][\w/]*)=(\S+)", shown))
+    for option, name in _OPTIONS.items():
+        value = fields.get(name, "(null)")
+        if value not in ("(null)", "N/A"):
+            yield f"--{option}={value.removeprefix('gres:') if option == 'gres' else value}"
+    yield fields["Command"]

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
 import optuna
 
@@ -20,6 +21,7 @@ from vae_tune.record.remote_sync import uploading
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now
 from vae_tune.search.crash_notice import crash_notice
+from vae_tune.search.lost_cluster import ending_without_cluster
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks.confirm import shortage
 from vae_tune.tasks.model_code import probe_models
@@ -93,8 +95,9 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
             count = (plan.config.confirm + 1) * plan.config.confirm_seeds
             stopping.follow_up = Trainings(count, plan.base.max_epochs)
         hurry = plan.config.time_budget is not None
+        ending = ending_without_cluster(ray, stopping, partial(record_interruption, record, view))
         try:
-            with live_views(plan.config.views, record, view.warn, hurry=hurry) as names:
+            with ending, live_views(plan.config.views, record, view.warn, hurry=hurry) as names:
                 for name in names:
                     view.say(f"Live view: {name}")
                 yield RunningSearch(plan, record, images, slots, ray, view, stopping)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from vae_tune.cluster.slurm import SlurmJob, requeue, this_job
 from vae_tune.config.errors import SearchPaused
+from vae_tune.config.files import is_remote
 from vae_tune.config.names import STUDY_FILE
-from vae_tune.config.settings import SearchConfig
+from vae_tune.config.settings import SLURM, SearchConfig
 from vae_tune.config.storage import exists
+from vae_tune.record.lock import is_being_written
 from vae_tune.tasks.search import run_search
 from vae_tune.tasks.study_folder import study_place
+
+_PATIENCE_SECONDS = 300.0
+_POLL_SECONDS = 2.0
 
 
 def run_in_job(config: SearchConfig) -> int:
@@ -24,11 +33,29 @@ def run_in_job(config: SearchConfig) -> int:
         KeyboardInterrupt: the job was canceled or preempted.
     """
     job = this_job()
+    config = config_in_job(config, job)
+    if job.goes_on and config.resume is not None:
+        _wait_for_lock(config.resume)
     try:
-        return 0 if run_search(config_in_job(config, job)).best is not None else 1
+        return 0 if run_search(config).best is not None else 1
     except SearchPaused:
-        print(requeue(job), flush=True)
+        print(requeue(job, script_words(sys.argv)), flush=True)
         return 0
+
+
+def _wait_for_lock(study: Path) -> None:
+    """Wait until the lock of the former run is free: on NFS, a lost node keeps its locks for some minutes."""
+    if is_remote(study) or not is_being_written(study):
+        return
+    print(f"Waiting until the lock of {study} is free ...", flush=True)
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while is_being_written(study) and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+
+
+def script_words(arguments: Sequence[str]) -> Sequence[str]:
+    """Return the arguments of the job's script, which cluster/slurm.sh puts behind ``--address slurm``."""
+    return arguments[arguments.index(SLURM) + 1 :] if SLURM in arguments else []
 
 
 def config_in_job(config: SearchConfig, job: SlurmJob) -> SearchConfig:
@@ -37,4 +64,4 @@ def config_in_job(config: SearchConfig, job: SlurmJob) -> SearchConfig:
         return config
     config = replace(config, study_name=config.study_name or f"{config.data.title}-{job.label}")
     place = study_place(config)
-    return replace(config, resume=place) if job.restarts and exists(place / STUDY_FILE) else config
+    return replace(config, resume=place) if job.goes_on and exists(place / STUDY_FILE) else config

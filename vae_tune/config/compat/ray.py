@@ -194,17 +194,23 @@ def wait_for_node(address: str, node: str, found: Event, canceled: Event) -> Non
 
 @contextmanager
 def lean_tune(*, local: bool) -> Iterator[None]:
-    """Keep Tune from work that delays a search's first trials.
+    """Keep Tune from work that delays a search's first trials, and from the signals of this process.
 
     It counts callbacks for usage statistics even where these are turned off, and imports MLflow for this. And it gives
     its actors an environment of their own, so that they cannot use workers that were started before. That environment
-    holds one variable for PyTorch Lightning, and variables that the workers of this machine inherit anyway.
+    holds one variable for PyTorch Lightning, and variables that the workers of this machine inherit anyway. It would
+    put a handler of its own in the place of one of SIGUSR1, and end the search without a reason.
     """
     from ray.air._internal import usage
+    from ray.tune import tune
     from ray.tune.execution import class_cache
 
     no_environment = mock.patch.multiple(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=frozenset())
-    with mock.patch.object(usage, "tag_callbacks", return_value=False), no_environment if local else nullcontext():
+    with (
+        mock.patch.object(usage, "tag_callbacks", return_value=False),
+        mock.patch.object(tune, "_setup_signal_catching", Event),
+        no_environment if local else nullcontext(),
+    ):
         yield
 
 
