@@ -1,5 +1,6 @@
 """Prepared pictures are kept in the cache whole, under a key that is theirs alone, and come back without a copy."""
 
+import os
 import pickle
 
 import numpy as np
@@ -22,6 +23,16 @@ def test_what_was_prepared_comes_back_from_the_cache(tmp_path):
         assert np.array_equal(again.labels[name], prepared.labels[name])
     assert (again.classes, again.notes) == (["a", "b"], ["Left out 1 of 31 pictures as duplicates."])
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["key"]
+
+
+def test_who_shares_the_cache_may_read_what_another_user_has_prepared(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_prepared(tmp_path / "key", run([source(image) for image in noise(30)]))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "key").iterdir()} == {0o644}
 
 
 def test_prepared_images_are_pickled_without_their_pixels_so_that_workers_share_them(tmp_path):

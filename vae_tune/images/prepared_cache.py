@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -105,7 +105,8 @@ def file_sha256(path: Path) -> bytes:
 def write_prepared(folder: Path, prepared: Prepared) -> None:
     """Write prepared pictures into the cache. The folder appears complete or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".preparing-"))
+    temporary = folder.parent / f".preparing-{uuid.uuid4().hex}"  # mkdtemp would let nobody else read it
+    temporary.mkdir()
     try:
         for name, images in prepared.splits.items():
             np.save(temporary / f"{name}.npy", images)
