@@ -139,11 +139,11 @@ def test_rays_start_is_given_its_private_options(monkeypatch, tmp_path):
 
     source = inspect.getsource(ray.init)
     monkeypatch.setattr(ray, "init", init)
-    private_ray.start_local(private_ray.NodeResources(2, None, 7), str(tmp_path), ["os"], print, len)
+    private_ray.start_local(private_ray.NodeResources(2, None, 7, 9), str(tmp_path), ["os"], print, len)
     assert (given["process"], given["node"]) == (print, len)
     assert (given["params"].no_monitor, given["params"].include_log_monitor) == (True, False)
     assert (given["num_cpus"], given["num_gpus"], given["object_store_memory"]) == (2, None, 7)
-    for name in ("_node_ip_address", "_temp_dir", "_system_config"):
+    for name in ("_memory", "_node_ip_address", "_temp_dir", "_system_config"):
         assert given[name]
         assert f'"{name}"' in source
     assert private_ray.services.get_node is private_ray.get_node
@@ -153,6 +153,7 @@ def test_rays_start_is_given_its_private_options(monkeypatch, tmp_path):
 def test_ray_knows_the_options_of_its_start():
     known = set(inspect.signature(private_ray.parameter.RayParams).parameters)
     assert {"no_monitor", "include_log_monitor", "gcs_address", "node_ip_address", "num_cpus", "temp_dir"} <= known
+    assert {"num_gpus", "memory", "object_store_memory"} <= known
     assert {"head", "shutdown_at_exit", "spawn_reaper"} <= set(inspect.signature(private_ray.Node).parameters)
 
 

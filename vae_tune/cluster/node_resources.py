@@ -8,5 +8,8 @@ from vae_tune.config.machine_limits import available_memory, usable_cpus
 
 def own_resources() -> NodeResources:
     """Return the resources that this process may use."""
-    memory = available_memory()
-    return NodeResources(usable_cpus(), visible_gpus(), None if memory is None else object_store_bytes(memory))
+    cpus, gpus, memory = usable_cpus(), visible_gpus(), available_memory()
+    if memory is None:
+        return NodeResources(cpus, gpus, None, None)
+    store = object_store_bytes(memory)
+    return NodeResources(cpus, gpus, store, max(1, memory - store))  # 0 would mean: unknown

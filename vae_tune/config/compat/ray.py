@@ -115,6 +115,8 @@ class NodeResources:
     gpus: int | None
     store: int | None
     """Bytes of the object store."""
+    memory: int | None
+    """Bytes for trials."""
 
 
 def start_local(
@@ -148,6 +150,7 @@ def start_local(
             num_cpus=resources.cpus,
             num_gpus=resources.gpus,
             object_store_memory=resources.store,
+            _memory=resources.memory,
             _node_ip_address=ip,
             _temp_dir=folder,
             _system_config={"preload_python_modules": list(preload)} if preload else None,
@@ -164,6 +167,7 @@ def start_node(
         num_cpus=resources.cpus,
         num_gpus=resources.gpus,
         object_store_memory=resources.store,
+        memory=resources.memory,
         temp_dir=folder,
         include_log_monitor=False,  # type: ignore[arg-type]
     )
