@@ -1,6 +1,11 @@
 """Where a Ray of this machine keeps its files: private, one folder each, and never too deep for its sockets."""
 
+import os
+import shutil
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +57,18 @@ def test_a_folder_too_deep_for_sockets_gets_a_short_link_and_a_socket_fits(parts
     assert not short.exists()
 
 
+def test_a_short_link_whose_folder_is_gone_is_deleted_with_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SHORT", (str(tmp_path / "short"),))
+    (tmp_path / "short").mkdir()
+    place = deep(tmp_path, 1)
+    gone, used = (create_ray_folder({"TMPDIR": str(place)}) for _ in range(2))
+    shutil.rmtree(gone.created[0])
+    create_ray_folder({"TMPDIR": str(place)}).delete()
+    assert list((tmp_path / "short").iterdir()) == [used.created[1]]
+    for folder in (gone, used):
+        folder.delete()
+
+
 def test_a_path_of_just_the_right_length_needs_no_link(monkeypatch):
     parent = Path("/tmp/vae_tune-test")
     most = module._SOCKET_BYTES - len(f"{parent}/ray-12345678/ray/")
@@ -79,6 +96,30 @@ def test_the_jobs_own_folder_comes_before_the_users_and_both_before_tmp(tmp_path
     folder = create_ray_folder(environment)
     assert folder.created[0].parent == Path("/tmp")
     folder.delete()
+
+
+def test_what_a_killed_process_left_is_deleted_after_a_day_and_nothing_that_is_in_use(tmp_path):
+    create = (
+        "import os, sys; from vae_tune.cluster.ray_folder import create_ray_folder;"
+        "print(create_ray_folder().created[0], flush=True); os.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path)}
+    killed = subprocess.run(
+        [sys.executable, "-c", create], env=environment, capture_output=True, text=True, check=False
+    )
+    left = Path(killed.stdout.strip())
+    used = create_ray_folder(environment)
+    foreign = tmp_path / "ray-of-another-machine"
+    foreign.mkdir()
+    (foreign / "lock").write_text("elsewhere")
+    plain = tmp_path / "ray-tracing"
+    plain.mkdir()
+    for age, folders in ((3600, {left, used.created[0], foreign, plain}), (90_000, {used.created[0], foreign, plain})):
+        for folder in (left, used.created[0], foreign):
+            os.utime(folder / "lock", (time.time() - age,) * 2)
+        create_ray_folder(environment).delete()
+        assert set(tmp_path.iterdir()) == folders
+    used.delete()
 
 
 def test_a_folder_of_the_login_node_that_is_missing_here_is_passed_over(tmp_path):
