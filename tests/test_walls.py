@@ -37,6 +37,7 @@ NAMED_ONLY_IN = {
     "boto3": "config/object_stores",
     "mlflow": "views/live/mlflow",
     "visdom": "views/live/visdom",
+    "wandb": "views/live/wandb",
     "tensorboardX": "views/live/tensorboard",
     "psycopg": "",  # SQLAlchemy loads it
     "optuna_dashboard": "cli/dashboard",
@@ -127,8 +128,8 @@ def test_arithmetic_of_the_vae_room_needs_no_torch(module):
         ("vae_tune.cli.check.command", {"torch", "ray", "optuna", "pandas", "numpy", "botocore"}),
         (
             "vae_tune.views.live.tensorboard, vae_tune.views.live.mlflow, vae_tune.views.live.visdom, "
-            "vae_tune.views.live.postgresql",
-            {"torch", "ray", "pandas", "mlflow", "visdom", "tensorboardX", "psycopg"},
+            "vae_tune.views.live.postgresql, vae_tune.views.live.wandb",
+            {"torch", "ray", "pandas", "mlflow", "visdom", "tensorboardX", "psycopg", "wandb"},
         ),
         (
             "vae_tune.tasks.search, vae_tune.cluster.worker_entry",

@@ -66,6 +66,7 @@ BAD_VALUES = [
         (ViewsConfig, "visdom", value)
         for value in ("", "localhost", "localhost:8097", "sqlite:///x.db", "http://h#x", 1)
     ),
+    *((ViewsConfig, "wandb", value) for value in ("", "a/b/c", "a b", "a:b", "/a", "a/", "x" * 129, 3, True)),
     *(
         (ViewsConfig, "study_storage", value)
         for value in (

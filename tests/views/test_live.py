@@ -113,7 +113,7 @@ def test_a_view_is_a_field_a_line_in_the_list_and_a_module_named_like_the_extra_
 
 
 class NewView(LiveView):
-    name, package, shown = "W&B", "json", []
+    name, package, shown = "Comet", "json", []
 
     def __init__(self, address, folder, metadata):
         self.shown.append((address, folder, metadata["name"]))
@@ -127,18 +127,18 @@ class NewView(LiveView):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NewConfig(ViewsConfig):
-    wandb: str | None = None
+    comet: str | None = None
 
 
 def test_a_new_view_needs_only_its_class_its_field_and_its_line(record, monkeypatch):
-    monkeypatch.setitem(VIEWS, "wandb", f"{__name__}:NewView")
-    config = NewConfig(wandb="https://wandb.example")
+    monkeypatch.setitem(VIEWS, "comet", f"{__name__}:NewView")
+    config = NewConfig(comet="https://comet.example")
     require_packages(config)
     with live_views(config, record, Warnings()) as names:
-        assert names == ["W&B at https://wandb.example"]
+        assert names == ["Comet at https://comet.example"]
         record.finish(ask(record), PRUNED)
     name, status = record.metadata["name"], record.metadata["status"]
-    assert NewView.shown[0] == ("https://wandb.example", record.folder, name)
+    assert NewView.shown[0] == ("https://comet.example", record.folder, name)
     assert NewView.shown[-2:] == [(0, PRUNED), status]
 
 
@@ -170,6 +170,7 @@ def test_a_trial_that_runs_or_has_no_checkpoint_has_no_samples_of(tmp_path, stat
         ("--tensorboard", "tensorboardX", "tensorboard"),
         ("--mlflow sqlite:///mlflow.db", "mlflow", "mlflow"),
         ("--visdom http://127.0.0.1:8097", "visdom", "visdom"),
+        ("--wandb vae", "wandb", "wandb"),
         ("--study-storage postgresql://host/teams", "psycopg", "postgresql"),
     ],
 )

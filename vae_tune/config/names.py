@@ -143,7 +143,7 @@ REPLAY_REGRET_FILE = "regret.csv"
 REPLAY_PLOT_FILE = "regret.png"
 REPLAY_PAGE_FILE = "replay.html"
 RAY_FOLDER = "ray"
-TENSORBOARD_FOLDER = "tensorboard"
+TENSORBOARD_FOLDER, WANDB_FOLDER = "tensorboard", "wandb"
 RAY_LOG_FILE = "driver.log"
 
 ARRAYS = "arrays from Python"

@@ -263,6 +263,8 @@ class ViewsConfig:
     """MLflow tracking URI, for instance http://127.0.0.1:5000 or sqlite:///mlflow.db: one run per trial."""
     visdom: str | None = None
     """URL of a visdom server, for instance http://127.0.0.1:8097: loss curves, and samples of the best so far."""
+    wandb: str | None = None
+    """Weights & Biases project, or ENTITY/PROJECT: one run per trial. WANDB_MODE=offline writes files alone."""
     study_storage: str | None = None
     """PostgreSQL database, postgresql://USER@HOST/DATABASE, that gets a live copy of the Optuna study, for teams that
     watch together. The password comes from PGPASSWORD or ~/.pgpass."""
@@ -285,6 +287,9 @@ class ViewsConfig:
             require(self, "mlflow", _is_url(self.mlflow, *_MLFLOW), rule)
         if self.visdom is not None:
             require(self, "visdom", _is_url(self.visdom, "http", "https"), "a URL such as http://127.0.0.1:8097")
+        if self.wandb is not None:
+            rule = "a project such as vae or team/vae"
+            require(self, "wandb", re.fullmatch(r"([\w.-]+/)?[\w.-]{1,128}", self.wandb) is not None, rule)
         if self.study_storage is not None:
             rule = "a URL such as postgresql://user@host/database"
             require(self, "study_storage", _is_url(self.study_storage, "postgresql"), rule)

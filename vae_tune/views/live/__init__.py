@@ -1,4 +1,4 @@
-"""Live views of a search: TensorBoard, MLflow, visdom, a copy of the study in PostgreSQL.
+"""Live views of a search: TensorBoard, MLflow, visdom, Weights & Biases, a copy of the study in PostgreSQL.
 
 To add one: write a module here with a :class:`~vae_tune.views.live.view.LiveView`, name it in :data:`VIEWS`, and give
 :class:`~vae_tune.config.settings.ViewsConfig` a field of that name. Views listen to the study record, not to Ray Tune,
@@ -29,6 +29,7 @@ VIEWS = {
     "tensorboard": "vae_tune.views.live.tensorboard:TensorBoard",
     "mlflow": "vae_tune.views.live.mlflow:MLflow",
     "visdom": "vae_tune.views.live.visdom:Visdom",
+    "wandb": "vae_tune.views.live.wandb:WandB",
     "study_storage": "vae_tune.views.live.postgresql:PostgreSQL",
 }
 """The class of each view, by its field in ViewsConfig; imported only if the field is set."""
