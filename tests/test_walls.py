@@ -36,6 +36,7 @@ NAMED_ONLY_IN = {
     "yaml": "analysis/next_space cli/check/document cli/check/rules config/space search/initial_trials",
     "boto3": "config/object_stores",
     "mlflow": "views/live/mlflow",
+    "pynvml": "cluster/gpus",
     "visdom": "views/live/visdom",
     "wandb": "views/live/wandb",
     "tensorboardX": "views/live/tensorboard",

@@ -44,11 +44,20 @@ def test_slots_are_counted_node_by_node(nodes, config, expected):
     assert count_slots(nodes, ResourceConfig(**config)) == expected
 
 
+@pytest.mark.parametrize(("per_gpu", "expected"), [(1, Slots(2, 1, 1.0)), (3, Slots(6, 1, 0.3333))])
+def test_no_more_trials_share_a_gpu_than_fit_into_its_memory(per_gpu, expected):
+    assert count_slots([{"CPU": 16.0, "GPU": 2.0}], ResourceConfig(), per_gpu) == expected
+
+
 def test_the_next_trial_goes_where_there_is_room():
     slots = Slots(3, 1, 0.5, without_gpu=1)
     assert slots.gpus_of_next([]) == 0.5
     assert slots.gpus_of_next([0.5, 0.0]) == 0.5
     assert slots.gpus_of_next([0.5, 0.5]) == 0.0
+    assert slots.gpus_of_next([1.0]) == 0.0
+    assert not slots.are_taken([0.5, 0.5])
+    assert slots.are_taken([0.5, 0.5, 0.0])
+    assert slots.are_taken([1.0, 0.0])
 
 
 GB = 10**9

@@ -19,7 +19,18 @@ from ray.tune.trainable import FunctionTrainable, function_trainable
 
 from vae_tune.cluster import preemption, trainable
 from vae_tune.cluster.trainable import train_trial
-from vae_tune.config.names import EPOCH, EPOCHS, GPU_ERROR, GPUS, REASON, STORAGE_ERROR, TRIAL, VAL_LOSS, VALUES
+from vae_tune.config.names import (
+    EPOCH,
+    EPOCHS,
+    GPU_ERROR,
+    GPU_MEMORY,
+    GPUS,
+    REASON,
+    STORAGE_ERROR,
+    TRIAL,
+    VAL_LOSS,
+    VALUES,
+)
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images
 from vae_tune.vae.checkpoint import checkpoint_folder, checkpoints, read_midway
@@ -160,6 +171,45 @@ def test_a_gpu_that_torch_cannot_use_is_reported_in_one_line(worker, monkeypatch
     assert report[GPU_ERROR]
     assert "\n" not in report[GPU_ERROR]
     assert not worker.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    ],
+)
+def test_a_trial_that_runs_out_of_gpu_memory_reports_what_it_held_and_what_was_free(worker, monkeypatch, error):
+    def run_out(*_, **__):
+        raise error
+
+    monkeypatch.setattr(trainable, "_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(trainable, "new_state", run_out)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 9_800_000_000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (300_000_000, 10_100_000_000))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    worker.gpus = 0.5
+    worker.train()
+    (report,) = worker.reports
+    assert report[GPU_MEMORY] == "it held 9.8 GB and asked for more, 0.3 GB were free"
+    worker.gpus = 0.0  # on a CPU it is an error like any other
+    with pytest.raises(type(error)):
+        worker.train()
+
+
+def test_a_gpu_without_memory_for_cuda_itself_is_no_gpu_that_torch_cannot_use(worker, monkeypatch):
+    def run_out(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch, "ones", run_out)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", run_out)
+    worker.gpus = 0.5
+    worker.train()
+    (report,) = worker.reports
+    assert report[GPU_MEMORY] == "it held nothing yet"
 
 
 @pytest.mark.parametrize("trouble", [RuntimeError("out of memory"), Diverged(2, "training loss")])

@@ -13,7 +13,7 @@ from tests.record.test_study_record import METADATA
 from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.errors import SearchError
-from vae_tune.config.names import EPOCH, GPU_ERROR, RUNNING, TRIAL, VAL_LOSS, VALUES
+from vae_tune.config.names import EPOCH, GPU_ERROR, GPU_MEMORY, GPUS, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.settings import AshaConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
@@ -298,6 +298,24 @@ def test_a_trial_that_never_fits_fails_with_both_numbers_and_the_next_one_is_han
     assert searcher.suggest("b")[TRIAL] == 3
     assert [row.state for row in record.rows] == ["RUNNING", "FAIL", "FAIL", "RUNNING"]
     assert record.rows[1].reason == "needs about 5.5 GB of memory, but a trial can have 4.0 GB at most here"
+
+
+def test_a_trial_that_ran_out_of_gpu_memory_gets_a_gpu_for_itself(record):
+    """Of two GPUs that two trials each share: while it has one, the other two slots are those of the other one."""
+    slots = Slots(4, 1, 0.5)
+    searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "random", Stopping(), None, 9, lambda: slots)
+    assert [searcher.suggest(name)[GPUS] for name in "abcd"] == [0.5] * 4
+    assert searcher.suggest("e") is None
+    searcher.on_trial_complete("b", {EPOCH: 0, VAL_LOSS: math.inf, GPU_MEMORY: "it held nothing yet"})
+    again = searcher.suggest("e")
+    assert (again[TRIAL], again[GPUS]) == (1, 1.0)
+    assert searcher.suggest("f") is None
+    searcher.on_trial_complete("a", result(BASE.max_epochs, 100.0))
+    assert searcher.suggest("f") is None  # two others run
+    searcher.on_trial_complete("c", result(BASE.max_epochs, 100.0))
+    assert searcher.suggest("f")[GPUS] == 0.5
+    searcher.on_trial_complete("e", result(BASE.max_epochs, 100.0))
+    assert [searcher.suggest(name)[GPUS] for name in "gh"] == [0.5] * 2
 
 
 def test_a_search_of_which_no_trial_fits_ends(record):

@@ -7,7 +7,18 @@ import pytest
 
 from tests.record.test_study_record import METADATA
 from tests.search.test_searcher import BASE, make, result
-from vae_tune.config.names import COMPLETE, EPOCH, FAIL, GPU_ERROR, PRUNED, RUNNING, STORAGE_ERROR, TRIAL, VAL_LOSS
+from vae_tune.config.names import (
+    COMPLETE,
+    EPOCH,
+    FAIL,
+    GPU_ERROR,
+    GPU_MEMORY,
+    PRUNED,
+    RUNNING,
+    STORAGE_ERROR,
+    TRIAL,
+    VAL_LOSS,
+)
 from vae_tune.config.settings import AshaConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
@@ -203,6 +214,23 @@ def test_an_error_that_no_trial_is_to_blame_for_ends_the_search_and_the_trial_is
     assert not trials.report("a", {EPOCH: 1, VAL_LOSS: 5.0, **error})
     assert next(iter(error.values())) in stopping.error
     assert (state(trials, 0), record.rows[0].epochs) == (READY, 0)
+
+
+def test_a_trial_that_runs_out_of_gpu_memory_is_tried_once_more_and_then_fails_with_the_numbers(record):
+    stopping, said = Stopping(), []
+    stopping.warn = said.append
+    searcher, trials = started(record, stopping=stopping)
+    trials.report("a", result(1, 50.0))
+    numbers = {EPOCH: 0, VAL_LOSS: math.inf, GPU_MEMORY: "it held 9.8 GB and asked for more, 0.3 GB were free"}
+    assert not trials.report("a", numbers)
+    assert not trials.report("a", numbers)  # Ray Tune tells of it again
+    assert (state(trials, 0), trials.out_of_memory) == (READY, {0})
+    assert said == [f"Trial 0 ran out of GPU memory: {numbers[GPU_MEMORY]}. It is tried once more, alone."]
+    assert searcher.suggest("b")[TRIAL] == 0
+    assert not trials.report("b", numbers)
+    assert (record.rows[0].state, record.rows[0].epochs) == (FAIL, 1)
+    assert record.rows[0].reason == f"out of GPU memory, also alone: {numbers[GPU_MEMORY]}"
+    assert len(said) == 1
 
 
 def test_a_worker_that_stops_before_the_last_epoch_leaves_a_pruned_trial(record):

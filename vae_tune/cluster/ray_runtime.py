@@ -19,6 +19,7 @@ import ray
 import ray.exceptions
 
 from vae_tune.cluster.auth_token import ensure_private_token
+from vae_tune.cluster.gpus import Gpu, choose_gpus, only
 from vae_tune.cluster.node_resources import own_resources
 from vae_tune.cluster.ray_folder import RayFolder, create_ray_folder
 from vae_tune.cluster.ray_processes import RayDied, RayProcesses
@@ -78,9 +79,9 @@ def running_ray(
         return
     with ExitStack() as running:
         if config.address is None:
-            folder = create_ray_folder()
+            gpus, folder = choose_gpus(config, say), create_ray_folder()
             running.push(partial(_delete_unless_failed, folder))
-            started = RunningRay(partial(_start, config, folder))
+            started = RunningRay(partial(_start, config, folder, gpus), gpus=gpus)
         elif config.address == SLURM:
             started = running.enter_context(_ray_of_job(config, say, interrupt))
         else:
@@ -120,12 +121,19 @@ def _ray_of_job(
 class RunningRay:
     """The Ray that a search runs on."""
 
-    def __init__(self, start: Callable[[], RayProcesses] | None = None, servers: Sequence[str] = ()):
+    def __init__(
+        self,
+        start: Callable[[], RayProcesses] | None = None,
+        servers: Sequence[str] = (),
+        gpus: Sequence[Gpu] = (),
+    ):
         """Start it by calling ``start``, which can be repeated; without it, use one that runs already.
 
-        ``servers`` are the addresses, host:port, without which a Ray that was joined is of no use.
+        ``servers`` are the addresses, host:port, without which a Ray that was joined is of no use. ``gpus`` are those
+        that were chosen for a Ray of this machine; none where it takes all.
         """
         self._servers = servers
+        self.gpus = gpus
         self.log = RayLog()
         self._start = start
         self._processes = start() if start else None
@@ -166,26 +174,28 @@ class RunningRay:
                     signal.signal(signal.SIGTERM, handler)
 
 
-def _start(config: ResourceConfig, folder: RayFolder) -> RayProcesses:
+def _start(config: ResourceConfig, folder: RayFolder, gpus: Sequence[Gpu]) -> RayProcesses:
     """Start a Ray that only this machine can reach."""
     ensure_private_token()
-    return _start_here(config, folder, "127.0.0.1")
+    return _start_here(config, folder, "127.0.0.1", gpus)
 
 
-def _start_here(config: ResourceConfig, folder: RayFolder, ip: str) -> RayProcesses:
+def _start_here(config: ResourceConfig, folder: RayFolder, ip: str, gpus: Sequence[Gpu] = ()) -> RayProcesses:
     """Start Ray; try again if the half minute that Ray allows was too short for a busy machine.
 
     Ray gets no more CPUs than the trials use, and starts one worker per CPU before any is requested. If each of these
     workers will train, it imports all that a trial needs at once, while this process still prepares the study.
     """
     own = own_resources()
+    own = replace(own, gpus=len(gpus) or own.gpus)
     trials = count_slots([{"CPU": own.cpus, "GPU": own.gpus or 0}], config).count  # if 0, find_slots reports it later
     resources = replace(own, cpus=trials * config.cpus_per_trial or own.cpus)
     preload = [_PRELOAD] if trials == resources.cpus else []
     for _ in range(_STARTS):
         processes = RayProcesses()
         try:
-            start_local(resources, str(folder.path), preload, processes.start, processes.get_node, ip)
+            with only(gpus):
+                start_local(resources, str(folder.path), preload, processes.start, processes.get_node, ip)
         except Exception as error:  # Ray raises nothing more specific
             message, too_slow = processes.start_error(), processes.were_too_slow()
             processes.kill()

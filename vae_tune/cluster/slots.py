@@ -21,7 +21,7 @@ from vae_tune.config.settings import SLURM, ResourceConfig
 _PATIENCE_SECONDS = 1200.0
 """How long to wait for a node of an autoscaled cluster: some clouds take long to find a GPU."""
 _POLL_SECONDS = 2.0
-_MOST_PER_GPU = 8
+MOST_PER_GPU = 8
 """Trials per GPU by default: they take turns on it, and each holds some of its memory."""
 _RELEASE = """
 import sys, ray
@@ -55,10 +55,17 @@ class Slots:
         with_gpu = f"{_trials(self.count - self.without_gpu)}, {cpus} and {self.gpus:g} GPU each"
         return f"{with_gpu}; {self.without_gpu} more with {cpus} each" if self.without_gpu else with_gpu
 
+    def are_taken(self, running: Sequence[float]) -> bool:
+        """Return whether there is no slot for another trial, given the GPUs of each that runs."""
+        return self._taken_on_gpus(running) + running.count(0.0) >= self.count
+
     def gpus_of_next(self, running: Sequence[float]) -> float:
         """Return the GPUs of another trial, given the GPUs of each that runs."""
-        with_gpu = sum(gpus > 0 for gpus in running)
-        return self.gpus if with_gpu < self.count - self.without_gpu else 0.0
+        return self.gpus if self._taken_on_gpus(running) < self.count - self.without_gpu else 0.0
+
+    def _taken_on_gpus(self, running: Sequence[float]) -> int:
+        """Return the slots of the trials with GPUs; one that has a GPU for itself takes those of all who share one."""
+        return sum(round(gpus / self.gpus) if self.gpus else 1 for gpus in running if gpus)
 
     def memory_left(self, running: Sequence[int]) -> float:
         """Return the bytes that another trial may take, given the bytes of each that runs.
@@ -70,16 +77,17 @@ class Slots:
         return self.memory - sum(running) if self.on_a_node >= self.count else self.memory / self.on_a_node
 
 
-def find_slots(config: ResourceConfig) -> Slots:
+def find_slots(config: ResourceConfig, per_gpu: int = MOST_PER_GPU) -> Slots:
     """Return how many trials fit on the running Ray, node by node; raise UsageError if not even one fits.
 
-    If some nodes have GPUs and ``gpus_per_trial`` is not set, trials share the GPUs there, and use the CPUs elsewhere.
+    If some nodes have GPUs and ``gpus_per_trial`` is not set, trials share the GPUs there, at most ``per_gpu`` of them
+    each, and use the CPUs elsewhere.
     """
     leaving = draining_nodes()  # Ray starts nothing there any more
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     if config.address is None and (there := available_memory()) is not None:
         nodes = [{**node, "memory": there} for node in nodes]
-    slots = count_slots(nodes, config)
+    slots = count_slots(nodes, config, per_gpu)
     if slots.count == 0:
         where = "this machine has" if config.address is None else "no node of the cluster has more than"
         cpus, gpus = (_quantity(max([node.get(kind, 0) for node in nodes] or [0]), kind) for kind in ("CPU", "GPU"))
@@ -90,11 +98,11 @@ def find_slots(config: ResourceConfig) -> Slots:
     return slots
 
 
-def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> Slots:
+def count_slots(nodes: Sequence[Mapping[str, float]], config: ResourceConfig, per_gpu: int = MOST_PER_GPU) -> Slots:
     """Return how many trials fit on nodes with these resources; their number may be 0."""
     with_gpu = [node for node in nodes if node.get("GPU", 0) > 0]
     if config.gpus_per_trial is None:
-        share = _fair_share(with_gpu, config)
+        share = _fair_share(with_gpu, config, per_gpu)
         plain = [node for node in nodes if share and not node.get("GPU", 0)]
     else:
         share, plain = config.gpus_per_trial, []
@@ -120,7 +128,7 @@ def _memory(nodes: Sequence[Mapping[str, float]], config: ResourceConfig, gpus: 
     return {"memory": int(each * count), "on_a_node": count}
 
 
-def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) -> float:
+def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig, per_gpu: int) -> float:
     """Return the GPUs of each trial if those of ``nodes`` are divided among the trials that their CPUs allow."""
     nodes = [node for node in nodes if node.get("CPU", 0) >= config.cpus_per_trial] or nodes
     gpus = int(sum(node["GPU"] for node in nodes))
@@ -128,7 +136,7 @@ def _fair_share(nodes: Sequence[Mapping[str, float]], config: ResourceConfig) ->
     trials = min(by_cpu, config.max_concurrent or by_cpu)
     if trials <= gpus or not gpus:
         return float(gpus // trials)
-    return int(10_000 / min(math.ceil(trials / gpus), _MOST_PER_GPU)) / 10_000
+    return int(10_000 / min(math.ceil(trials / gpus), per_gpu)) / 10_000
 
 
 def _fitting(node: Mapping[str, float], cpus: int, gpus: float) -> int:
@@ -141,15 +149,20 @@ def _fitting(node: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 @contextmanager
 def requested_slots(
-    config: ResourceConfig, trials: int, say: Callable[[str], None], stopped: Callable[[], bool] = lambda: False
+    config: ResourceConfig,
+    trials: int,
+    say: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
+    per_gpu: int = MOST_PER_GPU,
 ) -> Iterator[Slots]:
     """Yield the slots of this machine, or of a cluster that is asked, while the block lasts, for room for ``trials``.
 
-    ``say`` gets a line if there is something to wait for. Raises UsageError if no trial fits on this machine, or no
-    node of the cluster can run one, KeyboardInterrupt once ``stopped`` returns true.
+    ``say`` gets a line if there is something to wait for. At most ``per_gpu`` trials share a GPU of this machine.
+    Raises UsageError if no trial fits on this machine, or no node of the cluster can run one, KeyboardInterrupt once
+    ``stopped`` returns true.
     """
     if config.address is None:
-        yield find_slots(config)
+        yield find_slots(config, per_gpu)
         return
     _request(config, trials)
     nodes = _Nodes(config, say)

@@ -30,6 +30,7 @@ from vae_tune.vae.checkpoint import (
     store_checkpoint,
     write_midway,
 )
+from vae_tune.vae.memory_estimate import in_words
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 from vae_tune.vae.user_metric import MetricFailed, UserMetric
 
@@ -39,6 +40,8 @@ _STOP_SECONDS = "3600"
 By default it abandons the worker after two seconds, and with it the next trial, without telling the searcher or the
 callbacks: the search would wait for that trial forever (Ray 2.60).
 """
+
+_OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def train_trial(
@@ -69,6 +72,24 @@ def train_trial(
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", _STOP_SECONDS)
     torch.set_num_threads(threads)
     device = torch.device("cuda" if config.get(names.GPUS) else "cpu")
+    try:
+        _train(config, images, base, folder, device, is_notified, metric)
+    except RuntimeError as error:
+        if device.type == "cpu" or not _is_out_of_memory(error):
+            raise
+        tune.report({names.EPOCH: 0, names.VAL_LOSS: float("inf"), names.GPU_MEMORY: _gpu_memory()})
+
+
+def _train(
+    config: dict[str, Any],
+    images: Images,
+    base: TrialConfig,
+    folder: Path,
+    device: torch.device,
+    is_notified: bool,
+    metric: UserMetric | None,
+) -> None:
+    """Train a trial on ``device``; the other arguments are those of :func:`train_trial`."""
     if (name := _device_name(device)) is None:
         return
     trial_config = with_values(base, config[names.VALUES])
@@ -136,9 +157,26 @@ def _device_name(device: torch.device) -> str | None:
         torch.ones(1, device=device).add_(1).item()
         return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     except (RuntimeError, AssertionError) as error:  # a torch without CUDA raises the second
+        if _is_out_of_memory(error):
+            raise
         reason = str(error).strip().partition("\n")[0]
         tune.report({names.EPOCH: 0, names.VAL_LOSS: float("inf"), names.GPU_ERROR: reason})
         return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether a GPU's memory did not suffice; libraries of CUDA have words of their own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def _gpu_memory() -> str:
+    """Return what this process holds of its GPU's memory, and what is left there; let go of what it no longer uses."""
+    try:
+        held, (free, _) = torch.cuda.memory_reserved(), torch.cuda.mem_get_info()
+        torch.cuda.empty_cache()
+    except RuntimeError:  # there was not even enough for CUDA itself
+        return "it held nothing yet"
+    return f"it held {in_words(held)} and asked for more, {in_words(free)} were free"
 
 
 class _Reporter:

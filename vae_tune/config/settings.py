@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import check_types, require
 from vae_tune.config.files import SCHEMES, address, can_be_path, is_remote
 from vae_tune.config.model_options import OptionValue, OptionValues, option_values
 from vae_tune.config.names import ARRAYS
+from vae_tune.config.urls import has_secret, is_url
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -39,10 +39,6 @@ _WITH_AUDITS = ("asha",)
 
 _MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 """URL schemes of MLflow's servers, and of databases through SQLAlchemy."""
-_SECRET = re.compile(
-    r"^https?:.*@|//.*:.*@|[?&;][^=]*(pass|pwd|token|secret|key)|(^|\s)(pass\w*|pwd)\s*=", re.IGNORECASE
-)
-"""A login or a password in a URL, or in a malformed one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +230,10 @@ class ResourceConfig:
     cpus_per_trial: int = 1
     """CPU cores, and so threads, of a trial."""
     gpus_per_trial: float | None = None
-    """GPUs of a trial, fractions allowed; default: split among the trials that fit on the CPUs, up to 8 per GPU."""
+    """GPUs of a trial, fractions allowed; default: those that nobody else uses are split among the trials that fit on
+    the CPUs, up to 8 per GPU, and no more than fit into its free memory."""
+    share_gpus: bool = False
+    """Also use GPUs on which other programs compute, as far as their memory is free."""
     max_concurrent: int | None = None
     """Maximum number of trials side by side; default: as many as fit."""
     address: str | None = None
@@ -277,22 +276,22 @@ class ViewsConfig:
             ("visdom", "login or password", "VISDOM_USERNAME and VISDOM_PASSWORD"),
             ("study_storage", "password", "PGPASSWORD"),
         ):
-            if _SECRET.search(getattr(self, name) or ""):
+            if has_secret(getattr(self, name) or ""):
                 raise UsageError(
                     f"{name} must be without a {secret}, which would end up in the record.\n"
                     f"Set {environment} in the environment instead."
                 )
         if self.mlflow is not None:
             rule = "a URL such as http://127.0.0.1:5000 or sqlite:///mlflow.db"
-            require(self, "mlflow", _is_url(self.mlflow, *_MLFLOW), rule)
+            require(self, "mlflow", is_url(self.mlflow, *_MLFLOW), rule)
         if self.visdom is not None:
-            require(self, "visdom", _is_url(self.visdom, "http", "https"), "a URL such as http://127.0.0.1:8097")
+            require(self, "visdom", is_url(self.visdom, "http", "https"), "a URL such as http://127.0.0.1:8097")
         if self.wandb is not None:
             rule = "a project such as vae or team/vae"
             require(self, "wandb", re.fullmatch(r"([\w.-]+/)?[\w.-]{1,128}", self.wandb) is not None, rule)
         if self.study_storage is not None:
             rule = "a URL such as postgresql://user@host/database"
-            require(self, "study_storage", _is_url(self.study_storage, "postgresql"), rule)
+            require(self, "study_storage", is_url(self.study_storage, "postgresql"), rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,16 +385,3 @@ def duration_seconds(text: str) -> float:
     match = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", text)
     hours, minutes, seconds = (int(group or 0) for group in match.groups()) if match else (0, 0, 0)
     return hours * 3600.0 + minutes * 60.0 + seconds
-
-
-def _is_url(text: str, *schemes: str) -> bool:
-    """Return whether ``text`` is a URL with one of ``schemes``; http and https need a host."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:  # no port, or no IPv6 address
-        return False
-    scheme = parts.scheme.partition("+")[0]  # postgresql+psycopg names its driver
-    web = scheme in ("http", "https")
-    whole = bool(parts.hostname) and port != 0 and not parts.query and not parts.fragment if web else "://" in text
-    return scheme in schemes and whole and text.isprintable() and " " not in text

@@ -68,7 +68,7 @@ class StudySearcher(Searcher):
             return str(Searcher.FINISHED)
         slots = self._slots() if self._slots else None
         shares = [self._shares[lease] for lease in self.trials.leases]
-        if slots and len(shares) >= slots.count:
+        if slots and slots.are_taken([gpus for gpus, _ in shares]):
             return None
         gpus = slots.gpus_of_next([gpus for gpus, _ in shares]) if slots else 0.0
         number, memory = None, 0
@@ -80,6 +80,8 @@ class StudySearcher(Searcher):
             return str(Searcher.FINISHED)
         if number is None:
             return None
+        if gpus and number in self.trials.out_of_memory:
+            gpus = max(gpus, 1.0)
         self.trials.start(trial_id, number)
         self._shares[trial_id] = gpus, memory
         row = self._record.row(number)

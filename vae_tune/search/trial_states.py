@@ -70,6 +70,8 @@ class Lifecycle:
         self._states = {row.trial: names.RUNNING for row in record.rows if row.state == names.RUNNING}
         self.leases: dict[str, int] = {}
         """The trials that workers train now, by lease."""
+        self.out_of_memory: set[int] = set()
+        """The trials that ran out of GPU memory beside others: they run alone on a GPU from now on."""
         self._lost_workers: Counter[int] = Counter()
         decisions = scheduler.rebuild(record.rows)
         with record.transaction():
@@ -104,7 +106,11 @@ class Lifecycle:
         with self.recording():
             if error := _error_of_search(result):
                 raise error
-            outcome = self._record_report(self.leases[lease], result)
+            trial = self.leases[lease]
+            if numbers := result.get(names.GPU_MEMORY):
+                outcome = self._run_out_of_memory(trial, numbers)
+            else:
+                outcome = self._record_report(trial, result)
         if outcome.state != names.RUNNING:
             self._end_lease(lease, outcome.state)
         return outcome.state == names.RUNNING
@@ -185,6 +191,16 @@ class Lifecycle:
         else:
             self._record.report(trial, {**result, names.NODE: result.get("hostname", "")})
         self._record_outcome(trial, epoch, outcome, decision)
+        return outcome
+
+    def _run_out_of_memory(self, trial: int, numbers: str) -> Outcome:
+        """Return READY for a trial that has not had a GPU for itself, else FAIL."""
+        if trial not in self.out_of_memory:
+            self.out_of_memory.add(trial)
+            self._stopping.warn(f"Trial {trial} ran out of GPU memory: {numbers}. It is tried once more, alone.")
+            return Outcome(READY)
+        outcome = Outcome(names.FAIL, f"out of GPU memory, also alone: {numbers}")
+        self._record.finish(trial, outcome.state, outcome.reason, outcome.diverged)
         return outcome
 
     def _record_outcome(self, trial: int, epoch: int, outcome: Outcome, decision: Decision) -> None:

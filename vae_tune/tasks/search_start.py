@@ -24,6 +24,7 @@ from vae_tune.search.crash_notice import crash_notice
 from vae_tune.search.lost_cluster import ending_without_cluster
 from vae_tune.search.stopping import Stopping, Trainings, interruptible
 from vae_tune.tasks.confirm import shortage
+from vae_tune.tasks.gpu_share import trials_per_gpu
 from vae_tune.tasks.model_code import probe_models
 from vae_tune.tasks.notification import killed_command
 from vae_tune.tasks.search_plan import Plan
@@ -140,7 +141,9 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
                 wait([reading], timeout=0.1)
             if not stopping.reason:
                 images = reading.result()
-                free = requested_slots(resources, _most_trials(plan), view.say, lambda: bool(stopping.reason))
+                per_gpu = trials_per_gpu(ray.gpus, plan.base, plan.space, images, view.warn)
+                most, stopped = _most_trials(plan), lambda: bool(stopping.reason)
+                free = requested_slots(resources, most, view.say, stopped, per_gpu)
                 slots = running.enter_context(free)
         if stopping.reason:
             raise KeyboardInterrupt(_NOTHING)
