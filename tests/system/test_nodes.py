@@ -1,6 +1,7 @@
 """A search on a cluster whose nodes come and go: several raylets on this machine's loopback."""
 
 import json
+import math
 import os
 import shutil
 import time
@@ -161,14 +162,21 @@ def stored_bytes(node):
 
 
 def test_nodes_with_and_without_a_gpu_share_the_trials_of_a_search(cluster, tmp_path):
-    """Ray takes a GPU to be there where it is told so; a trial tells which it was given, and trains nothing."""
+    """Ray takes a GPU to be there where it is told so; a trial tells which it was given, and trains nothing.
+
+    The first one runs out of its memory where it has a share of it only.
+    """
     cluster.add_node(num_cpus=2)
     cluster.add_node(num_cpus=2, num_gpus=1)
 
     def train(config):
         gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        alone = " alone" if config["gpus"] == 1 else ""
+        if config["trial"] == 0 and not alone:
+            tune.report({"epoch": 0, "val_loss": math.inf, "gpu_memory": "it held nothing yet"})
+            return
         parts = {"train_loss": 1.0, "val_reconstruction": 1.0, "val_kl": 0.0, "active_units": 1}
-        times = {"seconds": 0.0, "images_per_second": 1.0, "device": f"GPU {','.join(gpus)}" if gpus else "CPU"}
+        times = {"seconds": 0.0, "images_per_second": 1.0, "device": f"GPU {gpus[0]}{alone}" if gpus else "CPU"}
         tune.report({"epoch": 1, "val_loss": 1.0, **parts, **times})
 
     resources = ResourceConfig(address=cluster.address)
@@ -184,4 +192,5 @@ def test_nodes_with_and_without_a_gpu_share_the_trials_of_a_search(cluster, tmp_
     assert replace(slots, memory=None) == Slots(count=4, cpus=1, gpus=0.5, without_gpu=2, on_a_node=2)
     trials = table(tmp_path / "mixed" / "trials.csv")
     assert [row["state"] for row in trials] == ["COMPLETE"] * 20
-    assert {row["device"] for row in trials} == {"GPU 0", "CPU"}
+    assert {row["device"] for row in trials} == {"GPU 0 alone", "GPU 0", "CPU"}
+    assert trials[0]["device"] == "GPU 0 alone"

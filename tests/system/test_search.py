@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from analysis.run import execute
 from tests.system.conftest import is_whole, table
 from tests.test_notebook import figures, winner_pictures
+from tests.views.test_wandb import history, run_folders
 from vae_tune import DataConfig, ResourceConfig, SearchConfig, TrialConfig, load_study, run_search
 from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
@@ -37,7 +38,7 @@ def journal(folder):
 
 
 def live_views_agree(place, folder, trials, metrics, output):
-    """What TensorBoard and MLflow were shown is what the record holds; that visdom was down is said once."""
+    """What TensorBoard, MLflow and W&B were shown is what the record holds; that visdom was down is said once."""
     assert output.count("visdom at http://127.0.0.1:9: Connection refused. Training continues") == 1
     for row in trials:
         shown = EventAccumulator(str(folder / "tensorboard" / f"trial_{int(row['trial']):05d}")).Reload()
@@ -48,6 +49,9 @@ def live_views_agree(place, folder, trials, metrics, output):
     states = {name: run.data.tags["vae_tune.state"] for name, run in runs.items()}
     assert states == {f"trial {row['trial']}": row["state"] for row in trials}
     assert study.data.metrics["winner/test/negative_elbo"] == metrics["winner"]["test"]["negative_elbo"]
+    losses = [history(run) for _, run in sorted(run_folders(folder).items())]
+    assert [len(epochs) for epochs in losses] == [int(row["epochs"]) for row in trials]
+    assert [epochs[-1][1] for epochs in losses] == [pytest.approx(float(row["val_loss"])) for row in trials]
     assert list(place.glob("mlartifacts/*/artifacts/best/model.safetensors"))
 
 
@@ -74,10 +78,9 @@ def tells_what_it_found(folder, best, reports, output):
 
 
 def test_a_search_ends_with_the_best_vae_and_a_whole_record(search, tmp_path):
-    views = ("--tensorboard", "--mlflow", "sqlite:///mlflow.db", "--visdom", "http://127.0.0.1:9")
-    code, output = search(
-        "--num-samples", 6, "--study-name", "six", "--confirm", 1, "--confirm-seeds", 1, *views, *SMALL
-    ).wait()
+    views = ("--tensorboard", "--mlflow", "sqlite:///mlflow.db", "--visdom", "http://127.0.0.1:9", "--wandb", "vae")
+    words = ("--num-samples", 6, "--study-name", "six", "--confirm", 1, "--confirm-seeds", 1, *views, *SMALL)
+    code, output = search(*words, environment={"WANDB_MODE": "offline"}).wait()
     assert code == 0, output
     folder = tmp_path / "out" / "six"
 
