@@ -5,7 +5,7 @@ LOWEST := .venv-lowest
 READY := .venv/.ready
 unexport PYTHONDONTWRITEBYTECODE  # otherwise each process compiles its imports again
 
-.PHONY: search test test-lowest notebook notebook-run screenshot bench chaos setup check constraints clean
+.PHONY: search test test-lowest notebook notebook-run screenshot bench chaos chaos-slurm setup check constraints clean
 
 search: setup            ## find the best VAE among 50 trials on the embedded MNIST
 	$(BIN)/python search.py --num-samples 50
@@ -30,6 +30,9 @@ notebook-run: setup      ## run the notebook on STUDY=results/NAME and save its 
 
 chaos: setup             ## kill -9 a search 30 times at random moments, and audit its record
 	$(BIN)/python -m tests.system.chaos --kills 30
+
+chaos-slurm: setup       ## disturb a search on a real Slurm 20 times: kills, requeues, pauses, cancels, lost nodes
+	$(BIN)/python -m tests.system.chaos_slurm --rounds 20
 
 bench: setup             ## measure all speeds again, compared with the usual alternatives (about 40 minutes)
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -41,14 +41,14 @@ def run_chaos(place: Path, kills: int, seed: int, num_samples: int) -> dict[str,
         search = Command(*(("--resume", folder) if resumed else (*options, "--study-name", "chaos")), cwd=place)
         if counts["kills"] < kills and _killed(search, chance, folder, everyone):
             counts["kills"] += 1
-            counts["epochs repeated"] += _in_flight(folder)
+            counts["epochs repeated"] += in_flight(folder)
             print(f"kill {counts['kills']}: {_epochs(folder)} epochs of {_trials(folder)} trials recorded", flush=True)
             continue
         code, output = search.wait(3600)
         assert code == 0, output
         if counts["kills"] >= kills or read_json(folder / "study.json")["status"] == "complete":
             break
-    _check(place, folder, num_samples, everyone)
+    check(place, folder, num_samples, everyone)
     counts["trials lost"] = num_samples - len(table(folder / "trials.csv"))
     return counts
 
@@ -70,7 +70,7 @@ def _killed(search: Command, chance: random.Random, folder: Path, everyone: set[
     return True
 
 
-def _in_flight(folder: Path) -> int:
+def in_flight(folder: Path) -> int:
     """Count the trials whose epoch in flight is lost; no epoch that was recorded may be."""
     if not (folder / "study.json").exists():
         return 0
@@ -82,7 +82,7 @@ def _in_flight(folder: Path) -> int:
     return len(running)
 
 
-def _check(place: Path, folder: Path, num_samples: int, everyone: set[int]) -> None:
+def check(place: Path, folder: Path, num_samples: int, everyone: set[int]) -> None:
     contradictions = audit(folder)
     assert not contradictions, contradictions
     trials, epochs = table(folder / "trials.csv"), table(folder / "epochs.csv")

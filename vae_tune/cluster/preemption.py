@@ -9,7 +9,7 @@ import ray
 
 from vae_tune.config.compat.ray import draining_nodes, read_mark, write_mark
 
-_POLL_SECONDS = 2.0
+_POLL_SECONDS = 1.0
 _SAVE_SECONDS = 15.0
 _PAUSE = "vae_tune_pause"
 """The name of the mark that tells all workers of a Ray to pause."""
@@ -27,7 +27,7 @@ def ask_to_pause(*, pausing: bool) -> None:
 def on_notice(save: Callable[[], None]) -> Callable[[], None]:
     """Return a function that calls ``save`` once this node is draining, and every 15 seconds from then on.
 
-    Call it as often as you like: it asks Ray every two seconds at most. Once the search pauses, it calls ``save`` and
+    Call it as often as you like: it asks Ray every second at most. Once the search pauses, it calls ``save`` and
     raises Paused.
     """
     node = ray.get_runtime_context().get_node_id()
