@@ -96,7 +96,7 @@ def make_study(
         sampler=sampler,
         asha=AshaConfig(scheduler=scheduler),
         data=DataConfig(train_size=TRAIN),
-        trial=reference or TrialConfig(max_epochs=max_epochs, likelihood=likelihood),
+        trial=reference or TrialConfig(max_epochs=max_epochs, likelihood=likelihood, encoder_activation="linear"),
     )
     workers = [node for node in nodes for _ in range(slots)]
     simulated = simulate(config, space, trials, workers, failed, trials if ended is None else ended, seed)
@@ -148,7 +148,7 @@ def hand_made(folder, *trials, max_epochs=3, space=DEFAULT_SPACE, resumed=(), ki
     the study's start; by default an epoch a second), ``ended`` (by default with its last epoch), ``values`` beside the
     reference's, ``node``, ``reason``, ``audited``, ``collapsed``, ``diverged``, and more columns of its reports.
     """
-    base = TrialConfig(max_epochs=max_epochs)
+    base = TrialConfig(max_epochs=max_epochs, encoder_activation="linear")
     reference = space.values(base)
     simulated = []
     for number, given in enumerate(trials):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,14 @@ def test_they_are_resumed_and_agree_with_themselves_then_too(old, name, kind):
     assert after.epochs.equals(before.epochs)
     assert after.trials[list(before.trials)].equals(before.trials)
     assert audit(old / name) == []
+
+
+def test_their_gray_images_have_the_encoder_that_is_the_default_now(old):
+    config = read_search_config(old / "search")
+    assert config.trial.encoder_activation == "linear"
+    make_plan(replace(config, trial=replace(config.trial, encoder_activation=None)), None, old / "search")
+    with pytest.raises(UsageError, match="encoder_activation is 'linear' in this study, but got 'relu'"):
+        make_plan(replace(config, trial=replace(config.trial, encoder_activation="relu")), None, old / "search")
 
 
 def test_a_confirmation_is_counted_with_its_search(old):

@@ -34,7 +34,8 @@ BAD_VALUES = [
     *((TrialConfig, "hidden_width", value) for value in (0, -1, 1.5, math.inf, "400", False)),
     *((TrialConfig, "learning_rate", value) for value in (0.0, -1e-3, math.nan, math.inf, -math.inf, "1e-3", True)),
     *((TrialConfig, "batch_size", value) for value in (0, -128, 128.5, "128", [128], True)),
-    *((TrialConfig, "encoder_activation", value) for value in ("sigmoid", "", "ReLU", 1, None, ["relu"], True)),
+    *((TrialConfig, "encoder_activation", value) for value in ("sigmoid", "", "ReLU", 1, ["relu"], True)),
+    *((TrialConfig, "decoder_activation", value) for value in ("sigmoid", None)),
     *((TrialConfig, "kl_weight", value) for value in (-0.1, math.nan, math.inf, "1", True)),
     *((TrialConfig, "kl_warmup_epochs", value) for value in (-1, 1.5, None)),
     *((TrialConfig, "free_bits", value) for value in (-0.1, math.nan, None)),
@@ -119,7 +120,8 @@ def test_the_defaults_are_valid(cls):
 def test_the_defaults_are_the_reference_configuration():
     config = TrialConfig()
     assert (config.latent_size, config.hidden_width, config.learning_rate, config.batch_size) == (20, 400, 1e-3, 128)
-    assert (config.encoder_activation, config.max_epochs, config.precision) == ("linear", 10, "float32")
+    assert (config.decoder_activation, config.max_epochs, config.precision) == ("relu", 10, "float32")
+    assert (config.encoder_activation, config.likelihood) == (None, None)  # left to the images
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), BAD_VALUES)

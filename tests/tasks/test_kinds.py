@@ -14,7 +14,7 @@ from vae_tune.record.trials import read_trials
 from vae_tune.tasks.kinds import refuse_kinds
 from vae_tune.tasks.search import resume_search, run_search
 from vae_tune.tasks.search_plan import make_plan
-from vae_tune.tasks.search_record import with_likelihood
+from vae_tune.tasks.search_record import with_image_defaults
 
 
 def of(*choices):
@@ -72,11 +72,21 @@ def test_what_only_the_images_can_tell_is_refused_once_they_are_read(tmp_path):
 
 
 def test_a_reference_that_names_no_likelihood_is_the_one_of_its_images_where_likelihoods_are_searched(tmp_path):
-    plan = with_likelihood(planned(tmp_path, of("logistic", "logistic-mixture")), 3)
+    plan = with_image_defaults(planned(tmp_path, of("logistic", "logistic-mixture")), 3)
     assert plan.base.likelihood == plan.config.trial.likelihood == "logistic"
     assert plan.space.contains(plan.base)
     usual = planned(tmp_path, None)
-    assert with_likelihood(usual, 3) is usual
+    assert with_image_defaults(usual, 3) is usual
+
+
+def test_a_reference_leaves_its_encoder_to_the_images_too_and_is_checked_again_once_they_are_read(tmp_path):
+    space = {"encoder_activation": {"type": "categorical", "choices": ["relu", "gelu"]}}
+    plan = planned(tmp_path, space)
+    assert [with_image_defaults(plan, channels).base.encoder_activation for channels in (1, 3)] == ["linear", "relu"]
+    plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, sampler="gp"))
+    assert with_image_defaults(plan, 3).config.trial.encoder_activation == "relu"
+    with pytest.raises(UsageError, match="outside lies its encoder_activation linear"):
+        with_image_defaults(plan, 1)
 
 
 def test_a_choice_without_a_value_is_refused():
@@ -124,6 +134,12 @@ def test_points_name_likelihoods_and_a_resume_keeps_their_kind(tmp_path, monkeyp
             resume_search(study.folder, images=images, trial=trial)
     with pytest.raises(UsageError, match="colour is 'auto' in this study, but got 'grey'"):
         resume_search(study.folder, images=images, data=DataConfig(colour="grey"))
+    left = dataclasses.replace(study.config.trial, likelihood=None, encoder_activation=None)
+    resume_search(study.folder, images=images, trial=left, num_samples=6)  # the same, left to the images
+    linear = dataclasses.replace(left, encoder_activation="linear")
+    with pytest.raises(UsageError, match="encoder_activation is 'relu' in this study, but got 'linear'"):
+        resume_search(study.folder, images=images, trial=linear)
+    before = (study.folder / "study.json").read_bytes()
     with pytest.raises(UsageError, match="space likelihood is"):
         resume_search(study.folder, images=images, space=of("logistic", "gaussian"), trial=study.config.trial)
     assert (study.folder / "study.json").read_bytes() == before

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from tests.images.test_prepare import noise
 from tests.test_models_document import CLASSES
 from vae_tune.cli import main as cli
+from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import load_images, to_tensor
 from vae_tune.tasks import train as single
@@ -142,6 +144,20 @@ def test_a_training_finds_its_images_where_they_are_now_and_their_checksum_decid
     code, _, errors = train("--resume", "m", "--epochs", 3)
     assert (code, errors) == (2, "vae-tune: The images of b.npy are not those that m was trained on.\n")
     assert len(numbers(tmp_path / "m")) == 2
+
+
+def test_a_training_of_an_older_version_names_what_is_left_to_its_images_now(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAE_TUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", noise(1100))
+    config, data = TrialConfig(latent_size=2, hidden_width=4, max_epochs=1), DataConfig(dataset="a.npy")
+    for activation in ("relu", "linear"):
+        named = replace(config, encoder_activation=activation, likelihood="logistic")
+        single.train(named, data, output=tmp_path / activation)
+    single.train(replace(config, max_epochs=2), data, resume=tmp_path / "relu")
+    assert len(numbers(tmp_path / "relu")) == 2
+    with pytest.raises(UsageError, match="encoder_activation is 'linear' in this training, but got 'relu'"):
+        single.train(replace(config, max_epochs=2), data, resume=tmp_path / "linear")
 
 
 def test_an_ended_training_that_is_resumed_trains_no_more(train, tmp_path):

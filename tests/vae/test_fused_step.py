@@ -56,6 +56,17 @@ def test_loss_and_gradient_are_those_of_autograd(activation, hidden_layers, part
     torch.testing.assert_close(_gradients(model), gradients)
 
 
+def test_the_default_activation_of_color_images_is_followed():
+    config = replace(CONFIG, likelihood="bernoulli", latent_size=1)  # a linear encoder would be taken as one layer
+    model = build_model(config, (3, 5, 7)).double()
+    flatten_parameters(model)
+    x, noise = torch.rand(16, 3, 5, 7, dtype=torch.float64), torch.randn(16, 1, dtype=torch.float64)
+    assert not saves_products(model.network, config, batch=16)
+    loss, gradients = _by_autograd(model, x, noise)
+    torch.testing.assert_close(FusedStep(model, config)(x, noise), loss)
+    torch.testing.assert_close(_gradients(model), gradients)
+
+
 @pytest.mark.parametrize(("latent_size", "joint"), [(1, True), (9, False)])
 def test_a_linear_encoder_is_taken_as_one_layer_where_that_is_less_work_and_nothing_else_changes(latent_size, joint):
     config = replace(CONFIG, latent_size=latent_size)

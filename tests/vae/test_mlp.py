@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -121,7 +122,17 @@ def test_the_sizes_and_the_activations_are_those_of_the_configuration(activation
     encoder = MLP((1, 5, 7), 1, config).encoder
     assert [layer.weight.shape for layer in encoder.hidden] == [(5, 35), (5, 5)]
     assert encoder.mean.weight.shape == (3, 5)
-    assert encoder.activation is Encoder(35, config).activation
+    assert encoder.activation is Encoder(35, config, activation).activation
+
+
+@pytest.mark.parametrize(("channels", "activation"), [(1, "linear"), (3, "relu")])
+def test_the_encoder_is_linear_by_default_for_gray_images_and_has_a_relu_for_color(channels, activation):
+    config = TrialConfig(latent_size=3, hidden_width=5)
+    for given in (config, replace(config, encoder_activation="tanh")):
+        named = replace(given, encoder_activation=given.encoder_activation or activation)
+        encoders = [build_model(each, (channels, 5, 7)).network.encoder for each in (given, named)]
+        assert len({encoder.activation for encoder in encoders}) == 1
+        assert [encoder.activation_name for encoder in encoders] == [named.encoder_activation] * 2
 
 
 @pytest.mark.parametrize("activation", get_args(Activation))

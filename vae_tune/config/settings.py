@@ -59,8 +59,9 @@ class TrialConfig:
     """Step size of Adam."""
     batch_size: int = 128
     """Images per optimizer step."""
-    encoder_activation: Activation = "linear"
-    """Non-linearity of the encoder's hidden layers; linear means none, as in the VAE that this project grew from."""
+    encoder_activation: Activation | None = None
+    """Non-linearity of the encoder's hidden layers; linear means none. Default: linear for gray images, as in the VAE
+    that this project grew from, relu for color."""
     decoder_activation: Activation = "relu"
     """Non-linearity of the decoder's hidden layers."""
     kl_weight: float = 1.0

@@ -25,6 +25,7 @@ from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__
 from vae_tune.images.datasets import Images, is_named
+from vae_tune.vae.image_defaults import with_image_defaults
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.vae.networks.registry import admitted_code
@@ -86,6 +87,12 @@ def describe_data(config: SearchConfig, images: Images) -> dict[str, Any]:
         **{split: len(getattr(images, split)) for split in ("train", "validation", "test")},
         "shape": list(images.recorded_shape),
     }
+
+
+def channels_of(metadata: Mapping[str, Any]) -> int:
+    """Return the channels of the images of a study; of gray images, the record holds only height and width."""
+    channels: int = ([1, *metadata["data"]["shape"]])[-3]
+    return channels
 
 
 def this_run() -> dict[str, Any]:
@@ -252,7 +259,10 @@ def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space)
         UsageError: it names the field, its value in the study, and the new value.
     """
     before: SearchConfig = from_dict(SearchConfig, metadata["config"])  # with defaults for fields newer than the study
-    old, new = _flat(to_dict(before)), _flat(to_dict(config))
+    channels = channels_of(metadata)
+    old, new = (
+        _flat(to_dict(replace(each, trial=with_image_defaults(each.trial, channels)))) for each in (before, config)
+    )
     moved = {"data.data_dir"}  # whether the images are the same is decided by their checksum
     if not (is_named(before.data.dataset) and is_named(config.data.dataset)):
         moved.add("data.dataset")

@@ -14,14 +14,14 @@ from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import local_copy
 from vae_tune.config.model_options import PREFIX
-from vae_tune.config.names import CODE, LIKELIHOOD, STARTED, WARM_START
+from vae_tune.config.names import CODE, STARTED, WARM_START
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.trial_values import with_values
-from vae_tune.record.metadata import read_metadata
+from vae_tune.record.metadata import channels_of, read_metadata
 from vae_tune.record.sampler_view import as_set_aside
 from vae_tune.record.trials import VALUES_ATTRIBUTE, read_trials
-from vae_tune.vae.likelihoods.registry import likelihood_name
+from vae_tune.vae.image_defaults import with_image_defaults
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def read_warm_start(folder: Path, metadata: Mapping[str, Any], space: Space, bas
 def _comparable(study: Mapping[str, Any], searched: Collection[str]) -> dict[str, Any]:
     """Return what must agree in two studies; ``searched`` names the hyperparameters of the new one."""
     reference = to_dict(TrialConfig()) | study["reference"]  # with the defaults of what is newer than the study
-    channels = ([1, *study["data"]["shape"]])[-3]  # of gray images the record holds (height, width)
-    reference[LIKELIHOOD] = likelihood_name(from_dict(TrialConfig, reference), channels)
+    reference = to_dict(with_image_defaults(from_dict(TrialConfig, reference), channels_of(study)))
     options = {name: value for name, value in reference["model_options"].items() if f"{PREFIX}{name}" not in searched}
     reference["model_options"] = options
     settings = {name: value for name, value in reference.items() if name not in searched and name != "seed"}

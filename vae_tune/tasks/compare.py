@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.files import address, atomic
 from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import is_named
-from vae_tune.vae.likelihoods.registry import likelihood_name
+from vae_tune.vae.image_defaults import with_image_defaults
 from vae_tune.views.formatting import format_duration, format_value
 from vae_tune.views.report.summary import make_status
 
@@ -201,9 +200,9 @@ def _configurations(studies: Studies) -> dict[str, list[str]]:
 
 
 def _winners_config(study: Study) -> TrialConfig:
-    """Return the winner's configuration, with its likelihood by name where it was left to the images."""
+    """Return the winner's configuration, with a value for what it left to the images."""
     config = trial_configs(study, [int(study.best_trial or 0)])[0]
-    return replace(config, likelihood=likelihood_name(config, study.image_shape[0]))
+    return with_image_defaults(config, study.image_shape[0])
 
 
 def _aligned(rows: Mapping[str, list[str]]) -> Iterable[str]:

@@ -69,7 +69,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
         return _new_plan(config, grid, place, arrays)
     study = read_resumed(config, config.resume, arrays)
     base = with_values(study.config.trial, study.space.fixed)
-    _check_sampler(study.config, study.space, base)
+    check_sampler(study.config, study.space, base)
     metric = read_metric(study.config.metric, maximize=study.config.maximize)
     return Plan(
         study.config,
@@ -95,14 +95,14 @@ def _new_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
     base = with_values(config.trial, space.fixed)
     refuse_kinds_for_all(space, base, config.data)
     points = grid.points if grid else read_points(config.points, space, base)
-    _check_sampler(config, space, base)
+    check_sampler(config, space, base)
     refuse_repeats(config.warm_start)
     metric = read_metric(config.metric, maximize=config.maximize)
     kind, count, folder = grid.kind if grid else SEARCH, config.num_samples, new_folder(config, place)
     return Plan(config, folder, place, space, base, points, count, None, kind, arrays=arrays, metric=metric)
 
 
-def _check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
+def check_sampler(config: SearchConfig, space: Space, base: TrialConfig) -> None:
     """Refuse samplers that cannot search models' own options, or learn from a reference outside of the space."""
     refuse_conditions(config.sampler, space)
     if SAMPLERS[config.sampler].learns_from_all and not space.contains(base):

@@ -12,7 +12,7 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import mark_copy, original_path
-from vae_tune.config.names import CODE, LIKELIHOOD
+from vae_tune.config.names import CODE
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import new_metadata, refuse_other_data, this_run
 from vae_tune.record.study_record import StudyRecord
@@ -22,8 +22,8 @@ from vae_tune.search.sampler import configuration_key, count_configurations
 from vae_tune.search.warm_start import read_warm_start
 from vae_tune.tasks.kinds import refuse_kinds
 from vae_tune.tasks.model_code import describe_codes, models_of
-from vae_tune.tasks.search_plan import Plan
-from vae_tune.vae.likelihoods.registry import likelihood_name
+from vae_tune.tasks.search_plan import Plan, check_sampler
+from vae_tune.vae import image_defaults
 from vae_tune.vae.user_metric import probe_metric
 from vae_tune.views.terminal import View
 
@@ -67,12 +67,21 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
     return record
 
 
-def with_likelihood(plan: Plan, channels: int) -> Plan:
-    """Return ``plan`` with the reference's likelihood by name, as the space has it, where likelihoods are searched."""
-    if LIKELIHOOD not in plan.space.distributions or plan.base.likelihood is not None:
+def with_image_defaults(plan: Plan, channels: int) -> Plan:
+    """Return ``plan`` with a value for each searched setting that its reference leaves to the images.
+
+    Raises:
+        UsageError: the sampler needs a reference inside of the space, and this one is outside.
+    """
+    searched = [name for name in image_defaults.SETTINGS if name in plan.space.distributions]
+    left = [name for name in searched if getattr(plan.base, name) is None]
+    if not left:
         return plan
-    name = likelihood_name(plan.base, channels)
-    trial, base = (dataclasses.replace(config, likelihood=name) for config in (plan.config.trial, plan.base))
+    named = image_defaults.with_image_defaults(plan.base, channels)
+    values = {name: getattr(named, name) for name in left}
+    trial, base = (dataclasses.replace(config, **values) for config in (plan.config.trial, plan.base))
+    if plan.metadata is None:
+        check_sampler(plan.config, plan.space, base)
     return dataclasses.replace(plan, config=dataclasses.replace(plan.config, trial=trial), base=base)
 
 

@@ -28,7 +28,7 @@ from vae_tune.tasks.gpu_share import trials_per_gpu
 from vae_tune.tasks.model_code import probe_models
 from vae_tune.tasks.notification import killed_command
 from vae_tune.tasks.search_plan import Plan
-from vae_tune.tasks.search_record import open_record, with_likelihood, with_probed_metric
+from vae_tune.tasks.search_record import open_record, with_image_defaults, with_probed_metric
 from vae_tune.views.live import live_views
 from vae_tune.views.terminal import View
 
@@ -79,7 +79,7 @@ def running_search(plan: Plan, claim: Claim | None, view: View, stopping: Stoppi
         view.warn(warning)
     view.say(f"Reading {plan.config.data.dataset} and starting Ray ...")
     with contextlib.ExitStack() as outlasting_ray, _started(plan, view, stopping) as (images, slots, ray):
-        plan = with_likelihood(plan, images.shape[0])
+        plan = with_image_defaults(plan, images.shape[0])
         if plan.metadata is None:
             probe_models(plan.base, plan.space, images.shape)
             plan = with_probed_metric(plan, images)

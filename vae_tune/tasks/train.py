@@ -39,6 +39,7 @@ from vae_tune.images.datasets import Images, is_named, load_images
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.tasks.model_code import probe_models, signature_of_named, with_options
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint, write_model
+from vae_tune.vae.image_defaults import SETTINGS, with_image_defaults
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_bytes
@@ -87,6 +88,8 @@ def train(
     folder = resume or _new_folder(output, data)
     with shown_preparation(console) as progress:
         images = load_images(data, say, progress)
+    if resume is not None:
+        _refuse_changes(read_settings(resume), (config, data), images.shape[0])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _refuse_too_large(config, images, device)
     if resume is None:
@@ -261,14 +264,20 @@ def _with_admitted_model(config: TrialConfig, resume: Path | None) -> TrialConfi
     return replace(config, model=recorded)
 
 
-def _refuse_changes(before: tuple[TrialConfig, DataConfig], now: tuple[TrialConfig, DataConfig]) -> None:
+def _refuse_changes(
+    before: tuple[TrialConfig, DataConfig], now: tuple[TrialConfig, DataConfig], channels: int | None = None
+) -> None:
+    """Refuse settings that differ from those before; what is left to the images needs their ``channels``."""
+    if channels is not None:
+        before, now = ((with_image_defaults(trial, channels), data) for trial, data in (before, now))
     # with the cosine schedule, another last epoch changes the learning rate of all epochs before it
     may_change = {"data_dir"} if before[0].lr_schedule == "cosine" else {"data_dir", "max_epochs"}
     if not (is_named(before[1].dataset) and is_named(now[1].dataset)):
         may_change.add("dataset")  # the images may have moved: their checksum decides
     for old, new in zip(map(to_dict, before), map(to_dict, now), strict=True):
         for name in old:
-            if name not in may_change and old[name] != new[name]:
+            left = name in SETTINGS and None in (old[name], new[name])  # to the images, which are not read yet
+            if name not in may_change and not left and old[name] != new[name]:
                 option = message_hints.option("epochs" if name == "max_epochs" else name)
                 raise UsageError(
                     f"{name} is {old[name]!r} in this training, but got {new[name]!r}.\n"

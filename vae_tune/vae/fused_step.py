@@ -85,7 +85,7 @@ class _Minibatch:
         self._encoder: Sequence[_JointEncoder | _Dense] = (
             [_JointEncoder(inner[0], heads, batch)]
             if saves_products(network, config, batch)
-            else _dense_layers([*inner, heads], config.encoder_activation, None, batch, config)
+            else _dense_layers([*inner, heads], encoder.activation_name, None, batch, config)
         )
         self._decoder = _dense_layers(outer, config.decoder_activation, self._grad_z, batch, config)
         self._mean, self._log_variance = self._encoder[-1].output.chunk(2, dim=1)
@@ -120,7 +120,7 @@ def saves_products(network: MLP, config: TrialConfig, batch: int) -> bool:
     It computes in float32, where a multiplication costs twice as much as in bfloat16: there the product of two weights
     would be rounded once more.
     """
-    if config.encoder_activation != "linear" or config.hidden_layers > 1:
+    if network.encoder.activation_name != "linear" or config.hidden_layers > 1:
         return False
     latents, width = network.encoder.mean.weight.shape
     heads, pixels = 2 * latents, network.decoder.logits.out_features

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vae_tune.config.settings import TrialConfig
+from vae_tune.config.settings import Activation, TrialConfig
+from vae_tune.vae.image_defaults import encoder_activation
 from vae_tune.vae.networks.network import Network
 
 
@@ -31,12 +32,12 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class MLP(Network):
-    """Hidden layers to both sides of the latents; by default the encoder is linear and the decoder has a ReLU."""
+    """Hidden layers to both sides of the latents; by default the encoder of gray images is linear, the rest ReLU."""
 
     def __init__(self, shape: tuple[int, int, int], outputs: int, config: TrialConfig):
         super().__init__()
         self._outputs = outputs, *shape[1:]
-        self.encoder = Encoder(math.prod(shape), config)
+        self.encoder = Encoder(math.prod(shape), config, encoder_activation(config, shape[0]))
         self.decoder = Decoder(math.prod(self._outputs), config)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,12 +54,13 @@ class MLP(Network):
 class Encoder(nn.Module):
     """q(z|x): hidden layers, then one linear head for the mean and one for the log-variance."""
 
-    def __init__(self, pixels: int, config: TrialConfig):
+    def __init__(self, pixels: int, config: TrialConfig, activation: Activation):
         super().__init__()
         self.hidden = _layers(pixels, config)
         self.mean = nn.Linear(config.hidden_width, config.latent_size)
         self.log_variance = nn.Linear(config.hidden_width, config.latent_size)
-        self.activation = _ACTIVATIONS[config.encoder_activation]
+        self.activation_name: Activation = activation
+        self.activation = _ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``x``: (batch, pixels) in [0, 1] to mean and log-variance: (batch, latent_size) each."""
