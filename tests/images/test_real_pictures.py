@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,18 @@ def test_photographs_take_fewer_bits_than_their_histogram(tmp_path):
     images = load_images(DataConfig(dataset=str(tmp_path / "photos.npy")))
     found = code_length(images.train, images.test)
     assert found.smaller_file < found.png < found.histogram < 8
+
+
+def test_patches_of_different_splits_never_touch(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    photos = import_module("photos")
+    columns = np.broadcast_to(np.arange(640, dtype=np.uint16)[None, :, None], (427, 640, 3))
+    parts = [np.unique(part) for part in photos.parts(columns).values()]
+    assert [len(part) for part in parts] == [345, 115, 115]
+    assert all(later.min() - part.max() > photos.SIZE for part, later in pairwise(parts))
+    patch = next(photos.patches(columns, 20))
+    assert patch.shape == (32, 32, 3)
+    assert len(list(photos.patches(columns[:64, :96], 32))) == 6
 
 
 def test_digits_keep_their_labels(tmp_path):
