@@ -26,9 +26,10 @@ NAMED_ONLY_IN = {
     "pandas": "analysis config/csv_tables views/figures views/report "
     "views/json_values replay/curves replay/surrogate replay/tables "
     "tasks/compare tasks/confirm tasks/explore tasks/repeats tasks/replay",
-    "numpy": "analysis images vae views/figures views/live tasks/generate cli/check/node_trial "
+    "numpy": "search/expected_gain search/learning_curves search/unit_cube "
+    "analysis images vae views/figures views/live tasks/generate cli/check/node_trial "
     "replay/curves replay/forecast replay/surrogate replay/tables",
-    "scipy": "analysis config/compat replay/surrogate tasks/repeats",
+    "scipy": "search/expected_gain search/learning_curves analysis config/compat replay/surrogate tasks/repeats",
     "sklearn": "replay/surrogate",
     "matplotlib": "plots views/figures",
     "matplotlib.pyplot": "",
