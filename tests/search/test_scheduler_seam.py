@@ -38,14 +38,22 @@ BASE = TrialConfig(max_epochs=3)
 CONFIG = SearchConfig(num_samples=3, trial=BASE, asha=NO_EARLY_STOPPING)
 
 
-class FreezeThaw:
+class Waiting:
     """Of two or more trials that wait, resumes the one with the lowest loss; takes a new one where fewer wait."""
 
     resumes = True
+    proposes = False
+    basis = None
 
     def __init__(self, config, max_epochs, seed=0):
         self.pauses = range(1, max_epochs)
         self._waiting = {}
+
+    def open(self, space, num_samples):
+        self.opened = space, num_samples
+
+    def begin(self, trial, values):
+        assert values.keys() == self.opened[0].distributions.keys()
 
     def decide(self, trial, epoch, loss):
         if epoch not in self.pauses:
@@ -56,18 +64,24 @@ class FreezeThaw:
     def quota(self, reached):
         return reached
 
-    def next_paused(self):
+    def next_paused(self, may_open=False):
         if len(self._waiting) < 2:
             return None
         trial = min(self._waiting, key=self._waiting.get)
         del self._waiting[trial]
         return trial
 
+    def proposal(self):
+        return None
+
     def rebuild(self, rows):
         return {row.trial: self.decide(row.trial, row.epochs, row.val_loss) for row in rows if row.epochs}
 
     def verify(self, rows):
         return iter([f"{len(rows)} trials were looked at"])
+
+    def outlook(self, rows):
+        return None
 
     def describe(self):
         return "freeze-thaw"
@@ -76,8 +90,8 @@ class FreezeThaw:
 @pytest.fixture
 def by_name(monkeypatch):
     """Let the name "none" stand for it, so that configurations take it."""
-    monkeypatch.setattr(scheduler_factory, "SCHEDULERS", SCHEDULERS | {"none": FreezeThaw})
-    monkeypatch.setattr("vae_tune.cli.replay.SCHEDULERS", SCHEDULERS | {"none": FreezeThaw})
+    monkeypatch.setattr(scheduler_factory, "SCHEDULERS", SCHEDULERS | {"none": Waiting})
+    monkeypatch.setattr("vae_tune.cli.replay.SCHEDULERS", SCHEDULERS | {"none": Waiting})
 
 
 def run(record, reports):

@@ -275,9 +275,21 @@ def test_a_resume_finishes_a_trial_whose_end_a_crash_kept_out_of_the_record(reco
 class BestFirst:
     """A scheduler that frees the worker after most epochs, and resumes the best paused trial once three are known."""
 
+    proposes = False
+    basis = None
+
     def __init__(self):
         self.losses = {}
         self.decided = []
+
+    def open(self, space, num_samples):
+        pass
+
+    def begin(self, trial, values):
+        pass
+
+    def proposal(self):
+        return None
 
     def decide(self, trial, epoch, loss):
         self.decided.append((trial, epoch))
@@ -285,7 +297,7 @@ class BestFirst:
             self.losses[trial] = loss
         return CONTINUE if epoch in (2, 6) else PAUSE
 
-    def next_paused(self):
+    def next_paused(self, may_open=False):
         if len({trial for trial, _ in self.decided} | self.losses.keys()) < 3 or not self.losses:
             return None
         best = min(self.losses, key=self.losses.get)

@@ -20,7 +20,7 @@ from vae_tune.config.metric import Metric, loss_of
 from vae_tune.config.names import BEST_FOLDER, COMPLETE, EPOCHS_FILE, ORDER, PRUNED, RUNNING, TRIALS_FILE, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.trial_values import value_of
-from vae_tune.record.metadata import read_metadata
+from vae_tune.record.metadata import read_metadata, read_space
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
 from vae_tune.search.scheduler_factory import make_scheduler
 
@@ -48,7 +48,9 @@ def audit(folder: Path) -> list[str]:
     found = [line for trial in trials for line in _compare_values(trial, ranking)]
     found += [line for row in rows for line in _check_state(row, max_epochs, ranking)]
     found += _check_order(rows)
-    found += make_scheduler(config.asha, max_epochs, metadata["reference"]["seed"]).verify(rows)
+    scheduler = make_scheduler(config.asha, max_epochs, metadata["reference"]["seed"])
+    scheduler.open(read_space(metadata), config.num_samples)
+    found += scheduler.verify(rows)
     found += _check_tables(metadata["status"] == "running", rows, trial_lines, epoch_lines, [*ranking.epoch_columns])
     found += _check_count(rows, metadata, config)
     found += _check_best(folder, rows, max_epochs, metadata["metric"]["kind"], ranking)

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import check_types, require
-from vae_tune.config.files import SCHEMES, address, can_be_path, is_remote
+from vae_tune.config.files import can_be_path
 from vae_tune.config.model_options import OptionValue, OptionValues, option_values
 from vae_tune.config.names import ARRAYS
-from vae_tune.config.urls import has_secret, is_url
+from vae_tune.config.urls import check_place, has_secret, is_url
 
 Activation = Literal["linear", "relu", "gelu", "tanh", "elu"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -31,11 +31,13 @@ LikelihoodName = Literal[
     "bernoulli", "logistic", "logistic-mixture", "categorical", "continuous-bernoulli", "gaussian"
 ]
 
-SchedulerName = Literal["asha", "asha-promotion", "none"]
+SchedulerName = Literal["asha", "asha-promotion", "freeze-thaw", "none"]
 _WITH_RUNGS = ("asha", "asha-promotion")
 """Schedulers that compare trials at rungs, which ``grace_period`` and ``reduction_factor`` place."""
 _WITH_AUDITS = ("asha",)
 """Schedulers that support ``audit_fraction``."""
+_WITH_GAINS = ("freeze-thaw",)
+"""Schedulers that weigh expected gains, of which ``min_gain`` is the least."""
 
 _MLFLOW = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 """URL schemes of MLflow's servers, and of databases through SQLAlchemy."""
@@ -180,7 +182,9 @@ class AshaConfig:
 
     scheduler: SchedulerName = "asha"
     """asha stops a trial that is not among the best 1/reduction-factor at a rung; asha-promotion pauses each at a
-    rung, and resumes it once it is among the best of all that reached the rung; none trains every trial to the end."""
+    rung, and resumes it once it is among the best of all that reached the rung; freeze-thaw decides after each epoch
+    which trial trains the next one, by a model of the losses that proposes the configurations too; none trains every
+    trial to the end."""
     grace_period: int = 1
     """Epochs that every trial gets: the first rung. Further rungs follow at this times reduction-factor^k."""
     reduction_factor: int = 3
@@ -189,9 +193,17 @@ class AshaConfig:
     """Fraction of the trials to stop, chosen at random, that are trained to the end nevertheless, to measure how often
     stopping was wrong; the sampler and asha treat them as stopped."""
 
+    min_gain: float | None = None
+    """Of freeze-thaw: end when all trials were tried and none is expected to gain more, in the unit of the losses;
+    default: 0.1 % of the expected distance from the median trial to the best."""
+
     def __post_init__(self) -> None:
         """Validate the rungs."""
         check_types(self)
+        gains = self.min_gain is not None
+        rule = f"left out where scheduler is not {' or '.join(_WITH_GAINS)}"
+        require(self, "min_gain", self.scheduler in _WITH_GAINS or not gains, rule)
+        require(self, "min_gain", self.min_gain is None or 0 <= self.min_gain < math.inf, ">= 0 and finite")
         require(self, "audit_fraction", 0 <= self.audit_fraction <= 1, "in 0..1")
         audits = self.audit_fraction > 0
         rule = f"0 where scheduler is not {' or '.join(_WITH_AUDITS)}"
@@ -354,12 +366,14 @@ class SearchConfig:
         require(self, "notify", self.notify is None or self.notify.strip() != "", "a command")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
         for name, place in (("results_dir", self.results_dir), ("resume", self.resume or Path())):
-            _check_place(name, place)
+            check_place(name, place)
         if self.time_budget is not None:
             require(self, "time_budget", duration_seconds(self.time_budget) > 0, "a time such as 90s, 45m or 1h30m")
         grace_period, max_epochs = self.asha.grace_period, self.trial.max_epochs
         if self.asha.has_rungs and grace_period > max_epochs:
             raise UsageError(f"grace_period <= max_epochs must hold, but got {grace_period} > {max_epochs}.")
+        if self.warm_start and self.asha.scheduler in _WITH_GAINS:
+            raise UsageError(f"warm_start cannot teach {self.asha.scheduler}: take --scheduler asha, or leave it out.")
         if self.study_name is not None:
             name = self.study_name
             plain = name.strip() == name == Path(name).name and name.isprintable() and name not in ("", "..")
@@ -369,16 +383,6 @@ class SearchConfig:
     def least_epochs(self) -> int:
         """Epochs that every trial gets before it is judged."""
         return self.asha.grace_period
-
-
-def _check_place(name: str, path: Path) -> None:
-    """Refuse unknown object storage, and a login in its address, which would be recorded."""
-    scheme = path.parts[0] if path.parts else ""
-    if is_remote(path) and re.search(r"[@?]", address(path)):
-        raise UsageError(f"{name} must be without a login or options: set those in the environment (AWS_...).")
-    if re.fullmatch(r"[A-Za-z0-9]{2,}:", scheme) and (scheme not in SCHEMES or len(path.parts) < 2):
-        known = " and ".join(f"{known}//BUCKET/..." for known in SCHEMES)
-        raise UsageError(f"{name} {scheme}//{'/'.join(path.parts[1:])} is neither a folder nor one of {known}.")
 
 
 def duration_seconds(text: str) -> float:

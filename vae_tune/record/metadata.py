@@ -47,6 +47,9 @@ _SHAPE: dict[str, Any] = {
 MUST_STAY = {"asha", "data", "maximize", "points", "trial", "warm_start"}
 """Fields that must not change in a resume, or the trials would not be comparable; ``space`` is compared by content."""
 
+MAY_CHANGE = "min_gain"
+"""A setting of the scheduler that only says when a search ends."""
+
 
 def new_metadata(
     name: str,
@@ -266,6 +269,7 @@ def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space)
     moved = {"data.data_dir"}  # whether the images are the same is decided by their checksum
     if not (is_named(before.data.dataset) and is_named(config.data.dataset)):
         moved.add("data.dataset")
+    moved |= {name for name in new if name.endswith(f".{MAY_CHANGE}")}
     for name, value in new.items():
         if name not in moved and name.partition(".")[0] in MUST_STAY and old.get(name) != value:
             last = name.rpartition(".")[2]

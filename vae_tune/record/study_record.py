@@ -24,6 +24,7 @@ from vae_tune.config.files import atomic, delete_temporary_files, write_json
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.metric import Metric
 from vae_tune.config.settings import SearchConfig
+from vae_tune.record.basis import Basis
 from vae_tune.record.diagnostics import collapse_reason
 from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.lock import StudyLock
@@ -31,6 +32,7 @@ from vae_tune.record.metadata import read_metadata, resume_command
 from vae_tune.record.recovery import refuse_lost_epochs
 from vae_tune.record.sampler_view import SET_ASIDE, read_warm_start_trials, sampler_view
 from vae_tune.record.trials import (
+    DECISION_ATTRIBUTE,
     REPORT_ATTRIBUTE,
     VALUES_ATTRIBUTE,
     TrialRow,
@@ -242,6 +244,13 @@ class StudyRecord:
     def set_aside(self, number: int, epoch: int) -> None:
         """Present an unfinished trial to the sampler as pruned at ``epoch``; 0 presents it as it is."""
         self._unfinished[number].set_user_attr(SET_ASIDE, epoch)
+
+    def decided(self, number: int, epoch: int, basis: Basis) -> None:
+        """Record what the decision saw that starts an epoch of a trial."""
+        trial = self._unfinished[number]
+        with self.transaction():
+            trial.set_user_attr(f"{DECISION_ATTRIBUTE}{epoch}", list(basis))
+            self._update(trial)
 
     def audit(self, number: int, epoch: int) -> None:
         """Record that a trial goes on although the rung at ``epoch`` stopped it; the sampler takes it for pruned."""

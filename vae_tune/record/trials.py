@@ -16,8 +16,11 @@ from vae_tune.config import names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.metric import loss_of
+from vae_tune.record.basis import Basis
 from vae_tune.record.journal import Journal, UtcStorage
 
+DECISION_ATTRIBUTE = "decision:"
+"""User attribute of an Optuna trial that holds what the decision saw that started an epoch, whose number follows."""
 REPORT_ATTRIBUTE = "report:"
 """User attribute of an Optuna trial that holds the report of an epoch, whose number follows."""
 _REPORTED = {*names.REPORT_COLUMNS, names.TIME, names.ORDER, names.RANKED_LOSS}
@@ -40,6 +43,8 @@ class TrialRow:
     """Why it failed, and other notes, separated by ``; ``."""
     reports: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """One per epoch, in order: the columns of ``epochs.csv`` without the trial."""
+    decisions: Mapping[int, Basis] = field(default_factory=dict, repr=False)
+    """What the decision saw that started an epoch, by epoch; of schedulers that need it to derive a decision again."""
     ended: str = ""
     """UTC, ISO 8601; empty while it runs."""
     node: str = ""
@@ -141,6 +146,7 @@ def row_from_trial(trial: FrozenTrial) -> TrialRow:
     """Return the row of a trial from the Optuna study alone."""
     attributes = trial.user_attrs
     epochs = sorted(int(key.partition(":")[2]) for key in attributes if key.startswith(REPORT_ATTRIBUTE))
+    bases = {key.partition(":")[2]: attributes[key] for key in attributes if key.startswith(DECISION_ATTRIBUTE)}
     marks = {name: attributes[name] for name in (names.AUDITED, names.COLLAPSED, names.DIVERGED) if name in attributes}
     if names.COLLAPSED not in marks:  # it goes on, or it ended under schema 1
         marks = marks_of_schema_1(attributes.get(names.REASON, "")) | marks
@@ -151,6 +157,10 @@ def row_from_trial(trial: FrozenTrial) -> TrialRow:
         state=trial.state.name,
         reason=attributes.get(names.REASON, ""),
         reports=tuple(attributes[f"{REPORT_ATTRIBUTE}{epoch}"] for epoch in epochs),
+        decisions={
+            int(epoch): Basis(order, reports, trials, tuple(running), may_open)
+            for epoch, (order, reports, trials, running, may_open) in bases.items()
+        },
         ended=iso(trial.datetime_complete),
         node=attributes.get(names.NODE, ""),
         device=attributes.get(names.DEVICE, ""),

@@ -23,6 +23,7 @@ from vae_tune.config.files import write_json
 from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN
 from vae_tune.config.settings import AshaConfig
 from vae_tune.record.metadata import resume_command
+from vae_tune.record.trials import read_trials, row_from_trial
 from vae_tune.replay.curves import Array, Curve, Curves, study_curves
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, simulate
@@ -69,6 +70,9 @@ def forecast(study: Study, seconds: float = SECONDS) -> list[Finding]:
 
 def _findings(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
     check()
+    if study.scheduler.proposes:
+        yield from _outlook(study)
+        return
     curves = study_curves(study)
     if curves.whole.sum() < FEWEST:
         yield _not_enough(f"{curves.whole.sum()} trials trained to the end, needs {FEWEST}")
@@ -87,6 +91,24 @@ def _findings(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
     source = Recorded(curves, surrogate, check)
     yield from _factors(study, source, workers)
     yield from _gain(study, source, workers)
+
+
+def _outlook(study: Study) -> Iterator[Finding]:
+    """Report what the scheduler's own model expects of going on; its decisions take too long for many replays."""
+    study.scheduler.open(study.space, study.config.num_samples)
+    outlook = study.scheduler.outlook([row_from_trial(trial) for trial in read_trials(study.folder)])
+    if outlook is None:
+        yield Finding("replay", "No forecast: no trial was trained to the end.")
+    elif not outlook.trials:
+        yield Finding("replay", "All trials were trained to the end.")
+    else:
+        unit = study.loss_unit
+        yield Finding(
+            "trials",
+            f"Training the {outlook.trials} paused trials to the end is expected to gain "
+            f"{unit.with_name(outlook.mean)} (in nine of ten cases at most {unit.text(outlook.high)}) for "
+            f"{outlook.epochs} epochs.",
+        )
 
 
 def _not_enough(reason: str) -> Finding:
@@ -206,7 +228,7 @@ def _best(trials: list[ReplayedTrial]) -> float:
 
 def _compared(own: AshaConfig) -> set[AshaConfig]:
     """Return the settings to compare: the study's own, and each reduction factor."""
-    stops = own if own.has_rungs else replace(own, scheduler=AshaConfig.scheduler)
+    stops = own if own.has_rungs else replace(own, scheduler=AshaConfig.scheduler, min_gain=None)
     return {own, *(replace(stops, reduction_factor=factor) for factor in _FACTORS)}
 
 

@@ -26,6 +26,7 @@ from vae_tune.config.names import COMPLETE, EPOCH, RUNNING, TRIAL, VAL_LOSS, VAL
 from vae_tune.config.optuna_logging import silence_optuna
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.space import Space
+from vae_tune.record.basis import Basis
 from vae_tune.record.sampler_view import SET_ASIDE, sampler_view
 from vae_tune.record.trials import TrialRow
 from vae_tune.replay.curves import Curve, Curves, Source
@@ -102,6 +103,9 @@ class _MemoryRecord:
         self._trials[number].set_user_attr(SET_ASIDE, epoch)
 
     audit = set_aside
+
+    def decided(self, number: int, epoch: int, basis: Basis) -> None:
+        """Keep nothing: no audit reads this record."""
 
     def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None:  # noqa: ARG002
         self.states[number] = state

@@ -12,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vae_tune.config.metric import loss_of
 from vae_tune.config.names import EPOCH, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING
 from vae_tune.config.settings import AshaConfig
-from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, Decision
+from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, Decision, Outlook
 
 if TYPE_CHECKING:
+    from vae_tune.config.space import Space
+    from vae_tune.record.basis import Basis
     from vae_tune.record.trials import TrialRow
 
 
@@ -56,6 +58,8 @@ class Asha:
     """
 
     resumes: ClassVar[bool] = False
+    proposes: ClassVar[bool] = False
+    basis: Basis | None = None
     _name = "ASHA"
 
     def __init__(self, config: AshaConfig, max_epochs: int, seed: int = 0):
@@ -70,6 +74,12 @@ class Asha:
     def pauses(self) -> Sequence[int]:
         """Return no epochs: no trial pauses."""
         return ()
+
+    def open(self, space: Space, num_samples: int | None) -> None:
+        """Do nothing: losses alone decide."""
+
+    def begin(self, trial: int, values: Mapping[str, Any]) -> None:
+        """Do nothing: losses alone decide."""
 
     def decide(self, trial: int, epoch: int, loss: float) -> Decision:
         """Decide at a rung; the same reports in the same order lead to the same decisions."""
@@ -90,8 +100,12 @@ class Asha:
         """Return how many of ``reached`` trials pass a rung: ``reached // reduction_factor``, at least one."""
         return self._rungs.quota(reached, at_least=1)
 
-    def next_paused(self) -> int | None:
+    def next_paused(self, *, may_open: bool = False) -> int | None:  # noqa: ARG002
         """Return None: no trial pauses."""
+        return None
+
+    def proposal(self) -> Mapping[str, Any] | None:
+        """Return None: the sampler proposes."""
         return None
 
     def rebuild(self, rows: Sequence[TrialRow]) -> Mapping[int, Decision]:
@@ -110,6 +124,10 @@ class Asha:
         for row in rows:
             if row.audited != (expected := self._audited.get(row.trial)):
                 yield f"trial {row.trial} was audited at epoch {row.audited}, which the rungs put at {expected}"
+
+    def outlook(self, rows: Sequence[TrialRow]) -> Outlook | None:  # noqa: ARG002
+        """Return None: nothing is predicted."""
+        return None
 
     def describe(self) -> str:
         """Name the rungs and the reduction factor."""
@@ -150,7 +168,7 @@ class PromotionAsha(Asha):
             return CONTINUE
         return PAUSE
 
-    def next_paused(self) -> int | None:
+    def next_paused(self, *, may_open: bool = False) -> int | None:  # noqa: ARG002
         """Promote the best trial of the highest rung that has one to promote."""
         if (promotable := self._next()) is None:
             return None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from vae_tune.config.compat.optuna import suggest
 from vae_tune.config.names import REFERENCE_TRIAL
@@ -34,14 +35,21 @@ class Proposals:
         self._salt = zlib.crc32(json.dumps(others).encode()) if others else 0
         if not record.study.get_trials(deepcopy=False):
             InitialTrials().enqueue(record.study, space, base)
+        self._given = len(record.rows) + len(record.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
-    def propose(self) -> int:
+    @property
+    def has_given(self) -> bool:
+        """Whether the next trial is given: the reference, or a point to try first."""
+        return len(self._record.rows) < self._given
+
+    def propose(self, chosen: Mapping[str, Any] | None = None) -> int:
         """Start a new trial and return its number; the first trial is the reference.
 
+        It gets the values in ``chosen``, if there are any and it has none yet; by default, the sampler proposes them.
         The sampler learns from the reference only where it lies in the space.
         """
         number = len(self._record.rows)
-        self._use_sampler(number)
+        self._use_sampler(number, chosen)
         in_space = number != REFERENCE_TRIAL or self._space.contains(self._base)
         known = self._space.distributions if in_space and not self._space.conditions else {}
         trial = self._record.sampler_view.ask(dict(known))
@@ -73,9 +81,9 @@ class Proposals:
         self._record.start(trial, values)
         self._tried.add(self._key(values))
 
-    def _use_sampler(self, number: int) -> None:
+    def _use_sampler(self, number: int, chosen: Mapping[str, Any] | None = None) -> None:
         self._record.sampler_view.sampler = make_sampler(
-            self._sampler, self._base.seed, number, self._space, self._tried, self._salt
+            self._sampler, self._base.seed, number, self._space, self._tried, self._salt, chosen
         )
 
     def _is_complete(self, values: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial
 
+from vae_tune.record.basis import Basis
 from vae_tune.record.trials import TrialRow
 
 
@@ -29,5 +30,6 @@ class Record(Protocol):
     def start(self, trial: optuna.Trial, values: Mapping[str, Any]) -> None: ...  # noqa: D102
     def report(self, number: int, result: Mapping[str, Any]) -> None: ...  # noqa: D102
     def set_aside(self, number: int, epoch: int) -> None: ...  # noqa: D102
+    def decided(self, number: int, epoch: int, basis: Basis) -> None: ...  # noqa: D102
     def audit(self, number: int, epoch: int) -> None: ...  # noqa: D102
     def finish(self, number: int, state: str, reason: str = "", diverged: bool = False) -> None: ...  # noqa: D102

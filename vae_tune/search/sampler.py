@@ -69,7 +69,13 @@ vectorize_tpe()
 
 
 def make_sampler(
-    name: Sampler, seed: int, trial: int, space: Space, tried: Collection[Key], salt: int = 0
+    name: Sampler,
+    seed: int,
+    trial: int,
+    space: Space,
+    tried: Collection[Key],
+    salt: int = 0,
+    chosen: Mapping[str, Any] | None = None,
 ) -> BaseSampler:
     """Return the Optuna sampler for one suggestion.
 
@@ -77,13 +83,17 @@ def make_sampler(
     and on the history alone, not on whether the search was interrupted before.
 
     The keys in ``tried`` (see :func:`configuration_key`) are not proposed again. The ``salt`` differs between searches
-    that start from other studies' trials; those may have had the same ``seed``.
+    that start from other studies' trials; those may have had the same ``seed``. With ``chosen``, that configuration is
+    proposed instead.
     """
     stream = (seed * 1_000_003 + trial + salt) & 0xFFFFFFFF
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         kind = SAMPLERS[name]
+        sampler: BaseSampler
         sampler = kind.of_models(stream) if space.conditions and kind.of_models else kind.make(seed, stream)
+        if chosen is not None:
+            sampler = _Given(chosen, RandomSampler(seed=stream))
         return cast(BaseSampler, _NoRepeats(sampler, space, tried, stream))
 
 
@@ -109,6 +119,32 @@ def configuration_key(space: Mapping[str, BaseDistribution], values: Mapping[str
 def count_configurations(space: Space) -> float:
     """Return how many configurations there are in a space; infinite where a range is continuous."""
     return sum(math.prod(map(_size, part.values())) for part in space.branches)
+
+
+class _Given(BaseSampler):
+    """Proposes a given configuration; what it lacks, another sampler proposes."""
+
+    def __init__(self, values: Mapping[str, Any], other: BaseSampler):
+        self._values = values
+        self._other = other
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return no space: the configuration does not depend on the history."""
+        del study, trial
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the configuration."""
+        del study, trial, search_space
+        return dict(self._values)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return a value that the configuration lacks."""
+        return self._other.sample_independent(study, trial, param_name, param_distribution)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 
 from vae_tune.config.settings import AshaConfig, SchedulerName
 from vae_tune.search.asha import Asha, PromotionAsha
+from vae_tune.search.freeze_thaw import FreezeThaw
 from vae_tune.search.scheduler import Scheduler
 
 SCHEDULERS: Mapping[SchedulerName, type[Scheduler]] = {
     "asha": Asha,
     "asha-promotion": PromotionAsha,
+    "freeze-thaw": FreezeThaw,
     "none": Asha,  # its settings have no rungs then
 }
 

@@ -48,6 +48,8 @@ class StudySearcher(Searcher):
         """
         super().__init__()  # without a metric, which Ray Tune does not use: the lifecycle ranks the trials
         scheduler = scheduler or make_scheduler(NO_EARLY_STOPPING, base.max_epochs, base.seed)
+        scheduler.open(space, num_samples)
+        self._scheduler = scheduler
         self.trials = Lifecycle(record, scheduler, stopping, base.max_epochs)
         self._proposals = Proposals(record, space, base, sampler)
         self._record = record
@@ -106,11 +108,14 @@ class StudySearcher(Searcher):
 
     def _next(self) -> int | None:
         """Return the trial that is READY next; where none is, resume a paused one or propose a new one."""
-        if not self.trials.in_state(READY):
-            self.trials.resume_paused()
         is_full = self._num_samples is not None and len(self._record.rows) >= self._num_samples
+        is_given = self._scheduler.proposes and self._proposals.has_given and not is_full
+        if not self.trials.in_state(READY) and not is_given:
+            self.trials.resume_paused(may_open=not is_full)
         if not self.trials.in_state(READY) and not is_full:
-            self.trials.add(self._proposals.propose())
+            chosen = self._scheduler.proposal()
+            new = self._proposals.propose(chosen)
+            self.trials.add(new, is_chosen=self._record.row(new).values == chosen)
         number = next(iter(self.trials.in_state(READY)), None)
         if number is not None:
             self._proposals.complete(number)

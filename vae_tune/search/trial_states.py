@@ -86,14 +86,17 @@ class Lifecycle:
         """Return the unfinished trials in a state, in the order in which they entered it."""
         return [trial for trial, known in self._states.items() if known == state]
 
-    def add(self, trial: int) -> None:
-        """Add a trial that the sampler has proposed; it is READY."""
+    def add(self, trial: int, *, is_chosen: bool = False) -> None:
+        """Add a new trial, which is READY; ``is_chosen`` says whether it is the scheduler's own proposal."""
         self._states[trial] = READY
+        if is_chosen:
+            self._record_basis(trial, 1)
 
     def start(self, lease: str, trial: int) -> None:
         """Give a READY trial to a worker."""
         self._move(trial, names.RUNNING)
         self.leases[lease] = trial
+        self._scheduler.begin(trial, self._record.row(trial).values)
 
     def report(self, lease: str, result: Mapping[str, Any]) -> bool:
         """Record a worker's report and what follows from it; return whether the worker trains another epoch.
@@ -146,12 +149,13 @@ class Lifecycle:
         self._end_lease(lease, READY)
         return True
 
-    def resume_paused(self) -> None:
-        """Make the paused trial READY that the scheduler resumes, if any."""
-        trial = self._scheduler.next_paused()
+    def resume_paused(self, *, may_open: bool = False) -> None:
+        """Make the paused trial READY that the scheduler resumes, if any; ``may_open`` a new one instead."""
+        trial = self._scheduler.next_paused(may_open=may_open)
         if trial is not None:
             self._move(trial, READY)
             self._record.set_aside(trial, 0)
+            self._record_basis(trial, self._record.row(trial).epochs + 1)
 
     def prune_paused(self) -> None:
         """Finish the trials that are still paused when nothing is left to train."""
@@ -191,6 +195,8 @@ class Lifecycle:
         else:
             self._record.report(trial, {**result, names.NODE: result.get("hostname", "")})
         self._record_outcome(trial, epoch, outcome, decision)
+        if decision.action == "continue" and outcome.state in TRANSITIONS:
+            self._record_basis(trial, epoch + 1)
         return outcome
 
     def _run_out_of_memory(self, trial: int, numbers: str) -> Outcome:
@@ -202,6 +208,10 @@ class Lifecycle:
         outcome = Outcome(names.FAIL, f"out of GPU memory, also alone: {numbers}")
         self._record.finish(trial, outcome.state, outcome.reason, outcome.diverged)
         return outcome
+
+    def _record_basis(self, trial: int, epoch: int) -> None:
+        if (basis := self._scheduler.basis) is not None:
+            self._record.decided(trial, epoch, basis)
 
     def _record_outcome(self, trial: int, epoch: int, outcome: Outcome, decision: Decision) -> None:
         if decision.stopped_at is not None and self._record.row(trial).audited != decision.stopped_at:

@@ -1,0 +1,245 @@
+"""Freeze-thaw search: driven as Ray Tune drives it, killed and resumed, audited, replayed."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ray.tune.search import Searcher
+
+from tests.search.test_searcher import result
+from vae_tune.analysis.audit import audit
+from vae_tune.analysis.study import load_study, paused_trials
+from vae_tune.config.errors import UsageError
+from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING, TRIAL, VALUES
+from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
+from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.record.metadata import new_metadata, refuse_changes
+from vae_tune.record.study_record import StudyRecord
+from vae_tune.replay.forecast import forecast
+from vae_tune.search.initial_trials import InitialTrials
+from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP
+from vae_tune.search.scheduler_factory import make_scheduler
+from vae_tune.search.searcher import StudySearcher
+from vae_tune.search.stopping import Stopping
+from vae_tune.search.unit_cube import UnitCube
+
+CUBE = UnitCube(DEFAULT_SPACE)
+BASE = TrialConfig(max_epochs=4)
+CONFIG = SearchConfig(num_samples=16, trial=BASE, asha=AshaConfig(scheduler="freeze-thaw"))
+
+
+def loss(values, epoch):
+    """A made-up loss that falls with the epochs to a minimum in the middle of the space."""
+    return 100 + 40 * float(np.sum((CUBE.place(values) - 0.5) ** 2)) + 30 / epoch
+
+
+class Workers:
+    """So many workers that report in turn; each trains on until it is told to stop."""
+
+    def __init__(self, record, count, config=CONFIG, diverging=()):
+        scheduler = make_scheduler(config.asha, BASE.max_epochs, BASE.seed)
+        self.searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "tpe", Stopping(), scheduler, config.num_samples)
+        self.record, self.diverging, self.ended = record, diverging, False
+        self.names, self.busy, self.idle = iter(range(10_000)), [], count
+
+    def run(self, epochs=10_000):
+        """Train so many epochs, or until the search has ended; return trial and epoch of each."""
+        trained = []
+        while len(trained) < epochs:
+            while self.idle:
+                config = self.searcher.suggest(name := str(next(self.names)))
+                if not isinstance(config, dict):
+                    self.ended = self.ended or (config == Searcher.FINISHED and not self.busy)
+                    break
+                self.busy.append((name, config))
+                self.idle -= 1
+            if not self.busy:
+                break
+            name, config = self.busy.pop(0)
+            number, epoch = config[TRIAL], self.record.row(config[TRIAL]).epochs + 1
+            trained.append((number, epoch))
+            value = float("nan") if number in self.diverging else loss(config[VALUES], epoch)
+            if self.searcher.trials.report(name, result(epoch, value)):
+                self.busy.append((name, config))
+            else:
+                self.idle += 1
+        return trained
+
+
+@pytest.fixture
+def metadata(tiny):
+    made = new_metadata("s", CONFIG, BASE, DEFAULT_SPACE, tiny)
+    made["runs"] = [{"command": [], "started": "2026-01-01T00:00:00.000+00:00", "versions": {}}]
+    return made
+
+
+def close(record):
+    record.set_status("interrupted")
+    record.close()
+
+
+def without_best(found):
+    """Return the contradictions but that no winner was written, as nothing here was trained."""
+    return [line for line in found if "metrics.json is missing" not in line]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_it_searches_finds_the_best_and_can_be_audited(tmp_path, metadata, workers):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    search = Workers(record, workers)
+    trained = search.run()
+    close(record)
+    assert search.ended
+    assert [number for number, _ in trained if number == 0] == [0] * 4
+    study = load_study(tmp_path / "s")
+    assert len(study.trials) == 16
+    assert set(study.trials["state"]) == {COMPLETE, PRUNED}
+    assert len(trained) < 45
+    assert paused_trials(study).sum() == (study.trials["state"] == PRUNED).sum()
+    best = study.trials.loc[study.best_trial]
+    assert loss({name: best[name] for name in DEFAULT_SPACE.distributions}, 4) < 112
+    assert without_best(audit(tmp_path / "s")) == []
+
+
+@pytest.mark.parametrize("killed", [3, 19])
+def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path, metadata, killed):
+    record = StudyRecord.create(tmp_path / "whole", metadata)
+    whole = Workers(record, 1).run()
+    values = [row.values for row in record.rows]
+    close(record)
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    first = Workers(record, 1).run(killed)
+    record.close()
+    record = StudyRecord.resume(tmp_path / "s", metadata)
+    assert first + Workers(record, 1).run() == whole
+    assert [row.values for row in record.rows] == values
+    close(record)
+    assert without_best(audit(tmp_path / "s")) == []
+
+
+def test_three_workers_killed_twice_leave_a_record_that_can_be_audited(tmp_path, metadata):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    trained = Workers(record, 3).run(9)
+    for epochs in (8, 10_000):
+        record.close()
+        record = StudyRecord.resume(tmp_path / "s", metadata)
+        trained += Workers(record, 3).run(epochs)
+    close(record)
+    assert max(Counter(trained).values()) == 1
+    assert {number for number, _ in trained} == set(range(16))
+    assert without_best(audit(tmp_path / "s")) == []
+
+
+def test_a_diverged_trial_fails_and_the_decisions_after_it_can_be_derived(tmp_path, metadata):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    Workers(record, 2, diverging={3, 12}).run()
+    close(record)
+    assert {row.trial for row in record.rows if row.state == FAIL} == {3, 12}
+    assert without_best(audit(tmp_path / "s")) == []
+
+
+def test_an_audit_names_an_epoch_that_another_trial_should_have_had(tmp_path, metadata):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    Workers(record, 1).run()
+    close(record)
+    scheduler = make_scheduler(CONFIG.asha, BASE.max_epochs, BASE.seed)
+    scheduler.open(DEFAULT_SPACE, 16)
+    rows = list(record.rows)
+    resumed = [(row, epoch, basis) for row in rows for epoch, basis in row.decisions.items() if epoch > 1]
+    row, epoch, basis = next(one for one in resumed if not one[2].may_open or one[1] == 2)
+    worst = max((r for r in rows if r.epochs == 1 and r.trial < basis.trials), key=lambda r: r.loss)
+    rows[worst.trial] = replace(worst, decisions={**worst.decisions, 2: basis})
+    rows[row.trial] = replace(row, decisions={k: v for k, v in row.decisions.items() if k != epoch})
+    assert list(scheduler.verify(rows)) == [
+        f"trial {worst.trial} was given epoch 2 after {basis.reports} reports, "
+        "when another choice promised a higher gain per epoch"
+    ]
+    values = {**rows[14].values, "learning_rate": 9.9e-3}
+    rows = [replace(one, values=values) if one.trial == 14 else one for one in record.rows]
+    assert any("trial 14 was given epoch 1" in line for line in scheduler.verify(rows))
+
+
+def test_the_reference_never_pauses_and_a_trial_ends_at_the_last_epoch_or_where_it_diverges():
+    scheduler = make_scheduler(CONFIG.asha, BASE.max_epochs, 0)
+    scheduler.open(DEFAULT_SPACE, 3)
+    for number in (0, 1, 2):
+        scheduler.begin(number, CUBE.values(CUBE.snap(np.full((1, 3), 0.2 + 0.1 * number))[0]))
+    assert scheduler.decide(0, 1, 500.0) == CONTINUE
+    assert scheduler.decide(1, 1, 100.0) == CONTINUE
+    assert scheduler.decide(1, 2, 95.0) == CONTINUE
+    assert scheduler.decide(0, 2, 480.0) == CONTINUE
+    assert scheduler.decide(1, 4, 90.0) == STOP
+    assert scheduler.decide(2, 1, 400.0) == PAUSE
+    assert scheduler.decide(0, 4, 400.0) == STOP
+    assert scheduler.decide(2, 2, float("inf")) == STOP
+
+
+def test_points_to_try_first_come_before_the_schedulers_own(tmp_path, metadata):
+    points = [{"latent_size": 10 + n, "hidden_width": 100, "learning_rate": 1e-3} for n in range(14)]
+    enqueue = InitialTrials(points).enqueue
+    record = StudyRecord.create(tmp_path / "s", metadata, lambda study: enqueue(study, DEFAULT_SPACE, BASE))
+    Workers(record, 1).run()
+    assert [row.values for row in record.rows][1:15] == points
+    assert not [row for row in record.rows[:15] if 1 in row.decisions]
+    assert 1 in record.rows[15].decisions
+    close(record)
+    assert without_best(audit(tmp_path / "s")) == []
+
+
+def test_a_least_gain_ends_a_search_earlier_and_may_change_in_a_resume(tmp_path, metadata):
+    config = replace(CONFIG, asha=AshaConfig(scheduler="freeze-thaw", min_gain=1000.0))
+    refuse_changes(json.loads(json.dumps(metadata)), config, DEFAULT_SPACE)
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    search = Workers(record, 1, config)
+    trained = search.run()
+    assert search.ended
+    assert {row.state for row in record.rows} == {COMPLETE, PRUNED}
+    assert {number for number, _ in trained} == set(range(16))
+    later = StudyRecord.create(tmp_path / "later", metadata)
+    assert len(trained) < len(Workers(later, 1).run())
+    record.close()
+    later.close()
+
+
+def test_it_says_what_going_on_is_expected_to_bring(tmp_path, metadata):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    Workers(record, 1).run()
+    close(record)
+    (finding,) = forecast(load_study(tmp_path / "s"))
+    paused = [row for row in record.rows if row.state == PRUNED]
+    epochs = sum(BASE.max_epochs - row.epochs for row in paused)
+    assert re.fullmatch(
+        rf"Training the {len(paused)} paused trials to the end is expected to gain 0\.\d\d nats "
+        rf"\(in nine of ten cases at most \d\.\d\d\) for {epochs} epochs\.",
+        str(finding),
+    )
+
+
+def test_a_warm_start_is_refused():
+    with pytest.raises(UsageError, match="warm_start cannot teach freeze-thaw"):
+        SearchConfig(asha=AshaConfig(scheduler="freeze-thaw"), warm_start=(Path("a"),))
+
+
+def test_only_freeze_thaw_has_a_least_gain():
+    with pytest.raises(UsageError, match="min_gain must be left out where scheduler is not freeze-thaw"):
+        AshaConfig(min_gain=0.1)
+    with pytest.raises(UsageError, match="min_gain must be >= 0"):
+        AshaConfig(scheduler="freeze-thaw", min_gain=-1.0)
+
+
+def test_a_trial_that_a_decision_started_goes_on_after_a_kill_and_a_paused_one_waits(tmp_path, metadata):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    search = Workers(record, 1)
+    search.run(20)
+    number = search.busy[0][1][TRIAL] if search.busy else search.searcher.suggest("x")[TRIAL]
+    record.close()
+    scheduler = make_scheduler(CONFIG.asha, BASE.max_epochs, 0)
+    scheduler.open(DEFAULT_SPACE, 16)
+    unfinished = [row for row in record.rows if row.state == RUNNING and row.epochs]
+    decisions = scheduler.rebuild(record.rows)
+    expected = {row.trial: CONTINUE if row.trial == number else PAUSE for row in unfinished}
+    assert {row.trial: decisions[row.trial] for row in unfinished} == expected

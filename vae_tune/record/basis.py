@@ -1,0 +1,20 @@
+"""What a decision of a scheduler saw, as the record keeps it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Basis(NamedTuple):
+    """What a decision saw that started an epoch, so that it can be derived again."""
+
+    order: int
+    """Decisions of this kind before it."""
+    reports: int
+    """Reports in the record."""
+    trials: int
+    """Trials that had begun: those with lower numbers."""
+    running: tuple[int, ...]
+    """Trials that workers trained."""
+    may_open: bool
+    """Whether a new configuration could be tried."""
