@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from queue import SimpleQueue
 
 import pytest
@@ -11,9 +12,10 @@ from tests.record.test_study_record import row
 from vae_tune.cluster.pause_signal import hold_pause
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.files import read_json
-from vae_tune.config.names import INTERRUPTED, PAUSED, TARGET_LOSS, TIME_BUDGET
+from vae_tune.config.names import EPOCH_BUDGET, INTERRUPTED, PAUSED, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import SearchConfig, TrialConfig
-from vae_tune.search.stopping import Stopping, Trainings, interruptible
+from vae_tune.record.trials import TrialRow
+from vae_tune.search.stopping import Stopping, Trainings, explain, interruptible
 from vae_tune.tasks import search as tuning
 from vae_tune.tasks import search_start
 
@@ -123,6 +125,22 @@ def test_a_target_ends_it_after_the_running_epochs_and_only_a_complete_trial_cou
     assert not stopping.stop_all()
     assert stopping.refuses_new_trials()
     assert stopping.after_report({"epoch": 1, "seconds": 1.0})
+
+
+def test_a_number_of_epochs_ends_it_after_the_running_ones_however_often_a_trial_is_heard_of():
+    stopping, one = Stopping(max_total_epochs=5), TrialRow(1, {}, "")
+    for epochs in (1, 1, 2, 3, 3):
+        stopping.listen(replace(one, reports=tuple({"epoch": n, "seconds": 0.1} for n in range(1, epochs + 1))))
+    stopping.listen(replace(one, trial=2, reports=({"epoch": 1, "seconds": 0.1},)))
+    assert not stopping.refuses_new_trials()
+    stopping.listen(replace(one, trial=2, reports=tuple({"epoch": n, "seconds": 0.1} for n in (1, 2))))
+    assert (stopping.reason, stopping.stop_all()) == (EPOCH_BUDGET, False)
+    assert stopping.refuses_new_trials()
+    config = SearchConfig(max_total_epochs=10)
+    assert explain(EPOCH_BUDGET, config, 3).startswith(
+        "The trials have trained 10 epochs, with 3 trials to go; to go on"
+    )
+    assert explain(EPOCH_BUDGET, config, 0) == ""
 
 
 def test_a_budget_begins_no_epoch_that_it_cannot_end(monkeypatch):

@@ -89,6 +89,7 @@ KINDS = (SEARCH, EXPLORATION, CONFIRMATION)
 INTERRUPTED = "interrupted"
 PAUSED = "paused"
 TIME_BUDGET = "time budget used"
+EPOCH_BUDGET = "epoch budget used"
 TARGET_LOSS = "target loss reached"
 FAILED = "failed"
 

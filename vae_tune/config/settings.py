@@ -324,6 +324,8 @@ class SearchConfig:
     """Resume the study in this folder; of its settings, only those that leave trials comparable may change."""
     time_budget: str | None = None
     """End everything, the final evaluation included, within this time, for instance 45m or 1h30m."""
+    max_total_epochs: int | None = None
+    """End when all trials together have trained this many epochs; those in flight are completed."""
     metric: str | None = None
     """Rank trials by your own function of a model and the validation images, FILE.py:FUNCTION or MODULE:FUNCTION;
     default: the validation loss."""
@@ -364,6 +366,8 @@ class SearchConfig:
         if self.maximize and self.metric is None:
             raise UsageError("maximize needs --metric: else the validation loss ranks trials, lower is better.")
         require(self, "notify", self.notify is None or self.notify.strip() != "", "a command")
+        most = self.max_total_epochs
+        require(self, "max_total_epochs", most is None or most >= self.trial.max_epochs, ">= max_epochs")
         require(self, "target_loss", self.target_loss is None or math.isfinite(self.target_loss), "finite")
         for name, place in (("results_dir", self.results_dir), ("resume", self.resume or Path())):
             check_place(name, place)

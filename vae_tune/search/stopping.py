@@ -19,6 +19,7 @@ from typing import Any
 from vae_tune.cluster.pause_signal import HeldPause
 from vae_tune.config.names import (
     COMPLETE,
+    EPOCH_BUDGET,
     EVALUATION_SECONDS,
     FAILED,
     INTERRUPTED,
@@ -49,12 +50,18 @@ class Trainings:
 class Stopping:
     """Knows whether the search should end, and why."""
 
-    def __init__(self, time_budget: float | None = None, target_loss: float | None = None):
+    def __init__(
+        self,
+        time_budget: float | None = None,
+        target_loss: float | None = None,
+        max_total_epochs: int | None = None,
+    ):
         """Start the clock.
 
         Args:
             time_budget: seconds from now until everything has ended, the final evaluation included.
             target_loss: the loss that ranks trials, of a COMPLETE trial that is good enough.
+            max_total_epochs: epochs of all trials together after which the search ends.
         """
         self.reason = ""
         self.error = ""
@@ -71,6 +78,10 @@ class Stopping:
         self._most_for_follow_up = math.inf if time_budget is None else time_budget / 2
         self._warned = ""
         self._target_loss = target_loss
+        self._max_total_epochs = math.inf if max_total_epochs is None else max_total_epochs
+        self._epochs: dict[int, int] = {}
+        """Epochs of each trial that :meth:`listen` was told of."""
+        self._total_epochs = 0
         self._at_once = False
         self._pause_deadline = math.inf
         self._longest_epoch = self._longest_evaluation = self._start_seconds = 0.0
@@ -102,7 +113,14 @@ class Stopping:
         return bool(self.reason)
 
     def listen(self, row: TrialRow) -> None:
-        """Learn how long the epochs of a trial took; end the search when a COMPLETE one reaches the target."""
+        """Learn how long the epochs of a trial took; end the search when a COMPLETE one reaches the target.
+
+        End it too when the trials have trained as many epochs as they may.
+        """
+        self._total_epochs += row.epochs - self._epochs.get(row.trial, 0)
+        self._epochs[row.trial] = row.epochs
+        if self._total_epochs >= self._max_total_epochs:
+            self.request(EPOCH_BUDGET)
         self._learn(max((report[SECONDS] for report in row.reports), default=0.0))
         if self._target_loss is not None and row.state == COMPLETE and (row.loss or 0) <= self._target_loss:
             self.request(TARGET_LOSS)
@@ -193,6 +211,9 @@ def explain(status: str, config: SearchConfig, left: int) -> str:
     if left and status == TIME_BUDGET:
         why = f"The time budget is used up with {left} trials to go; a resume gets the same budget again"
         return f"{why}; --time-budget sets another (None for no limit)."
+    if left and status == EPOCH_BUDGET:
+        why = f"The trials have trained {config.max_total_epochs} epochs, with {left} trials to go"
+        return f"{why}; to go on, resume with a higher --max-total-epochs (None for no limit)."
     if left and status == TARGET_LOSS:
         why = f"The target loss of {config.target_loss:g} is reached with {left} trials to go; a resume ends at once"
         return f"{why}, unless --target-loss says otherwise (None for no target)."

@@ -87,6 +87,7 @@ def plan(
         space=None,
         resume=folder / name if _identity(folder / name) else None,
         time_budget=None,
+        max_total_epochs=None,
         target_loss=None,
         points=None,
         warm_start=(),

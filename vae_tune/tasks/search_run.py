@@ -42,8 +42,8 @@ def train_trials(search: RunningSearch) -> None:
         run_with_restarts(partial(_run, search, slots), record, stopping, search.ray, view.warn)
         unfinished = search.unfinished()
         status = stopping.reason
-        if status in ("", names.TIME_BUDGET):  # it can pause trials after the last suggestion, or end with the last
-            status = names.TIME_BUDGET if unfinished > 0 else "complete"
+        if status in ("", names.TIME_BUDGET, names.EPOCH_BUDGET):  # with the last suggestion, or after it
+            status = (status or names.TIME_BUDGET) if unfinished > 0 else "complete"
         if why := explain(status, plan.config, unfinished):
             view.warn(why)
         if stopping.was_asked:

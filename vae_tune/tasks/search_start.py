@@ -62,7 +62,8 @@ def make_stopping(config: SearchConfig) -> Stopping:
     """Start the clock of a search."""
     budget = None if config.time_budget is None else duration_seconds(config.time_budget)
     target = config.target_loss
-    return Stopping(budget, -target if config.maximize and target is not None else target)
+    lowest = -target if config.maximize and target is not None else target
+    return Stopping(budget, lowest, config.max_total_epochs)
 
 
 @contextlib.contextmanager
