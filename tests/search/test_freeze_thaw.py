@@ -19,7 +19,10 @@ from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.metadata import new_metadata, refuse_changes
 from vae_tune.record.study_record import StudyRecord
+from vae_tune.replay.curves import Tabular, load_curves
 from vae_tune.replay.forecast import forecast
+from vae_tune.replay.setting import Setting
+from vae_tune.replay.simulator import simulate
 from vae_tune.search.initial_trials import InitialTrials
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP
 from vae_tune.search.scheduler_factory import make_scheduler
@@ -217,6 +220,17 @@ def test_it_says_what_going_on_is_expected_to_bring(tmp_path, metadata):
         rf"\(in nine of ten cases at most \d\.\d\d\) for {epochs} epochs\.",
         str(finding),
     )
+
+
+def test_a_replay_on_recorded_curves_repeats_itself_and_trains_the_reference_at_once():
+    source = Tabular(load_curves(Path(__file__).parents[1] / "curves"))
+    setting = Setting("tpe", AshaConfig(scheduler="freeze-thaw"), workers=2)
+    first, again = (simulate(source, setting, num_samples=13, seed=1) for _ in range(2))
+    assert [(t.values, t.epochs, t.ended) for t in first] == [(t.values, t.epochs, t.ended) for t in again]
+    assert len(first) == 13
+    assert (first[0].state, first[0].epochs) == (COMPLETE, 4)
+    assert first[0].spent <= 8
+    assert {trial.state for trial in first} == {COMPLETE, PRUNED}
 
 
 def test_a_warm_start_is_refused():
