@@ -96,7 +96,7 @@ def _disturb(slurm: Slurm, job: str, event: str) -> None:
         node = NODES[0] if event == "first node" else NODES[1]
         slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=chaos")
         time.sleep(2)
-        slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
+        slurm.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)  # it may be back already
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Searches as jobs of a real Slurm: on two nodes, and over a pause."""
+"""Searches as jobs of a real Slurm: on two nodes, over a pause, beside a second job, and to a cancel."""
 
 import os
 import stat
@@ -99,6 +99,24 @@ def test_a_pause_in_the_middle_of_an_epoch_changes_no_number(slurm, submit, sear
     assert code == 0, said
     assert epochs(folder) == list(product(range(2), (1, 2)))
     assert losses(folder) == losses(tmp_path / "out" / "unbroken")
+
+
+def test_a_second_job_leaves_a_study_that_is_written_and_a_cancel_ends_the_first_for_good(slurm, submit, tmp_path):
+    folder = tmp_path / "out" / "one"
+    first = submit("--num-samples", 20, "--max-epochs", 20, "--study-name", "one", *LONG)
+    slurm.wait_for(lambda: epochs(folder), first, tmp_path)
+    second = submit("--resume", folder)
+    state, output = slurm.wait(second, tmp_path)
+    assert (state, slurm.job(second)["ExitCode"]) == ("FAILED", "2:0")
+    assert "The study out/one is being written by process" in output.replace(f"{tmp_path}/", "")
+    before = losses(folder)
+    slurm.run("scancel", first)
+    state, output = slurm.wait(first, tmp_path)
+    slurm.wait_for(lambda: status(folder) == "interrupted", first, tmp_path)
+    assert state == "CANCELLED"
+    assert "--resume out/one" in output
+    assert slurm.processes(SLURM_JOB_ID=first) == []
+    assert losses(folder)[: len(before)] == before
 
 
 def command(pid):
