@@ -1,15 +1,15 @@
 """Searches that begin without Ray, with all of their own checks."""
 
 import contextlib
-from types import SimpleNamespace
 
+from vae_tune.cluster.ray_runtime import RunningRay
 from vae_tune.cluster.slots import Slots
 from vae_tune.tasks import search, search_start
 
 
 @contextlib.contextmanager
 def _ray(*_):
-    yield SimpleNamespace()
+    yield RunningRay()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from tests.record.test_study_record import row
 from vae_tune.cluster.pause_signal import hold_pause
+from vae_tune.cluster.ray_runtime import RunningRay
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.files import read_json
 from vae_tune.config.names import EPOCH_BUDGET, INTERRUPTED, PAUSED, TARGET_LOSS, TIME_BUDGET
@@ -300,7 +301,7 @@ def test_a_handler_that_was_put_in_the_place_of_this_one_stays():
 @pytest.fixture
 def without_ray(tiny, monkeypatch):
     """Searches that neither start Ray nor read a data set; they have three slots."""
-    monkeypatch.setattr(search_start, "running_ray", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(search_start, "running_ray", lambda *_: contextlib.nullcontext(RunningRay()))
     there = contextlib.nullcontext(Slots(count=3, cpus=1, gpus=0))
     monkeypatch.setattr(search_start, "requested_slots", lambda *_: there)
     monkeypatch.setattr(search_start, "load_images", lambda *_: tiny)
