@@ -91,6 +91,7 @@ def test_options_of_a_model_are_searched_and_fixed_by_their_names():
             r"model\.act must be one of relu, silu, but",
         ),
         ("hidden_width", 64, r"hidden_width is not of layers: it is an option of mlp\.$"),
+        ("act", "silu", r"act is no field of a trial; .* Did you mean model\.act\?$"),
         ("model_options", 3, r"model_options is no field of a trial"),
         ("model", "layer", r"space: model must be mlp or layers, but got 'layer'\.$"),
     ],

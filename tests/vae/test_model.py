@@ -127,9 +127,10 @@ def test_images_in_black_and_white_may_be_truth_values():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((5, 7), np.uint8), r"must be \(n, height, width\) or .* 35 pixels an image, but got .* \(5, 7\)"),
+        (np.zeros((5, 7), np.uint8), r"must be \(n, 5, 7\) or \(n, 1, 5, 7\), but got the shape \(5, 7\)"),
         (np.zeros((2, 35), np.uint8), r"but got the shape \(2, 35\)"),
         (np.zeros((2, 3, 5, 7), np.uint8), r"but got the shape \(2, 3, 5, 7\)"),
+        (np.zeros((2, 5, 7, 1), np.uint8), r"but got the shape \(2, 5, 7, 1\)"),
         (np.zeros((2, 5, 7), np.int64), "must be uint8 in 0..255 or floats in 0..1, but got torch.int64"),
         (np.full((2, 5, 7), 255.0), "must lie in 0..1, but got 255 to 255: divide by 255?"),
         (np.full((2, 5, 7), np.nan), "must lie in 0..1, but got nan to nan"),
@@ -140,3 +141,10 @@ def test_images_in_black_and_white_may_be_truth_values():
 def test_what_are_no_images_of_the_model_is_refused(images, message):
     with pytest.raises(UsageError, match=message):
         build_model(TrialConfig(latent_size=2, hidden_width=3), SHAPE).encode(images)
+
+
+def test_color_images_with_their_channels_last_are_refused():
+    model = build_model(TrialConfig(latent_size=2, hidden_width=3), (3, 5, 7))
+    assert model.encode(np.zeros((2, 3, 5, 7), np.uint8)).shape == (2, 2)
+    with pytest.raises(UsageError, match=r"must be \(n, 3, 5, 7\), but got the shape \(2, 5, 7, 3\)"):
+        model.encode(np.zeros((2, 5, 7, 3), np.uint8))

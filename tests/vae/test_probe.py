@@ -139,14 +139,19 @@ class LosesABuffer(Sound):
         return super().encode(x)
 
 
+class Sigmoid(Sound):
+    def decode(self, z):
+        return super().decode(z).sigmoid()
+
+
 class Empty(Sound):
     def more(self):
         del self.norm, self.inner, self.outer
 
 
-def probed(cls, monkeypatch):
+def probed(cls, monkeypatch, **config):
     monkeypatch.setitem(BUILT_IN, "own", BuiltIn(__name__, cls.__name__))
-    return probe(TrialConfig(model="own", latent_size=3), SHAPE)
+    return probe(TrialConfig(model="own", latent_size=3, **config), SHAPE)
 
 
 def test_a_sound_network_passes_and_its_parameters_are_counted(monkeypatch):
@@ -181,6 +186,7 @@ def test_a_sound_network_passes_and_its_parameters_are_counted(monkeypatch):
         (DrawsWithNumpy, r"draws random numbers of its own in eval mode"),
         (DrawsWithPython, r"draws random numbers of its own in eval mode"),
         (Counts, r"gives another mean for the same images in eval mode, from call to call\.$"),
+        (Sigmoid, r"decodes to values between 0 and 1 only, but .*\n.*leave out the sigmoid at the end of decode\.$"),
         (LosesABuffer, r"changes the buffer seen, which is not persistent: a resume would lose it\.$"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -189,3 +195,7 @@ def test_what_is_refused_has_a_sentence_of_its_own(cls, message, monkeypatch):
     with pytest.raises(UsageError, match=f"^model own {message}") as caught:
         probed(cls, monkeypatch)
     assert str(caught.value).count("\n") <= 1
+
+
+def test_the_mean_of_a_gaussian_may_end_in_a_sigmoid(monkeypatch):
+    assert probed(Sigmoid, monkeypatch, likelihood="gaussian") > 0

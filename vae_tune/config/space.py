@@ -325,9 +325,8 @@ class _Entry:
         if not isinstance(kind, str) or kind not in _KEYS:
             self.refuse(f"needs a type, one of {', '.join(_KEYS)}, but got {kind!r}", did_you_mean(kind, _KEYS))
         if unknown := sorted(set(map(str, self.spec)) - _KEYS[kind]):
-            known = sorted(_KEYS[kind])
-            meant = did_you_mean(unknown[0], known)
-            self.refuse(f"has an unknown key {unknown[0]!r}; {kind} takes {', '.join(known)}", meant)
+            meant = did_you_mean(unknown[0], sorted(_KEYS[kind]))
+            self.refuse(f"has an unknown key {unknown[0]!r}; {kind} takes {', '.join(sorted(_KEYS[kind]))}", meant)
         if kind == "categorical":
             choices = self.spec.get("choices")
             if not isinstance(choices, (list, tuple)) or not choices:
@@ -389,7 +388,9 @@ class _Entry:
             return {"int": int, "float": float}.get(self._options()[0].kind, str)
         hints = {name: hint for name, hint in get_type_hints(TrialConfig).items() if name != "model_options"}
         if self.name not in hints:
-            self.refuse(f"is no field of a trial; choose from {', '.join(hints)}", did_you_mean(self.name, hints))
+            own = [name for options in self.models.values() for name in options if name == f"{PREFIX}{self.name}"]
+            meant = did_you_mean(own[0] if own else self.name, own or hints)
+            self.refuse(f"is no field of a trial; choose from {', '.join(hints)}", meant)
         if self.models and not any(_has(own, self.name) for own in self.models.values()):
             self.refuse(f"is not of {' or '.join(self.models)}: it is an option of {_model_of(self.name)}")
         return hints[self.name]

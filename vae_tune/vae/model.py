@@ -70,9 +70,9 @@ class VAE(nn.Module):
         """Return the latent means of images: (n, latent_size), on the device of the weights, without gradient.
 
         Args:
-            images: (n, height, width) or (n, channels, height, width), as an array or a tensor: uint8 in 0..255, or
-                floating point in 0..1. They are not binarized: a model that was trained on black and white images
-                expects such. A UsageError says if the shape, the type or the range does not fit the model.
+            images: (n, channels, height, width), or of gray ones (n, height, width), as an array or a tensor: uint8 in
+                0..255, or floating point in 0..1. They are not binarized: a model that was trained on black and white
+                images expects such. A UsageError says if the shape, the type or the range does not fit the model.
         """
         pictures = self._checked(images)
         weight = next(self.parameters())
@@ -97,10 +97,10 @@ class VAE(nn.Module):
             pictures = images if isinstance(images, Tensor) else torch.from_numpy(_native(images))
         except (TypeError, ValueError) as error:
             raise UsageError(f"images must be one array of numbers, but got {type(images).__name__}.") from error
-        shape, pixels = tuple(pictures.shape), math.prod(self.shape)
-        if len(shape) not in (3, 4) or math.prod(shape[1:]) != pixels:
-            known = f"(n, height, width) or (n, channels, height, width) of {pixels} pixels an image"
-            raise UsageError(f"images must be {known}, but got the shape {shape}.")
+        shape, (channels, height, width) = tuple(pictures.shape), self.shape
+        if shape[1:] != self.shape and not (channels == 1 and shape[1:] == (height, width)):
+            gray = f"(n, {height}, {width}) or " if channels == 1 else ""
+            raise UsageError(f"images must be {gray}(n, {channels}, {height}, {width}), but got the shape {shape}.")
         if pictures.dtype not in (torch.uint8, torch.bool) and not pictures.is_floating_point():
             raise UsageError(f"images must be uint8 in 0..255 or floats in 0..1, but got {pictures.dtype}.")
         if pictures.is_floating_point() and not bool(((pictures >= 0) & (pictures <= 1)).all()):

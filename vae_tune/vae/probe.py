@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import TrialConfig
+from vae_tune.vae.likelihoods.gaussian import Gaussian
 from vae_tune.vae.model import VAE, Shape, build_model
 from vae_tune.vae.networks.code import where
 from vae_tune.vae.networks.registry import admitted_code
@@ -146,7 +147,26 @@ def _check_evaluation(model: VAE, config: TrialConfig) -> None:
         for name, values in found.items():
             if not torch.allclose(values[0], beside[name][0], rtol=_RELATIVE, atol=_ABSOLUTE):
                 raise refuse(config, f"gives an image another {name} in eval mode beside other images of its batch")
+        _check_range(model, config)
     network.train()
+
+
+def _check_range(model: VAE, config: TrialConfig) -> None:
+    """Refuse a decoder that ends in a sigmoid where the likelihood takes logits, or means and log-scales.
+
+    Such a model trains, but its logits between 0 and 1 leave each pixel near gray. A Gaussian's mean may be bounded.
+    """
+    if isinstance(model.likelihood, Gaussian):
+        return
+    far = 100 * torch.randn(2, model.latent_size, generator=torch.Generator().manual_seed(_SEED))
+    with _errors_of(config, "decode two latent codes"):
+        low, high = model.network.decode(far).aminmax()
+    if 0 <= low < high <= 1:
+        raise refuse(
+            config,
+            "decodes to values between 0 and 1 only, but must return the parameters of the likelihood, which are\n"
+            "unbounded (of bernoulli the logits): leave out the sigmoid at the end of decode",
+        )
 
 
 def _encoded(model: VAE, config: TrialConfig, x: Tensor) -> tuple[Tensor, Tensor]:
