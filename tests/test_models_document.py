@@ -50,6 +50,9 @@ def test_the_example_passes_the_probe_and_shows_its_options(files):
     text = shown(files, command)
     assert "The probe found nothing against it." in text
     assert re.findall(r"model\.\w+", text) == ["model.depth", "model.act"]
+    number = r"(\d[\d.,]*)"
+    cost = rf"{number} ms per image here, on one thread of the CPU, and an epoch .*; it keeps {number} kB per image"
+    assert all(float(found.replace(",", "")) > 0 for found in re.search(cost, text).groups())
 
 
 def test_the_spaces_of_the_document_load(files):

@@ -85,15 +85,16 @@ def probe_models(base: TrialConfig, space: Space | None, shape: Shape) -> None:
 
 
 def describe_model(config: TrialConfig, shape: Shape, *, tried: bool = False) -> list[str]:
-    """Return lines with the parameters and the options of the model of ``config``; if ``tried``, after a probe.
+    """Return lines about the model of ``config``: its parameters, its options, and if ``tried``, a probe and its cost.
 
     Raises:
         UsageError: the model is unknown, cannot be built, or the probe refuses it.
     """
+    from vae_tune.vae.image_defaults import with_image_defaults
     from vae_tune.vae.probe import count_parameters, probe
 
     signature = signature_of_named(config.model)
-    config = with_options(config)
+    config = with_image_defaults(with_options(config), shape[0])
     count = probe(config, shape) if tried else count_parameters(config, shape)
     sizes = " x ".join(map(str, shape))
     lines = [f"{config.model}: {count:,} parameters, for images of {sizes} and {config.latent_size} latents"]
@@ -104,4 +105,19 @@ def describe_model(config: TrialConfig, shape: Shape, *, tried: bool = False) ->
     lines += [f"  {name:{width}}  {words}; default {default}" for name, (words, default) in own.items()]
     if not own:
         lines.append("  It has no options of its own.")
-    return [*lines, "The probe found nothing against it."] if tried else lines
+    return [*lines, _cost_line(config, shape), "The probe found nothing against it."] if tried else lines
+
+
+def _cost_line(config: TrialConfig, shape: Shape) -> str:
+    """Return what a training step of a model costs, measured."""
+    from vae_tune.vae.model_cost import model_cost
+    from vae_tune.vae.step_time import step_seconds
+    from vae_tune.views.formatting import format_duration
+
+    seconds = step_seconds(config, shape) / config.batch_size
+    saved = model_cost(config, shape).saved_bytes
+    epoch = f"an epoch of 50,000 images {format_duration(50_000 * seconds)}"
+    return (
+        f"A training step takes {1e3 * seconds:.2g} ms per image here, on one thread of the CPU, and {epoch}; "
+        f"it keeps {saved / 1e3:,.0f} kB per image."
+    )
