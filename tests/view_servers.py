@@ -34,7 +34,7 @@ def trial(number, *losses, state=None, values=VALUES, reason="", max_epochs=2):
     )
     state = state or (COMPLETE if len(losses) == max_epochs else RUNNING)
     ended = "" if state == RUNNING else iso(number + len(losses))
-    return TrialRow(number, values, iso(number), state, reason, reports, ended, "host", "cpu")
+    return TrialRow(number, values, iso(number), state, reason, reports, ended=ended, node="host", device="cpu")
 
 
 class Warnings:

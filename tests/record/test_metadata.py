@@ -210,6 +210,7 @@ def test_of_each_setting_it_is_decided_whether_a_resume_may_change_it():
     """A new field fails here until it is on one side: trials must stay comparable."""
     may_change = {"num_samples", "resources", "resume", "results_dir", "study_name", "time_budget", "target_loss"}
     may_change |= {
+        "max_total_epochs",
         "notify",
         "keep",
         "sampler",

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import record_curves
 from benchmarks.record_curves import TABLES, Recording, record, table_of, train
 from vae_tune.config.fields import to_dict
-from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.config.settings import DataConfig
 from vae_tune.images.datasets import load_images
 from vae_tune.record.metadata import new_metadata
 from vae_tune.replay.curves import load_curves, write_table
@@ -48,7 +48,7 @@ def test_a_recorded_table_is_read_as_one_of_a_search(tmp_path):
     metadata = new_metadata("t", recording.config, recording.base, recording.space, load_images(recording.config.data))
     curves = load_curves(write_table(table_of(recording, tmp_path), metadata, tmp_path / "t").parent)
     assert curves.whole.tolist() == [True, True]
-    assert curves.values[0] == recording.space.values(TrialConfig())
+    assert curves.values[0] == recording.space.values(recording.base)
     assert list(curves.values) == list(recording.points())
 
 

@@ -126,7 +126,7 @@ def test_its_command_trains_the_winner(space, tmp_path, monkeypatch):
         cli.main()
     study = load_study(folder)
     values = study.metrics["winner"]["hyperparameters"]
-    expected = TrialConfig(max_epochs=9, **values)
+    expected = TrialConfig(max_epochs=9, **{"encoder_activation": "linear"} | values)  # of gray images
     assert {name: getattr(caught[0].trial, name) for name in expected.__dataclass_fields__} == vars(expected)
     assert caught[0].data.train_size == 5000
 
