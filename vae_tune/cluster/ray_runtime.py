@@ -29,6 +29,7 @@ from vae_tune.config.compat.ray import (
     bootstrap_address,
     lean_tune,
     start_local,
+    use_token_file,
 )
 from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.machine_limits import niceness
@@ -220,6 +221,8 @@ def _join(address: str, say: Callable[[str], None]) -> list[str]:
         found = bootstrap_address(address)
         say(f"Joining the Ray cluster at {found} ...")
         _check_server(found)
+        if address == "auto":
+            use_token_file()
         ray.init(address if "://" in address else found, log_to_driver=False, runtime_env=_OWN_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"No Ray cluster at address {address!r}: {telling_line(error)}") from error

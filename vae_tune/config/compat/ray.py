@@ -19,7 +19,7 @@ from unittest import mock
 import ray
 from ray._private import parameter, ray_constants, services, utils, worker
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
-from ray._private.authentication import authentication_utils
+from ray._private.authentication import authentication_token_setup, authentication_utils
 from ray._private.node import Node
 from ray._private.state import GlobalState, state
 from ray.exceptions import RaySystemError
@@ -54,6 +54,11 @@ def write_mark(name: str, value: bool) -> None:
 def read_mark(name: str) -> bool:
     """Return whether a mark is set."""
     return bool(internal_kv._internal_kv_get(name) == b"True")
+
+
+def use_token_file() -> None:
+    """Use this user's token, if there is one, unless RAY_AUTH_MODE is set; ``ray.init`` does so for "auto" only."""
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def bootstrap_address(address: str) -> str:
