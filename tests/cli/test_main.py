@@ -352,14 +352,14 @@ def test_without_a_command_the_commands_are_listed(monkeypatch, capsys):
 
 
 HELD = """
-import dataclasses, os, signal, sys, threading
+import dataclasses, signal, sys, threading
 from vae_tune.cli import main
 from vae_tune.config import local_copies
 
 def interrupted(_):
     threading.Thread(target=threading.Event().wait).start()  # waits forever, as for a lock that nobody releases
     local_copies._copies.append(copy)
-    os.kill(os.getpid(), getattr(signal, name))
+    signal.pthread_kill(threading.get_ident(), getattr(signal, name))  # os.kill may pick the other thread, and be late
 
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 copy, name = sys.argv.pop(), sys.argv.pop()
