@@ -118,16 +118,17 @@ def test_searches_of_two_users_run_at_once_two_of_one_and_one_on_the_head_of_the
     words = ["start", "--head", "--block", "--port", 0, "--num-cpus", 1, "--include-dashboard", "false"]
     head = machine.start("bob", "-m", "ray.scripts.scripts", *words, "--disable-usage-stats")
     wait_for((machine.place / "tmp/ray/ray_current_cluster").exists, timeout=60)
-    searches = {
-        ("ada", "first"): machine.search("ada", "--study-name", "first"),
-        ("ada", "second"): machine.search("ada", "--study-name", "second"),
-        ("bob", "third"): machine.search("bob", "--study-name", "third", "--address", "auto"),
-    }
+    wait_for(lambda: any("raylet/raylet" in command for command in descendants(head.pid).values()), timeout=60)
     refused = machine.search("ada", "--address", "auto")
     output, _ = refused.communicate(timeout=60)
     assert refused.returncode == 2, output
     assert "No Ray cluster at address 'auto': " in output
     assert " belongs to another user." in output
+    searches = {
+        ("ada", "first"): machine.search("ada", "--study-name", "first"),
+        ("ada", "second"): machine.search("ada", "--study-name", "second"),
+        ("bob", "third"): machine.search("bob", "--study-name", "third", "--address", "auto"),
+    }
     for (user, name), running in searches.items():
         output, _ = running.communicate(timeout=120)
         assert running.returncode == 0, output
