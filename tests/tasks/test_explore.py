@@ -72,7 +72,20 @@ def test_a_resumed_exploration_goes_on_with_its_own_settings_on_other_resources(
     assert searched == [replace(config, resume=tmp_path / "e", resources=rooms)]
 
 
-def test_a_resumed_exploration_needs_the_place_of_a_users_class_and_no_other_option(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def explored(monkeypatch, capsys):
+    """Resume the exploration ``e`` with further words, as if they were typed; returns what it said of an error."""
+
+    def explored(*words):
+        monkeypatch.setattr(sys, "argv", ["vae-tune", "--resume", "e", *words])
+        with pytest.raises(SystemExit):
+            cli.main(["explore"])
+        return capsys.readouterr().err
+
+    return explored
+
+
+def test_a_resumed_exploration_needs_the_place_of_a_users_class_and_no_other_option(tmp_path, monkeypatch, explored):
     monkeypatch.chdir(tmp_path)
     config, grid = plan(SearchConfig(), [2, 10], 2)
     own = replace(config.trial, model="my_vae.py:MyVAE")
@@ -85,12 +98,6 @@ def test_a_resumed_exploration_needs_the_place_of_a_users_class_and_no_other_opt
 
     monkeypatch.setattr("vae_tune.tasks.explore.run_search", run_search)
 
-    def explored(*words):
-        monkeypatch.setattr(sys, "argv", ["vae-tune", "--resume", "e", *words])
-        with pytest.raises(SystemExit):
-            cli.main(["explore"])
-        return capsys.readouterr().err
-
     assert "The model of e is my_vae.py:MyVAE, code of yours" in explored()
     assert "--resume takes no options but --model" in explored("--model", "moved.py:MyVAE", "--batch-size", "64")
     assert searched == []
@@ -98,7 +105,7 @@ def test_a_resumed_exploration_needs_the_place_of_a_users_class_and_no_other_opt
     assert searched == ["moved.py:MyVAE"]
 
 
-def test_a_resumed_exploration_needs_the_place_of_a_users_metric(tmp_path, monkeypatch, capsys):
+def test_a_resumed_exploration_needs_the_place_of_a_users_metric(tmp_path, monkeypatch, explored):
     monkeypatch.chdir(tmp_path)
     config, grid = plan(SearchConfig(metric="mine.py:f", maximize=True), [2, 10], 2)
     folder = make_study(tmp_path / "e", trials=4, space=grid.space, scheduler="none", kind=grid.kind, metric=SCORE)
@@ -113,12 +120,6 @@ def test_a_resumed_exploration_needs_the_place_of_a_users_metric(tmp_path, monke
         raise UsageError("It searches.")
 
     monkeypatch.setattr("vae_tune.tasks.explore.run_search", run_search)
-
-    def explored(*words):
-        monkeypatch.setattr(sys, "argv", ["vae-tune", "--resume", "e", *words])
-        with pytest.raises(SystemExit):
-            cli.main(["explore"])
-        return capsys.readouterr().err
 
     assert "The metric of e is mine.py:f, code of yours" in explored()
     assert "It searches." in explored("--metric", "moved.py:f")

@@ -97,18 +97,23 @@ class Document:
         return Problem("warning", self.where(*keys), what, advice)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file; raise UsageError if it cannot be read or is no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text.") from error
+
+
 def read_document(path: Path) -> Document:
     """Read a YAML file.
 
     Raises:
         UsageError: it is missing, not YAML, or not a mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text.") from error
+    text = read_text(path)
     loader = yaml.SafeLoader(text)
     try:
         root = loader.get_single_node()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae_tune.cli.check.document import Level, Problem
+from vae_tune.cli.check.document import Level, Problem, read_text
 from vae_tune.config.errors import UsageError
 
 _SHORT = {
@@ -60,12 +60,7 @@ def read_script(path: Path, typed: Sequence[str]) -> Script:
     Raises:
         UsageError: it cannot be read, or a line of options has an open quotation mark.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text.") from error
+    text = read_text(path)
     options: dict[str, str] = {}
     lines: dict[str, int] = {}
     for number, words in _option_lines(path, text):
