@@ -61,14 +61,36 @@ def test_predictions_over_epochs_are_the_conditional_of_the_joint_normal_distrib
     assert process.predict(at)[1] == pytest.approx(np.diag(joint))
 
 
-def test_what_an_epoch_tells_of_the_last_is_their_covariance():
+def test_at_the_last_epoch_predictions_from_configurations_are_those_from_observations():
+    of = Hyperparameters(LENGTHS, constant=0.3, change=0.4)
+    known, at = points(30), points(6, seed=2)
+    process = Process(known, np.sin(np.arange(30.0)), NUMBERS, of)
+    finals = Points(np.concatenate([at.places, known.places]), np.zeros(36), np.concatenate([at.trials, known.trials]))
+    mean, variance, _ = process.finals(finals.places, finals.trials)
+    expected_mean, expected_variance, _ = process.predict(finals)
+    assert mean == pytest.approx(expected_mean)
+    assert variance == pytest.approx(expected_variance)
+
+
+def test_what_an_epoch_tells_of_the_last_is_how_much_less_is_unknown_after_it():
     of = Hyperparameters(LENGTHS, constant=0.3, change=0.4)
     known, then = points(9), points(6, seed=2)
     finals = Points(then.places, np.zeros(6), then.trials)
     process = Process(known, np.ones(9), NUMBERS, of)
-    shared = process.shared(finals, then, process.predict(finals)[2], process.predict(then)[2])
-    both = process.joint(finals + then)[1]
-    assert shared == pytest.approx(np.diag(both[:6, 6:]))
+    learned = process.learned(process.finals(then.places, then.trials)[2], then, np.zeros(6))
+    before = process.predict(finals)[1]
+    after = [Process(known + then[[n]], np.ones(10), NUMBERS, of).predict(finals[[n]])[1][0] for n in range(6)]
+    assert learned == pytest.approx(before - after, abs=1e-6)
+
+
+def test_points_beyond_the_observations_count_as_observed_where_they_are_expected():
+    of = default_hyperparameters(2)
+    known, running, at = points(9), points(3, seed=4), points(5, seed=2)
+    targets = np.sin(np.arange(9.0))
+    expected = Process(known, targets, NUMBERS, of).predict(running)[0]
+    observed = Process(known + running, np.concatenate([targets, expected]), NUMBERS, of).predict(at)
+    for found, wanted in zip(Process(known + running, targets, NUMBERS, of).predict(at)[:2], observed, strict=False):
+        assert found == pytest.approx(wanted)
 
 
 def test_the_variances_are_the_diagonal_of_the_covariance():

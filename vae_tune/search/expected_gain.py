@@ -71,6 +71,8 @@ class Options:
     places: Array  # (m, d)
     gains: Array  # (m,) expected when trained to the end, in the unit of the losses
     per_epoch: Array  # (m,) of the best plan
+    worth: float
+    """The default of the least gain for which a trial is trained on."""
 
     @property
     def best(self) -> int:
@@ -116,11 +118,10 @@ class Chooser:
         if may_open:
             new = self._new(trials, model)
             places, epochs, numbers = [*places, *new], [*epochs, *[0] * len(new)], [*numbers, *[NEW] * len(new)]
-        return model.value(np.array(numbers), np.array(places), np.array(epochs)) if numbers else None
-
-    def worth(self, trials: Sequence[Known]) -> float:
-        """Return the default of the least gain for which a trial is trained on."""
-        return MIN_GAIN * self._model(trials).final_spread([trial for trial in trials if trial.losses])
+        if not numbers:
+            return None
+        worth = MIN_GAIN * model.final_spread([trial for trial in trials if trial.losses])
+        return Options(*model.value(np.array(numbers), np.array(places), np.array(epochs)), worth)
 
     def outlook(self, trials: Sequence[Known]) -> tuple[float, float]:
         """Return the mean and the 90 % quantile of the gain from training all paused trials to the end."""
@@ -142,13 +143,13 @@ class Chooser:
         return self._fits[due]
 
     def _fit(self, trials: Sequence[Known]) -> Hyperparameters:
-        data, rows = _Data.of(trials, self._last), np.arange(0)
+        data = _Data.of(trials, self._last)
         rows = np.arange(len(data.targets))
         if len(rows) > _FITTED:
             rows = np.sort(np.random.default_rng(0).choice(rows, _FITTED, replace=False))
         return fit(data.points[rows], data.targets[rows], self.cube.choices)
 
-    def _new(self, trials: Sequence[Known], model: _Model) -> list[Array]:
+    def _new(self, trials: Sequence[Known], model: _Model) -> Array:
         """Return configurations that were not tried, some anywhere, some near the best trials."""
         random = np.random.default_rng([self._seed, len(trials), sum(len(trial.losses) for trial in trials)])
         shape = (_NEAR, len(self.cube.choices))
@@ -159,9 +160,10 @@ class Chooser:
             moved = center + random.normal(size=shape) * random.choice(_STEPS, (_NEAR, 1))
             chosen = np.where(random.random(shape) < _CHANGED, random.random(shape), center)
             found.append(np.where(self.cube.choices, chosen, moved))
-        tried = {_key(trial.place) for trial in trials}
         places = self.cube.snap(np.clip(np.concatenate(found), 0.0, 1 - 1e-12))
-        return [place for place in places if _key(place) not in tried]
+        tried = {_key(place) for place in np.round([trial.place for trial in trials], 9)}
+        is_new = [_key(place) not in tried for place in np.round(places, 9)]
+        return places[is_new]
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,9 @@ class _Data:
         return np.asarray(np.exp(standardized * self.scale + self.mean))
 
 
+_Valued = tuple[npt.NDArray[np.int64], Array, Array, Array]
+
+
 class _Model:
     """Predictions for the trials of a search as it stands."""
 
@@ -211,13 +216,9 @@ class _Model:
         """
         self._last = last
         self._data = data = _Data.of(trials, last)
-        process = Process(data.points, data.targets, cube.choices, of)
         running = [trial for trial in trials if trial.is_running]
-        if running:
-            at = _finals(running)
-            expected = process.predict(at)[0]
-            process = Process(data.points + at, np.concatenate([data.targets, expected]), cube.choices, of)
-        self._process = process
+        points = data.points + _finals(running) if running else data.points
+        self._process = Process(points, data.targets, cube.choices, of)
         complete = [trial for trial in trials if len(trial.losses) >= last]
         self._best = float(data.excess(self.final_means(complete or [t for t in trials if t.losses])).min())
         if complete:
@@ -225,7 +226,8 @@ class _Model:
 
     def final_means(self, trials: Sequence[Known]) -> Array:
         """Return the expected final losses of trials, as standardized logarithms: (n,)."""
-        return self._process.predict(_finals(trials))[0]
+        at = _finals(trials)
+        return self._process.finals(at.places, at.trials)[0]
 
     def final_spread(self, trials: Sequence[Known]) -> float:
         """Return the distance from the lowest to the median expected final loss of trials."""
@@ -241,12 +243,11 @@ class _Model:
         gains = np.maximum(self._best - self._data.excess(drawn).min(axis=1), 0.0)
         return float(gains.mean()), float(np.quantile(gains, 0.9))
 
-    def value(self, numbers: npt.NDArray[np.int64], places: Array, epochs: npt.NDArray[np.int64]) -> Options:
-        """Return the gains of trials that have trained ``epochs`` (m,)."""
+    def value(self, numbers: npt.NDArray[np.int64], places: Array, epochs: npt.NDArray[np.int64]) -> _Valued:
+        """Return numbers, places and gains of trials that have trained ``epochs`` (m,), as in :class:`Options`."""
         is_new, left = numbers == NEW, self._last - epochs
         trials = np.where(is_new, -1 - np.arange(len(numbers)), numbers)  # each shares nothing with any other
-        finals = Points(places, np.zeros(len(places)), trials)
-        mean, variance, part = self._process.predict(finals)
+        mean, variance, across = self._process.finals(places, trials)
         # of a new configuration what is particular to a trial is luck, and no reason to try it
         own = np.where(is_new, self._process.of.constant**2, 0.0)
         mean = mean * self._data.scale + self._data.mean
@@ -258,13 +259,11 @@ class _Model:
         top = top[np.argsort(-gains[top], kind="stable")[:_PLANS]]
         if len(top):
             then = Points(places[top], togo(epochs[top] + 1, self._last), trials[top])
-            _, variance_then, part_then = self._process.predict(then)
-            shared = self._process.shared(finals[top], then, part[:, top], part_then) - own[top]
-            learned = shared**2 / (variance_then + self._process.of.noise**2) * self._data.scale**2
+            learned = self._process.learned(across[:, top], then, own[top]) * self._data.scale**2
             learned = np.minimum(learned, variance[top] * (1 - 1e-6))
             plans = _plan_values(self._best, mean[top], variance[top], learned, left[top], price[top])
             per_epoch[top] = np.maximum(per_epoch[top], plans)
-        return Options(numbers, places, gains, per_epoch)
+        return numbers, places, gains, per_epoch
 
 
 def expected_improvement(best: float, mean: Array, variance: Array) -> Array:
@@ -318,5 +317,5 @@ def _up_to(trial: Known, reports: int) -> Known:
     return replace(trial, losses=trial.losses[:known], orders=trial.orders[:known], has_diverged=False)
 
 
-def _key(place: Array) -> tuple[float, ...]:
-    return tuple(np.round(place, 9))
+def _key(rounded: Array) -> bytes:
+    return (rounded + 0.0).tobytes()

@@ -24,7 +24,7 @@ from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, Decision, Outlook
 if TYPE_CHECKING:
     from vae_tune.config.space import Space
     from vae_tune.record.trials import TrialRow
-    from vae_tune.search.expected_gain import Chooser, Known
+    from vae_tune.search.expected_gain import Chooser, Known, Options
     from vae_tune.search.unit_cube import Array
 
 _CLOSE = 1e-6
@@ -33,7 +33,7 @@ _CLOSE = 1e-6
 
 @dataclass
 class _Trial:
-    values: Mapping[str, Any]
+    place: Array
     losses: list[float] = field(default_factory=list)
     orders: list[int] = field(default_factory=list)
     """Place of each loss among all reports, from 1."""
@@ -85,8 +85,9 @@ class FreezeThaw:
     def begin(self, trial: int, values: Mapping[str, Any]) -> None:
         """Learn that a worker trains a trial with these hyperparameters."""
         self._order += trial not in self._trials
-        known = self._trials.setdefault(trial, _Trial(values))
-        known.values, known.is_running = values, True
+        place = self._opened().cube.place(values)
+        known = self._trials.setdefault(trial, _Trial(place))
+        known.place, known.is_running = place, True
 
     def decide(self, trial: int, epoch: int, loss: float) -> Decision:
         """Pause a trial, unless it is the one that a free worker would train."""
@@ -135,7 +136,7 @@ class FreezeThaw:
         for row in rows:
             if row.state == FAIL and not row.diverged:
                 continue
-            trial = self._trials[row.trial] = _trial_of(row)
+            trial = self._trials[row.trial] = _trial_of(row, self._opened().cube.place(row.values))
             self._reports += row.epochs
             begun = row.epochs + 1 in row.decisions or row.trial == REFERENCE_TRIAL or not row.epochs
             trial.is_running = row.state == RUNNING and row.epochs < self._max_epochs and begun
@@ -148,15 +149,16 @@ class FreezeThaw:
         chooser = self._chooser
         if chooser is None:
             return
+        places = {row.trial: chooser.cube.place(row.values) for row in rows}
         made = [(basis, row, epoch) for row in rows for epoch, basis in row.decisions.items()]
         for basis, row, epoch in sorted(made, key=lambda one: one[0].order):
-            begun = [(other.trial, _as_seen(other, basis)) for other in rows if other.trial < basis.trials]
-            seen = [_known(chooser, number, trial) for number, trial in begun if trial]
+            begun = [_as_seen(other, places[other.trial], basis) for other in rows if other.trial < basis.trials]
+            seen = [known for known in begun if known]
             where = f"trial {row.trial} was given epoch {epoch} after {basis.reports} reports"
             if not any(known.number == row.trial and known.waits(self._max_epochs) for known in seen) and epoch > 1:
                 yield f"{where}, when it did not wait for it"
                 continue
-            new = chooser.cube.place(row.values) if epoch == 1 else None
+            new = places[row.trial] if epoch == 1 else None
             if not _is_chosen(chooser, seen, row.trial, new, basis):
                 yield f"{where}, when another choice promised a higher gain per epoch"
 
@@ -166,7 +168,7 @@ class FreezeThaw:
         known = [row for row in rows if row.epochs and (row.state != FAIL or row.diverged)]
         if chooser is None or not any(row.epochs >= self._max_epochs for row in known):
             return None
-        trials = [_known(chooser, row.trial, _trial_of(row)) for row in known]
+        trials = [_known(row.trial, _trial_of(row, chooser.cube.place(row.values))) for row in known]
         left = [self._max_epochs - row.epochs for row in known if row.state != FAIL and row.epochs < self._max_epochs]
         return Outlook(*chooser.outlook(trials), len(left), sum(left))
 
@@ -177,59 +179,63 @@ class FreezeThaw:
     def _choose(self, *, may_open: bool) -> _Choice:
         """Return what a free worker trains now; note what the decision saw."""
         running = tuple(number for number, trial in self._trials.items() if trial.is_running)
-        self.basis = Basis(self._order, self._reports, max(self._trials, default=-1) + 1, running, may_open)
+        begun = max(self._trials, default=-1) + 1
+        self.basis = Basis(self._order, self._reports, begun, running, may_open)
         if self._next is None or self._next[0] != self.basis:
             self._next = self.basis, self._choice(may_open=may_open)
         return self._next[1]
 
     def _choice(self, *, may_open: bool) -> _Choice:
-        chooser = self._chooser
-        if chooser is None:
-            raise RuntimeError("open() comes before the first decision")
+        chooser = self._opened()
         number = max(self._trials, default=-1) + 1
         if may_open and chooser.is_initial(number):
             return _Choice(place=chooser.anywhere(number))
-        trials = [_known(chooser, number, trial) for number, trial in self._trials.items()]
+        trials = [_known(number, trial) for number, trial in self._trials.items()]
         options = chooser.options(trials, may_open=may_open)
         if options is None:
             return _Choice(place=chooser.anywhere(number) if may_open else None)
         best = options.best
-        if not may_open and options.gains.max() < self._least_gain(chooser, trials):
+        if not may_open and options.gains.max() < self._least_gain(options, trials):
             return _Choice()
         if options.numbers[best] >= 0:
             return _Choice(trial=int(options.numbers[best]))
         return _Choice(place=chooser.anywhere(number) if chooser.is_anywhere(number) else options.places[best])
 
-    def _least_gain(self, chooser: Chooser, trials: Sequence[Known]) -> float:
+    def _opened(self) -> Chooser:
+        """Return the chooser that :meth:`open` made."""
+        if self._chooser is None:
+            raise RuntimeError("open() comes before the first trial")
+        return self._chooser
+
+    def _least_gain(self, options: Options, trials: Sequence[Known]) -> float:
         """Return the gain for which a trial is trained on; 0 until a trial is complete."""
         if not any(len(trial.losses) >= self._max_epochs for trial in trials):
             return 0.0
-        return chooser.worth(trials) if self._min_gain is None else self._min_gain
+        return options.worth if self._min_gain is None else self._min_gain
 
 
-def _trial_of(row: TrialRow) -> _Trial:
+def _trial_of(row: TrialRow, place: Array) -> _Trial:
     """Return a trial as it stands, without a worker."""
     losses, orders = [loss_of(report) for report in row.reports], [int(report[ORDER]) for report in row.reports]
-    return _Trial(row.values, losses, orders, is_running=False, has_diverged=row.state == FAIL and row.diverged)
+    return _Trial(place, losses, orders, is_running=False, has_diverged=row.state == FAIL and row.diverged)
 
 
-def _known(chooser: Chooser, number: int, trial: _Trial) -> Known:
+def _known(number: int, trial: _Trial) -> Known:
     from vae_tune.search.expected_gain import Known
 
-    place = chooser.cube.place(trial.values)
-    return Known(number, place, trial.losses, trial.orders, trial.is_running, trial.has_diverged)
+    return Known(number, trial.place, trial.losses, trial.orders, trial.is_running, trial.has_diverged)
 
 
-def _as_seen(row: TrialRow, basis: Basis) -> _Trial | None:
+def _as_seen(row: TrialRow, place: Array, basis: Basis) -> Known | None:
     """Return a trial as a decision saw it; None if it had broken by then."""
-    whole = _trial_of(row)
+    whole = _trial_of(row, place)
     count = sum(order <= basis.reports for order in whole.orders)
     is_running = row.trial in basis.running
     last = row.decisions.get(row.epochs + 1)
     has_failed = row.state == FAIL and not is_running and (last is None or last.order < basis.order)
     if has_failed and not row.diverged:
         return None
-    return _Trial(row.values, whole.losses[:count], whole.orders[:count], is_running, has_failed)
+    return _known(row.trial, _Trial(place, whole.losses[:count], whole.orders[:count], is_running, has_failed))
 
 
 def _is_chosen(chooser: Chooser, seen: Sequence[Known], trial: int, place: Array | None, basis: Basis) -> bool:

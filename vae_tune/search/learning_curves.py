@@ -101,6 +101,16 @@ def _squared_distances(a: Array, b: Array, choices: Bools) -> Array:
     return np.where(choices[:, None, None], differences != 0, differences**2)
 
 
+def _smooth(a: Array, b: Array, choices: Bools, of: Hyperparameters) -> Array:
+    """Return the correlation over the space of places (n, d) and (m, d): (n, m)."""
+    scaled_a, scaled_b = a[:, ~choices] / of.lengths[~choices], b[:, ~choices] / of.lengths[~choices]
+    norms = np.add.outer((scaled_a**2).sum(axis=1), (scaled_b**2).sum(axis=1))
+    squared = np.maximum(norms - 2 * scaled_a @ scaled_b.T, 0.0)
+    for column in np.flatnonzero(choices):
+        squared += np.not_equal.outer(a[:, column], b[:, column]) / of.lengths[column] ** 2
+    return _matern(squared)
+
+
 def _matern(squared: Array) -> Array:
     """Return the Matern 5/2 correlation at squared scaled distances."""
     root = np.sqrt(5 * squared)
@@ -112,9 +122,8 @@ def _walk(a: Array, b: Array) -> Array:
     return np.multiply.outer(a, b) + _WALK * np.minimum.outer(a, b)
 
 
-def _combine(squared: Array, walk: Array, same: Array, of: Hyperparameters) -> Array:
-    """Return the covariance without noise from squared distances by hyperparameter, walks, and equality of trials."""
-    smooth = _matern(np.tensordot(of.lengths**-2, squared, axes=1))
+def _combine(smooth: Array, walk: Array, same: Array, of: Hyperparameters) -> Array:
+    """Return the covariance without noise from correlations over the space, walks, and equality of trials."""
     return (
         _MEAN
         + of.shared**2 * walk
@@ -126,7 +135,7 @@ def _combine(squared: Array, walk: Array, same: Array, of: Hyperparameters) -> A
 def covariance(a: Points, b: Points, choices: Bools, of: Hyperparameters) -> Array:
     """Return the covariance of the process at two sets of points: (n, m), without noise."""
     same = np.equal.outer(a.trials, b.trials).astype(np.float64)
-    return _combine(_squared_distances(a.places, b.places, choices), _walk(a.togo, b.togo), same, of)
+    return _combine(_smooth(a.places, b.places, choices, of), _walk(a.togo, b.togo), same, of)
 
 
 def variances(a: Points, of: Hyperparameters) -> Array:
@@ -141,7 +150,8 @@ def fit(points: Points, targets: Array, choices: Bools, sweeps: Sequence[float] 
     A coordinate search from the prior's mode: each sweep moves each logarithm up or down by a step while that is
     better. Unlike a search by gradients it ends at the same grid point however the last digits are rounded.
     """
-    squared = _squared_distances(points.places, points.places, choices)
+    places, group = _distinct(points)
+    squared = _squared_distances(points.places[places], points.places[places], choices)
     walk = _walk(points.togo, points.togo)
     same = np.equal.outer(points.trials, points.trials).astype(np.float64)
     start = default_hyperparameters(points.places.shape[1]).to_array()
@@ -150,7 +160,8 @@ def fit(points: Points, targets: Array, choices: Bools, sweeps: Sequence[float] 
 
     def density(logs: Array) -> float:
         of = Hyperparameters.from_array(logs)
-        matrix = _combine(squared, walk, same, of) + (of.noise**2 + _JITTER) * eye
+        smooth = _matern(np.tensordot(of.lengths**-2, squared, axes=1))[np.ix_(group, group)]
+        matrix = _combine(smooth, walk, same, of) + (of.noise**2 + _JITTER) * eye
         prior = float(np.sum(((logs - start) / spreads) ** 2)) / 2
         return log_likelihood(matrix, targets) - prior
 
@@ -184,16 +195,38 @@ def _solve(factor: npt.NDArray[np.floating[Any]], right: Array) -> Array:
     return np.asarray(solve_triangular(factor, right, lower=True, check_finite=False))
 
 
+def _distinct(points: Points) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return a row of each of the g configurations in points, and (n,) the configuration of each point."""
+    keys = np.column_stack([points.places, points.trials])
+    _, rows, group = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return rows, group.ravel()
+
+
 class Process:
-    """The process given observations; predictions are standardized logarithms of excesses, as the targets are."""
+    """The process given observations; predictions are standardized logarithms of excesses, as the targets are.
+
+    At the last epoch, all observations of a configuration have the same covariance with a prediction. So predictions
+    there are made from g configurations in place of n observations.
+    """
 
     def __init__(self, points: Points, targets: Array, choices: Bools, of: Hyperparameters):
-        """Condition on ``targets`` (n,)."""
-        matrix = covariance(points, points, choices, of)
-        matrix[np.diag_indices(len(points))] += of.noise**2 + _JITTER
+        """Condition on ``targets`` (n,) at the first n points; the others count as observed where they are expected.
+
+        Those change no mean, but the variances.
+        """
+        rows, group = _distinct(points)
         self._points, self._choices, self.of = points, choices, of
+        self._distinct = points[rows]
+        smooth = _smooth(self._distinct.places, self._distinct.places, choices, of)[np.ix_(group, group)]
+        same = np.equal.outer(points.trials, points.trials).astype(np.float64)
+        matrix = _combine(smooth, _walk(points.togo, points.togo), same, of)
+        matrix[np.diag_indices(len(points))] += of.noise**2 + _JITTER
         self._factor = np.linalg.cholesky(matrix)
-        self._weights = _solve(self._factor, targets)
+        self._weights = np.zeros(len(points))
+        self._weights[: len(targets)] = _solve(self._factor[: len(targets), : len(targets)], targets)
+        self._white = _solve(self._factor, np.equal.outer(group, np.arange(len(rows))).astype(np.float64))
+        self._of_distinct = self._white.T @ self._weights
+        self._precision = self._white.T @ self._white
 
     def predict(self, at: Points) -> tuple[Array, Array, Array]:
         """Return mean (m,), variance (m,) and the part (n, m) by which predictions share what was observed."""
@@ -201,12 +234,23 @@ class Process:
         variance = variances(at, self.of) - np.einsum("ij,ij->j", part, part)
         return part.T @ self._weights, np.maximum(variance, 1e-12), part
 
-    def shared(self, a: Points, b: Points, part_a: Array, part_b: Array) -> Array:
-        """Return the posterior covariance of rows of ``a`` and ``b`` of the same configurations and trials: (m,)."""
-        walk = a.togo * b.togo + _WALK * np.minimum(a.togo, b.togo)
-        of = self.of
-        prior = _MEAN + of.shared**2 * walk + of.final**2 + of.shape**2 * walk + of.constant**2 + of.change**2 * walk
-        return np.asarray(prior - np.einsum("ij,ij->j", part_a, part_b))
+    def finals(self, places: Array, trials: npt.NDArray[np.int64]) -> tuple[Array, Array, Array]:
+        """Return mean (m,) and variance (m,) at the last epoch, and the covariance with g configurations (g, m)."""
+        known, of = self._distinct, self.of
+        smooth = _smooth(known.places, places, self._choices, of)
+        across = _MEAN + of.final**2 * smooth + of.constant**2 * np.equal.outer(known.trials, trials)
+        variance = _MEAN + of.final**2 + of.constant**2 - np.einsum("ij,ij->j", across, self._precision @ across)
+        return across.T @ self._of_distinct, np.maximum(variance, 1e-12), across
+
+    def learned(self, across: Array, then: Points, unknowable: Array) -> Array:
+        """Return by how much a loss observed at ``then`` lowers the variance at the last epoch of its trial: (m,).
+
+        ``across`` (g, m) is from :meth:`finals`; ``unknowable`` (m,) is the variance there that counts for nothing.
+        """
+        _, variance, part = self.predict(then)
+        prior = _MEAN + self.of.final**2 + self.of.constant**2 - unknowable
+        shared = prior - np.einsum("ij,ij->j", across, self._white.T @ part)
+        return np.asarray(shared**2 / (variance + self.of.noise**2))
 
     def joint(self, at: Points) -> tuple[Array, Array]:
         """Return mean (m,) and covariance (m, m) at ``at``."""
