@@ -84,7 +84,7 @@ def test_a_running_trial_keeps_new_ones_from_its_place():
     trials, corner = known(chooser, [LAST, *[3] * 9]), np.array([0.05, 0.95, 0.05])
     running = [Known(20, corner, [], [], is_running=True)]
     gains = [
-        chooser._model([*trials, *others]).value(np.array([NEW]), corner[None] + 0.01, np.array([0]))[1][0]
+        chooser._model([*trials, *others]).value(np.array([NEW]), corner[None] + 0.01, np.array([0]))[3][0]
         for others in ([], running)
     ]
     assert gains[1] < 0.8 * gains[0]

@@ -11,18 +11,21 @@ import pytest
 from ray.tune.search import Searcher
 
 from tests.search.test_searcher import result
-from vae_tune.analysis.audit import audit
+from vae_tune.analysis.audit import audit, check_record
 from vae_tune.analysis.study import load_study, paused_trials
+from vae_tune.cli.audit import AuditOptions, run
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING, TRIAL, VALUES
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.record.basis import MODEL_VERSION
 from vae_tune.record.metadata import new_metadata, refuse_changes
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.replay.curves import Tabular, load_curves
 from vae_tune.replay.forecast import forecast
 from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import simulate
+from vae_tune.search import expected_gain, freeze_thaw
 from vae_tune.search.initial_trials import InitialTrials
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP
 from vae_tune.search.scheduler_factory import make_scheduler
@@ -164,6 +167,37 @@ def test_an_audit_names_an_epoch_that_another_trial_should_have_had(tmp_path, me
     values = {**rows[14].values, "learning_rate": 9.9e-3}
     rows = [replace(one, values=values) if one.trial == 14 else one for one in record.rows]
     assert any("trial 14 was given epoch 1" in line for line in scheduler.verify(rows))
+
+
+def test_decisions_of_an_older_model_are_named_and_not_derived_again(tmp_path, metadata, monkeypatch, capsys):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    with monkeypatch.context() as patched:
+        patched.setattr(freeze_thaw, "MODEL_VERSION", 0)
+        patched.setattr(expected_gain, "PRICE", 500.0)
+        Workers(record, 1).run(30)
+    record.close()
+    record = StudyRecord.resume(tmp_path / "s", metadata)
+    old = sum(len(row.decisions) for row in record.rows)
+    Workers(record, 1).run()
+    close(record)
+    contradictions, notes = check_record(tmp_path / "s")
+    assert without_best(contradictions) == []
+    assert notes == [
+        f"{old} decisions of freeze-thaw were not derived again: version 0 of its model made them, "
+        f"this is version {MODEL_VERSION}"
+    ]
+    run(AuditOptions(folder=tmp_path / "s"))
+    assert f"Not checked: {notes[0]}." in capsys.readouterr().out
+
+
+def test_a_decision_on_record_without_a_version_is_of_the_first_model(tmp_path, metadata, monkeypatch):
+    record, decided = StudyRecord.create(tmp_path / "s", metadata), StudyRecord.decided
+    with monkeypatch.context() as patched:
+        patched.setattr(StudyRecord, "decided", lambda *given: decided(*given[:3], given[3][:5]))
+        Workers(record, 1).run(20)
+    record.close()
+    rows = StudyRecord.resume(tmp_path / "s", metadata).rows
+    assert {basis.model for row in rows for basis in row.decisions.values()} == {1}
 
 
 def test_the_reference_never_pauses_and_a_trial_ends_at_the_last_epoch_or_where_it_diverges():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial
 
@@ -20,13 +21,27 @@ from vae_tune.config.metric import Metric, loss_of
 from vae_tune.config.names import BEST_FOLDER, COMPLETE, EPOCHS_FILE, ORDER, PRUNED, RUNNING, TRIALS_FILE, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.trial_values import value_of
+from vae_tune.record.basis import MODEL_VERSION
 from vae_tune.record.metadata import read_metadata, read_space
 from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
 from vae_tune.search.scheduler_factory import make_scheduler
 
 
+class Findings(NamedTuple):
+    """What a check of a record found, one sentence each."""
+
+    contradictions: list[str]
+    notes: list[str]
+    """What could not be checked."""
+
+
 def audit(folder: Path) -> list[str]:
-    """Return every contradiction in the record of a study, one sentence each; none if it is consistent.
+    """Return every contradiction in the record of a study; see :func:`check_record`."""
+    return check_record(folder).contradictions
+
+
+def check_record(folder: Path) -> Findings:
+    """Return every contradiction in the record of a study, none if it is consistent; and what could not be checked.
 
     The Optuna journal is compared with both tables, each trial's state with its reports, each rung decision with the
     reports before it, and ``best/`` with the winner. Nothing is trained, nothing is written.
@@ -54,7 +69,15 @@ def audit(folder: Path) -> list[str]:
     found += _check_tables(metadata["status"] == "running", rows, trial_lines, epoch_lines, [*ranking.epoch_columns])
     found += _check_count(rows, metadata, config)
     found += _check_best(folder, rows, max_epochs, metadata["metric"]["kind"], ranking)
-    return found
+    return Findings(found, list(_note_other_models(rows)))
+
+
+def _note_other_models(rows: Sequence[TrialRow]) -> Iterator[str]:
+    """Yield how many decisions each other version of the model made, which this one cannot derive again."""
+    models = Counter(basis.model for row in rows for basis in row.decisions.values())
+    for model in sorted(models.keys() - {MODEL_VERSION}):
+        made = f"version {model} of its model made them, this is version {MODEL_VERSION}"
+        yield f"{models[model]} decisions of freeze-thaw were not derived again: {made}"
 
 
 def _compare_values(trial: FrozenTrial, ranking: Metric) -> Iterator[str]:

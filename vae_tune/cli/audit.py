@@ -24,12 +24,14 @@ class AuditOptions(Options):
 
 
 def run(options: AuditOptions) -> int:
-    """Print the contradictions; return 1 if there are any."""
-    from vae_tune.analysis.audit import audit
+    """Print the contradictions, and what could not be checked; return 1 if there are contradictions."""
+    from vae_tune.analysis.audit import check_record
 
-    contradictions = audit(options.folder)
+    contradictions, notes = check_record(options.folder)
     for line in contradictions:
         print(line)
+    for note in notes:
+        print(f"Not checked: {note}.")
     count = len(contradictions)
     print(f"{address(options.folder)}: {count or 'no'} contradiction{'' if count == 1 else 's'}.")
     return 1 if contradictions else 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+MODEL_VERSION = 1
+"""Version of the model that freeze-thaw decides by; it rises where the same record may lead to another decision."""
+
 
 class Basis(NamedTuple):
     """What a decision saw that started an epoch, so that it can be derived again."""
@@ -18,3 +21,5 @@ class Basis(NamedTuple):
     """Trials that workers trained."""
     may_open: bool
     """Whether a new configuration could be tried."""
+    model: int = 1
+    """Version of the model that made the decision; records older than versions leave it out."""

@@ -158,8 +158,8 @@ def row_from_trial(trial: FrozenTrial) -> TrialRow:
         reason=attributes.get(names.REASON, ""),
         reports=tuple(attributes[f"{REPORT_ATTRIBUTE}{epoch}"] for epoch in epochs),
         decisions={
-            int(epoch): Basis(order, reports, trials, tuple(running), may_open)
-            for epoch, (order, reports, trials, running, may_open) in bases.items()
+            int(epoch): Basis(order, reports, trials, tuple(running), *rest)
+            for epoch, (order, reports, trials, running, *rest) in bases.items()
         },
         ended=iso(trial.datetime_complete),
         node=attributes.get(names.NODE, ""),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vae_tune.config.metric import loss_of
 from vae_tune.config.names import FAIL, ORDER, REFERENCE_TRIAL, RUNNING
 from vae_tune.config.settings import AshaConfig
-from vae_tune.record.basis import Basis
+from vae_tune.record.basis import MODEL_VERSION, Basis
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, Decision, Outlook
 
 if TYPE_CHECKING:
@@ -145,13 +145,14 @@ class FreezeThaw:
         return decisions
 
     def verify(self, rows: Sequence[TrialRow]) -> Iterator[str]:
-        """Derive each recorded decision again from what it saw; yield where another choice promised more."""
+        """Derive each decision of this model's version again from what it saw; yield where another promised more."""
         chooser = self._chooser
         if chooser is None:
             return
         places = {row.trial: chooser.cube.place(row.values) for row in rows}
         made = [(basis, row, epoch) for row in rows for epoch, basis in row.decisions.items()]
-        for basis, row, epoch in sorted(made, key=lambda one: one[0].order):
+        mine = [one for one in made if one[0].model == MODEL_VERSION]
+        for basis, row, epoch in sorted(mine, key=lambda one: one[0].order):
             begun = [_as_seen(other, places[other.trial], basis) for other in rows if other.trial < basis.trials]
             seen = [known for known in begun if known]
             where = f"trial {row.trial} was given epoch {epoch} after {basis.reports} reports"
@@ -180,7 +181,7 @@ class FreezeThaw:
         """Return what a free worker trains now; note what the decision saw."""
         running = tuple(number for number, trial in self._trials.items() if trial.is_running)
         begun = max(self._trials, default=-1) + 1
-        self.basis = Basis(self._order, self._reports, begun, running, may_open)
+        self.basis = Basis(self._order, self._reports, begun, running, may_open, MODEL_VERSION)
         if self._next is None or self._next[0] != self.basis:
             self._next = self.basis, self._choice(may_open=may_open)
         return self._next[1]
