@@ -337,6 +337,14 @@ def test_the_fused_kernel_takes_the_step_of_adamw():
     assert torch.equal(ours, theirs)
 
 
+def test_onednn_multiplies_matrices_that_may_be_transposed():
+    x, weight, bias = torch.rand(5, 3), torch.rand(4, 3), torch.rand(4)
+    expected = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(private_torch.onednn_linear(x, weight, bias), expected)
+    for a, b in ((x.t().contiguous().t(), weight), (x, weight.t().contiguous().t())):
+        torch.testing.assert_close(private_torch.onednn_linear(a, b), expected - bias)
+
+
 def test_the_module_of_mnist_is_loaded_alone_and_torchvision_whole_after_it():
     code = (
         "import sys; from vae_tune.config.compat.torchvision import mnist_module; module = mnist_module();"

@@ -22,6 +22,7 @@ from vae_tune.vae.flat_parameters import gradient, stacked
 from vae_tune.vae.likelihoods.bernoulli import Bernoulli, cross_entropy
 from vae_tune.vae.model import VAE
 from vae_tune.vae.networks.mlp import MLP
+from vae_tune.vae.products import products_for
 
 _aten = torch.ops.aten
 
@@ -163,23 +164,24 @@ class _JointEncoder:
         self._weight_t, self._heads_t, self._hidden_t = self._weight.t(), heads.weight.t(), hidden.weight.t()
         self._grad_t = self.output.t()
         self._x = hidden.weight
+        self._mm, self._addmm = products_for(hidden.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, pixels) to the output."""
         self._x = x
         hidden, heads = self._hidden, self._heads
-        torch.mm(heads.weight, hidden.weight, out=self._weight)
+        self._mm(heads.weight, hidden.weight, self._weight)
         torch.addmv(heads.bias, heads.weight, hidden.bias, out=self._bias)
-        return torch.addmm(self._bias, x, self._weight_t, out=self.output)
+        return self._addmm(self._bias, x, self._weight_t, self.output)
 
     def backward(self) -> None:
         """Write the gradients of all weights and biases."""
         hidden, heads, grad_weight = self._hidden, self._heads, self._grad_weight
-        torch.mm(self._grad_t, self._x, out=grad_weight)
+        self._mm(self._grad_t, self._x, grad_weight)
         torch.sum(self.output, 0, out=heads.grad_bias)
-        torch.mm(self._heads_t, grad_weight, out=hidden.grad_weight)
+        self._mm(self._heads_t, grad_weight, hidden.grad_weight)
         torch.mv(self._heads_t, heads.grad_bias, out=hidden.grad_bias)
-        torch.mm(grad_weight, self._hidden_t, out=heads.grad_weight).addr_(heads.grad_bias, hidden.bias)
+        self._mm(grad_weight, self._hidden_t, heads.grad_weight).addr_(heads.grad_bias, hidden.bias)
 
 
 def _forward(layers: Sequence[_JointEncoder | _Dense], x: Tensor) -> None:
@@ -228,6 +230,8 @@ class _Dense:
         """Weight and gradient in the type of the products: the tensors themselves, or copies."""
         self._weight_t, self._factor_t = self._weight.t(), self._factor.t()
         self._x = self._weight
+        mm, self._addmm = products_for(self._weight)
+        self._mm = _mm_rounded if self._rounds else mm
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x``: (batch, in) to the output."""
@@ -237,7 +241,7 @@ class _Dense:
             self._before.copy_(torch.mm(self._x, self._weight_t)).add_(self._linear.bias)
         else:
             self._x = x
-            torch.addmm(self._linear.bias, x, self._weight_t, out=self._before)
+            self._addmm(self._linear.bias, x, self._weight_t, self._before)
         return self._activate(self._before, self.output)
 
     def backward(self) -> None:
@@ -246,11 +250,11 @@ class _Dense:
         torch.sum(grad, 0, out=self._linear.grad_bias)
         if self._rounds:
             self._factor.copy_(grad)
-        _mm(self._factor_t, self._x, self._linear.grad_weight)
+        self._mm(self._factor_t, self._x, self._linear.grad_weight)
         if self._grad_input is not None:
-            _mm(self._factor, self._weight, self._grad_input)
+            self._mm(self._factor, self._weight, self._grad_input)
 
 
-def _mm(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """Write the product of two matrices, computed in their own type."""
-    return torch.mm(a, b, out=out) if a.dtype == out.dtype else out.copy_(torch.mm(a, b))
+def _mm_rounded(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """Write the product of two matrices, rounded to their own type."""
+    return out.copy_(torch.mm(a, b))
