@@ -23,23 +23,32 @@ Batches = DataLoader[tuple[Tensor, Tensor]]
 
 
 class VAE(nn.Module):
-    """A linear encoder with two heads and a ReLU decoder."""
+    """An encoder with two heads, linear or with ReLU as PyTorch's example has it, and a ReLU decoder."""
 
-    def __init__(self, hidden_width: int, latent_size: int):
+    def __init__(self, hidden_width: int, latent_size: int, hidden_layers: int = 1, activation: str = "linear"):
         super().__init__()
-        self.encoder = nn.Linear(PIXELS, hidden_width)
+        self.encoder = _layers(PIXELS, hidden_width, hidden_layers)
         self.mean = nn.Linear(hidden_width, latent_size)
         self.log_variance = nn.Linear(hidden_width, latent_size)
-        self.decoder = nn.Linear(latent_size, hidden_width)
+        self.decoder = _layers(latent_size, hidden_width, hidden_layers)
         self.logits = nn.Linear(hidden_width, PIXELS)
+        self.relu = {"linear": False, "relu": True}[activation]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Map ``x``: (batch, pixels) to the reconstructed pixels, mean and log-variance."""
-        hidden = self.encoder(x)
+        hidden = x
+        for layer in self.encoder:
+            hidden = torch.relu(layer(hidden)) if self.relu else layer(hidden)
         mean, log_variance = self.mean(hidden), self.log_variance(hidden)
         deviation = torch.exp(0.5 * log_variance)
         z = mean + torch.randn_like(deviation) * deviation
-        return torch.sigmoid(self.logits(torch.relu(self.decoder(z)))), mean, log_variance
+        for layer in self.decoder:
+            z = torch.relu(layer(z))
+        return torch.sigmoid(self.logits(z)), mean, log_variance
+
+
+def _layers(size: int, width: int, count: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(width if layer else size, width) for layer in range(count))
 
 
 def batches(images: range, size: int, device: torch.device = CPU, *, shuffle: bool) -> Batches:
