@@ -137,3 +137,12 @@ def test_of_levels_the_code_length_of_the_test_images_is_written_at_the_end_and_
     metrics = json.loads(path.read_text())
     assert (metrics["winner"]["trial"], metrics["code_length"]) == (1, expected)
     record.close()
+
+
+def test_an_ended_trial_that_is_not_among_the_best_makes_the_keeper_read_no_other_row(record, tiny, monkeypatch):
+    record.listeners.append(WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail))
+    for rate in (1e-4, 3e-2, 1e-4):
+        train(record, tiny, rate)
+    monkeypatch.setattr(StudyRecord, "rows", property(lambda _: pytest.fail("all rows were read")))
+    train(record, tiny, 1e-4, epochs=1, state="PRUNED")
+    assert sorted(kept(record)) == [0, 1]

@@ -10,6 +10,7 @@ import pytest
 import vae_tune
 from tests.record.test_study_record import row
 from tests.view_servers import SECONDS
+from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import make_console
 from vae_tune.views.end_summary import print_summary
 from vae_tune.views.formatting import format_duration
@@ -79,6 +80,19 @@ def test_a_terminal_shows_progress_counts_the_incumbent_and_what_runs():
         "epoch 0/10",
     ):
         assert expected in shown
+
+
+def test_a_change_of_one_trial_makes_a_view_read_no_other(monkeypatch):
+    target = console()
+    view = make_view(target)
+    view.begin(101, 2, [trial(number, "COMPLETE", 130.0, 120.0) for number in range(100)])
+    read = []
+    epochs = TrialRow.epochs
+    monkeypatch.setattr(TrialRow, "epochs", property(lambda self: read.append(self.trial) or epochs.fget(self)))
+    view(trial(100, "RUNNING", 110.0))
+    view(trial(100, "COMPLETE", 110.0, 100.0))
+    assert text_of(target).splitlines()[-1].endswith("best so far")
+    assert set(read) == {100}
 
 
 class Output(io.StringIO):

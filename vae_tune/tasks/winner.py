@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from vae_tune.config.metric import Metric
 from vae_tune.config.settings import DataConfig
 from vae_tune.images.code_length import code_length
 from vae_tune.images.datasets import Images, to_tensor
+from vae_tune.record.leaderboard import Leaderboard
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.record.trials import TrialRow, ranked, winner
+from vae_tune.record.trials import TrialRow, winner
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.tasks.repeats import load_last_checkpoint, values_on_test
 from vae_tune.vae.checkpoint import discard_checkpoints, trials_with_checkpoints, write_model
@@ -54,20 +55,23 @@ class WinnerKeeper:
         self._ranking = Metric.of(record.metadata["metric"])
         self._folder = record.folder / names.BEST_FOLDER
         present = trials_with_checkpoints(record.place)
-        self._discarded = {
-            row.trial: 0 for row in record.rows if row.trial not in present and row.state != names.RUNNING
-        }
+        ended = [row for row in record.rows if row.state != names.RUNNING]
+        self._ended = Leaderboard(max_epochs, ended)
+        self._discarded = {row.trial: 0 for row in ended if row.trial not in present}
         """The epoch of the checkpoint that each trial was left, by its number; 0 if it was left none."""
         try:
             self._metrics: dict[str, Any] = read_json(self._folder / names.METRICS_FILE)
         except (FileNotFoundError, ValueError):  # none yet, or damaged: write best/ again
             self._metrics = {}
-        self._update()
+        self._kept: list[TrialRow] = []
+        """The best of the ended trials, whose checkpoints stay."""
+        self._update(ended)
 
     def __call__(self, row: TrialRow) -> None:
         """Handle a change of one trial."""
         if row.state != names.RUNNING:
-            self._update()
+            self._ended.update(row)
+            self._update([row])
 
     def pause(self) -> None:
         """Write the best trial so far, including running trials: the search was interrupted."""
@@ -85,23 +89,21 @@ class WinnerKeeper:
         if best is None:
             return
         self._write_metrics(best, test=True)
-        kept = self._best()
-        for row in self._ended():
-            self._discard_checkpoints(row, keep=row.epochs if row in kept else 0)
+        kept = {row.trial for row in self._ended.best(self._keep)}
+        for row in self._record.rows:
+            if row.state != names.RUNNING:
+                self._discard_checkpoints(row, keep=row.epochs if row.trial in kept else 0)
 
-    def _update(self) -> None:
-        best = self._best()
+    def _update(self, ended: Sequence[TrialRow]) -> None:
+        """Write the best trial, and delete the checkpoints of others among those that have just ended or were kept."""
+        best = self._ended.best(self._keep)
         if best and not _is_of(self._metrics.get("winner"), best[0]):
             self._write(best[0])
-        for row in self._ended():
-            if row not in best and row.trial != names.REFERENCE_TRIAL:
+        stay = {row.trial for row in best} | {names.REFERENCE_TRIAL}
+        for row in (*self._kept, *ended):
+            if row.trial not in stay:
                 self._discard_checkpoints(row, keep=0)
-
-    def _ended(self) -> list[TrialRow]:
-        return [row for row in self._record.rows if row.state != names.RUNNING]
-
-    def _best(self) -> list[TrialRow]:
-        return ranked(self._ended(), self._max_epochs)[: self._keep]
+        self._kept = list(best)
 
     def _write(self, best: TrialRow) -> None:
         checkpoint = load_last_checkpoint(self._record.place, best, self._images, self._say)

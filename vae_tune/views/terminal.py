@@ -17,7 +17,8 @@ from rich.text import Text
 
 from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING, STATE_WORDS
-from vae_tune.record.trials import TrialRow, winner
+from vae_tune.record.leaderboard import Leaderboard
+from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import STATE_COLORS, make_console
 from vae_tune.views.end_summary import print_summary
 from vae_tune.views.formatting import format_duration, format_values
@@ -39,7 +40,7 @@ class View:
         """Show nothing yet; :meth:`end` prints the summary only ``with_summary``."""
         self._console = console
         self._with_summary = with_summary
-        self._rows: dict[int, TrialRow] = {}
+        self._trials = _Trials(0, ())
         self._num_samples = self._max_epochs = 0
         self._unit = NATS
         self._message = ""
@@ -53,15 +54,12 @@ class View:
     def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow], unit: LossUnit = NATS) -> None:
         """Start to show trials, with losses in ``unit``; ``known`` are those of earlier runs."""
         self._num_samples, self._max_epochs, self._unit = num_samples, max_epochs, unit
-        self._rows = {row.trial: row for row in known}
+        self._trials = _Trials(max_epochs, known)
         self._message = ""
 
     def __call__(self, row: TrialRow) -> None:
         """Show a trial that changed."""
-        rows = dict(self._rows)  # a copy: another thread may be reading the old one
-        rows.pop(row.trial, None)  # so that the newest change comes last
-        rows[row.trial] = row
-        self._rows = rows
+        self._trials.update(row)
 
     def say(self, text: str) -> None:
         """Show what the search does besides training; a text that ends with ``...`` announces work that takes time."""
@@ -97,8 +95,49 @@ class View:
     def _loss(self, row: TrialRow) -> str:
         return "" if row.loss is None else f"{self._unit.level(row.loss)} {self._unit.short}"
 
-    def _finished(self) -> int:
-        return sum(row.state != RUNNING for row in self._rows.values())
+
+class _Trials:
+    """What a view shows of the trials; one thread updates it, others may read it."""
+
+    def __init__(self, max_epochs: int, known: Sequence[TrialRow]):
+        self._lock = threading.Lock()
+        self._running: dict[int, TrialRow] = {}
+        """The newest change last."""
+        self._final_states: dict[int, str] = {}
+        self._all, self._ended = Leaderboard(max_epochs), Leaderboard(max_epochs)
+        for row in known:
+            self.update(row)
+
+    def update(self, row: TrialRow) -> None:
+        """Take a trial that changed."""
+        with self._lock:
+            self._running.pop(row.trial, None)
+            if row.state == RUNNING:
+                self._running[row.trial] = row
+            else:
+                self._final_states[row.trial] = row.state
+                self._ended.update(row)
+            self._all.update(row)
+
+    @property
+    def finished(self) -> int:
+        """How many have ended."""
+        return len(self._final_states)
+
+    def running(self) -> list[TrialRow]:
+        """Return those that have not ended, the newest change last."""
+        with self._lock:
+            return list(self._running.values())
+
+    def counts(self) -> Counter[str]:
+        """Return how many have ended in each state."""
+        with self._lock:
+            return Counter(self._final_states.values())
+
+    def winner(self, *, ended: bool = False) -> TrialRow | None:
+        """Return the best trial, or the best of those that have ended."""
+        with self._lock:
+            return (self._ended if ended else self._all).winner
 
 
 class PlainView(View):
@@ -127,10 +166,10 @@ class PlainView(View):
             return
         width = len(str(self._num_samples))
         loss = "" if row.loss is None else f" {self._unit.level(row.loss):>8} {self._unit.short}"
-        mark = "  best so far" if winner(self._rows.values(), self._max_epochs) is row else ""
+        mark = "  best so far" if self._trials.winner() is row else ""
         reason = f"  {row.reason}" if row.reason else ""
         self._print(
-            f"[{self._finished():{width}d}/{self._num_samples}] trial {row.trial:{width}d} {row.state:8s}"
+            f"[{self._trials.finished:{width}d}/{self._num_samples}] trial {row.trial:{width}d} {row.state:8s}"
             f" epoch {row.epochs:2d}{loss}  {format_values(row.values)}{reason}{mark}"
         )
 
@@ -158,13 +197,13 @@ class PlainView(View):
         """Return one line on the work in progress: the last announcement, else the running trials."""
         if self._message.endswith("..."):
             return f"{self._message} {format_duration(time.monotonic() - self._message_since)}"
-        running = [row for row in self._rows.values() if row.state == RUNNING]
+        running = self._trials.running()
         shown = [f"trial {row.trial} at epoch {row.epochs}/{self._max_epochs}" for row in running[-_NAMED_TRIALS:]]
         shown += [f"{len(running) - len(shown)} more"] if len(running) > len(shown) else []
-        best = winner((row for row in self._rows.values() if row.state != RUNNING), self._max_epochs)
+        best = self._trials.winner(ended=True)
         loss = "" if best is None else f"; best {self._loss(best)} (trial {best.trial})"
         training = f"training {', '.join(shown)}" if running else "no trial is training"
-        return f"[{self._finished()}/{self._num_samples}] {training}{loss}"
+        return f"[{self._trials.finished}/{self._num_samples}] {training}{loss}"
 
     def _stop(self) -> None:
         self._stopped = True
@@ -191,7 +230,7 @@ class TerminalView(View):
     def begin(self, num_samples: int, max_epochs: int, known: Sequence[TrialRow], unit: LossUnit = NATS) -> None:
         """Start to show trials, and the clock."""
         super().begin(num_samples, max_epochs, known, unit)
-        self._known = self._finished()
+        self._known = self._trials.finished
         self._prepared = None
         self._start = time.monotonic()
 
@@ -203,13 +242,13 @@ class TerminalView(View):
         self._live.stop()
 
     def _draw(self) -> RenderableType:
-        rows = list(self._rows.values())
-        trials = [self._progress(), self._counts(rows), self._running(rows)] if self._num_samples else []
+        running = self._trials.running()
+        trials = [self._progress(), self._counts(running), self._running(running)] if self._num_samples else []
         preparing = [_preparation(*self._prepared)] if self._prepared else []
         return Group(*trials, *([Text(self._message, style="dim")] if self._message else []), *preparing)
 
     def _progress(self) -> RenderableType:
-        finished, elapsed, remaining = self._finished(), time.monotonic() - self._start, ""
+        finished, elapsed, remaining = self._trials.finished, time.monotonic() - self._start, ""
         if finished > self._known:
             left = elapsed / (finished - self._known) * (self._num_samples - finished)
             remaining = f", about {format_duration(left)} left"
@@ -218,23 +257,22 @@ class TerminalView(View):
         line.add_row("trials", bar, f"{finished}/{self._num_samples}  {format_duration(elapsed)}{remaining}")
         return line
 
-    def _counts(self, rows: Sequence[TrialRow]) -> RenderableType:
-        counts = Counter(row.state for row in rows)
+    def _counts(self, running: Sequence[TrialRow]) -> RenderableType:
+        counts = self._trials.counts()
         text = Text()
         for state in (COMPLETE, PRUNED, FAIL):
             text.append(f"{STATE_WORDS[state]} {counts[state]}  ", style=STATE_COLORS[state])
-        speed = sum(row.images_per_second or 0 for row in rows if row.state == RUNNING)
+        speed = sum(row.images_per_second or 0 for row in running)
         text.append(f"{speed:,.0f} images/s", style="dim")
-        if (best := winner(rows, self._max_epochs)) is not None:
+        if (best := self._trials.winner()) is not None:
             text.append(f"\nbest {self._loss(best)} at epoch {best.epochs}", style="bold")
             text.append(f"  trial {best.trial}: {format_values(best.values)}")
         return text
 
-    def _running(self, rows: Sequence[TrialRow]) -> RenderableType:
+    def _running(self, running: Sequence[TrialRow]) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         lines = max(4, self._console.height - 8)
-        running = sorted((row for row in rows if row.state == RUNNING), key=lambda row: row.trial)
-        for row in running[:lines]:
+        for row in sorted(running, key=lambda row: row.trial)[:lines]:
             table.add_row(
                 Text(f"trial {row.trial}", style=STATE_COLORS[RUNNING]),
                 f"epoch {row.epochs}/{self._max_epochs}",
