@@ -9,6 +9,7 @@ import pytest
 from tests.studies import hand_made
 from vae_tune.analysis.audit import audit
 from vae_tune.config import csv_tables
+from vae_tune.config.names import MOMENT
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "''-1", '=HYPERLINK("http://x","y")', "= a, b\nc"]
 TEXTS = ["", "plain", "'quoted'", "it's", "1", "e=mc2", "a-b", "nan", "None"]
@@ -40,6 +41,29 @@ def test_text_that_looks_like_a_number_stays_text_and_only_an_empty_cell_is_miss
     table = csv_tables.read_csv(io.BytesIO(b"node,count\n007,1\nNA,\n,3\n"), {"node": "str", "count": "Int64"})
     assert table["node"].fillna("missing").tolist() == ["007", "NA", "missing"]
     assert table["count"].isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2026-11-30T17:00:09.120+00:00",
+        "2026-11-30T17:00:09.12Z",
+        "2026-11-30 18:00:09.120+01:00",
+        "2026-11-30 17:00:09.120",  # as some spreadsheets write it
+        "2026-11-30T17:00:09.120999+00:00",
+    ],
+)
+def test_a_moment_is_in_utc_however_it_was_written(written):
+    kinds = {"time": MOMENT, "note": "str"}
+    moments = csv_tables.read_csv(io.BytesIO(f'time,note\n{written},"a\nb"\n,\n'.encode()), kinds)["time"]
+    expected = pd.to_datetime(pd.Series(["2026-11-30T17:00:09.120Z", None]), utc=True).dt.as_unit("ms")
+    pd.testing.assert_series_equal(moments, expected, check_names=False)
+
+
+@pytest.mark.parametrize("written", ["tomorrow", "30.11.2026"])
+def test_what_is_no_moment_is_refused(written):
+    with pytest.raises(ValueError, match=written):
+        csv_tables.read_csv(io.BytesIO(f"time\n{written}\n".encode()), {"time": MOMENT})
 
 
 def test_a_column_without_a_value_is_one_of_missing_numbers():

@@ -23,7 +23,7 @@ from vae_tune.config.files import address, named_path, read_json
 from vae_tune.config.local_copies import local_copy, original_address, original_path
 from vae_tune.config.metric import METRIC, Metric
 from vae_tune.config.model_options import PREFIX
-from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, MOMENT, STATE, STATES, STUDY, TRIAL, VAL_LOSS
+from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, STATE, STATES, STUDY, TRIAL, VAL_LOSS
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.trial_values import MODEL, with_values
@@ -351,7 +351,7 @@ def trials_table(
     numbers = {IntDistribution: "Int64", FloatDistribution: "float64"}
     values = {name: numbers.get(type(searched), "category") for name, searched in space.distributions.items()}
     table = _read_table(source, ranking.trial_columns_before | values | names.TRIAL_COLUMNS_AFTER)
-    if unknown := set(table[STATE]) - {*STATES}:
+    if unknown := set(table[STATE].unique()) - {*STATES}:
         raise ValueError(f"{unknown.pop()!r} is no state of a trial")
     if AUDITED not in table:
         marks = [marks_of_schema_1(reason) for reason in table[names.REASON]]
@@ -376,11 +376,7 @@ def _of_reference(reference: Mapping[str, Any], name: str) -> list[Any]:
 
 def _read_table(source: Path | BytesIO, types: Mapping[str, str]) -> pd.DataFrame:
     """Read a table with columns of these types; a category or a bool is left as it is written."""
-    written = {name: "str" if kind in (MOMENT, "category") else kind for name, kind in types.items() if kind != "bool"}
-    table = read_csv(source, written)
-    for name, kind in types.items():
-        if kind == MOMENT:
-            table[name] = pd.to_datetime(table[name], utc=True, format="ISO8601").dt.as_unit("ms")
-        elif kind == "str":
-            table[name] = table[name].fillna("")
-    return table
+    table = read_csv(
+        source, {name: "str" if kind == "category" else kind for name, kind in types.items() if kind != "bool"}
+    )
+    return table.fillna({name: "" for name, kind in types.items() if kind == "str"})

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vae_tune.config.names import MOMENT
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -51,34 +53,54 @@ def read_csv(source: Path | io.BytesIO, kinds: Mapping[str, str] | None = None) 
     """Return a table; only empty cells count as missing.
 
     pyarrow reads each number to the last bit. pandas' own parser does so from 3 on; in 2.2 more than half of the
-    numbers were wrong in the last digit. ``kinds`` are "str", "int64", "Int64" or "float64" by column; other columns
-    are guessed. Raises OSError or ValueError if the table cannot be read, or a cell is of another kind.
+    numbers were wrong in the last digit. ``kinds`` are "str", "int64", "Int64", "float64" or MOMENT by column; other
+    columns are guessed. Raises OSError or ValueError if the table cannot be read, or a cell is of another kind.
     """
     import pandas as pd
     import pyarrow as pa
-    from pyarrow import csv as arrow
+    from pyarrow import compute
 
     kinds = kinds or {}
     types = {"str": pa.string(), "int64": pa.int64(), "Int64": pa.int64(), "float64": pa.float64()}
     content = source.read_bytes() if isinstance(source, Path) else source.getvalue()
-    read: pa.Table = arrow.read_csv(
-        io.BytesIO(content),
-        parse_options=arrow.ParseOptions(newlines_in_values=True),
+    try:
+        read = _parse(content, kinds, types | {MOMENT: pa.timestamp("ms", tz="UTC")})
+    except pa.ArrowInvalid:  # perhaps a moment in another form of ISO 8601, of which pandas knows more
+        read = _parse(content, kinds, types | {MOMENT: pa.string()})
+    columns = {}
+    for name, values in zip(read.column_names, read.columns, strict=True):
+        if kinds.get(name) == MOMENT:
+            if pa.types.is_string(values.type):
+                moments = pd.to_datetime(pd.Series(values.to_pylist(), dtype="str"), utc=True, format="ISO8601")
+                columns[name] = moments.dt.as_unit("ms")
+            else:
+                columns[name] = values.to_pandas().dt.tz_convert("UTC")
+        elif pa.types.is_string(values.type):
+            is_escaped = compute.any(compute.starts_with(values, "'")).as_py()
+            texts = [value and unescape(value) for value in values.to_pylist()] if is_escaped else values.to_pandas()
+            columns[name] = pd.Series(texts, dtype="str")
+        elif kinds.get(name) == "Int64":
+            columns[name] = values.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        elif values.null_count == len(values):
+            columns[name] = pd.Series(float("nan"), range(len(values)))
+        else:
+            columns[name] = values.to_pandas()
+    table = pd.DataFrame(columns)
+    # a column that lacks a value raises an error
+    return table.astype({name: kind for name, kind in kinds.items() if kind == "int64" and table[name].dtype != kind})
+
+
+def _parse(content: bytes, kinds: Mapping[str, str], types: Mapping[str, Any]) -> Any:
+    """Return a table of Arrow."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
+    return arrow.read_csv(
+        pa.BufferReader(content),
+        parse_options=arrow.ParseOptions(newlines_in_values=b'"' in content),
         convert_options=arrow.ConvertOptions(
             column_types={name: types[kind] for name, kind in kinds.items()},
             null_values=[""],
             strings_can_be_null=True,
         ),
     )
-    columns = {}
-    for name, values in zip(read.column_names, read.columns, strict=True):
-        if pa.types.is_string(values.type):
-            columns[name] = pd.Series([value and unescape(value) for value in values.to_pylist()], dtype="str")
-        elif kinds.get(name) == "Int64":
-            columns[name] = pd.Series(values.to_pylist(), dtype="Int64")
-        elif values.null_count == len(values):
-            columns[name] = pd.Series(float("nan"), range(len(values)))
-        else:
-            columns[name] = values.to_pandas()
-    table = pd.DataFrame(columns)
-    return table.astype({name: kind for name, kind in kinds.items() if kind == "int64"})
