@@ -8,15 +8,16 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from tests.studies import make_study
 from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import write_json
-from vae_tune.record.journal import Journal
+from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.metadata import read_metadata, read_search_config
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.record.trials import read_study, read_trials
+from vae_tune.record.trials import read_study, read_trials, trials_in
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
 from vae_tune.tasks.search_plan import make_plan
@@ -147,3 +148,33 @@ def test_logs_that_another_driver_added_after_the_plan_are_read_too(tmp_path):
     record.close()
     assert [row.trial for row in record.rows] == [row.trial for row in other.rows]
     assert read_trials(folder)[-1].number == trial.number
+
+
+def test_of_the_trials_only_those_that_changed_are_read_again_and_all_are_as_optuna_has_them(tmp_path, monkeypatch):
+    record = StudyRecord.resume(
+        folder := make_study(tmp_path / "study", trials=8, ended=6, status="running"), read_metadata(folder)
+    )
+    along = UtcStorage(Journal(folder / "optuna.journal"))
+    read = []
+    get_trial = JournalStorage.get_trial
+    monkeypatch.setattr(
+        JournalStorage, "get_trial", lambda self, number: read.append(number) or get_trial(self, number)
+    )
+
+    def same():
+        """Compare with a storage that reads everything; return which trials the other one read."""
+        read.clear()
+        found, numbers = trials_in(along), sorted(read)
+        assert list(map(vars, found)) == list(map(vars, read_trials(folder)))
+        return numbers
+
+    assert same() == list(range(8))
+    assert same() == []
+    number = next(row.trial for row in record.rows if row.state == "RUNNING")
+    record.note(number, "hot")
+    assert same() == [number]
+    record.finish(number, "PRUNED")
+    record.start(trial := record.study.ask(), trial.params)
+    assert same() == [number, 8]
+    assert [trial.number for trial in along.get_all_trials(0, states=(TrialState.RUNNING,))][-1] == 8
+    record.close()

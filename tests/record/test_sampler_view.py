@@ -1,11 +1,15 @@
 """What a sampler is shown: what is expected of trials that did not come to the end; of a long history, a part."""
 
+import random
+
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from vae_tune.config.compat.optuna import trial_id
 from vae_tune.record import sampler_view as seen
+from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.sampler_view import SET_ASIDE, sampler_view
 
 
@@ -99,6 +103,42 @@ def test_a_trial_that_was_paused_and_wins_later_is_seen_as_after_a_resume(few):
         assert now == [trial.number for trial in sampler_view("s", storage).get_trials()]
         assert number < 80 or 0 in now
     assert len(now) < 100
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_what_is_shown_is_what_a_fresh_view_shows_after_every_kind_of_change(monkeypatch, tmp_path, journal):
+    """A storage is asked several times between two changes, of which each is the smallest that there is."""
+    monkeypatch.setattr(seen, "MOST", 12)
+    monkeypatch.setattr(seen, "_BEST", 8)
+    (file := Journal(tmp_path / "journal")).open()
+    storage = UtcStorage(file) if journal else optuna.storages.InMemoryStorage()
+    truth = optuna.create_study(storage=storage, study_name="s")
+    live = sampler_view("s", storage)
+    choose = random.Random(0)
+    running = []
+
+    def same():
+        for states in (None, (TrialState.WAITING,), (TrialState.COMPLETE, TrialState.RUNNING), None):
+            fresh = sampler_view("s", storage).get_trials(deepcopy=False, states=states)
+            assert list(map(vars, live.get_trials(deepcopy=False, states=states))) == list(map(vars, fresh))
+
+    for _ in range(40):
+        running.append(live.ask({"x": FloatDistribution(0, 1)}))
+        same()
+        for trial in choose.sample(running, k=min(3, len(running))):
+            epoch = len(storage.get_trial(trial_id(trial)).intermediate_values) + 1
+            trial.report(choose.random(), epoch)
+            same()
+            if choose.random() < 0.5:
+                trial.set_user_attr(SET_ASIDE, choose.choice([0, epoch]))
+                same()
+            elif choose.random() < 0.5:
+                running.remove(trial)
+                state = choose.choice([TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+                truth.tell(trial, choose.random() if state == TrialState.COMPLETE else None, state)
+                same()
+    assert len(truth.trials) == 40 > len(live.get_trials()) > 12
+    file.close()
 
 
 def test_a_trial_that_waits_or_runs_is_never_forgotten(few):

@@ -87,7 +87,7 @@ def test_the_tables_never_show_what_the_journal_lacks(record):
 
 def test_a_burst_of_changes_is_in_trials_csv_soon_after(record, monkeypatch):
     seconds = itertools.count()  # writing the table takes a second
-    monkeypatch.setattr("vae_tune.record.study_record.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr("vae_tune.record.tables.time", SimpleNamespace(monotonic=lambda: next(seconds)))
     record.set_status("running")
     for _ in range(3):
         ask(record)

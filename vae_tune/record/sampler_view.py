@@ -13,6 +13,7 @@ number of trials, and GP with its cube.
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from bisect import insort
@@ -106,6 +107,12 @@ class _ViewStorage:
         self._merits: list[tuple[Merit, int]] = []
         """The same trials, the best first."""
         self._failed: list[int] = []
+        self._trials: list[FrozenTrial] = []
+        """All trials at the last call."""
+        self._shown: list[FrozenTrial] = []
+        """Those of them that are presented."""
+        self._extrapolated: list[FrozenTrial] | None = None
+        """The same with their expected losses, once a sampler has asked for them."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -114,11 +121,23 @@ class _ViewStorage:
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """Return the presented trials in one of ``states``."""
-        trials = [*self._warm_start, *self._storage.get_all_trials(study_id, deepcopy=deepcopy)]
-        shown = [as_set_aside(trials[place]) for place in self._best_and_newest(trials)]
+        trials = [*self._warm_start, *self._storage.get_all_trials(study_id, deepcopy=False)]
+        if not self._is_known(trials):
+            self._shown = [as_set_aside(trials[place]) for place in self._best_and_newest(trials)]
+            self._trials, self._extrapolated = trials, None
+        shown = self._shown
         if states is None or TrialState.COMPLETE in states:
-            shown = extrapolate(shown)
-        return [trial for trial in shown if (states is None or trial.state in states) and not _is_empty(trial)]
+            shown = self._extrapolated = self._extrapolated or extrapolate(shown)
+        found = [trial for trial in shown if (states is None or trial.state in states) and not _is_empty(trial)]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def _is_known(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Return whether these are the trials of the last call: TPE asks twice for a proposal.
+
+        A storage replaces a trial by another object when it changes, and it never changes one that has ended.
+        """
+        known = self._trials
+        return len(trials) == len(known) and all(trials[place] is known[place] for place in self._unfinished)
 
     def _best_and_newest(self, trials: Sequence[FrozenTrial]) -> Iterable[int]:
         """Return the places of the trials that are presented; all unfinished and failed ones are.

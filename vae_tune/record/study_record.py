@@ -7,20 +7,19 @@ a user attribute), so that ``trials.csv`` and ``epochs.csv`` can be made again f
 from __future__ import annotations
 
 import contextlib
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from vae_tune.config import names
 from vae_tune.config.compat.optuna import trial_id
-from vae_tune.config.csv_tables import csv_line
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict
-from vae_tune.config.files import atomic, delete_temporary_files, write_json
+from vae_tune.config.files import delete_temporary_files, write_json
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.metric import Metric
 from vae_tune.config.settings import SearchConfig
@@ -31,6 +30,7 @@ from vae_tune.record.lock import StudyLock
 from vae_tune.record.metadata import read_metadata, resume_command
 from vae_tune.record.recovery import refuse_lost_epochs
 from vae_tune.record.sampler_view import SET_ASIDE, read_warm_start_trials, sampler_view
+from vae_tune.record.tables import Tables
 from vae_tune.record.trials import (
     DECISION_ATTRIBUTE,
     REPORT_ATTRIBUTE,
@@ -42,15 +42,22 @@ from vae_tune.record.trials import (
     row_from_trial,
 )
 
-_TABLE_SECONDS = 1.0  # a running trial's row in trials.csv may be this old
-_TABLE_SHARE = 0.05  # of the driver's time at most goes into trials.csv, which is written whole
+
+class _Change(NamedTuple):
+    """A trial as it is after a change."""
+
+    row: TrialRow
+    report: Mapping[str, Any] | None
+    """The report that it adds, if any."""
+    logs: int
+    """The length of the journal with which it is recorded."""
 
 
 class StudyRecord:
     """A study folder, opened for writing by the one driver.
 
     Each change is logged in the journal first. A trial's row is then made from the Optuna study, as after a resume;
-    it goes into the tables and to the listeners once it is on disk.
+    the watchers get it at once, the tables and the listeners once it is on disk.
     """
 
     def __init__(
@@ -69,18 +76,21 @@ class StudyRecord:
         self.after_upload: Callable[[Callable[[], None]], None] = lambda action: action()
         """Calls a function as soon as the record as it is now is safe at ``place``."""
         self.metadata = metadata
+        self.watchers: list[Callable[[TrialRow], None]] = []
+        """Called with each trial that changed, once this is written to the journal."""
         self.listeners: list[Callable[[TrialRow], None]] = []
+        """Called with each trial that changed, once this is on disk."""
         self._ranking = Metric.of(metadata["metric"])
         self._least_epochs = from_dict(SearchConfig, metadata["config"]).least_epochs
         self.study = study
         self._lock = lock
         self._journal = storage.journal
         self._rows: dict[int, TrialRow] = {}
+        self._ended: set[int] = set()
         self._unfinished: dict[int, optuna.Trial] = {}
-        self._lines: dict[int, str] = {}
-        self._changed: list[tuple[TrialRow, str]] = []
-        self._stale = False
-        self._written = self._next_table = 0.0
+        self._unwatched: list[TrialRow] = []
+        self._changed: deque[_Change] = deque()
+        """What the tables and listeners are yet to be told."""
         lent = read_warm_start_trials(study)
         self.sampler_view = sampler_view(metadata["name"], storage, lent)
         trials = study.get_trials(deepcopy=False)
@@ -90,13 +100,8 @@ class StudyRecord:
         for trial in trials:
             if trial.state != TrialState.WAITING and names.WARM_START not in trial.user_attrs:
                 self._adopt(trial)
-        reports = [(row.trial, report) for row in self._rows.values() for report in row.reports]
-        reports.sort(key=lambda pair: pair[1][names.ORDER])
-        self._reports = len(reports)
-        with atomic(folder / names.EPOCHS_FILE) as file:
-            file.write(csv_line(self._ranking.epoch_columns).encode())
-            file.writelines(self._epochs_line(number, report).encode() for number, report in reports)
-        self._epochs = (folder / names.EPOCHS_FILE).open("a", newline="", encoding="utf-8")
+        self._reports = sum(len(row.reports) for row in self._rows.values())
+        self._tables = Tables(folder, self._ranking, tuple(metadata["space"]), self.rows)
         self.set_status("running")
 
     @classmethod
@@ -174,9 +179,36 @@ class StudyRecord:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write all that is logged in the block at once, at its end."""
+        """Write all that is logged in the block at once, at its end.
+
+        Raises:
+            OSError: it cannot be written, or what was written before cannot be brought to disk.
+        """
         with self._journal.transaction():
             yield
+        while self._unwatched and not self._journal.is_in_transaction:
+            row = self._unwatched.pop(0)
+            for watcher in self.watchers:
+                watcher(row)
+        self._publish()
+
+    @contextlib.contextmanager
+    def synced_in_background(self) -> Iterator[None]:
+        """Do not wait in the block until what is written is on disk; it is by the end of the block.
+
+        A driver that is killed loses nothing. Of a machine that loses its power, the trials resume from their
+        checkpoints, which may be a few milliseconds ahead of the record.
+        """
+        with self._journal.synced_in_background():
+            yield
+
+    def wait(self) -> None:
+        """Wait until all changes are on disk, in the tables, and known to the listeners.
+
+        Raises:
+            OSError: they cannot be brought to disk.
+        """
+        self._journal.wait()
         self._publish()
 
     @property
@@ -192,7 +224,7 @@ class StudyRecord:
     @property
     def ended(self) -> int:
         """How many trials have ended."""
-        return sum(row.state != names.RUNNING for row in self._rows.values())
+        return len(self._ended)
 
     def row(self, number: int) -> TrialRow:
         """Return the trial with that number, which can differ from its index in ``rows``.
@@ -232,7 +264,7 @@ class StudyRecord:
                     trial.set_user_attr(name, result[name])
             trial.set_user_attr(f"{REPORT_ATTRIBUTE}{report[names.EPOCH]}", report)
             trial.report(report[self._ranking.name], report[names.EPOCH])
-            self._update(trial, self._epochs_line(number, report))
+            self._update(trial, report)
 
     def note(self, number: int, note: str) -> None:
         """Add a note to the ``reason`` of a trial that goes on."""
@@ -277,16 +309,17 @@ class StudyRecord:
             self._update(trial)
 
     def refresh(self) -> None:
-        """Write ``trials.csv`` where a trial changed since, unless it was written a moment ago."""
-        if self._stale and time.monotonic() >= self._next_table:
-            self._write_trials()
+        """Tell tables and listeners what is on disk by now; ``trials.csv`` unless it was written a moment ago."""
+        self._publish()
+        self._tables.refresh()
 
     def set_status(self, status: str, ended: str | None = None) -> None:
         """Write the status of the search into ``study.json``, and the tables as they are now.
 
         ``ended`` is when this run of the search ended, for its entry among the study's runs.
         """
-        self._write_trials()
+        self._publish()
+        self._tables.write_trials()
         runs = list(self.metadata.get("runs", []))
         if ended is not None and runs:
             runs[-1] = {**runs[-1], "ended": ended}
@@ -295,10 +328,10 @@ class StudyRecord:
 
     def close(self) -> None:
         """Write and close the files, and release the lock, also when the disk is full."""
-        if self._stale:
+        if self._tables.are_stale:
             with contextlib.suppress(OSError):
-                self._write_trials()
-        for file in (self._epochs, self._journal):
+                self._tables.write_trials()
+        for file in (self._tables, self._journal):
             with contextlib.suppress(OSError):
                 file.close()
         self._lock.release()
@@ -315,46 +348,26 @@ class StudyRecord:
     def _set_row(self, frozen: FrozenTrial) -> TrialRow:
         row = row_from_trial(frozen)
         self._rows[row.trial] = row
-        cells = row.cells()
-        self._lines[row.trial] = csv_line(cells.get(column, "") for column in self._trial_columns())
+        if row.state != names.RUNNING:
+            self._ended.add(row.trial)
         return row
 
-    def _update(self, trial: optuna.Trial, epochs_line: str = "") -> None:
+    def _update(self, trial: optuna.Trial, report: Mapping[str, Any] | None = None) -> None:
         """Make a trial's row again from the study; call this in a transaction."""
-        known = self._rows.get(trial.number)
         row = self._set_row(trial.storage.get_trial(trial_id(trial)))
-        changed = known is None or (known.state, known.reason, known.values) != (row.state, row.reason, row.values)
-        self._stale = self._stale or changed
-        self._changed.append((row, epochs_line))
+        self._unwatched.append(row)
+        self._changed.append(_Change(row, report, self._journal.logged))
 
     def _publish(self) -> None:
-        """Write what changed to the tables and call the listeners, unless a transaction is open.
+        """Write what changed and is on disk to the tables, and call the listeners.
 
         So a table never has what the journal lacks.
         """
-        while self._changed and not self._journal.is_in_transaction:
-            row, epochs_line = self._changed.pop(0)
-            if epochs_line:
-                self._epochs.write(epochs_line)
-                self._epochs.flush()
-            self._stale = self._stale or time.monotonic() - self._written > _TABLE_SECONDS
-            self.refresh()
+        while self._changed and self._changed[0].logs <= self._journal.on_disk:
+            row, report, _ = self._changed.popleft()
+            self._tables.update(row, report)
             for listener in self.listeners:
                 listener(row)
-
-    def _epochs_line(self, number: int, report: Mapping[str, Any]) -> str:
-        return csv_line(number if column == names.TRIAL else report[column] for column in self._ranking.epoch_columns)
-
-    def _trial_columns(self) -> tuple[str, ...]:
-        return (*self._ranking.trial_columns_before, *self.metadata["space"], *names.TRIAL_COLUMNS_AFTER)
-
-    def _write_trials(self) -> None:
-        start, self._stale = time.monotonic(), False
-        with atomic(self.folder / names.TRIALS_FILE) as file:
-            lines = [csv_line(self._trial_columns()), *(self._lines[number] for number in sorted(self._lines))]
-            file.write("".join(lines).encode())
-        self._written = time.monotonic()
-        self._next_table = self._written + (self._written - start) / _TABLE_SHARE
 
 
 @contextlib.contextmanager

@@ -22,11 +22,12 @@ from vae_tune.config.space import Space
 from vae_tune.config.trial_values import with_values
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now
-from vae_tune.search.callbacks import EachStep, FailureReasons, ForgetMetrics, ReportsToLifecycle, StopsAll
+from vae_tune.search.callbacks import EachStep, FailureReasons, ForgetTrials, ReportsToLifecycle, StopsAll
 from vae_tune.search.ray_restarts import failed
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
+from vae_tune.search.trial_states import Lifecycle
 
 _MAX_FAILURES = 3
 """Times that a trial is tried again after its worker died or raised."""
@@ -58,7 +59,7 @@ def run_trials(
         return
     grows = config.resources.address is not None
     most = min(to_run, config.resources.max_concurrent or to_run) if grows else slots().count
-    each_step = partial(_each_step, record, stopping, slots, check)
+    each_step = partial(_each_step, record, searcher.trials, stopping, slots, check)
     ask_to_pause(pausing=False)
     tuner = tune.Tuner(
         tune.with_resources(trainable, partial(trial_resources, slots().cpus)),
@@ -75,13 +76,16 @@ def run_trials(
             name=names.RAY_FOLDER,
             storage_path=str(record.folder.absolute()),
             stop=StopsAll(stopping),
-            callbacks=[FailureReasons(searcher.trials, stopping, check), EachStep(each_step), ForgetMetrics()],
+            callbacks=[FailureReasons(searcher.trials, stopping, check), EachStep(each_step), ForgetTrials()],
             failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             verbose=0,
         ),
     )
     try:
-        tuner.fit()
+        with record.synced_in_background():
+            tuner.fit()
+            with searcher.trials.recording():
+                record.wait()
     except Exception as error:
         check()
         if ray_is_alive():
@@ -95,9 +99,12 @@ def run_trials(
         raise failed(record, stopping.error)
 
 
-def _each_step(record: StudyRecord, stopping: Stopping, slots: Callable[[], Slots], check: Callable[[], None]) -> None:
+def _each_step(
+    record: StudyRecord, trials: Lifecycle, stopping: Stopping, slots: Callable[[], Slots], check: Callable[[], None]
+) -> None:
     """Do what each step of Ray Tune's loop needs."""
-    record.refresh()
+    with trials.recording():
+        record.refresh()
     stopping.slots = slots().count  # it looks at the nodes, also when no more trials are handed out
     check()
     if stopping.reason == names.PAUSED:

@@ -37,7 +37,8 @@ def train_trials(search: RunningSearch) -> None:
     for row in record.rows:
         stopping.listen(row)
     with WinnerListener(search) as winner:
-        record.listeners += [stopping.listen, winner, view]
+        record.watchers.append(stopping.listen)
+        record.listeners += [winner, view]
         slots = CurrentSlots(search.slots, plan.config.resources, view.say, stopping.fail, search.unfinished)
         run_with_restarts(partial(_run, search, slots), record, stopping, search.ray, view.warn)
         unfinished = search.unfinished()
