@@ -221,16 +221,24 @@ def trial(tmp_path, monkeypatch):
     return Trial("any", stub=True)
 
 
-def test_a_trial_of_tune_forgets_its_metrics(trial):
-    loss = 1234.5678901234  # no digits of a moment or a duration
-    trial.update_last_result({"training_iteration": 1, "val_loss": loss})
-    metadata = trial.run_metadata
-    assert metadata.metric_n_steps["val_loss"]
-    assert metadata.metric_analysis["val_loss"]["last"] == loss
-    kept_before = {name for name, value in vars(metadata).items() if str(loss) in repr(value)}
-    private_ray.forget_metrics(trial)
-    assert metadata.metric_n_steps == metadata.metric_analysis == {}
-    assert kept_before == {"metric_n_steps", "metric_analysis", "last_result"}
+def test_of_a_trial_tune_keeps_the_last_report_and_when_it_has_ended_only_the_state(trial):
+    loss, rate = 1234.5678901234, 0.98765432101234  # no digits of a moment or a duration
+    trial.set_config({"rate": rate})
+    trial.evaluated_params = {"rate": rate}
+    with private_ray.lean_tune(local=True):
+        trial.update_last_result({"training_iteration": 1, "val_loss": loss})
+    trial.set_status(Trial.TERMINATED)
+
+    def holding(number):
+        kept = {**vars(trial), **vars(trial.run_metadata)}
+        return {name for name, value in kept.items() if str(number) in repr(value)}
+
+    assert holding(loss) == {"last_result"}
+    assert holding(rate) == {"config", "evaluated_params"}
+    trial._Trial__unresolved_config = trial.config
+    private_ray.forget_trial(trial)
+    assert holding(loss) | holding(rate) == set()
+    assert trial.is_finished()
 
 
 @pytest.mark.parametrize(

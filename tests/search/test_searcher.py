@@ -12,13 +12,14 @@ from ray.tune.search import Searcher
 from tests.record.test_study_record import METADATA
 from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.cluster.slots import Slots
+from vae_tune.config.compat.ray import lean_tune
 from vae_tune.config.errors import SearchError
 from vae_tune.config.names import EPOCH, GPU_ERROR, GPU_MEMORY, GPUS, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.settings import AshaConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search import callbacks as module
-from vae_tune.search.callbacks import FailureReasons, ForgetMetrics
+from vae_tune.search.callbacks import FailureReasons, ForgetTrials
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
 from vae_tune.search.stopping import Stopping
@@ -260,13 +261,18 @@ def test_a_worker_that_died_with_ray_is_no_failure_of_its_trial_and_ray_is_not_w
     assert record.rows[0].state == "RUNNING"
 
 
-def test_an_ended_trial_keeps_no_metrics_in_the_driver():
-    trial = Trial("any", stub=True)
-    for value in (3.0, 2.0):
-        trial.update_last_result({"training_iteration": 1, "val_loss": value})
-    assert trial.metric_analysis
-    ForgetMetrics().on_trial_complete(0, [], trial)
+def test_of_an_ended_trial_the_driver_keeps_only_its_state():
+    trial = Trial("any", stub=True, config={"values": {"x": 1}}, evaluated_params={"values/x": 1})
+    with lean_tune(local=True):
+        trial.update_last_result({"training_iteration": 1, "val_loss": 2.0})
+    trial.set_status(Trial.TERMINATED)
+    forget = ForgetTrials()
+    forget.on_trial_complete(0, [], trial)
+    assert trial.last_result["val_loss"] == 2.0  # Ray Tune needs it until the end of its step
     assert trial.metric_analysis == {}
+    forget.on_step_end(0, [])
+    assert (trial.run_metadata.last_result, trial.config, trial.evaluated_params) == ({}, {}, {})
+    assert trial.is_finished()
 
 
 def with_memory(record, memory, need):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from ray import tune
@@ -26,5 +27,10 @@ def ray_trainable(config: dict[str, Any], *, codes: Mapping[str, Code], **settin
 
 def trial_resources(cpus: int, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
     """Return what Ray reserves for a trial: ``cpus`` cores, and its share of a GPU."""
-    gpu = {"GPU": config[GPUS]} if config[GPUS] else {}
-    return tune.PlacementGroupFactory([{"CPU": float(cpus), **gpu}])
+    return _resources(cpus, config[GPUS])
+
+
+@cache
+def _resources(cpus: int, gpus: float) -> tune.PlacementGroupFactory:
+    """Return one object for all trials with these resources: Ray Tune keeps it for each."""
+    return tune.PlacementGroupFactory([{"CPU": float(cpus), **({"GPU": gpus} if gpus else {})}])

@@ -12,7 +12,7 @@ from ray.tune.stopper import Stopper
 
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import ray_is_alive
-from vae_tune.config.compat.ray import forget_metrics, is_out_of_memory, is_worker_death, last_failure
+from vae_tune.config.compat.ray import forget_trial, is_out_of_memory, is_worker_death, last_failure
 from vae_tune.config.names import TRIAL
 from vae_tune.search.stopping import Stopping
 from vae_tune.search.trial_states import Lifecycle
@@ -105,9 +105,17 @@ class EachStep(_PicklesToNothing, Callback):
         self._function()
 
 
-class ForgetMetrics(Callback):
-    """Deletes what Ray Tune keeps of each metric of an ended trial."""
+class ForgetTrials(_PicklesToNothing, Callback):
+    """Deletes what Ray Tune keeps of ended trials, all of which the record holds."""
+
+    def __init__(self) -> None:
+        self._ended: list[Trial] = []
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Delete the trial's metrics, which the record holds."""
-        forget_metrics(trial)
+        """Note a trial: Ray Tune still needs it in this step."""
+        self._ended.append(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
+        """Delete what was kept of the trials that ended in this step."""
+        while self._ended:
+            forget_trial(self._ended.pop())
