@@ -186,7 +186,7 @@ def test_a_target_loss_ends_the_search_and_a_resume_takes_up_what_was_left(tmp_p
     folder = tmp_path / "study"
     metadata = new_metadata("study", config, config.trial, DEFAULT_SPACE, tiny)
     record = StudyRecord.create(folder, metadata)
-    record.listeners.append(ending.listen)
+    record.watchers.append(ending.listen)
     run_trials(good, config, DEFAULT_SPACE, record, lambda: SLOTS, ending)
     record.close()
     assert ending.reason == "target loss reached"
