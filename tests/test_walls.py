@@ -27,7 +27,7 @@ NAMED_ONLY_IN = {
     "views/json_values replay/curves replay/surrogate replay/tables "
     "tasks/compare tasks/confirm tasks/explore tasks/repeats tasks/replay",
     "numpy": "search/expected_gain search/learning_curves search/unit_cube "
-    "analysis images vae views/figures views/live tasks/generate cli/check/node_trial "
+    "analysis images vae config/compat views/figures views/json_values views/live tasks/generate cli/check/node_trial "
     "replay/curves replay/forecast replay/surrogate replay/tables",
     "scipy": "search/expected_gain search/learning_curves analysis config/compat replay/surrogate tasks/repeats",
     "sklearn": "replay/surrogate",

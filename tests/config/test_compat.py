@@ -21,6 +21,9 @@ import torch
 import tyro
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import FanovaImportanceEvaluator
+from optuna.importance._fanova import _fanova
+from optuna.importance._fanova._tree import _FanovaTree
 from optuna.samplers._tpe import _truncnorm
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
@@ -319,6 +322,31 @@ def test_tpes_log_ndtr_is_replaced_by_an_equal_one():
         private_optuna.vectorize_tpe()
         fast = _truncnorm._log_ndtr(numbers)
     assert fast == pytest.approx([_truncnorm._log_ndtr_single(number) for number in numbers], rel=1e-12)
+
+
+def test_fanovas_trees_are_replaced_by_equal_ones():
+    space = {
+        "width": IntDistribution(2, 64),
+        "rate": FloatDistribution(0.0, 1.0),
+        "activation": CategoricalDistribution(["relu", "tanh", "elu"]),
+    }
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(60):
+        trial = study.ask(space)
+        width, rate, activation = trial.params.values()
+        study.tell(trial, width * rate + 40 * (activation == "tanh"))
+
+    def shares():
+        return FanovaImportanceEvaluator(seed=0, max_depth=8).evaluate(study)
+
+    with mock.patch.object(_fanova, "_FanovaTree", _FanovaTree):
+        theirs = shares()
+        private_optuna.vectorize_fanova()
+        assert _fanova._FanovaTree is not _FanovaTree
+        ours = shares()
+    assert ours == pytest.approx(theirs, rel=1e-9)
+    assert len(ours) == 3
+    assert min(ours.values()) > 0.05
 
 
 # torch, torchvision, tyro

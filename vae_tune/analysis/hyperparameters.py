@@ -20,6 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from vae_tune.analysis.axis_ranges import log_ticks, round_ticks
 from vae_tune.analysis.study import Study, parts_by_model, trial_configs
 from vae_tune.config import names
+from vae_tune.config.compat.optuna import vectorize_fanova
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import EPOCH, EPOCHS, FAIL, HYPERPARAMETER, IMPORTANCE, STATE, TRIAL, TRIALS
 from vae_tune.config.optuna_logging import silence_optuna
@@ -255,6 +256,7 @@ def importance(study: Study, epoch: int | None = None) -> pd.DataFrame:
     if len(trials) >= MIN_TRIALS and differ:
         from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 
+        vectorize_fanova()
         ped_anova = PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, _TOP / len(trials))))
         shares = {
             PED_ANOVA: _evaluate(ped_anova, trials, space),

@@ -130,8 +130,13 @@ class Study:
         trials = self.trials.assign(**{name: self.trials[name] / nats for name in _TRIAL_LOSSES})
         epochs = self.epochs.assign(**{name: self.epochs[name] / nats for name in _EPOCH_LOSSES})
         shown = replace(self, trials=trials, epochs=epochs)
-        shown.__dict__["shown"] = shown  # it is in that unit already
+        shown.__dict__ |= {"shown": shown, "_configs": self._configs}  # it is in that unit already
         return shown
+
+    @cached_property
+    def _configs(self) -> dict[int, TrialConfig]:
+        """The configurations that :func:`trial_configs` has made; the checks of a thousand take most of a second."""
+        return {}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -195,9 +200,13 @@ class Study:
 
 def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
     """Return the whole configuration of each of ``trials``, given by number."""
-    rows = study.trials.loc[list(trials), list(study.space.distributions)].to_dict("records")
-    known = [{str(name): value for name, value in row.items() if pd.notna(value)} for row in rows]
-    return [with_values(study.reference, values) for values in known]
+    wanted = list(trials)
+    new = [trial for trial in dict.fromkeys(wanted) if trial not in study._configs]
+    rows = study.trials.loc[new, list(study.space.distributions)].to_dict("records")
+    for trial, row in zip(new, rows, strict=True):
+        values = {str(name): value for name, value in row.items() if pd.notna(value)}
+        study._configs[trial] = with_values(study.reference, values)
+    return [study._configs[trial] for trial in wanted]
 
 
 def rows_to_rank(study: Study) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
@@ -58,3 +60,54 @@ def _log_ndtr(a: Any) -> Any:
     from scipy.special import log_ndtr
 
     return log_ndtr(a)
+
+
+def vectorize_fanova() -> None:
+    """Replace fANOVA's walks through its trees, in Python: most of what the importance of many trials costs."""
+    from optuna.importance._fanova import _fanova
+
+    setattr(_fanova, "_FanovaTree", _Leaves)  # noqa: B010  # it exports no such name, says mypy
+
+
+class _Leaves:
+    """A tree of fANOVA as the boxes of its leaves, with the two numbers that Optuna asks of its ``_FanovaTree``.
+
+    They are sums over the leaves, taken in another order than Optuna's: equal to within rounding.
+    """
+
+    def __init__(self, tree: Any, search_spaces: npt.NDArray[np.float64]):
+        """Take a tree of scikit-learn and the ends of each input's range: (inputs, 2)."""
+        self._edges = [
+            np.unique([*ends, *tree.threshold[tree.feature == place]]) for place, ends in enumerate(search_spaces)
+        ]
+        boxes = np.empty((tree.node_count, *search_spaces.shape))
+        boxes[0] = search_spaces
+        nodes = zip(tree.feature, tree.threshold, tree.children_left, tree.children_right, strict=True)
+        for node, (split, threshold, left, right) in enumerate(nodes):  # a node comes before its children
+            if split >= 0:
+                boxes[[left, right]] = boxes[node]
+                boxes[left, split, 1] = boxes[right, split, 0] = threshold
+        is_leaf = tree.feature < 0
+        self._boxes, self._values = boxes[is_leaf], tree.value[is_leaf].reshape(is_leaf.sum(), -1)[:, 0]
+        self._sides = np.diff(self._boxes)[:, :, 0]
+
+    @property
+    def variance(self) -> float:
+        """The variance of the tree's prediction over the whole space."""
+        return _variance(self._values, self._sides.prod(axis=1))
+
+    def get_marginal_variance(self, features: npt.NDArray[np.int64]) -> float:
+        """Return the variance of the prediction over some inputs, averaged over the others."""
+        is_inside, sizes = np.ones((1, len(self._values)), bool), np.ones(1)
+        for place in features:  # the cells between all splits of these inputs
+            edges, (low, high) = self._edges[place], self._boxes[:, place].T
+            middles = (edges[1:] + edges[:-1])[:, None] / 2
+            is_inside = (is_inside[:, None] & (low < middles) & (middles <= high)).reshape(-1, len(low))
+            sizes = np.outer(sizes, np.diff(edges)).ravel()
+        weights = is_inside * np.delete(self._sides, features, axis=1).prod(axis=1)
+        totals = weights.sum(axis=1)
+        return _variance(weights @ self._values / totals, totals * sizes)
+
+
+def _variance(values: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> float:
+    return float(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
