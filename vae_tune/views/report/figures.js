@@ -1,4 +1,4 @@
-// Draws a figure when it comes into view, and highlights the chosen trial in it. A color "@name" is a CSS variable.
+// Draws a figure when it comes near the window, and highlights the chosen trial in it. A color "@name" is a CSS variable.
 const touch = matchMedia("(pointer: coarse)").matches;
 const scale = () => [0, 1, 2, 3, 4].map((step) => [step / 4, css("scale-" + step)]);
 const tooltips = new Map();
@@ -81,11 +81,31 @@ function draw(node) {
   highlight(place);
 }
 
+// One figure per frame, those in the window first: each is seen, and the page scrolls, while others are still drawn.
+const near = new Set();
+const distance = (node) => {
+  const { top, bottom } = node.getBoundingClientRect();
+  return Math.max(top - innerHeight, -bottom, 0);
+};
+const afterFrame = (work) => requestAnimationFrame(() => setTimeout(work));
+
+function drawNearest() {
+  const [node] = [...near].sort((a, b) => distance(a) - distance(b));
+  near.delete(node);
+  if (!cards.get(node).drawn) draw(node);
+  if (near.size) afterFrame(drawNearest);
+}
+
 const watcher = new IntersectionObserver(
-  (entries) => entries.filter((entry) => entry.isIntersecting).forEach(({ target }) => {
-    watcher.unobserve(target);
-    draw(target);
-  }),
+  (entries) => {
+    const isIdle = !near.size;
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      watcher.unobserve(target);
+      near.add(target);
+    }
+    if (isIdle && near.size) drawNearest();
+  },
   { rootMargin: "400px" },
 );
 
@@ -105,8 +125,10 @@ for (const [node, card] of cards) {
   watcher.observe(node);
 }
 
-const redraw = () => cards.forEach((card, node) => card.drawn && draw(node));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  colors.clear();
+  cards.forEach((card, node) => card.drawn && draw(node));
+});
 addEventListener("beforeprint", () => {
   document.querySelectorAll("details").forEach((more) => (more.open = true));
   cards.forEach((card, node) => card.views.length && !card.drawn && draw(node));

@@ -7,7 +7,13 @@ const make = (tag, text = "", attributes = {}) => {
   node.textContent = text;
   return node;
 };
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+const colors = new Map(); // of the theme, since reading one makes the browser style all of the page that has changed
+const css = (name) => {
+  if (!colors.has(name)) {
+    colors.set(name, getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim());
+  }
+  return colors.get(name);
+};
 const number = (value) => {
   if (typeof value !== "number") return value ?? "";
   return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(value >= 100 ? 5 : 4)));
