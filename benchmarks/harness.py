@@ -37,6 +37,23 @@ def alternate(ways: Mapping[str, Callable[[], float]], runs: int, *, warm_up: in
     return found
 
 
+def checkouts(beside: Path | None) -> dict[str, Path]:
+    """Return the checkouts to measure, by name with commit: ``beside`` first if it is given, then this one."""
+    ways = {"beside": beside, "here": FOLDER.parent}
+    return {f"{name}, {commit_of(way)}": way.resolve() for name, way in ways.items() if way}
+
+
+def commit_of(checkout: Path) -> str:
+    """Return the commit of a checkout, marked where files differ from it."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def in_checkout(checkout: Path) -> dict[str, Any]:
+    """Return the options of ``subprocess`` with which Python imports the code of a checkout."""
+    return {"cwd": checkout, "env": {**os.environ, "PYTHONPATH": str(checkout)}}
+
+
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """Return median, minimum and maximum in words."""
     median = statistics.median(values)
