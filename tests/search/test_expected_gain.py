@@ -6,6 +6,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.search import expected_gain
 from vae_tune.search.expected_gain import INITIAL, NEW, Chooser, Known, _plan_values, expected_improvement
 
 LAST = 10
@@ -71,6 +72,30 @@ def test_there_is_nothing_to_choose_before_a_report_or_without_a_trial_to_go_on(
     assert chooser.options(known(chooser, [LAST, LAST]), may_open=False) is None
 
 
+def test_trials_are_chosen_by_wider_variances_than_those_of_the_gains(monkeypatch):
+    chooser = Chooser(DEFAULT_SPACE, LAST, seed=0)
+    trials = known(chooser, [LAST, LAST - 1, *[3] * 9])
+    options = chooser.options(trials, may_open=False)
+    one_left = options.numbers == 1
+    assert options.per_epoch[one_left] > options.gains[one_left]
+    monkeypatch.setattr(expected_gain, "CAUTION", 1.0)
+    again = chooser.options(trials, may_open=False)
+    assert again.per_epoch[one_left] == pytest.approx(again.gains[one_left])
+    assert (again.gains == options.gains).all()
+
+
+def test_a_new_configuration_is_charged_a_whole_training_more(monkeypatch):
+    chooser = Chooser(DEFAULT_SPACE, LAST, seed=0)
+    trials = known(chooser, [LAST, *[3] * 9])
+    charged = chooser.options(trials, may_open=True)
+    monkeypatch.setattr(expected_gain, "PRICE", 0.0)
+    ratio = charged.per_epoch / chooser.options(trials, may_open=True).per_epoch
+    is_new = charged.numbers == NEW
+    assert (ratio[~is_new] == 1).all()
+    assert ratio[is_new].min() >= 1 / (1 + LAST) - 1e-9
+    assert ratio[is_new].max() <= LAST / (2 * LAST) + 1e-9
+
+
 def test_of_two_trials_as_long_the_better_one_promises_more():
     chooser = Chooser(DEFAULT_SPACE, LAST, seed=0)
     trials = known(chooser, [LAST, *[3] * 9])
@@ -92,7 +117,7 @@ def test_a_running_trial_keeps_new_ones_from_its_place():
 
 def test_after_many_complete_trials_new_configurations_are_sought_near_the_best():
     chooser = Chooser(DEFAULT_SPACE, LAST, seed=0)
-    options = chooser.options(known(chooser, [LAST] * 25), may_open=True)
+    options = chooser.options(known(chooser, [LAST] * 40), may_open=True)
     assert np.linalg.norm(options.places[options.best] - 0.5) < 0.25
 
 

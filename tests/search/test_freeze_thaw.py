@@ -172,8 +172,8 @@ def test_an_audit_names_an_epoch_that_another_trial_should_have_had(tmp_path, me
 def test_decisions_of_an_older_model_are_named_and_not_derived_again(tmp_path, metadata, monkeypatch, capsys):
     record = StudyRecord.create(tmp_path / "s", metadata)
     with monkeypatch.context() as patched:
-        patched.setattr(freeze_thaw, "MODEL_VERSION", 0)
-        patched.setattr(expected_gain, "PRICE", 500.0)
+        patched.setattr(freeze_thaw, "MODEL_VERSION", 1)
+        patched.setattr(expected_gain, "PRICE", 100.0)
         Workers(record, 1).run(30)
     record.close()
     record = StudyRecord.resume(tmp_path / "s", metadata)
@@ -183,7 +183,7 @@ def test_decisions_of_an_older_model_are_named_and_not_derived_again(tmp_path, m
     contradictions, notes = check_record(tmp_path / "s")
     assert without_best(contradictions) == []
     assert notes == [
-        f"{old} decisions of freeze-thaw were not derived again: version 0 of its model made them, "
+        f"{old} decisions of freeze-thaw were not derived again: version 1 of its model made them, "
         f"this is version {MODEL_VERSION}"
     ]
     run(AuditOptions(folder=tmp_path / "s"))

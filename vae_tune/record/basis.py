@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 """Version of the model that freeze-thaw decides by; it rises where the same record may lead to another decision."""
 
 

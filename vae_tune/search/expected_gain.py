@@ -3,7 +3,10 @@
 The gain of a trial is by how much its final loss lies below that of the best complete trial. A trial may be left after
 each epoch. So its value is that of the best plan of the form "train one epoch; then train to the end if the loss that
 is expected then is low enough": the plan's expected gain, divided by its expected epochs. A new configuration is
-charged ``PRICE`` epochs more, since the number of configurations is limited.
+charged the epochs of ``PRICE`` whole trainings more, since the number of configurations is limited.
+
+The variances are those given the fitted kernel, which is uncertain too. So trials are chosen by variances that are
+``CAUTION`` times as large, which keeps a search from settling early; whether it ends follows from those of the model.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from vae_tune.search.unit_cube import Array, UnitCube
 
 INITIAL = 10
 """New configurations, after the reference, before the first that the model chooses."""
-PRICE = 5.0
-"""Epochs that a new configuration is charged beside those that it trains."""
+PRICE = 1.0
+"""Whole trainings that a new configuration is charged beside the epochs that it trains."""
+CAUTION = 2.0
+"""Factor of the variances by which trials are chosen."""
 MIN_GAIN = 0.001
 """Of the spread of the losses, median to best: the gain below which a trial is not worth going on."""
 NEW = -1
@@ -32,7 +37,7 @@ NEW = -1
 _ANYWHERE = 3  # one in so many of the later configurations is a point of the initial sequence too
 _FLOOR = 0.3  # of the spread: the distance of the floor below the lowest loss
 _EQUAL = 1e-9  # the least spread
-_CAP = 3.0  # logarithm of excess above the median, beyond which losses count as equally poor
+_CAP = 1.0  # logarithm of excess above the median, beyond which losses count as equally poor
 _KEPT = (1, 2, 4, 8, 16, 32, 64)  # epochs whose losses are used beside a trial's last
 _MOST, _MOST_BEST = 250, 150  # trials that are used; those of them with the lowest losses, the others are the newest
 _MOST_POINTS = 500  # losses that are used
@@ -253,13 +258,15 @@ class _Model:
         mean = mean * self._data.scale + self._data.mean
         variance = np.maximum(variance - own, 1e-10) * self._data.scale**2
         gains = expected_improvement(self._best, mean, variance)
-        price = np.where(is_new, PRICE, 0.0)
-        per_epoch = gains / (left + price)
+        variance *= CAUTION
+        hopes = expected_improvement(self._best, mean, variance)
+        price = np.where(is_new, PRICE * self._last, 0.0)
+        per_epoch = hopes / (left + price)
         top = np.flatnonzero(left > 1)
-        top = top[np.argsort(-gains[top], kind="stable")[:_PLANS]]
+        top = top[np.argsort(-hopes[top], kind="stable")[:_PLANS]]
         if len(top):
             then = Points(places[top], togo(epochs[top] + 1, self._last), trials[top])
-            learned = self._process.learned(across[:, top], then, own[top]) * self._data.scale**2
+            learned = self._process.learned(across[:, top], then, own[top]) * self._data.scale**2 * CAUTION
             learned = np.minimum(learned, variance[top] * (1 - 1e-6))
             plans = _plan_values(self._best, mean[top], variance[top], learned, left[top], price[top])
             per_epoch[top] = np.maximum(per_epoch[top], plans)
