@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vae_tune.cluster import ray_folder as module
-from vae_tune.cluster.ray_folder import create_ray_folder
+from vae_tune.cluster.ray_folder import create_ray_folder, is_ray_folder
 from vae_tune.config.errors import UsageError
 
 
@@ -31,6 +31,7 @@ def test_each_ray_has_a_folder_of_its_own_that_nobody_else_can_enter(tmp_path):
     try:
         assert first.path != second.path
         for folder in (first, second):
+            assert is_ray_folder(folder.path)
             assert is_private(folder.created[0])
             assert folder.created[0].parent == tmp_path
     finally:
@@ -47,6 +48,7 @@ def test_a_folder_too_deep_for_sockets_gets_a_short_link_and_a_socket_fits(parts
     assert real.parent == place
     assert is_private(real)
     assert is_private(short)
+    assert is_ray_folder(folder.path)
     path = folder.path / module._SOCKET
     path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as server:
@@ -120,6 +122,14 @@ def test_what_a_killed_process_left_is_deleted_after_a_day_and_nothing_that_is_i
         create_ray_folder(environment).delete()
         assert set(tmp_path.iterdir()) == folders
     used.delete()
+
+
+@pytest.mark.parametrize("path", ["ray", "ray-tracing/ray", "mine/ray"])
+def test_a_folder_that_a_user_names_for_a_ray_is_none_of_a_search(path, tmp_path):
+    (tmp_path / path).mkdir(parents=True)
+    (tmp_path / "mine/lock").parent.mkdir(exist_ok=True)
+    (tmp_path / "mine/lock").touch()
+    assert not is_ray_folder(tmp_path / path)
 
 
 def test_a_folder_of_the_login_node_that_is_missing_here_is_passed_over(tmp_path):

@@ -8,6 +8,8 @@ import ray
 from ray.tune.execution.class_cache import _ActorClassCache
 
 from tests.system.conftest import SLOTS, descendants, wait_for
+from vae_tune.cluster.ray_folder import is_ray_folder
+from vae_tune.config.compat.ray import running_rays
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("local_ray")]
 
@@ -17,6 +19,11 @@ def test_ray_starts_only_what_a_search_on_one_machine_uses():
     assert "raylet/raylet" in commands
     assert "monitor.py" not in commands  # neither the autoscaler's nor the one of the logs
     assert "dashboard.py" not in commands
+
+
+def test_the_ray_of_a_search_is_none_for_address_auto():
+    address = ray.get_runtime_context().gcs_address
+    assert [is_ray_folder(one.folder) for one in running_rays() if one.address == address] == [True]
 
 
 def test_trials_take_the_workers_that_ray_started_before_them_and_that_have_imported_torch():

@@ -77,6 +77,11 @@ def create_ray_folder(environment: Mapping[str, str] = os.environ) -> RayFolder:
     return RayFolder(link, (folder, short), lock)
 
 
+def is_ray_folder(path: Path) -> bool:
+    """Return whether :func:`create_ray_folder` has created ``path``, for the Ray of one search."""
+    return path.parent.name.startswith(_PREFIX) and os.path.exists(path.resolve().parent / _LOCK)
+
+
 def _locked(folder: Path) -> BinaryIO:
     """Return the lock of a folder, held until it is closed, or until this process has ended."""
     file = (folder / _LOCK).open("wb")

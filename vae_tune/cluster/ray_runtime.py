@@ -21,7 +21,7 @@ import ray.exceptions
 from vae_tune.cluster.auth_token import ensure_private_token
 from vae_tune.cluster.gpus import Gpu, choose_gpus, only
 from vae_tune.cluster.node_resources import own_resources
-from vae_tune.cluster.ray_folder import RayFolder, create_ray_folder
+from vae_tune.cluster.ray_folder import RayFolder, create_ray_folder, is_ray_folder
 from vae_tune.cluster.ray_processes import RayDied, RayProcesses
 from vae_tune.cluster.slots import count_slots
 from vae_tune.cluster.slurm import NodeSteps, noticed_cancel, own_address, this_job, use_own_token
@@ -218,7 +218,7 @@ def _join(address: str, say: Callable[[str], None]) -> list[str]:
     Return the addresses of the servers that this process depends on.
     """
     try:
-        found = bootstrap_address(address)
+        found = bootstrap_address(address, is_ray_folder)
         say(f"Joining the Ray cluster at {found} ...")
         _check_server(found)
         if address == "auto":

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 _POLL_SECONDS = 0.05
-_GCS_ADDRESS = "--gcs-address="
-"""Option of a raylet."""
+_GCS_ADDRESS, _TEMP_DIR = "--gcs-address=", "--temp_dir="
+"""Options of a raylet."""
 
 detect_fate_sharing_support: Callable[[], bool] = utils.detect_fate_sharing_support
 is_token_auth_enabled: Callable[[], bool] = authentication_utils.is_token_auth_enabled
@@ -62,38 +62,63 @@ def use_token_file() -> None:
     authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
-def bootstrap_address(address: str) -> str:
+def bootstrap_address(address: str, is_private: Callable[[Path], bool]) -> str:
     """Return the host:port of the Ray at an address, given for instance "auto"; RAY_ADDRESS replaces that.
 
-    For "auto", Ray would take the one that was started last, of any user: here only those of this user count. Raises
-    ValueError if the address is malformed, OSError if no Ray was found or the host is unknown.
+    For "auto", Ray would take the one that was started last, of any user: here only those of this user count, and of
+    them none whose folder ``is_private``: it ends with the search that started it. Raises ValueError if the address is
+    malformed, OSError if no Ray was found or the host is unknown.
     """
     if address.startswith("ray://"):
         return address.removeprefix("ray://")
     if address == "auto" and not os.environ.get(ray_constants.RAY_ADDRESS_ENVIRONMENT_VARIABLE):
-        address = _own_address()
+        address = _own_address(is_private)
     found: str = services.canonicalize_bootstrap_address_or_die(address)
     return found
 
 
-def _own_address() -> str:
+def _own_address(is_private: Callable[[Path], bool]) -> str:
     """Return the address of this user's Ray on this machine, of several that of the last ``ray start``."""
-    owners: dict[str, set[int]] = {}
-    for process in services.psutil.process_iter(["cmdline", "uids"]):  # type: ignore[attr-defined]
-        command = process.info["cmdline"] or []
-        if services._is_raylet_process(command) and process.info["uids"]:
-            for word in command:
-                if word.startswith(_GCS_ADDRESS):
-                    owners.setdefault(word.removeprefix(_GCS_ADDRESS), set()).add(process.info["uids"].real)
-    own = sorted(address for address, users in owners.items() if os.getuid() in users)
-    if own:
+    found = list(running_rays())
+    own = [one for one in found if one.user == os.getuid()]
+    if shared := sorted(one.address for one in own if not is_private(one.folder)):
         last = None
         with suppress(OSError):  # another user's file
             last = utils.read_ray_address()
-        return last if last in own else own[0]
-    if owners:
-        raise OSError(f"{', '.join(sorted(owners))} belongs to another user.")
+        return last if last in shared else shared[0]
+    if own:
+        raise OSError(f"{_listed(own)} belongs to a search, and ends with it.")
+    if found:
+        raise OSError(f"{_listed(found)} belongs to another user.")
     raise OSError("no Ray runs on this machine.")
+
+
+def _listed(rays: Sequence[FoundRay]) -> str:
+    return ", ".join(sorted({one.address for one in rays}))
+
+
+@dataclass(frozen=True)
+class FoundRay:
+    """A Ray that has a process on this machine."""
+
+    address: str
+    """host:port of its head."""
+    user: int
+    folder: Path
+    """In which it keeps its files."""
+
+
+def running_rays() -> Iterator[FoundRay]:
+    """Yield the Rays that run on this machine, of all users, from the command lines of their raylets."""
+    for process in services.psutil.process_iter(["cmdline", "uids"]):  # type: ignore[attr-defined]
+        command = process.info["cmdline"] or []
+        if services._is_raylet_process(command) and process.info["uids"]:
+            address, folder = (
+                next((word.removeprefix(option) for word in command if word.startswith(option)), "")
+                for option in (_GCS_ADDRESS, _TEMP_DIR)
+            )
+            if address:
+                yield FoundRay(address, process.info["uids"].real, Path(folder))
 
 
 def visible_gpus() -> int | None:
