@@ -4,11 +4,24 @@ import pytest
 
 from vae_tune.config import machine_limits
 from vae_tune.config.machine_limits import available_memory, usable_cpus
-from vae_tune.config.slurm_job import job_cpus, job_memory, job_memory_left
+from vae_tune.config.slurm_job import job_cpus, job_id, job_memory, job_memory_left
 
 BATCH = {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "n1", "SLURM_CPUS_ON_NODE": "8"}
 STEP = {**BATCH, "SLURM_STEP_ID": "0"}
 MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("environment", "job"),
+    [
+        ({}, None),
+        ({"SLURM_JOB_ID": "7"}, None),  # salloc on a login node
+        (STEP, "7"),
+        ({**BATCH, "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}, "5_3"),
+    ],
+)
+def test_a_job_has_the_id_that_slurm_shows(environment, job):
+    assert job_id(environment) == job
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,16 @@ def test_the_command_that_resumes_names_the_code_of_users_classes(metadata):
     assert resume_command(metadata | searched, folder) == f"{begin} --model a.py:A --space s.yaml"
 
 
+def test_what_a_job_of_slurm_searched_is_resumed_by_another_job(metadata, monkeypatch):
+    in_job = metadata | {"config": to_dict(replace(CONFIG, resources=ResourceConfig(address="slurm")))}
+    assert resume_command(in_job, Path("results/a b")) == "sbatch cluster/slurm.sh --resume 'results/a b'"
+    assert resume_command(in_job | {"kind": EXPLORATION}, Path("s")).endswith("explore --resume s")
+    for name, value in {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "n1"}.items():
+        assert "slurm_job" not in this_run()
+        monkeypatch.setenv(name, value)
+    assert this_run()["slurm_job"] == "17"
+
+
 def test_a_study_gives_back_its_space_and_its_settings(metadata, tmp_path):
     assert read_space(metadata) == DEFAULT_SPACE
     metadata["config"] = to_dict(replace(CONFIG, num_samples=7, data=DataConfig(data_dir=Path("d"))))

@@ -185,6 +185,18 @@ def test_an_exploration_goes_on_as_one(tmp_path):
     assert "Pruned trials are ticks" not in words  # there are none
 
 
+def test_a_search_in_slurm_jobs_names_them_and_goes_on_as_another(tmp_path):
+    folder = make_study(tmp_path / "s", trials=4, ended=2, status="interrupted")
+    path = folder / "study.json"
+    metadata = json.loads(path.read_text())
+    metadata["config"]["resources"]["address"] = "slurm"
+    metadata["runs"][0]["slurm_job"] = "15_3"
+    path.write_text(json.dumps(metadata))
+    words, _ = read(folder)
+    assert f"To resume: sbatch cluster/slurm.sh --resume {folder}" in words
+    assert "; Slurm job 15_3)" in words
+
+
 def test_it_says_all_that_the_study_teaches(whole, parsed):
     words, _ = parsed
     findings = conclusions(load_study(whole))

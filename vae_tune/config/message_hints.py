@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from vae_tune.config.files import address, argument
 
 NAME = "vae-tune"
 """The console command."""
+_SLURM_SCRIPT = "cluster/slurm.sh"
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,22 @@ def resume(folder: Path, name: str = "search", *, model: str = "", **changes: ob
     ``name`` is the command that made it; ``changes`` are options to set, by the names of their fields. ``model`` is
     named if it is a user's class, whose code runs only where the user names it.
     """
-    changes = ({"model": model} if ":" in model else {}) | changes
+    named = _with_model(model, changes)
     if hasattr(sys, "ps1") and name == "search":
-        settings = [f"{key}={value!r}" for key, value in changes.items()]
+        settings = [f"{key}={value!r}" for key, value in named.items()]
         return f"resume_search({', '.join([json.dumps(address(folder), ensure_ascii=False), *settings])})"
-    options = [word for key, value in changes.items() for word in (option(key), str(value))]
-    return command(name, "--resume", folder, *options)
+    return command(name, "--resume", folder, *_words(named))
+
+
+def resume_in_slurm(folder: Path, *, model: str = "", **changes: object) -> str:
+    """Return the command line that submits a job of Slurm which resumes the search in ``folder``, as ``resume``."""
+    words = map(quote, _words(_with_model(model, changes)))
+    return " ".join([f"sbatch {_SLURM_SCRIPT} --resume", argument(folder), *words])
+
+
+def _with_model(model: str, changes: Mapping[str, object]) -> Mapping[str, object]:
+    return {"model": model, **changes} if ":" in model else changes
+
+
+def _words(changes: Mapping[str, object]) -> list[str]:
+    return [word for key, value in changes.items() for word in (option(key), str(value))]

@@ -1,4 +1,4 @@
-"""The CPUs and the memory of this node that Slurm gave to the job of this process.
+"""The Slurm job of this process: its id, and the CPUs and the memory of this node that Slurm gave to it.
 
 Control groups and CPU affinity tell the same, but only at sites that enforce limits by them. The variables (sbatch(1)
 and srun(1), "OUTPUT ENVIRONMENT VARIABLES") are set on the nodes of a job, in its batch script and in its steps, where
@@ -16,7 +16,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _JOB = "SLURM_JOB_ID"
+_ARRAY, _TASK = "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"
 _MIB = 1024 * 1024
+
+
+def job_id(environment: Mapping[str, str]) -> str | None:
+    """Return the id of the job as Slurm's commands show it, of a job array ARRAY_TASK; None outside a job."""
+    if not _is_inside(environment):
+        return None
+    if _ARRAY in environment:
+        return f"{environment[_ARRAY]}_{environment.get(_TASK, '')}"
+    return environment[_JOB]
 
 
 def job_cpus(environment: Mapping[str, str]) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ from vae_tune.config.fields import from_dict, to_dict
 from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.metric import METRIC, Metric
-from vae_tune.config.settings import NO_EARLY_STOPPING, SearchConfig, TrialConfig
+from vae_tune.config.settings import NO_EARLY_STOPPING, SLURM, SearchConfig, TrialConfig
+from vae_tune.config.slurm_job import job_id
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__
@@ -99,7 +101,7 @@ def channels_of(metadata: Mapping[str, Any]) -> int:
 
 
 def this_run() -> dict[str, Any]:
-    """Return the command and the versions of this process."""
+    """Return the command and the versions of this process, and the id of its Slurm job if it has one."""
     packages = ("vae-tune", "torch", "torchvision", "ray", "optuna", "pandas", "numpy")
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
@@ -107,7 +109,12 @@ def this_run() -> dict[str, Any]:
     except OSError:
         git = ""
     versions = {name: importlib.metadata.version(name) for name in packages}
-    return {"command": _recorded(sys.argv), "versions": {"python": sys.version.split()[0], **versions, "git": git}}
+    job = job_id(os.environ)
+    return {
+        "command": _recorded(sys.argv),
+        "versions": {"python": sys.version.split()[0], **versions, "git": git},
+        **({names.SLURM_JOB: job} if job else {}),
+    }
 
 
 def _recorded(words: Sequence[str]) -> list[str]:
@@ -190,7 +197,8 @@ def resume_command(metadata: Mapping[str, Any], folder: Path, **changes: object)
     """Return the command that resumes the study in ``folder``; a confirmation is resumed with its search.
 
     It names the code of a user's class, from where this process has it; several by their space file too. It names
-    that of a user's metric. ``changes`` are options to set, by the names of their fields.
+    that of a user's metric. ``changes`` are options to set, by the names of their fields. A search that last ran in a
+    job of Slurm is resumed by another one.
     """
     kind, own = metadata["kind"], list(metadata.get(names.CODE, {}))
     code = admitted_code(own[0]) if own else None
@@ -201,7 +209,9 @@ def resume_command(metadata: Mapping[str, Any], folder: Path, **changes: object)
     if kind == names.EXPLORATION:
         return message_hints.resume(folder, "explore", model=model, **named)
     place = folder.parent if kind == names.CONFIRMATION else folder
-    return message_hints.resume(place, model=model, **{**named, **changes})
+    in_job = config.get("resources", {}).get("address") == SLURM
+    resume = message_hints.resume_in_slurm if in_job else message_hints.resume
+    return resume(place, model=model, **{**named, **changes})
 
 
 _WORDS = {names.SEARCH: "a search", names.EXPLORATION: "an exploration", names.CONFIRMATION: "a confirmation"}

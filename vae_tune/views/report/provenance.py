@@ -15,7 +15,7 @@ from vae_tune.config import message_hints
 from vae_tune.config.files import address
 from vae_tune.config.metric import METRIC
 from vae_tune.config.model_options import PREFIX
-from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, FUNCTION, VAL_LOSS
+from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, FUNCTION, SLURM_JOB, VAL_LOSS
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.views.formatting import format_moment, format_value
 
@@ -77,10 +77,11 @@ def _metric(unit: LossUnit) -> str:
 
 
 def _run(run: Mapping[str, Any]) -> str:
-    """Return the command of a run with its start, end and slots."""
+    """Return the command of a run with its start, end and slots, and its Slurm job."""
     slots = run.get("slots", {})
     resources = f"; {slots['count']} x {slots['cpus']} CPU" if slots else ""
     resources += f" and {slots['gpus']:g} GPU" if slots.get("gpus") else ""
+    resources += f"; Slurm job {run[SLURM_JOB]}" if SLURM_JOB in run else ""
     end = f"{format_moment(run['ended'])} UTC" if "ended" in run else "an unrecorded end"
     return f"{shlex.join(run['command'])} ({format_moment(run['started'])} UTC to {end}{resources})"
 
