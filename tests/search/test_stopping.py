@@ -12,6 +12,7 @@ from tests.record.test_study_record import row
 from vae_tune.cluster.pause_signal import hold_pause
 from vae_tune.cluster.ray_runtime import RunningRay
 from vae_tune.cluster.slots import Slots
+from vae_tune.config.errors import PausedAtStart
 from vae_tune.config.files import read_json
 from vae_tune.config.names import EPOCH_BUDGET, INTERRUPTED, PAUSED, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import SearchConfig, TrialConfig
@@ -252,23 +253,27 @@ def test_a_record_that_cannot_be_written_ends_it_at_once_with_the_first_error():
     assert stopping.error == "No space left on device"
 
 
-def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(tmp_path, tiny, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGUSR1, PausedAtStart)], ids=["end", "pause"]
+)
+def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(number, error, tmp_path, tiny, monkeypatch):
     happened = []
 
     @contextlib.contextmanager
     def ray(*_):
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         happened.append("up")
         yield None
         happened.append("never used")
 
     monkeypatch.setattr(search_start, "running_ray", ray)
     monkeypatch.setattr(search_start, "load_images", lambda *_: tiny)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match="nothing was started"):
+    before = signal.getsignal(number)
+    with pytest.raises(error, match="nothing was started") as raised:
         tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
+    assert raised.type is error
     assert happened == ["up"]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     assert not list(tmp_path.iterdir())
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.studies import make_study
 from vae_tune.cluster.slurm import SlurmJob
-from vae_tune.config.errors import SearchPaused
+from vae_tune.config.errors import PausedAtStart, SearchError, SearchPaused
 from vae_tune.config.settings import DataConfig, ResourceConfig, SearchConfig
 from vae_tune.tasks import slurm_job
 from vae_tune.tasks.slurm_job import config_in_job, run_in_job
@@ -63,6 +63,24 @@ def test_a_job_that_starts_again_waits_for_the_lock_of_a_lost_node(tmp_path, mon
     assert run_in_job(SearchConfig(results_dir=tmp_path)) == 0
     assert next(written, "all asked") == "all asked"
     assert capsys.readouterr().out == f"Waiting until the lock of {tmp_path / 'mnist-15_3'} is free ...\n"
+
+
+def test_a_pause_before_the_search_began_ends_a_first_start_and_requeues_a_later_one(monkeypatch):
+    """A job that is too short would be requeued for ever; one that trained before had a slow start."""
+    config, requeued = SearchConfig(), []
+
+    def run_search(config):
+        raise PausedAtStart
+
+    monkeypatch.setattr(slurm_job, "run_search", run_search)
+    monkeypatch.setattr(slurm_job, "requeue", lambda asked, words: requeued.append(asked))
+    monkeypatch.setattr(slurm_job, "this_job", job)
+    with pytest.raises(SearchError, match=r"told to pause before its search began.*\nGive it more time"):
+        run_in_job(config)
+    assert requeued == []
+    monkeypatch.setattr(slurm_job, "this_job", lambda: job(goes_on=True))
+    assert run_in_job(config) == 0
+    assert requeued == [job(goes_on=True)]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])

@@ -15,6 +15,10 @@ class SearchPaused(KeyboardInterrupt):
     """A search that was paused, as SIGUSR1 asks: its trials saved themselves in the middle of their epochs."""
 
 
+class PausedAtStart(SearchPaused):
+    """A search that was paused before it had started anything."""
+
+
 def telling_line(error: object) -> str:
     """Return the first line of an error that does not merely announce the next, as ``Error(s) in x:`` does."""
     lines = [line.strip() for line in str(error).splitlines()]

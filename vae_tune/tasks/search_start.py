@@ -12,8 +12,8 @@ import optuna
 
 from vae_tune.cluster.ray_runtime import RunningRay, running_ray
 from vae_tune.cluster.slots import Slots, release_command, requested_slots
-from vae_tune.config.errors import SearchError, SearchPaused
-from vae_tune.config.names import INTERRUPTED
+from vae_tune.config.errors import PausedAtStart, SearchError, SearchPaused
+from vae_tune.config.names import INTERRUPTED, PAUSED
 from vae_tune.config.settings import SearchConfig, duration_seconds
 from vae_tune.images.datasets import Images, load_images
 from vae_tune.record.claim import Claim
@@ -147,7 +147,7 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
                 free = requested_slots(resources, most, view.say, stopped, per_gpu)
                 slots = running.enter_context(free)
         if stopping.reason:
-            raise KeyboardInterrupt(_NOTHING)
+            raise (PausedAtStart if stopping.reason == PAUSED else KeyboardInterrupt)(_NOTHING)
         yield images, slots, ray
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vae_tune.cluster.slurm import SlurmJob, requeue, this_job
-from vae_tune.config.errors import SearchPaused
+from vae_tune.config.errors import PausedAtStart, SearchError, SearchPaused
 from vae_tune.config.files import is_remote
 from vae_tune.config.names import STUDY_FILE
 from vae_tune.config.settings import SLURM, SearchConfig
@@ -20,6 +20,10 @@ from vae_tune.tasks.study_folder import study_place
 
 _PATIENCE_SECONDS = 300.0
 _POLL_SECONDS = 2.0
+_TOO_EARLY = (
+    "The job was told to pause before its search began, so it is not requeued.\n"
+    "Give it more time: --time must leave some minutes before the signal that --signal sets."
+)
 
 
 def run_in_job(config: SearchConfig) -> int:
@@ -29,7 +33,7 @@ def run_in_job(config: SearchConfig) -> int:
 
     Raises:
         UsageError: this process runs in no job, or the search cannot run as configured.
-        SearchError: the job cannot be put back in the queue.
+        SearchError: the job cannot be put back in the queue, or its search had no time to begin.
         KeyboardInterrupt: the job was canceled or preempted.
     """
     job = this_job()
@@ -38,7 +42,9 @@ def run_in_job(config: SearchConfig) -> int:
         _wait_for_lock(config.resume)
     try:
         return 0 if run_search(config).best is not None else 1
-    except SearchPaused:
+    except SearchPaused as pause:
+        if isinstance(pause, PausedAtStart) and not job.goes_on:  # else it might be requeued for ever
+            raise SearchError(_TOO_EARLY) from None
         print(requeue(job, script_words(sys.argv)), flush=True)
         return 0
 
