@@ -15,7 +15,7 @@
 # a lost node does not end the job
 #SBATCH --no-kill
 
-set -euo pipefail
+set -eo pipefail                                # not -u: modules of many sites use variables that are not set
 # module load python/3.12                       # CHANGE where Python comes from a module
 if [ -f .venv/bin/activate ]; then source .venv/bin/activate; fi
 exec vae-tune search --address slurm "${@//%a/${SLURM_ARRAY_TASK_ID:-0}}" # %a stands for the task of a job array

@@ -1,6 +1,7 @@
 """What is read of a Slurm job, and the commands that it is given; tests/system/test_slurm.py has a real one."""
 
 import os
+import re
 import threading
 
 import pytest
@@ -59,6 +60,23 @@ def test_a_command_of_slurm_that_fails_is_named_with_its_reason(program):
     program("scontrol", "echo 'Requested operation is presently disabled' >&2; exit 1")
     with pytest.raises(SearchError, match=r"scontrol show failed: Requested operation is presently disabled"):
         slurm.slurm("scontrol", "show")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
+        "Unexpected message received for job 17",  # as `scontrol requeue` of Slurm 22.05 says it
+    ],
+)
+def test_a_controller_that_is_away_is_asked_again_for_a_while(said, program, tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "_RETRY_SECONDS", 0.01)
+    again = f"echo >> {tmp_path}/asked; [ $(wc -l < {tmp_path}/asked) = 3 ] && echo done && exit 0"
+    program("scontrol", f"{again}; echo '{said}' >&2; exit 1")
+    assert slurm.slurm("scontrol", "requeue", "17") == "done\n"
+    monkeypatch.setattr(slurm, "_PATIENCE_SECONDS", 0.1)
+    with pytest.raises(SearchError, match=f"scontrol requeue failed: {re.escape(said)}"):
+        slurm.slurm("scontrol", "requeue", "17")
 
 
 def test_a_step_gets_all_of_a_node_and_the_environment():
@@ -137,6 +155,24 @@ def test_a_job_that_may_not_be_requeued_is_submitted_again_as_it_was(program, tm
     variables = (tmp_path / "env").read_text().splitlines()
     assert {"VAE_TUNE_JOB=15", "SLURM_CONF=/etc/slurm.conf"} <= set(variables)
     assert not [line for line in variables if "secret" in line or "SLURM_MEM" in line]
+
+
+@pytest.mark.parametrize(
+    ("shown", "option"),
+    [
+        ("TresPerNode=gres/gpu:2", "--gres=gpu:2"),  # as Slurm 23.02 writes it
+        ("TresPerNode=gres:gpu:a100:2,gres:shard:4", "--gres=gpu:a100:2,shard:4"),
+        ("TresPerJob=gres:gpu:8", "--gpus=8"),
+        ("TresPerJob=gres/gpu:a100:8", "--gpus=a100:8"),
+        ("Features=a100&ib", "--constraint=a100&ib"),
+        ("Reservation=course", "--reservation=course"),
+    ],
+)
+def test_a_job_that_is_submitted_again_keeps_its_gpus_and_its_kind_of_node(shown, option, program, tmp_path):
+    program("scontrol", f'[ "$1" = requeue ] && echo no >&2 && exit 1; echo "JobId=17 {shown} Command=slurm.sh"')
+    program("sbatch", f'for word in "$@"; do echo "$word"; done > {tmp_path}/words; echo 18')
+    requeue(job_on("n1"))
+    assert (tmp_path / "words").read_text().splitlines()[2:] == [option, "slurm.sh"]
 
 
 def test_nodes_that_are_alone_are_reached_on_loopback_only():

@@ -26,6 +26,10 @@ _MOST_STARTS = 5
 """Starts of a node's step in a row that last less than a minute, before it is given up."""
 _LONG_ENOUGH = 60.0
 _POLL_SECONDS = 0.2
+_AWAY = ("Unable to contact slurm controller", "Unexpected message received for job")
+"""What is printed where the controller does not answer; the latter by ``scontrol requeue``."""
+_PATIENCE_SECONDS, _RETRY_SECONDS = 60.0, 5.0
+"""How long a controller that does not answer is asked: a job that pauses has three minutes."""
 _LABEL = "VAE_TUNE_JOB"
 """The variable that gives a job the label of the one that it succeeds."""
 _OF_THIS_JOB = ("SLURM_", "SLURMD_", "RAY_")
@@ -40,11 +44,16 @@ _OPTIONS = {
     "mem": "MinMemoryNode",
     "mem-per-cpu": "MinMemoryCPU",
     "gres": "TresPerNode",
+    "gpus": "TresPerJob",
+    "constraint": "Features",
+    "reservation": "Reservation",
     "time": "TimeLimit",
     "chdir": "WorkDir",
     "output": "StdOut",
 }
 """Options of ``sbatch``, with the names of their values in ``scontrol show job``."""
+_KIND = {"gres": re.compile(r"\bgres[:/]"), "gpus": re.compile(r"\bgres[:/]gpu:")}
+"""What precedes these values there: "gres:", since Slurm 23.02 "gres/"."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +102,21 @@ def cpus_per_node(text: str) -> list[int]:
 
 
 def slurm(*words: str, env: Mapping[str, str] | None = None) -> str:
-    """Run a command of Slurm and return what it prints; raise SearchError if it fails."""
-    try:
-        done = subprocess.run(words, check=False, capture_output=True, text=True, env=env)
-    except OSError as error:
-        raise SearchError(f"{words[0]} cannot be run on this node: {error.strerror or error}.") from error
-    if done.returncode:
-        raise SearchError(f"{' '.join(words[:2])} failed: {telling_line(done.stderr).rstrip('.')}.")
-    return done.stdout
+    """Run a command of Slurm and return what it prints; raise SearchError if it fails.
+
+    A controller that does not answer, as while it is restarted, is asked again for a while.
+    """
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            done = subprocess.run(words, check=False, capture_output=True, text=True, env=env)
+        except OSError as error:
+            raise SearchError(f"{words[0]} cannot be run on this node: {error.strerror or error}.") from error
+        if done.returncode == 0:
+            return done.stdout
+        if not any(text in done.stderr for text in _AWAY) or time.monotonic() > end:
+            raise SearchError(f"{' '.join(words[:2])} failed: {telling_line(done.stderr).rstrip('.')}.")
+        time.sleep(_RETRY_SECONDS)
 
 
 def use_own_token() -> None:
@@ -283,5 +299,5 @@ def _options(shown: str) -> Iterator[str]:
     for option, name in _OPTIONS.items():
         value = fields.get(name, "(null)")
         if value not in ("(null)", "N/A"):
-            yield f"--{option}={value.removeprefix('gres:') if option == 'gres' else value}"
+            yield f"--{option}={_KIND[option].sub('', value) if option in _KIND else value}"
     yield fields["Command"]
