@@ -41,6 +41,8 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=1
 MailProg=/bin/true
 MpiDefault=none
+# a job is requeued only if it asks for that
+JobRequeue=0
 ReturnToService=2
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
@@ -55,9 +57,9 @@ PartitionName=short Nodes=ALL MaxTime=10 State=UP
 class Slurm:
     """The controller and its nodes."""
 
-    def __init__(self, folder):
-        """``folder`` has a short path, and other users may enter it."""
-        self.folder, self._daemons = folder, {}
+    def __init__(self, folder, before=()):
+        """``folder`` has a short path, and other users may enter it; ``before`` precedes the commands of daemons."""
+        self.folder, self._before, self._daemons = folder, before, {}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
         own = {"PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         self.environment = {**kept, **own, "SLURM_CONF": str(folder / "slurm.conf")}
@@ -112,6 +114,11 @@ class Slurm:
         options = ("--parsable", f"--chdir={cwd}", "--output=%j.log", "--cpus-per-task=1", *options)
         return self.run("sbatch", *options, script, *words, cwd=cwd).strip()
 
+    def queue(self, cwd):
+        """Ids of the jobs of a folder that wait, run or end."""
+        lines = self.run("squeue", "--noheader", "--format=%i %Z").splitlines()
+        return [job for job, place in (line.split(maxsplit=1) for line in lines) if place == str(cwd)]
+
     def job(self, job):
         """What the controller knows of a job, by the names that ``scontrol show job`` gives."""
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
@@ -119,7 +126,10 @@ class Slurm:
 
     def wait(self, job, cwd, timeout=600):
         """Wait for the end of a job, and return its state and all that it printed."""
-        state = wait_for(lambda: (found := self.job(job)["JobState"]) in ENDED and found, timeout=timeout)
+        deadline = time.monotonic() + timeout
+        while (state := self.job(job)["JobState"]) not in ENDED:
+            assert time.monotonic() < deadline, self.output(job, cwd)
+            time.sleep(0.5)
         return state, self.output(job, cwd)
 
     def wait_for(self, condition, job, cwd, timeout=300):
@@ -173,7 +183,7 @@ class Slurm:
         path = shutil.which(program, path=f"{self.environment['PATH']}:/usr/sbin:/sbin")
         with (self.folder / f"{name or program}.log").open("a") as log:
             self._daemons[name or program] = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", path, *map(str, words)],
+                ["setpriv", "--pdeathsig", "KILL", *self._before, path, *map(str, words)],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -189,14 +199,17 @@ def _free_ports(count):
 
 
 @contextlib.contextmanager
-def running_slurm(cpus=1):
-    """Start a Slurm, each node with so many CPUs; skip the test where that is impossible."""
+def running_slurm(cpus=1, before=()):
+    """Start a Slurm, each node with so many CPUs; skip the test where that is impossible.
+
+    ``before`` precedes the commands of its daemons, for instance to enter a namespace.
+    """
     for program, package in PROGRAMS.items():
         if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") and (problem := install(package)):
             pytest.skip(f"no Slurm: {program} is not installed, and {problem}")
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     folder.chmod(0o755)
-    slurm = Slurm(folder)
+    slurm = Slurm(folder, before)
     try:
         slurm.start(cpus)
         yield slurm

@@ -1,6 +1,7 @@
-"""Searches as jobs of a real Slurm: on two nodes, over a pause, beside a second job, and to a cancel."""
+"""Searches as jobs of a real Slurm: on two nodes, over pauses and losses, beside a second job, and to a cancel."""
 
 import os
+import re
 import stat
 from itertools import product
 from pathlib import Path
@@ -15,8 +16,17 @@ from vae_tune.vae.checkpoint import checkpoint_folder
 pytestmark = pytest.mark.system
 
 SMALL = ("--train-size", 2000, "--max-epochs", 3, "--scheduler", "none", "--results-dir", "out")
+LIMITED = ("--num-samples", 2, "--max-concurrent", 1, *SMALL, "--max-epochs", 15)
 LONG = ("--train-size", 40_000, "--batch-size", 2, "--space", "space.yaml", "--results-dir", "out")
 """An epoch takes some seconds, so that a signal comes in the middle of one."""
+SLOW = """
+import time
+
+def slow(model, images):
+    time.sleep(2)
+    return 0.0
+"""
+"""A metric that makes epochs long without using a CPU."""
 SPACE = """
 hidden_width: 64
 latent_size: {type: int, low: 2, high: 64, log: true}
@@ -26,25 +36,29 @@ learning_rate: {type: float, low: 1.0e-4, high: 1.0e-3, log: true} # what is hig
 
 @pytest.fixture(scope="module")
 def slurm():
-    with running_slurm() as slurm:
+    with running_slurm(cpus=2) as slurm:
         yield slurm
+
+
+@pytest.fixture(scope="module", autouse=True)
+def limited(slurm, tmp_path_factory):
+    """A job with a time limit; it takes minutes but hardly a CPU, so it begins first and runs beside all tests."""
+    place = tmp_path_factory.mktemp("limited")
+    (place / "slow.py").write_text(SLOW)
+    words = (*LIMITED, "--metric", "slow.py:slow", "--study-name", "limit")
+    return place, slurm.submit(*words, options=("--time=4", "--nodelist=n1"), cwd=place)
 
 
 @pytest.fixture
 def submit(slurm, tmp_path):
     """Submit searches that write into ``tmp_path``; what is left of them at the end is killed."""
     (tmp_path / "space.yaml").write_text(SPACE)
-    jobs = []
-
-    def start(*words, options=()):
-        jobs.append(slurm.submit(*words, options=options, cwd=tmp_path))
-        return jobs[-1]
-
-    yield start
-    for job in jobs:
+    (tmp_path / "slow.py").write_text(SLOW)
+    yield lambda *words, options=(): slurm.submit(*words, options=options, cwd=tmp_path)
+    for job in slurm.queue(tmp_path):
         slurm.run("scancel", "--signal=KILL", "--full", job, check=False)
         slurm.run("scancel", job, check=False)
-    wait_for(lambda: not slurm.run("squeue", "--noheader"))
+    wait_for(lambda: not slurm.queue(tmp_path))
 
 
 def status(folder):
@@ -61,17 +75,23 @@ def losses(folder):
 
 
 def test_a_search_uses_both_nodes_keeps_its_token_and_leaves_nothing_behind(slurm, submit, tmp_path):
-    folder = tmp_path / "out" / "two"
-    job = submit("--num-samples", 8, "--study-name", "two", *SMALL, options=("--nodes=2",))
+    """The task of a job array, in the environment of its folder."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").write_text("echo activated $NOT_SET")
+    job = submit("--num-samples", 8, "--seed", "%a", *SMALL, options=("--nodes=2", "--array=3"))
+    folder = tmp_path / "out" / f"mnist-{job}_3"
     place = slurm.wait_for(lambda: temporary_folder(slurm, job), job, tmp_path)
     token = slurm.wait_for(lambda: token_of(slurm, job), job, tmp_path)
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and token in command(pid)]
     state, output = slurm.wait(job, tmp_path)
     assert state == "COMPLETED", output
+    assert output.startswith("activated\n")
     assert "now has room for 2 trials side by side" in output
     is_whole(folder, trials=8)
     assert status(folder) == "complete"
+    study = read_json(folder / "study.json")
+    assert (study["config"]["trial"]["seed"], study["runs"][0]["slurm_job"]) == (3, f"{job}_3")
     assert token not in output
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
     assert slurm.processes(SLURM_JOB_ID=job) == []
@@ -80,11 +100,11 @@ def test_a_search_uses_both_nodes_keeps_its_token_and_leaves_nothing_behind(slur
 
 
 def test_a_pause_in_the_middle_of_an_epoch_changes_no_number(slurm, submit, search, tmp_path):
-    """Beside the same search, which nothing interrupts; one trial at a time, so that TPE proposes the same ones."""
-    folder = tmp_path / "out" / "paused"
+    """In a job that may not be requeued, so that it submits another one, which goes on with its study."""
     words = ("--num-samples", 2, "--max-epochs", 2, "--max-concurrent", 1, "--scheduler", "none", *LONG)
     unbroken = search(*words, "--study-name", "unbroken")
-    job = submit(*words, "--study-name", "paused")
+    job = submit(*words, options=("--no-requeue",))
+    folder = tmp_path / "out" / f"mnist-{job}"
     slurm.wait_for(lambda: epochs(folder), job, tmp_path)
     slurm.run("scancel", "--batch", "--signal=USR1", job)
     slurm.wait_for(lambda: status(folder) == "paused", job, tmp_path)
@@ -92,13 +112,42 @@ def test_a_pause_in_the_middle_of_an_epoch_changes_no_number(slurm, submit, sear
     assert epochs(folder) == [(0, 1)]
     state, output = slurm.wait(job, tmp_path)
     assert state == "COMPLETED", output
-    assert "SIGUSR1: the search is pausing" in output
-    assert f"Job {job} is in the queue again" in output
-    assert slurm.job(job)["Restarts"] == "1"
+    successor = re.search(r"So job (\d+) goes on with the search", output)[1]
+    state, output = slurm.wait(successor, tmp_path)
+    assert state == "COMPLETED", output
+    assert [run["slurm_job"] for run in read_json(folder / "study.json")["runs"]] == [job, successor]
     code, said = unbroken.wait()
     assert code == 0, said
     assert epochs(folder) == list(product(range(2), (1, 2)))
     assert losses(folder) == losses(tmp_path / "out" / "unbroken")
+
+
+def test_a_killed_step_a_lost_node_and_a_preemption_cost_at_most_the_epochs_in_flight(slurm, submit, tmp_path):
+    folder = tmp_path / "out" / "lost"
+    words = ("--num-samples", 10, *SMALL, "--metric", "slow.py:slow", "--study-name", "lost")
+    job = submit(*words, options=("--nodes=2",))
+
+    def says(text, times=1):
+        slurm.wait_for(lambda: slurm.output(job, tmp_path).count(text) >= times, job, tmp_path)
+
+    says("now has room for 2 trials")
+    steps = slurm.run("squeue", "--noheader", "--steps", f"--jobs={job}", "--nodelist=n2", "--format=%i").split()
+    for step in steps:
+        slurm.run("scancel", "--signal=KILL", step)
+    says("Node n2 was lost")
+    says("now has room for 2 trials", times=2)
+    slurm.run("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+    says("Node n2 was lost", times=2)
+    slurm.run("scontrol", "update", "nodename=n2", "state=resume", check=False)  # it may be back already
+    before = losses(folder)
+    slurm.run("scontrol", "requeue", job)
+    state, output = slurm.wait(job, tmp_path)
+    assert state == "COMPLETED", output
+    study = read_json(folder / "study.json")
+    assert (slurm.job(job)["Restarts"], len(study["runs"])) == ("1", 2)
+    assert sorted(epochs(folder)) == list(product(range(10), (1, 2, 3)))
+    assert set(before) <= set(losses(folder))
+    is_whole(folder, trials=10)
 
 
 def test_a_second_job_leaves_a_study_that_is_written_and_a_cancel_ends_the_first_for_good(slurm, submit, tmp_path):
@@ -114,9 +163,27 @@ def test_a_second_job_leaves_a_study_that_is_written_and_a_cancel_ends_the_first
     state, output = slurm.wait(first, tmp_path)
     slurm.wait_for(lambda: status(folder) == "interrupted", first, tmp_path)
     assert state == "CANCELLED"
-    assert "--resume out/one" in output
+    assert "sbatch cluster/slurm.sh --resume out/one" in output
     assert slurm.processes(SLURM_JOB_ID=first) == []
     assert losses(folder)[: len(before)] == before
+
+
+def test_a_job_is_requeued_before_its_time_limit_until_its_search_is_complete(slurm, limited, search, tmp_path):
+    """By the lines of the script; beside the same search, which nothing interrupts.
+
+    The signal comes half a minute to a minute after a start. One trial at a time, so that TPE proposes the same ones.
+    """
+    place, job = limited
+    folder = place / "out" / "limit"
+    code, said = search(*LIMITED, "--study-name", "unbroken").wait()
+    assert code == 0, said
+    state, output = slurm.wait(job, place)
+    assert state == "COMPLETED", output
+    assert "SIGUSR1: the search is pausing" in output
+    assert f"Job {job} is in the queue again" in output
+    assert int(slurm.job(job)["Restarts"]) >= 1
+    assert epochs(folder) == list(product(range(2), range(1, 16)))
+    assert losses(folder) == losses(tmp_path / "out" / "unbroken")
 
 
 def command(pid):

@@ -1,4 +1,7 @@
-"""Two users on one machine: their searches run at once, also beside a head of Ray, and nothing of them collides."""
+"""Two users on one machine: their searches run at once, also beside a head of Ray, and nothing of them collides.
+
+Some of the searches are jobs of Slurm on one node.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import ROOT, descendants, is_whole, wait_for
+from tests.system.slurm import SCRIPT, running_slurm
 
 pytestmark = pytest.mark.system
 
@@ -64,14 +68,19 @@ class Machine:
         for number, (folder, parts) in enumerate(hiding.items()):
             yield OPENED.format(hold=self.place / f"hold{number}", folder=folder, parts=" ".join(parts))
 
-    def start(self, user, *words):
-        """Start Python as a user, in the home of that user."""
+    @property
+    def inside(self):
+        """What precedes a command that sees the machine so."""
+        return ["nsenter", "--mount", f"--target={self.boot.pid}"]
+
+    def start(self, user, *words, environment=None):
+        """Start a command as a user, in the home of that user."""
         uid, home = IDS[user], self.place / user
-        environment = {"HOME": home, "USER": user, "LOGNAME": user, "PATH": os.environ["PATH"], "PYTHONPATH": ROOT}
-        environment |= {"TMPDIR": self.place / "tmp", "RAY_USAGE_STATS_ENABLED": 0}
-        variables = (f"{name}={value}" for name, value in environment.items())
-        inside = ["nsenter", "--mount", "--target", self.boot.pid, "setpriv", "--reuid", uid, "--regid", uid]
-        command = [*inside, "--clear-groups", "env", "-i", "-C", home, *variables, sys.executable, *words]
+        path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
+        variables = {"HOME": home, "USER": user, "LOGNAME": user, "PATH": path, "PYTHONPATH": ROOT}
+        variables |= {"TMPDIR": self.place / "tmp", "RAY_USAGE_STATS_ENABLED": 0, **(environment or {})}
+        as_user = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "env", "-i", "-C", home]
+        command = [*self.inside, *as_user, *(f"{name}={value}" for name, value in variables.items()), *words]
         self.commands.append(
             subprocess.Popen(
                 list(map(str, command)),
@@ -85,7 +94,13 @@ class Machine:
 
     def search(self, user, *options):
         """Start a small search of a user."""
-        return self.start(user, ROOT / "search.py", *SMALL.split(), *options)
+        return self.start(user, sys.executable, ROOT / "search.py", *SMALL.split(), *options)
+
+    def submit(self, user, slurm, *options):
+        """Start a small search of a user as a job on the first node; the command ends with it."""
+        command = ["sbatch", "--wait", "--nodelist=n1", "--cpus-per-task=1", "--output=job.log", SCRIPT]
+        environment = {"SLURM_CONF": slurm.environment["SLURM_CONF"]}
+        return self.start(user, *command, *SMALL.split(), *options, environment=environment)
 
     def end(self):
         """End all that was started."""
@@ -116,7 +131,7 @@ def machine():
 
 def test_searches_of_two_users_run_at_once_two_of_one_and_one_on_the_head_of_the_other(machine):
     words = ["start", "--head", "--block", "--port", 0, "--num-cpus", 1, "--include-dashboard", "false"]
-    head = machine.start("bob", "-m", "ray.scripts.scripts", *words, "--disable-usage-stats")
+    head = machine.start("bob", sys.executable, "-m", "ray.scripts.scripts", *words, "--disable-usage-stats")
     wait_for((machine.place / "tmp/ray/ray_current_cluster").exists, timeout=60)
     wait_for(lambda: any("raylet/raylet" in command for command in descendants(head.pid).values()), timeout=60)
     refused = machine.search("ada", "--address", "auto")
@@ -124,15 +139,18 @@ def test_searches_of_two_users_run_at_once_two_of_one_and_one_on_the_head_of_the
     assert refused.returncode == 2, output
     assert "No Ray cluster at address 'auto': " in output
     assert " belongs to another user." in output
-    searches = {
-        ("ada", "first"): machine.search("ada", "--study-name", "first"),
-        ("ada", "second"): machine.search("ada", "--study-name", "second"),
-        ("bob", "third"): machine.search("bob", "--study-name", "third", "--address", "auto"),
-    }
-    for (user, name), running in searches.items():
-        output, _ = running.communicate(timeout=120)
-        assert running.returncode == 0, output
-        is_whole(machine.place / user / "results" / name, trials=2)
+    with running_slurm(cpus=2, before=machine.inside) as slurm:
+        searches = {
+            ("ada", "first"): machine.search("ada", "--study-name", "first"),
+            ("ada", "second"): machine.submit("ada", slurm, "--study-name", "second"),
+            ("bob", "third"): machine.submit("bob", slurm, "--study-name", "third"),
+            ("bob", "fourth"): machine.search("bob", "--study-name", "fourth", "--address", "auto"),
+        }
+        for (user, name), running in searches.items():
+            output, _ = running.communicate(timeout=120)
+            log = machine.place / user / "job.log"
+            assert running.returncode == 0, output + (log.read_text() if log.exists() else "")
+            is_whole(machine.place / user / "results" / name, trials=2)
     assert head.poll() is None
     (folder,) = (machine.place / "tmp").iterdir()  # that of the head; the others are gone
     assert {path.lstat().st_uid for path in (folder, *folder.rglob("*"))} == {IDS["bob"]}
