@@ -15,9 +15,9 @@ from vae_tune.cluster.ray_runtime import RunningRay
 from vae_tune.config.names import INTERRUPTED
 from vae_tune.search.stopping import Stopping
 
-_POLL_SECONDS = 0.5
-_PATIENCE_SECONDS = 2.0
-"""Time for the search to end by itself, once its cluster is gone."""
+_POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 1.0
+"""Time for the search to end by itself, once its cluster is gone: Ray's core may end this process in some seconds."""
 
 
 @contextmanager
