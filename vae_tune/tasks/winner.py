@@ -12,6 +12,7 @@ import torch
 from vae_tune.config import names
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json, write_json
+from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.config.metric import Metric
 from vae_tune.config.settings import DataConfig
 from vae_tune.images.code_length import code_length
@@ -22,6 +23,7 @@ from vae_tune.record.trials import TrialRow, winner
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.tasks.repeats import load_last_checkpoint, values_on_test
 from vae_tune.vae.checkpoint import discard_checkpoints, trials_with_checkpoints, write_model
+from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import evaluate
 from vae_tune.vae.user_metric import UserMetric
 
@@ -158,7 +160,8 @@ class WinnerKeeper:
         if test:
             checkpoint = load_last_checkpoint(self._record.place, row, self._images, self._say)
             images = to_tensor(self._images.test, _CPU)
-            numbers["test"] = asdict(evaluate(checkpoint.state.model, images, checkpoint.config))
+            with cpu_threads(usable_cpus()):  # no trial trains any more, and their number changes no bit
+                numbers["test"] = asdict(evaluate(checkpoint.state.model, images, checkpoint.config))
             if self._metric:
                 numbers["test"] |= values_on_test(self._metric, row, checkpoint.state.model, images, self._say)
         return numbers

@@ -15,6 +15,16 @@ from vae_tune.tasks.search_start import RunningSearch
 if TYPE_CHECKING:
     from vae_tune.tasks.winner import WinnerKeeper
 
+_OF_THE_REPORT = (
+    "jinja2",
+    "vae_tune.analysis.early_stopping_audit",
+    "vae_tune.views.report.figures",
+    "vae_tune.views.report.page",
+    "vae_tune.views.report.provenance",
+    "vae_tune.views.report.summary",
+    "vae_tune.views.report.trial_table",
+)
+
 
 class WinnerListener(contextlib.ExitStack):
     """A listener of the record, and a context in which it may be called.
@@ -55,9 +65,11 @@ def import_ahead(num_samples: int) -> None:
     cannot be imported any more; that is silent.
     """
     with contextlib.suppress(Exception):
-        for name in ("scipy.special", "vae_tune.tasks.winner", "vae_tune.replay.forecast"):
+        for name in ("scipy.special", "vae_tune.tasks.winner", "vae_tune.replay.forecast", *_OF_THE_REPORT):
             import_module(name)
+        from vae_tune.analysis.hyperparameters import MIN_TRIALS
         from vae_tune.replay.surrogate import FEWEST
 
-        if num_samples >= FEWEST:  # from fewer there is no forecast
-            import_module("sklearn.gaussian_process")
+        for fewest, name in ((FEWEST, "sklearn.gaussian_process"), (MIN_TRIALS, "optuna.importance._fanova")):
+            if num_samples >= fewest:  # from fewer there is no forecast, and no importance
+                import_module(name)

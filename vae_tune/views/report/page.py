@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def render(study: Study) -> str:
     cost, shares = compute_cost(study), importance(study)
     sections = figures.make_sections(study, shares)
     cards = {card.key: card.views for section in sections for card in section.cards}
-    plotly = (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    plotly = _read_plotly()
     script = "\n".join(read_resource(name) for name in _SCRIPTS)
     lean: Any = {"trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, **lean)
@@ -118,6 +119,14 @@ def _named_models(study: Study) -> list[str]:
 def read_resource(name: str) -> str:
     """Return the text of a file beside this module."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _read_plotly() -> str:
+    """Return the JavaScript of plotly, without an import of the package."""
+    spec = find_spec("plotly")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
 
 def _csp_hash(script: str) -> str:
