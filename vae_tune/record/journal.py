@@ -19,7 +19,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from vae_tune.config.compat.optuna import trial_id
+from vae_tune.config.compat.optuna import share_distributions, trial_id
+
+share_distributions()
 
 
 class _Extent(NamedTuple):

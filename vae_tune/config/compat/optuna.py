@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
 
 trial_id: Callable[[optuna.Trial | FrozenTrial], int] = attrgetter("_trial_id")
 """Return the number by which a storage knows a trial."""
@@ -111,3 +112,29 @@ class _Leaves:
 
 def _variance(values: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> float:
     return float(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
+
+
+def share_distributions() -> None:
+    """Let equal distributions that are read from a journal be one object, and skip those of trials that are alike.
+
+    Each trial would hold its own, and TPE compares those of all trials for each proposal.
+    """
+    from optuna.search_space import intersection
+    from optuna.storages.journal import _storage
+
+    _storage.json_to_distribution = cache(json_to_distribution)  # type: ignore[attr-defined]
+    intersection._calculate = partial(_calculate, intersection._calculate)
+
+
+def _calculate(calculate: Callable[..., Any], trials: list[FrozenTrial], include_pruned: bool, *known: Any) -> Any:
+    """Return what ``calculate`` does without the trials that cannot change it: those with the space of a later one."""
+    if not include_pruned:
+        return calculate(trials, include_pruned, *known)
+    kept, last = [], None
+    for trial in reversed(trials):
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            if trial.distributions == last:
+                continue
+            last = trial.distributions
+        kept.append(trial)
+    return calculate(kept[::-1], include_pruned, *known)
