@@ -8,6 +8,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -276,6 +277,24 @@ def test_checkpoints_of_a_trial_that_the_record_lost_give_way_to_another_of_its_
     worker.train()
     assert worker.epochs == [1, 2, 3, 1, 2, 3]
     assert worker.reports[0][VAL_LOSS] != worker.reports[3][VAL_LOSS]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_trial_goes_on_to_a_later_end_unless_its_schedule_depends_on_that(worker, tiny, monkeypatch, schedule):
+    base = replace(SMALL, lr_schedule=schedule)
+    monkeypatch.setattr(f"{__name__}.SMALL", base)
+    worker.train()
+    longer = replace(base, max_epochs=5)
+    monkeypatch.setattr(f"{__name__}.SMALL", longer)
+    worker.known_epochs = 3
+    if schedule == "cosine":
+        with pytest.raises(ValueError, match="holds checkpoints of another configuration"):
+            worker.train()
+        return
+    worker.train()
+    assert worker.epochs == [1, 2, 3, 3, 4, 5]
+    expected = [report.val_loss for report in fit(longer, tiny, torch.device("cpu"))]
+    assert [report[VAL_LOSS] for report in worker.reports[:2] + worker.reports[3:]] == expected
 
 
 def test_what_is_saved_in_an_epoch_is_saved_after_the_checkpoint_that_it_rests_on(worker, monkeypatch):

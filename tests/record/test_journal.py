@@ -129,7 +129,7 @@ def test_a_resume_reads_the_journal_once(tmp_path, tiny):
     StudySearcher(record, plan.space, plan.base, config.sampler, Stopping(), num_samples=config.num_samples)
     record.close()
     opened = [path for path in OPENED if path.endswith("optuna.journal")]
-    assert len(opened) == 2  # once to read it, once to write it
+    assert len(opened) == 4  # once to read it, once to write it, and twice its first lines, with study.json
     assert len(record.rows) == before
 
 

@@ -39,7 +39,7 @@ def metadata(tiny):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (replace(CONFIG, trial=TrialConfig(max_epochs=20)), "max_epochs is 10 in this study, but got 20"),
+        (replace(CONFIG, trial=TrialConfig(max_epochs=5)), "max_epochs is 10 in this study, but got 5"),
         (replace(CONFIG, trial=TrialConfig(seed=1)), "seed is 0 in this study, but got 1"),
         (replace(CONFIG, trial=TrialConfig(precision="bfloat16")), "precision is 'float32' in this study"),
         (replace(CONFIG, trial=TrialConfig(latent_size=8)), "latent_size is 20 in this study, but got 8"),

@@ -27,6 +27,20 @@ def test_a_working_copy_that_went_on_from_the_storage_stays(server, place):
     assert (folder / "optuna.journal").read_bytes().count(b"\n") == 3
 
 
+def test_a_working_copy_whose_journal_was_written_anew_since_the_last_upload_stays(server, place):
+    record(place, epochs=2)
+    folder = update_working_copy(place)
+    before = (folder / "optuna.journal").read_bytes()
+    write(folder, optuna_journal=b'{"anew": 0}\n')
+    (folder / "optuna-1.journal").write_bytes(before)
+    assert update_working_copy(place) == folder
+    assert (folder / "optuna.journal").read_bytes() == b'{"anew": 0}\n'
+    record(place, epochs=3)  # meanwhile another machine went on with the old one
+    update_working_copy(place)
+    assert (folder / "optuna.journal").read_bytes().count(b"\n") == 3
+    assert not (folder / "optuna-1.journal").exists()
+
+
 def test_a_working_copy_that_another_machine_left_behind_is_renewed(server, place):
     record(place, epochs=2)
     folder = update_working_copy(place)

@@ -19,8 +19,10 @@ from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING, TRIAL, VALUES
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.basis import MODEL_VERSION
-from vae_tune.record.metadata import new_metadata, refuse_changes
+from vae_tune.record.metadata import as_reopened, new_metadata, refuse_changes
+from vae_tune.record.reopening import plan_reopening
 from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.trials import read_trials
 from vae_tune.replay.curves import Tabular, load_curves
 from vae_tune.replay.forecast import forecast
 from vae_tune.replay.setting import Setting
@@ -47,8 +49,9 @@ class Workers:
     """So many workers that report in turn; each trains on until it is told to stop."""
 
     def __init__(self, record, count, config=CONFIG, diverging=()):
-        scheduler = make_scheduler(config.asha, BASE.max_epochs, BASE.seed)
-        self.searcher = StudySearcher(record, DEFAULT_SPACE, BASE, "tpe", Stopping(), scheduler, config.num_samples)
+        base, count_of_trials = config.trial, config.num_samples
+        scheduler = make_scheduler(config.asha, base.max_epochs, base.seed)
+        self.searcher = StudySearcher(record, DEFAULT_SPACE, base, "tpe", Stopping(), scheduler, count_of_trials)
         self.record, self.diverging, self.ended = record, diverging, False
         self.names, self.busy, self.idle = iter(range(10_000)), [], count
 
@@ -245,15 +248,85 @@ def test_a_least_gain_ends_a_search_earlier_and_may_change_in_a_resume(tmp_path,
 def test_it_says_what_going_on_is_expected_to_bring(tmp_path, metadata):
     record = StudyRecord.create(tmp_path / "s", metadata)
     Workers(record, 1).run()
-    close(record)
+    record.set_status("complete")
+    record.close()
     (finding,) = forecast(load_study(tmp_path / "s"))
     paused = [row for row in record.rows if row.state == PRUNED]
     epochs = sum(BASE.max_epochs - row.epochs for row in paused)
     assert re.fullmatch(
+        r"The search ended: 16 configurations were tried, and no paused trial is expected to gain more than "
+        r"0\.\d\d nats, the default of --min-gain\. "
         rf"Training the {len(paused)} paused trials to the end is expected to gain 0\.\d\d nats "
         rf"\(in nine of ten cases at most \d\.\d\d\) for {epochs} epochs\.",
         str(finding),
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (
+            "epoch budget used",
+            r"The search ended after 21 epochs, by --max-total-epochs\. \d+ of the 16 configurations",
+        ),
+        ("time budget used", r"The search ended after 21 epochs, by --time-budget\. \d+ of the 16 configurations"),
+        ("target loss reached", r"The search ended since the target loss is reached\. \d+ of the 16 configurations"),
+    ],
+)
+def test_it_says_why_it_ended_earlier(tmp_path, metadata, status, why):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    Workers(record, 1).run(21)
+    record.set_status(status)
+    record.close()
+    (finding,) = forecast(load_study(tmp_path / "s"))
+    assert re.match(rf"{why} were not tried\. Training the \d+ paused trials to the end is expected", str(finding))
+
+
+def opened_again(folder, metadata, max_epochs, present):
+    """Open a search again, up to ``max_epochs``, of whose trials some have checkpoints."""
+    trials, reached = read_trials(folder), metadata["reference"]["max_epochs"]
+    reopening = plan_reopening(trials, present, max_epochs, reached, paused=True)
+    now = as_reopened(metadata, reopening.note(None))
+    return StudyRecord.resume(folder, now, reopening=reopening)
+
+
+def test_a_search_that_is_made_longer_goes_on_with_what_has_a_checkpoint(tmp_path, metadata):
+    folder, present = tmp_path / "s", range(0, 16, 2)
+    record = StudyRecord.create(folder, metadata)
+    first = Workers(record, 2).run()
+    close(record)
+    record = opened_again(folder, metadata, 8, present)
+    assert {row.trial for row in record.rows if row.state == PRUNED} == {*range(16)} - {*present}
+    later = replace(CONFIG, trial=replace(BASE, max_epochs=8))
+    trained = Workers(record, 2, later).run(20)
+    record.close()
+    record = StudyRecord.resume(folder, record.metadata)
+    search = Workers(record, 2, later)
+    trained += search.run()
+    assert search.ended
+    assert max(Counter(first + trained).values()) == 1
+    assert {number for number, _ in trained} <= {*present}
+    assert [epoch for number, epoch in trained if number == 0] == [5, 6, 7, 8]
+    assert {row.state for row in record.rows} == {COMPLETE, PRUNED}
+    close(record)
+    assert without_best(audit(folder)) == []
+
+
+def test_more_trials_open_the_paused_ones_again(tmp_path, metadata):
+    folder = tmp_path / "s"
+    record = StudyRecord.create(folder, metadata)
+    first = Workers(record, 1).run()
+    paused = {row.trial for row in record.rows if row.state == PRUNED}
+    close(record)
+    record = opened_again(folder, metadata, BASE.max_epochs, paused - {max(paused)})
+    asha = replace(CONFIG.asha, min_gain=0.0)
+    trained = Workers(record, 1, replace(CONFIG, num_samples=18, asha=asha)).run()
+    assert max(Counter(first + trained).values()) == 1
+    assert {number for number, _ in trained} == {16, 17, *paused} - {max(paused)}
+    assert [row.trial for row in record.rows if row.state == PRUNED] == [max(paused)]
+    record.metadata["config"]["num_samples"] = 18
+    close(record)
+    assert without_best(audit(folder)) == []
 
 
 def test_a_replay_on_recorded_curves_repeats_itself_and_trains_the_reference_at_once():

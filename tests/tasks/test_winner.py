@@ -7,14 +7,16 @@ import pytest
 import torch
 
 from vae_tune.config.names import DEVICE, NODE
-from vae_tune.config.settings import SearchConfig, TrialConfig
+from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.code_length import code_length
-from vae_tune.record.metadata import new_metadata
+from vae_tune.record.metadata import as_reopened, new_metadata
+from vae_tune.record.reopening import plan_reopening
 from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.trials import read_trials
 from vae_tune.tasks import winner
 from vae_tune.tasks.winner import WinnerKeeper
-from vae_tune.vae.checkpoint import checkpoint_folder, read_data, write_checkpoint
+from vae_tune.vae.checkpoint import checkpoint_folder, read_data, trials_with_checkpoints, write_checkpoint
 from vae_tune.vae.training import fit, new_state
 
 CPU = torch.device("cpu")
@@ -73,6 +75,46 @@ def test_checkpoints_stay_of_the_best_the_reference_and_what_runs_then_only_the_
     assert metrics["winner"]["trial"] == best[0]
     assert metrics["reference"]["trial"] == 0
     assert "test" in metrics["winner"]
+
+
+def test_a_freeze_thaw_search_keeps_the_checkpoints_of_all_trials_that_have_not_failed(tmp_path, tiny):
+    config = SearchConfig(trial=BASE, asha=AshaConfig(scheduler="freeze-thaw"))
+    record = StudyRecord.create(tmp_path / "s", new_metadata("s", config, BASE, DEFAULT_SPACE, tiny))
+    keeper = WinnerKeeper(record, tiny, BASE.max_epochs, 1, pytest.fail)
+    record.listeners.append(keeper)
+    for rate in (1e-4, 3e-3, 1e-2):
+        train(record, tiny, rate)
+    paused = train(record, tiny, 2e-2, epochs=1, state="PRUNED")
+    failed = train(record, tiny, 2e-3, epochs=1, state="FAIL")
+    first, last = ["epoch_0001.safetensors"], ["epoch_0002.safetensors"]
+    assert kept(record) == {**dict.fromkeys(range(3), first + last), paused: first}
+    keeper.finish()
+    assert kept(record) == {**dict.fromkeys(range(3), last), paused: first}
+    assert failed not in kept(record)
+    record.close()
+
+
+def test_of_a_search_that_is_made_longer_the_best_model_stays_until_a_trial_is_complete(record, tiny):
+    for rate in (1e-4, 1e-2, 1e-3):
+        train(record, tiny, rate)
+    WinnerKeeper(record, tiny, 2, 1, pytest.fail).finish()
+    record.close()
+    path = record.folder / "best" / "metrics.json"
+    before = json.loads(path.read_text())
+    reopening = plan_reopening(read_trials(record.folder), trials_with_checkpoints(record.folder), 4, 2, paused=False)
+    longer = as_reopened(record.metadata, reopening.note(None))
+    record = StudyRecord.resume(record.folder, longer, reopening=reopening)
+    assert [row.state for row in record.rows] == ["RUNNING", "RUNNING", "PRUNED"]
+    keeper = WinnerKeeper(record, tiny, 4, 1, pytest.fail)
+    record.listeners.append(keeper)
+    base = replace(BASE, max_epochs=4)
+    train(record, tiny, 1e-5, epochs=3, state="PRUNED", base=base)
+    keeper.pause()
+    assert json.loads(path.read_text())["winner"] == before["winner"]
+    best = train(record, tiny, 2e-2, epochs=4, base=base)
+    metrics = json.loads(path.read_text())
+    assert (metrics["winner"]["trial"], metrics["winner"]["epochs"]) == (best, 4)
+    record.close()
 
 
 def test_a_damaged_summary_of_the_best_is_written_again(record, tiny):

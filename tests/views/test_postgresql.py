@@ -22,6 +22,7 @@ from vae_tune.config.files import read_json
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, WARM_START
 from vae_tune.config.settings import TrialConfig, ViewsConfig
 from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.record.reopening import plan_reopening
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_trials, row_from_trial
 from vae_tune.search.initial_trials import InitialTrials
@@ -121,6 +122,26 @@ def test_a_running_trial_is_followed_from_its_start_through_each_report_to_its_e
     record.finish(third, FAIL, "diverged: it's nan")
     assert server.has_copied(record.folder)
     assert [trial.state.name for trial in read_trials(record.folder)] == [COMPLETE, PRUNED, FAIL]
+
+
+def test_the_copy_of_a_study_whose_ended_trials_go_on_is_made_anew(server, record, name):
+    first, second = ask(record), ask(record)
+    train(record, first, 120.0, 110.0)
+    record.finish(first, COMPLETE)
+    train(record, second, 150.0)
+    record.finish(second, PRUNED)
+    show_all(connect(server, record), record.folder)
+    record.close()
+    reopening = plan_reopening(read_trials(record.folder), [first], 4, 2, paused=False)
+    longer = StudyRecord.resume(record.folder, record.metadata, reopening=reopening)
+    for _ in range(2):  # the second finds the copy that the first has made
+        show_all(connect(server, longer), longer.folder)
+        assert server.has_copied(longer.folder)
+        train(longer, first, 120.0, 110.0, 105.0)
+    show_all(connect(server, longer), longer.folder)
+    longer.close()
+    states = {trial.number: trial.state.name for trial in server.trials(name)}
+    assert (states, server.has_copied(longer.folder)) == ({first: "RUNNING", second: PRUNED}, True)
 
 
 def test_a_copy_that_is_killed_at_any_point_is_completed_without_anything_twice(server, record, monkeypatch):

@@ -90,6 +90,16 @@ def test_a_resumed_search_goes_on_with_each_epoch_once_and_leaves_whole_trials_a
     assert len(list((tmp_path / "trial_00001").glob("events.*"))) == 1
 
 
+def test_a_trial_that_goes_on_after_its_end_is_written_again(tmp_path):
+    open_view(tmp_path).show(trial(0, 120.0, 110.0), lambda: SHEET)
+    again = open_view(tmp_path)
+    again.show(trial(0, 120.0, 110.0, max_epochs=3), None)
+    again.show(trial(0, 120.0, 110.0, 105.0, max_epochs=3), lambda: SHEET)
+    open_view(tmp_path).show(trial(0, 120.0, 110.0, 105.0, max_epochs=3), None)
+    assert scalars(tmp_path / "trial_00000") == [(1, 120.0), (2, 110.0), (3, 105.0)]
+    assert [image.step for image in read(tmp_path / "trial_00000").Images("samples")] == [3]
+
+
 def test_the_server_shows_the_curves_and_samples_of_each_trial(tmp_path):
     view = open_view(tmp_path / "events")
     for number in range(2):

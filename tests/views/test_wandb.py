@@ -136,6 +136,15 @@ def test_a_resumed_search_leaves_whole_trials_alone_and_has_each_epoch_of_the_ot
     assert len(ids) == 1
 
 
+def test_the_run_of_a_trial_that_goes_on_after_its_end_goes_on_too(tmp_path):
+    open_view(tmp_path).show(trial(0, 120.0, 110.0), None)
+    again = open_view(tmp_path)
+    again.show(trial(0, 120.0, 110.0, max_epochs=3), None)
+    again.show(trial(0, 120.0, 110.0, 105.0, max_epochs=3), None)
+    found = run_folders(tmp_path)
+    assert history(found["trial 0"]) == [(1, 120.0), (2, 110.0), (3, 105.0)]
+
+
 def test_wandb_lists_the_runs_that_it_would_send_without_a_login(tmp_path):
     view = open_view(tmp_path)
     for number in range(2):

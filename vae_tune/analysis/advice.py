@@ -24,6 +24,7 @@ from vae_tune.config.files import read_json
 from vae_tune.config.names import BEST, COMPLETE, EPOCH, EPOCHS, LATENT_SIZE, REFERENCE_TRIAL, STATE, TRIAL
 from vae_tune.config.trial_values import MODEL
 from vae_tune.record.diagnostics import latents_remedy
+from vae_tune.vae.schedule import depends_on_end
 
 _SURE = 30  # trials that the statement about the most important hyperparameter needs
 _LEAD = 0.4  # of the variance: by which the most important hyperparameter exceeds the second
@@ -101,14 +102,15 @@ def final_findings(study: Study) -> list[Finding]:
 
 
 def read_forecast(study: Study) -> list[Finding]:
-    """Return the forecast that the search wrote at its end; none if another trial has started since.
+    """Return the forecast that the search wrote at its end; none if more was trained since.
 
     See :func:`vae_tune.replay.forecast.write_forecast`.
     """
     try:
         recorded = read_json(study.folder / names.FORECAST_FILE)
         findings = [Finding(**finding) for finding in recorded["findings"]]
-        return findings if recorded["trials"] == len(study.trials) else []
+        known = recorded["trials"], recorded.get("epochs", len(study.epochs))
+        return findings if known == (len(study.trials), len(study.epochs)) else []
     except (OSError, ValueError, KeyError, TypeError):  # missing or damaged: the study is complete without it
         return []
 
@@ -294,7 +296,7 @@ def _epochs(study: Study) -> Iterator[Finding]:
     trend = f"{unit.text(mean, '+')} {unit.short} per epoch over its last {last} epochs ({interval})"
     if mean + half < 0 and end < -falling:
         text = f"The winner's loss was still falling at the end: {trend}."
-        yield Finding("epochs", text, f"Train longer than {study.max_epochs} epochs.", certain=True)
+        yield Finding("epochs", text, f"Train longer than {study.max_epochs} epochs{_how(study)}", certain=True)
     elif mean - half > 0 and lowest < len(curve) - window:
         rise = curve.iloc[-1] - curve.min()
         text = f"The winner was best at epoch {lowest}; its loss has risen by {unit.with_name(rise)} since: {trend}."
@@ -304,6 +306,15 @@ def _epochs(study: Study) -> Iterator[Finding]:
         yield Finding("epochs", f"The winner had converged: {trend}.")
     else:
         yield Finding("epochs", f"Whether the winner had converged is not clear: {trend}.")
+
+
+def _how(study: Study) -> str:
+    """Return the options that make a search longer, and a full stop; that alone where they would be refused."""
+    schedules = getattr(study.space.distributions.get("lr_schedule"), "choices", [study.reference.lr_schedule])
+    ending = any(depends_on_end(replace(study.reference, lr_schedule=name)) for name in schedules)
+    if study.kind != names.SEARCH or ending or names.MAX_EPOCHS in study.space.fixed:
+        return "."
+    return f": a resume with --max-epochs {3 * study.max_epochs} lets its trials go on."
 
 
 def _larger(study: Study) -> set[str]:

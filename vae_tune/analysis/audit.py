@@ -23,7 +23,7 @@ from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.trial_values import value_of
 from vae_tune.record.basis import MODEL_VERSION
 from vae_tune.record.metadata import read_metadata, read_space
-from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, winner
+from vae_tune.record.trials import TrialRow, read_trials, row_from_trial, settled, winner
 from vae_tune.search.scheduler_factory import make_scheduler
 
 
@@ -161,7 +161,7 @@ def _check_count(rows: Sequence[TrialRow], metadata: Mapping[str, Any], config: 
 
 
 def _check_best(folder: Path, rows: Sequence[TrialRow], max_epochs: int, kind: str, ranking: Metric) -> Iterator[str]:
-    best = winner([row for row in rows if row.state != RUNNING], max_epochs)
+    best = winner(settled(rows), max_epochs)
     interim = winner(rows, max_epochs)  # an interrupted search may name a trial that has not ended
     path = folder / BEST_FOLDER / names.METRICS_FILE
     if not path.exists():

@@ -73,7 +73,9 @@ def compute_cost(study: Study) -> ComputeCost:
     runs, notes = _runs(study, clock)
     epochs["run"] = clock.run(study.epochs[TIME])
     epochs["what"] = epochs[TRIAL].map(lives[STATE].map(_WORDS))
-    lost = [_unreported(lives, epochs, run, study.scheduler.pauses) for run in runs.itertuples()]
+    ends = [entry["max_epochs"] for entry in study.metadata.get(names.REOPENED, {}).get("before", [])]
+    pauses = [*study.scheduler.pauses, *ends]
+    lost = [_unreported(lives, epochs, run, pauses) for run in runs.itertuples()]
     charges = pd.concat([part for part in (epochs[["what", "run", SECONDS]], *lost) if len(part)] or [epochs])
     rates = {kind: charges["run"].map(runs[share]) for kind, share in _SHARES.items()}
     hours = pd.DataFrame({kind: charges[SECONDS] * rate / 3600 for kind, rate in rates.items()})
@@ -108,7 +110,8 @@ def compute_cost(study: Study) -> ComputeCost:
 def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, pauses: Sequence[int]) -> pd.DataFrame:
     """Return the seconds in ``run`` without a report: in trials that failed, and in flight at its end.
 
-    A trial may pause, without a worker, at each of ``pauses``: it trained for at most one epoch after that.
+    A trial may pause, without a worker, at each of ``pauses``, also where it was complete before the search was made
+    longer: it trained for at most one epoch after that.
     """
     mine = epochs[epochs["run"] == run.Index]
     last, overall = (table.groupby(TRIAL).max().reindex(lives.index) for table in (mine, epochs))

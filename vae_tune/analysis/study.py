@@ -27,6 +27,7 @@ from vae_tune.config.names import AUDITED, COLLAPSED, DIVERGED, EPOCHS, STATE, S
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.trial_values import MODEL, with_values
+from vae_tune.record.lengths import earlier_end
 from vae_tune.record.metadata import read_metadata, read_space
 from vae_tune.record.trials import marks_of_schema_1, winner
 from vae_tune.search.scheduler import Scheduler
@@ -211,7 +212,13 @@ def trial_configs(study: Study, trials: Iterable[int]) -> list[TrialConfig]:
 
 def rows_to_rank(study: Study) -> Any:
     """Return the trials with their losses as :func:`vae_tune.record.trials.ranked` takes them."""
-    return study.trials.assign(loss=study.losses(study.trials)).reset_index().itertuples()
+    return as_rows(study.trials, study.losses(study.trials), study.metadata)
+
+
+def as_rows(trials: pd.DataFrame, losses: pd.Series[float], metadata: Mapping[str, Any]) -> Any:
+    """Return the rows of ``trials.csv`` as :func:`vae_tune.record.trials.ranked` takes them."""
+    last = earlier_end(metadata)
+    return trials.assign(loss=losses, complete_at=(trials[EPOCHS] >= last) * last).reset_index().itertuples()
 
 
 def parts_by_model(study: Study) -> dict[str, Study]:

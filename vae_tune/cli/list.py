@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -68,7 +68,7 @@ def studies_in(folder: Path) -> Iterator[tuple[str, ...]]:
 
 def _describe(place: Path) -> tuple[str, ...]:
     from vae_tune.analysis.loss_unit import LossUnit
-    from vae_tune.analysis.study import trials_table
+    from vae_tune.analysis.study import as_rows, trials_table
     from vae_tune.record.lock import is_being_written
     from vae_tune.record.metadata import read_metadata, read_space, status_label
     from vae_tune.record.trials import winner
@@ -79,8 +79,7 @@ def _describe(place: Path) -> tuple[str, ...]:
     trials = trials_table(
         BytesIO(read_bytes(place / TRIALS_FILE)), read_space(metadata), metadata["reference"], unit.ranking
     )
-    losses = unit.ranking.loss(trials[unit.ranking.name])
-    rows: Any = trials.assign(loss=losses).reset_index().itertuples()
+    rows = as_rows(trials, unit.ranking.loss(trials[unit.ranking.name]), metadata)
     best = winner(rows, metadata["reference"]["max_epochs"])
     kind = "" if unit.ranking.is_users else f", {unit.kind.name}"
     started = datetime.fromisoformat(metadata["runs"][0]["started"]).astimezone(UTC)

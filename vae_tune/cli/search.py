@@ -41,5 +41,6 @@ _EXAMPLES = (
     "--space wide --max-epochs 30 --time-budget 2h --confirm 3",
     "--metric my_metric.py:sharpness --maximize",
     "--resume results/NAME --num-samples 200",
+    "--resume results/NAME --max-epochs 30",
 )
 COMMAND = Command(SearchConfig, run, _EXAMPLES, defaults)

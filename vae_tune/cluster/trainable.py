@@ -31,6 +31,7 @@ from vae_tune.vae.checkpoint import (
     write_midway,
 )
 from vae_tune.vae.memory_estimate import in_words
+from vae_tune.vae.schedule import continues
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 from vae_tune.vae.user_metric import MetricFailed, UserMetric
 
@@ -114,11 +115,12 @@ def _train(
         notes.append(" ".join(str(warning.message) for warning in damage))
     reports: list[EpochReport] = []
     unknown = is_remote(folder) or not config.get(names.EPOCHS)
-    if checkpoint is None or (checkpoint.config != trial_config and unknown):
+    is_own = checkpoint is not None and continues(checkpoint.config, trial_config)
+    if checkpoint is None or (unknown and not is_own):
         if checkpoint:  # the end of the record was lost, and another trial got the same number
             delete_folder(checkpoints)
         state = new_state(trial_config, images.shape, device)
-    elif checkpoint.config != trial_config:
+    elif not is_own:
         raise ValueError(f"{checkpoints} holds checkpoints of another configuration: {checkpoint.config}")
     else:
         state = checkpoint.state

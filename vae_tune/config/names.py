@@ -32,6 +32,8 @@ RANKED_LOSS = "ranked_loss"
 """The loss that ranks a report, in a study with a user's metric; in other studies ``val_loss`` ranks it."""
 NODE, DEVICE = "node", "device"
 AUDITED, COLLAPSED, DIVERGED = "audited", "collapsed", "diverged"
+CLOSED, COMPLETE_AT = "closed", "complete_at"
+"""Attributes of a trial that is opened again, or cannot be: see :class:`vae_tune.record.trials.TrialRow`."""
 
 # Columns in the order in which they are written, with their pandas types
 MOMENT = "datetime64[ms, UTC]"
@@ -113,6 +115,10 @@ STATUS, TRAIN_IMAGES, MAX_EPOCHS = "status", "train_images", "max_epochs"
 BEST_TRIAL, BEST_EPOCHS, REFERENCE_LOSS = "best_trial", "best_epochs", "reference_loss"
 FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cpu_hours", "gpu_hours"
 
+REOPENED = "vae_tune:reopened"
+"""User attribute of a study whose journal was written anew, and entry of its study.json: ``max_epochs``, and in
+``before``, for each earlier journal, its ``max_epochs``, how many trials were complete there, and when it ended."""
+
 CODE = "code"
 """Entry of study.json with signature and hash of each user's class; folder in best/ with a copy to read."""
 METRIC, METRIC_CODE = "metric", "metric_code"
@@ -122,6 +128,8 @@ its code to read."""
 # A study folder, and that of a single training
 STUDY_FILE = "study.json"
 JOURNAL_FILE = "optuna.journal"
+EARLIER_JOURNALS = "optuna-{}.journal"
+"""Names of the journals before the one that was written anew, numbered from 1."""
 LOCK_FILE = "study.lock"
 COPY_FILE = "copy.json"
 TRIALS_FILE = "trials.csv"

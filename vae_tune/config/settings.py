@@ -81,7 +81,7 @@ class TrialConfig:
     grad_clip: float = 0.0
     """Clip the gradient to this norm (0: no clipping)."""
     max_epochs: int = 10
-    """Epochs of a trial that is not stopped early."""
+    """Epochs of a trial that is not stopped early; with --resume a later end, to which trials go on."""
     likelihood: LikelihoodName | None = None
     """Distribution of a pixel: bernoulli (for gray values a cross-entropy); logistic, logistic-mixture or categorical
     over its 256 levels; continuous-bernoulli or gaussian, densities; default: bernoulli for gray images, logistic for
@@ -321,7 +321,8 @@ class SearchConfig:
     """YAML file with the search space, or wide, which comes with the package; default: latent_size 2..64, hidden_width
     64..1024, learning_rate 1e-4..1e-2. From Python also a mapping, as such a file holds it."""
     resume: Path | None = None
-    """Resume the study in this folder; of its settings, only those that leave trials comparable may change."""
+    """Resume the study in this folder; of its settings, only those that leave trials comparable may change, and
+    max-epochs may grow."""
     time_budget: str | None = None
     """End everything, the final evaluation included, within this time, for instance 45m or 1h30m."""
     max_total_epochs: int | None = None

@@ -23,3 +23,5 @@ class Basis(NamedTuple):
     """Whether a new configuration could be tried."""
     model: int = 1
     """Version of the model that made the decision; records older than versions leave it out."""
+    max_epochs: int | None = None
+    """The last epoch then, if the search was made longer since."""

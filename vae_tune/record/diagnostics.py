@@ -26,6 +26,11 @@ def collapse_reason(row: TrialRow, latent_size: int, least_epochs: int) -> str:
     return f"{COLLAPSED}: {active} of {latent_size} latents active"
 
 
+def without_collapse(reason: str) -> str:
+    """Return the notes on a trial without what :func:`collapse_reason` said of it."""
+    return "; ".join(note for note in reason.split("; ") if not note.startswith(f"{COLLAPSED}: "))
+
+
 def latents_remedy(active: int, size: int) -> str:
     """Return what to change about a model that uses ``active`` of its ``size`` latents; "" if nothing."""
     if active < _COLLAPSED_SHARE * size:

@@ -191,7 +191,7 @@ class Journal(BaseJournalBackend):
 
     def _write(self) -> None:
         self._raise_failure()
-        content = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in self._pending)
+        content = to_lines(self._pending)
         if not content or not self._file:
             return
         before = self._written
@@ -228,6 +228,11 @@ class Journal(BaseJournalBackend):
         if self._failure and self._file:
             os.ftruncate(self._file.fileno(), self._synced.bytes)
             raise self._failure
+
+
+def to_lines(logs: Iterable[dict[str, Any]]) -> bytes:
+    """Return logs as a journal holds them, one per line."""
+    return b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
 
 
 def _parse(content: bytes) -> tuple[list[dict[str, Any]], int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from heapq import merge
+from itertools import islice
 
 from vae_tune.config import names
 from vae_tune.record.trials import TrialRow
@@ -28,6 +31,8 @@ class Leaderboard:
         """Group and key of each of them."""
         self._groups: dict[int, list[_Key]] = {}
         """The keys in order, of the trials at each epoch; of those that are COMPLETE at the last one apart."""
+        self._earlier_ends: Counter[int] = Counter()
+        """How many of them were complete at an epoch before the search was made longer."""
         for row in rows:
             self.update(row)
 
@@ -41,13 +46,18 @@ class Leaderboard:
         group, key = _COMPLETE if is_complete else row.epochs, (row.loss or 0, row.trial)
         insort(self._groups.setdefault(group, []), key)
         self._places[row.trial], self._rows[row.trial] = (group, key), row
+        if row.complete_at:
+            self._earlier_ends[row.complete_at] += 1
 
     def best(self, count: int) -> Sequence[TrialRow]:
         """Return the first ``count`` trials by the one rule, the best first; fewer where there are fewer."""
         if not self._groups:
             return []
         group = _COMPLETE if _COMPLETE in self._groups else max(self._groups)
-        return [self._rows[number] for _, number in self._groups[group][:count]]
+        keys: Iterable[_Key] = self._groups[group]
+        if group and (least := max(self._earlier_ends, default=0)):
+            keys = merge(*(found for epoch, found in self._groups.items() if epoch >= least))
+        return [self._rows[number] for _, number in islice(keys, count)]
 
     @property
     def winner(self) -> TrialRow | None:
@@ -56,7 +66,7 @@ class Leaderboard:
 
     def _remove(self, number: int) -> None:
         group, key = self._places.pop(number)
-        del self._rows[number]
+        self._earlier_ends -= Counter([self._rows.pop(number).complete_at])
         keys = self._groups[group]
         del keys[bisect_left(keys, key)]
         if not keys:

@@ -27,16 +27,18 @@ from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__
 from vae_tune.images.datasets import Images, is_named
+from vae_tune.record.lengths import refuse_length
 from vae_tune.vae.image_defaults import with_image_defaults
 from vae_tune.vae.likelihoods.likelihood import metric_of
 from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.vae.networks.registry import admitted_code
 from vae_tune.vae.user_metric import UserMetric
 
-SCHEMA, SCHEMA_WITHOUT_METRIC = 3, 2
-"""Versions of the record that this code writes: of a study that a user's metric ranks, and of any other. It rises when
-older code would misread a study. Version 2 is ranked by ``val_loss``. Version 1 had neither ``schema`` nor ``kind``,
-and noted only in the trials' ``reason`` which were audited, collapsed or diverged."""
+SCHEMA, SCHEMA_WITH_METRIC, SCHEMA_WITHOUT_METRIC = 4, 3, 2
+"""Versions of the record that this code writes: of a study whose journal was written anew, of one that a user's metric
+ranks, and of any other. It rises when older code would misread a study. Version 2 is ranked by ``val_loss``. Version 1
+had neither ``schema`` nor ``kind``, and noted only in the trials' ``reason`` which were audited, collapsed, diverged.
+"""
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("name", "kind", "status"), str),
     "schema": int,
@@ -70,7 +72,7 @@ def new_metadata(
     losses = metric_of(kind_of(base, images.shape[0], config.data.binarization), images.pixels)
     return {
         "name": name,
-        "schema": SCHEMA if metric else SCHEMA_WITHOUT_METRIC,
+        "schema": SCHEMA_WITH_METRIC if metric else SCHEMA_WITHOUT_METRIC,
         "kind": kind,
         "config": to_dict(replace(config, notify=None)),
         "reference": to_dict(base),
@@ -140,6 +142,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         read_space(metadata)
         if old:
             metadata |= {"schema": 1, "kind": _kind_of_schema_1(metadata, folder)}
+        metadata = _as_in_journal(metadata, folder)
         if metadata["kind"] not in names.KINDS or metadata["schema"] > SCHEMA:
             raise ValueError(f"'kind' is {metadata['kind']!r}, 'schema' {metadata['schema']}")
     except FileNotFoundError as error:
@@ -155,6 +158,37 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{original_address(folder)} is no study: {names.STUDY_FILE} {what} ({reason}).") from error
     return dict(metadata)
+
+
+def as_reopened(metadata: Mapping[str, Any], note: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a study whose journal was written anew; ``note`` is what the journal says of that."""
+    last, config = note["max_epochs"], metadata["config"]
+    most = config.get("max_total_epochs")
+    config = {
+        **config,
+        "trial": {**config["trial"], "max_epochs": last},
+        "max_total_epochs": None if most is None else max(most, last),
+    }
+    return {
+        **metadata,
+        "schema": SCHEMA,
+        "config": config,
+        "reference": {**metadata["reference"], "max_epochs": last},
+        "rungs": list(from_dict(SearchConfig, config).asha.rungs(last)),
+        "status": "running",
+        names.REOPENED: dict(note),
+    }
+
+
+def _as_in_journal(metadata: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return ``study.json`` as the journal beside it has it, which is replaced first when it is written anew."""
+    try:
+        with (folder / names.JOURNAL_FILE).open("rb") as file:
+            lines = [file.readline(), file.readline()]
+        note = json.loads(lines[1])["user_attr"][names.REOPENED]
+    except (OSError, ValueError, LookupError, TypeError):  # as of most studies; reading the journal tells of damage
+        return metadata
+    return metadata if metadata.get(names.REOPENED) == note else as_reopened(metadata, note)
 
 
 def _newer_writer(metadata: Any) -> str:
@@ -266,7 +300,7 @@ def read_space(metadata: dict[str, Any]) -> Space:
 
 
 def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space) -> None:
-    """Refuse to resume with settings that would make the trials incomparable.
+    """Refuse to resume with settings that would make the trials incomparable; a search may get longer.
 
     Raises:
         UsageError: it names the field, its value in the study, and the new value.
@@ -280,6 +314,9 @@ def refuse_changes(metadata: dict[str, Any], config: SearchConfig, space: Space)
     if not (is_named(before.data.dataset) and is_named(config.data.dataset)):
         moved.add("data.dataset")
     moved |= {name for name in new if name.endswith(f".{MAY_CHANGE}")}
+    if metadata["kind"] == names.SEARCH:
+        refuse_length(before.trial, config.trial.max_epochs, space)
+        moved.add("trial.max_epochs")
     for name, value in new.items():
         if name not in moved and name.partition(".")[0] in MUST_STAY and old.get(name) != value:
             last = name.rpartition(".")[2]

@@ -19,10 +19,12 @@ from vae_tune.config import message_hints
 from vae_tune.config.errors import SearchError, UsageError
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import download, mark_copy, record_files, uploaded_files, working_copy
-from vae_tune.config.names import JOURNAL_FILE, STUDY_FILE
+from vae_tune.config.names import EARLIER_JOURNALS, JOURNAL_FILE, STUDY_FILE
 from vae_tune.config.storage import PATIENCE, QUICK, exists, list_remote_files, read_bytes, reason, write_bytes
 from vae_tune.record.claim import Claim
 from vae_tune.record.lock import is_being_written
+
+_EARLIER = EARLIER_JOURNALS.format("*")
 
 _PERIOD_SECONDS = 5.0
 """Minimum time between two uploads."""
@@ -70,9 +72,12 @@ def _is_ahead(folder: Path, study: Path, stored: set[str], deleted: set[str]) ->
             continue
         uploaded = read_bytes(study / name) if name in stored else b""
         content = path.read_bytes()
-        if not content.startswith(uploaded):
+        if content.startswith(uploaded):
+            ahead = ahead or len(content) > len(uploaded)
+        elif any(earlier.read_bytes().startswith(uploaded) for earlier in path.parent.glob(_EARLIER)):
+            ahead = True
+        else:
             return False
-        ahead = ahead or len(content) > len(uploaded)
     return ahead
 
 

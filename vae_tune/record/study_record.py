@@ -29,6 +29,7 @@ from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.lock import StudyLock
 from vae_tune.record.metadata import read_metadata, resume_command
 from vae_tune.record.recovery import refuse_lost_epochs
+from vae_tune.record.reopening import Reopening, reopen
 from vae_tune.record.sampler_view import SET_ASIDE, read_warm_start_trials, sampler_view
 from vae_tune.record.tables import Tables
 from vae_tune.record.trials import (
@@ -146,11 +147,14 @@ class StudyRecord:
         place: Path | None = None,
         known: Mapping[str, Any] | None = None,
         storage: UtcStorage | None = None,
+        *,
+        reopening: Reopening | None = None,
     ) -> StudyRecord:
         """Open an existing study folder after any kind of end; the tables are made again from the journal.
 
         ``study.json`` gets the content ``metadata``; ``known`` is its content when it was decided to resume. The
-        journal is read unless it was already, into ``storage``, by :func:`vae_tune.record.trials.read_study`.
+        journal is read unless it was already, into ``storage``, by :func:`vae_tune.record.trials.read_study`. With
+        ``reopening``, it is written anew first.
 
         Raises:
             UsageError: another driver writes it, or has since ``known``; or its journal is missing or damaged. Nothing
@@ -166,6 +170,8 @@ class StudyRecord:
                 if known is not None and read_metadata(folder) != known:
                     raise UsageError(f"Another driver wrote {name} meanwhile. Nothing was changed: run this again.")
                 try:
+                    if reopening:
+                        storage = reopen(folder, storage, reopening)
                     storage.journal.open()
                     study = optuna.load_study(study_name=metadata["name"], storage=storage)
                 except (ValueError, TypeError, LookupError) as error:
@@ -281,7 +287,7 @@ class StudyRecord:
         """Record what the decision saw that starts an epoch of a trial."""
         trial = self._unfinished[number]
         with self.transaction():
-            trial.set_user_attr(f"{DECISION_ATTRIBUTE}{epoch}", list(basis))
+            trial.set_user_attr(f"{DECISION_ATTRIBUTE}{epoch}", [value for value in basis if value is not None])
             self._update(trial)
 
     def audit(self, number: int, epoch: int) -> None:
@@ -313,16 +319,18 @@ class StudyRecord:
         self._publish()
         self._tables.refresh()
 
-    def set_status(self, status: str, ended: str | None = None) -> None:
+    def set_status(self, status: str, ended: str | None = None, **entries: Any) -> None:
         """Write the status of the search into ``study.json``, and the tables as they are now.
 
-        ``ended`` is when this run of the search ended, for its entry among the study's runs.
+        ``ended`` is when this run of the search ended, for its entry among the study's runs, which gets ``entries``
+        too.
         """
         self._publish()
         self._tables.write_trials()
         runs = list(self.metadata.get("runs", []))
-        if ended is not None and runs:
-            runs[-1] = {**runs[-1], "ended": ended}
+        entries |= {} if ended is None else {"ended": ended}
+        if runs:
+            runs[-1] = {**runs[-1], **entries}
         self.metadata = {**self.metadata, "status": status, "runs": runs}
         write_json(self.folder / names.STUDY_FILE, self.metadata)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ class TrialRow:
     """Whether it ended with below a tenth of its latents active."""
     diverged: bool = False
     """Whether it failed since its loss was no longer finite."""
+    complete_at: int = 0
+    """The last epoch before the search was made longer, if the trial was COMPLETE there."""
+    closed: int | None = None
+    """Of a trial that could not go on when the search was opened again: the first decision that could not choose it.
+    """
 
     @property
     def epochs(self) -> int:
@@ -98,20 +103,30 @@ class TrialRow:
 def ranked(rows: Iterable[TrialRow], max_epochs: int) -> list[TrialRow]:
     """Return the trials that could win, the best first: COMPLETE at ``max_epochs``, by ``loss``.
 
-    Where none is complete it is those at the deepest epoch that any trial reached; FAIL trials never win. The rows of
-    ``trials.csv`` as named tuples, with their ``loss``, are ranked alike.
+    Where none is complete it is those at the deepest epoch that any trial reached; in a search that was made longer,
+    those that reached its last epoch of before. FAIL trials never win. The rows of ``trials.csv`` as named tuples,
+    with their ``loss`` and ``complete_at``, are ranked alike.
     """
     candidates = [row for row in rows if row.epochs and row.state != names.FAIL]
     best = [row for row in candidates if row.state == names.COMPLETE and row.epochs == max_epochs]
     if not best and candidates:
-        deepest = max(row.epochs for row in candidates)
-        best = [row for row in candidates if row.epochs == deepest]
+        least = max(row.complete_at for row in candidates) or max(row.epochs for row in candidates)
+        best = [row for row in candidates if row.epochs >= least]
     return sorted(best, key=lambda row: (row.loss or 0, row.trial))
 
 
 def winner(rows: Iterable[TrialRow], max_epochs: int) -> TrialRow | None:
     """Return the best trial by the one rule of :func:`ranked`, or None where there is none."""
     return next(iter(ranked(rows, max_epochs)), None)
+
+
+def settled(rows: Iterable[TrialRow]) -> list[TrialRow]:
+    """Return the trials that have ended; one that goes on after it was COMPLETE, as it was then."""
+    return [_as_complete(row) for row in rows if row.state != names.RUNNING or row.complete_at]
+
+
+def _as_complete(row: TrialRow) -> TrialRow:
+    return replace(row, reports=row.reports[: row.complete_at]) if row.state == names.RUNNING else row
 
 
 def read_study(folder: Path) -> UtcStorage:
@@ -161,6 +176,8 @@ def row_from_trial(trial: FrozenTrial) -> TrialRow:
             int(epoch): Basis(order, reports, trials, tuple(running), *rest)
             for epoch, (order, reports, trials, running, *rest) in bases.items()
         },
+        complete_at=attributes.get(names.COMPLETE_AT, 0),
+        closed=attributes.get(names.CLOSED),
         ended=iso(trial.datetime_complete),
         node=attributes.get(names.NODE, ""),
         device=attributes.get(names.DEVICE, ""),

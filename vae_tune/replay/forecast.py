@@ -20,7 +20,7 @@ import numpy as np
 from vae_tune.analysis.advice import Finding
 from vae_tune.analysis.study import Study
 from vae_tune.config.files import write_json
-from vae_tune.config.names import COMPLETE, EPOCH, FORECAST_FILE, SPEARMAN
+from vae_tune.config.names import COMPLETE, EPOCH, EPOCH_BUDGET, FORECAST_FILE, SPEARMAN, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import AshaConfig
 from vae_tune.record.metadata import resume_command
 from vae_tune.record.trials import read_trials, row_from_trial
@@ -29,6 +29,7 @@ from vae_tune.replay.setting import Setting
 from vae_tune.replay.simulator import ReplayedTrial, simulate
 from vae_tune.replay.surrogate import FEWEST, LOWEST_CORRELATION, Surrogate, is_poor
 from vae_tune.search.initial_trials import reference_values
+from vae_tune.search.scheduler import Outlook
 from vae_tune.search.scheduler_factory import make_scheduler
 
 SECONDS = 4.0  # time limit of a forecast, which its last step may exceed
@@ -44,14 +45,23 @@ _WORTH = 0.1  # of the epochs: a saving worth mentioning
 class _OutOfTime(Exception): ...
 
 
-def write_forecast(study: Study, seconds: float = SECONDS) -> None:
-    """Write the forecast into the study's folder, from which :func:`vae_tune.analysis.advice.read_forecast` reads."""
-    findings = [asdict(finding) for finding in forecast(study, seconds)]
-    write_json(study.folder / FORECAST_FILE, {"trials": len(study.trials), "findings": findings})
+def write_forecast(study: Study, seconds: float = SECONDS) -> Outlook | None:
+    """Write the forecast into the study's folder, from which :func:`vae_tune.analysis.advice.read_forecast` reads.
+
+    Return what the scheduler's own model expects of going on, if it has one.
+    """
+    outlook = _outlook(study) if study.scheduler.proposes and seconds > 0 else None
+    findings = [asdict(finding) for finding in forecast(study, seconds, outlook)]
+    counts = {"trials": len(study.trials), "epochs": len(study.epochs)}
+    write_json(study.folder / FORECAST_FILE, {**counts, "findings": findings})
+    return outlook
 
 
-def forecast(study: Study, seconds: float = SECONDS) -> list[Finding]:
-    """Return the forecast, or why there is none; after ``seconds`` the findings up to then."""
+def forecast(study: Study, seconds: float = SECONDS, outlook: Outlook | None = None) -> list[Finding]:
+    """Return the forecast, or why there is none; after ``seconds`` the findings up to then.
+
+    ``outlook`` is that of the study's scheduler, if it is known.
+    """
     end = time.monotonic() + seconds
 
     def check() -> None:
@@ -60,7 +70,7 @@ def forecast(study: Study, seconds: float = SECONDS) -> list[Finding]:
 
     found: list[Finding] = []
     try:
-        for finding in _findings(study, check):
+        for finding in _findings(study, check, outlook):
             found.append(finding)
     except _OutOfTime:
         late = f"it takes more than {seconds:.0f} s" if seconds > 0 else "no time is left"
@@ -68,10 +78,10 @@ def forecast(study: Study, seconds: float = SECONDS) -> list[Finding]:
     return found
 
 
-def _findings(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
+def _findings(study: Study, check: Callable[[], None], outlook: Outlook | None) -> Iterator[Finding]:
     check()
     if study.scheduler.proposes:
-        yield from _outlook(study)
+        yield _expected(study, outlook or _outlook(study))
         return
     curves = study_curves(study)
     if curves.whole.sum() < FEWEST:
@@ -93,22 +103,38 @@ def _findings(study: Study, check: Callable[[], None]) -> Iterator[Finding]:
     yield from _gain(study, source, workers)
 
 
-def _outlook(study: Study) -> Iterator[Finding]:
-    """Report what the scheduler's own model expects of going on; its decisions take too long for many replays."""
+def _outlook(study: Study) -> Outlook | None:
+    """Return what the scheduler's own model expects of going on; its decisions take too long for many replays."""
     study.scheduler.open(study.space, study.config.num_samples)
-    outlook = study.scheduler.outlook([row_from_trial(trial) for trial in read_trials(study.folder)])
+    return study.scheduler.outlook([row_from_trial(trial) for trial in read_trials(study.folder)])
+
+
+def _expected(study: Study, outlook: Outlook | None) -> Finding:
+    """Report why the search ended, and what going on is expected to bring."""
+    unit, status, tried = study.loss_unit, study.metadata["status"], len(study.trials)
+    why = {
+        "complete": "",
+        EPOCH_BUDGET: f"The search ended after {len(study.epochs)} epochs, by --max-total-epochs.",
+        TIME_BUDGET: f"The search ended after {len(study.epochs)} epochs, by --time-budget.",
+        TARGET_LOSS: "The search ended since the target loss is reached.",
+    }.get(status, "The search has not ended.")
+    if untried := study.config.num_samples - tried:
+        why += f" {untried} of the {study.config.num_samples} configurations were not tried."
     if outlook is None:
-        yield Finding("replay", "No forecast: no trial was trained to the end.")
-    elif not outlook.trials:
-        yield Finding("replay", "All trials were trained to the end.")
-    else:
-        unit = study.loss_unit
-        yield Finding(
-            "trials",
-            f"Training the {outlook.trials} paused trials to the end is expected to gain "
-            f"{unit.with_name(outlook.mean)} (in nine of ten cases at most {unit.text(outlook.high)}) for "
-            f"{outlook.epochs} epochs.",
-        )
+        return Finding("replay", f"{why} No forecast: no trial was trained to the end.".lstrip())
+    if not outlook.trials:
+        return Finding("replay", f"{why} All trials were trained to the end.".lstrip())
+    if status == "complete":
+        least = unit.with_name(outlook.min_gain)
+        named = "--min-gain" if study.config.asha.min_gain is not None else "the default of --min-gain"
+        why = f"The search ended: {tried} configurations were tried, and no paused trial is expected to gain more "
+        why += f"than {least}, {named}."
+    return Finding(
+        "trials",
+        f"{why} Training the {outlook.trials} paused trials to the end is expected to gain "
+        f"{unit.with_name(outlook.mean)} (in nine of ten cases at most {unit.text(outlook.high)}) for "
+        f"{outlook.epochs} epochs.",
+    )
 
 
 def _not_enough(reason: str) -> Finding:

@@ -59,6 +59,7 @@ class Asha:
 
     resumes: ClassVar[bool] = False
     proposes: ClassVar[bool] = False
+    reopens: ClassVar[bool] = False
     basis: Basis | None = None
     _name = "ASHA"
 
@@ -117,12 +118,12 @@ class Asha:
         by_number = {row.trial: row for row in rows}
         for trial, epoch, loss in reports_in_order(rows):
             row, goes_on = by_number[trial], self.decide(trial, epoch, loss).action == "continue"
-            if goes_on and epoch == row.epochs and row.state == PRUNED:
+            if goes_on and epoch == row.epochs and row.state == PRUNED and row.closed is None:
                 yield f"trial {trial} was stopped at epoch {epoch}, where the rung lets it go on"
             if not goes_on and epoch < row.epochs:
                 yield f"trial {trial} went on past epoch {epoch}, where the rung stops it"
         for row in rows:
-            if row.audited != (expected := self._audited.get(row.trial)):
+            if row.closed is None and row.audited != (expected := self._audited.get(row.trial)):
                 yield f"trial {row.trial} was audited at epoch {row.audited}, which the rungs put at {expected}"
 
     def outlook(self, rows: Sequence[TrialRow]) -> Outlook | None:  # noqa: ARG002
@@ -205,6 +206,8 @@ class PromotionAsha(Asha):
             if self._rungs.add(trial, epoch, loss):
                 promotable[epoch].update(self._rungs.best(epoch))
         for row in rows:
+            if row.closed is not None:
+                continue
             if row.state == PRUNED and row.epochs not in promotable:
                 yield f"trial {row.trial} was stopped at epoch {row.epochs}, where no rung is"
             elif row.state == PRUNED and row.trial in self._rungs.best(row.epochs):

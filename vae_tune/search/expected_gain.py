@@ -62,10 +62,11 @@ class Known:
     orders: Sequence[int]  # place of each loss among all reports
     is_running: bool = False
     has_diverged: bool = False
+    has_ended: bool = False
 
     def waits(self, last: int) -> bool:
         """Return whether it is paused."""
-        return not self.is_running and not self.has_diverged and len(self.losses) < last
+        return not (self.is_running or self.has_diverged or self.has_ended) and len(self.losses) < last
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vae_tune.config.metric import loss_of
-from vae_tune.config.names import FAIL, ORDER, REFERENCE_TRIAL, RUNNING
+from vae_tune.config.names import FAIL, ORDER, PRUNED, REFERENCE_TRIAL, RUNNING
 from vae_tune.config.settings import AshaConfig
 from vae_tune.record.basis import MODEL_VERSION, Basis
 from vae_tune.search.scheduler import CONTINUE, PAUSE, STOP, Decision, Outlook
@@ -39,6 +39,8 @@ class _Trial:
     """Place of each loss among all reports, from 1."""
     is_running: bool = True
     has_diverged: bool = False
+    has_ended: bool = False
+    """Whether it does not go on, although it was not trained to the end."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class FreezeThaw:
 
     resumes: ClassVar[bool] = True
     proposes: ClassVar[bool] = True
+    reopens: ClassVar[bool] = True
 
     def __init__(self, config: AshaConfig, max_epochs: int, seed: int = 0):
         """Start before the first report; :meth:`open` comes before the first decision."""
@@ -66,6 +69,7 @@ class FreezeThaw:
         self._trials: dict[int, _Trial] = {}
         self._reports = self._order = 0
         self._num_samples: int | None = None
+        self._space: Space | None = None
         self._chooser: Chooser | None = None
         self._next: tuple[Basis, _Choice] | None = None
         self.basis: Basis | None = None
@@ -79,8 +83,8 @@ class FreezeThaw:
         """Learn what is searched, and with how many trials."""
         from vae_tune.search.expected_gain import Chooser  # with NumPy, which the help of a command does without
 
+        self._space, self._num_samples = space, num_samples
         self._chooser = Chooser(space, self._max_epochs, self._seed)
-        self._num_samples = num_samples
 
     def begin(self, trial: int, values: Mapping[str, Any]) -> None:
         """Learn that a worker trains a trial with these hyperparameters."""
@@ -140,27 +144,32 @@ class FreezeThaw:
             self._reports += row.epochs
             begun = row.epochs + 1 in row.decisions or row.trial == REFERENCE_TRIAL or not row.epochs
             trial.is_running = row.state == RUNNING and row.epochs < self._max_epochs and begun
+            trial.has_ended = row.state == PRUNED
             if row.epochs:
                 decisions[row.trial] = CONTINUE if trial.is_running else PAUSE
         return decisions
 
     def verify(self, rows: Sequence[TrialRow]) -> Iterator[str]:
         """Derive each decision of this model's version again from what it saw; yield where another promised more."""
-        chooser = self._chooser
-        if chooser is None:
+        from vae_tune.search.expected_gain import Chooser
+
+        if self._space is None:
             return
-        places = {row.trial: chooser.cube.place(row.values) for row in rows}
+        places = {row.trial: self._opened().cube.place(row.values) for row in rows}
         made = [(basis, row, epoch) for row in rows for epoch, basis in row.decisions.items()]
         mine = [one for one in made if one[0].model == MODEL_VERSION]
+        lengths = {basis.max_epochs or self._max_epochs for basis, _, _ in mine}
+        choosers = {last: Chooser(self._space, last, self._seed) for last in lengths}
         for basis, row, epoch in sorted(mine, key=lambda one: one[0].order):
+            last = basis.max_epochs or self._max_epochs
             begun = [_as_seen(other, places[other.trial], basis) for other in rows if other.trial < basis.trials]
             seen = [known for known in begun if known]
             where = f"trial {row.trial} was given epoch {epoch} after {basis.reports} reports"
-            if not any(known.number == row.trial and known.waits(self._max_epochs) for known in seen) and epoch > 1:
+            if not any(known.number == row.trial and known.waits(last) for known in seen) and epoch > 1:
                 yield f"{where}, when it did not wait for it"
                 continue
             new = places[row.trial] if epoch == 1 else None
-            if not _is_chosen(chooser, seen, row.trial, new, basis):
+            if not _is_chosen(choosers[last], seen, row.trial, new, basis):
                 yield f"{where}, when another choice promised a higher gain per epoch"
 
     def outlook(self, rows: Sequence[TrialRow]) -> Outlook | None:
@@ -170,8 +179,10 @@ class FreezeThaw:
         if chooser is None or not any(row.epochs >= self._max_epochs for row in known):
             return None
         trials = [_known(row.trial, _trial_of(row, chooser.cube.place(row.values))) for row in known]
-        left = [self._max_epochs - row.epochs for row in known if row.state != FAIL and row.epochs < self._max_epochs]
-        return Outlook(*chooser.outlook(trials), len(left), sum(left))
+        left = [self._max_epochs - len(trial.losses) for trial in trials if trial.waits(self._max_epochs)]
+        options = chooser.options(trials, may_open=False)
+        least = 0.0 if options is None else self._least_gain(options, trials)
+        return Outlook(*chooser.outlook(trials), len(left), sum(left), least)
 
     def describe(self) -> str:
         """Name the scheduler."""
@@ -218,13 +229,15 @@ class FreezeThaw:
 def _trial_of(row: TrialRow, place: Array) -> _Trial:
     """Return a trial as it stands, without a worker."""
     losses, orders = [loss_of(report) for report in row.reports], [int(report[ORDER]) for report in row.reports]
-    return _Trial(place, losses, orders, is_running=False, has_diverged=row.state == FAIL and row.diverged)
+    diverged, closed = row.state == FAIL and row.diverged, row.closed is not None
+    return _Trial(place, losses, orders, is_running=False, has_diverged=diverged, has_ended=closed)
 
 
 def _known(number: int, trial: _Trial) -> Known:
     from vae_tune.search.expected_gain import Known
 
-    return Known(number, trial.place, trial.losses, trial.orders, trial.is_running, trial.has_diverged)
+    losses, orders = trial.losses, trial.orders
+    return Known(number, trial.place, losses, orders, trial.is_running, trial.has_diverged, trial.has_ended)
 
 
 def _as_seen(row: TrialRow, place: Array, basis: Basis) -> Known | None:
@@ -236,7 +249,9 @@ def _as_seen(row: TrialRow, place: Array, basis: Basis) -> Known | None:
     has_failed = row.state == FAIL and not is_running and (last is None or last.order < basis.order)
     if has_failed and not row.diverged:
         return None
-    return _known(row.trial, _Trial(place, whole.losses[:count], whole.orders[:count], is_running, has_failed))
+    is_closed = row.closed is not None and row.closed <= basis.order
+    losses, orders = whole.losses[:count], whole.orders[:count]
+    return _known(row.trial, _Trial(place, losses, orders, is_running, has_failed, is_closed))
 
 
 def _is_chosen(chooser: Chooser, seen: Sequence[Known], trial: int, place: Array | None, basis: Basis) -> bool:

@@ -38,6 +38,8 @@ class Outlook:
     trials: int
     epochs: int
     """Epochs that it takes."""
+    min_gain: float
+    """Gain for which a trial is trained on once all have begun."""
 
 
 class Scheduler(Protocol):
@@ -47,6 +49,8 @@ class Scheduler(Protocol):
     """Whether it resumes trials that it paused."""
     proposes: ClassVar[bool]
     """Whether it proposes the new configurations too, in place of the sampler."""
+    reopens: ClassVar[bool]
+    """Whether a trial that was paused when the search ended goes on when there is more to do: its checkpoint stays."""
     basis: Basis | None
     """What the last decision saw, if a record needs to keep it."""
 

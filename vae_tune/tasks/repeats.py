@@ -30,6 +30,7 @@ from vae_tune.vae.checkpoint import (
     write_checkpoint,
 )
 from vae_tune.vae.model import VAE
+from vae_tune.vae.schedule import continues
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import evaluate, fit, new_state
 from vae_tune.vae.user_metric import MetricFailed, UserMetric
@@ -99,7 +100,7 @@ def load_last_checkpoint(folder: Path, row: TrialRow, images: Images, say: Calla
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said already
         before = newest_checkpoint(place, _CPU)
-    goes_on = before is not None and before.config == config and before.state.epoch < row.epochs
+    goes_on = before is not None and continues(before.config, config) and before.state.epoch < row.epochs
     state = before.state if before and goes_on else new_state(config, images.shape, _CPU)
     with cpu_threads(metadata["config"]["resources"]["cpus_per_trial"]):
         report = next(report for report in fit(config, images, _CPU, state) if report.epoch == row.epochs)

@@ -14,17 +14,21 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import address, argument, named_path
 from vae_tune.config.local_copies import original_path
-from vae_tune.config.names import ARRAYS, CODE, WARM_START
+from vae_tune.config.names import ARRAYS, CLOSED, CODE, WARM_START
 from vae_tune.config.settings import SearchConfig
 from vae_tune.config.space import Space, load_space, read_models
+from vae_tune.config.storage import reason
+from vae_tune.config.trial_values import with_values
 from vae_tune.images.arrays import Arrays
 from vae_tune.images.datasets import is_named, refuse_at_once
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.lock import refuse_without_locks
 from vae_tune.record.metadata import read_metadata, read_space, refuse_changes, resume_command
 from vae_tune.record.remote_sync import update_working_copy
+from vae_tune.record.reopening import Reopening, plan_reopening
 from vae_tune.record.trials import read_study, trials_in
 from vae_tune.search.sampler import SAMPLERS
+from vae_tune.search.scheduler_factory import SCHEDULERS
 from vae_tune.tasks.model_code import models_of, with_options
 from vae_tune.vae.networks.code import is_own
 from vae_tune.vae.networks.registry import admit_again, read_signature
@@ -44,7 +48,9 @@ class ResumedStudy:
     storage: UtcStorage
     """Its journal."""
     remaining: int
-    """Trials that have not finished yet."""
+    """Trials that have not finished yet, or go on."""
+    reopening: Reopening | None = None
+    """The trials that have ended and go on; None where the journal is continued as it is."""
 
 
 def read_resumed(config: SearchConfig, resume: Path, arrays: Arrays | None) -> ResumedStudy:
@@ -82,14 +88,37 @@ def read_resumed(config: SearchConfig, resume: Path, arrays: Arrays | None) -> R
     storage = read_study(folder)
     own = [trial for trial in trials_in(storage) if WARM_START not in trial.user_attrs]
     started = sum(trial.state != TrialState.WAITING for trial in own)
-    remaining = config.num_samples - sum(trial.state.is_finished() for trial in own)
+    finished = sum(trial.state.is_finished() for trial in own)
     if config.num_samples < started:
         raise UsageError(
             f"num_samples must be >= {started}, the trials started already, but got {config.num_samples}."
         )
     if arrays is None:
         _refuse_moved(config)
-    return ResumedStudy(config, folder, metadata, space, storage, remaining)
+    before, last = metadata["reference"]["max_epochs"], with_values(config.trial, space.fixed).max_epochs
+    more = config.num_samples > finished or config.asha.min_gain != recorded.asha.min_gain
+    paused = SCHEDULERS[config.asha.scheduler].reopens
+    has_paused = any(trial.state == TrialState.PRUNED and CLOSED not in trial.user_attrs for trial in own)
+    reopening = None
+    if last > before or (paused and more and has_paused):
+        reopening = plan_reopening(own, _with_checkpoints(resume), last, before, paused=paused)
+    remaining = config.num_samples - finished + (len(reopening.going_on) if reopening else 0)
+    if reopening and reopening.is_longer and not remaining:
+        raise UsageError(
+            f"No trial can go on to epoch {reopening.max_epochs}: the reference failed, and no other one that was "
+            "trained to the end has a checkpoint.\nAdd trials with --num-samples, or start a new study."
+        )
+    return ResumedStudy(config, folder, metadata, space, storage, remaining, reopening)
+
+
+def _with_checkpoints(place: Path) -> set[int]:
+    """Return the numbers of the trials that have checkpoints."""
+    from vae_tune.vae.checkpoint import trials_with_checkpoints  # with torch, which most resumes do not wait for
+
+    try:
+        return trials_with_checkpoints(place)
+    except OSError as error:
+        raise UsageError(f"{address(place)} cannot be read: {reason(error)}.") from error
 
 
 def _refuse_moved(config: SearchConfig) -> None:

@@ -66,16 +66,20 @@ def resume_search(
     images: Arrays | None = None,
     view: View | None = None,
     model: str | None = None,
+    max_epochs: int | None = None,
     **changes: Any,
 ) -> Study:
     """Resume the study in ``folder``; ``changes`` are fields of :class:`SearchConfig`.
 
-    Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``. ``images`` are as
-    in :func:`run_search`; they must have the checksum of the study's. A study of a user's class needs its file as
+    Only what leaves the trials comparable may change, for instance ``num_samples`` or ``resources``. A later
+    ``max_epochs`` makes the search longer: its trials go on from their checkpoints. ``images`` are as in
+    :func:`run_search`; they must have the checksum of the study's. A study of a user's class needs its file as
     ``model``, FILE.py:CLASS, and one of a user's metric its ``metric``: code runs only from a file that the caller
     names.
     """
     config = dataclasses.replace(read_search_config(named_path(folder)), **changes)
+    if max_epochs is not None:
+        config = dataclasses.replace(config, trial=dataclasses.replace(config.trial, max_epochs=max_epochs))
     if model is not None:
         config = dataclasses.replace(config, trial=dataclasses.replace(config.trial, model=model))
     elif is_own(config.trial.model) and "trial" not in changes:

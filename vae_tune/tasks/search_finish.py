@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from vae_tune.analysis.study import Study
@@ -43,7 +43,9 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
             with _warn_on_error(view, "The search could not be replayed"):
                 from vae_tune.replay.forecast import SECONDS, write_forecast
 
-                write_forecast(study, min(SECONDS, stopping.spare_seconds))
+                outlook = write_forecast(study, min(SECONDS, stopping.spare_seconds))
+                if outlook is not None:
+                    record.set_status(record.metadata["status"], outlook=asdict(outlook))
         with _warn_on_error(
             view, "There is no report", f" To write it later: {message_hints.command('report', plan.place)}"
         ):

@@ -17,6 +17,7 @@ from vae_tune.images.arrays import Arrays
 from vae_tune.images.datasets import refuse_at_once
 from vae_tune.record.journal import UtcStorage
 from vae_tune.record.metadata import refuse_other_metric
+from vae_tune.record.reopening import Reopening
 from vae_tune.search.initial_trials import read_points
 from vae_tune.search.sampler import SAMPLERS, refuse_conditions
 from vae_tune.search.warm_start import refuse_repeats
@@ -53,6 +54,8 @@ class Plan:
     """The images, where they were given from Python."""
     metric: UserMetric | None = None
     """The user's, which ranks trials in place of the validation loss; of a new study, not called yet."""
+    reopening: Reopening | None = None
+    """The trials of the study to resume that have ended and go on."""
 
 
 def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arrays | None = None) -> Plan:
@@ -83,6 +86,7 @@ def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arra
         storage=study.storage,
         arrays=arrays,
         metric=refuse_other_metric(study.metadata, metric),
+        reopening=study.reopening,
     )
 
 

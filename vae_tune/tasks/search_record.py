@@ -12,9 +12,9 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import mark_copy, original_path
-from vae_tune.config.names import CODE
+from vae_tune.config.names import CODE, REOPENED
 from vae_tune.images.datasets import Images
-from vae_tune.record.metadata import new_metadata, refuse_other_data, this_run
+from vae_tune.record.metadata import as_reopened, new_metadata, refuse_other_data, this_run
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now
 from vae_tune.search.initial_trials import InitialTrials
@@ -39,7 +39,13 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
         refuse_other_data(plan.metadata, plan.config, images)
         data = {**plan.metadata["data"], "dataset": plan.config.data.dataset}
         metadata = {**plan.metadata, "config": config, "data": data, "runs": [*plan.metadata["runs"], entry]}
-        record = StudyRecord.resume(plan.folder, metadata, plan.place, plan.metadata, plan.storage)
+        if plan.reopening:
+            metadata = as_reopened(metadata, plan.reopening.note(plan.metadata.get(REOPENED)))
+        record = StudyRecord.resume(
+            plan.folder, metadata, plan.place, plan.metadata, plan.storage, reopening=plan.reopening
+        )
+        if plan.reopening:
+            view.say(str(plan.reopening))
         _warn_of_repeats(record, plan, view)
         return record
     refuse_kinds(plan.space, plan.base, images.shape[0], images.binarization)

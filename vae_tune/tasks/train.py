@@ -45,6 +45,7 @@ from vae_tune.vae.likelihoods.registry import kind_of
 from vae_tune.vae.memory_estimate import gpu_bytes, refuse_too_much, training_bytes
 from vae_tune.vae.networks.code import is_own
 from vae_tune.vae.networks.registry import admit_again, admitted_code
+from vae_tune.vae.schedule import depends_on_end
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import Diverged, EpochReport, TrainingState, fit, new_state
 from vae_tune.vae.user_metric import MetricFailed, UserMetric, probe_metric, read_metric
@@ -270,8 +271,7 @@ def _refuse_changes(
     """Refuse settings that differ from those before; what is left to the images needs their ``channels``."""
     if channels is not None:
         before, now = ((with_image_defaults(trial, channels), data) for trial, data in (before, now))
-    # with the cosine schedule, another last epoch changes the learning rate of all epochs before it
-    may_change = {"data_dir"} if before[0].lr_schedule == "cosine" else {"data_dir", "max_epochs"}
+    may_change = {"data_dir"} if depends_on_end(before[0]) else {"data_dir", "max_epochs"}
     if not (is_named(before[1].dataset) and is_named(now[1].dataset)):
         may_change.add("dataset")  # the images may have moved: their checksum decides
     for old, new in zip(map(to_dict, before), map(to_dict, now), strict=True):

@@ -14,15 +14,21 @@ from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json, write_json
 from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.config.metric import Metric
-from vae_tune.config.settings import DataConfig
+from vae_tune.config.settings import DataConfig, SearchConfig
 from vae_tune.images.code_length import code_length
 from vae_tune.images.datasets import Images, to_tensor
 from vae_tune.record.leaderboard import Leaderboard
 from vae_tune.record.study_record import StudyRecord
-from vae_tune.record.trials import TrialRow, winner
+from vae_tune.record.trials import TrialRow, settled, winner
+from vae_tune.search.scheduler_factory import SCHEDULERS
 from vae_tune.tasks.generate import write_sheets
 from vae_tune.tasks.repeats import load_last_checkpoint, values_on_test
-from vae_tune.vae.checkpoint import discard_checkpoints, trials_with_checkpoints, write_model
+from vae_tune.vae.checkpoint import (
+    discard_checkpoints,
+    keep_newest_checkpoint,
+    trials_with_checkpoints,
+    write_model,
+)
 from vae_tune.vae.threads import cpu_threads
 from vae_tune.vae.training import evaluate
 from vae_tune.vae.user_metric import UserMetric
@@ -35,7 +41,8 @@ class WinnerKeeper:
     """A listener of the record that writes ``best/`` when the best trial changes, and deletes other checkpoints.
 
     While the search runs, it keeps the checkpoints of running trials, of the best ``keep`` ended trials, and of the
-    reference, which is evaluated at the end; afterwards the last checkpoint of each of the best ``keep``.
+    reference, which is evaluated at the end; afterwards the last checkpoint of each of the best ``keep``. Where the
+    scheduler can go on with any trial later, it keeps those of all trials that have not failed, at the end the last.
     """
 
     def __init__(
@@ -55,10 +62,12 @@ class WinnerKeeper:
         self._say = say
         self._metric = metric
         self._ranking = Metric.of(record.metadata["metric"])
+        scheduler = from_dict(SearchConfig, record.metadata["config"]).asha.scheduler
+        self._keeps_all = SCHEDULERS[scheduler].reopens
         self._folder = record.folder / names.BEST_FOLDER
         present = trials_with_checkpoints(record.place)
         ended = [row for row in record.rows if row.state != names.RUNNING]
-        self._ended = Leaderboard(max_epochs, ended)
+        self._ended = Leaderboard(max_epochs, settled(record.rows))
         self._discarded = {row.trial: 0 for row in ended if row.trial not in present}
         """The epoch of the checkpoint that each trial was left, by its number; 0 if it was left none."""
         try:
@@ -93,7 +102,9 @@ class WinnerKeeper:
         self._write_metrics(best, test=True)
         kept = {row.trial for row in self._ended.best(self._keep)}
         for row in self._record.rows:
-            if row.state != names.RUNNING:
+            if self._is_kept(row) and row.state != names.RUNNING:
+                self._record.after_upload(partial(keep_newest_checkpoint, self._record.place, row.trial))
+            elif row.state != names.RUNNING:
                 self._discard_checkpoints(row, keep=row.epochs if row.trial in kept else 0)
 
     def _update(self, ended: Sequence[TrialRow]) -> None:
@@ -103,9 +114,13 @@ class WinnerKeeper:
             self._write(best[0])
         stay = {row.trial for row in best} | {names.REFERENCE_TRIAL}
         for row in (*self._kept, *ended):
-            if row.trial not in stay:
+            if row.trial not in stay and not self._is_kept(row) and row.state != names.RUNNING:
                 self._discard_checkpoints(row, keep=0)
         self._kept = list(best)
+
+    def _is_kept(self, row: TrialRow) -> bool:
+        """Return whether the checkpoint of a trial stays, however good it is."""
+        return self._keeps_all and row.state != names.FAIL
 
     def _write(self, best: TrialRow) -> None:
         checkpoint = load_last_checkpoint(self._record.place, best, self._images, self._say)
@@ -117,7 +132,8 @@ class WinnerKeeper:
         self._write_metrics(best, test=False)
 
     def _write_metrics(self, best: TrialRow, *, test: bool) -> None:
-        at = f"at max_epochs={self._max_epochs}" if best.state == names.COMPLETE else "at the deepest epoch reached"
+        deepest = f"at epoch {best.complete_at} or later" if best.complete_at else "at the deepest epoch reached"
+        at = f"at max_epochs={self._max_epochs}" if best.state == names.COMPLETE else deepest
         rule = f"{self._ranking.best} {self._ranking.name} {at}"
         metrics: dict[str, Any] = {
             **{name: value for name, value in self._record.metadata["metric"].items() if name in _OF_THE_METRIC},
@@ -125,6 +141,8 @@ class WinnerKeeper:
             "winner": self._numbers(best, test=test),
         }
         reference = self._record.rows[names.REFERENCE_TRIAL]
+        if best.state != names.COMPLETE:
+            reference = next(iter(settled([reference])), reference)
         if reference.epochs == best.epochs and reference.state != names.FAIL:
             metrics["reference"] = self._numbers(reference, test=test)
             metrics["improvement"] = {

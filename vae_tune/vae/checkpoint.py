@@ -40,6 +40,7 @@ from vae_tune.vae.flat_parameters import from_row_major, row_major
 from vae_tune.vae.model import VAE, Shape, build_model
 from vae_tune.vae.networks.code import Code
 from vae_tune.vae.networks.registry import admit_again, admitted_code
+from vae_tune.vae.schedule import continues
 from vae_tune.vae.training import EpochReport, TrainingState, new_state
 
 KEPT = 2
@@ -103,7 +104,7 @@ def read_midway(folder: Path, config: TrialConfig, epoch: int, device: torch.dev
     try:
         tensors, metadata = _load(storage.read_bytes(folder / _MIDWAY_FILE, storage.QUICK))
         progress = metadata["progress"]
-        if progress["epoch"] != epoch or from_dict(TrialConfig, metadata["config"]) != config:
+        if progress["epoch"] != epoch or not continues(from_dict(TrialConfig, metadata["config"]), config):
             return None
         state = _state(tensors, metadata, config, device)
         state.loss.copy_(tensors[_LOSS])
@@ -203,6 +204,12 @@ def discard_checkpoints(study: Path, trial: int, keep: int) -> None:
     for path in found:
         if newest and path != newest:
             storage.delete(path)
+
+
+def keep_newest_checkpoint(study: Path, trial: int) -> None:
+    """Delete the older checkpoints of a trial, without a look at the newest."""
+    for path in checkpoints(checkpoint_folder(study, trial))[1:]:
+        storage.delete(path)
 
 
 def write_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from vae_tune.config.settings import TrialConfig
 
@@ -26,3 +27,13 @@ def learning_rate(config: TrialConfig, epoch: int) -> float:
 def kl_weight(config: TrialConfig, epoch: int) -> float:
     """Return the weight of the KL term in ``epoch``: it grows in equal steps and is complete after the warm-up."""
     return config.kl_weight * min(1.0, epoch / (config.kl_warmup_epochs + 1))
+
+
+def depends_on_end(config: TrialConfig) -> bool:
+    """Return whether a later last epoch changes the epochs before it."""
+    return config.lr_schedule == "cosine"
+
+
+def continues(before: TrialConfig, now: TrialConfig) -> bool:
+    """Return whether a training of ``before`` goes on as one of ``now``: the same, or with another last epoch."""
+    return before == now or (not depends_on_end(now) and replace(before, max_epochs=now.max_epochs) == now)

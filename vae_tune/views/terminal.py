@@ -18,7 +18,7 @@ from rich.text import Text
 from vae_tune.analysis.loss_unit import NATS, LossUnit
 from vae_tune.config.names import COMPLETE, FAIL, PRUNED, RUNNING, STATE_WORDS
 from vae_tune.record.leaderboard import Leaderboard
-from vae_tune.record.trials import TrialRow
+from vae_tune.record.trials import TrialRow, settled
 from vae_tune.views.console import STATE_COLORS, make_console
 from vae_tune.views.end_summary import print_summary
 from vae_tune.views.formatting import format_duration, format_values
@@ -116,7 +116,8 @@ class _Trials:
                 self._running[row.trial] = row
             else:
                 self._final_states[row.trial] = row.state
-                self._ended.update(row)
+            for one in settled([row]):
+                self._ended.update(one)
             self._all.update(row)
 
     @property

@@ -18,7 +18,7 @@ from vae_tune.config import names
 from vae_tune.config.files import read_json
 from vae_tune.config.metric import Metric
 from vae_tune.config.names import BEST_FOLDER, COMPLETE, DEVICE, EPOCH, FAIL, FAILED, METRICS_FILE, NODE, RUNNING, TIME
-from vae_tune.record.trials import TrialRow, now, winner
+from vae_tune.record.trials import TrialRow, now, settled, winner
 from vae_tune.views.live.view import DrawSamples, LiveView
 
 EXPERIMENT = "vae_tune"  # MLflow's experiment, unless $MLFLOW_EXPERIMENT_NAME names another
@@ -155,7 +155,7 @@ class MLflow(LiveView):
             self._client.log_batch(run_id, metrics=batch, tags=new_tags if start == 0 else [])
 
     def _best(self) -> TrialRow | None:
-        return winner([row for row in self._rows.values() if row.state != RUNNING], self._max_epochs)
+        return winner(settled(self._rows.values()), self._max_epochs)
 
     def _log_best(self) -> None:
         if (best := self._best()) is not None:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from vae_tune.config.compat.optuna import trial_id
 from vae_tune.config.errors import telling_line
-from vae_tune.config.names import JOURNAL_FILE, STARTED
+from vae_tune.config.names import JOURNAL_FILE, REOPENED, STARTED
 from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView
@@ -61,6 +61,11 @@ class PostgreSQL(LiveView):
         self._journal = UtcStorage(Journal(folder / JOURNAL_FILE))
         self._source = self._journal.get_study_id_from_name(metadata["name"])
         self._copy = self._find_copy(metadata["name"], metadata["runs"][0][STARTED])
+        reopened = self._journal.get_study_user_attrs(self._source).get(REOPENED)
+        if reopened != self._storage.get_study_user_attrs(self._copy).get(REOPENED):
+            self._storage.delete_study(self._copy)  # ended trials of it go on, which Optuna does not open again
+            self._copy = self._find_copy(metadata["name"], metadata["runs"][0][STARTED])
+            self._storage.set_study_user_attr(self._copy, REOPENED, reopened)
         self._storage.set_study_user_attr(self._copy, STATUS_ATTRIBUTE, metadata["status"])
         self._copied = self._storage.get_all_trials(self._copy, deepcopy=False)
         """Each trial as the database holds it, by number."""

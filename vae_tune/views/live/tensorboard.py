@@ -16,7 +16,7 @@ from vae_tune.config.names import EPOCH, FAIL, RUNNING, TIME
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.live.view import DrawSamples, LiveView
 
-_COMPLETE_MARKER = ".whole"  # a file in the folder of an ended trial whose events are all written
+_COMPLETE_MARKER = ".whole"  # a file in the folder of an ended trial whose events are all written: its epochs
 
 
 class TensorBoard(LiveView):
@@ -43,7 +43,7 @@ class TensorBoard(LiveView):
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
         """Write the new epochs of a trial; at its end also its samples."""
         folder = self._folder / f"trial_{row.trial:05d}"
-        if (folder / _COMPLETE_MARKER).exists():
+        if self._is_whole(row, folder):
             return
         if row.trial not in self._writers:
             shutil.rmtree(folder, ignore_errors=True)
@@ -62,6 +62,14 @@ class TensorBoard(LiveView):
         else:
             self._finish(row, folder, draw_samples)
 
+    def _is_whole(self, row: TrialRow, folder: Path) -> bool:
+        """Return whether the events of a trial are all written; of one that goes on after its end, they are not."""
+        try:
+            epochs = (folder / _COMPLETE_MARKER).read_text()
+        except OSError:
+            return False
+        return row.state != RUNNING and epochs in ("", str(row.epochs))  # older versions wrote nothing
+
     def close(self, status: str) -> None:  # noqa: ARG002
         """Close the files of unfinished trials."""
         for writer in self._writers.values():
@@ -73,7 +81,7 @@ class TensorBoard(LiveView):
         if row.state != FAIL:
             self._write(row, self._hparams(row)[2])  # the session's end
         self._writers.pop(row.trial).close()
-        (folder / _COMPLETE_MARKER).touch()
+        (folder / _COMPLETE_MARKER).write_text(str(row.epochs))
 
     def _hparams(self, row: TrialRow) -> tuple[Any, Any, Any]:
         parts: tuple[Any, Any, Any] = self._summary.hparams(dict(row.values), {self._ranking.name: None})

@@ -68,7 +68,7 @@ class WandB(LiveView):
 
     def show(self, row: TrialRow, draw_samples: DrawSamples | None) -> None:
         """Log the new epochs of a trial; end its run with the trial."""
-        if self._is_whole(row.trial).exists():
+        if self._is_whole(row):
             return
         run = self._runs.get(row.trial) or self._begin(row)
         reports = row.reports[self._logged[row.trial] :]
@@ -80,7 +80,7 @@ class WandB(LiveView):
         if draw_samples is not None and (sheet := draw_samples()) is not None:
             run.log({"samples": self._wandb.Image(sheet)}, step=row.epochs)
         self._finish(row.trial, row.state, {REASON: row.reason, NODE: row.node, DEVICE: row.device})
-        self._is_whole(row.trial).touch()
+        self._marker(row.trial).write_text(str(row.epochs))
 
     def close(self, status: str) -> None:  # noqa: ARG002
         """End the runs of unfinished trials, which a resume goes on with."""
@@ -117,6 +117,14 @@ class WandB(LiveView):
         """Return the id of a trial's run, the same in each run of the search, and unique in its project."""
         return hashlib.sha256(json.dumps([*self._key, trial]).encode()).hexdigest()[:16]
 
-    def _is_whole(self, trial: int) -> Path:
+    def _is_whole(self, row: TrialRow) -> bool:
+        """Return whether the run of a trial has ended with it; of one that goes on after its end, it goes on too."""
+        try:
+            epochs = self._marker(row.trial).read_text()
+        except OSError:
+            return False
+        return row.state != RUNNING and epochs in ("", str(row.epochs))  # older versions wrote nothing
+
+    def _marker(self, trial: int) -> Path:
         """Return the path of a file that is there once the run of an ended trial has ended."""
         return self._folder / WANDB_FOLDER / f"{self._id(trial)}.whole"

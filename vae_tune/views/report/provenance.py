@@ -15,7 +15,7 @@ from vae_tune.config import message_hints
 from vae_tune.config.files import address
 from vae_tune.config.metric import METRIC
 from vae_tune.config.model_options import PREFIX
-from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, FUNCTION, SLURM_JOB, VAL_LOSS
+from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, FUNCTION, REOPENED, SLURM_JOB, VAL_LOSS
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.views.formatting import format_moment, format_value
 
@@ -64,10 +64,23 @@ def make_record(study: Study) -> list[tuple[str, str]]:
             "Search",
             f"sampler {config.sampler}, seed {base.seed}, {scheduler}, {base.max_epochs} epochs",
         ),
+        *([("Made longer", longer)] if (longer := _made_longer(metadata)) else []),
         ("Device", ", ".join(devices) or "unknown: no trial has reported an epoch"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions if version)),
         *((f"Run {number}", _run(run)) for number, run in enumerate(metadata["runs"], 1)),
     ]
+
+
+def _made_longer(metadata: Mapping[str, Any]) -> str:
+    """Return from how many epochs a search was made longer, and when; "" if it was not."""
+    before = metadata.get(REOPENED, {}).get("before", [])
+    later = [entry["max_epochs"] for entry in before[1:]] + [metadata["reference"]["max_epochs"]]
+    steps = [
+        f"from {entry['max_epochs']} to {last} epochs ({format_moment(entry['ended'])} UTC)"
+        for entry, last in zip(before, later, strict=False)
+        if entry["max_epochs"] < last
+    ]
+    return "; ".join(steps)
 
 
 def _metric(unit: LossUnit) -> str:

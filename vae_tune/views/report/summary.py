@@ -133,9 +133,16 @@ def make_code_length(study: Study) -> dict[str, Any] | None:
 
 
 def make_confirmation(study: Study) -> dict[str, Any] | None:
-    """Return the results of ``--confirm`` as a table; None without."""
+    """Return the results of ``--confirm`` as a table; None without, or if its trials have been trained on since."""
     path = study.folder / CONFIRMATION_FILE
-    return confirmation_table(read_csv(path).to_dict("records"), "±", study.loss_unit) if path.exists() else None
+    if not path.exists():
+        return None
+    results = read_csv(path).to_dict("records")
+    name = study.ranking.name
+    now = [study.trials[name].get(result[names.TRIAL]) for result in results]
+    if names.REOPENED in study.metadata and now != [result[f"searched_{name}"] for result in results]:
+        return None
+    return confirmation_table(results, "±", study.loss_unit)
 
 
 def _cell(value: float | None, unit: LossUnit, sign: str = "") -> str:
