@@ -14,6 +14,24 @@ from vae_tune.images.datasets import Images, load_images
 torch.set_num_threads(1)  # test processes run side by side, and more threads only wait for each other
 
 
+LONGEST = ("hosts", "resume", "search", "storage", "slurm", "faults", "nodes", "chaos", "color", "damage")
+"""The modules of tests/system that take longest; each waits most of the time."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mix the modules of tests/system, which mostly wait, evenly with the others, which compute; the longest first."""
+    modules = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    groups = {True: [], False: []}
+    for path in modules:
+        groups[path.parent.name == "system"].append(path)
+    order = [f"test_{name}" for name in LONGEST]
+    groups[True].sort(key=lambda path: order.index(path.stem) if path.stem in order else len(order))
+    places = {path: place / len(group) for group in groups.values() for place, path in enumerate(group)}
+    items[:] = [item for path in sorted(modules, key=places.__getitem__) for item in modules[path]]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """In CI only a missing GPU is a reason to skip: whatever else a test lacks there it has to bring."""
