@@ -4,6 +4,8 @@
 
 A process's own memory is what it shares with no other (USS): the images lie in the object store, once for all workers,
 and count there. Peaks over the run, sampled twice a second. The base is the USS of a Python that imported torch.
+Workers share pages with each other and with the process that forked them: the last column counts all processes of the
+search, Ray's too, and every page once (PSS).
 """
 
 from __future__ import annotations
@@ -30,6 +32,11 @@ def own_mb(pid: int) -> float:
     return sum(_field(Path(f"/proc/{pid}/smaps_rollup"), name) for name in ("Private_Clean:", "Private_Dirty:"))
 
 
+def shared_mb(pid: int) -> float:
+    """Return the memory of a process, each page divided by the number of processes that use it."""
+    return _field(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+
+
 def store_mb() -> float:
     """Return the memory in files under /dev/shm, where Ray keeps its objects."""
     return _field(Path("/proc/meminfo"), "Shmem:")
@@ -47,7 +54,7 @@ def torch_mb() -> float:
 
 def search(workers: int) -> dict[str, float]:
     """Return the peaks, in MB, of a search with that many workers."""
-    peaks = {"driver": 0.0, "largest worker": 0.0, "object store": 0.0}
+    peaks = {"driver": 0.0, "largest worker": 0.0, "object store": 0.0, "whole search": 0.0}
     before = store_mb()
     with tempfile.TemporaryDirectory() as place:
         options = [
@@ -65,6 +72,7 @@ def search(workers: int) -> dict[str, float]:
             peaks["driver"] = max(peaks["driver"], own_mb(driver))
             peaks["largest worker"] = max([peaks["largest worker"], *map(own_mb, workers)])
             peaks["object store"] = max(peaks["object store"], store_mb() - before)
+            peaks["whole search"] = max(peaks["whole search"], sum(map(shared_mb, [driver, *session(driver)])))
 
         watch_search(options, look, every=0.5)
     return peaks
@@ -119,17 +127,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", default="1,2")
     base = torch_mb()
-    rows: list[list[str]] = [["import torch alone", "", f"{base:.0f}", ""]]
+    rows: list[list[str]] = [["import torch alone", "", f"{base:.0f}", "", "", ""]]
     measured: dict[str, object] = {"import torch": base}
     for workers in map(int, parser.parse_args().workers.split(",")):
         found = search(workers)
         measured[f"{workers} workers"] = found
-        driver, worker, store = found.values()
-        rows.append(
-            [f"{workers} worker{'s' if workers > 1 else ''}", f"{driver:.0f}", f"{worker:.0f}", f"{store:.0f}"]
-        )
-    columns = ["", "driver, MB", "largest worker, MB", "shared memory, MB"]
-    publish("memory", "Peak memory that no other process shares", columns, rows, measured)
+        driver, worker, store, whole = found.values()
+        name = f"{workers} worker{'s' if workers > 1 else ''}"
+        numbers = f"{driver:.0f}", f"{worker:.0f}", f"{worker / base:.2f}", f"{store:.0f}", f"{whole:.0f}"
+        rows.append([name, *numbers])
+    columns = ["", "driver, MB", "largest worker, MB", "of import torch", "shared memory, MB", "whole search, MB"]
+    publish(
+        "memory",
+        "Peak memory that no other process shares; all processes of the search together",
+        columns,
+        rows,
+        measured,
+    )
 
 
 if __name__ == "__main__":
