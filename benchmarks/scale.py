@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import shutil
 import statistics
@@ -70,8 +71,14 @@ def worker(sampler: str, known: int, trials: int, folder: Path) -> dict[str, flo
         "ms_per_trial": 1e3 * statistics.mean(later - earlier for earlier, later in pairwise(ends)),
         "driver_cpu_ms": 1e3 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / len(ended),
         "driver_mb": after.ru_maxrss / 1e3,
-        **{f"driver_mb_at_{count}": found for count, found in memory.items()},
+        "mb_per_1000_trials": _growth(memory),
     }
+
+
+def _growth(memory: Mapping[int, float]) -> float:
+    """Return by how much memory grows with 1000 trials, given it by number of trials; NaN if they are too few."""
+    first, last = min(memory, default=0), max(memory, default=0)
+    return (memory[last] - memory[first]) / (last - first) * 1000 if last > first else math.nan
 
 
 def _own_mb() -> float:
@@ -107,7 +114,8 @@ def main() -> None:
                 name = f"{sampler}, {trials} trials after {known}"
                 measured[name] = _measure(codes, options.runs, sampler, known, trials, history)
     rows = [[name, *_cells(found)] for name, found in measured.items()]
-    columns = ["", *(f"{what}, {code}" for what in ("ms a trial", "driver's CPU, ms", "driver, MB") for code in codes)]
+    titles = ("ms a trial", "driver's CPU, ms", "driver, MB", "MB more per 1,000")
+    columns = ["", *(f"{title}, {code}" for title in titles for code in codes)]
     publish("scale", "Trials that cost nothing, 5 reports each, two side by side", columns, rows, measured)
 
 
@@ -130,7 +138,7 @@ def _measure(
 
 
 def _cells(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    keys = (("ms_per_trial", 1), ("driver_cpu_ms", 1), ("driver_mb", 0))
+    keys = (("ms_per_trial", 1), ("driver_cpu_ms", 1), ("driver_mb", 0), ("mb_per_1000_trials", 1))
     return [spread(of_code[key], digits) for key, digits in keys for of_code in found.values()]
 
 
