@@ -312,6 +312,21 @@ def test_a_search_that_is_made_longer_goes_on_with_what_has_a_checkpoint(tmp_pat
     assert without_best(audit(folder)) == []
 
 
+def test_a_trial_that_has_ended_early_is_not_chosen_after_a_resume(tmp_path, metadata):
+    record = StudyRecord.create(tmp_path / "s", metadata)
+    Workers(record, 1).run(20)
+    record.close()
+    scheduler = make_scheduler(replace(CONFIG.asha, min_gain=0.0), BASE.max_epochs, 0)
+    scheduler.open(DEFAULT_SPACE, 16)
+    unfinished = [row for row in record.rows if row.state == RUNNING and row.epochs]
+    ended = min(unfinished, key=lambda row: row.loss)
+    decisions = scheduler.rebuild(
+        [*record.rows[: ended.trial], replace(ended, state=PRUNED), *record.rows[ended.trial + 1 :]]
+    )
+    paused = {row.trial for row in unfinished if decisions[row.trial] == PAUSE and row is not ended}
+    assert {scheduler.next_paused() for _ in unfinished} == {*paused, None}
+
+
 def test_more_trials_open_the_paused_ones_again(tmp_path, metadata):
     folder = tmp_path / "s"
     record = StudyRecord.create(folder, metadata)

@@ -168,6 +168,20 @@ def test_a_winner_that_was_not_told_of_is_named_at_the_end(folder, place, monkey
     assert runs(MlflowClient(uri), "untold")[folder.name].data.tags["vae_tune.best_trial"] == "0"
 
 
+def test_the_run_of_a_trial_that_goes_on_after_its_end_runs_again(folder, place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "longer")
+    uri, metadata = f"sqlite:///{place}/mlflow.db", read_json(folder / "study.json")
+    MLflow(uri, folder, metadata).show(ROWS[0], None)
+    again = MLflow(uri, folder, metadata)
+    client = MlflowClient(uri)
+    again.show(trial(0, 120.0, 110.0, max_epochs=3), None)
+    assert runs(client, "longer")["trial 0"].info.status == "RUNNING"
+    again.show(trial(0, 120.0, 110.0, 105.0, max_epochs=3), None)
+    run = runs(client, "longer")["trial 0"]
+    assert run.info.status == "FINISHED"
+    assert [(step, value) for step, value, _ in history(client, run, "val_loss")] == [(1, 120), (2, 110), (3, 105)]
+
+
 def test_another_study_of_the_same_name_has_runs_of_its_own(shown, folder):
     metadata = read_json(folder / "study.json")
     metadata["runs"][0]["started"] = iso(86_400)
