@@ -134,7 +134,7 @@ def test_each_file_of_a_study_is_read_once(tmp_path, monkeypatch, load):
         io, "open", lambda file, *options, **more: opened.update([file]) or io_open(file, *options, **more)
     )
     load(folder)
-    names = ("study.json", "trials.csv", "epochs.csv", "best/metrics.json")
+    names = ("study.json", "trials.csv", "epochs.csv", "best/metrics.json", "optuna.journal")  # of it, two lines
     assert {path: opened[path] for path in opened if folder in path.parents} == {folder / name: 1 for name in names}
 
 
