@@ -3,9 +3,10 @@
     python benchmarks/report.py [--runs 7] [--trials 1000] [--beside CHECKOUT]
 
 The study is made up (``tests/studies.py``). *command* is ``vae-tune report``, from its start to its end; *written* is
-the part of it after its imports, as at the end of a search. *first view* is the time from opening the page in Chromium
-until all figures in the window are drawn and shown; the window is as large as the README's picture of a report.
-``--beside`` alternates with the code of another checkout, such as a ``git worktree`` of an older commit.
+the part of it after its imports, as at the end of a search. *first figure* and *first view* are the times from opening
+the page in Chromium until the first figure in the window is drawn and shown, and until all of them are; the window is
+as large as the README's picture of a report. ``--beside`` alternates with the code of another checkout, such as a
+``git worktree`` of an older commit.
 """
 
 from __future__ import annotations
@@ -30,21 +31,23 @@ start = time.perf_counter()
 write_report(sys.argv[1], sys.argv[2])
 print(time.perf_counter() - start)
 """
-NOTE_FIRST_VIEW = """
+NOTE_MOMENTS = """
+const note = (moment) => requestAnimationFrame(() => setTimeout(() => (window[moment] ??= performance.now())));
 function look() {
-  const { innerHeight } = window;
   const inWindow = [...document.querySelectorAll("[data-card]:has(.plot)")].filter((card) => {
     const { top, bottom } = card.getBoundingClientRect();
     return bottom > 0 && top < innerHeight;
   });
-  const isDrawn = inWindow.length && inWindow.every((card) => card.querySelector(".main-svg"));
-  requestAnimationFrame(isDrawn ? () => setTimeout(() => (window.firstView = performance.now())) : look);
+  const drawn = inWindow.filter((card) => card.querySelector(".main-svg"));
+  if (drawn.length) note("firstFigure");
+  if (drawn.length && drawn.length === inWindow.length) note("firstView");
+  else requestAnimationFrame(look);
 }
 addEventListener("DOMContentLoaded", look);
 """
-"""Sets ``firstView`` to the milliseconds from opening the page until all figures in the window are shown."""
+"""Sets ``firstFigure`` and ``firstView`` to the milliseconds from opening the page until that is shown."""
 HELPERS = ("tests.browser:browser", "tests.browser:find_chromium", "tests.studies:make_study")
-PARTS = ("command", "written", "first view")
+PARTS = ("command", "written", "first figure", "first view")
 
 
 def write(checkout: Path, study: Path, page: Path) -> dict[str, float]:
@@ -59,15 +62,15 @@ def write(checkout: Path, study: Path, page: Path) -> dict[str, float]:
     return {"command": command_seconds, "written": float(output)}
 
 
-def first_view(chromium: Any, page: Path) -> float:
-    """Open a page, and return the seconds until all figures in the window are shown."""
+def first_view(chromium: Any, page: Path) -> dict[str, float]:
+    """Open a page; return the seconds until the first figure in the window is shown, and until all of them are."""
     opened = chromium.new_page(viewport=WINDOW)
-    opened.add_init_script(NOTE_FIRST_VIEW)
+    opened.add_init_script(NOTE_MOMENTS)
     opened.goto(page.as_uri())
     opened.wait_for_function("() => window.firstView")
-    seconds = float(opened.evaluate("window.firstView")) / 1e3
+    moments = opened.evaluate("[window.firstFigure, window.firstView]")
     opened.close()
-    return seconds
+    return {part: moment / 1e3 for part, moment in zip(PARTS[2:], moments, strict=True)}
 
 
 def main() -> None:
@@ -90,7 +93,7 @@ def main() -> None:
                 page = Path(place) / "report.html"
                 seconds = write(checkout, study, page)
                 with browser(path) as chromium:
-                    seconds["first view"] = first_view(chromium, page)
+                    seconds |= first_view(chromium, page)
                 if run:  # the first one warms up
                     found[name].append(seconds)
                     print(f"  {name}: {seconds}", flush=True)
