@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest
 READY := .venv/.ready
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --build-constraint constraints.txt --editable
 unexport PYTHONDONTWRITEBYTECODE  # otherwise each process compiles its imports again
 
 .PHONY: search test test-lowest notebook notebook-run screenshot bench chaos chaos-slurm setup check constraints clean
@@ -23,7 +22,7 @@ test-lowest: setup       ## run all tests with the oldest versions that pyprojec
 	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH $(LOWEST)/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 notebook: setup          ## open the notebook in JupyterLab, on 127.0.0.1 only, protected by its token
-	$(INSTALL) '.[jupyterlab]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[jupyterlab]'
 	$(BIN)/jupyter lab --ip 127.0.0.1 analysis/search_analysis.ipynb
 
 notebook-run: setup      ## run the notebook on STUDY=results/NAME and save its outputs
@@ -36,7 +35,7 @@ chaos-slurm: setup       ## disturb a search on a real Slurm 20 times: kills, re
 	$(BIN)/python -m tests.system.chaos_slurm --rounds 20
 
 bench: setup             ## measure all speeds again, compared with the usual alternatives (about 40 minutes)
-	$(INSTALL) '.[bench]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	for name in train compiled start memory scale images image_memory; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	$(BIN)/python benchmarks/train.py --model conv
 	$(BIN)/python benchmarks/search.py --same-size --short
@@ -57,8 +56,8 @@ setup: $(READY)          ## create .venv with the pinned dependencies and this p
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vae_tune needs Python 3.11 or newer, but %s is %s: make PYTHON=python3.x" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt uv
-	$(INSTALL) '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=26'  # Python's own pip takes a third longer
+	PYTHONWARNINGS=ignore PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --no-compile --editable '.[dev]'
 	@$(BIN)/python -c 'import vae_tune.tasks.search, vae_tune.cluster.trainable, vae_tune.views.report.page'  # compiles the modules that a search imports, an eighth of all
 	@touch $@
 

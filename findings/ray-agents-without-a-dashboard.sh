@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Ray 2.60.0: ray.init(include_dashboard=False) still starts the dashboard's process and both of its agents.
 #
-# The first node runs dashboard.py with fewer modules, and each node runs DashboardAgent and RuntimeEnvAgent, two Python processes that import most of Ray, whether there is a
-# dashboard or not, and write the ports that they listen on into the session folder, where the raylet looks for them. On
-# one machine that uses neither a dashboard nor runtime environments they cost memory, CPU and the time of a start.
+# The first node runs dashboard.py with fewer modules, and each node runs DashboardAgent and RuntimeEnvAgent: three Python
+# processes that import most of Ray. The agents write the ports that they listen on into the session folder, where the
+# raylet looks for them. On one machine that uses neither a dashboard nor runtime environments, all of them cost memory,
+# CPU and the time of a start.
 #
-# Why this is surprising: the option's documentation says that it starts no dashboard, and this agent only serves it.
+# Why this is surprising: the option's documentation says that it starts no dashboard, and DashboardAgent only serves it.
 #
-# It prints what each process holds privately: this differs between machines, and only that it is tens of
-# megabytes is checked.
+# It prints what each process holds privately. This differs between machines; only that it is tens of megabytes is checked.
 set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
