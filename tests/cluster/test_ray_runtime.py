@@ -71,18 +71,18 @@ def test_a_ray_that_does_not_start_again_has_died_once_more(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("machine", "config", "told"),
+    ("machine", "config", "told", "preloads"),
     [
-        ((16, 0), {}, 16),
-        ((16, 0), {"max_concurrent": 5}, 5),
-        ((16, 0), {"cpus_per_trial": 3}, 15),
-        ((16, 0), {"gpus_per_trial": 1}, 16),  # does not fit: that is said later
-        ((64, 1), {}, 8),
-        ((64, 2), {"gpus_per_trial": 0.4}, 4),
-        ((64, 2), {"gpus_per_trial": 0}, 64),
+        ((16, 0), {}, 16, True),
+        ((16, 0), {"max_concurrent": 5}, 5, True),
+        ((16, 0), {"cpus_per_trial": 3}, 15, False),  # a worker waits for each core, and not each would train
+        ((16, 0), {"gpus_per_trial": 1}, 16, False),  # does not fit: that is said later
+        ((64, 1), {}, 8, True),
+        ((64, 2), {"gpus_per_trial": 0.4}, 4, True),
+        ((64, 2), {"gpus_per_trial": 0}, 64, True),
     ],
 )
-def test_ray_is_told_of_the_cores_that_trials_use(monkeypatch, machine, config, told):
+def test_ray_is_told_of_the_cores_that_trials_use(monkeypatch, machine, config, told, preloads):
     found = {}
     monkeypatch.setattr(ray, "init", lambda *_, **options: found.update(options))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
@@ -92,6 +92,7 @@ def test_ray_is_told_of_the_cores_that_trials_use(monkeypatch, machine, config, 
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with cluster.running_ray(ResourceConfig(**config)):
         assert found["num_cpus"] == told
+        assert bool(found["_system_config"]) == preloads
 
 
 def join(address):

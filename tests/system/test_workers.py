@@ -19,8 +19,6 @@ def test_ray_starts_only_what_a_search_on_one_machine_uses():
     assert "raylet/raylet" in commands
     assert "monitor.py" not in commands  # neither the autoscaler's nor the one of the logs
     assert "dashboard.py" not in commands
-    assert "Agent" not in commands
-    assert list(descendants(os.getpid()).values()).count("/bin/cat ") == 2
 
 
 def test_the_ray_of_a_search_is_none_for_address_auto():
@@ -31,13 +29,12 @@ def test_the_ray_of_a_search_is_none_for_address_auto():
 def test_trials_take_the_workers_that_ray_started_before_them_and_that_have_imported_torch():
     class Trial:
         def where(self):
-            return os.getpid(), os.getppid(), "vae_tune.cluster.trainable" in sys.modules
+            return os.getpid(), "vae_tune.cluster.trainable" in sys.modules
 
     waiting = wait_for(lambda: [pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::IDLE")])
     actor = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
-    pid, parent, imported = ray.get(actor.where.remote())
+    pid, imported = ray.get(actor.where.remote())
     assert imported
-    assert "worker_server" in descendants(os.getpid())[parent]
     assert pid in waiting or len(waiting) < SLOTS.count  # not all had come up when they were listed
     assert ray.get_runtime_context().runtime_env == {}
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import ray
-import ray._raylet
 from ray._private import parameter, ray_constants, services, utils, worker
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication import authentication_token_setup, authentication_utils
@@ -33,28 +32,13 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
 _POLL_SECONDS = 0.05
-_raylet: Any = ray._raylet
 _GCS_ADDRESS, _TEMP_DIR = "--gcs-address=", "--temp_dir="
-_AGENTS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
 """Options of a raylet."""
-_AGENT_PORTS = (
-    _raylet.METRICS_AGENT_PORT_NAME,
-    _raylet.METRICS_EXPORT_PORT_NAME,
-    _raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME,
-    _raylet.RUNTIME_ENV_AGENT_PORT_NAME,
-)
-_IDLE = "/bin/cat"
-_PIPE = "RAY_enable_pipe_based_agent_to_parent_health_check"
 
 detect_fate_sharing_support: Callable[[], bool] = utils.detect_fate_sharing_support
 is_token_auth_enabled: Callable[[], bool] = authentication_utils.is_token_auth_enabled
 get_node: Callable[[str, str], dict[str, Any]] = services.get_node
 """Return what the Ray at an address knows of a node; wait for up to half a minute for it."""
-
-
-def read_token_mode() -> None:
-    """Let Ray read again whether connections need a token: it reads the environment once, when it is imported."""
-    _raylet.Config.initialize("")
 
 
 def draining_nodes() -> Mapping[str, int]:
@@ -169,7 +153,7 @@ class NodeResources:
 def start_local(
     resources: NodeResources,
     folder: str,
-    launcher: str | None,
+    preload: Sequence[str],
     start_process: Callable[..., Any],
     get_node: Any,
     ip: str = "127.0.0.1",
@@ -177,17 +161,13 @@ def start_local(
     """Start Ray on this machine and connect to it. It keeps its files in ``folder``.
 
     It starts without the autoscaler's monitor (there are no nodes to add), the log monitor (nobody reads its lines)
-    and the dashboard: each is a Python process that takes a core while the first trials start. And it starts on
-    loopback: where Ray supports clusters, so not on macOS, it replaces a loopback address by the machine's own, and
-    its servers then listen on every address. Other nodes can join if ``ip`` is another address of this machine.
-    ``start_process`` and ``get_node`` replace Ray's own functions, ``launcher`` its script that starts a worker.
+    and the dashboard with its agents: each is a Python process that takes a core while the first trials start. And it
+    starts on loopback: where Ray supports clusters, so not on macOS, it replaces a loopback address by the machine's
+    own, and its servers then listen on every address. Other nodes can join if ``ip`` is another address of this
+    machine. ``start_process`` and ``get_node`` replace Ray's own functions; each worker imports the modules in
+    ``preload`` before its first task.
     """
-    lean = partial(
-        parameter.RayParams,
-        no_monitor=True,
-        include_log_monitor=False,  # type: ignore[arg-type]
-        setup_worker_path=launcher,
-    )
+    lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     with (
         _few_processes(start_process, get_node),
         mock.patch.object(services, "start_api_server", return_value=("", None)),  # its address and its process
@@ -204,17 +184,12 @@ def start_local(
             _memory=resources.memory,
             _node_ip_address=ip,
             _temp_dir=folder,
+            _system_config={"preload_python_modules": list(preload)} if preload else None,
         )
 
 
 def start_node(
-    address: str,
-    ip: str,
-    resources: NodeResources,
-    folder: str,
-    launcher: str | None,
-    start_process: Callable[..., Any],
-    get_node: Any,
+    address: str, ip: str, resources: NodeResources, folder: str, start_process: Callable[..., Any], get_node: Any
 ) -> None:
     """Start Ray on this machine as a further node of the Ray at ``address``, as lean as :func:`start_local`."""
     params = parameter.RayParams(
@@ -225,7 +200,6 @@ def start_node(
         object_store_memory=resources.store,
         memory=resources.memory,
         temp_dir=folder,
-        setup_worker_path=launcher,
         include_log_monitor=False,  # type: ignore[arg-type]
     )
     with _few_processes(start_process, get_node):
@@ -235,25 +209,11 @@ def start_node(
 @contextmanager
 def _few_processes(start_process: Callable[..., Any], get_node: Any) -> Iterator[None]:
     with (
-        mock.patch.multiple(services, ConsolePopen=partial(_start_without_agents, start_process), get_node=get_node),
+        mock.patch.multiple(services, ConsolePopen=start_process, get_node=get_node),
         mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        mock.patch.object(utils, "get_dashboard_dependency_error", return_value=ImportError("unused")),
     ):
         yield
-
-
-def _start_without_agents(start_process: Callable[..., Any], command: list[str], **options: Any) -> Any:
-    """Start a process of Ray, a raylet without its agents: two Python processes that nothing here asks for anything.
-
-    A raylet waits until each has written its ports, -1 where it serves nothing, and ends if one of them ends. So the
-    ports are written here, and `cat` waits for the end of its input, which the raylet holds open if it is told to.
-    """
-    if Path(command[0]).name == "raylet":
-        options["env"] = {**options["env"], _PIPE: "1"}
-        given = dict(word.lstrip("-").split("=", 1) for word in command[1:] if "=" in word)
-        for port in _AGENT_PORTS:
-            _raylet.persist_port(given["session_dir"], given["node_id"], port, -1)
-        command = [f"{word.partition('=')[0]}={_IDLE}" if word.startswith(_AGENTS) else word for word in command]
-    return start_process(command, **options)
 
 
 def wait_for_node(address: str, node: str, found: Event, canceled: Event) -> None:
