@@ -68,7 +68,7 @@ def test_trials_end_as_what_they_are(tmp_path, tiny):
 
 def test_trials_csv_shows_all_that_run_before_any_has_reported(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(
-        "vae_tune.record.study_record._TABLE_SHARE", 0.001
+        "vae_tune.record.tables._SHARE", 0.001
     )  # the second start comes too soon to be written at once
 
     def patient(config):

@@ -128,7 +128,7 @@ def the_usual_way(monkeypatch: pytest.MonkeyPatch, config: TrialConfig, steps: i
     """
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     usual = import_module("usual")
-    model = usual.VAE(CONFIG.hidden_width, CONFIG.latent_size, activation=config.encoder_activation)
+    model = usual.VAE(CONFIG.hidden_width, CONFIG.latent_size, activation=config.encoder_activation or "linear")
     optimizer = torch.optim.Adam(model.parameters(), foreach=True)
     batches = [(torch.rand(config.batch_size, 1, 28, 28), torch.zeros(2))] * steps
     with Seen(adds_within=True) as seen:

@@ -131,7 +131,7 @@ class Study:
         trials = self.trials.assign(**{name: self.trials[name] / nats for name in _TRIAL_LOSSES})
         epochs = self.epochs.assign(**{name: self.epochs[name] / nats for name in _EPOCH_LOSSES})
         shown = replace(self, trials=trials, epochs=epochs)
-        vars(shown).update(shown=shown, _configs=self._configs)  # it is in that unit already
+        vars(shown).update({"shown": shown, "_configs": self._configs})  # it is in that unit already
         return shown
 
     @cached_property
