@@ -359,7 +359,7 @@ from vae_tune.config import local_copies
 def interrupted(_):
     threading.Thread(target=threading.Event().wait).start()  # waits forever, as for a lock that nobody releases
     local_copies._copies.append(copy)
-    signal.pthread_kill(threading.get_ident(), getattr(signal, name))  # os.kill may pick the other thread, and be late
+    signal.raise_signal(getattr(signal, name))  # os.kill may pick the other thread, and be late
 
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 copy, name = sys.argv.pop(), sys.argv.pop()
