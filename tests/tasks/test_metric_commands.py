@@ -1,6 +1,5 @@
 """A user's metric in trainings and evaluations: computed, recorded, and asked for again by its file."""
 
-import csv
 import json
 import re
 import sys
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from tests.images.test_prepare import noise
+from tests.tasks.test_train import numbers
 from vae_tune.cli import main as cli
 from vae_tune.config.files import read_json
 from vae_tune.vae.checkpoint import read_metric_code
@@ -43,22 +43,16 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
-def rows(folder):
-    with (folder / "metrics.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in found]
-
-
 def test_a_training_computes_it_after_each_epoch_and_is_the_same_otherwise(run, tmp_path):
     assert run("train", *SMALL, "--output", "plain")[0] == 0
     code, out, errors = run("train", *SMALL, "--output", "a", *METRIC)
     assert code == 0, errors
     assert re.search(r"epoch 1/2 .* contrast 0\.\d+  images 60 ", out)
     assert "evaluate a --metric mine.py:contrast, " in out
-    table = rows(tmp_path / "a")
+    table = numbers(tmp_path / "a")
     assert {row.pop("images") for row in table} == {"60.0"}
     assert len({row.pop("contrast") for row in table}) == 2
-    assert table == rows(tmp_path / "plain")
+    assert table == numbers(tmp_path / "plain")
     assert (tmp_path / "a" / "metric_code" / "mine.py.txt").read_text() == TEXT
     assert not (tmp_path / "plain" / "metric_code").exists()
     assert read_metric_code(tmp_path / "plain") is None
@@ -80,7 +74,7 @@ def test_a_training_goes_on_with_the_metric_that_it_began_with(run, tmp_path):
         assert (code, message in errors, len(errors.splitlines())) == (2, True, 2), errors
     code, _, errors = run("train", "--resume", "a", "--epochs", 4, "--metric", "moved.py:contrast")
     assert code == 0, errors
-    assert rows(tmp_path / "a") == rows(tmp_path / "whole")
+    assert numbers(tmp_path / "a") == numbers(tmp_path / "whole")
     assert read_json(tmp_path / "a" / "training.json")["metric"]["function"] == "moved.py:contrast"
 
 
@@ -94,7 +88,7 @@ def test_an_evaluation_computes_what_is_named_and_tells_what_the_training_had(ru
     assert (code, result["metric"], result["metrics"]["images"]) == (0, "mine.py:contrast", 50.0)
     assert errors == ""
     validation = json.loads(run("evaluate", "a", "--split", "validation", "--json", *METRIC)[1])["metrics"]
-    assert validation["contrast"] == pytest.approx(float(rows(tmp_path / "a")[-1]["contrast"]))
+    assert validation["contrast"] == pytest.approx(float(numbers(tmp_path / "a")[-1]["contrast"]))
     (tmp_path / "mine.py").write_text(TEXT.replace(".std()", ".mean()"))
     _, out, errors = run("evaluate", "a", "--images", 50, *METRIC)
     assert re.search(r"\nBy mine\.py:contrast:\n  contrast  0\.\d+\n  images    50\n", out)
