@@ -4,6 +4,7 @@ import ast
 import copy
 import importlib
 import inspect
+import os
 import re
 import signal
 import subprocess
@@ -208,13 +209,20 @@ def test_the_object_store_is_a_share_of_the_memory_that_there_is_and_no_smaller_
     assert smallest == private_ray.ray_constants.OBJECT_STORE_MINIMUM_MEMORY_BYTES
 
 
-def test_what_ray_knows_of_itself_is_asked_for_by_these_names(monkeypatch):
+def test_what_ray_knows_of_itself_is_asked_for_by_these_names():
     assert private_ray.detect_fate_sharing_support() is (sys.platform == "linux")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert private_ray.is_token_auth_enabled() is False
     for name in ("_initialize_global_state", "node_table", "get_draining_nodes"):
         assert callable(getattr(private_ray.state, name))
     assert callable(private_ray.services._get_gcs_client_options)
+
+
+@pytest.mark.parametrize(("mode", "enabled"), [("disabled", False), ("token", True)])
+def test_ray_knows_whether_it_asks_for_a_token(mode, enabled):
+    """In a process of its own: Ray reads the mode once."""
+    code = "from vae_tune.config.compat.ray import is_token_auth_enabled; print(is_token_auth_enabled())"
+    environment = {**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "0" * 64}
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert answer.stdout == f"{enabled}\n"
 
 
 @pytest.fixture
