@@ -16,7 +16,13 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_trials
 from vae_tune.tasks import winner
 from vae_tune.tasks.winner import WinnerKeeper
-from vae_tune.vae.checkpoint import checkpoint_folder, read_data, trials_with_checkpoints, write_checkpoint
+from vae_tune.vae.checkpoint import (
+    checkpoint_folder,
+    newest_checkpoint,
+    read_data,
+    trials_with_checkpoints,
+    write_checkpoint,
+)
 from vae_tune.vae.training import fit, new_state
 
 CPU = torch.device("cpu")
@@ -36,15 +42,25 @@ def train(record, images, learning_rate, *, epochs=2, state="COMPLETE", base=BAS
     trial = record.study.ask(dict(DEFAULT_SPACE.distributions))
     record.start(trial, {"learning_rate": learning_rate})
     config = replace(base, learning_rate=learning_rate)
-    training = new_state(config, images.shape, CPU)
-    for report in fit(config, images, CPU, training):
-        write_checkpoint(checkpoint_folder(record.folder, trial.number), config, training, report)
-        record.report(trial.number, {**asdict(report), NODE: "host", DEVICE: "cpu"})
-        if report.epoch == epochs:
-            break
+    report_epochs(record, images, trial.number, config, new_state(config, images.shape, CPU), epochs)
     if state != "RUNNING":
         record.finish(trial.number, state)
     return trial.number
+
+
+def go_on(record, images, number, *, epochs, max_epochs):
+    """Train a trial further, from its newest checkpoint."""
+    checkpoint = newest_checkpoint(checkpoint_folder(record.folder, number), CPU)
+    config = replace(checkpoint.config, max_epochs=max_epochs)
+    report_epochs(record, images, number, config, checkpoint.state, epochs)
+
+
+def report_epochs(record, images, number, config, training, epochs):
+    for report in fit(config, images, CPU, training):
+        write_checkpoint(checkpoint_folder(record.folder, number), config, training, report)
+        record.report(number, {**asdict(report), NODE: "host", DEVICE: "cpu"})
+        if report.epoch == epochs:
+            break
 
 
 def kept(record):
@@ -94,16 +110,21 @@ def test_a_freeze_thaw_search_keeps_the_checkpoints_of_all_trials_that_have_not_
     record.close()
 
 
+def made_longer(record, images, max_epochs, keep=1):
+    """End a search of trials that were trained for 2 epochs, and open it again with a later end."""
+    WinnerKeeper(record, images, 2, keep, pytest.fail).finish()
+    record.close()
+    present = trials_with_checkpoints(record.folder)
+    reopening = plan_reopening(read_trials(record.folder), present, max_epochs, 2, paused=False)
+    return StudyRecord.resume(record.folder, as_reopened(record.metadata, reopening.note(None)), reopening=reopening)
+
+
 def test_of_a_search_that_is_made_longer_the_best_model_stays_until_a_trial_is_complete(record, tiny):
     for rate in (1e-4, 1e-2, 1e-3):
         train(record, tiny, rate)
-    WinnerKeeper(record, tiny, 2, 1, pytest.fail).finish()
-    record.close()
+    record = made_longer(record, tiny, 4)
     path = record.folder / "best" / "metrics.json"
     before = json.loads(path.read_text())
-    reopening = plan_reopening(read_trials(record.folder), trials_with_checkpoints(record.folder), 4, 2, paused=False)
-    longer = as_reopened(record.metadata, reopening.note(None))
-    record = StudyRecord.resume(record.folder, longer, reopening=reopening)
     assert [row.state for row in record.rows] == ["RUNNING", "RUNNING", "PRUNED"]
     keeper = WinnerKeeper(record, tiny, 4, 1, pytest.fail)
     record.listeners.append(keeper)
@@ -114,6 +135,29 @@ def test_of_a_search_that_is_made_longer_the_best_model_stays_until_a_trial_is_c
     best = train(record, tiny, 2e-2, epochs=4, base=base)
     metrics = json.loads(path.read_text())
     assert (metrics["winner"]["trial"], metrics["winner"]["epochs"]) == (best, 4)
+    record.close()
+
+
+def test_of_a_search_that_is_made_longer_a_trial_that_goes_on_is_not_written_as_it_was_at_the_end_of_before(
+    record, tiny
+):
+    for rate in (1e-4, 1e-2, 1e-3):
+        train(record, tiny, rate)
+    record = made_longer(record, tiny, 6, keep=2)
+    path = record.folder / "best" / "metrics.json"
+    first, second = (row.trial for row in sorted(record.rows, key=lambda row: row.val_loss)[:2])
+    for number in (first, second):
+        go_on(record, tiny, number, epochs=4, max_epochs=6)
+    assert kept(record)[first] == ["epoch_0003.safetensors", "epoch_0004.safetensors"]
+    WinnerKeeper(record, tiny, 6, 2, pytest.fail).pause()
+    interrupted = path.read_text()
+    winner = json.loads(interrupted)["winner"]
+    assert (winner["trial"], winner["epochs"]) == (first, 4)
+
+    record.listeners.append(WinnerKeeper(record, tiny, 6, 2, pytest.fail))
+    record.finish(first, "FAIL", "diverged")
+    assert path.read_text() == interrupted
+    assert kept(record)[second] == ["epoch_0003.safetensors", "epoch_0004.safetensors"]
     record.close()
 
 

@@ -108,9 +108,13 @@ class WinnerKeeper:
                 self._discard_checkpoints(row, keep=row.epochs if row.trial in kept else 0)
 
     def _update(self, ended: Sequence[TrialRow]) -> None:
-        """Write the best trial, and delete the checkpoints of others among those that have just ended or were kept."""
+        """Write the best trial, and delete the checkpoints of others among those that have just ended or were kept.
+
+        One that goes on in a search that was made longer was written at the end of before, or by :meth:`pause` as it
+        was later; its checkpoint of the end of before may be gone, and a worker writes its newer ones.
+        """
         best = self._ended.best(self._keep)
-        if best and not _is_of(self._metrics.get("winner"), best[0]):
+        if best and best[0].state != names.RUNNING and not _is_of(self._metrics.get("winner"), best[0]):
             self._write(best[0])
         stay = {row.trial for row in best} | {names.REFERENCE_TRIAL}
         for row in (*self._kept, *ended):
