@@ -1,5 +1,6 @@
 """The report in a real Chromium, without a network."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ class OpenReport:
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.route("**/*", self._request)
         self.page.goto(uri)
+        self.page.locator("#count:not(:empty)").wait_for()  # the table is filled last
 
     def _request(self, route):
         self.requests.append(route.request.url)
@@ -72,6 +74,24 @@ def test_every_plot_is_drawn_without_a_complaint_or_a_request(report, uri):
     assert report.plots == report.page.locator("[data-card]").count() >= 13
     assert report.requests == [uri]
     assert report.problems == []
+
+
+def test_a_figure_that_fails_stops_neither_the_others_nor_the_table(chromium, uri, tmp_path):
+    page = Path(uri.removeprefix("file://")).read_text()
+    opening = '<script type="application/json" id="data">'
+    begin = page.index(opening) + len(opening)
+    end = page.index("</script>", begin)
+    data = json.loads(page[begin:end])
+    next(iter(data["cards"].values()))[0]["figure"]["data"] = None
+    (tmp_path / "broken.html").write_text(page[:begin] + json.dumps(data).replace("<", "\\u003c") + page[end:])
+    window = {"width": 1280, "height": 6000}  # all figures are in the first view
+    broken = OpenReport(chromium, (tmp_path / "broken.html").as_uri(), viewport=window)
+    for key, views in list(data["cards"].items())[1:]:
+        if views:
+            broken.page.locator(f"[data-card={key}] .main-svg").first.wait_for()
+    assert len(broken.problems) == 1
+    assert broken.page.locator("#table tbody tr").count() == TRIALS
+    broken.page.close()
 
 
 def test_the_table_sorts_by_any_column_and_back(report):

@@ -83,6 +83,9 @@ function draw(node) {
 
 // One figure per frame, those in the window first: each is seen, and the page scrolls, while others are still drawn.
 const near = new Set();
+let drawing = false;
+let endFirstView;
+const firstView = new Promise((resolve) => (endFirstView = resolve)); // until the figures in the window are drawn
 const distance = (node) => {
   const { top, bottom } = node.getBoundingClientRect();
   return Math.max(top - innerHeight, -bottom, 0);
@@ -91,20 +94,22 @@ const afterFrame = (work) => requestAnimationFrame(() => setTimeout(work));
 
 function drawNearest() {
   const [node] = [...near].sort((a, b) => distance(a) - distance(b));
+  drawing = node !== undefined;
+  if (!drawing || distance(node)) endFirstView();
+  if (!drawing) return;
   near.delete(node);
+  afterFrame(drawNearest); // first, so that a figure that fails stops no other
   if (!cards.get(node).drawn) draw(node);
-  if (near.size) afterFrame(drawNearest);
 }
 
 const watcher = new IntersectionObserver(
   (entries) => {
-    const isIdle = !near.size;
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       watcher.unobserve(target);
       near.add(target);
     }
-    if (isIdle && near.size) drawNearest();
+    if (!drawing) drawNearest();
   },
   { rootMargin: "400px" },
 );
@@ -124,6 +129,7 @@ for (const [node, card] of cards) {
   });
   watcher.observe(node);
 }
+if ([...cards.values()].every((card) => !card.views.length)) endFirstView();
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   colors.clear();

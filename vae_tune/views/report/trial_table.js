@@ -88,4 +88,5 @@ for (const state of new Set(data.rows.map((row) => row[columnIndex.state]))) {
   $("#states").append(label);
 }
 $("#filter").oninput = fillBody;
-fillBody();
+firstView.then(() => afterFrame(fillBody)); // a table of a thousand trials takes longer than a figure
+addEventListener("beforeprint", fillBody);
