@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from tests.record.test_study_record import METADATA, ask, report, table
+from vae_tune.config.files import read_json
 from vae_tune.config.names import COMPLETE, RUNNING
 from vae_tune.config.settings import NO_EARLY_STOPPING, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.record.study_record import StudyRecord
+from vae_tune.record.tables import Tables
 from vae_tune.record.trials import read_trials
 from vae_tune.search.scheduler_factory import make_scheduler
 from vae_tune.search.searcher import StudySearcher
@@ -93,7 +95,50 @@ def test_the_end_of_the_block_waits_for_the_disk_also_after_an_error(record, dis
         raise KeyError
     assert disk.times
     record.set_status("failed")
+    assert [row["trial"] for row in table(record.folder / "trials.csv")] == ["0"]
+    assert listened == []
+    record.refresh()
     assert listened == [(0, 0, RUNNING)]
+
+
+def test_the_status_is_written_while_a_listener_works_and_after_it_has_failed(record):
+    """Another thread writes it where Ray's core is about to end this process."""
+
+    def work_and_fail(row):
+        thread = threading.Thread(target=record.set_status, args=["interrupted"])
+        thread.start()
+        thread.join(10)
+        statuses.append(read_json(record.folder / "study.json")["status"])
+        raise KeyError(row.trial)
+
+    statuses = []
+    record.listeners.append(work_and_fail)
+    with pytest.raises(KeyError), record.transaction():
+        ask(record), ask(record)
+    record.set_status("failed")
+    assert statuses == ["interrupted"]
+    assert read_json(record.folder / "study.json")["status"] == "failed"
+    assert [row["trial"] for row in table(record.folder / "trials.csv")] == ["0", "1"]
+
+
+def test_two_threads_write_the_tables_one_after_the_other(record, disk, monkeypatch):
+    def slow(tables, row, report):
+        if not thread.ident:
+            thread.start()
+            thread.join(0.2)  # it waits for this one
+        update(tables, row, report)
+
+    update = Tables.update
+    thread = threading.Thread(target=record.set_status, args=["interrupted"])
+    number = ask(record)
+    with record.synced_in_background():
+        for epoch in (1, 2):
+            record.report(number, report(epoch, 120.0))
+        disk.go.set()
+    monkeypatch.setattr(Tables, "update", slow)
+    record.refresh()
+    thread.join()
+    assert [row["epoch"] for row in table(record.folder / "epochs.csv")] == ["1", "2"]
 
 
 def test_a_disk_that_fails_ends_the_search_and_leaves_what_was_on_disk(record, disk):

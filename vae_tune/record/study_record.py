@@ -7,6 +7,7 @@ a user attribute), so that ``trials.csv`` and ``epochs.csv`` can be made again f
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,7 +92,10 @@ class StudyRecord:
         self._unfinished: dict[int, optuna.Trial] = {}
         self._unwatched: list[TrialRow] = []
         self._changed: deque[_Change] = deque()
-        """What the tables and listeners are yet to be told."""
+        """What the tables are yet to be told."""
+        self._untold: deque[TrialRow] = deque()
+        """What is in the tables, and the listeners are yet to be told."""
+        self._writing_tables = threading.Lock()
         lent = read_warm_start_trials(study)
         self.sampler_view = sampler_view(metadata["name"], storage, lent)
         trials = study.get_trials(deepcopy=False)
@@ -196,7 +200,7 @@ class StudyRecord:
             row = self._unwatched.pop(0)
             for watcher in self.watchers:
                 watcher(row)
-        self._publish()
+        self.refresh()
 
     @contextlib.contextmanager
     def synced_in_background(self) -> Iterator[None]:
@@ -215,7 +219,7 @@ class StudyRecord:
             OSError: they cannot be brought to disk.
         """
         self._journal.wait()
-        self._publish()
+        self.refresh()
 
     @property
     def resume_command(self) -> str:
@@ -316,17 +320,23 @@ class StudyRecord:
 
     def refresh(self) -> None:
         """Tell tables and listeners what is on disk by now; ``trials.csv`` unless it was written a moment ago."""
-        self._publish()
-        self._tables.refresh()
+        with self._writing_tables:
+            self._update_tables()
+            self._tables.refresh()
+        while self._untold:
+            row = self._untold.popleft()
+            for listener in self.listeners:
+                listener(row)
 
     def set_status(self, status: str, ended: str | None = None, **entries: Any) -> None:
-        """Write the status of the search into ``study.json``, and the tables as they are now.
+        """Write the status of the search into ``study.json``, and the tables as they are now; tell no listener.
 
         ``ended`` is when this run of the search ended, for its entry among the study's runs, which gets ``entries``
-        too.
+        too. Any thread may call this, also while a listener works or after one has failed.
         """
-        self._publish()
-        self._tables.write_trials()
+        with self._writing_tables:
+            self._update_tables()
+            self._tables.write_trials()
         runs = list(self.metadata.get("runs", []))
         entries |= {} if ended is None else {"ended": ended}
         if runs:
@@ -366,16 +376,12 @@ class StudyRecord:
         self._unwatched.append(row)
         self._changed.append(_Change(row, report, self._journal.logged))
 
-    def _publish(self) -> None:
-        """Write what changed and is on disk to the tables, and call the listeners.
-
-        So a table never has what the journal lacks.
-        """
+    def _update_tables(self) -> None:
+        """Give the tables what changed and is on disk, so that they never have what the journal lacks."""
         while self._changed and self._changed[0].logs <= self._journal.on_disk:
             row, report, _ = self._changed.popleft()
             self._tables.update(row, report)
-            for listener in self.listeners:
-                listener(row)
+            self._untold.append(row)
 
 
 @contextlib.contextmanager

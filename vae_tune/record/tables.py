@@ -47,7 +47,6 @@ class Tables:
             self._epochs.write(self._epochs_line(row.trial, report))
             self._epochs.flush()
         self._stale = self._stale or changed or time.monotonic() - self._written > _SECONDS
-        self.refresh()
 
     def refresh(self) -> None:
         """Write ``trials.csv`` where a trial changed since, unless it was written a moment ago."""

@@ -41,6 +41,7 @@ def train_trials(search: RunningSearch) -> None:
         record.listeners += [winner, view]
         slots = CurrentSlots(search.slots, plan.config.resources, view.say, stopping.fail, search.unfinished)
         run_with_restarts(partial(_run, search, slots), record, stopping, search.ray, view.warn)
+        record.refresh()  # the listeners may not know yet what was recorded just before a Ray died
         unfinished = search.unfinished()
         status = stopping.reason
         if status in ("", names.TIME_BUDGET, names.EPOCH_BUDGET):  # with the last suggestion, or after it
