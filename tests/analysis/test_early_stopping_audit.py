@@ -1,6 +1,8 @@
 """What audited trials show of early stopping, on tables with known answers."""
 
 import math
+from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from scipy.stats import norm, spearmanr
 
 from tests.record.test_study_record import METADATA
 from tests.search.test_searcher import result
-from tests.studies import hand_made
+from tests.studies import START, hand_made
 from vae_tune.analysis.advice import stopping
 from vae_tune.analysis.audit import audit
+from vae_tune.analysis.compute_cost import compute_cost
 from vae_tune.analysis.early_stopping_audit import (
     log_base,
     probability_that_best_was_stopped,
@@ -20,7 +23,7 @@ from vae_tune.analysis.early_stopping_audit import (
     weighted_spearman,
 )
 from vae_tune.analysis.study import audited_trials
-from vae_tune.config.names import COMPLETE, PRUNED, TRIAL
+from vae_tune.config.names import COMPLETE, PRUNED, REOPENED, TRIAL
 from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.plots import rung_survival
@@ -70,6 +73,28 @@ def test_each_rung_has_its_stopped_its_audited_and_those_that_ended_well(study):
     assert table["share"][1] == pytest.approx(1 / 3)
     assert (table["low"][1], table["high"][1]) == pytest.approx((0.0084, 0.9057), abs=1e-4)  # Clopper-Pearson, 1 of 3
     assert math.isnan(table["share"][3])
+
+
+def test_a_trial_that_ended_before_the_search_was_made_longer_was_not_stopped(tmp_path):
+    """Epoch 3 was the end at first: trial 5 was complete then and has no checkpoint; trial 6 was stopped later."""
+    made = hand_made(
+        tmp_path / "s",
+        *({"losses": [10.0 - index, 9.0 - index, 8.0 - index, 7.0 - index]} for index in range(4)),
+        audited([15.0, 13.0, 12.0, 11.0], epoch=3),
+        stopped([9.5, 8.5, 7.5]) | {"ended": 50},
+        stopped([16.0, 15.0, 14.0]) | {"ended": 150},
+        max_epochs=4,
+        asha=ASHA,
+    )
+    end = (START + timedelta(seconds=100)).isoformat(timespec="milliseconds")
+    note = {"max_epochs": 4, "before": [{"max_epochs": 3, "complete": 6, "ended": end}]}
+    study = replace(made, metadata=made.metadata | {REOPENED: note})
+    audits = stopping_audit(study).set_index("epoch")
+    assert audits.loc[3, ["stopped", "audited"]].tolist() == [2, 1]
+    survival = rung_survival(study).set_index("epoch")
+    assert survival.loc[3, ["reached", "stopped"]].tolist() == [7, 2]
+    assert compute_cost(study).saved_epochs == 1
+    assert "pruned: the search trained 26 epochs instead of 27" in render(study)
 
 
 def test_an_audited_trial_stands_for_the_others_that_its_rung_stopped(study):

@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution
 
 from tests.studies import hand_made, make_study
 from vae_tune.analysis.audit import audit
+from vae_tune.analysis.progress import stopped_trials
 from vae_tune.analysis.study import load_study
 from vae_tune.cluster.slots import Slots
 from vae_tune.config.errors import UsageError
@@ -95,6 +96,7 @@ def test_trials_with_a_checkpoint_go_on_and_the_others_keep_their_curves(tmp_pat
     study = load_study(folder)
     assert (study.max_epochs, study.config.trial.max_epochs, study.metadata["rungs"]) == (after, after, rungs)
     assert study.best_trial == min(complete, key=lambda number: old[number].loss)
+    assert list(stopped_trials(study).index) == [row.trial for row in old if row.state == PRUNED]
     assert audit(folder) == []
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vae_tune.analysis.progress import SearchClock
+from vae_tune.analysis.progress import SearchClock, stopped_trials
 from vae_tune.analysis.study import Study, load_study
 from vae_tune.config import names
 from vae_tune.config.names import CPU_HOURS, ENDED, EPOCHS, FAIL, GPU_HOURS, SECONDS, STARTED, STATE, TIME, TRIAL
@@ -35,7 +35,7 @@ class ComputeCost:
     wall_seconds: float
     """Time from start to end, summed over the runs."""
     saved_epochs: int
-    """Epochs that the pruned trials had left to ``max_epochs``."""
+    """Epochs that the trials that were stopped early had left to ``max_epochs``."""
     saved_hours: float
     """Their estimated cost in :attr:`unit`: each trial's epochs left times its own mean epoch."""
     notes: tuple[str, ...]
@@ -95,14 +95,15 @@ def compute_cost(study: Study) -> ComputeCost:
         notes.append("Repeated is an upper bound: from a trial's last report to the end of that run of the search.")
     if runs["slots"].isna().any():
         notes.append("The idle time is unknown: the number of slots of a run is not recorded.")
-    pruned = trials[(trials[STATE] == names.PRUNED) & (trials[EPOCHS] > 0)]
-    left = study.max_epochs - pruned[EPOCHS]
+    stopped = trials.loc[stopped_trials(study).index]
+    stopped = stopped[stopped[EPOCHS] > 0]
+    left = study.max_epochs - stopped[EPOCHS]
     share = runs["gpus" if entries[GPU_HOURS].sum() > 0 else "cpus"].iloc[-1]
     return ComputeCost(
         entries=entries,
         wall_seconds=float(wall.sum()) + sum(other.wall_seconds for other in confirmations),
         saved_epochs=int(left.sum()),
-        saved_hours=float((pruned[SECONDS] / pruned[EPOCHS] * left).sum() * share) / 3600,
+        saved_hours=float((stopped[SECONDS] / stopped[EPOCHS] * left).sum() * share) / 3600,
         notes=tuple(notes),
     )
 

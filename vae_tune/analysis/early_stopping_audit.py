@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import betaincinv, ndtr
 
+from vae_tune.analysis.progress import stopped_trials
 from vae_tune.analysis.study import Study, audited_trials, complete_trials
-from vae_tune.config.names import EPOCH, EPOCHS, PRUNED, STATE, TRIAL
+from vae_tune.config.names import EPOCH, TRIAL
 
 Array = npt.NDArray[np.float64]
 _FEWEST = 3  # trials with a final loss that a correlation or a line through them needs
@@ -52,7 +53,7 @@ def _rung_audits(study: Study) -> Iterator[RungAudit]:
     whole = study.losses(complete_trials(study))
     passed = whole[~whole.index.isin(audits.index)]
     audits_done = audits[audits.index.isin(whole.index)]
-    stopped_at = pd.concat([study.trials.loc[study.trials[STATE] == PRUNED, EPOCHS], audits_done])
+    stopped_at = pd.concat([stopped_trials(study), audits_done])
     weights = pd.Series(1.0, index=whole.index)
     for epoch, group in audits_done.groupby(audits_done):
         weights[group.index] = (stopped_at == epoch).sum() / len(group)

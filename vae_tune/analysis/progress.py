@@ -71,6 +71,20 @@ def learning_curves(study: Study) -> pd.DataFrame:
     return reports
 
 
+def stopped_trials(study: Study) -> pd.Series[int]:
+    """Return, by number of each trial that was stopped early, its last epoch.
+
+    A trial that was complete before the search was made longer, and then had no checkpoint to go on from, is PRUNED
+    too, but nothing stopped it early.
+    """
+    pruned = study.trials[study.trials[STATE] == names.PRUNED]
+    for entry in study.metadata.get(names.REOPENED, {}).get("before", []):
+        was_complete = (pruned[EPOCHS] == entry["max_epochs"]) & (pruned[ENDED] <= pd.Timestamp(entry["ended"]))
+        pruned = pruned[~was_complete]
+    stopped: pd.Series[int] = pruned[EPOCHS]
+    return stopped
+
+
 def rung_survival(study: Study) -> pd.DataFrame:
     """Return how many trials each rung stopped.
 
@@ -80,8 +94,7 @@ def rung_survival(study: Study) -> pd.DataFrame:
         trial counts as stopped at the rung that would have stopped it.
     """
     reached = reports_before_audit(study).groupby(EPOCH)[TRIAL].nunique()
-    pruned = study.trials.loc[study.trials[STATE] == names.PRUNED, EPOCHS]
-    stopped = pd.concat([pruned, audited_trials(study)]).value_counts()
+    stopped = pd.concat([stopped_trials(study), audited_trials(study)]).value_counts()
     epochs = [epoch for epoch in (*study.rungs, study.max_epochs) if epoch in reached.index]
     table = pd.DataFrame(
         {

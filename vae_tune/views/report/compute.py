@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from vae_tune.analysis.compute_cost import REPEATED, UNFINISHED, ComputeCost, cost_unit
+from vae_tune.analysis.progress import stopped_trials
 from vae_tune.analysis.study import Study
-from vae_tune.config.names import PRUNED, STATE_WORDS
 from vae_tune.views.formatting import format_duration
 
 
@@ -50,9 +50,8 @@ def _savings(cost: ComputeCost, study: Study) -> list[str]:
     if not cost.saved_epochs:
         return ["No trial has been pruned yet."]
     spent, full = len(study.epochs), len(study.epochs) + cost.saved_epochs
-    pruned = cost.entries["trials"][STATE_WORDS[PRUNED]]
     return [
-        f"{pruned} trials were pruned: the search trained {spent:,} epochs instead of {full:,}.",
+        f"{len(stopped_trials(study))} trials were pruned: the search trained {spent:,} epochs instead of {full:,}.",
         f"At each trial's own pace, the other {cost.saved_epochs:,} epochs would have cost about "
         f"{format_cost(cost.saved_hours, cost)}.",
     ]
