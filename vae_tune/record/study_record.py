@@ -206,8 +206,8 @@ class StudyRecord:
     def synced_in_background(self) -> Iterator[None]:
         """Do not wait in the block until what is written is on disk; it is by the end of the block.
 
-        A driver that is killed loses nothing. Of a machine that loses its power, the trials resume from their
-        checkpoints, which may be a few milliseconds ahead of the record.
+        A driver that is killed loses nothing. If the machine loses its power, the record lacks what was written while
+        the disk was busy, usually some milliseconds; the trials resume from their checkpoints, which may be ahead.
         """
         with self._journal.synced_in_background():
             yield
