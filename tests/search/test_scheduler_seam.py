@@ -44,7 +44,6 @@ class Waiting:
     resumes = True
     proposes = False
     reopens = False
-    reopens = False
     basis = None
 
     def __init__(self, config, max_epochs, seed=0):
