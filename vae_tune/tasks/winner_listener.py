@@ -70,6 +70,6 @@ def import_ahead(num_samples: int) -> None:
         from vae_tune.analysis.hyperparameters import MIN_TRIALS
         from vae_tune.replay.surrogate import FEWEST
 
-        for fewest, name in ((FEWEST, "sklearn.gaussian_process"), (MIN_TRIALS, "optuna.importance._fanova")):
+        for fewest, name in ((FEWEST, "sklearn.gaussian_process"), (MIN_TRIALS, "optuna.importance")):
             if num_samples >= fewest:  # from fewer there is no forecast, and no importance
                 import_module(name)
