@@ -115,6 +115,10 @@ STATUS, TRAIN_IMAGES, MAX_EPOCHS = "status", "train_images", "max_epochs"
 BEST_TRIAL, BEST_EPOCHS, REFERENCE_LOSS = "best_trial", "best_epochs", "reference_loss"
 FOUND_HOURS, WALL_HOURS, CPU_HOURS, GPU_HOURS = "found_hours", "wall_hours", "cpu_hours", "gpu_hours"
 
+SEARCHED, OPTIMISM = "searched_", "optimism"
+"""Columns of confirmation.csv: before the name of what ranks trials, its value in the search; by how much that is
+better than with fresh seeds."""
+
 REOPENED = "vae_tune:reopened"
 """User attribute of a study whose journal was written anew, and entry of its study.json: ``max_epochs``, and in
 ``before``, for each earlier journal, its ``max_epochs``, how many trials were complete there, and when it ended."""

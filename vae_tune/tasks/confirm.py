@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from vae_tune.record.study_record import StudyRecord
     from vae_tune.vae.user_metric import UserMetric
 
-SEARCHED = "searched_"
-"""Before the name of what ranks trials: its value in the search."""
-OPTIMISM = "optimism"
-
 
 def shortage(config: SearchConfig) -> str | None:
     """Return a warning if a search is to confirm more configurations than it trains."""
@@ -134,9 +130,9 @@ def compare(
             continue
         fresh: Any = spreads.loc[row.trial].to_dict()
         fresh[names.TRIALS] = int(fresh[names.TRIALS])  # pandas made it a float
-        found = {f"{SEARCHED}{ranking.name}": row.reports[-1][ranking.name]}
+        found = {f"{names.SEARCHED}{ranking.name}": row.reports[-1][ranking.name]}
         optimism = ranking.loss(fresh[f"{ranking.name}_mean"]) - (row.loss or 0)
-        result.append({names.TRIAL: row.trial, **_values(row), **found, OPTIMISM: optimism, **fresh})
+        result.append({names.TRIAL: row.trial, **_values(row), **found, names.OPTIMISM: optimism, **fresh})
     frame = pd.DataFrame(result)
     with atomic(confirmation.folder.parent / names.CONFIRMATION_FILE) as file:
         file.write(to_csv(frame.assign(kind=confirmation.metadata["metric"]["kind"])))

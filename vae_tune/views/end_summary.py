@@ -18,7 +18,7 @@ from vae_tune.config import message_hints
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.metric import METRIC
 from vae_tune.config.model_options import PREFIX
-from vae_tune.config.names import COMPLETE, FAIL, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING
+from vae_tune.config.names import COMPLETE, FAIL, OPTIMISM, PRUNED, REFERENCE_TRIAL, REPORT_FILE, RUNNING, TRIAL
 from vae_tune.record.diagnostics import problem_notes
 from vae_tune.record.trials import TrialRow
 from vae_tune.views.console import STATE_COLORS
@@ -111,7 +111,7 @@ def _print_confirmation(console: Console, results: Sequence[Mapping[str, Any]], 
     """Print the means over fresh seeds, the winner's first."""
     table = confirmation_table(results, "+-", unit)
     _print_shared(console, f"Confirmed with fresh seeds: {table['title']}", table)
-    trial, optimism = results[0]["trial"], results[0]["optimism"]
+    trial, optimism = results[0][TRIAL], results[0][OPTIMISM]
     compared = f"{unit.with_name(optimism)} better than" if optimism > 0 else "no better than"
     console.print(f"In the search, trial {trial} was {compared} the mean of its fresh seeds.")
 

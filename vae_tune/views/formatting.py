@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vae_tune.analysis.loss_unit import LossUnit
-from vae_tune.config.names import CODE_LENGTH, TRIAL, TRIALS
+from vae_tune.config.names import CODE_LENGTH, OPTIMISM, SEARCHED, TRIAL, TRIALS
 
 
 def format_values(values: Mapping[str, Any]) -> str:
@@ -47,7 +47,7 @@ def confirmation_table(results: Iterable[Mapping[Any, Any]], plus_minus: str, un
 
     rows, ranking = [], unit.ranking
     for row in results:
-        searched, optimism = unit.text(row[f"searched_{ranking.name}"]), unit.text(row["optimism"], "+")
+        searched, optimism = unit.text(row[f"{SEARCHED}{ranking.name}"]), unit.text(row[OPTIMISM], "+")
         cells = [searched, interval(row, ranking.name), optimism, interval(row, ranking.test_name)]
         cells.append(f"{row[TRIALS]:.0f}")
         rows.append({"label": f"trial {row[TRIAL]}", "cells": cells})

@@ -140,7 +140,7 @@ def make_confirmation(study: Study) -> dict[str, Any] | None:
     results = read_csv(path).to_dict("records")
     name = study.ranking.name
     now = [study.trials[name].get(result[names.TRIAL]) for result in results]
-    if names.REOPENED in study.metadata and now != [result[f"searched_{name}"] for result in results]:
+    if names.REOPENED in study.metadata and now != [result[f"{names.SEARCHED}{name}"] for result in results]:
         return None
     return confirmation_table(results, "±", study.loss_unit)
 
