@@ -90,8 +90,7 @@ def test_trials_with_a_checkpoint_go_on_and_the_others_keep_their_curves(tmp_pat
     assert (folder / "optuna-1.journal").read_bytes() == journal
     without = len(complete) - len(going_on)
     assert said == [
-        f"Trials that have ended and go on, from epoch {before} to {after}: {len(going_on)}; "
-        f"without a checkpoint, and so stopped: {without}."
+        f"Reopened {len(going_on)} trials, from epoch {before} to {after}; stopped {without} without a checkpoint."
     ]
     study = load_study(folder)
     assert (study.max_epochs, study.config.trial.max_epochs, study.metadata["rungs"]) == (after, after, rungs)

@@ -270,7 +270,10 @@ def test_it_says_what_going_on_is_expected_to_bring(tmp_path, metadata):
             r"The search ended after 21 epochs, by --max-total-epochs\. \d+ of the 16 configurations",
         ),
         ("time budget used", r"The search ended after 21 epochs, by --time-budget\. \d+ of the 16 configurations"),
-        ("target loss reached", r"The search ended since the target loss is reached\. \d+ of the 16 configurations"),
+        (
+            "target loss reached",
+            r"The search ended because the target loss was reached\. \d+ of the 16 configurations",
+        ),
     ],
 )
 def test_it_says_why_it_ended_earlier(tmp_path, metadata, status, why):

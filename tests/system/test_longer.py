@@ -27,7 +27,7 @@ def test_trials_go_on_as_if_the_end_had_been_later_from_the_start(search, tmp_pa
     before = numbers(folder)
     code, output = search("--resume", folder, "--max-epochs", 4).wait()
     assert code == 0, output
-    assert "Trials that have ended and go on, from epoch 2 to 4: 3.\n" in output
+    assert "Reopened 3 trials, from epoch 2 to 4.\n" in output
     is_whole(folder, trials=3)
     assert max(len(trial.intermediate_values) for trial in read_trials(folder)) == 4
     unlike = ("--study-name", "unstopped", "--scheduler", "none", "--max-epochs", 4)

@@ -81,7 +81,7 @@ class TrialConfig:
     grad_clip: float = 0.0
     """Clip the gradient to this norm (0: no clipping)."""
     max_epochs: int = 10
-    """Epochs of a trial that is not stopped early; with --resume a later end, to which trials go on."""
+    """Epochs of a trial that is not stopped early; with --resume, a larger number trains longer."""
     likelihood: LikelihoodName | None = None
     """Distribution of a pixel: bernoulli (for gray values a cross-entropy); logistic, logistic-mixture or categorical
     over its 256 levels; continuous-bernoulli or gaussian, densities; default: bernoulli for gray images, logistic for

@@ -28,13 +28,13 @@ from vae_tune.record.trials import DECISION_ATTRIBUTE, REPORT_ATTRIBUTE, add_not
 
 @dataclass(frozen=True)
 class Reopening:
-    """Which trials of a study go on."""
+    """Which trials of a study are opened again."""
 
     max_epochs: int
     before: int
     """The last epoch up to now; the same where the search is not made longer."""
     going_on: frozenset[int]
-    """Trials that have ended and go on."""
+    """Trials that have ended and are opened again."""
     closed: frozenset[int]
     """Trials that could go on if they had a checkpoint; they count as stopped where they are."""
     entry: Mapping[str, Any]
@@ -46,10 +46,11 @@ class Reopening:
         return self.max_epochs > self.before
 
     def __str__(self) -> str:
-        """Say how many trials go on."""
+        """Say how many trials are open again."""
         where = f", from epoch {self.before} to {self.max_epochs}" if self.is_longer else ""
-        without = f"; without a checkpoint, and so stopped: {len(self.closed)}" if self.closed else ""
-        return f"Trials that have ended and go on{where}: {len(self.going_on)}{without}."
+        stopped = f"; stopped {len(self.closed)} without a checkpoint" if self.closed else ""
+        trials = "1 trial" if len(self.going_on) == 1 else f"{len(self.going_on)} trials"
+        return f"Reopened {trials}{where}{stopped}."
 
     def note(self, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return what the record says from now on; ``earlier`` is what it said before, if it did."""

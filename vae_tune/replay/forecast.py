@@ -116,7 +116,7 @@ def _expected(study: Study, outlook: Outlook | None) -> Finding:
         "complete": "",
         EPOCH_BUDGET: f"The search ended after {len(study.epochs)} epochs, by --max-total-epochs.",
         TIME_BUDGET: f"The search ended after {len(study.epochs)} epochs, by --time-budget.",
-        TARGET_LOSS: "The search ended since the target loss is reached.",
+        TARGET_LOSS: "The search ended because the target loss was reached.",
     }.get(status, "The search has not ended.")
     if untried := study.config.num_samples - tried:
         why += f" {untried} of the {study.config.num_samples} configurations were not tried."

@@ -50,7 +50,7 @@ class ResumedStudy:
     remaining: int
     """Trials that have not finished yet, or go on."""
     reopening: Reopening | None = None
-    """The trials that have ended and go on; None where the journal is continued as it is."""
+    """The trials that are opened again; None where the journal is continued as it is."""
 
 
 def read_resumed(config: SearchConfig, resume: Path, arrays: Arrays | None) -> ResumedStudy:

@@ -55,7 +55,7 @@ class Plan:
     metric: UserMetric | None = None
     """The user's, which ranks trials in place of the validation loss; of a new study, not called yet."""
     reopening: Reopening | None = None
-    """The trials of the study to resume that have ended and go on."""
+    """The trials of the study to resume that are opened again."""
 
 
 def make_plan(config: SearchConfig, grid: Grid | None, place: Path, arrays: Arrays | None = None) -> Plan:

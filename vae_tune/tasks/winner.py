@@ -42,7 +42,8 @@ class WinnerKeeper:
 
     While the search runs, it keeps the checkpoints of running trials, of the best ``keep`` ended trials, and of the
     reference, which is evaluated at the end; afterwards the last checkpoint of each of the best ``keep``. Where the
-    scheduler can go on with any trial later, it keeps those of all trials that have not failed, at the end the last.
+    scheduler can go on with any trial later, it keeps the checkpoints of all trials that have not failed; at the end,
+    only the last one of each.
     """
 
     def __init__(
