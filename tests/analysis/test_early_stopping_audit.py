@@ -76,13 +76,14 @@ def test_each_rung_has_its_stopped_its_audited_and_those_that_ended_well(study):
 
 
 def test_a_trial_that_ended_before_the_search_was_made_longer_was_not_stopped(tmp_path):
-    """Epoch 3 was the end at first: trial 5 was complete then and has no checkpoint; trial 6 was stopped later."""
+    """Epoch 3 was the end at first: trials 5 and 7 were complete then and have no checkpoint; 6 was stopped later."""
     made = hand_made(
         tmp_path / "s",
         *({"losses": [10.0 - index, 9.0 - index, 8.0 - index, 7.0 - index]} for index in range(4)),
         audited([15.0, 13.0, 12.0, 11.0], epoch=3),
         stopped([9.5, 8.5, 7.5]) | {"ended": 50},
         stopped([16.0, 15.0, 14.0]) | {"ended": 150},
+        stopped([17.0, 16.0, 15.0]) | {"ended": 50, "audited": 1},
         max_epochs=4,
         asha=ASHA,
     )
@@ -90,11 +91,11 @@ def test_a_trial_that_ended_before_the_search_was_made_longer_was_not_stopped(tm
     note = {"max_epochs": 4, "before": [{"max_epochs": 3, "complete": 6, "ended": end}]}
     study = replace(made, metadata=made.metadata | {REOPENED: note})
     audits = stopping_audit(study).set_index("epoch")
-    assert audits.loc[3, ["stopped", "audited"]].tolist() == [2, 1]
+    assert audits[["stopped", "audited"]].to_numpy().tolist() == [[1, 0], [2, 1]]
     survival = rung_survival(study).set_index("epoch")
-    assert survival.loc[3, ["reached", "stopped"]].tolist() == [7, 2]
+    assert survival[["reached", "stopped"]].to_numpy().tolist() == [[8, 1], [7, 2], [4, 0]]
     assert compute_cost(study).saved_epochs == 1
-    assert "pruned: the search trained 26 epochs instead of 27" in render(study)
+    assert "pruned: the search trained 29 epochs instead of 30" in render(study)
 
 
 def test_an_audited_trial_stands_for_the_others_that_its_rung_stopped(study):

@@ -17,7 +17,7 @@ from scipy.special import betaincinv, ndtr
 
 from vae_tune.analysis.progress import stopped_trials
 from vae_tune.analysis.study import Study, audited_trials, complete_trials
-from vae_tune.config.names import EPOCH, TRIAL
+from vae_tune.config.names import EPOCH, PRUNED, STATE, TRIAL
 
 Array = npt.NDArray[np.float64]
 _FEWEST = 3  # trials with a final loss that a correlation or a line through them needs
@@ -53,7 +53,8 @@ def _rung_audits(study: Study) -> Iterator[RungAudit]:
     whole = study.losses(complete_trials(study))
     passed = whole[~whole.index.isin(audits.index)]
     audits_done = audits[audits.index.isin(whole.index)]
-    stopped_at = pd.concat([stopped_trials(study), audits_done])
+    cut_short = audits[study.trials[STATE].reindex(audits.index) == PRUNED]  # as the search was made longer
+    stopped_at = pd.concat([stopped_trials(study), audits_done, cut_short])
     weights = pd.Series(1.0, index=whole.index)
     for epoch, group in audits_done.groupby(audits_done):
         weights[group.index] = (stopped_at == epoch).sum() / len(group)
