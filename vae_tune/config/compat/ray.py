@@ -23,7 +23,7 @@ from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication import authentication_token_setup, authentication_utils
 from ray._private.node import Node
 from ray._private.state import GlobalState, state
-from ray.exceptions import RaySystemError
+from ray.exceptions import OutOfMemoryError, RayActorError, RaySystemError
 from ray.experimental import internal_kv
 
 from vae_tune.config.cuda_devices import visible_devices
@@ -234,14 +234,16 @@ def lean_tune(*, local: bool) -> Iterator[None]:
     It counts callbacks for usage statistics even where these are turned off, and imports MLflow for this. And it gives
     its actors an environment of their own, so that they cannot use workers that were started before. That environment
     holds one variable for PyTorch Lightning, and variables that the workers of this machine inherit anyway. It would
-    put a handler of its own in the place of one of SIGUSR1, and end the search without a reason.
+    put a handler of its own in the place of one of SIGUSR1, and end the search without a reason. And it would end the
+    search where Ray ends a worker for want of memory while that trains, since this is no error of an actor in Ray.
 
     Of each report it would update averages of all numbers. At the end it would write the state of all trials, and look
     for files of results of each: for 10,000 trials this takes seconds and memory, and nothing here reads it.
     """
     from ray.air._internal import usage
+    from ray.air.execution._internal import actor_manager
     from ray.tune import tune
-    from ray.tune.execution import class_cache
+    from ray.tune.execution import class_cache, tune_controller
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.trainable.metadata import _TrainingRunMetadata
 
@@ -251,11 +253,14 @@ def lean_tune(*, local: bool) -> Iterator[None]:
     def no_analysis(**_: Any) -> Any:
         return SimpleNamespace(trials=())
 
+    deaths = (RayActorError, OutOfMemoryError)
     no_environment = mock.patch.multiple(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=frozenset())
     with (
         mock.patch.object(usage, "tag_callbacks", return_value=False),
         mock.patch.object(tune, "_setup_signal_catching", Event),
         mock.patch.object(tune, "ExperimentAnalysis", no_analysis),
+        mock.patch.object(actor_manager, "RayActorError", deaths),
+        mock.patch.object(tune_controller, "RayActorError", deaths),
         mock.patch.multiple(TuneController, checkpoint=nothing, _mark_trial_to_checkpoint=nothing),
         mock.patch.object(_TrainingRunMetadata, "update_metric", nothing),
         no_environment if local else nullcontext(),
