@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 
 from tests.cli.test_main import run
+from tests.record.test_reopening import longer, opened
 from tests.studies import make_study
 from tests.view_servers import SECONDS
 from vae_tune.cli.dashboard import DashboardOptions, make_dashboard
@@ -30,10 +31,12 @@ def serving(folder):
     server = make_dashboard(folder, 0)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(SECONDS)
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +73,28 @@ def test_the_answers_hold_the_studys_trials(url, folder):
     assert len(states) == 12
     assert [trial["state"] for trial in detail["best_trials"]] == ["Complete"]
     assert detail["has_intermediate_values"]
+
+
+def test_a_study_that_is_opened_again_meanwhile_is_followed(tmp_path):
+    def states():
+        trials = json.loads(get(f"{url}/api/studies/0"))["trials"]
+        return [trial["state"].upper() for trial in trials]
+
+    folder = make_study(tmp_path / "study", trials=3, ended=3, max_epochs=4)
+    with serving(folder) as url:
+        assert states() == [trial.state.name for trial in read_trials(folder)]
+        record = opened(longer(folder, 12))
+        record.close()
+        assert states() == [row.state for row in record.rows]
+        assert "data" in get(f"{url}/api/studies/0/plot/timeline")
+
+
+def test_a_journal_that_is_gone_is_said(tmp_path):
+    folder = make_study(tmp_path / "study", trials=1)
+    with serving(folder) as url:
+        (folder / "optuna.journal").unlink()
+        code, reason = send(f"{url}/api/studies/0", "GET", {})
+    assert (code, reason) == (500, f"{folder}/optuna.journal cannot be read: No such file or directory.")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from tests.studies import make_study
 from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
-from vae_tune.config.files import write_json
+from vae_tune.config.files import atomic, write_json
 from vae_tune.record.journal import Journal, UtcStorage
 from vae_tune.record.metadata import read_metadata, read_search_config
 from vae_tune.record.study_record import StudyRecord
@@ -111,6 +111,19 @@ def test_what_is_written_after_a_blank_line_is_read_by_those_who_read_along(fold
     journal.close()
     assert list(along.read_logs(count)) == [LOG]
     assert list(along.read_logs(count + 1)) == []
+
+
+def test_a_journal_that_was_replaced_is_not_read_on(folder):
+    """Its lines are others: reading on would begin in the middle of one, or find nothing for long."""
+    path = folder / "optuna.journal"
+    along = Journal(path)
+    count = len(list(along.read_logs(0)))
+    with atomic(path) as file:
+        file.write(path.read_bytes())
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"optuna\.journal was written anew by a resume"):
+            along.read_logs(count)
+    assert len(list(Journal(path).read_logs(0))) == count
 
 
 OPENED = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import time
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -98,14 +100,23 @@ def make_dashboard(folder: Path, port: int) -> WSGIServer:
 
     logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)  # the page shows what failed
     journal = folder / JOURNAL_FILE
-    app = optuna_dashboard.wsgi(UtcStorage(Journal(journal)))
-    # Optuna compares a running trial's start with a time without a zone where it draws this itself
-    timeline = optuna_dashboard.wsgi(JournalStorage(Journal(journal)))
+
+    @lru_cache(maxsize=1)
+    def apps(inode: int) -> tuple[Any, Any]:  # noqa: ARG001
+        """Return the dashboard of the journal, and one for the timeline alone; of another file, others."""
+        # Optuna compares a running trial's start with a time without a zone where it draws this itself
+        plain = JournalStorage(Journal(journal))
+        return optuna_dashboard.wsgi(UtcStorage(Journal(journal))), optuna_dashboard.wsgi(plain)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             start_response("405 Method Not Allowed", [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
             return [_REFUSAL]
+        try:
+            app, timeline = apps(journal.stat().st_ino)  # a resume may have written it anew
+        except OSError as error:
+            start_response("500 Internal Server Error", [("Content-Type", "application/json")])
+            return [json.dumps({"reason": f"{address(journal)} cannot be read: {error.strerror}."}).encode()]
         return (timeline if environ["PATH_INFO"].endswith("/plot/timeline") else app)(environ, start_response)
 
     try:

@@ -47,6 +47,8 @@ class Journal(BaseJournalBackend):
         self._path = path
         self._end = 0
         """Bytes of the file that were read: up to the end of the last log."""
+        self._inode: int | None = None
+        """The file that was read; another one at the same path is another journal."""
         self._logs: list[dict[str, Any]] = []
         self._first = 0
         """Number of the first of these logs."""
@@ -70,7 +72,8 @@ class Journal(BaseJournalBackend):
         """Return the logs from a number on; those before it are dropped.
 
         Raises:
-            OSError: the file cannot be read.
+            OSError: the file cannot be read, or it was replaced since the last call: by a resume that opened ended
+                trials again.
             ValueError, TypeError: it is damaged.
         """
         self._read_new_logs()
@@ -162,9 +165,16 @@ class Journal(BaseJournalBackend):
 
     def _read_new_logs(self) -> None:
         """Read what was written since the last call; once the file is open, only this process writes it."""
-        if self._file or self._path.stat().st_size == self._end:
+        if self._file:
+            return
+        status = self._path.stat()
+        if (status.st_ino, status.st_size) == (self._inode, self._end):
             return
         with self._path.open("rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            if self._inode not in (None, inode):
+                raise OSError(f"{self._path} was written anew by a resume. Run this again")
+            self._inode = inode
             file.seek(self._end)
             logs, end = _parse(file.read())
         self._add(logs)
