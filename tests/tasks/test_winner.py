@@ -2,20 +2,23 @@
 
 import json
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from vae_tune.cluster.slots import Slots
 from vae_tune.config.names import DEVICE, NODE
-from vae_tune.config.settings import AshaConfig, SearchConfig, TrialConfig
+from vae_tune.config.settings import AshaConfig, ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.code_length import code_length
 from vae_tune.record.metadata import as_reopened, new_metadata
 from vae_tune.record.reopening import plan_reopening
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import read_trials
-from vae_tune.tasks import winner
+from vae_tune.tasks import winner, winner_listener
 from vae_tune.tasks.winner import WinnerKeeper
+from vae_tune.tasks.winner_listener import WinnerListener
 from vae_tune.vae.checkpoint import (
     checkpoint_folder,
     newest_checkpoint,
@@ -201,6 +204,34 @@ def test_of_a_study_on_object_storage_nothing_is_deleted_before_the_record_that_
         action()
     best = min(record.rows, key=lambda row: row.val_loss)
     assert kept(record) == {best.trial: both[1:]}
+
+
+@pytest.mark.parametrize(
+    ("address", "count", "expected"),
+    [(None, 2, 4), (None, 40, 5), ("slurm", 2, 4), ("slurm", 40, 5), ("10.0.0.1:6379", 40, 2)],
+)
+def test_the_winner_is_evaluated_on_the_cores_that_the_trials_had_on_this_machine(
+    record, tiny, monkeypatch, address, count, expected
+):
+    def spied(*parts):
+        threads.add(torch.get_num_threads())
+        return evaluate(*parts)
+
+    threads, evaluate = set(), winner.evaluate
+    monkeypatch.setattr(winner, "evaluate", spied)
+    monkeypatch.setattr(winner_listener, "usable_cpus", lambda: 5)
+    config = SearchConfig(trial=BASE, resources=ResourceConfig(address=address))
+    search = SimpleNamespace(
+        record=record,
+        images=tiny,
+        slots=Slots(count=count, cpus=2, gpus=0),
+        view=SimpleNamespace(warn=pytest.fail),
+        plan=SimpleNamespace(base=BASE, config=config, metric=None),
+    )
+    train(record, tiny, 1e-3)
+    with WinnerListener(search) as listener:
+        listener.keeper.finish()
+    assert threads == {expected}
 
 
 def test_of_levels_the_code_length_of_the_test_images_is_written_at_the_end_and_computed_once(

@@ -12,7 +12,6 @@ import torch
 from vae_tune.config import names
 from vae_tune.config.fields import from_dict
 from vae_tune.config.files import read_json, write_json
-from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.config.metric import Metric
 from vae_tune.config.settings import DataConfig, SearchConfig
 from vae_tune.images.code_length import code_length
@@ -54,14 +53,19 @@ class WinnerKeeper:
         keep: int,
         say: Callable[[str], None],
         metric: UserMetric | None = None,
+        threads: int = 1,
     ):
-        """Continue with the ``best/`` of an earlier run; pass lost checkpoints to ``say``."""
+        """Continue with the ``best/`` of an earlier run; pass lost checkpoints to ``say``.
+
+        The evaluation on the test images takes ``threads`` threads.
+        """
         self._record = record
         self._images = images
         self._max_epochs = max_epochs
         self._keep = keep
         self._say = say
         self._metric = metric
+        self._threads = threads
         self._ranking = Metric.of(record.metadata["metric"])
         scheduler = from_dict(SearchConfig, record.metadata["config"]).asha.scheduler
         self._keeps_all = SCHEDULERS[scheduler].reopens
@@ -183,7 +187,7 @@ class WinnerKeeper:
         if test:
             checkpoint = load_last_checkpoint(self._record.place, row, self._images, self._say)
             images = to_tensor(self._images.test, _CPU)
-            with cpu_threads(usable_cpus()):  # no trial trains any more, and their number changes no bit
+            with cpu_threads(self._threads):  # their number changes no bit
                 numbers["test"] = asdict(evaluate(checkpoint.state.model, images, checkpoint.config))
             if self._metric:
                 numbers["test"] |= values_on_test(self._metric, row, checkpoint.state.model, images, self._say)

@@ -8,11 +8,14 @@ from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from vae_tune.config.machine_limits import usable_cpus
 from vae_tune.config.names import RUNNING
+from vae_tune.config.settings import SLURM
 from vae_tune.record.trials import TrialRow
 from vae_tune.tasks.search_start import RunningSearch
 
 if TYPE_CHECKING:
+    from vae_tune.cluster.slots import Slots
     from vae_tune.tasks.winner import WinnerKeeper
 
 _OF_THE_REPORT = (
@@ -55,7 +58,8 @@ class WinnerListener(contextlib.ExitStack):
         self.enter_context(cpu_threads(search.slots.cpus))
         plan = search.plan
         limits = plan.base.max_epochs, plan.config.keep
-        return WinnerKeeper(search.record, search.images, *limits, search.view.warn, plan.metric)
+        threads = _evaluation_threads(search.slots, plan.config.resources.address)
+        return WinnerKeeper(search.record, search.images, *limits, search.view.warn, plan.metric, threads)
 
 
 def import_ahead(num_samples: int) -> None:
@@ -73,3 +77,11 @@ def import_ahead(num_samples: int) -> None:
         for fewest, name in ((FEWEST, "sklearn.gaussian_process"), (MIN_TRIALS, "optuna.importance")):
             if num_samples >= fewest:  # from fewer there is no forecast, and no importance
                 import_module(name)
+
+
+def _evaluation_threads(slots: Slots, address: str | None) -> int:
+    """Return how many threads may evaluate once no trial trains: all that the trials had on this machine.
+
+    Beside a cluster that the search joined, perhaps on its head or a login node, they are those of one trial.
+    """
+    return min(usable_cpus(), slots.count * slots.cpus) if address in (None, SLURM) else slots.cpus
