@@ -44,7 +44,8 @@ def test_a_job_knows_its_nodes_and_how_often_it_was_restarted(program):
     assert job.cpus == {"n1": 4, "n2": 4, "n3": 8}
     assert job.others == ["n2", "n3"]
     task = {"SLURM_RESTART_COUNT": "2", "SLURM_ARRAY_JOB_ID": "15", "SLURM_ARRAY_TASK_ID": "3"}
-    assert (this_job(JOB | task).goes_on, this_job(JOB | task).label) == (True, "15_3")
+    again = this_job(JOB | task)
+    assert (again.goes_on, again.restarts, again.label) == (True, 2, "15_3")
     successor = this_job(JOB | {"VAE_TUNE_JOB": "15_3"})
     assert (successor.goes_on, successor.label) == (True, "15_3")
 
@@ -69,13 +70,22 @@ def test_a_command_of_slurm_that_fails_is_named_with_its_reason(program):
         "Unexpected message received for job 17",  # as `scontrol requeue` of Slurm 22.05 says it
     ],
 )
-def test_a_controller_that_is_away_is_asked_again_for_a_while(said, program, tmp_path, monkeypatch):
+def test_a_controller_that_is_away_is_asked_again_for_a_while(said, program, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(slurm, "_RETRY_SECONDS", 0.01)
     again = f"echo >> {tmp_path}/asked; [ $(wc -l < {tmp_path}/asked) = 3 ] && echo done && exit 0"
     program("scontrol", f"{again}; echo '{said}' >&2; exit 1")
     assert slurm.slurm("scontrol", "requeue", "17") == "done\n"
+    assert capsys.readouterr().out == f"scontrol requeue failed: {said}. Trying again for up to 60 seconds ...\n"
     monkeypatch.setattr(slurm, "_PATIENCE_SECONDS", 0.1)
-    with pytest.raises(SearchError, match=f"scontrol requeue failed: {re.escape(said)}"):
+    with pytest.raises(slurm.ControllerAway, match=f"scontrol requeue failed: {re.escape(said)}"):
+        slurm.slurm("scontrol", "requeue", "17")
+
+
+def test_a_command_that_hangs_is_ended(program, monkeypatch):
+    monkeypatch.setattr(slurm, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(slurm, "_LEAST_SECONDS", 0.1)
+    program("scontrol", "exec sleep 60")
+    with pytest.raises(slurm.ControllerAway, match=r"scontrol requeue failed: no answer in 0 seconds"):
         slurm.slurm("scontrol", "requeue", "17")
 
 
@@ -173,6 +183,48 @@ def test_a_job_that_is_submitted_again_keeps_its_gpus_and_its_kind_of_node(shown
     program("sbatch", f'for word in "$@"; do echo "$word"; done > {tmp_path}/words; echo 18')
     requeue(job_on("n1"))
     assert (tmp_path / "words").read_text().splitlines()[2:] == [option, "slurm.sh"]
+
+
+AWAY = "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1"
+
+
+@pytest.fixture
+def never_submitted(program, tmp_path, monkeypatch):
+    """Let no time pass between requests; no test that asks for it may submit a job."""
+    monkeypatch.setattr(slurm, "_RETRY_SECONDS", 0.01)
+    program("sbatch", f"touch {tmp_path}/submitted; echo 18")
+    yield
+    assert not (tmp_path / "submitted").exists()
+
+
+def test_no_successor_is_submitted_while_the_controller_is_away(program, never_submitted, monkeypatch):
+    monkeypatch.setattr(slurm, "_PATIENCE_SECONDS", 0.1)
+    program("scontrol", f'[ "$1" = requeue ] && {AWAY}; echo "{SHOWN}"')
+    with pytest.raises(SearchError, match=r"failure\)\. So job 17 may not go on.*\nIf squeue does not show it"):
+        requeue(job_on("n1"))
+
+
+def test_no_successor_is_submitted_beside_a_job_whose_requeue_got_no_answer(program, never_submitted, tmp_path):
+    """As Slurm 22.05 refuses the second request: with an error, although the job is in the queue."""
+    first = f"[ ! -e {tmp_path}/asked ] && touch {tmp_path}/asked && echo 'Unexpected message received for job 17' >&2"
+    refused = f"{first} && exit 1; echo 'Job is pending execution for job 17' >&2; exit 1"
+    program("scontrol", f'[ "$1" = requeue ] && {{ {refused}; }}; echo "{SHOWN} JobState=COMPLETING Restarts=1"')
+    assert requeue(job_on("n1")) == "Job 17 is in the queue again, and goes on with the search."
+
+
+def test_all_commands_of_a_requeue_share_one_deadline(monkeypatch):
+    asked = {}
+
+    def answer(*words, end, env=None):
+        asked[words[:2]] = end
+        if words[1] == "requeue":
+            raise SearchError("no")
+        return SHOWN
+
+    monkeypatch.setattr(slurm, "slurm", answer)
+    requeue(job_on("n1"))
+    assert list(asked) == [("scontrol", "requeue"), ("scontrol", "--oneliner"), ("sbatch", "--parsable")]
+    assert len(set(asked.values())) == 1
 
 
 def test_nodes_that_are_alone_are_reached_on_loopback_only():

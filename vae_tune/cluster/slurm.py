@@ -29,7 +29,9 @@ _POLL_SECONDS = 0.2
 _AWAY = ("Unable to contact slurm controller", "Unexpected message received for job")
 """What is printed where the controller does not answer; the latter by ``scontrol requeue``."""
 _PATIENCE_SECONDS, _RETRY_SECONDS = 60.0, 5.0
-"""How long a controller that does not answer is asked: a job that pauses has three minutes."""
+"""How long a controller that does not answer is asked in all, and how often: a job that pauses has three minutes."""
+_LEAST_SECONDS = 5.0
+"""A command gets at least this long to answer."""
 _LABEL = "VAE_TUNE_JOB"
 """The variable that gives a job the label of the one that it succeeds."""
 _OF_THIS_JOB = ("SLURM_", "SLURMD_", "RAY_")
@@ -70,6 +72,8 @@ class SlurmJob:
     """Whether the job, or one that it succeeds, ran before."""
     label: str
     """A name that stays the same over all restarts: the id, or of a job array that of the array and the task."""
+    restarts: int = 0
+    """How often the job was requeued before this start."""
 
     @property
     def others(self) -> list[str]:
@@ -91,8 +95,8 @@ def this_job(environ: Mapping[str, str] = os.environ) -> SlurmJob:
     array, predecessor = environ.get("SLURM_ARRAY_JOB_ID"), environ.get(_LABEL)
     label = predecessor or (f"{array}_{environ.get('SLURM_ARRAY_TASK_ID')}" if array else job)
     cpus = dict(zip(names, cpus_per_node(counts), strict=True))
-    goes_on = predecessor is not None or int(environ.get("SLURM_RESTART_COUNT", 0)) > 0
-    return SlurmJob(job, node, cpus, goes_on, label)
+    restarts = int(environ.get("SLURM_RESTART_COUNT", 0))
+    return SlurmJob(job, node, cpus, predecessor is not None or restarts > 0, label, restarts)
 
 
 def cpus_per_node(text: str) -> list[int]:
@@ -101,21 +105,40 @@ def cpus_per_node(text: str) -> list[int]:
     return [int(count) for count, times in found for _ in range(int(times or 1))]
 
 
-def slurm(*words: str, env: Mapping[str, str] | None = None) -> str:
-    """Run a command of Slurm and return what it prints; raise SearchError if it fails.
+class ControllerAway(SearchError):
+    """The controller of Slurm does not answer; it may have done what it was asked for."""
 
-    A controller that does not answer, as while it is restarted, is asked again for a while.
+
+def slurm(*words: str, env: Mapping[str, str] | None = None, end: float | None = None) -> str:
+    """Run a command of Slurm and return what it prints.
+
+    A controller that does not answer, as while it is restarted, is asked again until ``end``, a moment of
+    ``time.monotonic``: by default for a minute. A line in the log says so.
+
+    Raises:
+        ControllerAway: it has not answered by then.
+        SearchError: the command fails.
     """
-    end = time.monotonic() + _PATIENCE_SECONDS
+    end = time.monotonic() + _PATIENCE_SECONDS if end is None else end
+    name, waits = " ".join(words[:2]), False
     while True:
+        patience = max(end - time.monotonic(), _LEAST_SECONDS)
         try:
-            done = subprocess.run(words, check=False, capture_output=True, text=True, env=env)
+            done = subprocess.run(words, check=False, capture_output=True, text=True, env=env, timeout=patience)
         except OSError as error:
             raise SearchError(f"{words[0]} cannot be run on this node: {error.strerror or error}.") from error
+        except subprocess.TimeoutExpired as error:
+            raise ControllerAway(f"{name} failed: no answer in {patience:.0f} seconds.") from error
         if done.returncode == 0:
             return done.stdout
-        if not any(text in done.stderr for text in _AWAY) or time.monotonic() > end:
-            raise SearchError(f"{' '.join(words[:2])} failed: {telling_line(done.stderr).rstrip('.')}.")
+        problem = f"{name} failed: {telling_line(done.stderr).rstrip('.')}."
+        if not any(text in done.stderr for text in _AWAY):
+            raise SearchError(problem)
+        if time.monotonic() > end:
+            raise ControllerAway(problem)
+        if not waits:
+            print(f"{problem} Trying again for up to {end - time.monotonic():.0f} seconds ...", flush=True)
+        waits = True
         time.sleep(_RETRY_SECONDS)
 
 
@@ -276,21 +299,45 @@ def requeue(job: SlurmJob, words: Sequence[str] = ()) -> str:
     """Put this job back in the queue, to go on with its search, and return a line about it.
 
     Where the site or ``--no-requeue`` forbids that, submit a successor with the same script, its arguments ``words``
-    and what the job was given.
+    and what the job was given. All of it takes as long as one command of Slurm may take.
 
     Raises:
+        ControllerAway: it is not known whether the job is in the queue again.
         SearchError: that is refused too.
     """
+    end = time.monotonic() + _PATIENCE_SECONDS
     try:
-        slurm("scontrol", "requeue", job.job)
+        return _requeued(job, words, end)
+    except ControllerAway as away:
+        raise ControllerAway(
+            f"{away} So job {job.job} may not go on with the search.\n"
+            "If squeue does not show it when Slurm answers again, submit the study with the resume command."
+        ) from away
+
+
+def _requeued(job: SlurmJob, words: Sequence[str], end: float) -> str:
+    """Do what ``requeue`` does, by ``end``."""
+    again = f"Job {job.job} is in the queue again, and goes on with the search."
+    try:
+        slurm("scontrol", "requeue", job.job, end=end)
+    except ControllerAway:
+        raise
     except SearchError as refused:
-        shown = slurm("scontrol", "--oneliner", "show", "job", job.job)
+        shown = slurm("scontrol", "--oneliner", "show", "job", job.job, end=end)
+        if _restarts(shown) > job.restarts:  # the answer to a first request was lost
+            return again
         command = ["sbatch", "--parsable", f"--dependency=afterany:{job.job}", *_options(shown), *words]
         outside = {name: value for name, value in os.environ.items() if not name.startswith(_OF_THIS_JOB)}
         known = {"SLURM_CONF": os.environ["SLURM_CONF"]} if "SLURM_CONF" in os.environ else {}
-        successor = slurm(*command, env={**outside, **known, _LABEL: job.label}).strip()
+        successor = slurm(*command, env={**outside, **known, _LABEL: job.label}, end=end).strip()
         return f"{refused} So job {successor} goes on with the search."
-    return f"Job {job.job} is in the queue again, and goes on with the search."
+    return again
+
+
+def _restarts(shown: str) -> int:
+    """Return how often a job was requeued, from ``scontrol show job``; the job that runs may be one start behind."""
+    found = re.search(r"\bRestarts=(\d+)", shown)
+    return int(found[1]) if found else 0
 
 
 def _options(shown: str) -> Iterator[str]:
