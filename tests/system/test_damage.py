@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from tests.record.test_study_record import report
-from tests.system.conftest import alive, is_whole, table, wait_for
+from tests.system.conftest import Command, alive, is_whole, table, wait_for
 from vae_tune.analysis.audit import audit
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import SearchConfig
@@ -23,15 +23,22 @@ pytestmark = pytest.mark.system
 SMALL = ("--train-size", 4000, "--max-epochs", 4, "--hidden-width", 64, "--results-dir", "out", "--num-samples", 4)
 
 
-def test_the_processes_of_a_killed_driver_end_and_a_half_checkpoint_falls_back(search, tmp_path):
-    running = search("--study-name", "s", "--max-concurrent", 1, *SMALL)
-    folder = tmp_path / "out" / "s"
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The study of a driver that was killed, and the processes that it left behind."""
+    place = tmp_path_factory.mktemp("killed")
+    running = Command("--study-name", "s", "--max-concurrent", 1, *SMALL, cwd=place)
+    folder = place / "out" / "s"
     wait_for(lambda: len(table(folder / "epochs.csv")) >= 2, running)
-    children = running.children()
-    workers = running.children("ray::ImplicitFunc")
+    children, workers = running.children(), running.children("ray::ImplicitFunc")
     running.kill(signal.SIGKILL)
     running.process.wait()
     wait_for(lambda: not [pid for pid in workers if alive(pid)])
+    return folder, children
+
+
+def test_a_search_goes_on_from_the_checkpoint_before_a_half_one(search, killed):
+    folder, _ = killed
     newest = sorted((folder / "checkpoints" / "trial_00000").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     code, output = search("--resume", folder).wait()
@@ -39,8 +46,6 @@ def test_the_processes_of_a_killed_driver_end_and_a_half_checkpoint_falls_back(s
     is_whole(folder)
     assert f"{newest.name} is damaged" in output
     assert f"{newest.name} is damaged" in (folder / "trials.csv").read_text()
-    assert len(children) >= 3
-    wait_for(lambda: not [pid for pid in children if alive(pid)])  # Ray's agents notice after a minute
 
 
 @pytest.fixture
@@ -101,3 +106,10 @@ def test_a_full_disk_ends_the_search_with_a_whole_record_and_space_lets_it_go_on
     code, output = search("--resume", folder).wait()
     assert code == 0, output
     is_whole(folder)
+
+
+def test_the_processes_of_a_killed_driver_end(killed):
+    """Last here: Ray's agents notice after a minute."""
+    _, children = killed
+    assert len(children) >= 3
+    wait_for(lambda: not [pid for pid in children if alive(pid)])
