@@ -14,8 +14,8 @@ from vae_tune.vae.model import build_model
 
 SHAPE, EVALUATED = (1, 28, 28), 2000
 PLAIN = TrialConfig(max_epochs=1)
-MEASURED = """
-import resource, sys, tempfile
+MEASURE = """
+import os, resource, sys, tempfile
 from pathlib import Path
 import numpy as np, torch
 from vae_tune.vae.checkpoint import newest_checkpoint, write_checkpoint
@@ -23,19 +23,43 @@ from vae_tune.config.settings import TrialConfig
 from vae_tune.images.datasets import Images
 from vae_tune.vae.training import fit, new_state
 
-config, shape, cpu = eval(sys.argv[1]), eval(sys.argv[3]), torch.device("cpu")
 torch.set_num_threads(1)
-train, validation = (np.zeros((count, *shape), np.uint8) for count in (128, int(sys.argv[2])))
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-before = peak()
-state = new_state(config, shape, cpu)
-with tempfile.TemporaryDirectory() as folder:
-    for report in fit(config, Images(train, validation, validation), cpu, state):
-        write_checkpoint(Path(folder), config, state, report)
-    del state
-    newest_checkpoint(Path(folder), cpu)
-print(peak() - before)
+cpu = torch.device("cpu")
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def train(config, shape, evaluated):
+    train, validation = (np.zeros((count, *shape), np.uint8) for count in (128, evaluated))
+    before = peak()
+    state = new_state(config, shape, cpu)
+    with tempfile.TemporaryDirectory() as folder:
+        for report in fit(config, Images(train, validation, validation), cpu, state):
+            write_checkpoint(Path(folder), config, state, report)
+        del state
+        newest_checkpoint(Path(folder), cpu)
+    return peak() - before
+
+for line in sys.stdin:  # a fork need not import anew, and its peak begins with what it holds
+    if not os.fork():
+        print(train(*eval(line)), flush=True)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(1)
 """
+
+
+@pytest.fixture(scope="module")
+def measure():
+    """Train in a process of its own and return by how many bytes its memory grew at most."""
+    command = [sys.executable, "-c", MEASURE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def measured(*arguments):
+            print(repr(arguments), file=process.stdin, flush=True)
+            return int(process.stdout.readline())
+
+        yield measured
 
 
 @pytest.mark.parametrize(
@@ -66,8 +90,8 @@ def test_the_parameters_are_those_of_the_model(config, shape):
     ],
     ids=["wide", "many latents", "conv"],
 )
-def test_a_training_takes_about_the_memory_that_is_estimated(config):
-    taken = measured(config, SHAPE, EVALUATED)
+def test_a_training_takes_about_the_memory_that_is_estimated(config, measure):
+    taken = measure(config, SHAPE, EVALUATED)
     assert taken > 300_000_000
     assert 0.85 * taken < training_bytes(config, SHAPE, EVALUATED) < 1.6 * taken
 
@@ -83,18 +107,10 @@ def test_a_training_takes_about_the_memory_that_is_estimated(config):
     ],
 )
 @pytest.mark.parametrize("width", [10, 400])
-def test_the_estimate_knows_what_each_likelihood_takes_on_color_images(likelihood, shape, width):
+def test_the_estimate_knows_what_each_likelihood_takes_on_color_images(likelihood, shape, width, measure):
     config = replace(PLAIN, likelihood=likelihood, hidden_width=width)
-    taken = measured(config, shape, 200)
+    taken = measure(config, shape, 200)
     assert 0.85 * taken < training_bytes(config, shape, 200) < 1.6 * taken
-
-
-def measured(config, shape, evaluated):
-    """Train in a process of its own and return by how many bytes its memory grew at most."""
-    # by a shell's child: at exec a process keeps the peak of the one that forked it, here of all tests so far
-    arguments = MEASURED, repr(config), str(evaluated), repr(shape)
-    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", *arguments]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def test_fewer_images_are_evaluated_at_once_where_pixels_have_many_parameters():
