@@ -19,7 +19,10 @@ LONGEST = ("hosts", "resume", "search", "storage", "slurm", "faults", "nodes", "
 
 
 def pytest_collection_modifyitems(items):
-    """Mix the modules of tests/system, which mostly wait, evenly with the others, which compute; the longest first."""
+    """Mix the modules of tests/system, which mostly wait, with the others, which compute; the longest first.
+
+    The last are short ones of the others: a long one that begins last keeps one process busy alone.
+    """
     modules = {}
     for item in items:
         modules.setdefault(item.path, []).append(item)
@@ -28,7 +31,8 @@ def pytest_collection_modifyitems(items):
         groups[path.parent.name == "system"].append(path)
     order = [f"test_{name}" for name in LONGEST]
     groups[True].sort(key=lambda path: order.index(path.stem) if path.stem in order else len(order))
-    places = {path: place / len(group) for group in groups.values() for place, path in enumerate(group)}
+    places = {path: place / len(groups[False]) for place, path in enumerate(groups[False])}
+    places |= {path: 0.8 * place / len(groups[True]) for place, path in enumerate(groups[True])}
     items[:] = [item for path in sorted(modules, key=places.__getitem__) for item in modules[path]]
 
 
