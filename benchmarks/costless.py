@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent
+from harness import in_checkout
+
 EPOCHS = 5
 
 
-def checkouts(today: Path | None) -> dict[str, Path]:
-    """Return the folders of the code to measure, by name; ``today`` is a checkout to compare with."""
-    return {"now": FOLDER.parent} | ({} if today is None else {"today": today.resolve()})
-
-
-def run_worker(script: str, root: Path, *arguments: object) -> dict[str, Any]:
-    """Run a benchmark's script with ``--worker`` in a process of its own, on the code in ``root``."""
+def run_worker(script: str, checkout: Path, *arguments: object) -> dict[str, Any]:
+    """Run a benchmark's script with ``--worker`` in a process of its own, on the code of a checkout."""
     command = [sys.executable, script, "--worker", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment, cwd=root).stdout
+    how = in_checkout(checkout)
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, **how).stdout
     return dict(json.loads(output.splitlines()[-1]))
 
 
@@ -77,8 +72,8 @@ def write_history(folder: Path, trials: int) -> None:
         record.close()
 
 
-def listeners(record: Any, stopping: Any) -> Sequence[Any]:
-    """Return the listeners of a search: what ends it, the keeper of the best trials, and a view.
+def listen(record: Any, stopping: Any, *more: Callable[[Any], None]) -> None:
+    """Let a record tell what a search lets it tell: what ends it, the keeper of the best trials, a view, and ``more``.
 
     The keeper writes no model, since there is none.
     """
@@ -95,4 +90,6 @@ def listeners(record: Any, stopping: Any) -> Sequence[Any]:
 
     view = make_view(make_console(file=io.StringIO()))
     view.begin(record.metadata["config"]["num_samples"], EPOCHS, record.rows)
-    return [stopping.listen, Keeper(record, None, EPOCHS, 1, print), view]  # type: ignore[arg-type]
+    ending = record.watchers if hasattr(record, "watchers") else record.listeners  # an older checkout has no watchers
+    ending.append(stopping.listen)
+    record.listeners += [Keeper(record, None, EPOCHS, 1, print), view, *more]  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
 """What a trial costs beyond its training, early and late: searches of trials that cost nothing, five reports each.
 
-    python benchmarks/scale.py [--known 0,1000,10000] [--samplers tpe,random] [--runs 1] [--today CHECKOUT]
+    python benchmarks/scale.py [--known 0,1000,10000] [--samplers tpe,random] [--runs 1] [--beside CHECKOUT]
 
 Each search continues a study of so many known trials by ``--trials`` more, two side by side, in a process of its own,
 with the keeper of the best trials and the view of a real search. A trial's cost is the wall-clock between two ends of
 trials. With ``--whole``, a search begins with no known trial and runs as many as are named, which tells the driver's
-memory too. With ``--today``, runs of the code here and of that in another checkout alternate.
+memory too. ``--beside`` alternates with the code of another checkout.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from costless import EPOCHS, checkouts, listeners, metadata_of, report, run_worker, search_config, write_history
-from harness import publish, spread
+from costless import EPOCHS, listen, metadata_of, report, run_worker, search_config, write_history
+from harness import checkouts, publish, spread
 
 
 def worker(sampler: str, known: int, trials: int, folder: Path) -> dict[str, float]:
@@ -61,7 +61,7 @@ def worker(sampler: str, known: int, trials: int, folder: Path) -> dict[str, flo
         else:
             record = StudyRecord.create(folder, metadata_of(folder, config))
         stopping = Stopping()
-        record.listeners += [*listeners(record, stopping), note_end]
+        listen(record, stopping, note_end)
         before = resource.getrusage(resource.RUSAGE_SELF)
         run_trials(train, config, DEFAULT_SPACE, record, lambda: Slots(count=2, cpus=1, gpus=0), stopping)
         after = resource.getrusage(resource.RUSAGE_SELF)
@@ -94,14 +94,14 @@ def main() -> None:
     parser.add_argument("--whole")
     parser.add_argument("--samplers", default="tpe,random")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--today", type=Path)
+    parser.add_argument("--beside", type=Path)
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         sampler, known, trials, place = options.worker
         print(json.dumps(worker(sampler, int(known), int(trials), Path(place))))
         return
-    codes = checkouts(options.today)
+    ways = checkouts(options.beside)
     sizes = [(0, int(count)) for count in (options.whole or "").split(",") if count]
     sizes = sizes or [(int(known), options.trials) for known in options.known.split(",")]
     measured: dict[str, dict[str, dict[str, list[float]]]] = {}
@@ -112,34 +112,34 @@ def main() -> None:
                 write_history(history, known)
             for sampler in options.samplers.split(","):
                 name = f"{sampler}, {trials} trials after {known}"
-                measured[name] = _measure(codes, options.runs, sampler, known, trials, history)
+                measured[name] = _measure(ways, options.runs, sampler, known, trials, history)
     rows = [[name, *_cells(found)] for name, found in measured.items()]
     titles = ("ms a trial", "driver's CPU, ms", "driver, MB", "MB more per 1,000")
-    columns = ["", *(f"{title}, {code}" for title in titles for code in codes)]
+    columns = ["", *(f"{title}, {name}" for title in titles for name in ways)]
     publish("scale", "Trials that cost nothing, 5 reports each, two side by side", columns, rows, measured)
 
 
 def _measure(
-    codes: Mapping[str, Path], runs: int, sampler: str, known: int, trials: int, history: Path
+    ways: Mapping[str, Path], runs: int, sampler: str, known: int, trials: int, history: Path
 ) -> dict[str, dict[str, list[float]]]:
-    """Return what each run gave, by code."""
-    measured: dict[str, dict[str, list[float]]] = {code: {} for code in codes}
+    """Return what each run gave, by checkout."""
+    measured: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
     for _ in range(runs):
-        for code, root in codes.items():
+        for name, checkout in ways.items():
             with tempfile.TemporaryDirectory(dir=history.parent) as place:
                 folder = Path(place) / "study"
                 if known:
                     shutil.copytree(history, folder)
-                found = run_worker(__file__, root, sampler, known, trials, folder)
+                found = run_worker(__file__, checkout, sampler, known, trials, folder)
             for key, value in found.items():
-                measured[code].setdefault(key, []).append(value)
-            print(f"  {sampler}, {trials} after {known}, {code}: {found['ms_per_trial']:.1f} ms each", flush=True)
+                measured[name].setdefault(key, []).append(value)
+            print(f"  {sampler}, {trials} after {known}, {name}: {found['ms_per_trial']:.1f} ms each", flush=True)
     return measured
 
 
 def _cells(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     keys = (("ms_per_trial", 1), ("driver_cpu_ms", 1), ("driver_mb", 0), ("mb_per_1000_trials", 1))
-    return [spread(of_code[key], digits) for key, digits in keys for of_code in found.values()]
+    return [spread(one[key], digits) for key, digits in keys for one in found.values()]
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """How many reports a second one driver takes: a search with many slots, whose workers are simulated.
 
-    python benchmarks/slots.py [--slots 2,8,32,128,500] [--today CHECKOUT]
+    python benchmarks/slots.py [--slots 2,8,32,128,500] [--beside CHECKOUT]
 
 The driver is the real one: Ray Tune's controller, the searcher, the record on disk, the keeper of the best trials and
 the view. All workers are one process, which answers each call as a worker of Ray Tune does, with an epoch that cost
-nothing. Each search runs for some seconds after each slot has reported once. With ``--today``, runs of the code here
-and of that in another checkout alternate.
+nothing. Each search runs for some seconds after each slot has reported once. ``--beside`` alternates with the code of
+another checkout.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from functools import partial
@@ -21,8 +20,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from costless import checkouts, listeners, metadata_of, report, run_worker, search_config
-from harness import publish, spread
+from costless import listen, metadata_of, report, run_worker, search_config
+from harness import checkouts, publish, ratio, spread
 
 
 class Simulation:
@@ -143,7 +142,7 @@ def worker(slots: int, seconds: float, folder: Path) -> dict[str, float]:
         actor: Any = ray.remote(Simulation)
         simulation = actor.options(num_cpus=0, max_concurrency=1000).remote()
         record = StudyRecord.create(folder, metadata_of(folder, config))
-        record.listeners += [*listeners(record, stopping), window]
+        listen(record, stopping, window)
         resources = mock.patch.object(tune_controller, "PlacementGroupResourceManager", partial(Resources, simulation))
         with resources, mock.patch.object(ray, "kill"):
             run_trials(train, config, DEFAULT_SPACE, record, lambda: Slots(count=slots, cpus=1, gpus=0), stopping)
@@ -156,33 +155,33 @@ def main() -> None:
     parser.add_argument("--slots", default="2,8,32,128,500")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--today", type=Path)
+    parser.add_argument("--beside", type=Path)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         slots, seconds, place = options.worker
         print(json.dumps(worker(int(slots), float(seconds), Path(place))))
         return
-    codes = checkouts(options.today)
+    ways = checkouts(options.beside)
     measured: dict[str, dict[str, Any]] = {}
     for slots in options.slots.split(","):
         for _ in range(options.runs):
-            for name, root in codes.items():
+            for name, checkout in ways.items():
                 with tempfile.TemporaryDirectory() as place:
-                    found = run_worker(__file__, root, slots, options.seconds, f"{place}/study")
+                    found = run_worker(__file__, checkout, slots, options.seconds, f"{place}/study")
                 kept = measured.setdefault(slots, {}).setdefault(name, {key: [] for key in found})
                 for key, value in found.items():
                     kept[key].append(value)
                 print(f"  {slots} slots, {name}: {found['reports_per_second']:.0f} reports a second", flush=True)
-    columns = ["slots", *(f"{name}, reports/s" for name in codes), *(f"{name}, driver's CPU, ms" for name in codes)]
+    columns = ["slots", *(f"{name}, reports/s" for name in ways), *(f"{name}, driver's CPU, ms" for name in ways)]
     rows = []
     for slots, found in measured.items():
-        rates = [found[name]["reports_per_second"] for name in codes]
-        cells = [*(spread(rate, 0) for rate in rates), *(spread(found[name]["driver_cpu_ms"]) for name in codes)]
-        if options.today:
-            cells.append(f"**{statistics.median(rates[0]) / statistics.median(rates[1]):.2f} x**")
+        rates = [found[name]["reports_per_second"] for name in ways]
+        cells = [*(spread(rate, 0) for rate in rates), *(spread(found[name]["driver_cpu_ms"]) for name in ways)]
+        if options.beside:
+            cells.append(f"**{ratio(rates[-1], rates[0]):.2f} x**")
         rows.append([slots, *cells])
-    columns += ["of today's"] if options.today else []
+    columns += ["of the first"] if options.beside else []
     publish("slots", "Reports that one driver takes, of simulated workers", columns, rows, measured)
 
 
