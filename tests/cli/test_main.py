@@ -362,6 +362,7 @@ def interrupted(_):
     signal.raise_signal(getattr(signal, name))  # os.kill may pick the other thread, and be late
 
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell script ignores it
 copy, name = sys.argv.pop(), sys.argv.pop()
 command = dataclasses.replace(main.load_command("list"), run=interrupted)
 main.load_command = lambda _: command
