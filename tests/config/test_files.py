@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_no_temporary_file_is_left_when_the_target_cannot_be_replaced(tmp_path):
     (tmp_path / "file").mkdir()
     with pytest.raises(OSError, match="file"), atomic(tmp_path / "file") as file:
         file.write(b"content")
+    assert _names(tmp_path) == ["file"]
+
+
+def test_an_interruption_right_after_the_target_was_replaced_stays_one(tmp_path, monkeypatch):
+    def replace(*paths):
+        replace_file(*paths)
+        raise KeyboardInterrupt
+
+    replace_file = os.replace
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "file") as file:
+        file.write(b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
     assert _names(tmp_path) == ["file"]
 
 

@@ -80,7 +80,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)  # an interruption can come right after the file has replaced the other
         raise
 
 
