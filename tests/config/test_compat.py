@@ -226,10 +226,12 @@ def test_the_module_of_mnist_is_loaded_alone_and_torchvision_whole_after_it():
     code = (
         "import sys; from vae_tune.config.compat.torchvision import mnist_module; module = mnist_module();"
         "print([name for name in sys.modules if name.startswith('torchvision')], module.EMNIST.__name__);"
-        "import torchvision; print(torchvision.models.resnet18.__name__)"
+        "import torchvision; from torchvision.datasets import MNIST, FashionMNIST;"
+        "assert issubclass(FashionMNIST, MNIST) and torchvision.datasets.MNIST is MNIST;"
+        "print(torchvision.models.resnet18.__name__, torchvision.ops.nms.__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[] EMNIST", "resnet18"]
+    assert done.stdout.splitlines() == ["[] EMNIST", "resnet18 nms"]
 
 
 def test_tyros_parse_errors_are_passed_to_a_function():
