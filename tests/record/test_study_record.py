@@ -15,6 +15,7 @@ from tests.studies import make_study
 from vae_tune.config.errors import UsageError
 from vae_tune.config.names import COMPLETE, EPOCH, FAIL, PRUNED, RUNNING, VAL_LOSS
 from vae_tune.config.space import DEFAULT_SPACE
+from vae_tune.record.lock import StudyLock
 from vae_tune.record.metadata import read_metadata
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import TrialRow, marks_of_schema_1, now, read_trials, winner
@@ -304,6 +305,16 @@ def test_a_torn_last_line_of_epochs_is_made_again(record):
 def test_a_second_driver_is_refused_with_the_pid_and_host_of_the_first(record):
     with pytest.raises(UsageError, match=f"process {os.getpid()} on host"):
         StudyRecord.resume(record.folder, METADATA)
+
+
+def test_a_second_driver_is_told_which_job_of_slurm_it_can_cancel(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    first = StudyLock(tmp_path)
+    expected = rf"by Slurm job 17, process {os.getpid()} on host .*\.\nWait until it ends, or end it \(scancel 17\)"
+    with pytest.raises(UsageError, match=expected):
+        StudyLock(tmp_path)
+    first.release()
 
 
 def test_a_study_that_another_driver_went_on_with_since_it_was_read_is_refused_and_stays_free(tmp_path):

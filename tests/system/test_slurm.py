@@ -157,7 +157,7 @@ def test_a_second_job_leaves_a_study_that_is_written_and_a_cancel_ends_the_first
     second = submit("--resume", folder)
     state, output = slurm.wait(second, tmp_path)
     assert (state, slurm.job(second)["ExitCode"]) == ("FAILED", "2:0")
-    assert "The study out/one is being written by process" in output.replace(f"{tmp_path}/", "")
+    assert f"The study out/one is being written by Slurm job {first}, process" in output.replace(f"{tmp_path}/", "")
     before = losses(folder)
     slurm.run("scancel", first)
     state, output = slurm.wait(first, tmp_path)

@@ -54,7 +54,8 @@ def test_a_pause_puts_the_job_back_in_the_queue(monkeypatch, capsys):
 
 
 def test_a_job_that_starts_again_waits_for_the_lock_of_a_lost_node(tmp_path, monkeypatch, capsys):
-    make_study(tmp_path / "mnist-15_3", trials=4)
+    study = make_study(tmp_path / "mnist-15_3", trials=4)
+    (study / "study.lock").write_text('{"pid": 7, "host": "n2", "slurm_job": "18"}')
     written = iter([True, True, False])
     monkeypatch.setattr(slurm_job, "this_job", lambda: job(goes_on=True))
     monkeypatch.setattr(slurm_job, "is_being_written", lambda study: next(written))
@@ -62,7 +63,9 @@ def test_a_job_that_starts_again_waits_for_the_lock_of_a_lost_node(tmp_path, mon
     monkeypatch.setattr(slurm_job, "run_search", lambda config: SimpleNamespace(best=object()))
     assert run_in_job(SearchConfig(results_dir=tmp_path)) == 0
     assert next(written, "all asked") == "all asked"
-    assert capsys.readouterr().out == f"Waiting until the lock of {tmp_path / 'mnist-15_3'} is free ...\n"
+    who = "Slurm job 18, process 7 on host n2"
+    expected = f"The study {study} is locked by {who}; waiting up to 5 minutes for its end ...\n"
+    assert capsys.readouterr().out == expected
 
 
 def test_a_pause_before_the_search_began_ends_a_first_start_and_requeues_a_later_one(monkeypatch):

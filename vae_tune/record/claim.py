@@ -22,7 +22,7 @@ from vae_tune.config.files import address, is_remote
 from vae_tune.config.local_copies import working_copy
 from vae_tune.config.names import LOCK_FILE
 from vae_tune.config.object_stores import Changed
-from vae_tune.record.lock import being_written_message, is_being_written
+from vae_tune.record.lock import being_written_message, holder_name, is_being_written, this_holder
 
 _BEAT_SECONDS = 2.5
 """Minimum time between two changes of the claim."""
@@ -88,7 +88,7 @@ class Claim:
         if time.monotonic() < self._next_beat:
             return
         self._beats += 1
-        content = {"pid": os.getpid(), "host": socket.gethostname(), "token": self._token, "beat": self._beats}
+        content = {**this_holder(), "token": self._token, "beat": self._beats}
         try:
             self._version = storage.replace(self._path, json.dumps(content).encode(), self._version, patience)
         except Changed as error:
@@ -125,7 +125,7 @@ class Claim:
 
     def _is_alive(self, holder: Mapping[str, Any], say: Callable[[str], None]) -> bool:
         """Return whether the holder changes its claim within SILENCE seconds."""
-        say(f"Checking whether process {holder['pid']} on host {holder['host']} is still writing this study ...")
+        say(f"Checking whether {holder_name(holder)} is still writing this study ...")
         end = time.monotonic() + storage.SILENCE
         latest = holder
         while latest == holder and time.monotonic() < end:

@@ -19,7 +19,8 @@ from typing import IO, Any
 from vae_tune.config.errors import UsageError
 from vae_tune.config.files import is_remote
 from vae_tune.config.local_copies import original_address, was_being_written
-from vae_tune.config.names import LOCK_FILE
+from vae_tune.config.names import LOCK_FILE, SLURM_JOB
+from vae_tune.config.slurm_job import job_id
 from vae_tune.config.storage import is_claimed, parse_holder
 
 _PROBE_SECONDS = 0.5
@@ -45,7 +46,7 @@ class StudyLock:
             self._file.close()
             raise UsageError(being_written_message(original_address(folder), holder)) from error
         self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        self._file.write(json.dumps(this_holder()))
         self._file.flush()
 
     def release(self) -> None:
@@ -86,8 +87,31 @@ def is_being_written(study: Path) -> bool:
 
 def being_written_message(study: str, holder: Mapping[str, Any]) -> str:
     """Return the message that refuses a second driver of a study; ``holder`` is the first."""
-    who = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')}"
-    return f"The study {study} is being written by {who}.\nWait until it ends, or end it, before resuming."
+    end = f" (scancel {holder[SLURM_JOB]})" if SLURM_JOB in holder else ""
+    return (
+        f"The study {study} is being written by {holder_name(holder)}.\n"
+        f"Wait until it ends, or end it{end}, before resuming."
+    )
+
+
+def this_holder() -> dict[str, Any]:
+    """Return what a lock or a claim says of this process: its pid, its host, and its Slurm job if it has one."""
+    job = job_id(os.environ)
+    return {"pid": os.getpid(), "host": socket.gethostname(), **({SLURM_JOB: job} if job else {})}
+
+
+def lock_holder(study: Path) -> dict[str, Any]:
+    """Return who wrote its name into the lock file of a study last; empty if nobody did."""
+    try:
+        return parse_holder((study / LOCK_FILE).read_bytes())
+    except OSError:
+        return {}
+
+
+def holder_name(holder: Mapping[str, Any]) -> str:
+    """Return the name of the holder of a lock or a claim for a message."""
+    process = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')}"
+    return f"Slurm job {holder[SLURM_JOB]}, {process}" if SLURM_JOB in holder else process
 
 
 def _lock(file: IO[str], folder: Path) -> None:

@@ -14,7 +14,7 @@ from vae_tune.config.files import is_remote
 from vae_tune.config.names import STUDY_FILE
 from vae_tune.config.settings import SLURM, SearchConfig
 from vae_tune.config.storage import exists
-from vae_tune.record.lock import is_being_written
+from vae_tune.record.lock import holder_name, is_being_written, lock_holder
 from vae_tune.tasks.search import run_search
 from vae_tune.tasks.study_folder import study_place
 
@@ -53,7 +53,8 @@ def _wait_for_lock(study: Path) -> None:
     """Wait until the lock of the former run is free: on NFS, a lost node keeps its locks for some minutes."""
     if is_remote(study) or not is_being_written(study):
         return
-    print(f"Waiting until the lock of {study} is free ...", flush=True)
+    who, minutes = holder_name(lock_holder(study)), _PATIENCE_SECONDS / 60
+    print(f"The study {study} is locked by {who}; waiting up to {minutes:.0f} minutes for its end ...", flush=True)
     end = time.monotonic() + _PATIENCE_SECONDS
     while is_being_written(study) and time.monotonic() < end:
         time.sleep(_POLL_SECONDS)
