@@ -30,9 +30,6 @@ def run_chaos(place: Path, kills: int, seed: int, num_samples: int) -> dict[str,
     chance = random.Random(seed)
     options = ("--num-samples", num_samples, "--sampler", "random", "--train-size", 4000, "--max-epochs", 9)
     options = (*options, "--results-dir", "out", "--seed", seed)
-    code, output = Command(*options, "--study-name", "unbroken", cwd=place).wait(3600)
-    assert code == 0, output
-
     folder, counts = place / "out" / "chaos", {"rounds": 0, "kills": 0, "trials lost": 0, "epochs repeated": 0}
     everyone: set[int] = set()
     while True:
@@ -48,6 +45,8 @@ def run_chaos(place: Path, kills: int, seed: int, num_samples: int) -> dict[str,
         assert code == 0, output
         if counts["kills"] >= kills or read_json(folder / "study.json")["status"] == "complete":
             break
+    code, output = Command(*options, "--study-name", "unbroken", cwd=place).wait(3600)  # meanwhile Ray's agents end
+    assert code == 0, output
     check(place, folder, num_samples, everyone)
     counts["trials lost"] = num_samples - len(table(folder / "trials.csv"))
     return counts
