@@ -116,6 +116,8 @@ def test_a_pause_in_the_middle_of_an_epoch_changes_no_number(slurm, submit, tmp_
     state, output = slurm.wait(job, tmp_path)
     assert state == "COMPLETED", output
     successor = re.search(r"So job (\d+) goes on with the search", output)[1]
+    assert "\nExplore the study:" in output  # the other way to resume is for a user who cancels the job only
+    assert "If you cancel it, resume with: sbatch" in output
     state, output = slurm.wait(successor, tmp_path)
     assert state == "COMPLETED", output
     assert [run["slurm_job"] for run in read_json(folder / "study.json")["runs"]] == [job, successor]

@@ -1,5 +1,7 @@
 """A search in a Slurm job is named after it, and goes on with its study when the job starts again."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ from tests.studies import make_study
 from vae_tune.cluster.slurm import SlurmJob
 from vae_tune.config.errors import PausedAtStart, SearchError, SearchPaused
 from vae_tune.config.settings import DataConfig, ResourceConfig, SearchConfig
+from vae_tune.record.metadata import read_search_config
 from vae_tune.tasks import slurm_job
 from vae_tune.tasks.slurm_job import config_in_job, run_in_job
 
@@ -51,6 +54,43 @@ def test_a_pause_puts_the_job_back_in_the_queue(monkeypatch, capsys):
     assert run_in_job(SearchConfig(resources=ResourceConfig(address="slurm"))) == 0
     assert ran[0].study_name == "mnist-15_3"
     assert capsys.readouterr().out == "requeued 17 with ['--num-samples', '5']\n"
+
+
+def paused(config):
+    raise SearchPaused
+
+
+def test_a_pause_says_how_to_go_on_without_the_job_also_if_it_is_not_requeued(tmp_path, monkeypatch, capsys):
+    study = make_study(tmp_path / "mnist-15_3", trials=4)
+    monkeypatch.setattr(slurm_job, "this_job", job)
+    monkeypatch.setattr(slurm_job, "run_search", paused)
+    monkeypatch.setattr(slurm_job, "requeue", lambda asked, words: "requeued")
+    assert run_in_job(SearchConfig(results_dir=tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert re.fullmatch(rf"requeued\nIf you cancel it, resume with: \S.* --resume {study}\n", said)
+
+    def refuse(asked, words):
+        raise SearchError("refused")
+
+    monkeypatch.setattr(slurm_job, "requeue", refuse)
+    with pytest.raises(SearchError, match=rf"^refused\nTo resume: .* --resume {study}$"):
+        run_in_job(SearchConfig(results_dir=tmp_path))
+
+
+@pytest.mark.parametrize(("trials", "goes_on"), [(4, False), (5, True)])
+def test_a_job_whose_study_another_one_completed_is_not_requeued(trials, goes_on, tmp_path, monkeypatch, capsys):
+    study = make_study(tmp_path / "mnist-15_3", trials=4)
+
+    def run_search(config):
+        raise PausedAtStart
+
+    config = replace(read_search_config(study), resume=None, results_dir=tmp_path, study_name=None, num_samples=trials)
+    monkeypatch.setattr(slurm_job, "this_job", lambda: job(goes_on=True))
+    monkeypatch.setattr(slurm_job, "run_search", run_search)
+    monkeypatch.setattr(slurm_job, "requeue", lambda asked, words: "requeued")
+    assert run_in_job(config) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("requeued\n" if goes_on else f"The study {study} is complete, so job 17 is not requeued.\n")
 
 
 def test_a_job_that_starts_again_waits_for_the_lock_of_a_lost_node(tmp_path, monkeypatch, capsys):

@@ -311,7 +311,7 @@ def requeue(job: SlurmJob, words: Sequence[str] = ()) -> str:
     except ControllerAway as away:
         raise ControllerAway(
             f"{away} So job {job.job} may not go on with the search.\n"
-            "If squeue does not show it when Slurm answers again, submit the study with the resume command."
+            "If squeue does not show it when Slurm answers again, resume the study."
         ) from away
 
 

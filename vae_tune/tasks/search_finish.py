@@ -11,6 +11,7 @@ from vae_tune.analysis.study import Study
 from vae_tune.config import message_hints
 from vae_tune.config.errors import SearchPaused, telling_line
 from vae_tune.config.names import PAUSED, SEARCH, SEED
+from vae_tune.config.settings import SLURM
 from vae_tune.record.metadata import read_metadata, resume_command
 from vae_tune.search.stopping import Trainings, interruptible
 from vae_tune.tasks.search_plan import Plan
@@ -53,7 +54,8 @@ def finish_search(search: RunningSearch, study: Study) -> Study:
 
             write_report(record.folder)
         findings = [str(finding) for finding in final_findings(study)]
-        view.end(record.rows, metrics, plan.place, findings, record.resume_command)
+        requeued = stopping.reason == PAUSED and plan.config.resources.address == SLURM  # the job says how to resume
+        view.end(record.rows, metrics, plan.place, findings, "" if requeued else record.resume_command)
     if stopping.was_asked:
         raise SearchPaused if stopping.reason == PAUSED else InterruptedInOrder
     return study

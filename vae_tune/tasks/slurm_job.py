@@ -10,11 +10,13 @@ from pathlib import Path
 
 from vae_tune.cluster.slurm import SlurmJob, requeue, this_job
 from vae_tune.config.errors import PausedAtStart, SearchError, SearchPaused
-from vae_tune.config.files import is_remote
-from vae_tune.config.names import STUDY_FILE
+from vae_tune.config.files import address, is_remote
+from vae_tune.config.names import STATUS, STUDY_FILE
 from vae_tune.config.settings import SLURM, SearchConfig
 from vae_tune.config.storage import exists
 from vae_tune.record.lock import holder_name, is_being_written, lock_holder
+from vae_tune.record.metadata import read_metadata, resume_command
+from vae_tune.tasks.resumed_study import read_resumed
 from vae_tune.tasks.search import run_search
 from vae_tune.tasks.study_folder import study_place
 
@@ -45,8 +47,32 @@ def run_in_job(config: SearchConfig) -> int:
     except SearchPaused as pause:
         if isinstance(pause, PausedAtStart) and not job.goes_on:  # else it might be requeued for ever
             raise SearchError(_TOO_EARLY) from None
-        print(requeue(job, script_words(sys.argv)), flush=True)
+        if isinstance(pause, PausedAtStart) and _is_complete(config):
+            print(
+                f"The study {address(study_place(config))} is complete, so job {job.job} is not requeued.", flush=True
+            )
+        else:
+            _requeue(config, job)
         return 0
+
+
+def _is_complete(config: SearchConfig) -> bool:
+    """Return whether nothing is left to do in the study that the job resumes, as after a resume by another job."""
+    if config.resume is None or config.confirm or read_metadata(config.resume)[STATUS] != "complete":
+        return False
+    return read_resumed(config, config.resume, None).remaining == 0
+
+
+def _requeue(config: SearchConfig, job: SlurmJob) -> None:
+    """Put the job back in the queue, and print how to go on without it."""
+    place = study_place(config)
+    way = resume_command(read_metadata(place), place) if exists(place / STUDY_FILE) else None
+    try:
+        print(requeue(job, script_words(sys.argv)))
+    except SearchError as error:
+        raise SearchError(f"{error}\nTo resume: {way}" if way else str(error)) from error
+    if way:
+        print(f"If you cancel it, resume with: {way}", flush=True)
 
 
 def _wait_for_lock(study: Path) -> None:
