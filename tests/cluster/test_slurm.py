@@ -9,6 +9,7 @@ import pytest
 from vae_tune.cluster import slurm
 from vae_tune.cluster.slurm import address_towards, cpus_per_node, noticed_cancel, requeue, step_command, this_job
 from vae_tune.config.errors import SearchError, UsageError
+from vae_tune.record.metadata import this_run
 
 JOB = {
     "SLURM_JOB_ID": "17",
@@ -165,6 +166,18 @@ def test_a_job_that_may_not_be_requeued_is_submitted_again_as_it_was(program, tm
     variables = (tmp_path / "env").read_text().splitlines()
     assert {"VAE_TUNE_JOB=15", "SLURM_CONF=/etc/slurm.conf"} <= set(variables)
     assert not [line for line in variables if "secret" in line or "SLURM_MEM" in line]
+
+
+def test_what_a_job_was_given_is_noted_for_its_record_if_slurm_answers(program, monkeypatch):
+    for name, value in {**JOB, "VAE_TUNE_SBATCH": "--time=5"}.items():
+        monkeypatch.setenv(name, value)
+    program("scontrol", f'[ "$*" = "--oneliner show job 17" ] && echo "{SHOWN}"')
+    slurm.note_given(job_on("n1"))
+    given = ["--partition=main", "--nodes=2", "--cpus-per-task=4", "--mem=2G", "--gres=gpu:2", "--time=01:00:00"]
+    assert this_run()["sbatch"] == given
+    program("scontrol", "exit 1")
+    slurm.note_given(job_on("n1"))
+    assert "sbatch" not in this_run()
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ def test_what_a_job_of_slurm_searched_is_resumed_by_another_job(metadata, monkey
     in_job = metadata | {"config": to_dict(replace(CONFIG, resources=ResourceConfig(address="slurm")))}
     assert resume_command(in_job, Path("results/a b")) == "sbatch cluster/slurm.sh --resume 'results/a b'"
     assert resume_command(in_job | {"kind": EXPLORATION}, Path("s")).endswith("explore --resume s")
+    given = in_job | {"runs": [{"sbatch": ["--nodes=2", "--time=4:00:00"]}, {}]}
+    assert resume_command(given, Path("s")) == "sbatch --nodes=2 --time=4:00:00 cluster/slurm.sh --resume s"
     for name, value in {"SLURM_JOB_ID": "17", "SLURMD_NODENAME": "n1"}.items():
         assert "slurm_job" not in this_run()
         monkeypatch.setenv(name, value)

@@ -169,7 +169,8 @@ def test_a_second_job_leaves_a_study_that_is_written_and_a_cancel_ends_the_first
     state, output = slurm.wait(first, tmp_path)
     slurm.wait_for(lambda: status(folder) == "interrupted", first, tmp_path)
     assert state == "CANCELLED"
-    assert "sbatch cluster/slurm.sh --resume out/one" in output
+    given = "--partition=main --nodes=1 --cpus-per-task=1 .*--time=01:00:00"  # by the script, but for the CPUs
+    assert re.search(f"sbatch {given} cluster/slurm.sh --resume out/one", output), output
     assert slurm.processes(SLURM_JOB_ID=first) == []
     assert losses(folder)[: len(before)] == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from signal import SIGKILL, SIGTERM
 
 from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.settings import SLURM
+from vae_tune.config.slurm_job import OPTIONS
 
 _NODE_PROGRAM = "vae_tune.cluster.slurm_node"
 _ANY_PORT = 9
@@ -54,6 +56,8 @@ _OPTIONS = {
     "output": "StdOut",
 }
 """Options of ``sbatch``, with the names of their values in ``scontrol show job``."""
+_UNLIKE_GIVEN = ("job-name", "chdir", "output")
+"""Those of them that do not say what the job was given."""
 _KIND = {"gres": re.compile(r"\bgres[:/]"), "gpus": re.compile(r"\bgres[:/]gpu:")}
 """What precedes these values there: "gres:", since Slurm 23.02 "gres/"."""
 
@@ -147,6 +151,14 @@ def use_own_token() -> None:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):  # Ray sets the mode to token as it starts; set before, a
         os.environ.pop(name, None)  # process that has imported Ray does not notice it
+
+
+def note_given(job: SlurmJob) -> None:
+    """Note in the environment what the job was given, with which the record of its search says how to resume it."""
+    os.environ.pop(OPTIONS, None)  # of the job that this one succeeds
+    with suppress(SearchError):  # the controller is away: the search can run, and is resumed with the script's options
+        shown = slurm("scontrol", "--oneliner", "show", "job", job.job)
+        os.environ[OPTIONS] = shlex.join(_options(shown, without=_UNLIKE_GIVEN))
 
 
 def own_address(job: SlurmJob) -> str:
@@ -326,7 +338,14 @@ def _requeued(job: SlurmJob, words: Sequence[str], end: float) -> str:
         shown = slurm("scontrol", "--oneliner", "show", "job", job.job, end=end)
         if _restarts(shown) > job.restarts:  # the answer to a first request was lost
             return again
-        command = ["sbatch", "--parsable", f"--dependency=afterany:{job.job}", *_options(shown), *words]
+        command = [
+            "sbatch",
+            "--parsable",
+            f"--dependency=afterany:{job.job}",
+            *_options(shown),
+            _script(shown),
+            *words,
+        ]
         outside = {name: value for name, value in os.environ.items() if not name.startswith(_OF_THIS_JOB)}
         known = {"SLURM_CONF": os.environ["SLURM_CONF"]} if "SLURM_CONF" in os.environ else {}
         successor = slurm(*command, env={**outside, **known, _LABEL: job.label}, end=end).strip()
@@ -340,11 +359,19 @@ def _restarts(shown: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _options(shown: str) -> Iterator[str]:
-    """Yield the options of ``sbatch`` that a job was submitted with, and its script, from ``scontrol show job``."""
-    fields = dict(re.findall(r"(?:^| )([A-Z][\w/]*)=(\S+)", shown))
+def _options(shown: str, without: Sequence[str] = ()) -> Iterator[str]:
+    """Yield the options of ``sbatch`` that a job was submitted with, from ``scontrol show job``."""
+    fields = _fields(shown)
     for option, name in _OPTIONS.items():
         value = fields.get(name, "(null)")
-        if value not in ("(null)", "N/A"):
+        if value not in ("(null)", "N/A") and option not in without:
             yield f"--{option}={_KIND[option].sub('', value) if option in _KIND else value}"
-    yield fields["Command"]
+
+
+def _script(shown: str) -> str:
+    """Return the script of a job, from ``scontrol show job``."""
+    return _fields(shown)["Command"]
+
+
+def _fields(shown: str) -> dict[str, str]:
+    return dict(re.findall(r"(?:^| )([A-Z][\w/]*)=(\S+)", shown))

@@ -102,10 +102,13 @@ def resume(folder: Path, name: str = "search", *, model: str = "", **changes: ob
     return command(name, "--resume", folder, *_words(named))
 
 
-def resume_in_slurm(folder: Path, *, model: str = "", **changes: object) -> str:
-    """Return the command line that submits a job of Slurm which resumes the search in ``folder``, as ``resume``."""
+def resume_in_slurm(folder: Path, given: Sequence[str] = (), *, model: str = "", **changes: object) -> str:
+    """Return the command line that submits a job of Slurm which resumes the search in ``folder``, as ``resume``.
+
+    ``given`` are options of ``sbatch``.
+    """
     words = map(quote, _words(_with_model(model, changes)))
-    return " ".join([f"sbatch {_SLURM_SCRIPT} --resume", argument(folder), *words])
+    return " ".join(["sbatch", *map(quote, given), _SLURM_SCRIPT, "--resume", argument(folder), *words])
 
 
 def _with_model(model: str, changes: Mapping[str, object]) -> Mapping[str, object]:

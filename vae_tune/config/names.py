@@ -10,6 +10,8 @@ COLUMNS, FUNCTION, SHA256 = "columns", "function", "sha256"
 """Entries of a user's metric in study.json: the names of its values, its own name, the hash of its code."""
 SLURM_JOB = "slurm_job"
 """Entry of a run in study.json: the id of the Slurm job that it was, if it was one."""
+SBATCH = "sbatch"
+"""Entry of a run in study.json: the options of ``sbatch`` that say what its Slurm job was given."""
 
 # Keys of a report and columns of epochs.csv and trials.csv
 TRIAL, STATE, REASON = "trial", "state", "reason"

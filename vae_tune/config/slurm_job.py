@@ -12,12 +12,15 @@ SLURMD_NODENAME is set too. A shell of ``salloc`` on a login node has others, wh
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _JOB = "SLURM_JOB_ID"
 _ARRAY, _TASK = "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"
 _MIB = 1024 * 1024
+OPTIONS = "VAE_TUNE_SBATCH"
+"""The variable in which a search in a job notes for its record what :func:`job_options` returns."""
 
 
 def job_id(environment: Mapping[str, str]) -> str | None:
@@ -27,6 +30,11 @@ def job_id(environment: Mapping[str, str]) -> str | None:
     if _ARRAY in environment:
         return f"{environment[_ARRAY]}_{environment.get(_TASK, '')}"
     return environment[_JOB]
+
+
+def job_options(environment: Mapping[str, str]) -> list[str]:
+    """Return the options of ``sbatch`` with which another job is given what this one was; empty if unknown."""
+    return shlex.split(environment.get(OPTIONS, "")) if _is_inside(environment) else []
 
 
 def job_cpus(environment: Mapping[str, str]) -> int | None:

@@ -22,7 +22,7 @@ from vae_tune.config.files import absolute, address
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.metric import METRIC, Metric
 from vae_tune.config.settings import NO_EARLY_STOPPING, SLURM, SearchConfig, TrialConfig
-from vae_tune.config.slurm_job import job_id
+from vae_tune.config.slurm_job import job_id, job_options
 from vae_tune.config.space import Space
 from vae_tune.config.storage import StorageError, exists, read_bytes
 from vae_tune.config.version import __version__
@@ -103,7 +103,7 @@ def channels_of(metadata: Mapping[str, Any]) -> int:
 
 
 def this_run() -> dict[str, Any]:
-    """Return the command and the versions of this process, and the id of its Slurm job if it has one."""
+    """Return the command and the versions of this process; if it has a Slurm job, its id and what it was given."""
     packages = ("vae-tune", "torch", "torchvision", "ray", "optuna", "pandas", "numpy")
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
@@ -111,11 +111,12 @@ def this_run() -> dict[str, Any]:
     except OSError:
         git = ""
     versions = {name: importlib.metadata.version(name) for name in packages}
-    job = job_id(os.environ)
+    job, given = job_id(os.environ), job_options(os.environ)
     return {
         "command": _recorded(sys.argv),
         "versions": {"python": sys.version.split()[0], **versions, "git": git},
         **({names.SLURM_JOB: job} if job else {}),
+        **({names.SBATCH: given} if given else {}),
     }
 
 
@@ -232,7 +233,7 @@ def resume_command(metadata: Mapping[str, Any], folder: Path, **changes: object)
 
     It names the code of a user's class, from where this process has it; several by their space file too. It names
     that of a user's metric. ``changes`` are options to set, by the names of their fields. A search that last ran in a
-    job of Slurm is resumed by another one.
+    job of Slurm is resumed by another one, which is given the same.
     """
     kind, own = metadata["kind"], list(metadata.get(names.CODE, {}))
     code = admitted_code(own[0]) if own else None
@@ -243,9 +244,11 @@ def resume_command(metadata: Mapping[str, Any], folder: Path, **changes: object)
     if kind == names.EXPLORATION:
         return message_hints.resume(folder, "explore", model=model, **named)
     place = folder.parent if kind == names.CONFIRMATION else folder
-    in_job = config.get("resources", {}).get("address") == SLURM
-    resume = message_hints.resume_in_slurm if in_job else message_hints.resume
-    return resume(place, model=model, **{**named, **changes})
+    named |= changes
+    if config.get("resources", {}).get("address") == SLURM:
+        given = next((run[names.SBATCH] for run in reversed(metadata["runs"]) if names.SBATCH in run), ())
+        return message_hints.resume_in_slurm(place, given, model=model, **named)
+    return message_hints.resume(place, model=model, **named)
 
 
 _WORDS = {names.SEARCH: "a search", names.EXPLORATION: "an exploration", names.CONFIRMATION: "a confirmation"}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vae_tune.cluster.slurm import SlurmJob, requeue, this_job
+from vae_tune.cluster.slurm import SlurmJob, note_given, requeue, this_job
 from vae_tune.config.errors import PausedAtStart, SearchError, SearchPaused
 from vae_tune.config.files import address, is_remote
 from vae_tune.config.names import STATUS, STUDY_FILE
@@ -39,6 +39,7 @@ def run_in_job(config: SearchConfig) -> int:
         KeyboardInterrupt: the job was canceled or preempted.
     """
     job = this_job()
+    note_given(job)
     config = config_in_job(config, job)
     if job.goes_on and config.resume is not None:
         _wait_for_lock(config.resume)
