@@ -26,7 +26,7 @@ GOOD = Probe(HERE, None, 20_000.0, "cpu")
 
 def test_a_node_like_this_one_has_nothing_wrong():
     assert list(node_problems("10.0.0.5", GOOD, 0.01, HERE)) == []
-    assert describe(GOOD, 0.01).endswith("clock +0.01 s; 20,000 images a second on cpu")
+    assert describe(GOOD, 0.01).endswith("clock +0.01 s from the one here; 20,000 images a second on cpu")
 
 
 @pytest.mark.parametrize(("name", "level"), [("Python", "error"), ("ray", "error"), ("torch", "warning")])
@@ -56,7 +56,7 @@ def test_a_folder_of_the_drivers_own_disk_is_told_from_a_shared_one(tmp_path):
     folder, problem = node_tests.open_storage(str(tmp_path))
     assert problem is None
     assert node_tests.try_storage(folder) is None
-    assert "not the one that the driver sees" in node_tests.try_storage(tmp_path / "elsewhere")
+    assert "it is not shared" in node_tests.try_storage(tmp_path / "elsewhere")
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):

@@ -63,6 +63,7 @@ def slurm(tmp_path, monkeypatch):
 
     command.answer = answer
     command("scontrol", f"echo '{PARTITIONS}'")
+    command("sinfo", "echo '3 8 64000 gpu:a100:2'; echo '2 4 8000 (null)'")
     command("sbatch", "echo sbatch: Job 5 to start at noon >&2")
     answer()
     return command
@@ -79,7 +80,8 @@ def check(capsys, script, *words, **options):
 def test_a_job_with_nothing_wrong_ends_with_0_and_shows_its_start_and_a_node(slurm, script, tmp_path, capsys):
     code, output = check(capsys, script, "--account=us", "-w", "n7", results_dir=str(tmp_path))
     assert code == 0
-    assert "Slurm: Job 5 to start at noon" in output
+    assert "Slurm: the job could start at noon" in output
+    assert f"{tmp_path} is shared with n7, which can write to it." in output
     assert "n7: Python 3." in output
     assert output.endswith("no errors, no warnings.\n")
     assert (tmp_path / "sbatch.log").read_text() == f"--test-only --account=us -w n7 {script}\n"
@@ -139,11 +141,16 @@ def test_without_a_default_partition_one_has_to_be_named_which_a_variable_may_do
     assert code == 0, output
 
 
-def test_what_else_sbatch_refuses_is_said_in_its_words(slurm, script, capsys):
+def test_what_else_sbatch_refuses_is_said_in_its_words(slurm, script, tmp_path, capsys):
     slurm("sbatch", "echo allocation failure: Requested node configuration is not available >&2; exit 1")
     code, output = check(capsys, script, "--nodes", "9")
     assert code == 1
     assert f"{script}: error: sbatch refuses the job: Requested node configuration is not available. " in output
+    has = "main has 3 nodes with 8 CPUs, 64000 MB, gpu:a100:2 each and 2 nodes with 4 CPUs, 8000 MB, no GPU each."
+    assert f"It asks for --nodes=9; {has}\n" in output
+    assert (tmp_path / "sinfo.log").read_text().split()[:3] == ["--noheader", "--exact", "--partition=main"]
+    slurm("sbatch", "echo sbatch: error: Invalid account >&2; exit 1")
+    assert "refuses the job: Invalid account. Options after the script" in check(capsys, script)[1]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +245,15 @@ def test_options_of_sbatch_follow_the_script_and_those_of_check_are_found_among_
     assert split(["cluster.yaml", "--time", "4"]) == (["cluster.yaml", "--time", "4"], [])
     assert split([str(script), "--results-dir"])[0] == [str(script), "--results-dir"]
     assert COMMAND.split is split
+
+
+def test_a_missing_script_and_options_of_sbatch_before_the_script_are_named(script, tmp_path):
+    missing = tmp_path / "slrm.sh"
+    assert split([str(missing), "--time", "4"]) == ([str(missing)], ["--time", "4"])
+    with pytest.raises(UsageError, match=r"slrm\.sh cannot be read: No such file"):
+        run(CheckOptions(file=missing))
+    with pytest.raises(UsageError, match=r"^--time is no option of check\. .* follow the script: \S+job\.sh --time$"):
+        split(["--results-dir", "x", "--time", "4", str(script)])
 
 
 def test_what_is_typed_replaces_what_the_script_says(script):

@@ -41,12 +41,14 @@ def test_a_job_is_checked_with_a_node_that_sees_the_results_folder_or_another_on
     output = {name: process.communicate(timeout=120)[0] for name, process in running.items()}
     codes = {name: process.returncode for name, process in running.items()}
     assert codes == {"seen": 0, "hidden": 1, "partition": 1, "time": 1, "nodes": 1}, output
-    assert "Slurm: Job " in output["seen"]
+    assert "Slurm: the job could start at " in output["seen"]
+    assert f"{tmp_path} is shared with " in output["seen"]
     assert output["seen"].endswith("no errors, no warnings.\n")
-    assert "another folder on this node, not the one that the driver sees" in output["hidden"]
+    assert "it is not shared: this node has another folder of that name" in output["hidden"]
     assert "There is no partition shrt. Did you mean short?" in output["partition"]
     assert "0:11:00 is longer than the partition short allows, 00:10:00" in output["time"]
     assert "Requested node configuration is not available" in output["nodes"]
+    assert "It asks for --nodes=3 --cpus-per-task=1; main has 2 nodes with 2 CPUs" in output["nodes"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere"]
     assert list(elsewhere.iterdir()) == []
 

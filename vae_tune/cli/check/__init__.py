@@ -55,24 +55,40 @@ class CheckOptions(Options):
 
 
 def split(words: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the arguments of check itself, and those for sbatch: all others that follow a script."""
-    start = next((index for index, word in enumerate(words) if is_script(Path(word))), len(words))
+    """Return the arguments of check itself, and those for sbatch: all others that follow a script.
+
+    Raises UsageError if an option that check does not have stands before the script.
+    """
+    start = next((index for index, word in enumerate(words) if _is_job(Path(word))), len(words))
+    for word in words[:start] if start < len(words) else ():
+        if word.startswith("-") and _name(word) not in (*_WITH_VALUE, *_FLAGS):
+            raise UsageError(
+                f"{word} is no option of check. Options of sbatch follow the script: {words[start]} {word}"
+            )
     own, others = list(words[: start + 1]), list[str]()
     rest = iter(words[start + 1 :])
     for word in rest:
-        name, equals, _ = word.partition("=")
-        name = name.replace("_", "-")
+        name = _name(word)
         (own if name in (*_WITH_VALUE, *_FLAGS) else others).append(word)
-        if name in _WITH_VALUE and not equals:
+        if name in _WITH_VALUE and "=" not in word:
             own += [value for value in [next(rest, None)] if value is not None]
     return own, others
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
+
+
+def _is_job(path: Path) -> bool:
+    """Return whether a path names a script for Slurm, also one that is missing."""
+    return path.suffix == ".sh" or is_script(path)
 
 
 def run(options: CheckOptions) -> int:
     """Print what is wrong with a cluster; return 1 if that includes errors."""
     from vae_tune.cli.check.command import check, check_job
 
-    if options.file is not None and is_script(options.file):
+    if options.file is not None and _is_job(options.file):
         if options.address or options.make_token:
             raise UsageError(f"{options.file} is a script for Slurm: leave out --address and --make-token.")
         return check_job(options.file, shlex.split(options.others), options.results_dir, options.offline)

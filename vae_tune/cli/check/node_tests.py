@@ -50,7 +50,7 @@ def try_storage(folder: Path) -> str | None:
     """Read what the driver wrote, and write something; return what went wrong."""
     try:
         if not exists(folder / _MARK):
-            return "it is another folder on this node, not the one that the driver sees."
+            return "it is not shared: this node has another folder of that name."
         write_bytes(folder / uuid.uuid4().hex, _CONTENT, QUICK)
     except (OSError, ValueError) as error:
         return telling_line(error)

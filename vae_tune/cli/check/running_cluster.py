@@ -113,7 +113,7 @@ def describe(answer: Probe, skew: float) -> str:
     """Return a line about a node that answered."""
     versions = ", ".join(f"{name} {answer.versions[name]}" for name in ("Python", "ray", "torch"))
     speed = f"{answer.images_per_second:,.0f} images a second on {answer.device}"
-    return f"{versions}; clock {skew:+.2f} s; {speed}"
+    return f"{versions}; clock {skew:+.2f} s from the one here; {speed}"
 
 
 def lost_nodes(nodes: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:

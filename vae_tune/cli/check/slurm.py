@@ -20,7 +20,7 @@ from vae_tune.cli.check.slurm_script import Script, seconds
 from vae_tune.config.errors import UsageError, telling_line
 from vae_tune.config.storage import QUICK, delete_folder
 
-_COMMANDS = ("scontrol", "sbatch", "srun")
+_COMMANDS = ("scontrol", "sbatch", "sinfo", "srun")
 _PROBE = "vae_tune.cli.check.slurm_probe"
 _PATIENCE_SECONDS = 60
 """How long to wait for a node: a busy cluster has none."""
@@ -28,7 +28,13 @@ _ANSWER_SECONDS = 240
 """How long its answer may take, with a first import of PyTorch from a shared disk."""
 _WHERE = ("account", "clusters", "constraint", "exclude", "nodelist", "partition", "qos", "reservation")
 """Options that decide on which nodes a job may run."""
+_HOW_MUCH = ("nodes", "cpus-per-task", "mem", "mem-per-cpu", "gres", "gpus", "constraint")
+"""Options that decide whether the nodes of a partition suffice."""
+_TOO_MUCH = ("node configuration", "Node count", "processors")
+"""What is printed where they do not."""
 _RAY_START = re.compile(r"^[^#\n]*\bray start\b", re.MULTILINE)
+_NUMBER = re.compile(r"^Job \d+ to start")
+"""How Slurm begins when it could start a job; the number is none of a job that there is."""
 _SIGNAL = re.compile(r"USR1@(\d+)")
 _SHORTEST_SECONDS = 60
 """What a job needs to start, beside the time to pause."""
@@ -52,7 +58,7 @@ def check_script(script: Script, results_dir: str | None, offline: bool, say: Ca
     known = partitions(shown.stdout)
     problems += [*partition(script, known), *time_limit(script, known)]
     if not _has_error(problems):
-        problems += dry_run(script, say)
+        problems += dry_run(script, known, say)
     if not _has_error(problems):
         problems += try_node(script, results_dir or ".", say)
     return problems
@@ -124,17 +130,35 @@ def _named(script: Script, known: Mapping[str, Mapping[str, str]]) -> list[str]:
     return [name for name, properties in known.items() if properties.get("Default") == "YES"]
 
 
-def dry_run(script: Script, say: Callable[[str], None]) -> Iterator[Problem]:
+def dry_run(script: Script, known: Mapping[str, Mapping[str, str]], say: Callable[[str], None]) -> Iterator[Problem]:
     """Ask Slurm whether it accepts the job, and when it could start."""
     done = _run("sbatch", "--test-only", *script.typed, str(script.path))
     lines = [line.removeprefix("sbatch: ") for line in (done.stderr + done.stdout).splitlines() if line.strip()]
     if done.returncode == 0:
-        say(f"Slurm: {(lines or ['the job is accepted'])[-1]}")
+        say(f"Slurm: {_NUMBER.sub('the job could start', (lines or ['the job is accepted'])[-1])}")
         return
     first = (lines or [f"exit code {done.returncode}"])[0]
     reason = first.removeprefix("error: ").removeprefix("allocation failure: ").rstrip(".")
     advice = "Options after the script are those of sbatch; `sinfo` shows the nodes."
+    if any(text in reason for text in _TOO_MUCH):
+        asked = " ".join(f"--{name}={script.options[name]}" for name in _HOW_MUCH if name in script.options)
+        advice = f"It asks for {asked or 'one CPU'}; {'; '.join(map(nodes_of, _named(script, known)))}."
     yield Problem("error", str(script.path), f"sbatch refuses the job: {reason}.", advice)
+
+
+def nodes_of(partition: str) -> str:
+    """Return what the nodes of a partition have, for a message."""
+    shown = _run("sinfo", "--noheader", "--exact", f"--partition={partition}", "--format=%D %c %m %G").stdout
+    groups = [line.split() for line in shown.splitlines()]
+    described = (
+        f"{_count(count, 'node')} with {_count(cpus, 'CPU')}, {memory} MB, {gres.replace('(null)', 'no GPU')} each"
+        for count, cpus, memory, gres in groups
+    )
+    return f"{partition} has {' and '.join(described) or 'no nodes'}"
+
+
+def _count(number: str, name: str) -> str:
+    return f"{number} {name}{'' if number == '1' else 's'}"
 
 
 def try_node(script: Script, results_dir: str, say: Callable[[str], None]) -> Iterator[Problem]:
@@ -145,13 +169,13 @@ def try_node(script: Script, results_dir: str, say: Callable[[str], None]) -> It
         return
     options = [f"--{name}={value}" for name, value in script.options.items() if name in _WHERE and value]
     job = ["--nodes=1", "--ntasks=1", "--time=5", f"--immediate={_PATIENCE_SECONDS}", "--job-name=vae-tune-check"]
-    say("Waiting for a node to test ...")
+    say(f"Waiting up to {_PATIENCE_SECONDS} seconds for one free node to test ...")
     try:
         answer, errors = _ask("srun", "--unbuffered", *options, *job, sys.executable, "-m", _PROBE, str(folder))
     finally:
         with contextlib.suppress(OSError, ValueError):  # it was writable a moment ago
             delete_folder(folder, QUICK)
-    yield from [no_answer(errors)] if answer is None else judge(answer, say)
+    yield from [no_answer(errors)] if answer is None else judge(answer, str(folder.parent), say)
 
 
 def _ask(*command: str) -> tuple[dict[str, Any] | None, str]:
@@ -176,12 +200,14 @@ def _ask(*command: str) -> tuple[dict[str, Any] | None, str]:
         return answer, errors.read()
 
 
-def judge(answer: Mapping[str, Any], say: Callable[[str], None]) -> Iterator[Problem]:
+def judge(answer: Mapping[str, Any], results: str, say: Callable[[str], None]) -> Iterator[Problem]:
     """Find what is wrong with a node that answered."""
     from vae_tune.cli.check.running_cluster import Probe, describe, node_problems
 
     probe = Probe(answer["versions"], answer["storage"], answer["images_per_second"], answer["device"])
     say(f"{answer['node']}: {describe(probe, answer['skew'])}")
+    if probe.storage is None:
+        say(f"{results} is shared with {answer['node']}, which can write to it.")
     yield from node_problems(answer["node"], probe, answer["skew"], own_versions())
     if answer["temporary"]:
         yield Problem("error", answer["node"], answer["temporary"], "")
