@@ -145,7 +145,7 @@ def test_a_port_that_is_taken_is_said_in_a_line(monkeypatch, capsys, folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere is no study: study.json is missing"),
+        (["nowhere"], "nowhere is no study: the folder is missing"),
         (["nowhere", "--port", "65536"], "port must be in 0..65535, but got 65536"),
         ([], "missing"),
     ],

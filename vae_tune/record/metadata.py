@@ -18,7 +18,7 @@ from optuna.distributions import CategoricalDistribution, distribution_to_json, 
 from vae_tune.config import message_hints, names
 from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import from_dict, to_dict
-from vae_tune.config.files import absolute, address
+from vae_tune.config.files import absolute, address, is_remote
 from vae_tune.config.local_copies import original_address
 from vae_tune.config.metric import METRIC, Metric
 from vae_tune.config.settings import NO_EARLY_STOPPING, SLURM, SearchConfig, TrialConfig
@@ -147,7 +147,8 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         if metadata["kind"] not in names.KINDS or metadata["schema"] > SCHEMA:
             raise ValueError(f"'kind' is {metadata['kind']!r}, 'schema' {metadata['schema']}")
     except FileNotFoundError as error:
-        raise UsageError(f"{original_address(folder)} is no study: {names.STUDY_FILE} is missing.") from error
+        missing = names.STUDY_FILE if is_remote(folder) or folder.exists() else "the folder"
+        raise UsageError(f"{original_address(folder)} is no study: {missing} is missing.") from error
     except NotADirectoryError as error:
         raise UsageError(f"{address(folder)} is no study: it is no folder.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
