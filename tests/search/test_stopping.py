@@ -277,6 +277,20 @@ def test_a_signal_while_ray_starts_is_heeded_once_it_is_up(number, error, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_pause_that_was_asked_for_before_the_start_starts_no_ray(tmp_path, tiny, monkeypatch):
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        hold_pause()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        monkeypatch.setattr(search_start, "running_ray", lambda *_: pytest.fail("started"))
+        monkeypatch.setattr(search_start, "load_images", lambda *_: tiny)
+        with pytest.raises(PausedAtStart):
+            tuning.run_search(SearchConfig(study_name="s", results_dir=tmp_path))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sigterm_that_ray_heeds_as_it_starts_is_an_interruption_too(tmp_path, tiny, monkeypatch):
     def ray(*_):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ray does

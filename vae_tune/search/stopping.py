@@ -246,7 +246,7 @@ def interruptible(stopping: Stopping) -> Iterator[None]:
 
     def pause(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if not stopping.reason:
-            say("SIGUSR1: the search is pausing; its trials save their state.")
+            say("SIGUSR1: the search is pausing; trials in progress save their state.")
         stopping.pause()
 
     handlers = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt, signal.SIGUSR1: pause}

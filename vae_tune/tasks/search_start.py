@@ -130,9 +130,10 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
     """
     resources = plan.config.resources
     with ThreadPoolExecutor(1) as reader, contextlib.ExitStack() as running:
-        reading = reader.submit(load_images, plan.config.data, view.say, view.prepare, plan.arrays)
         early = crash_notice(_KILLED_EARLY, release_command(resources.address))
         with interruptible(stopping):
+            _heed(stopping)  # asked for before
+            reading = reader.submit(load_images, plan.config.data, view.say, view.prepare, plan.arrays)
             try:
                 ray = running.enter_context(running_ray(resources, view.warn, stopping.interrupt))
             except SystemExit as exited:  # of SIGTERM, for which Ray has handlers of its own as it starts
@@ -146,9 +147,14 @@ def _started(plan: Plan, view: View, stopping: Stopping) -> Iterator[tuple[Image
                 most, stopped = _most_trials(plan), lambda: bool(stopping.reason)
                 free = requested_slots(resources, most, view.say, stopped, per_gpu)
                 slots = running.enter_context(free)
-        if stopping.reason:
-            raise (PausedAtStart if stopping.reason == PAUSED else KeyboardInterrupt)(_NOTHING)
+        _heed(stopping)
         yield images, slots, ray
+
+
+def _heed(stopping: Stopping) -> None:
+    """End a search that a signal has stopped already."""
+    if stopping.reason:
+        raise (PausedAtStart if stopping.reason == PAUSED else KeyboardInterrupt)(_NOTHING)
 
 
 def _most_trials(plan: Plan) -> int:
