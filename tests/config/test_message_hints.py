@@ -93,3 +93,7 @@ def test_the_command_that_an_error_suggests_can_be_run(typed, tmp_path):
     assert suggested.startswith(typed)
     repeated = subprocess.run(f"{suggested} --help", shell=True, check=False, **options)
     assert (repeated.returncode, repeated.stderr) == (0, "")
+
+
+def test_one_of_a_kind_is_no_plural():
+    assert [message_hints.quantity(count, "trial") for count in (0, 1, 2)] == ["0 trials", "1 trial", "2 trials"]

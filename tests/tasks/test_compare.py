@@ -48,6 +48,17 @@ def test_a_study_has_its_winner_its_reference_and_its_cost(two):
     assert row.cpu_hours == pytest.approx(2 * row.wall_hours)  # two slots
 
 
+def test_searches_that_differ_in_their_seed_show_it(tmp_path, two):
+    for name, seed in (("one", 0), ("other", 7)):
+        hand_made(tmp_path / name, {"losses": (140, 130, 120)})
+        metadata = read_json(tmp_path / name / "study.json")
+        metadata["config"]["trial"]["seed"] = seed
+        write_json(tmp_path / name / "study.json", metadata)
+    lines = comparison(load_studies([tmp_path / "one", tmp_path / "other"]))
+    assert lines[3].split() == ["seed", "of", "the", "search", "0", "7"]
+    assert not any("seed" in line for line in comparison(two))
+
+
 def test_the_words_stand_in_columns_and_tell_which_is_best_and_why(two):
     text = "\n".join(comparison(two))
     assert "nats per image, grey values of mnist" in text

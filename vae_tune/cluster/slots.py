@@ -16,6 +16,7 @@ from ray.autoscaler.sdk import request_resources
 from vae_tune.config.compat.ray import draining_nodes
 from vae_tune.config.errors import UsageError
 from vae_tune.config.machine_limits import available_memory, cpu_note
+from vae_tune.config.message_hints import quantity
 from vae_tune.config.settings import SLURM, ResourceConfig
 
 _PATIENCE_SECONDS = 1200.0
@@ -49,7 +50,7 @@ class Slots:
 
     def __str__(self) -> str:
         """Return for instance "3 trials side by side, 2 CPUs each"."""
-        cpus = _quantity(self.cpus, "CPU")
+        cpus = quantity(self.cpus, "CPU")
         if not self.gpus:
             return f"{_trials(self.count)}, {cpus} each"
         with_gpu = f"{_trials(self.count - self.without_gpu)}, {cpus} and {self.gpus:g} GPU each"
@@ -90,7 +91,7 @@ def find_slots(config: ResourceConfig, per_gpu: int = MOST_PER_GPU) -> Slots:
     slots = count_slots(nodes, config, per_gpu)
     if slots.count == 0:
         where = "this machine has" if config.address is None else "no node of the cluster has more than"
-        cpus, gpus = (_quantity(max([node.get(kind, 0) for node in nodes] or [0]), kind) for kind in ("CPU", "GPU"))
+        cpus, gpus = (quantity(max([node.get(kind, 0) for node in nodes] or [0]), kind) for kind in ("CPU", "GPU"))
         raise UsageError(
             f"cpus_per_trial={config.cpus_per_trial} and gpus_per_trial={slots.gpus:g} do not fit: "
             f"{where} {cpus} and {gpus}{cpu_note() if config.address is None else ''}."
@@ -257,10 +258,6 @@ class CurrentSlots:
         if found and (were_missing or found != self.slots):
             self.say(f"The cluster now has room for {found}.")
             self.slots = found
-
-
-def _quantity(count: float, noun: str) -> str:
-    return f"{count:g} {noun}{'s' if count != 1 else ''}"
 
 
 def _trials(count: int) -> str:

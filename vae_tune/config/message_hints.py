@@ -72,6 +72,11 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     return f" Did you mean {plain[near[0]]}?" if near else ""
 
 
+def quantity(count: float, noun: str) -> str:
+    """Return a number with its noun, such as "1 trial"."""
+    return f"{count:g} {noun}{'s' if count != 1 else ''}"
+
+
 def command(name: str, *arguments: Path | str) -> str:
     """Return the command line that runs ``name`` with ``arguments``, such as ``vae-tune report results/a``."""
     start = _start or _this_start()

@@ -20,6 +20,7 @@ import numpy as np
 from vae_tune.analysis.advice import Finding
 from vae_tune.analysis.study import Study
 from vae_tune.config.files import write_json
+from vae_tune.config.message_hints import quantity
 from vae_tune.config.names import COMPLETE, EPOCH, EPOCH_BUDGET, FORECAST_FILE, SPEARMAN, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import AshaConfig
 from vae_tune.record.metadata import resume_command
@@ -85,7 +86,7 @@ def _findings(study: Study, check: Callable[[], None], outlook: Outlook | None) 
         return
     curves = study_curves(study)
     if curves.whole.sum() < FEWEST:
-        yield _not_enough(f"{curves.whole.sum()} trials trained to the end, needs {FEWEST}")
+        yield _not_enough(f"{quantity(curves.whole.sum(), 'trial')} trained to the end, needs {FEWEST}")
         return
     last = study.max_epochs
     rungs = [set(asha.rungs(last)) for asha in _compared(study.config.asha)]

@@ -155,6 +155,9 @@ def comparison(studies: Studies) -> list[str]:
     table = table.drop(columns=unused)
     rows = dict(_numbers(str(column), table[column], unit) for column in table)
     rows |= _configurations(studies)
+    seeds = [str(study.config.trial.seed) for study in studies.studies]
+    if len(set(seeds)) > 1:
+        rows = {"seed of the search": seeds} | rows
     metadata = studies.studies[0].metadata
     title = unit.title if unit.ranking.is_users else f"Losses: negative ELBO, {unit.title}"
     kind = f"{title} of {metadata['data']['dataset']}"

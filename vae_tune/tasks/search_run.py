@@ -12,6 +12,7 @@ from vae_tune.cluster.worker_entry import ray_trainable
 from vae_tune.config import names
 from vae_tune.config.files import absolute, address
 from vae_tune.config.machine_limits import cpu_note
+from vae_tune.config.message_hints import quantity
 from vae_tune.config.metric import METRIC
 from vae_tune.config.settings import TrialConfig
 from vae_tune.config.storage import claim_for
@@ -70,7 +71,9 @@ def _announce(search: RunningSearch) -> None:
             view.warn(warning)
     if record.rows:
         going = len(record.rows) - record.ended
-        view.say(f"Resumed: {record.ended} trials have ended, {going} unfinished ones continue.")
+        view.say(
+            f"Resumed: {quantity(record.ended, 'trial')} ended before, {quantity(going, 'unfinished trial')} to go on."
+        )
 
 
 def target_line(target: float, unit: LossUnit) -> str:

@@ -73,7 +73,11 @@ def _print_best_trials(console: Console, rows: Sequence[TrialRow], unit: LossUni
     names = list(searched)[: max(1, (console.width - _OTHER_COLUMNS_WIDTH) // _COLUMN_WIDTH)]
     loss = unit.ranking.name if unit.nats == 1 else unit.name.replace("/", "/_")
     columns = [name.replace(PREFIX, f"{PREFIX}_") for name in ("trial", "state", "epochs", loss, *names, "seconds")]
-    table = _table(f"The best of {len(rows)} trials", *(name.replace("_", "\n") for name in columns), left="state")
+    table = _table(
+        f"The best of {message_hints.quantity(len(rows), 'trial')}",
+        *(name.replace("_", "\n") for name in columns),
+        left="state",
+    )
     for row in best:
         table.add_row(
             f"ref. {row.trial}" if row.trial == REFERENCE_TRIAL else str(row.trial),

@@ -18,6 +18,7 @@ from vae_tune.cli.check.document import Problem, nearest
 from vae_tune.cli.check.node_tests import open_storage, own_versions
 from vae_tune.cli.check.slurm_script import Script, seconds
 from vae_tune.config.errors import UsageError, telling_line
+from vae_tune.config.message_hints import quantity
 from vae_tune.config.storage import QUICK, delete_folder
 
 _COMMANDS = ("scontrol", "sbatch", "sinfo", "srun")
@@ -149,16 +150,12 @@ def dry_run(script: Script, known: Mapping[str, Mapping[str, str]], say: Callabl
 def nodes_of(partition: str) -> str:
     """Return what the nodes of a partition have, for a message."""
     shown = _run("sinfo", "--noheader", "--exact", f"--partition={partition}", "--format=%D %c %m %G").stdout
-    groups = [line.split() for line in shown.splitlines()]
+    groups = [line.replace("(null)", "no GPU").split(maxsplit=3) for line in shown.splitlines()]
     described = (
-        f"{_count(count, 'node')} with {_count(cpus, 'CPU')}, {memory} MB, {gres.replace('(null)', 'no GPU')} each"
+        f"{quantity(int(count), 'node')} with {quantity(int(cpus), 'CPU')}, {memory} MB, {gres} each"
         for count, cpus, memory, gres in groups
     )
     return f"{partition} has {' and '.join(described) or 'no nodes'}"
-
-
-def _count(number: str, name: str) -> str:
-    return f"{number} {name}{'' if number == '1' else 's'}"
 
 
 def try_node(script: Script, results_dir: str, say: Callable[[str], None]) -> Iterator[Problem]:
