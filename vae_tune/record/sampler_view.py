@@ -109,6 +109,8 @@ class _ViewStorage:
         self._failed: list[int] = []
         self._trials: list[FrozenTrial] = []
         """All trials at the last call."""
+        self._set_aside: list[FrozenTrial] = []
+        """The same, as :func:`as_set_aside` returns them."""
         self._shown: list[FrozenTrial] = []
         """Those of them that are presented."""
         self._extrapolated: list[FrozenTrial] | None = None
@@ -123,7 +125,7 @@ class _ViewStorage:
         """Return the presented trials in one of ``states``."""
         trials = [*self._warm_start, *self._storage.get_all_trials(study_id, deepcopy=False)]
         if not self._is_known(trials):
-            self._shown = [as_set_aside(trials[place]) for place in self._best_and_newest(trials)]
+            self._shown = [self._set_aside[place] for place in self._best_and_newest(trials)]
             self._trials, self._extrapolated = trials, None
         shown = self._shown
         if states is None or TrialState.COMPLETE in states:
@@ -147,8 +149,11 @@ class _ViewStorage:
         merits = []  # of the unfinished ones that are presented as pruned
         unfinished, self._unfinished = [*self._unfinished, *range(self._known, len(trials))], []
         for place in unfinished:
-            trial = as_set_aside(trials[place])
-            if not trials[place].state.is_finished():
+            has_changed = place >= self._known or trials[place] is not self._trials[place]
+            if has_changed:
+                self._set_aside[place : place + 1] = [as_set_aside(trials[place])]
+            trial = self._set_aside[place]
+            if not has_changed or not trials[place].state.is_finished():
                 self._unfinished.append(place)
                 if trial.state in _LEARNED:
                     merits.append((_merit(trial, self._sign), place))
