@@ -104,10 +104,10 @@ def test_such_a_line_is_found(line):
     assert list(private_parts_of_others(line))
 
 
-@pytest.mark.parametrize("library", ["optuna", "ray", "torch", "torchvision", "tyro"])
+@pytest.mark.parametrize("library", ["optuna", "ray", "ray_tune", "torch", "torchvision", "tyro"])
 def test_each_module_states_the_installed_version(library):
     said = importlib.import_module(f"vae_tune.config.compat.{library}").__doc__
-    minor = ".".join(version(library).split(".")[:2])
+    minor = ".".join(version(library.partition("_")[0]).split(".")[:2])
     assert f" {minor}" in said
 
 

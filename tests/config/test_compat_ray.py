@@ -20,6 +20,7 @@ from ray.tune.experiment import Trial
 
 import vae_tune
 from vae_tune.config.compat import ray as private_ray
+from vae_tune.config.compat import ray_tune as private_tune
 
 ROOT = Path(vae_tune.__file__).parents[1]
 
@@ -81,7 +82,7 @@ def test_tune_counts_no_callbacks_takes_no_signal_and_gives_actors_of_this_machi
     from ray.tune.execution import class_cache
 
     before = class_cache.DEFAULT_ENV_VARS
-    with private_ray.lean_tune(local=local):
+    with private_tune.lean_tune(local=local):
         assert usage.tag_callbacks([object()]) is False
         handler = signal.getsignal(signal.SIGUSR1)
         assert not tune._setup_signal_catching().is_set()
@@ -99,7 +100,7 @@ def test_a_trial_whose_worker_ends_while_it_trains_fails_alone(error):
     actor = tracked_actor.TrackedActor("a", on_error=lambda *about: told.append(about))
     task = tracked_actor_task.TrackedActorTask(actor, on_error=lambda *about: told.append(about))
     manager = mock.Mock()
-    with private_ray.lean_tune(local=True):
+    with private_tune.lean_tune(local=True):
         actor_manager.RayActorManager._actor_task_failed(manager, task, error)
     manager._cleanup_actor.assert_called_once_with(tracked_actor=actor)
     assert told == [(actor, error), (actor, error)]
@@ -149,7 +150,7 @@ def test_of_a_trial_tune_keeps_the_last_report_and_when_it_has_ended_only_the_st
     loss, rate = 1234.5678901234, 0.98765432101234  # no digits of a moment or a duration
     trial.set_config({"rate": rate})
     trial.evaluated_params = {"rate": rate}
-    with private_ray.lean_tune(local=True):
+    with private_tune.lean_tune(local=True):
         trial.update_last_result({"training_iteration": 1, "val_loss": loss})
     trial.set_status(Trial.TERMINATED)
 
@@ -160,7 +161,7 @@ def test_of_a_trial_tune_keeps_the_last_report_and_when_it_has_ended_only_the_st
     assert holding(loss) == {"last_result"}
     assert holding(rate) == {"config", "evaluated_params"}
     trial._Trial__unresolved_config = trial.config
-    private_ray.forget_trial(trial)
+    private_tune.forget_trial(trial)
     assert holding(loss) | holding(rate) == set()
     assert trial.is_finished()
 
@@ -175,13 +176,13 @@ def test_of_a_trial_tune_keeps_the_last_report_and_when_it_has_ended_only_the_st
     ],
 )
 def test_tune_writes_the_newest_failure_of_a_trial_in_this_form(trial, error, line, worker_died):
-    assert private_ray.last_failure(trial) == ["failed without a message"]
+    assert private_tune.last_failure(trial) == ["failed without a message"]
     for each in (ValueError("earlier"), error):
         trial.handle_error(each)
-    failure = private_ray.last_failure(trial)
+    failure = private_tune.last_failure(trial)
     assert failure[0].startswith(line)
-    assert private_ray.is_worker_death(failure) is worker_died
-    assert private_ray.is_out_of_memory(failure) is isinstance(error, OutOfMemoryError)
+    assert private_tune.is_worker_death(failure) is worker_died
+    assert private_tune.is_out_of_memory(failure) is isinstance(error, OutOfMemoryError)
 
 
 def test_ray_validates_the_configuration_of_a_cluster():

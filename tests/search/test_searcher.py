@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from tests.record.test_study_record import METADATA
 from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.cluster.slots import Slots
-from vae_tune.config.compat.ray import lean_tune
+from vae_tune.config.compat.ray_tune import lean_tune
 from vae_tune.config.errors import SearchError
 from vae_tune.config.names import EPOCH, GPU_ERROR, GPU_MEMORY, GPUS, RUNNING, TRIAL, VAL_LOSS, VALUES
 from vae_tune.config.settings import AshaConfig, TrialConfig
@@ -296,6 +296,19 @@ def test_a_trial_that_does_not_fit_beside_the_running_ones_waits_and_is_the_next
     assert searcher.suggest("b")[TRIAL] == 1
     assert searcher.suggest("c")[TRIAL] == 2
     assert [row.state for row in record.rows] == ["COMPLETE", "RUNNING", "RUNNING"]
+
+
+def test_all_slots_are_taken_once_a_worker_got_nothing_until_a_trial_ends(record):
+    searcher = with_memory(record, 10, lambda _: 5)
+    assert not searcher.all_slots_are_taken
+    for name in "ab":
+        searcher.suggest(name)
+        assert not searcher.all_slots_are_taken
+    assert searcher.suggest("c") is None
+    assert searcher.all_slots_are_taken
+    searcher.on_trial_complete("a", result(BASE.max_epochs, 100.0))
+    assert searcher.suggest("c")
+    assert not searcher.all_slots_are_taken
 
 
 def test_a_trial_that_never_fits_fails_with_both_numbers_and_the_next_one_is_handed_out(record):

@@ -27,10 +27,10 @@ from vae_tune.cluster.slots import count_slots
 from vae_tune.cluster.slurm import NodeSteps, noticed_cancel, own_address, this_job, use_own_token
 from vae_tune.config.compat.ray import (
     bootstrap_address,
-    lean_tune,
     start_local,
     use_token_file,
 )
+from vae_tune.config.compat.ray_tune import lean_tune
 from vae_tune.config.errors import SearchError, UsageError, telling_line
 from vae_tune.config.machine_limits import niceness
 from vae_tune.config.settings import SLURM, ResourceConfig

@@ -12,7 +12,7 @@ from ray.tune.stopper import Stopper
 
 from vae_tune.cluster.ray_processes import NO_TASK, RayDied
 from vae_tune.cluster.ray_runtime import ray_is_alive
-from vae_tune.config.compat.ray import forget_trial, is_out_of_memory, is_worker_death, last_failure
+from vae_tune.config.compat.ray_tune import forget_trial, is_out_of_memory, is_worker_death, last_failure
 from vae_tune.config.names import TRIAL
 from vae_tune.search.stopping import Stopping
 from vae_tune.search.trial_states import Lifecycle

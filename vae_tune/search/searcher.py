@@ -60,6 +60,8 @@ class StudySearcher(Searcher):
         self._needs = needs
         self._shares: dict[str, tuple[float, int]] = {}
         """GPUs and bytes of memory of each worker, by lease."""
+        self.all_slots_are_taken = False
+        """Whether the last worker that asked got nothing for want of a slot: only a trial that ends changes that."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return what the worker ``trial_id`` trains: number and hyperparameters of a trial, and its share of a GPU.
@@ -70,7 +72,8 @@ class StudySearcher(Searcher):
             return str(Searcher.FINISHED)
         slots = self._slots() if self._slots else None
         shares = [self._shares[lease] for lease in self.trials.leases]
-        if slots and slots.are_taken([gpus for gpus, _ in shares]):
+        self.all_slots_are_taken = bool(slots and slots.are_taken([gpus for gpus, _ in shares]))
+        if self.all_slots_are_taken:
             return None
         gpus = slots.gpus_of_next([gpus for gpus, _ in shares]) if slots else 0.0
         number, memory = None, 0

@@ -17,6 +17,7 @@ from vae_tune.cluster.ray_runtime import ray_is_alive
 from vae_tune.cluster.slots import Slots
 from vae_tune.cluster.worker_entry import trial_resources
 from vae_tune.config import names
+from vae_tune.config.compat.ray_tune import busy_steps
 from vae_tune.config.settings import SearchConfig, TrialConfig
 from vae_tune.config.space import Space
 from vae_tune.config.trial_values import with_values
@@ -83,7 +84,8 @@ def run_trials(
     )
     try:
         with record.synced_in_background():
-            tuner.fit()
+            with busy_steps(lambda: searcher.all_slots_are_taken):
+                tuner.fit()
             with searcher.trials.recording():
                 record.wait()
     except Exception as error:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import ray
@@ -23,13 +22,10 @@ from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication import authentication_token_setup, authentication_utils
 from ray._private.node import Node
 from ray._private.state import GlobalState, state
-from ray.exceptions import OutOfMemoryError, RayActorError, RaySystemError
+from ray.exceptions import RaySystemError
 from ray.experimental import internal_kv
 
 from vae_tune.config.cuda_devices import visible_devices
-
-if TYPE_CHECKING:
-    from ray.tune.experiment import Trial
 
 _POLL_SECONDS = 0.05
 _GCS_ADDRESS, _TEMP_DIR = "--gcs-address=", "--temp_dir="
@@ -225,73 +221,6 @@ def wait_for_node(address: str, node: str, found: Event, canceled: Event) -> Non
             if canceled.wait(_POLL_SECONDS):
                 return
         found.set()
-
-
-@contextmanager
-def lean_tune(*, local: bool) -> Iterator[None]:
-    """Keep Tune from work that delays a search's trials, and from the signals of this process.
-
-    It counts callbacks for usage statistics even where these are turned off, and imports MLflow for this. And it gives
-    its actors an environment of their own, so that they cannot use workers that were started before. That environment
-    holds one variable for PyTorch Lightning, and variables that the workers of this machine inherit anyway. It would
-    put a handler of its own in the place of one of SIGUSR1, and end the search without a reason. And it would end the
-    search where Ray ends a worker for want of memory while that trains, since this is no error of an actor in Ray.
-
-    Of each report it would update averages of all numbers. At the end it would write the state of all trials, and look
-    for files of results of each: for 10,000 trials this takes seconds and memory, and nothing here reads it.
-    """
-    from ray.air._internal import usage
-    from ray.air.execution._internal import actor_manager
-    from ray.tune import tune
-    from ray.tune.execution import class_cache, tune_controller
-    from ray.tune.execution.tune_controller import TuneController
-    from ray.tune.trainable.metadata import _TrainingRunMetadata
-
-    def nothing(*_: Any, **__: Any) -> None:
-        pass
-
-    def no_analysis(**_: Any) -> Any:
-        return SimpleNamespace(trials=())
-
-    deaths = (RayActorError, OutOfMemoryError)
-    no_environment = mock.patch.multiple(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=frozenset())
-    with (
-        mock.patch.object(usage, "tag_callbacks", return_value=False),
-        mock.patch.object(tune, "_setup_signal_catching", Event),
-        mock.patch.object(tune, "ExperimentAnalysis", no_analysis),
-        mock.patch.object(actor_manager, "RayActorError", deaths),
-        mock.patch.object(tune_controller, "RayActorError", deaths),
-        mock.patch.multiple(TuneController, checkpoint=nothing, _mark_trial_to_checkpoint=nothing),
-        mock.patch.object(_TrainingRunMetadata, "update_metric", nothing),
-        no_environment if local else nullcontext(),
-    ):
-        yield
-
-
-def forget_trial(trial: Trial) -> None:
-    """Delete what Tune keeps of a trial that has ended, but its state: nothing reads it any more."""
-    trial.run_metadata.last_result = {}
-    trial._default_result_or_future = None
-    trial._Trial__unresolved_config = trial.config = {}  # type: ignore[attr-defined]
-    trial.evaluated_params = {}
-    trial.storage = None
-
-
-def last_failure(trial: Trial) -> list[str]:
-    """Return the lines that Tune wrote about a trial's newest failure; at least one."""
-    text = Path(trial.error_file).read_text(errors="replace") if trial.error_file else ""
-    lines = text.rpartition("Failure # ")[2].splitlines()[1:]
-    return [line.strip() for line in lines if line.strip()] or ["failed without a message"]
-
-
-def is_worker_death(failure: Sequence[str]) -> bool:
-    """Return whether a trial failed because its worker died; else the trial's own code raised an error."""
-    return failure[0].startswith("The actor ")
-
-
-def is_out_of_memory(failure: Sequence[str]) -> bool:
-    """Return whether Ray's memory monitor killed the worker of a trial; pages of advice follow the first line."""
-    return "killed due to the node running low on memory" in failure[0]
 
 
 def validate_cluster_config(config: dict[str, Any]) -> None:
