@@ -175,6 +175,9 @@ def test_what_a_job_was_given_is_noted_for_its_record_if_slurm_answers(program, 
     slurm.note_given(job_on("n1"))
     given = ["--partition=main", "--nodes=2", "--cpus-per-task=4", "--mem=2G", "--gres=gpu:2", "--time=01:00:00"]
     assert this_run()["sbatch"] == given
+    program("scontrol", f'echo "{SHOWN.replace("MinMemoryNode=2G", "MinMemoryNode=0")}"')  # no memory is counted
+    slurm.note_given(job_on("n1"))
+    assert this_run()["sbatch"] == [option for option in given if option != "--mem=2G"]
     program("scontrol", "exit 1")
     slurm.note_given(job_on("n1"))
     assert "sbatch" not in this_run()
@@ -187,6 +190,7 @@ def test_what_a_job_was_given_is_noted_for_its_record_if_slurm_answers(program, 
         ("TresPerNode=gres:gpu:a100:2,gres:shard:4", "--gres=gpu:a100:2,shard:4"),
         ("TresPerJob=gres:gpu:8", "--gpus=8"),
         ("TresPerJob=gres/gpu:a100:8", "--gpus=a100:8"),
+        ("ReqTRES=cpu=1,mem=4G,node=1 MinMemoryNode=0", "--mem=0"),
         ("Features=a100&ib", "--constraint=a100&ib"),
         ("Reservation=course", "--reservation=course"),
     ],

@@ -362,9 +362,10 @@ def _restarts(shown: str) -> int:
 def _options(shown: str, without: Sequence[str] = ()) -> Iterator[str]:
     """Yield the options of ``sbatch`` that a job was submitted with, from ``scontrol show job``."""
     fields = _fields(shown)
+    unset = ["(null)", "N/A", *(["0"] if ",mem=" not in shown else [])]  # all memory, where Slurm counts none
     for option, name in _OPTIONS.items():
         value = fields.get(name, "(null)")
-        if value not in ("(null)", "N/A") and option not in without:
+        if value not in unset and option not in without:
             yield f"--{option}={_KIND[option].sub('', value) if option in _KIND else value}"
 
 
