@@ -175,6 +175,16 @@ def test_nothing_to_train_is_refused(tmp_path):
     assert make_plan(longer(study.folder, 5, num_samples=3), None, study.folder).remaining == 1
 
 
+def test_a_study_that_may_train_no_more_epochs_is_not_made_longer(tmp_path):
+    study = hand_made(tmp_path / "s", {"losses": [9.0, 8.0, 7.0]}, {"losses": [9.0, 8.0, 7.0]})
+    folder = with_checkpoints(study.folder, [0, 1])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"trained 6 epochs, all that .*\n.* larger --max-total-epochs"):
+        make_plan(longer(folder, 5, max_total_epochs=6), None, folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert make_plan(longer(folder, 5, max_total_epochs=7), None, folder).remaining == 2
+
+
 def test_the_trials_that_go_on_are_ready_and_a_rung_decides_where_the_last_epoch_was(tmp_path):
     folder = make_study(tmp_path / "s", max_epochs=9, trials=60)
     with_checkpoints(folder, complete_in(folder))

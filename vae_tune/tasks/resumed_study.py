@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from vae_tune.record.lock import refuse_without_locks
 from vae_tune.record.metadata import read_metadata, read_space, refuse_changes, resume_command
 from vae_tune.record.remote_sync import update_working_copy
 from vae_tune.record.reopening import Reopening, plan_reopening
-from vae_tune.record.trials import read_study, trials_in
+from vae_tune.record.trials import read_study, row_from_trial, trials_in
 from vae_tune.search.sampler import SAMPLERS
 from vae_tune.search.scheduler_factory import SCHEDULERS
 from vae_tune.tasks.model_code import models_of, with_options
@@ -107,6 +108,12 @@ def read_resumed(config: SearchConfig, resume: Path, arrays: Arrays | None) -> R
         raise UsageError(
             f"No trial can go on to epoch {reopening.max_epochs}: the reference failed, and no other one that was "
             "trained to the end has a checkpoint.\nAdd trials with --num-samples, or start a new study."
+        )
+    trained = sum(row_from_trial(trial).epochs for trial in own)
+    if reopening and reopening.is_longer and trained >= (config.max_total_epochs or math.inf):
+        raise UsageError(
+            f"The trials have trained {trained} epochs, all that max_total_epochs allows.\n"
+            "Give a larger --max-total-epochs, or None for no limit."
         )
     return ResumedStudy(config, folder, metadata, space, storage, remaining, reopening)
 
