@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.system.conftest import ROOT, descendants, is_whole, wait_for
+from tests.system.conftest import ROOT, descendants, is_whole, table, wait_for
 from vae_tune.cluster.auth_token import make_token
+from vae_tune.config.files import read_json
 
 pytestmark = pytest.mark.system
 
@@ -122,3 +123,19 @@ def test_a_search_runs_as_a_job(head, tmp_path):
     assert "Winner: trial" in done.stdout
     assert head.token not in done.stdout + done.stderr
     is_whole(tmp_path / "job", trials=2)
+
+
+def test_a_search_whose_cluster_ends_at_the_moment_of_its_sigterm_says_so_and_ends(head, search, tmp_path):
+    """Last here: it ends the head."""
+    folder = tmp_path / "out" / "together"
+    words = ("--address", head.address, "--num-samples", 5, "--max-epochs", 50, "--results-dir", "out")
+    running = search(*words, "--study-name", "together", environment=head.environment)
+    wait_for(lambda: table(folder / "epochs.csv"), running)
+    for pid in (head.pid, *descendants(head.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    running.kill(signal.SIGTERM)
+    code, output = running.wait(timeout=45)  # Ray itself waits for its servers for a minute
+    assert code == 130, output
+    assert read_json(folder / "study.json")["status"] == "interrupted"
+    assert "--resume out/together" in output
