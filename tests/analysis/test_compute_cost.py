@@ -23,13 +23,14 @@ def at(seconds):
 
 
 def study(folder, runs, *trials, max_epochs=3, asha=ASHA):
-    """A study from ``(started, ended, slots)`` for each run, and for each trial its state, when it started and ended,
-    and ``(reported, seconds)`` for each epoch."""
+    """A study from ``(started, ended, slots)`` for each run, with ``(time, slots)`` for each change of them, and for
+    each trial its state, when it started and ended, and ``(reported, seconds)`` for each epoch."""
     entries = []
-    for started, ended, slots in runs:
+    for started, ended, slots, *changes in runs:
         entries.append({"started": at(started).isoformat()})
         entries[-1] |= {} if ended is None else {"ended": at(ended).isoformat()}
         entries[-1] |= {} if slots is None else {"slots": slots}
+        entries[-1] |= {"slot_changes": [{"time": at(time).isoformat(), **there} for time, there in changes]}
     rows = [
         {
             "state": state,
@@ -138,6 +139,20 @@ def test_each_run_counts_with_its_own_resources(tmp_path):
     trial = ("COMPLETE", 0, 130, [(10, 10), (120, 10), (130, 10)])
     cost = compute_cost(study(tmp_path, [(0, 10, ONE_SLOT), (100, 130, ONE_SLOT | {"cpus": 4})], trial))
     assert cpu_seconds(cost) == {"complete": 10 + 4 * 20, "idle": 4 * 10}
+
+
+def test_slots_count_for_the_time_that_they_were_there(tmp_path):
+    two, gone = ONE_SLOT | {"count": 2}, ONE_SLOT | {"count": 0}
+    trial = ("COMPLETE", 0, 30, [(10, 10), (20, 10), (30, 10)])
+    cost = compute_cost(study(tmp_path, [(0, 50, ONE_SLOT, (10, two), (25, ONE_SLOT), (40, gone), (60, two))], trial))
+    assert cpu_seconds(cost) == {"complete": 30, "idle": 10 + 2 * 15 + 15 - 30}
+    assert cost.wall_seconds == 50
+
+
+def test_a_node_with_a_gpu_that_joins_counts_from_then_on(tmp_path):
+    with_gpu = {"count": 3, "cpus": 1, "gpus": 0.5, "without_gpu": 1}
+    cost = compute_cost(study(tmp_path, [(0, 50, ONE_SLOT, (10, with_gpu))]))
+    assert cost.hours["idle"] * 3600 == pytest.approx(40 * 3 * 0.5)
 
 
 def test_a_killed_run_counts_up_to_its_last_report_and_a_note_says_so(tmp_path):

@@ -169,23 +169,27 @@ def test_a_wait_for_a_node_can_be_interrupted(cluster):
     assert cluster.requests == [[{"CPU": 1}] * 5, []]
 
 
-def slots_now(said, unfinished=lambda: 0, address="auto"):
-    return CurrentSlots(Slots(16, 1, 0), ResourceConfig(address=address), said.append, said.append, unfinished)
+def slots_now(said, unfinished=lambda: 0, address="auto", record=lambda _: None):
+    slots, config = Slots(16, 1, 0), ResourceConfig(address=address)
+    return CurrentSlots(slots, config, said.append, said.append, unfinished, record)
 
 
 def test_slots_follow_the_nodes_and_stay_while_there_are_none(cluster):
-    said = []
-    now = slots_now(said)
+    said, recorded = [], []
+    now = slots_now(said, record=recorded.append)
     cluster.nodes = [CPU, CPU]
     assert now().count == 32
     assert said == ["The cluster now has room for 32 trials side by side, 1 CPU each."]
     cluster.nodes = []
     assert now().count == 32
+    assert now().count == 32
     assert len(said) == 2
     assert "Waiting for a node" in said[1]
     cluster.nodes = [CPU, CPU]
     assert now().count == 32
+    assert now().count == 32
     assert said[2:] == said[:1]
+    assert recorded == [Slots(32, 1, 0), Slots(0, 1, 0), Slots(32, 1, 0)]
 
 
 def test_nodes_that_are_about_to_go_have_no_slots(cluster):
@@ -218,6 +222,6 @@ def test_a_node_that_no_trial_fits_on_adds_nothing_to_the_share_of_the_gpus():
 
 
 def test_on_this_machine_slots_never_change(cluster):
-    now = slots_now([], address=None)
+    now = slots_now([], address=None, record=pytest.fail)
     assert now() is now()
     assert cluster.requests == []

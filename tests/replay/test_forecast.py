@@ -74,6 +74,19 @@ def test_a_stopped_trial_goes_on_from_its_last_loss_where_whole_ones_abound_too(
     assert lasts[1] > lasts[0] + 2
 
 
+@pytest.mark.parametrize(("later", "workers"), [([], 2), ([5, 0], 5)])
+def test_a_replay_has_as_many_workers_as_the_last_run_had_slots_at_most(tmp_path, monkeypatch, later, workers):
+    study = load_study(make_study(tmp_path / "s", trials=50, slots=2, failed=0))
+    (run,) = study.metadata["runs"]
+    changes = [run["slots"] | {"time": run["started"], "count": count} for count in later]
+    study.metadata["runs"] = [run | {"slots": run["slots"] | {"count": 9}}, run | {"slot_changes": changes}]
+    asked = []
+    monkeypatch.setattr(module, "_factors", lambda *words: asked.append(words[2]) or [])
+    monkeypatch.setattr(module, "_gain", lambda *words: asked.append(words[2]) or [])
+    assert forecast(study, 60) == []
+    assert asked == [workers, workers]
+
+
 def test_early_stopping_that_would_have_saved_is_advised_with_its_share(tmp_path):
     # Each trial is worse than the one before, so ASHA stops all but the reference after an epoch: 4 + 11 of 48.
     study = rates(tmp_path / "s", np.linspace(0.5, 0.9, 12), lambda place: 100 + 10 * place)

@@ -26,7 +26,8 @@ from vae_tune.cluster.slots import Slots, find_slots
 from vae_tune.config.settings import AshaConfig, DataConfig, ResourceConfig, SearchConfig, TrialConfig
 from vae_tune.config.space import DEFAULT_SPACE
 from vae_tune.images.datasets import load_images
-from vae_tune.record.metadata import new_metadata
+from vae_tune.record.metadata import new_metadata, read_metadata
+from vae_tune.record.run_slots import slots_of_run
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping
 from vae_tune.search.tuner import run_trials
@@ -73,6 +74,7 @@ def test_a_search_waits_for_a_node_uses_another_and_survives_the_loss_of_the_fir
     assert {row["state"] for row in table(folder / "trials.csv")} == {"COMPLETE"}
     reports = [(row["trial"], row["epoch"]) for row in table(folder / "epochs.csv")]
     assert len(reports) == len(set(reports)) == 24
+    assert [each.count for each in slots_of_run(read_metadata(folder)["runs"][0])][:2] == [1, 2]
 
 
 def asked_for(address):

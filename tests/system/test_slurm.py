@@ -14,6 +14,7 @@ from tests.system.slurm import running_slurm
 from vae_tune.config.files import read_json
 from vae_tune.config.settings import DataConfig, TrialConfig
 from vae_tune.images.datasets import load_images
+from vae_tune.record.run_slots import slots_of_run
 from vae_tune.vae.checkpoint import checkpoint_folder
 from vae_tune.vae.training import fit
 
@@ -97,6 +98,7 @@ def test_a_search_uses_both_nodes_keeps_its_token_and_leaves_nothing_behind(slur
     assert status(folder) == "complete"
     study = read_json(folder / "study.json")
     assert (study["config"]["trial"]["seed"], study["runs"][0]["slurm_job"]) == (3, f"{job}_3")
+    assert [each.count for each in slots_of_run(study["runs"][0])] == [1, 2]
     assert token not in output
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
     assert slurm.processes(SLURM_JOB_ID=job) == []

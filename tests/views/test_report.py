@@ -197,6 +197,18 @@ def test_a_search_in_slurm_jobs_names_them_and_goes_on_as_another(tmp_path):
     assert "; Slurm job 15_3)" in words
 
 
+def test_slots_that_changed_are_named_by_their_largest_number(tmp_path):
+    folder = make_study(tmp_path / "s", trials=4, slots=1)
+    assert "s on 1 slot ·" in read(folder)[0]
+    metadata = json.loads((folder / "study.json").read_text())
+    (run,) = metadata["runs"]
+    run["slot_changes"] = [{"time": run["started"], **run["slots"], "count": count} for count in (2, 0)]
+    (folder / "study.json").write_text(json.dumps(metadata))
+    words, _ = read(folder)
+    assert "s on up to 2 slots ·" in words
+    assert "; up to 2 x 1 CPU)" in words
+
+
 def test_it_says_all_that_the_study_teaches(whole, parsed):
     words, _ = parsed
     findings = conclusions(load_study(whole))

@@ -1,13 +1,16 @@
 """The compute cost of a search: where its hours went, derived from its record alone.
 
 The record holds the length of each epoch, when it was reported, when each trial started and ended, and for each run
-of the search its slots, its start and its end. :attr:`ComputeCost.notes` names what the record does not hold.
+of the search its slots over time, its start and its end. :attr:`ComputeCost.notes` names what the record does not
+hold.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from vae_tune.analysis.study import Study, load_study
 from vae_tune.config import names
 from vae_tune.config.names import CPU_HOURS, ENDED, EPOCHS, FAIL, GPU_HOURS, SECONDS, STARTED, STATE, TIME, TRIAL
 from vae_tune.record.lock import is_being_written
+from vae_tune.record.run_slots import RunSlots, slots_of_run
 
 _WORDS = {state: names.STATE_WORDS[state] for state in names.STATES}
 UNFINISHED, REPEATED, IDLE = _WORDS[names.RUNNING], "repeated", "idle"
@@ -63,7 +67,8 @@ def compute_cost(study: Study) -> ComputeCost:
     The cost of an epoch is its length times the CPUs (GPUs) of a slot. *Failed* includes the time from a failed
     trial's last report to its end. *Repeated* was in flight when a run of the search ended, and had to be trained
     again: from an unfinished trial's last report to the end of the run, at most its longest epoch. *Idle* is the rest
-    of slots x wall-clock: starting workers, checkpoints, waiting, the evaluation at the end.
+    of slots x wall-clock: starting workers, checkpoints, waiting, the evaluation at the end. Where the slots changed
+    during a run, each number of slots counts for the time that there were so many.
     """
     trials = study.trials
     states = trials[STATE].astype(object)  # as a category a state without trials would be a group too
@@ -82,7 +87,7 @@ def compute_cost(study: Study) -> ComputeCost:
     entries = hours.groupby(charges["what"]).sum().reindex([*_WORDS.values(), REPEATED, IDLE], fill_value=0.0)
     wall = runs["end"] - runs["start"]
     for kind, share in _SHARES.items():
-        whole = float((wall * runs["slots"] * runs[share]).sum(skipna=False)) / 3600
+        whole = float(runs[f"all_{share}"].sum(skipna=False)) / 3600
         entries.loc[IDLE, kind] = whole - min(whole, entries[kind].sum())  # NaN where a run's slots are not known
     counted = trials.groupby(states.map(_WORDS))[EPOCHS].agg(["size", "sum"]).reindex(entries.index, fill_value=0)
     entries = entries.assign(trials=counted["size"].astype(int), epochs=counted["sum"].astype(int))
@@ -93,7 +98,7 @@ def compute_cost(study: Study) -> ComputeCost:
         entries = entries.astype({"trials": int, "epochs": int})
     if entries[CPU_HOURS][REPEATED] > 0:
         notes.append("Repeated is an upper bound: from a trial's last report to the end of that run of the search.")
-    if runs["slots"].isna().any():
+    if runs["all_cpus"].isna().any():
         notes.append("The idle time is unknown: the number of slots of a run is not recorded.")
     stopped = trials.loc[stopped_trials(study).index]
     stopped = stopped[stopped[EPOCHS] > 0]
@@ -132,20 +137,36 @@ def _unreported(lives: pd.DataFrame, epochs: pd.DataFrame, run: Any, pauses: Seq
 
 
 def _runs(study: Study, clock: SearchClock) -> tuple[pd.DataFrame, list[str]]:
-    """Return one row per run (start and end in seconds since 1970, slots, cpus, gpus, over), and notes on them."""
+    """Return one row per run, and notes on them.
+
+    Columns: start and end in seconds since 1970; over; the cpus and, at most, the gpus of a slot; all_cpus and
+    all_gpus, the CPU-seconds and GPU-seconds of all slots while they were there, NaN where they are not recorded.
+    """
     rows: list[dict[str, Any]] = []
     notes = []
     entries = study.metadata["runs"]
     for number, (entry, last) in enumerate(zip(entries, clock.last_events, strict=True), 1):
-        slots = entry.get("slots") or {"count": None, "cpus": study.config.resources.cpus_per_trial, "gpus": 0}
+        slots = slots_of_run(entry)
         over = number < len(entries) or "ended" in entry or not is_being_written(study.folder)
         end = pd.Timestamp(entry["ended"]) if "ended" in entry else last if over else pd.Timestamp.now("UTC")
         if over and "ended" not in entry:
             notes.append(f"Run {number} of the search was killed: its cost counts up to its last report.")
         start = pd.Timestamp(entry["started"])
-        rows.append({"start": start.timestamp(), "end": end.timestamp(), "over": over, **slots})
-    frame = pd.DataFrame(rows, columns=["start", "end", "over", "count", "cpus", "gpus"])
-    return frame.rename(columns={"count": "slots"}).astype({"slots": float, "cpus": float, "gpus": float}), notes
+        row = {"start": start.timestamp(), "end": end.timestamp(), "over": over}
+        row["cpus"] = float(slots[0].cpus if slots else study.config.resources.cpus_per_trial)
+        row["gpus"] = float(max((each.gpus for each in slots), default=0))
+        row |= {f"all_{share}": _all_seconds(slots, share, end.timestamp()) for share in _SHARES.values()}
+        rows.append(row)
+    columns = ["start", "end", "over", *_SHARES.values(), *(f"all_{share}" for share in _SHARES.values())]
+    return pd.DataFrame(rows, columns=columns), notes
+
+
+def _all_seconds(slots: Sequence[RunSlots], share: str, end: float) -> float:
+    """Return the CPU-seconds or GPU-seconds of all slots of a run up to ``end``, NaN where they are not recorded."""
+    moments = [*(min(pd.Timestamp(each.time).timestamp(), end) for each in slots), end]
+    seconds = [until - since for since, until in pairwise(moments)]
+    each_time = [time * each.count * float(getattr(each, share)) for time, each in zip(seconds, slots, strict=True)]
+    return sum(each_time) if slots else math.nan
 
 
 def _seconds(moments: pd.Series[Any]) -> pd.Series[float]:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 import ray.exceptions
@@ -221,7 +221,8 @@ def release_command(address: str | None) -> list[str]:
 class CurrentSlots:
     """The slots at any moment: those of a cluster change with its nodes. No more are requested than are needed.
 
-    ``say`` gets a line about each change; ``fail`` ends the search after a long time without a node.
+    ``say`` gets a line about each change; ``fail`` ends the search after a long time without a node. ``record`` gets
+    the slots after each change: none of them while the cluster has no node.
     """
 
     slots: Slots
@@ -230,8 +231,10 @@ class CurrentSlots:
     fail: Callable[[str], None]
     unfinished: Callable[[], int]
     """Returns how many trials have not ended."""
+    record: Callable[[Slots], None]
 
     def __post_init__(self) -> None:
+        self._recorded = self.slots
         self._nodes = _Nodes(self.config, self.say)
         self._requested = 0
         self._next = time.monotonic() + _POLL_SECONDS
@@ -243,6 +246,10 @@ class CurrentSlots:
             self._next = now + _POLL_SECONDS
             with suppress(ray.exceptions.RayError, RuntimeError, OSError):
                 self._update()
+            found = self.slots if self._nodes.missing_since is None else replace(self.slots, count=0)
+            if found != self._recorded:
+                self._recorded = found
+                self.record(found)
         return self.slots
 
     def _update(self) -> None:

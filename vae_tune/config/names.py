@@ -12,6 +12,8 @@ SLURM_JOB = "slurm_job"
 """Entry of a run in study.json: the id of the Slurm job that it was, if it was one."""
 SBATCH = "sbatch"
 """Entry of a run in study.json: the options of ``sbatch`` that say what its Slurm job was given."""
+SLOTS, SLOT_CHANGES = "slots", "slot_changes"
+"""Entries of a run in study.json: the slots at its start, and those after each change, with its ``time``."""
 
 # Keys of a report and columns of epochs.csv and trials.csv
 TRIAL, STATE, REASON = "trial", "state", "reason"

@@ -24,6 +24,7 @@ from vae_tune.config.message_hints import quantity
 from vae_tune.config.names import COMPLETE, EPOCH, EPOCH_BUDGET, FORECAST_FILE, SPEARMAN, TARGET_LOSS, TIME_BUDGET
 from vae_tune.config.settings import AshaConfig
 from vae_tune.record.metadata import resume_command
+from vae_tune.record.run_slots import most_slots, slots_of_run
 from vae_tune.record.trials import read_trials, row_from_trial
 from vae_tune.replay.curves import Array, Curve, Curves, study_curves
 from vae_tune.replay.setting import Setting
@@ -98,7 +99,8 @@ def _findings(study: Study, check: Callable[[], None], outlook: Outlook | None) 
             found = "unknown" if np.isnan(poorest[SPEARMAN]) else f"{poorest[SPEARMAN]:.2f}"
             yield _not_enough(f"rank correlation {found} at epoch {poorest[EPOCH]:.0f}, needs {LOWEST_CORRELATION}")
             return
-    workers = study.metadata["runs"][-1].get("slots", {}).get("count", 1)
+    most = most_slots(slots_of_run(study.metadata["runs"][-1]))
+    workers = most.count if most else 1
     source = Recorded(curves, surrogate, check)
     yield from _factors(study, source, workers)
     yield from _gain(study, source, workers)

@@ -12,9 +12,10 @@ from vae_tune.config.errors import UsageError
 from vae_tune.config.fields import to_dict
 from vae_tune.config.files import address
 from vae_tune.config.local_copies import mark_copy, original_path
-from vae_tune.config.names import CODE, REOPENED
+from vae_tune.config.names import CODE, REOPENED, SLOTS
 from vae_tune.images.datasets import Images
 from vae_tune.record.metadata import as_reopened, new_metadata, refuse_other_data, this_run
+from vae_tune.record.run_slots import with_change
 from vae_tune.record.study_record import StudyRecord
 from vae_tune.record.trials import now
 from vae_tune.search.initial_trials import InitialTrials
@@ -33,7 +34,7 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
     config = to_dict(dataclasses.replace(plan.config, resume=None, notify=None))
     if plan.metadata is not None:
         config["space"] = plan.metadata["config"]["space"]  # shows where the space is from; it is not read again
-    start = {"started": now(), "num_samples": plan.config.num_samples, "slots": dataclasses.asdict(slots)}
+    start = {"started": now(), "num_samples": plan.config.num_samples, SLOTS: dataclasses.asdict(slots)}
     entry = {**start, **this_run()}
     if plan.metadata is not None:
         refuse_other_data(plan.metadata, plan.config, images)
@@ -71,6 +72,12 @@ def open_record(plan: Plan, images: Images, slots: Slots, view: View) -> StudyRe
         (view.say if other.trials else view.warn)(str(other))
     _warn_of_repeats(record, plan, view)
     return record
+
+
+def record_slots(record: StudyRecord, slots: Slots) -> None:
+    """Record that this run has other slots from now on."""
+    change = with_change(record.metadata["runs"][-1], dataclasses.asdict(slots), now())
+    record.set_status(record.metadata["status"], **change)
 
 
 def with_image_defaults(plan: Plan, channels: int) -> Plan:

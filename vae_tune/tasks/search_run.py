@@ -23,6 +23,7 @@ from vae_tune.search.ray_restarts import run_with_restarts
 from vae_tune.search.stopping import explain
 from vae_tune.search.tuner import run_trials
 from vae_tune.tasks.model_code import codes_of, models_of
+from vae_tune.tasks.search_record import record_slots
 from vae_tune.tasks.search_start import RunningSearch
 from vae_tune.tasks.winner_listener import WinnerListener
 from vae_tune.vae.memory_estimate import PROCESS, training_bytes
@@ -40,7 +41,8 @@ def train_trials(search: RunningSearch) -> None:
     with WinnerListener(search) as winner:
         record.watchers.append(stopping.listen)
         record.listeners += [winner, view]
-        slots = CurrentSlots(search.slots, plan.config.resources, view.say, stopping.fail, search.unfinished)
+        changed = partial(record_slots, record)
+        slots = CurrentSlots(search.slots, plan.config.resources, view.say, stopping.fail, search.unfinished, changed)
         run_with_restarts(partial(_run, search, slots), record, stopping, search.ray, view.warn)
         record.refresh()  # the listeners may not know yet what was recorded just before a Ray died
         unfinished = search.unfinished()

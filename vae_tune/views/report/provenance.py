@@ -17,6 +17,7 @@ from vae_tune.config.metric import METRIC
 from vae_tune.config.model_options import PREFIX
 from vae_tune.config.names import BEST_FOLDER, CONFIG_FILE, DEVICE, FUNCTION, REOPENED, SLURM_JOB, VAL_LOSS
 from vae_tune.config.settings import DataConfig, TrialConfig
+from vae_tune.record.run_slots import most_slots, slots_of_run, up_to
 from vae_tune.views.formatting import format_moment, format_value
 
 
@@ -91,9 +92,10 @@ def _metric(unit: LossUnit) -> str:
 
 def _run(run: Mapping[str, Any]) -> str:
     """Return the command of a run with its start, end and slots, and its Slurm job."""
-    slots = run.get("slots", {})
-    resources = f"; {slots['count']} x {slots['cpus']} CPU" if slots else ""
-    resources += f" and {slots['gpus']:g} GPU" if slots.get("gpus") else ""
+    slots = slots_of_run(run)
+    most = most_slots(slots)
+    resources = f"; {up_to(slots)}{most.count} x {most.cpus} CPU" if most else ""
+    resources += f" and {most.gpus:g} GPU" if most and most.gpus else ""
     resources += f"; Slurm job {run[SLURM_JOB]}" if SLURM_JOB in run else ""
     end = f"{format_moment(run['ended'])} UTC" if "ended" in run else "an unrecorded end"
     return f"{shlex.join(run['command'])} ({format_moment(run['started'])} UTC to {end}{resources})"

@@ -16,6 +16,7 @@ from vae_tune.config.csv_tables import read_csv
 from vae_tune.config.names import CONFIRMATION_FILE, EPOCHS, FAILED, REFERENCE_TRIAL, RUNNING, STATE, STATE_WORDS
 from vae_tune.record.lock import is_being_written
 from vae_tune.record.metadata import resume_command, status_label
+from vae_tune.record.run_slots import most_slots, slots_of_run, up_to
 from vae_tune.views.formatting import (
     code_length_table,
     confirmation_table,
@@ -46,8 +47,9 @@ def make_status(study: Study) -> dict[str, str]:
 def make_facts(study: Study, cost: ComputeCost) -> list[str]:
     """Return the line below the title: images, trials, time and slots, start."""
     data, runs = study.metadata["data"], study.metadata["runs"]
-    slots = runs[-1].get("slots")
-    on_slots = f" on {slots['count']} slot{'s' if slots['count'] > 1 else ''}" if slots else ""
+    slots = slots_of_run(runs[-1])
+    most = most_slots(slots)
+    on_slots = f" on {up_to(slots)}{most.count} slot{'s' if most.count > 1 else ''}" if most else ""
     return [
         f"{data['dataset']}, {data['train']:,} training images",
         f"{len(study.trials)} trials, {len(study.epochs):,} epochs",
