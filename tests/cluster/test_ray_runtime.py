@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import ray
 
-from vae_tune.cluster import node_resources
+from vae_tune.cluster import node_resources, worker_server
 from vae_tune.cluster import ray_runtime as cluster
 from vae_tune.cluster.ray_processes import RayDied
 from vae_tune.config.errors import SearchError, UsageError
@@ -89,6 +89,7 @@ def test_ray_is_told_of_the_cores_that_trials_use(monkeypatch, machine, config, 
     monkeypatch.setattr(cluster, "ensure_private_token", lambda: None)
     monkeypatch.setattr(node_resources, "usable_cpus", lambda: machine[0])
     monkeypatch.setattr(node_resources, "visible_gpus", lambda: machine[1])
+    monkeypatch.setattr(worker_server, "_CAN_FORK", False)  # else workers have imported all before they start
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with cluster.running_ray(ResourceConfig(**config)):
         assert found["num_cpus"] == told

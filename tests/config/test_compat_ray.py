@@ -33,19 +33,34 @@ def test_ray_is_pinned_to_the_release_that_was_checked():
     assert ray.__version__.startswith("2.60.")
 
 
-def test_rays_start_is_given_its_private_options(monkeypatch, tmp_path):
+AGENTS = ["--dashboard_agent_command=python agent.py --port=1", "--runtime_env_agent_command=python main.py"]
+
+
+@pytest.mark.parametrize("launcher", ["launcher.py", None])
+def test_rays_start_is_given_its_private_options(monkeypatch, tmp_path, launcher):
     given = {}
 
     def init(*_, **options):
         """See what is patched while Ray starts; mock refuses to patch a name that is not there."""
         services, parameter = private_ray.services, private_ray.parameter
-        given.update(options, process=services.ConsolePopen, node=services.get_node, params=parameter.RayParams())
+        given.update(options, node=services.get_node, params=parameter.RayParams())
+        services.ConsolePopen(["/bin/raylet", f"--session_dir={tmp_path}", "--node_id=7", *AGENTS], env={"A": "1"})
+        services.ConsolePopen(["/bin/gcs_server", *AGENTS], env={})
 
     source = inspect.getsource(ray.init)
     monkeypatch.setattr(ray, "init", init)
-    private_ray.start_local(private_ray.NodeResources(2, None, 7, 9), str(tmp_path), ["os"], print, len)
-    assert (given["process"], given["node"]) == (print, len)
-    assert (given["params"].no_monitor, given["params"].include_log_monitor) == (True, False)
+    monkeypatch.setattr(private_ray._raylet, "persist_port", lambda *_: None)
+    start, own = mock.Mock(), private_ray.NodeResources(2, None, 7, 9)
+    private_ray.start_local(own, str(tmp_path), launcher, ["os"], start, len)
+    raylet, server = start.call_args_list
+    agents, added = AGENTS, {}
+    if launcher:
+        agents, added = [f"{word.partition('=')[0]}=/bin/cat" for word in AGENTS], private_ray._LEAN
+    assert (raylet.args[0][-2:], raylet.kwargs["env"]) == (agents, {"A": "1", **added})
+    assert (server.args[0][-2:], server.kwargs["env"]) == (AGENTS, {})
+    params = given["params"]
+    assert (given["node"], params.setup_worker_path) == (len, launcher)
+    assert (params.no_monitor, params.include_log_monitor) == (True, False)
     assert (given["num_cpus"], given["num_gpus"], given["object_store_memory"]) == (2, None, 7)
     for name in ("_memory", "_node_ip_address", "_temp_dir", "_system_config"):
         assert given[name]
@@ -54,9 +69,21 @@ def test_rays_start_is_given_its_private_options(monkeypatch, tmp_path):
     assert list(inspect.signature(private_ray.get_node).parameters) == ["gcs_address", "node_id"]
 
 
+def test_a_raylet_finds_the_ports_of_its_agents_where_they_are_written_and_knows_its_variables(tmp_path):
+    services = inspect.getsource(private_ray.services.start_raylet)
+    assert all(f'"{option}{{}}"' in services for option in private_ray._AGENTS)
+    command = ["raylet", f"--session_dir={tmp_path}", "--node_id=7"]
+    private_ray._start_lean(lambda *_, **__: None, command, env={})
+    for port in private_ray._AGENT_PORTS:
+        assert private_ray._raylet.wait_for_persisted_port(str(tmp_path), "7", port, timeout_ms=1000) == -1
+    raylet = Path(private_ray.services.RAYLET_EXECUTABLE).read_bytes()
+    assert all(name.encode() in raylet for name in private_ray._LEAN)
+
+
 def test_ray_knows_the_options_of_its_start():
     known = set(inspect.signature(private_ray.parameter.RayParams).parameters)
     assert {"no_monitor", "include_log_monitor", "gcs_address", "node_ip_address", "num_cpus", "temp_dir"} <= known
+    assert "setup_worker_path" in known
     assert {"num_gpus", "memory", "object_store_memory"} <= known
     assert {"head", "shutdown_at_exit", "spawn_reaper"} <= set(inspect.signature(private_ray.Node).parameters)
 

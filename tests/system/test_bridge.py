@@ -1,7 +1,6 @@
 """The bridge under a real Ray Tune, with trainables that cost nothing.
 
-Each trial that loses its worker, and each search, takes new workers: these import neither torch, which only the
-trials of a real search need, nor this module.
+Each trial that loses its worker, and each search, takes new workers: these do not import this module.
 """
 
 import math
@@ -22,7 +21,7 @@ from vae_tune.record.study_record import StudyRecord
 from vae_tune.search.stopping import Stopping
 from vae_tune.search.tuner import run_trials
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("without_torch", "local_ray")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("local_ray")]
 
 CONFIG = SearchConfig(num_samples=12, trial=TrialConfig(max_epochs=MAX_EPOCHS))
 
@@ -37,14 +36,6 @@ def run(tmp_path, tiny, trainable, config=CONFIG, space=DEFAULT_SPACE, ending=No
 
 def states(record):
     return [trial.state.name for trial in record.study.trials]
-
-
-@pytest.fixture(scope="module")
-def without_torch():
-    """Let the workers of the Ray that is started next import no more than these trials need."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vae_tune.cluster.ray_runtime._PRELOAD", "ray.tune")
-        yield
 
 
 def test_trials_end_as_what_they_are(tmp_path, tiny):

@@ -1,13 +1,14 @@
-"""What Ray starts on one machine, and the workers that wait there for the first trials."""
+"""What Ray starts on one machine, and how the workers of trials start there."""
 
 import os
+import signal
 import sys
 
 import pytest
 import ray
 from ray.tune.execution.class_cache import _ActorClassCache
 
-from tests.system.conftest import SLOTS, descendants, wait_for
+from tests.system.conftest import descendants
 from vae_tune.cluster.ray_folder import is_ray_folder
 from vae_tune.config.compat.ray import running_rays
 
@@ -19,6 +20,8 @@ def test_ray_starts_only_what_a_search_on_one_machine_uses():
     assert "raylet/raylet" in commands
     assert "monitor.py" not in commands  # neither the autoscaler's nor the one of the logs
     assert "dashboard.py" not in commands
+    assert "Agent" not in commands
+    assert list(descendants(os.getpid()).values()).count("/bin/cat ") == 2
 
 
 def test_the_ray_of_a_search_is_none_for_address_auto():
@@ -26,23 +29,38 @@ def test_the_ray_of_a_search_is_none_for_address_auto():
     assert [is_ray_folder(one.folder) for one in running_rays() if one.address == address] == [True]
 
 
-def test_trials_take_the_workers_that_ray_started_before_them_and_that_have_imported_torch():
-    class Trial:
-        def where(self):
-            return os.getpid(), "vae_tune.cluster.trainable" in sys.modules
+@pytest.fixture
+def trial():
+    """Return a function that starts an actor as Tune starts that of a trial."""
+    started = []
 
-    waiting = wait_for(lambda: [pid for pid, name in descendants(os.getpid()).items() if name.startswith("ray::IDLE")])
-    actor = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
-    pid, imported = ray.get(actor.where.remote())
-    assert imported
-    assert pid in waiting or len(waiting) < SLOTS.count  # not all had come up when they were listed
+    class Trial:
+        def about(self):
+            imported = "vae_tune.cluster.trainable" in sys.modules
+            return {"parent": os.getppid(), "imported": imported, "niceness": os.getpriority(os.PRIO_PROCESS, 0)}
+
+    def start():
+        started.append(_ActorClassCache().get(Trial).options(num_cpus=1).remote())
+        return started[-1]
+
+    yield start
+    for actor in started:
+        ray.kill(actor)
+
+
+def test_workers_start_when_trials_need_them_and_are_forks_that_have_imported_torch(trial):
+    assert [name for name in descendants(os.getpid()).values() if name.startswith("ray::")] == []
+    actors = [trial(), trial()]
+    for about in ray.get([actor.about.remote() for actor in actors]):
+        assert about["imported"]
+        assert "worker_server" in descendants(os.getpid())[about["parent"]]
+        assert about["niceness"] == os.getpriority(os.PRIO_PROCESS, 0)  # that of the command that started the search
     assert ray.get_runtime_context().runtime_env == {}
 
 
-def test_a_trial_has_the_niceness_of_the_command_that_started_the_search():
-    class Trial:
-        def niceness(self):
-            return os.getpriority(os.PRIO_PROCESS, 0)
-
-    actor = _ActorClassCache().get(Trial).options(num_cpus=1).remote()
-    assert ray.get(actor.niceness.remote()) == os.getpriority(os.PRIO_PROCESS, 0)
+def test_workers_start_by_themselves_once_the_process_that_forks_them_was_killed(trial):
+    (server,) = [pid for pid, name in descendants(os.getpid()).items() if "worker_server" in name]
+    os.kill(server, signal.SIGKILL)
+    about = ray.get(trial().about.remote())
+    assert not about["imported"]
+    assert "raylet/raylet" in descendants(os.getpid())[about["parent"]]

@@ -69,6 +69,13 @@ class ExploreOptions(Options):
 
 def run(options: ExploreOptions) -> None:
     """Run an exploration, or continue one."""
+    from vae_tune.cluster.worker_server import started_early
+
+    with started_early(options.resources.address):
+        _run(options)
+
+
+def _run(options: ExploreOptions) -> None:
     from vae_tune.tasks.explore import explore, plan
 
     if options.resume is None:

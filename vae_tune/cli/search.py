@@ -17,9 +17,12 @@ def run(config: SearchConfig) -> int:
         from vae_tune.tasks.slurm_job import run_in_job
 
         return run_in_job(config)
-    from vae_tune.tasks.search import run_search
+    from vae_tune.cluster.worker_server import started_early
 
-    return 0 if run_search(config).best is not None else 1
+    with started_early(config.resources.address):
+        from vae_tune.tasks.search import run_search
+
+        return 0 if run_search(config).best is not None else 1
 
 
 def defaults(arguments: Sequence[str]) -> SearchConfig:

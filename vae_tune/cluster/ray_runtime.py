@@ -21,10 +21,12 @@ import ray.exceptions
 from vae_tune.cluster.auth_token import ensure_private_token
 from vae_tune.cluster.gpus import Gpu, choose_gpus, only
 from vae_tune.cluster.node_resources import own_resources
+from vae_tune.cluster.ray_environment import set_ray_environment
 from vae_tune.cluster.ray_folder import RayFolder, create_ray_folder, is_ray_folder
 from vae_tune.cluster.ray_processes import RayDied, RayProcesses
 from vae_tune.cluster.slots import count_slots
 from vae_tune.cluster.slurm import NodeSteps, noticed_cancel, own_address, this_job, use_own_token
+from vae_tune.cluster.worker_server import WorkerServer, worker_server
 from vae_tune.config.compat.ray import (
     bootstrap_address,
     start_local,
@@ -44,18 +46,6 @@ _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0,
 _PING_SECONDS = 20
 _OWN_CODE = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["images/mnist/", "__pycache__/"]}
 """The code for workers on other machines; they get the images from the object store."""
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # Ray Tune imports MLflow wherever it is installed
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # vae_tune prints its own progress
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # added to that of this command; Ray adds 15, and any other program goes first
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # vae_tune writes its own record
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Ray's own state is never read: a resume reads the study
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-}
 
 
 @contextmanager
@@ -71,8 +61,7 @@ def running_ray(
     about nodes that are lost. Raises UsageError if there is no cluster at that address, or no folder for a Ray of this
     machine, SearchError if Ray does not start.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_ray_environment()
     if ray.is_initialized():
         if config.address is not None:
             raise UsageError(f"Ray runs in this process already: leave out address {config.address!r}.")
@@ -82,7 +71,8 @@ def running_ray(
         if config.address is None:
             gpus, folder = choose_gpus(config, say), create_ray_folder()
             running.push(partial(_delete_unless_failed, folder))
-            started = RunningRay(partial(_start, config, folder, gpus), gpus=gpus)
+            server = running.enter_context(worker_server())
+            started = RunningRay(partial(_start, config, folder, server, gpus), gpus=gpus)
         elif config.address == SLURM:
             started = running.enter_context(_ray_of_job(config, say, interrupt))
         else:
@@ -107,16 +97,17 @@ def _ray_of_job(
     use_own_token()
     ip, steps, folder = own_address(job), NodeSteps(job, say), create_ray_folder()
 
-    def start() -> RayProcesses:
-        processes = _start_here(config, folder, ip)
+    def start(server: WorkerServer | None) -> RayProcesses:
+        processes = _start_here(config, folder, server, ip)
         steps.join(ray.get_runtime_context().gcs_address)
         return processes
 
     with ExitStack() as running:
         running.push(partial(_delete_unless_failed, folder))
+        server = running.enter_context(worker_server())
         running.enter_context(noticed_cancel(job, interrupt))
         running.callback(steps.end)
-        yield RunningRay(start)
+        yield RunningRay(partial(start, server))
 
 
 class RunningRay:
@@ -175,28 +166,34 @@ class RunningRay:
                     signal.signal(signal.SIGTERM, handler)
 
 
-def _start(config: ResourceConfig, folder: RayFolder, gpus: Sequence[Gpu]) -> RayProcesses:
+def _start(
+    config: ResourceConfig, folder: RayFolder, server: WorkerServer | None, gpus: Sequence[Gpu]
+) -> RayProcesses:
     """Start a Ray that only this machine can reach."""
     ensure_private_token()
-    return _start_here(config, folder, "127.0.0.1", gpus)
+    return _start_here(config, folder, server, "127.0.0.1", gpus)
 
 
-def _start_here(config: ResourceConfig, folder: RayFolder, ip: str, gpus: Sequence[Gpu] = ()) -> RayProcesses:
-    """Start Ray; try again if the half minute that Ray allows was too short for a busy machine.
+def _start_here(
+    config: ResourceConfig, folder: RayFolder, server: WorkerServer | None, ip: str, gpus: Sequence[Gpu] = ()
+) -> RayProcesses:
+    """Start Ray, whose workers ``server`` forks; try again if the half minute that Ray allows was too short.
 
-    Ray gets no more CPUs than the trials use, and starts one worker per CPU before any is requested. If each of these
-    workers will train, it imports all that a trial needs at once, while this process still prepares the study.
+    Ray gets no more CPUs than the trials use. Without a server, it starts one worker per CPU before any is requested;
+    if each of these will train, it imports all that a trial needs at once, while this process prepares the study.
     """
     own = own_resources()
     own = replace(own, gpus=len(gpus) or own.gpus)
     trials = count_slots([{"CPU": own.cpus, "GPU": own.gpus or 0}], config).count  # if 0, find_slots reports it later
     resources = replace(own, cpus=trials * config.cpus_per_trial or own.cpus)
-    preload = [_PRELOAD] if trials == resources.cpus else []
+    preload = [_PRELOAD] if server is None and trials == resources.cpus else []
     for _ in range(_STARTS):
         processes = RayProcesses()
         try:
+            launcher = server.listen(folder.path) if server else None
             with only(gpus):
-                start_local(resources, str(folder.path), preload, processes.start, processes.get_node, ip)
+                path = str(folder.path)
+                start_local(resources, path, launcher, preload, processes.start, processes.get_node, ip)
         except Exception as error:  # Ray raises nothing more specific
             message, too_slow = processes.start_error(), processes.were_too_slow()
             processes.kill()

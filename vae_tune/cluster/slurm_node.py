@@ -13,6 +13,7 @@ from vae_tune.cluster.node_resources import own_resources
 from vae_tune.cluster.ray_folder import create_ray_folder
 from vae_tune.cluster.ray_processes import RayProcesses
 from vae_tune.cluster.slurm import address_towards
+from vae_tune.cluster.worker_server import worker_server
 from vae_tune.config.compat.ray import start_node
 
 _POLL_SECONDS = 0.5
@@ -24,15 +25,18 @@ def run(address: str) -> str:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
     ip = address_towards(address.rpartition(":")[0])
     processes, folder = RayProcesses(), create_ray_folder()
-    try:
-        start_node(address, ip, own_resources(), str(folder.path), processes.start, processes.get_node)
-        while (exited := processes.exited()) is None:
-            if select.select([sys.stdin], [], [], _POLL_SECONDS)[0] and not sys.stdin.buffer.read(1):
-                return ""
-        return f"its {' '.join(exited)}"
-    finally:
-        processes.kill()
-        folder.delete()
+    with worker_server() as server:
+        try:
+            launcher = server.listen(folder.path) if server else None
+            path = str(folder.path)
+            start_node(address, ip, own_resources(), path, launcher, processes.start, processes.get_node)
+            while (exited := processes.exited()) is None:
+                if select.select([sys.stdin], [], [], _POLL_SECONDS)[0] and not sys.stdin.buffer.read(1):
+                    return ""
+            return f"its {' '.join(exited)}"
+        finally:
+            processes.kill()
+            folder.delete()
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import ray
+import ray._raylet
+import ray.actor
 from ray._private import parameter, ray_constants, services, utils, worker
 from ray._private.accelerators import NvidiaGPUAcceleratorManager
 from ray._private.authentication import authentication_token_setup, authentication_utils
@@ -28,13 +31,43 @@ from ray.experimental import internal_kv
 from vae_tune.config.cuda_devices import visible_devices
 
 _POLL_SECONDS = 0.05
+_raylet: Any = ray._raylet
 _GCS_ADDRESS, _TEMP_DIR = "--gcs-address=", "--temp_dir="
+_AGENTS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
 """Options of a raylet."""
+_AGENT_PORTS = (
+    _raylet.METRICS_AGENT_PORT_NAME,
+    _raylet.METRICS_EXPORT_PORT_NAME,
+    _raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    _raylet.RUNTIME_ENV_AGENT_PORT_NAME,
+)
+_IDLE = "/bin/cat"
+_LEAN = {"RAY_enable_pipe_based_agent_to_parent_health_check": "1", "RAY_prestart_worker_first_driver": "0"}
+"""Variables of a raylet whose agents are idle, and whose workers start when they are needed."""
 
 detect_fate_sharing_support: Callable[[], bool] = utils.detect_fate_sharing_support
 is_token_auth_enabled: Callable[[], bool] = authentication_utils.is_token_auth_enabled
 get_node: Callable[[str, str], dict[str, Any]] = services.get_node
 """Return what the Ray at an address knows of a node; wait for up to half a minute for it."""
+
+
+def read_token_mode() -> None:
+    """Let Ray read again whether connections need a token: it reads the environment once, when it is imported."""
+    _raylet.Config.initialize("")
+
+
+@contextmanager
+def fork_safe_imports() -> Iterator[None]:
+    """Let no import draw from Ray's random generator: two forks would draw the same IDs, and one of them ends.
+
+    Ray draws an ID for each class of actors, and seeds its generator, once a thread, when it draws the first.
+    """
+
+    def draw() -> Any:
+        return _raylet.ActorClassID(os.urandom(_raylet.ActorClassID.size()))
+
+    with mock.patch.object(ray.actor, "ActorClassID", SimpleNamespace(from_random=draw)):
+        yield
 
 
 def draining_nodes() -> Mapping[str, int]:
@@ -149,6 +182,7 @@ class NodeResources:
 def start_local(
     resources: NodeResources,
     folder: str,
+    launcher: str | None,
     preload: Sequence[str],
     start_process: Callable[..., Any],
     get_node: Any,
@@ -160,12 +194,19 @@ def start_local(
     and the dashboard with its agents: each is a Python process that takes a core while the first trials start. And it
     starts on loopback: where Ray supports clusters, so not on macOS, it replaces a loopback address by the machine's
     own, and its servers then listen on every address. Other nodes can join if ``ip`` is another address of this
-    machine. ``start_process`` and ``get_node`` replace Ray's own functions; each worker imports the modules in
-    ``preload`` before its first task.
+    machine. ``start_process`` and ``get_node`` replace Ray's own functions.
+
+    ``launcher`` replaces Ray's script that starts a worker; each worker then starts when Ray needs it. Else they start
+    before, and each imports the modules in ``preload`` before its first task.
     """
-    lean = partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
+    lean = partial(
+        parameter.RayParams,
+        no_monitor=True,
+        include_log_monitor=False,  # type: ignore[arg-type]
+        setup_worker_path=launcher,
+    )
     with (
-        _few_processes(start_process, get_node),
+        _few_processes(launcher, start_process, get_node),
         mock.patch.object(services, "start_api_server", return_value=("", None)),  # its address and its process
         mock.patch.object(parameter, "RayParams", lean),
         mock.patch.object(worker, "listen_error_messages", return_value=None),  # a dying raylet prints through it
@@ -185,7 +226,13 @@ def start_local(
 
 
 def start_node(
-    address: str, ip: str, resources: NodeResources, folder: str, start_process: Callable[..., Any], get_node: Any
+    address: str,
+    ip: str,
+    resources: NodeResources,
+    folder: str,
+    launcher: str | None,
+    start_process: Callable[..., Any],
+    get_node: Any,
 ) -> None:
     """Start Ray on this machine as a further node of the Ray at ``address``, as lean as :func:`start_local`."""
     params = parameter.RayParams(
@@ -196,20 +243,39 @@ def start_node(
         object_store_memory=resources.store,
         memory=resources.memory,
         temp_dir=folder,
+        setup_worker_path=launcher,
         include_log_monitor=False,  # type: ignore[arg-type]
     )
-    with _few_processes(start_process, get_node):
+    with _few_processes(launcher, start_process, get_node):
         Node(params, head=False, shutdown_at_exit=False, spawn_reaper=True)
 
 
 @contextmanager
-def _few_processes(start_process: Callable[..., Any], get_node: Any) -> Iterator[None]:
+def _few_processes(launcher: str | None, start_process: Callable[..., Any], get_node: Any) -> Iterator[None]:
+    start = partial(_start_lean, start_process) if launcher else start_process
     with (
-        mock.patch.multiple(services, ConsolePopen=start_process, get_node=get_node),
+        mock.patch.multiple(services, ConsolePopen=start, get_node=get_node),
         mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False),
         mock.patch.object(utils, "get_dashboard_dependency_error", return_value=ImportError("unused")),
     ):
         yield
+
+
+def _start_lean(start_process: Callable[..., Any], command: list[str], **options: Any) -> Any:
+    """Start a process of Ray, a raylet without its agents: two Python processes that nothing here asks for anything.
+
+    A raylet waits until each has written its ports, -1 where it serves nothing, and ends if one of them ends. So the
+    ports are written here, and `cat` waits for the end of its input, which the raylet holds open if it is told to.
+
+    And it starts no worker before it is asked for one: ``ray.init`` waits for those, and for ever if one of them dies.
+    """
+    if Path(command[0]).name == "raylet":
+        options["env"] = {**options["env"], **_LEAN}
+        given = dict(word.lstrip("-").split("=", 1) for word in command[1:] if "=" in word)
+        for port in _AGENT_PORTS:
+            _raylet.persist_port(given["session_dir"], given["node_id"], port, -1)
+        command = [f"{word.partition('=')[0]}={_IDLE}" if word.startswith(_AGENTS) else word for word in command]
+    return start_process(command, **options)
 
 
 def wait_for_node(address: str, node: str, found: Event, canceled: Event) -> None:
