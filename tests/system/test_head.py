@@ -53,6 +53,7 @@ def head(tmp_path_factory):
     token = make_token(home / ".ray" / "auth_token")
     sockets = tempfile.mkdtemp(prefix="vae", dir="/tmp")  # their paths must be short
     environment = {**os.environ, "HOME": str(home), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["RAY_worker_niceness"] = "0"  # as in the files of cluster/
     environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or Ray takes the machine's own address for loopback
     port, dashboard = free_port(), free_port()
     words = ["--port", port, "--dashboard-port", dashboard, "--node-ip-address", "127.0.0.1", "--num-cpus", 1]
