@@ -139,7 +139,11 @@ def _measure(
 
 def _cells(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
     keys = (("ms_per_trial", 1), ("driver_cpu_ms", 1), ("driver_mb", 0), ("mb_per_1000_trials", 1))
-    return [spread(one[key], digits) for key, digits in keys for one in found.values()]
+    return [
+        "" if any(map(math.isnan, one[key])) else spread(one[key], digits)
+        for key, digits in keys
+        for one in found.values()
+    ]
 
 
 if __name__ == "__main__":
