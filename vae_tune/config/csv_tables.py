@@ -86,8 +86,8 @@ def read_csv(source: Path | io.BytesIO, kinds: Mapping[str, str] | None = None) 
         else:
             columns[name] = values.to_pandas()
     table = pd.DataFrame(columns)
-    # a column that lacks a value raises an error
-    return table.astype({name: kind for name, kind in kinds.items() if kind == "int64" and table[name].dtype != kind})
+    lacking = {name: kind for name, kind in kinds.items() if kind == "int64" and table[name].dtype != kind}
+    return table.astype(lacking) if lacking else table  # raises an error; with an empty dict it copies all
 
 
 def _parse(content: bytes, kinds: Mapping[str, str], types: Mapping[str, Any]) -> Any:
