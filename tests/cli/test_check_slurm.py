@@ -145,12 +145,12 @@ def test_what_else_sbatch_refuses_is_said_in_its_words(slurm, script, tmp_path, 
     slurm("sbatch", "echo allocation failure: Requested node configuration is not available >&2; exit 1")
     code, output = check(capsys, script, "--nodes", "9")
     assert code == 1
-    assert f"{script}: error: sbatch refuses the job: Requested node configuration is not available. " in output
+    assert f"{script}: error: Slurm cannot run the job: Requested node configuration is not available. " in output
     has = "main has 3 nodes with 8 CPUs, 64000 MB, gpu:a100:2 each and 2 nodes with 4 CPUs, 8000 MB, no GPU each."
     assert f"It asks for --nodes=9; {has}\n" in output
     assert (tmp_path / "sinfo.log").read_text().split()[:3] == ["--noheader", "--exact", "--partition=main"]
     slurm("sbatch", "echo sbatch: error: Invalid account >&2; exit 1")
-    assert "refuses the job: Invalid account. Options after the script" in check(capsys, script)[1]
+    assert "cannot run the job: Invalid account. Options after the script" in check(capsys, script)[1]
 
 
 @pytest.mark.parametrize(

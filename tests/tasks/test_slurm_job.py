@@ -124,7 +124,7 @@ def test_a_pause_before_the_search_began_ends_a_first_start_and_requeues_a_later
     monkeypatch.setattr(slurm_job, "run_search", run_search)
     monkeypatch.setattr(slurm_job, "requeue", lambda asked, words: requeued.append(asked))
     monkeypatch.setattr(slurm_job, "this_job", job)
-    with pytest.raises(SearchError, match=r"told to pause before its search began.*\nGive it more time"):
+    with pytest.raises(SearchError, match=r"told to pause before its search began.*\nSubmit it again"):
         run_in_job(config)
     assert requeued == []
     monkeypatch.setattr(slurm_job, "this_job", lambda: job(goes_on=True))

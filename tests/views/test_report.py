@@ -207,6 +207,9 @@ def test_slots_that_changed_are_named_by_their_largest_number(tmp_path):
     words, _ = read(folder)
     assert "s on up to 2 slots ·" in words
     assert "; up to 2 x 1 CPU)" in words
+    again = {name: value for name, value in run.items() if name != "slot_changes"}
+    (folder / "study.json").write_text(json.dumps({**metadata, "runs": [run, again]}))
+    assert "s on up to 2 slots ·" in read(folder)[0]  # the time is that of both runs
 
 
 def test_it_says_all_that_the_study_teaches(whole, parsed):

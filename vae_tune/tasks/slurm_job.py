@@ -24,7 +24,7 @@ _PATIENCE_SECONDS = 300.0
 _POLL_SECONDS = 2.0
 _TOO_EARLY = (
     "The job was told to pause before its search began, so it is not requeued.\n"
-    "Give it more time: --time must leave some minutes before the signal that --signal sets."
+    "Submit it again; --time must leave some minutes before the signal that --signal sets."
 )
 
 

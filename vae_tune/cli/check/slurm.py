@@ -144,7 +144,7 @@ def dry_run(script: Script, known: Mapping[str, Mapping[str, str]], say: Callabl
     if any(text in reason for text in _TOO_MUCH):
         asked = " ".join(f"--{name}={script.options[name]}" for name in _HOW_MUCH if name in script.options)
         advice = f"It asks for {asked or 'one CPU'}; {'; '.join(map(nodes_of, _named(script, known)))}."
-    yield Problem("error", str(script.path), f"sbatch refuses the job: {reason}.", advice)
+    yield Problem("error", str(script.path), f"Slurm cannot run the job: {reason}.", advice)
 
 
 def nodes_of(partition: str) -> str:
@@ -214,7 +214,7 @@ def no_answer(errors: str) -> Problem:
     """Return the problem of a node that did not answer, given what srun printed about it."""
     if "Requested nodes are busy" in errors:
         what = f"No node was free within {_PATIENCE_SECONDS} seconds, so none was tested."
-        return Problem("warning", "srun", what, "Try again later: the nodes may not see the results folder.")
+        return Problem("warning", "srun", what, "Try again later: they may or may not see the results folder.")
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     if missing := [line for line in lines if "execve()" in line or "No module named 'vae_tune" in line]:
         what = f"vae_tune is not installed there: {missing[0].rpartition('error: ')[2]}."

@@ -47,7 +47,7 @@ def make_status(study: Study) -> dict[str, str]:
 def make_facts(study: Study, cost: ComputeCost) -> list[str]:
     """Return the line below the title: images, trials, time and slots, start."""
     data, runs = study.metadata["data"], study.metadata["runs"]
-    slots = slots_of_run(runs[-1])
+    slots = [each for run in runs for each in slots_of_run(run)]
     most = most_slots(slots)
     on_slots = f" on {up_to(slots)}{most.count} slot{'s' if most.count > 1 else ''}" if most else ""
     return [
