@@ -7,6 +7,7 @@ import pytest
 
 from tests.studies import make_study
 from vae_tune.analysis.study import load_study
+from vae_tune.cli.check.slurm_probe import no_locks
 from vae_tune.config.errors import UsageError
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record.lock import StudyLock
@@ -38,6 +39,11 @@ def test_it_is_named_with_a_remedy(number, tmp_path):
     assert what.startswith(f"{tmp_path} is on a file system without file locks (flock: {os.strerror(number)})")
     assert "--results-dir" in remedy
     assert "-o local_lock=flock" in remedy
+
+
+@pytest.mark.usefixtures("number")
+def test_the_check_of_a_node_names_it(tmp_path):
+    assert no_locks(tmp_path).startswith(f"{tmp_path} is on a file system without file locks (flock: ")
 
 
 @pytest.mark.usefixtures("number")
