@@ -110,10 +110,10 @@ def test_nodes_come_for_the_trials_of_a_search_and_go_when_it_has_ended_or_was_k
     assert code == 0, output
     is_whole(folder, trials=4)
     assert {row["state"] for row in table(folder / "trials.csv")} == {"COMPLETE"}
-    wait_for(lambda: raylets(pid) == [], timeout=120)
+    wait_for(lambda: raylets(pid) == [])
 
     running = search("--address", address, "--num-samples", 4, "--study-name", "killed", *small, environment=LOOPBACK)
     wait_for(lambda: raylets(pid), running)
     running.kill()
     assert running.wait()[0] == -signal.SIGKILL
-    wait_for(lambda: raylets(pid) == [], timeout=120)
+    wait_for(lambda: raylets(pid) == [])

@@ -98,7 +98,8 @@ def test_a_process_of_ray_that_dies_as_it_starts_is_named_with_its_log_at_the_fi
 def test_workers_that_ray_ends_for_want_of_memory_fail_with_that_reason(search, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # of the machine's memory: more is used at any time
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
-    code, output = search("--study-name", "s", *SMALL, "--num-samples", 2).wait()
+    long = ("--num-samples", 2, "--max-epochs", 1000, "--scheduler", "none")  # neither ends before Ray has looked
+    code, output = search("--study-name", "s", *SMALL, *long).wait()
     assert code == 1, output
     assert "Traceback" not in output
     rows = table(tmp_path / "out" / "s" / "trials.csv")
