@@ -17,6 +17,7 @@ from vae_tune.analysis.study import load_study
 from vae_tune.config import storage
 from vae_tune.config.errors import SearchError, UsageError
 from vae_tune.config.local_copies import record_files, working_copy
+from vae_tune.config.names import LOCK_FILE
 from vae_tune.config.settings import SearchConfig
 from vae_tune.record import remote_sync
 from vae_tune.record.claim import Claim, claimed
@@ -145,6 +146,16 @@ def test_a_second_driver_is_refused_with_pid_and_host_of_the_first(server, place
         with pytest.raises(UsageError, match=f"is being written {me}"):
             Claim(place, said.append)
     assert said[0].startswith("Checking whether process")
+
+
+def test_a_driver_keeps_its_name_when_that_of_its_host_changes(server, place, monkeypatch):
+    host = socket.gethostname()
+    with claimed(place, pytest.fail) as claim:
+        monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+        claim._next_beat = 0.0
+        claim.keep_alive(storage.QUICK)
+        holder = storage.parse_holder(storage.read_bytes(place / LOCK_FILE))
+    assert (holder["host"], holder["beat"]) == (host, 2)
 
 
 def test_a_search_that_comes_to_nothing_leaves_nothing(server, place):

@@ -60,6 +60,7 @@ class Claim:
         self._study = study
         self._path = study / LOCK_FILE
         self._token = uuid.uuid4().hex
+        self._holder = this_holder()  # once: the name of a host may change with its network
         self._beats = 0
         self._next_beat = 0.0
         try:
@@ -88,7 +89,7 @@ class Claim:
         if time.monotonic() < self._next_beat:
             return
         self._beats += 1
-        content = {**this_holder(), "token": self._token, "beat": self._beats}
+        content = {**self._holder, "token": self._token, "beat": self._beats}
         try:
             self._version = storage.replace(self._path, json.dumps(content).encode(), self._version, patience)
         except Changed as error:
