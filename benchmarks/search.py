@@ -29,6 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -47,17 +49,40 @@ SPACE = {
 ONE_SIZE = {"latent_size": 20, "hidden_width": 400}
 
 
-def search(folder: Path, num_samples: int, train_size: int, max_epochs: int) -> list[dict[str, float]]:
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch of any program."""
+
+    trial: str
+    epoch: int
+    val_loss: float
+    seconds: float
+    ended: float
+    """Seconds since 1970."""
+
+
+def search(folder: Path, num_samples: int, train_size: int, max_epochs: int, *more: object) -> list[Epoch]:
+    """Run a search of vae_tune with ``more`` options; return its epochs in the order of their ends."""
     options = ["--num-samples", num_samples, "--train-size", train_size, "--max-epochs", max_epochs]
     options += ["--max-concurrent", SLOTS, "--results-dir", folder, "--study-name", "study"]
-    options += ["--space", folder / "space.json"]
+    options += ["--space", folder / "space.json", *more]
     command = [sys.executable, str(ROOT / "search.py"), *map(str, options)]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     with (folder / "study" / "epochs.csv").open() as file:
-        return [{"val_loss": float(row["val_loss"]), "seconds": float(row["seconds"])} for row in csv.DictReader(file)]
+        return [
+            Epoch(
+                row["trial"],
+                int(row["epoch"]),
+                float(row["val_loss"]),
+                float(row["seconds"]),
+                datetime.fromisoformat(row["time"]).timestamp(),
+            )
+            for row in csv.DictReader(file)
+        ]
 
 
-def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[dict[str, float]]:
+def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[Epoch]:
+    """Run a peer; return its epochs in the order of their ends."""
     processes = SLOTS if name == "optuna" else 1
     command = [sys.executable, str(PEERS / f"plain_{name}.py"), kernel, str(folder), *map(str, sizes)]
     variables = {"SYNETUNE_FOLDER": str(folder), "PYTHONPATH": str(PEERS.parent)}  # usual.py is there
@@ -71,7 +96,10 @@ def peer(name: str, kernel: str, folder: Path, *sizes: int) -> list[dict[str, fl
         if code:
             raise RuntimeError(f"exit code {code}: {' '.join(command)}\n{path.read_text()[-2000:]}")
     lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-    return [{"val_loss": line["val_loss"], "seconds": line["ended"] - line["began"]} for line in lines]
+    return [
+        Epoch(line["trial"], line["epoch"], line["val_loss"], line["ended"] - line["began"], line["ended"])
+        for line in lines
+    ]
 
 
 def ours(name: str) -> bool:
@@ -113,8 +141,8 @@ def main() -> None:
                     program, _, kernel = name.partition("+")
                     epochs = peer(program, kernel or "usual", Path(place), *sizes)
                 wall = time.time() - start
-            training = sum(epoch["seconds"] for epoch in epochs)
-            best = min(epoch["val_loss"] for epoch in epochs if math.isfinite(epoch["val_loss"]))
+            training = sum(epoch.seconds for epoch in epochs)
+            best = min(epoch.val_loss for epoch in epochs if math.isfinite(epoch.val_loss))
             runs.append({"wall": wall, "epochs": len(epochs), "training": training, "best": best})
             print(f"  {name}: {runs[-1]}", flush=True)
     rows, mine = [], found["vae_tune"]
