@@ -154,8 +154,8 @@ def main() -> None:
     title += f"; near is within {scale.near - scale.best:.2f} of the best loss, {scale.best:.2f}"
     rows, remarks = list(comparison.rows()), list(comparison.remarks())
     if options.publish:
-        outcomes = [{"case": asdict(case), **asdict(outcome)} for case, outcome in results.outcomes.items()]
-        publish(f"peers_{name}", title, COLUMNS, rows, {"outcomes": outcomes, "scale": asdict(scale)}, remarks)
+        versions = {name: version for one in results.outcomes.values() for name, version in one.versions.items()}
+        publish(f"peers_{name}", title, COLUMNS, rows, {"scale": asdict(scale), "versions": versions}, remarks)
     else:
         print("\n\n".join([title, markdown(COLUMNS, rows), *remarks]))
 
