@@ -379,3 +379,33 @@ def test_an_interrupted_command_ends_although_a_thread_of_it_never_does(tmp_path
     assert ended.returncode == code, ended.stderr
     assert ended.stderr == ("Interrupted.\n" if name == "SIGINT" else "")
     assert not copy.exists()
+
+
+DROPPED = """
+import dataclasses, signal, sys, threading, weakref
+from vae_tune.cli import main
+
+class Anything:
+    pass
+
+def interrupted(_):
+    anything = Anything()
+    watch = weakref.ref(anything, lambda _: signal.raise_signal(getattr(signal, name)))
+    del anything  # Python prints what the callback raises, and drops it
+    threading.Event().wait(100)
+
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+signal.signal(signal.SIGINT, signal.default_int_handler)
+name = sys.argv.pop()
+command = dataclasses.replace(main.load_command("list"), run=interrupted)
+main.load_command = lambda _: command
+main.main(["list"])
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interruption_that_python_drops_comes_again(name, code):
+    words = [sys.executable, "-c", DROPPED, name]
+    ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stderr == ("Interrupted.\n" if name == "SIGINT" else "")

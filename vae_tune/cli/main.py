@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -41,6 +42,7 @@ _PAUSED = 128 + signal.SIGUSR1
 _TERMINATED = 128 + signal.SIGTERM
 _BAD_INPUT = 2
 _FAILED = 1
+_SOON_SECONDS = 0.02
 _GARBAGE = 100_000
 """Objects between garbage collections. Python's 700 would take a fifth of the time to import torch and Ray."""
 
@@ -55,6 +57,7 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
     """Run the command line: ``words`` followed by the arguments of the process."""
     arguments = [*words, *sys.argv[1:]]
     gc.set_threshold(_GARBAGE)
+    sys.unraisablehook = _repeat_interruption
     atexit.register(_skip_last_collection)
     try:
         with message_hints.started(words):
@@ -77,6 +80,21 @@ def main(words: Sequence[str] = (), prog: str = "vae-tune") -> NoReturn:
             _end_now(_TERMINATED)
         raise
     sys.exit(code)
+
+
+def _repeat_interruption(unraisable: sys.UnraisableHookArgs) -> None:
+    """Repeat a Ctrl-C, or a second SIGTERM, that came where Python drops exceptions: in a destructor, for instance."""
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        number = signal.SIGINT
+    elif isinstance(unraisable.exc_value, SystemExit):
+        number = signal.SIGTERM
+    else:
+        sys.__unraisablehook__(unraisable)
+        return
+    main_thread = threading.main_thread().ident
+    again = threading.Timer(_SOON_SECONDS, signal.pthread_kill, [main_thread, number])  # once Python is out of there
+    again.daemon = True
+    again.start()
 
 
 def _end_now(code: int) -> NoReturn:
