@@ -38,6 +38,8 @@ class Run:
     """A search that has ended."""
 
     name: str
+    sizes: Sequence[int]
+    """Trials, training images and epochs."""
     wall: float
     """Seconds from the command to its end."""
     epochs: int
@@ -65,7 +67,7 @@ def run(name: str, folder: Path, sizes: tuple[int, int, int], seed: int) -> Run:
         epochs = peer(name, "ours", folder, *sizes)
     wall = time.time() - start
     whole = [epoch for epoch in epochs if epoch.epoch == sizes[2] and math.isfinite(epoch.val_loss)]
-    return Run(name, wall, len(epochs), [(epoch.ended - start, epoch.val_loss) for epoch in whole])
+    return Run(name, sizes, wall, len(epochs), [(epoch.ended - start, epoch.val_loss) for epoch in whole])
 
 
 def main() -> None:
@@ -87,7 +89,8 @@ def main() -> None:
     runs: dict[str, list[Run]] = defaultdict(list)
     for line in options.results.read_text().splitlines() if options.results.exists() else ():
         found = Run(**json.loads(line))
-        runs[found.name].append(found)
+        if tuple(found.sizes) == sizes:
+            runs[found.name].append(found)
     for turn in range(options.runs):
         for name in names:
             if len(runs[name]) > turn:
@@ -115,12 +118,9 @@ def main() -> None:
         for name in names
     ]
     columns = ["", "seconds to near", "came near", "best val_loss", "wall-clock, s", "epochs", "of the better peer"]
-    title = (
-        f"Seconds from the command to a complete trial with a validation loss of at most {near:.2f}: {sizes[0]} trials"
-    )
-    title += (
-        f" of up to {sizes[2]} epochs on {sizes[1]} images, 2 side by side; medians of {options.runs} runs in turn"
-    )
+    trained = f"{sizes[0]} trials of up to {sizes[2]} epochs on {sizes[1]} images, 2 side by side"
+    title = f"Seconds from the command to a complete trial with a validation loss of at most {near:.2f}: {trained}; "
+    title += f"medians of {options.runs} runs in turn"
     publish(
         "real_clock",
         f"{title} (least to most)",
